@@ -1,0 +1,64 @@
+# Makefile
+#     The commands of message_bus. Each target is thin: the work is in tools/,
+#     tests/run and the Makefiles of extension/ and gateway/.
+#
+# PG_CONFIG chooses the PostgreSQL to build for and to test with.
+
+PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+export PG_CONFIG
+
+.DEFAULT_GOAL := help
+
+## help: this list
+help:
+	@echo 'make <target>, where <target> is one of'
+	@sed -n 's/^## \([a-z]*\): /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | \
+		expand -t 16
+	@echo 'PG_CONFIG=$(PG_CONFIG) chooses the PostgreSQL.'
+
+## run: a private cluster and the gateway, one message sent, then serve
+run:
+	tools/setup build run
+	$(MAKE) build
+	tools/run
+
+## test: everything, set-up included; TESTS="tests/t/..." for some of it
+test:
+	tools/setup build run test lint
+	$(MAKE) build
+	tests/run $(TESTS)
+
+## bench: measure publishing, retiring and transfer against plain SQL
+bench:
+	tools/setup build run
+	$(MAKE) build
+	tests/bench/run
+
+## lint: warnings, layout, cppcheck and clang-tidy; a finding is an error
+lint:
+	tools/setup build lint
+	tools/lint
+
+## build: the extension and the gateway
+build:
+	$(MAKE) -C extension PG_CONFIG=$(PG_CONFIG)
+	$(MAKE) -C gateway
+
+## install: the extension and the gateway into the system (as root or sudo)
+install: build
+	$(SUDO) $(MAKE) -C extension PG_CONFIG=$(PG_CONFIG) install
+	$(SUDO) $(MAKE) -C gateway install
+
+## installcheck: pg_regress against a server that has the extension (PGHOST...)
+installcheck:
+	$(MAKE) -C extension PG_CONFIG=$(PG_CONFIG) installcheck
+
+## clean: remove what was built
+clean:
+	$(MAKE) -C extension PG_CONFIG=$(PG_CONFIG) clean
+	$(MAKE) -C gateway clean
+	rm -rf tests/bin
+
+.PHONY: help run test bench lint build install installcheck clean

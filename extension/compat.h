@@ -1,0 +1,96 @@
+/*
+ * compat.h
+ *		What differs between PostgreSQL 15, 16, 17 and 18, in one place.
+ */
+#ifndef MBUS_COMPAT_H
+#define MBUS_COMPAT_H
+
+#include "postgres.h"
+
+#include "common/jsonapi.h"
+#include "storage/proc.h"
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "message_bus builds with PostgreSQL 15 to 18"
+#endif
+
+/* index of a backend in ProcGlobal->allProcs */
+#if PG_VERSION_NUM >= 170000
+#define MbusMyProcno()	(MyProcNumber)
+#else
+#define MbusMyProcno()	(MyProc->pgprocno)
+#endif
+
+/* ExecInsertIndexTuples gained "onlySummarizing" in 16 */
+#if PG_VERSION_NUM >= 160000
+#define MbusInsertIndexTuples(rri, slot, estate, noDupErr, specConflict, arbiters) \
+	ExecInsertIndexTuples(rri, slot, estate, false, noDupErr, specConflict, arbiters, false)
+#else
+#define MbusInsertIndexTuples(rri, slot, estate, noDupErr, specConflict, arbiters) \
+	ExecInsertIndexTuples(rri, slot, estate, false, noDupErr, specConflict, arbiters)
+#endif
+
+/* lz4 where the server has it */
+#ifdef USE_LZ4
+#define MBUS_TOAST_COMPRESSION	TOAST_LZ4_COMPRESSION
+#else
+#define MBUS_TOAST_COMPRESSION	TOAST_PGLZ_COMPRESSION
+#endif
+
+/* how a process keeps event triggers from firing on its own DDL */
+#if PG_VERSION_NUM >= 170000
+#define MBUS_NO_EVENT_TRIGGERS			"event_triggers"
+#define MBUS_NO_EVENT_TRIGGERS_VALUE	"off"
+#else
+#define MBUS_NO_EVENT_TRIGGERS			"session_replication_role"
+#define MBUS_NO_EVENT_TRIGGERS_VALUE	"replica"
+#endif
+
+/* lexer over any bytes; the constructor changed in 17 */
+#if PG_VERSION_NUM >= 170000
+#define MbusMakeLexer(json, len, escapes) \
+	makeJsonLexContextCstringLen(NULL, json, len, PG_UTF8, escapes)
+#else
+#define MbusMakeLexer(json, len, escapes) \
+	makeJsonLexContextCstringLen((char *) (json), len, PG_UTF8, \
+								 escapes)
+#endif
+
+/* actions of the JSON parser return an error code from 16 */
+#if PG_VERSION_NUM >= 160000
+#define MbusJsonResult		JsonParseErrorType
+#define MBUS_JSON_CONTINUE	return JSON_SUCCESS
+#else
+#define MbusJsonResult		void
+#define MBUS_JSON_CONTINUE	return
+#endif
+
+/* privilege checks took the catalog as a parameter in 16 */
+#if PG_VERSION_NUM >= 160000
+#define MbusFunctionAclCheck(function, role) \
+	object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE)
+#define MbusSchemaAclCheck(schema, role) \
+	object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE)
+#define MbusMaySetRole(member, role)	member_can_set_role(member, role)
+#else
+#define MbusFunctionAclCheck(function, role) \
+	pg_proc_aclcheck(function, role, ACL_EXECUTE)
+#define MbusSchemaAclCheck(schema, role) \
+	pg_namespace_aclcheck(schema, role, ACL_USAGE)
+#define MbusMaySetRole(member, role)	is_member_of_role(member, role)
+#endif
+
+/* base64 is of unsigned bytes from 18 */
+#if PG_VERSION_NUM >= 180000
+#define MbusBase64Encode(src, len, dst, dstlen) \
+	pg_b64_encode((const uint8 *) (src), len, dst, dstlen)
+#define MbusBase64Decode(src, len, dst, dstlen) \
+	pg_b64_decode(src, len, (uint8 *) (dst), dstlen)
+#else
+#define MbusBase64Encode(src, len, dst, dstlen) \
+	pg_b64_encode(src, len, dst, dstlen)
+#define MbusBase64Decode(src, len, dst, dstlen) \
+	pg_b64_decode(src, len, dst, dstlen)
+#endif
+
+#endif							/* MBUS_COMPAT_H */

@@ -1,0 +1,616 @@
+/* message_bus--1.0.sql: the whole install script */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION message_bus" to load this file. \quit
+
+DO $$
+BEGIN
+	IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
+		RAISE EXCEPTION USING
+			errcode = 'feature_not_supported',
+			message = pg_catalog.format('message_bus needs a database with encoding UTF8, not %s',
+				pg_catalog.getdatabaseencoding());
+	END IF;
+END
+$$;
+
+CREATE SCHEMA message_bus;
+COMMENT ON SCHEMA message_bus IS
+'message_bus: durable message bus; every message whole, with a checksum, kept until its TTL';
+
+/*
+ * Tables.  Nobody but the extension touches them: all rights are revoked at
+ * the end of this script, and row security without a policy stands behind it.
+ */
+
+CREATE SEQUENCE message_bus.channel_id AS integer;
+
+CREATE TABLE message_bus.channel (
+	channel_id integer PRIMARY KEY DEFAULT pg_catalog.nextval('message_bus.channel_id'),
+	name text NOT NULL UNIQUE,
+	owner regrole NOT NULL,
+	series integer NOT NULL,
+	ttl interval NOT NULL,
+	max_attempts integer NOT NULL,
+	lease interval NOT NULL,
+	backoff interval NOT NULL,
+	backoff_max interval NOT NULL,
+	dead_letter text,
+	retention text NOT NULL,
+	max_payload bigint,
+	compression text NOT NULL,
+	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
+
+CREATE TABLE message_bus.channel_grant (
+	channel_id integer NOT NULL REFERENCES message_bus.channel ON DELETE CASCADE,
+	grantee regrole NOT NULL,
+	may_publish boolean NOT NULL,
+	may_consume boolean NOT NULL,
+	PRIMARY KEY (channel_id, grantee)
+);
+COMMENT ON TABLE message_bus.channel_grant IS 'who but its owner may use a channel';
+
+-- One row for each segment that exists; written by the worker only.
+CREATE TABLE message_bus.segment (
+	segment_no integer PRIMARY KEY,
+	series integer NOT NULL,
+	opened_at timestamp with time zone NOT NULL,
+	closed_at timestamp with time zone,		-- NULL: open, or open at a crash
+	expires_at timestamp with time zone,	-- latest expiry in it, once closed
+	detached boolean NOT NULL DEFAULT false	-- waits for its drop
+);
+COMMENT ON TABLE message_bus.segment IS 'segments: the partitions that hold messages of one time window';
+
+-- What must outlive the shared memory of the server; one row.
+CREATE TABLE message_bus.server_state (
+	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+	timeline bigint NOT NULL DEFAULT 0,		-- that segments were last opened on
+	next_segment integer NOT NULL DEFAULT 1
+);
+INSERT INTO message_bus.server_state DEFAULT VALUES;
+COMMENT ON TABLE message_bus.server_state IS 'numbering that must survive a crash or a failover';
+
+CREATE TABLE message_bus.error (
+	at timestamp with time zone NOT NULL,
+	sqlstate text NOT NULL,
+	function text NOT NULL,
+	role text NOT NULL,
+	pid integer NOT NULL,
+	session bigint,
+	message_id bigint,
+	message text NOT NULL
+);
+CREATE INDEX ON message_bus.error (at);
+COMMENT ON TABLE message_bus.error IS 'failures of the last seven days';
+
+CREATE TABLE message_bus.message (
+	id bigint NOT NULL,
+	created_at timestamp with time zone NOT NULL,
+	expires_at timestamp with time zone NOT NULL,
+	available_at timestamp with time zone NOT NULL,
+	session bigint,
+	channel_id integer NOT NULL,
+	size integer NOT NULL,			-- of the payload as published, in bytes
+	publisher text NOT NULL,
+	content_type text NOT NULL,
+	encoding text NOT NULL,			-- of the stored bytes: lz4, none, zstd, gzip
+	sha256 bytea NOT NULL,			-- of the payload as published
+	subject text,
+	key text,
+	transaction_id text,
+	headers jsonb,
+	payload bytea NOT NULL
+) PARTITION BY RANGE (id);
+ALTER TABLE message_bus.message ALTER COLUMN payload SET STORAGE EXTERNAL;
+CREATE UNIQUE INDEX message_id_idx ON message_bus.message (id);
+CREATE INDEX message_channel_idx ON message_bus.message (channel_id, id);
+CREATE INDEX message_delayed_idx ON message_bus.message (channel_id, available_at)
+	WHERE available_at > created_at;
+COMMENT ON TABLE message_bus.message IS 'every message; partitioned into segments';
+
+-- Facts about messages that are not their own: read through, deleted.
+CREATE TABLE message_bus.event (
+	message_id bigint NOT NULL,
+	at timestamp with time zone NOT NULL,
+	session bigint,
+	kind text NOT NULL,				-- 'accessed' or 'deleted'
+	role text NOT NULL,
+	subject text
+) PARTITION BY RANGE (message_id);
+CREATE INDEX event_message_idx ON message_bus.event (message_id);
+COMMENT ON TABLE message_bus.event IS 'recorded reads and deletions; partitioned as messages are';
+
+-- all backends forget the channels they know
+CREATE FUNCTION message_bus.channel_changed() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'mbus_channel_changed' LANGUAGE C;
+CREATE TRIGGER channel_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON message_bus.channel
+	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
+CREATE TRIGGER channel_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON message_bus.channel_grant
+	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
+
+-- A restored dump brings the default channel that CREATE EXTENSION has made.
+CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+BEGIN
+	DELETE FROM message_bus.channel c
+		WHERE c.channel_id = NEW.channel_id AND c.name = NEW.name;
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER channel_restored BEFORE INSERT ON message_bus.channel
+	FOR EACH ROW EXECUTE FUNCTION message_bus.channel_restored();
+
+/*
+ * Channels
+ */
+
+CREATE FUNCTION message_bus.create_channel(channel text, ttl interval DEFAULT '48 hours',
+	max_attempts integer DEFAULT 5, lease interval DEFAULT '30 seconds',
+	backoff interval DEFAULT '1 second', backoff_max interval DEFAULT '10 minutes',
+	dead_letter text DEFAULT NULL, retention text DEFAULT 'ttl', max_payload bigint DEFAULT NULL,
+	compression text DEFAULT 'lz4', if_not_exists boolean DEFAULT false) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_create_channel' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.create_channel IS
+'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 25006 read-only.';
+
+CREATE FUNCTION message_bus.alter_channel(channel text, ttl interval DEFAULT NULL,
+	max_attempts integer DEFAULT NULL, lease interval DEFAULT NULL,
+	backoff interval DEFAULT NULL, backoff_max interval DEFAULT NULL,
+	dead_letter text DEFAULT NULL, retention text DEFAULT NULL, max_payload bigint DEFAULT NULL,
+	compression text DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_alter_channel' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.alter_channel IS
+'alter_channel: changes what is not NULL, for messages published from now on. dead_letter '''' and max_payload 0 remove these. Errors: 42P01 no such channel, 42501 not its owner, 22023 bad value, 25006 read-only.';
+
+CREATE FUNCTION message_bus.drop_channel(channel text, if_exists boolean DEFAULT false) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_drop_channel' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.drop_channel IS
+'drop_channel: removes a channel; its messages can no longer be reached, and their space is returned by their TTL. Errors: 42P01 no such channel, 42501 not its owner, 25006 read-only.';
+
+CREATE FUNCTION message_bus.grant_channel(channel text, grantee regrole, privileges text) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_grant_channel' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.grant_channel IS
+'grant_channel: lets a role use a channel. privileges: publish, consume or all. Errors: 42P01 no such channel, 42501 not its owner, 22023 unknown privilege, 42704 no such role.';
+
+CREATE FUNCTION message_bus.revoke_channel(channel text, grantee regrole, privileges text) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_revoke_channel' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.revoke_channel IS
+'revoke_channel: takes back what grant_channel gave. privileges: publish, consume or all. Errors: as grant_channel.';
+
+CREATE FUNCTION message_bus.may(channel_id integer, privilege text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_may' LANGUAGE C STRICT STABLE COST 10;
+COMMENT ON FUNCTION message_bus.may IS
+'may: whether the current user may publish, consume or own (any other word) a channel; the views filter by it.';
+
+/*
+ * Publishing
+ */
+
+CREATE FUNCTION message_bus.publish(channel text, payload json, headers jsonb DEFAULT NULL,
+	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
+	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'mbus_publish' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.publish IS
+'publish: stores a JSON message, its text unchanged, and returns its id. headers: an object of the publisher''s. key: orders messages. transaction_id: the publisher''s idempotency key; a live message of the channel with the same id and bytes is returned instead. ttl: not above the channel''s. delay: before it is delivered. sha256: expected checksum, 32 bytes or 64 hex digits. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad ttl, delay or checksum, 23505 transaction id used before, 54000 too large, 25006 read-only, 55000 not ready, 57000 disabled.';
+
+CREATE FUNCTION message_bus.publish_text(channel text, payload text,
+	content_type text DEFAULT 'application/json', headers jsonb DEFAULT NULL,
+	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
+	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'mbus_publish_text' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.publish_text IS
+'publish_text: as publish, for text of any content type; JSON content types must hold JSON (22P02).';
+
+CREATE FUNCTION message_bus.publish_bytes(channel text, payload bytea,
+	content_type text DEFAULT 'application/octet-stream', headers jsonb DEFAULT NULL,
+	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
+	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'mbus_publish_bytes' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.publish_bytes IS
+'publish_bytes: as publish, for bytes of any content type; JSON content types must hold JSON in UTF-8 (22P02).';
+
+CREATE FUNCTION message_bus.publish_batch(channel text, messages json) RETURNS bigint[]
+	AS 'MODULE_PATHNAME', 'mbus_publish_batch' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.publish_batch IS
+'publish_batch: stores all messages of an array or none. messages: objects with payload, and optionally headers, key, transaction_id, ttl, delay (interval text or seconds), sha256. Returns the ids in their order. Errors: as publish; 22023 names the element.';
+
+CREATE FUNCTION message_bus.publish_batch_bytes(channel text, payloads bytea[],
+	content_type text DEFAULT 'application/octet-stream', headers jsonb[] DEFAULT NULL,
+	keys text[] DEFAULT NULL, transaction_ids text[] DEFAULT NULL) RETURNS bigint[]
+	AS 'MODULE_PATHNAME', 'mbus_publish_batch_bytes' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.publish_batch_bytes IS
+'publish_batch_bytes: stores all payloads or none; the other arrays, where given, have as many elements. Returns the ids in their order. Errors: as publish.';
+
+/*
+ * Reading
+ */
+
+CREATE TYPE message_bus.stored_message AS (
+	id bigint, channel text, created_at timestamp with time zone,
+	expires_at timestamp with time zone, available_at timestamp with time zone,
+	key text, transaction_id text, publisher text, subject text, session bigint,
+	headers jsonb, content_type text, size bigint, sha256 bytea,
+	by_reference boolean, payload json);
+COMMENT ON TYPE message_bus.stored_message IS
+'stored_message: payload is NULL where it is by_reference or its content type is not JSON; get_bytes has it.';
+
+CREATE FUNCTION message_bus.get(id bigint) RETURNS message_bus.stored_message
+	AS 'MODULE_PATHNAME', 'mbus_get' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.get IS
+'get: one message with its whole payload; NULL if there is none, it has expired or was deleted. Errors: 42501 no privilege to consume, XX001 stored bytes do not match.';
+
+CREATE FUNCTION message_bus.get_by_transaction(channel text, transaction_id text)
+	RETURNS message_bus.stored_message
+	AS 'MODULE_PATHNAME', 'mbus_get_by_transaction' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.get_by_transaction IS
+'get_by_transaction: the message with that transaction id, its payload by reference above message_bus.inline_max; NULL if there is none. Errors: 42P01 no such channel, 42501 no privilege, XX001 stored bytes do not match.';
+
+CREATE FUNCTION message_bus.get_bytes(id bigint, from_byte bigint DEFAULT 0,
+	max_bytes bigint DEFAULT NULL) RETURNS bytea
+	AS 'MODULE_PATHNAME', 'mbus_get_bytes' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.get_bytes IS
+'get_bytes: a range of a message''s bytes, counted from 0; empty behind the end, NULL if there is no such message. Errors: as get; 22023 negative range.';
+
+CREATE FUNCTION message_bus.peek(channel text, after_id bigint DEFAULT 0,
+	max_messages integer DEFAULT 100) RETURNS SETOF message_bus.stored_message
+	AS 'MODULE_PATHNAME', 'mbus_peek' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.peek IS
+'peek: messages with ids above after_id, ascending, at most max_messages (1 to 10000); stops before the first publish that has not ended, so that nothing is skipped. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad number, 25006 on a standby.';
+
+CREATE FUNCTION message_bus.retrieve_message(transaction_id text) RETURNS json
+	AS 'MODULE_PATHNAME', 'mbus_retrieve_message' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.retrieve_message IS
+'retrieve_message: payload of the message with that transaction id on message_bus.default_channel, and records the access; NULL if there is none. Errors: as get.';
+
+CREATE FUNCTION message_bus.delete_message(transaction_id text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_delete_message' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.delete_message IS
+'delete_message: hides the message with that transaction id on message_bus.default_channel, at commit; false if there is none. Needs the privileges to publish and to consume. Errors: 42501, 25006.';
+
+CREATE FUNCTION message_bus.record_event(id bigint, kind text, happened_at timestamp with time zone) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_record_event' LANGUAGE C STRICT;
+COMMENT ON FUNCTION message_bus.record_event IS
+'record_event: records that a message was accessed or deleted; false if there is no such message. Errors: 42501, 22023, 25006.';
+
+CREATE FUNCTION message_bus.store_message(transaction_id text, session_id text, tool_name text,
+	provider_name text, payload json, metadata jsonb DEFAULT '{}') RETURNS bigint
+	LANGUAGE sql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+	SELECT message_bus.publish(current_setting('message_bus.default_channel'), payload,
+		headers => jsonb_strip_nulls(jsonb_build_object('session_id', session_id,
+			'tool_name', tool_name, 'provider_name', provider_name,
+			'metadata', metadata)),
+		transaction_id => transaction_id)
+$$;
+COMMENT ON FUNCTION message_bus.store_message IS
+'store_message: publishes to message_bus.default_channel and returns the id; session, tool, provider and metadata become headers. Errors: as publish.';
+
+CREATE FUNCTION message_bus.stored_json(payload bytea, encoding text, size integer,
+	content_type text, sha256 bytea) RETURNS json
+	AS 'MODULE_PATHNAME', 'mbus_stored_json' LANGUAGE C STRICT STABLE COST 100;
+COMMENT ON FUNCTION message_bus.stored_json IS
+'stored_json: a stored row''s payload as json; NULL if it is not JSON or does not match its checksum.';
+
+/*
+ * Views.  They run with their owner's rights and show only what the current
+ * user may consume.
+ */
+
+CREATE VIEW message_bus.channels WITH (security_barrier) AS
+	SELECT c.name AS channel, c.owner, c.ttl, c.max_attempts, c.lease, c.backoff, c.backoff_max,
+		c.dead_letter, c.retention, c.max_payload, c.compression, c.created_at,
+		message_bus.may(c.channel_id, 'publish') AS may_publish,
+		message_bus.may(c.channel_id, 'consume') AS may_consume
+	FROM message_bus.channel c
+	WHERE message_bus.may(c.channel_id, 'publish') OR message_bus.may(c.channel_id, 'consume');
+COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies';
+
+CREATE VIEW message_bus.messages WITH (security_barrier) AS
+	SELECT m.id, c.name AS channel, m.created_at, m.expires_at, m.available_at, m.key,
+		m.transaction_id, m.publisher, m.subject, m.session, m.headers, m.content_type,
+		m.size, m.encoding AS compression, pg_catalog.pg_column_size(m.payload) AS stored_size,
+		pg_catalog.encode(m.sha256, 'hex') AS sha256
+	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
+	WHERE message_bus.may(c.channel_id, 'consume')
+		AND m.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+		AND NOT EXISTS (SELECT FROM message_bus.event e
+			WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted');
+COMMENT ON VIEW message_bus.messages IS 'live messages of the channels that the current user may consume, without payloads';
+
+CREATE VIEW message_bus.errors WITH (security_barrier) AS
+	SELECT e.at, e.sqlstate, e.function, e.role, e.pid, e.session, e.message_id, e.message
+	FROM message_bus.error e;
+COMMENT ON VIEW message_bus.errors IS 'failed calls and failed checks of the last seven days; for pg_monitor';
+
+CREATE FUNCTION message_bus.counters(OUT metric text, OUT value bigint, OUT help text) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_counters' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.counters IS 'counters: what the view metrics shows';
+
+CREATE VIEW message_bus.metrics AS
+	SELECT metric, value, help FROM message_bus.counters();
+COMMENT ON VIEW message_bus.metrics IS 'counters of this database since the server''s start; for pg_monitor';
+
+/*
+ * The table-shaped face: what a client sees that takes message_bus for a
+ * table of its own.
+ */
+
+CREATE VIEW message_bus.message_bus WITH (security_barrier) AS
+	SELECT m.id, c.name AS channel, m.transaction_id,
+		m.headers OPERATOR(pg_catalog.->>) 'session_id' AS session_id,
+		m.headers OPERATOR(pg_catalog.->>) 'tool_name' AS tool_name,
+		m.headers OPERATOR(pg_catalog.->>) 'provider_name' AS provider_name,
+		CASE WHEN m.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN
+			message_bus.stored_json(m.payload, m.encoding, m.size, m.content_type, m.sha256)
+		END AS payload,
+		NULL::text AS payload_text,
+		m.size AS payload_size_bytes,
+		m.encoding AS compression_type,
+		pg_catalog.pg_column_size(m.payload) AS compressed_size_bytes,
+		pg_catalog.encode(m.sha256, 'hex') AS checksum,
+		CASE WHEN m.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() THEN 'expired'
+			WHEN m.headers OPERATOR(pg_catalog.->>) 'status' OPERATOR(pg_catalog.=) 'error' THEN 'error'
+			ELSE 'complete'
+		END AS status,
+		m.headers OPERATOR(pg_catalog.->>) 'error_message' AS error_message,
+		m.created_at,
+		(SELECT pg_catalog.max(e.at) FROM message_bus.event e
+			WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'accessed') AS accessed_at,
+		m.expires_at,
+		COALESCE(m.headers OPERATOR(pg_catalog.->) 'metadata', '{}') AS metadata
+	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
+	WHERE message_bus.may(c.channel_id, 'consume')
+		AND NOT EXISTS (SELECT FROM message_bus.event e
+			WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted');
+COMMENT ON VIEW message_bus.message_bus IS
+'message_bus: messages as a plain table. INSERT publishes to channel (or message_bus.default_channel), UPDATE may touch accessed_at, DELETE hides the message. checksum is the SHA-256 in hex; on INSERT it is checked over payload_text (the exact text, write-only) if given, else over the JSON text as received.';
+
+CREATE FUNCTION message_bus.table_insert() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+DECLARE
+	body text := COALESCE(NEW.payload_text, NEW.payload::text);
+	stored_id bigint;
+	stored message_bus.message_bus;
+BEGIN
+	IF body IS NULL THEN
+		RAISE EXCEPTION USING errcode = 'null_value_not_allowed',
+			message = 'payload must not be null';
+	END IF;
+	IF NEW.expires_at <= clock_timestamp() THEN
+		RAISE EXCEPTION USING errcode = 'invalid_parameter_value',
+			message = format('expires_at %s is not in the future', NEW.expires_at);
+	END IF;
+	IF NEW.status NOT IN ('pending', 'complete', 'error') THEN
+		RAISE EXCEPTION USING errcode = 'invalid_parameter_value',
+			message = format('cannot insert a message with status "%s"', NEW.status),
+			detail = 'It is pending, complete or error.';
+	END IF;
+
+	stored_id := message_bus.publish_text(
+		COALESCE(NEW.channel, current_setting('message_bus.default_channel')), body,
+		headers => jsonb_strip_nulls(jsonb_build_object('session_id', NEW.session_id,
+			'tool_name', NEW.tool_name, 'provider_name', NEW.provider_name,
+			'metadata', NEW.metadata,
+			'status', CASE WHEN NEW.status = 'error' THEN 'error' END,
+			'error_message', NEW.error_message)),
+		transaction_id => NEW.transaction_id,
+		ttl => NEW.expires_at - clock_timestamp(),
+		sha256 => convert_to(NEW.checksum, 'UTF8'));
+
+	-- one who may only publish does not see the row
+	SELECT * INTO stored FROM message_bus.message_bus m WHERE m.id = stored_id;
+	IF FOUND THEN
+		RETURN stored;
+	END IF;
+	NEW.id := stored_id;
+	RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION message_bus.table_update() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+BEGIN
+	IF ROW(NEW.id, NEW.channel, NEW.transaction_id, NEW.session_id, NEW.tool_name, NEW.provider_name,
+			NEW.payload::text, NEW.payload_text, NEW.payload_size_bytes, NEW.compression_type,
+			NEW.compressed_size_bytes, NEW.checksum, NEW.status, NEW.error_message, NEW.created_at,
+			NEW.expires_at, NEW.metadata)
+		IS DISTINCT FROM ROW(OLD.id, OLD.channel, OLD.transaction_id, OLD.session_id, OLD.tool_name, OLD.provider_name,
+			OLD.payload::text, OLD.payload_text, OLD.payload_size_bytes, OLD.compression_type,
+			OLD.compressed_size_bytes, OLD.checksum, OLD.status, OLD.error_message, OLD.created_at,
+			OLD.expires_at, OLD.metadata) THEN
+		RAISE EXCEPTION USING errcode = 'feature_not_supported',
+			message = 'messages cannot be changed',
+			detail = 'Only accessed_at may be updated.';
+	END IF;
+	IF NEW.accessed_at IS NULL THEN
+		RAISE EXCEPTION USING errcode = 'null_value_not_allowed',
+			message = 'accessed_at must not be set to null';
+	END IF;
+	IF NEW.accessed_at IS DISTINCT FROM OLD.accessed_at THEN
+		IF NOT message_bus.record_event(OLD.id, 'accessed', NEW.accessed_at) THEN
+			RETURN NULL;
+		END IF;
+		NEW.accessed_at := GREATEST(OLD.accessed_at, NEW.accessed_at);
+	END IF;
+	RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION message_bus.table_delete() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+BEGIN
+	IF NOT message_bus.record_event(OLD.id, 'deleted', clock_timestamp()) THEN
+		RETURN NULL;
+	END IF;
+	RETURN OLD;
+END
+$$;
+
+CREATE TRIGGER table_insert INSTEAD OF INSERT ON message_bus.message_bus
+	FOR EACH ROW EXECUTE FUNCTION message_bus.table_insert();
+CREATE TRIGGER table_update INSTEAD OF UPDATE ON message_bus.message_bus
+	FOR EACH ROW EXECUTE FUNCTION message_bus.table_update();
+CREATE TRIGGER table_delete INSTEAD OF DELETE ON message_bus.message_bus
+	FOR EACH ROW EXECUTE FUNCTION message_bus.table_delete();
+
+/*
+ * Segments and the worker.
+ */
+
+CREATE FUNCTION message_bus.expire() RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mbus_expire';
+COMMENT ON FUNCTION message_bus.expire() IS
+'Drops now, instead of at the worker''s next pass, every segment whose messages have all expired. Returns the number of segments dropped. Expired messages are never returned, dropped or not. A WARNING tells how many had to wait because open transactions publish to them or read the tables. Errors: 55000 if the worker does not answer within 60 seconds, 25006 on a standby.';
+
+CREATE FUNCTION message_bus.open_segments(
+	OUT segment_no integer, OUT series integer,
+	OUT opened_at timestamp with time zone, OUT rows_reserved integer,
+	OUT rows_max integer, OUT payload_bytes bigint,
+	OUT expires_at timestamp with time zone)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'mbus_open_segments';
+COMMENT ON FUNCTION message_bus.open_segments() IS
+'The segments that take messages now, as the server''s memory has them; see the view message_bus.segments.';
+
+CREATE FUNCTION message_bus.worker_status_row(
+	OUT pid integer, OUT started_at timestamp with time zone,
+	OUT last_pass_at timestamp with time zone, OUT last_pass_ms double precision,
+	OUT ready boolean, OUT passes bigint, OUT errors bigint,
+	OUT last_error text, OUT last_error_at timestamp with time zone,
+	OUT segments_opened bigint, OUT segments_retired bigint,
+	OUT unfinished_publishes integer, OUT interval_ms integer)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'mbus_worker_status_row';
+COMMENT ON FUNCTION message_bus.worker_status_row() IS
+'What the background worker of this database tells of itself; see the view message_bus.worker_status.';
+
+CREATE VIEW message_bus.segments AS
+SELECT s.segment_no, s.series,
+	CASE
+		WHEN o.segment_no IS NOT NULL THEN 'open'
+		WHEN s.detached OR EXISTS (
+			SELECT FROM pg_catalog.pg_class c
+			LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid OPERATOR(pg_catalog.=) c.oid
+			WHERE c.oid OPERATOR(pg_catalog.=) ANY (t.relids)
+			AND COALESCE(i.inhdetachpending, true)) THEN 'detaching'
+		ELSE 'closed'
+	END AS state,
+	s.opened_at, s.closed_at,
+	COALESCE(s.expires_at, o.expires_at) AS expires_at,
+	o.rows_reserved, o.rows_max,
+	COALESCE((SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(r.relid::pg_catalog.regclass))
+		FROM pg_catalog.unnest(t.relids) AS r (relid)), 0)::bigint AS size_bytes
+FROM message_bus.segment AS s
+LEFT JOIN message_bus.open_segments() AS o ON o.segment_no OPERATOR(pg_catalog.=) s.segment_no
+CROSS JOIN LATERAL (
+	SELECT pg_catalog.array_remove(ARRAY[
+		pg_catalog.to_regclass('message_bus.message_' OPERATOR(pg_catalog.||) s.segment_no)::pg_catalog.oid,
+		pg_catalog.to_regclass('message_bus.event_' OPERATOR(pg_catalog.||) s.segment_no)::pg_catalog.oid], NULL)
+) AS t (relids);
+COMMENT ON VIEW message_bus.segments IS
+'The physical parts that messages lie in; one is dropped whole when all its messages have expired';
+COMMENT ON COLUMN message_bus.segments.segment_no IS 'number; the messages'' ids are segment_no << 28 and up';
+COMMENT ON COLUMN message_bus.segments.series IS 'series of segments: channels with about the same TTL share one';
+COMMENT ON COLUMN message_bus.segments.state IS 'open (takes messages), closed, or detaching (expired, waits for readers to be dropped)';
+COMMENT ON COLUMN message_bus.segments.expires_at IS 'when the last of its messages expires';
+COMMENT ON COLUMN message_bus.segments.rows_reserved IS 'ids given out so far, if open';
+COMMENT ON COLUMN message_bus.segments.rows_max IS 'ids it has, if open';
+COMMENT ON COLUMN message_bus.segments.size_bytes IS 'size on disk of its tables, with indexes';
+
+CREATE VIEW message_bus.worker_status AS
+SELECT pid, started_at, last_pass_at, last_pass_ms, interval_ms, ready, passes, errors,
+	last_error, last_error_at, segments_opened, segments_retired, unfinished_publishes
+FROM message_bus.worker_status_row();
+COMMENT ON VIEW message_bus.worker_status IS
+'The background worker of this database; no row where none has run since the server started';
+COMMENT ON COLUMN message_bus.worker_status.pid IS 'process, NULL if none runs now';
+COMMENT ON COLUMN message_bus.worker_status.last_pass_ms IS 'how long its last pass took';
+COMMENT ON COLUMN message_bus.worker_status.interval_ms IS 'longest pause between passes: message_bus.worker_interval';
+COMMENT ON COLUMN message_bus.worker_status.ready IS 'segments are numbered, publishing is possible';
+COMMENT ON COLUMN message_bus.worker_status.passes IS 'passes since the server started';
+COMMENT ON COLUMN message_bus.worker_status.errors IS 'tasks that failed since the server started; each is in the server''s log';
+COMMENT ON COLUMN message_bus.worker_status.unfinished_publishes IS 'ranges of ids of transactions that have not ended';
+
+/*
+ * The gateway's entry.
+ */
+
+CREATE FUNCTION message_bus.relay(sessions bigint[], frames bytea[])
+RETURNS TABLE (session bigint, frame bytea)
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 60
+SET search_path = pg_catalog, message_bus, pg_temp
+AS 'MODULE_PATHNAME', 'mbus_relay';
+COMMENT ON FUNCTION message_bus.relay(bigint[], bytea[]) IS
+'runs WebSocket frames of JSON-RPC 2.0 and returns the frames to send back.
+sessions: the gateway''s number of each frame''s socket. frames: as many, at most 60, in order of arrival; the first byte of a frame, in and out, is its RFC 6455 opcode, 1 text or 2 binary.
+Each frame runs as the role message_bus.relay_role in a subtransaction of its own; its error is its reply and does not end the call.
+Errors: 22023 arrays differ in length, 22004 NULL, 54000 more than 60 frames, 57014 the whole call was canceled.';
+
+/*
+ * Rights: nobody has any but by name here.  Default privileges (Supabase has
+ * some for anon and authenticated) may have given rights while this script
+ * ran; they are taken back.
+ */
+
+DO $$
+DECLARE
+	item record;
+BEGIN
+	FOR item IN
+		SELECT pg_catalog.format('REVOKE ALL ON %s %s FROM %s',
+				CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::pg_catalog.regclass,
+				CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END) AS command
+			FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
+			WHERE c.relnamespace OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
+				AND c.relkind IN ('r', 'p', 'v', 'S') AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+		UNION ALL
+		SELECT pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s', p.oid::pg_catalog.regprocedure,
+				CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
+			FROM pg_catalog.pg_proc p,
+				pg_catalog.aclexplode(COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
+			WHERE p.pronamespace OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
+				AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
+		UNION ALL
+		SELECT pg_catalog.format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', c.oid::pg_catalog.regclass)
+			FROM pg_catalog.pg_class c
+			WHERE c.relnamespace OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
+				AND c.relkind IN ('r', 'p')
+	LOOP
+		EXECUTE item.command;
+	END LOOP;
+END
+$$;
+
+GRANT USAGE ON SCHEMA message_bus TO PUBLIC;
+
+-- these check the channel's privileges themselves
+GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_text, message_bus.publish_bytes,
+	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
+	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
+	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json TO PUBLIC;
+GRANT SELECT ON message_bus.channels, message_bus.messages TO PUBLIC;
+GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
+GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status TO pg_monitor;
+GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.open_segments, message_bus.worker_status_row TO pg_monitor;
+
+/*
+ * The default channel, owned by who creates the extension.
+ */
+
+SELECT message_bus.create_channel('default', ttl => NULL, compression => NULL);
+
+/*
+ * What a dump must hold beside the segments, which are dumped as tables.
+ */
+
+SELECT pg_catalog.pg_extension_config_dump('message_bus.channel', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.channel_grant', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.channel_id', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.error', '');

@@ -1,0 +1,821 @@
+/*
+ * method.c
+ *		Methods of the relay: which there are, and how one is called.
+ *
+ * A method is a row of one table and an SQL function of the same name in the
+ * extension's schema.  The function's entry in the catalog says what its
+ * parameters are called, which types and defaults they have, and what comes
+ * back; so a new client function becomes a method by a new row.
+ *
+ * The functions are called directly, without a planner in between.  A direct
+ * call checks nothing: USAGE on the schema and EXECUTE on the function are
+ * checked here, for the role that the frame runs as.
+ *
+ * What the catalog said is kept for the life of the backend.  An
+ * invalidation of any function marks all of it stale; it is thrown away when
+ * the next frame begins, never under one that runs.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "optimizer/optimizer.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/catcache.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "channel.h"
+#include "compat.h"
+#include "read.h"
+#include "rpc.h"
+
+#define MESSAGES_MAX	100000	/* in a binary publish_batch */
+
+typedef struct Method
+{
+	const char *name;			/* also the function's */
+	const char *bytes_function; /* takes a payload that is not JSON */
+	bool		one;			/* nothing found is an error */
+} Method;
+
+static const Method methods[] = {
+	{"publish", "publish_bytes", false},
+	{"publish_batch", NULL, false},
+	{"get", NULL, true},
+	{"get_by_transaction", NULL, true},
+	{"get_bytes", NULL, true},
+	{"peek", NULL, false},
+	{"store_message", NULL, false},
+	{"retrieve_message", NULL, true},
+	{"delete_message", NULL, false},
+};
+
+static MemoryContext cache_context = NULL;
+static List *cached_functions = NIL;	/* of MbusFunction */
+static bool cache_stale = false;
+
+static const Method *method_find(const char *name);
+static void answer_ping(const MbusRequest *request, MbusAnswer *answer);
+static void publish_bodies(const MbusRequest *request, MbusAnswer *answer);
+static int64 publish_body(const MbusFunction *function,
+						  const MbusRequest *request, const MbusNode *channel,
+						  const MbusNode *message, bool *used);
+static int	body_number(const MbusRequest *request, const MbusNode *message);
+static bool wants_base64(const MbusRequest *request);
+static void bind_params(const Method *method, const MbusFunction *function,
+						const MbusRequest *request, bool base64,
+						NullableDatum *args);
+static void bind_value(const MbusFunction *function, int arg,
+					   const MbusSlice *value, bool base64,
+					   NullableDatum *args);
+static void bind_payload(const MbusFunction *function, const MbusBody *body,
+						 NullableDatum *args);
+static void bind_start(NullableDatum *args);
+static void bind_defaults(const MbusFunction *function, NullableDatum *args,
+						  const char *where);
+static void unknown_param(const Method *method, const char *name);
+static void call_function(const Method *method, const MbusFunction *function,
+						  NullableDatum *args, MbusAnswer *answer);
+static int	call_set(const Method *method, const MbusFunction *function,
+					 FunctionCallInfo fcinfo, MbusAnswer *answer);
+static void append_set_row(const Method *method, MbusAnswer *answer, int row,
+						   TupleDesc desc, Datum *values, bool *nulls);
+static void not_found(void);
+static const MbusFunction *function_open(const char *name, bool missing_ok);
+static MbusFunction *function_load(const char *name);
+static int	function_arg(const MbusFunction *function, const char *name);
+static void function_start(const MbusFunction *function, FmgrInfo *flinfo,
+						   FunctionCallInfo fcinfo, NullableDatum *args,
+						   Node *resultinfo);
+static void proc_changed(Datum arg, int cacheid, uint32 hashvalue);
+
+/*
+ * mbus_method_cache_begin drops what the catalog said before it changed; to
+ * be called where no method runs.
+ */
+void
+mbus_method_cache_begin(void)
+{
+	if (cache_context == NULL)
+	{
+		cache_context = AllocSetContextCreate(TopMemoryContext,
+											  "message_bus methods",
+											  ALLOCSET_DEFAULT_SIZES);
+		CacheRegisterSyscacheCallback(PROCOID, proc_changed, (Datum) 0);
+	}
+	if (cache_stale)
+	{
+		cache_stale = false;
+		cached_functions = NIL;
+		MemoryContextReset(cache_context);
+	}
+}
+
+/*
+ * mbus_method_call runs a request as the current user and appends its result.
+ */
+void
+mbus_method_call(const MbusRequest *request, MbusAnswer *answer)
+{
+	const Method *method;
+	const MbusFunction *function;
+	NullableDatum args[FUNC_MAX_ARGS];
+	bool		base64;
+
+	if (strcmp(request->method, "ping") == 0)
+	{
+		answer_ping(request, answer);
+		return;
+	}
+	method = method_find(request->method);
+	if (request->has_bodies)
+	{
+		if (strcmp(method->name, "publish_batch") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 mbus_rpc(MBUS_RPC_REQUEST),
+					 errmsg("method \"%s\" takes no \"bodies\"",
+							method->name)));
+		publish_bodies(request, answer);
+		return;
+	}
+
+	base64 = method->bytes_function && wants_base64(request);
+	if (method->bytes_function && (base64 || request->has_body))
+		function = function_open(method->bytes_function, false);
+	else
+		function = function_open(method->name, false);
+	bind_start(args);
+	bind_params(method, function, request, base64, args);
+	bind_defaults(function, args, "");
+	call_function(method, function, args, answer);
+}
+
+/*
+ * mbus_method_invoke calls a function of ours that returns no set; NULL also
+ * where the current user may not call it.
+ */
+Datum
+mbus_method_invoke(const char *name, NullableDatum *args, int nargs,
+				   bool *isnull)
+{
+	LOCAL_FCINFO(fcinfo, FUNC_MAX_ARGS);
+	const MbusFunction *function = function_open(name, true);
+	FmgrInfo	flinfo;
+	Datum		result;
+
+	*isnull = true;
+	if (function == NULL || function->nargs != nargs)
+		return (Datum) 0;
+	function_start(function, &flinfo, fcinfo, args, NULL);
+	result = FunctionCallInvoke(fcinfo);
+	*isnull = fcinfo->isnull;
+	return result;
+}
+
+static const Method *
+method_find(const char *name)
+{
+	int			i;
+
+	for (i = 0; i < (int) lengthof(methods); i++)
+	{
+		if (strcmp(methods[i].name, name) == 0)
+			return &methods[i];
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_FUNCTION),
+			 mbus_rpc(MBUS_RPC_METHOD),
+			 errmsg("method \"%s\" does not exist", name)));
+	return NULL;
+}
+
+static void
+answer_ping(const MbusRequest *request, MbusAnswer *answer)
+{
+	if (request->params && request->params->nchildren > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_PARAMS),
+				 errmsg("method \"ping\" has no parameters")));
+	if (request->has_bodies || request->body.len > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_REQUEST),
+				 errmsg("method \"ping\" takes no payload")));
+	appendStringInfoString(answer->out, "\"pong\"");
+}
+
+/*
+ * publish_bodies is publish_batch in a binary frame: each message names the
+ * body that is its payload.  All or none are published, in their order.
+ */
+static void
+publish_bodies(const MbusRequest *request, MbusAnswer *answer)
+{
+	const MbusFunction *function;
+	const MbusNode *channel = NULL;
+	const MbusNode *list = NULL;
+	MbusNode	messages;
+	bool	   *used;
+	int			i;
+
+	for (i = 0; request->params && i < request->params->nchildren; i++)
+	{
+		const MbusNode *param = &request->params->children[i];
+
+		if (strcmp(param->name, "channel") == 0)
+			channel = param;
+		else if (strcmp(param->name, "messages") == 0)
+			list = param;
+		else
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 mbus_rpc(MBUS_RPC_PARAMS),
+					 errmsg("method \"publish_batch\" has no parameter \"%.64s\"",
+							param->name)));
+	}
+	if (channel == NULL || list == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_PARAMS),
+				 errmsg("parameter \"%s\" is missing",
+						channel ? "messages" : "channel")));
+	if (list->value.type != JSON_TOKEN_ARRAY_START)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_PARAMS),
+				 errmsg("parameter \"messages\" is not an array")));
+
+	mbus_json_slice(list->value.start, list->value.len, MESSAGES_MAX,
+					&messages);
+	if (messages.total > messages.nchildren)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("batch has %d messages", messages.total),
+				 errdetail("At most %d are taken.", MESSAGES_MAX)));
+
+	function_open("publish_batch", false);	/* it, too, must be allowed */
+	function = function_open("publish_bytes", false);
+	used = palloc0(Max(request->nbodies, 1) * sizeof(bool));
+	appendStringInfoChar(answer->out, '[');
+	for (i = 0; i < messages.nchildren; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		appendStringInfo(answer->out, i ? "," INT64_FORMAT : INT64_FORMAT,
+						 publish_body(function, request, channel,
+									  &messages.children[i], used));
+	}
+	appendStringInfoChar(answer->out, ']');
+	for (i = 0; i < request->nbodies; i++)
+	{
+		if (!used[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 mbus_rpc(MBUS_RPC_REQUEST),
+					 errmsg("body %d belongs to no message", i)));
+	}
+}
+
+/*
+ * publish_body publishes one message of a batch and returns its id.
+ */
+static int64
+publish_body(const MbusFunction *function, const MbusRequest *request,
+			 const MbusNode *channel, const MbusNode *message, bool *used)
+{
+	LOCAL_FCINFO(fcinfo, FUNC_MAX_ARGS);
+	NullableDatum args[FUNC_MAX_ARGS];
+	FmgrInfo	flinfo;
+	const char *twice;
+	Datum		id;
+	int			body = body_number(request, message);
+	int			i;
+
+	twice = mbus_json_duplicate(message);
+	if (twice || message->total > message->nchildren)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_PARAMS),
+				 twice ? errmsg("member \"%.64s\" of a message is given twice",
+								twice) :
+				 errmsg("message has %d members", message->total)));
+	used[body] = true;
+	bind_start(args);
+	bind_payload(function, &request->bodies[body], args);
+	bind_value(function, function_arg(function, "channel"), &channel->value,
+			   false, args);
+	for (i = 0; i < message->nchildren; i++)
+	{
+		const MbusNode *member = &message->children[i];
+		int			arg = function_arg(function, member->name);
+
+		if (strcmp(member->name, "body") == 0)
+			continue;
+		if (arg < 0 || strcmp(member->name, "channel") == 0 ||
+			strcmp(member->name, "payload") == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 mbus_rpc(MBUS_RPC_PARAMS),
+					 errmsg("message with a body has no member \"%.64s\"",
+							member->name)));
+		bind_value(function, arg, &member->value, false, args);
+	}
+	bind_defaults(function, args, " of a message");
+
+	function_start(function, &flinfo, fcinfo, args, NULL);
+	id = FunctionCallInvoke(fcinfo);
+	if (fcinfo->isnull)
+		elog(ERROR, "function %s returned NULL", function->name);
+	return DatumGetInt64(id);
+}
+
+/*
+ * body_number returns which of the frame's bodies a message names.
+ */
+static int
+body_number(const MbusRequest *request, const MbusNode *message)
+{
+	const MbusNode *member = NULL;
+	bool		isnull;
+	int			body;
+
+	if (message->value.type != JSON_TOKEN_OBJECT_START)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_PARAMS),
+				 errmsg("message is not an object: %s",
+						mbus_json_token(&message->value, 40))));
+	member = mbus_json_member(message, "body");
+	if (member == NULL || member->value.type == JSON_TOKEN_NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_REQUEST),
+				 errmsg("message in a frame with bodies has no member \"body\"")));
+	body = DatumGetInt32(mbus_param_datum("body", INT4OID, &member->value,
+										  &isnull));
+	if (body < 0 || body >= request->nbodies)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_REQUEST),
+				 errmsg("message names body %d of %d", body,
+						request->nbodies),
+				 errdetail("Bodies are numbered from 0.")));
+	return body;
+}
+
+/*
+ * wants_base64 tells whether the payload is a string of base64.
+ */
+static bool
+wants_base64(const MbusRequest *request)
+{
+	const MbusNode *encoding = NULL;
+	char	   *name = NULL;
+
+	if (request->params)
+		encoding = mbus_json_member(request->params, "encoding");
+	if (encoding == NULL || request->has_body)
+		return false;
+	if (encoding->value.type == JSON_TOKEN_STRING)
+		name = mbus_json_string(&encoding->value, true);
+	if (name == NULL || strcmp(name, "base64") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_PARAMS),
+				 errmsg("parameter \"encoding\" is not \"base64\": %s",
+						mbus_json_token(&encoding->value, 40)),
+				 errhint("Leave it out if the payload is JSON.")));
+	return true;
+}
+
+/*
+ * bind_params turns what the request gives into arguments.
+ */
+static void
+bind_params(const Method *method, const MbusFunction *function,
+			const MbusRequest *request, bool base64, NullableDatum *args)
+{
+	int			i;
+
+	for (i = 0; request->params && i < request->params->nchildren; i++)
+	{
+		const MbusNode *param = &request->params->children[i];
+		int			arg = function_arg(function, param->name);
+		bool		is_payload = strcmp(param->name, "payload") == 0;
+
+		if (base64 && strcmp(param->name, "encoding") == 0)
+			continue;
+		if (arg < 0)
+			unknown_param(method, param->name);
+		if (is_payload && request->has_body)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 mbus_rpc(MBUS_RPC_REQUEST),
+					 errmsg("binary frame has a parameter \"payload\""),
+					 errdetail("The bytes behind the header line are the payload.")));
+		bind_value(function, arg, &param->value, base64 && is_payload, args);
+	}
+	if (!request->has_body)
+		return;
+
+	if (function_arg(function, "payload") >= 0)
+		bind_payload(function, &request->body, args);
+	else if (request->body.len > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_REQUEST),
+				 errmsg("method \"%s\" takes no payload", method->name)));
+}
+
+/*
+ * bind_value sets one argument.  JSON's null leaves it out, but where json
+ * must be given null is the value.
+ */
+static void
+bind_value(const MbusFunction *function, int arg, const MbusSlice *value,
+		   bool base64, NullableDatum *args)
+{
+	const char *name = function->arg_name[arg];
+	Oid			type = function->arg_type[arg];
+	MbusSlice	json = *value;
+
+	if (base64)
+	{
+		args[arg].value = mbus_param_base64(value);
+		args[arg].isnull = false;
+		return;
+	}
+	if (type == JSONOID && arg < function->nrequired)
+		json.type = JSON_TOKEN_INVALID;
+	args[arg].value = mbus_param_datum(name, type, &json, &args[arg].isnull);
+}
+
+static void
+bind_payload(const MbusFunction *function, const MbusBody *body,
+			 NullableDatum *args)
+{
+	int			arg = function_arg(function, "payload");
+
+	args[arg].value = mbus_param_payload(function->arg_type[arg],
+										 body->bytes, body->len);
+	args[arg].isnull = false;
+}
+
+static void
+bind_start(NullableDatum *args)
+{
+	int			i;
+
+	for (i = 0; i < FUNC_MAX_ARGS; i++)
+		args[i].isnull = true;
+}
+
+/*
+ * bind_defaults fills in what was not given, or errors.
+ */
+static void
+bind_defaults(const MbusFunction *function, NullableDatum *args,
+			  const char *where)
+{
+	int			arg;
+
+	for (arg = 0; arg < function->nargs; arg++)
+	{
+		Expr	   *expr;
+
+		if (!args[arg].isnull)
+			continue;
+		if (arg < function->nrequired)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 mbus_rpc(MBUS_RPC_PARAMS),
+					 errmsg("parameter \"%s\"%s is missing",
+							function->arg_name[arg], where)));
+
+		expr = list_nth(function->defaults, arg - function->nrequired);
+		if (IsA(expr, Const))
+		{
+			args[arg].value = ((Const *) expr)->constvalue;
+			args[arg].isnull = ((Const *) expr)->constisnull;
+		}
+		else
+		{
+			ExprContext *econtext = CreateStandaloneExprContext();
+
+			args[arg].value = ExecEvalExpr(ExecInitExpr(expr, NULL),
+										   econtext, &args[arg].isnull);
+		}
+	}
+}
+
+static void
+unknown_param(const Method *method, const char *name)
+{
+	bool		of_bytes = false;
+
+	if (method->bytes_function)
+		of_bytes = function_arg(function_open(method->bytes_function, false),
+								name) >= 0;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 mbus_rpc(MBUS_RPC_PARAMS),
+			 errmsg("method \"%s\" has no parameter \"%.64s\"",
+					method->name, name),
+			 of_bytes ? errhint("It goes with \"encoding\": \"base64\" or with a binary frame.") : 0));
+}
+
+/*
+ * call_function calls and appends what comes back.
+ */
+static void
+call_function(const Method *method, const MbusFunction *function,
+			  NullableDatum *args, MbusAnswer *answer)
+{
+	LOCAL_FCINFO(fcinfo, FUNC_MAX_ARGS);
+	FmgrInfo	flinfo;
+	ReturnSetInfo rsinfo = {0};
+	Datum		result;
+
+	rsinfo.type = T_ReturnSetInfo;
+	rsinfo.allowedModes = SFRM_ValuePerCall | SFRM_Materialize;
+	rsinfo.returnMode = SFRM_ValuePerCall;
+
+	mbus_relay_raw_payload = true;
+	if (function->returns_set)
+	{
+		int			rows;
+
+		rsinfo.econtext = CreateStandaloneExprContext();
+		function_start(function, &flinfo, fcinfo, args, (Node *) &rsinfo);
+		answer->many = !method->one;
+		if (!method->one)
+			appendStringInfoChar(answer->out, '[');
+		rows = fcinfo->isnull ? 0 : call_set(method, function, fcinfo, answer);
+		if (!method->one)
+			appendStringInfoChar(answer->out, ']');
+		else if (rows == 0)
+			not_found();
+		FreeExprContext(rsinfo.econtext, true);
+	}
+	else
+	{
+		function_start(function, &flinfo, fcinfo, args, NULL);
+		if (fcinfo->isnull)
+			result = (Datum) 0;
+		else
+			result = FunctionCallInvoke(fcinfo);
+		if (fcinfo->isnull && method->one)
+			not_found();
+		mbus_result_scalar(answer, result, fcinfo->isnull,
+						   function->result_type);
+	}
+	mbus_relay_raw_payload = false;
+}
+
+/*
+ * call_set appends the rows of a set, returned in either of the two modes,
+ * and tells how many there were.
+ */
+static int
+call_set(const Method *method, const MbusFunction *function,
+		 FunctionCallInfo fcinfo, MbusAnswer *answer)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TupleTableSlot *slot;
+	int			rows = 0;
+
+	for (;;)
+	{
+		Datum		value;
+
+		CHECK_FOR_INTERRUPTS();
+		fcinfo->isnull = false;
+		rsinfo->isDone = ExprSingleResult;
+		value = FunctionCallInvoke(fcinfo);
+		if (rsinfo->returnMode == SFRM_Materialize)
+			break;
+		if (rsinfo->isDone == ExprEndResult)
+			return rows;
+		if (!fcinfo->isnull && (rows == 0 || !method->one))
+		{
+			if (rows > 0)
+				appendStringInfoChar(answer->out, ',');
+			mbus_result_scalar(answer, value, false, function->result_type);
+			rows++;
+		}
+		if (rsinfo->isDone == ExprSingleResult)
+			return rows;
+	}
+
+	if (rsinfo->setResult == NULL)
+		return 0;
+	slot = MakeSingleTupleTableSlot(rsinfo->setDesc, &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(rsinfo->setResult, true, false, slot) &&
+		   (rows == 0 || !method->one))
+	{
+		slot_getallattrs(slot);
+		append_set_row(method, answer, rows, rsinfo->setDesc,
+					   slot->tts_values, slot->tts_isnull);
+		rows++;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(rsinfo->setResult);
+	return rows;
+}
+
+static void
+append_set_row(const Method *method, MbusAnswer *answer, int row,
+			   TupleDesc desc, Datum *values, bool *nulls)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (row > 0)
+		appendStringInfoChar(answer->out, ',');
+	if (desc->natts == 1)
+		mbus_result_scalar(answer, values[0], nulls[0],
+						   TupleDescAttr(desc, 0)->atttypid);
+	else
+		mbus_result_row(answer, desc, values, nulls);
+}
+
+static void
+not_found(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NO_DATA_FOUND),
+			 mbus_rpc(MBUS_RPC_NOT_FOUND),
+			 errmsg("message not found"),
+			 errdetail("There is none, or it has expired or was deleted.")));
+}
+
+/*
+ * function_open returns a function that the current user may call; the
+ * result lives until the frame ends.  If missing_ok, NULL where there is none
+ * or it may not be called.
+ */
+static const MbusFunction *
+function_open(const char *name, bool missing_ok)
+{
+	MbusFunction *function = NULL;
+	Oid			schema = mbus_schema();
+	AclResult	allowed;
+	ListCell   *cell;
+
+	foreach(cell, cached_functions)
+	{
+		if (strcmp(((MbusFunction *) lfirst(cell))->name, name) == 0)
+			function = lfirst(cell);
+	}
+	if (function == NULL)
+		function = function_load(name);
+	if (function == NULL)
+	{
+		if (missing_ok)
+			return NULL;
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 mbus_rpc(MBUS_RPC_METHOD),
+				 errmsg("function message_bus.%s does not exist", name)));
+	}
+
+	allowed = MbusSchemaAclCheck(schema, GetUserId());
+	if (allowed != ACLCHECK_OK && !missing_ok)
+		aclcheck_error(allowed, OBJECT_SCHEMA, get_namespace_name(schema));
+	if (allowed == ACLCHECK_OK)
+		allowed = MbusFunctionAclCheck(function->oid, GetUserId());
+	if (allowed != ACLCHECK_OK && !missing_ok)
+		aclcheck_error(allowed, OBJECT_FUNCTION, name);
+	return allowed == ACLCHECK_OK ? function : NULL;
+}
+
+/*
+ * function_load reads a function's entry in the catalog into the cache; NULL
+ * if there is none.
+ */
+static MbusFunction *
+function_load(const char *name)
+{
+	MemoryContext loading;
+	MemoryContext caller;
+	MbusFunction *function;
+	CatCList   *candidates;
+	HeapTuple	tuple = NULL;
+	Form_pg_proc proc;
+	Oid			schema = mbus_schema();
+	Oid		   *types;
+	char	  **names;
+	char	   *modes;
+	Datum		defaults;
+	bool		isnull;
+	int			total;
+	int			i;
+
+	candidates = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
+	for (i = 0; i < candidates->n_members; i++)
+	{
+		HeapTuple	candidate = &candidates->members[i]->tuple;
+
+		if (((Form_pg_proc) GETSTRUCT(candidate))->pronamespace == schema)
+			tuple = heap_copytuple(candidate);
+	}
+	ReleaseSysCacheList(candidates);
+	if (tuple == NULL)
+		return NULL;
+
+	/* an error on the way must not leave half a function in the cache */
+	loading = AllocSetContextCreate(CurrentMemoryContext,
+									"message_bus function",
+									ALLOCSET_SMALL_SIZES);
+	caller = MemoryContextSwitchTo(loading);
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	function = palloc0(sizeof(MbusFunction));
+	function->oid = proc->oid;
+	function->name = pstrdup(name);
+	function->result_type = proc->prorettype;
+	function->returns_set = proc->proretset;
+	function->strict = proc->proisstrict;
+
+	total = get_func_arg_info(tuple, &types, &names, &modes);
+	function->arg_name = palloc(Max(total, 1) * sizeof(char *));
+	function->arg_type = palloc(Max(total, 1) * sizeof(Oid));
+	for (i = 0; i < total; i++)
+	{
+		if (modes && modes[i] != PROARGMODE_IN &&
+			modes[i] != PROARGMODE_INOUT && modes[i] != PROARGMODE_VARIADIC)
+			continue;
+		function->arg_name[function->nargs] = names ? names[i] : "";
+		function->arg_type[function->nargs++] = types[i];
+	}
+
+	function->nrequired = function->nargs - proc->pronargdefaults;
+	defaults = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proargdefaults,
+							   &isnull);
+	if (!isnull)
+	{
+		List	   *list = castNode(List,
+									stringToNode(TextDatumGetCString(defaults)));
+		ListCell   *cell;
+
+		foreach(cell, list)
+			function->defaults = lappend(function->defaults,
+										 expression_planner(lfirst(cell)));
+	}
+
+	MemoryContextSwitchTo(cache_context);
+	cached_functions = lappend(cached_functions, function);
+	MemoryContextSetParent(loading, cache_context);
+	MemoryContextSwitchTo(caller);
+	heap_freetuple(tuple);
+	return function;
+}
+
+static int
+function_arg(const MbusFunction *function, const char *name)
+{
+	int			arg;
+
+	for (arg = 0; arg < function->nargs; arg++)
+	{
+		if (strcmp(function->arg_name[arg], name) == 0)
+			return arg;
+	}
+	return -1;
+}
+
+/*
+ * function_start prepares a call.  For a strict function with a NULL
+ * argument it sets isnull: then it is not to be called.
+ */
+static void
+function_start(const MbusFunction *function, FmgrInfo *flinfo,
+			   FunctionCallInfo fcinfo, NullableDatum *args, Node *resultinfo)
+{
+	int			arg;
+
+	fmgr_info(function->oid, flinfo);
+	InitFunctionCallInfoData(*fcinfo, flinfo, function->nargs,
+							 DEFAULT_COLLATION_OID, NULL, resultinfo);
+	for (arg = 0; arg < function->nargs; arg++)
+	{
+		fcinfo->args[arg] = args[arg];
+		if (args[arg].isnull && function->strict)
+			fcinfo->isnull = true;
+	}
+}
+
+static void
+proc_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	cache_stale = true;
+}

@@ -1,0 +1,33 @@
+/*
+ * payload.h
+ *		Payload bytes: checksum, compression, JSON.
+ */
+#ifndef MBUS_PAYLOAD_H
+#define MBUS_PAYLOAD_H
+
+#include "postgres.h"
+
+#define MBUS_SHA256_BYTES 32
+
+typedef enum MbusCompression
+{
+	MBUS_COMPRESS_NONE,
+	MBUS_COMPRESS_LZ4,
+	MBUS_COMPRESS_ZSTD,
+	MBUS_COMPRESS_GZIP
+} MbusCompression;
+
+extern bool mbus_compression_known(const char *name);
+extern MbusCompression mbus_compression_parse(const char *name);
+extern const char *mbus_compression_name(MbusCompression compression);
+
+extern void mbus_sha256(const void *bytes, size_t len, uint8 *digest);
+extern struct varlena *mbus_payload_encode(MbusCompression compression,
+										   struct varlena *payload,
+										   MbusCompression *used);
+extern struct varlena *mbus_payload_decode(struct varlena *stored,
+										   MbusCompression used, int32 size);
+extern bool mbus_content_is_json(const char *content_type);
+extern void mbus_json_check(struct varlena *payload);
+
+#endif							/* MBUS_PAYLOAD_H */

@@ -1,0 +1,48 @@
+/*
+ * read.h
+ *		Stored messages.
+ */
+#ifndef MBUS_READ_H
+#define MBUS_READ_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "utils/snapshot.h"
+
+#include "channel.h"
+#include "payload.h"
+
+/*
+ * While message_bus.relay() runs a function, stored_message.payload carries
+ * the raw bytes of content that is not JSON instead of NULL.
+ */
+extern PGDLLEXPORT bool mbus_relay_raw_payload;
+
+/* A message's row; texts and bytes live in the memory context of the reader. */
+typedef struct MbusStored
+{
+	int64		id;
+	int32		channel_id;
+	int32		size;
+	TimestampTz created_at;
+	TimestampTz expires_at;
+	TimestampTz available_at;
+	int64		session;		/* 0: none */
+	text	   *publisher;
+	char	   *content_type;
+	MbusCompression compression;
+	uint8		sha256[MBUS_SHA256_BYTES];
+	text	   *subject;		/* or NULL, as the following */
+	text	   *key;
+	text	   *transaction_id;
+	struct varlena *headers;
+	struct varlena *stored;		/* still toasted */
+} MbusStored;
+
+extern bool mbus_message_deleted(Oid schema, int64 id);
+extern bool mbus_message_fetch(Oid schema, int64 id, MbusStored *message);
+extern struct varlena *mbus_message_payload(Oid schema,
+											const MbusStored *message);
+
+#endif							/* MBUS_READ_H */

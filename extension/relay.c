@@ -1,0 +1,643 @@
+/*
+ * relay.c
+ *		message_bus.relay(): frames of a gateway's sockets in, frames out.
+ *
+ * A call brings the frames that arrived on all sockets in one turn of the
+ * gateway's loop, and runs in one transaction.  Each frame, and each request
+ * of a JSON-RPC batch, runs on its own:
+ *
+ * - in a subtransaction, so that its error undoes nothing but itself;
+ * - as the role message_bus.relay_role, under SECURITY_LOCAL_USERID_CHANGE
+ *   and SECURITY_RESTRICTED_OPERATION.  SetUserIdAndSecContext() checks
+ *   nothing, so it is checked here that the role is no superuser, does not
+ *   bypass row security, and that the session's user is a member of it;
+ * - in its own nest level of settings, undone also where it succeeds;
+ * - with a snapshot of its own, so that it sees what the frames before it
+ *   did and others have committed;
+ * - within message_bus.frame_timeout.  The timeout's handler cancels as a
+ *   cancel request would, and sets a flag that tells the two apart: a real
+ *   cancel, statement_timeout and termination end the whole call.
+ *
+ * What is built for a frame lives in a context that is reset behind it; its
+ * reply goes to a tuplestore.  Errors of a frame are counted, kept for the
+ * view errors, logged, and told to the client; they are never errors of the
+ * call.
+ *
+ * The files: json_slice.c finds the values in a frame, frame.c reads requests
+ * from them, method.c calls the function, rpc_param.c and rpc_result.c turn
+ * JSON into SQL's values and back, rpc_error.c turns errors into JSON.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "fault.h"
+#include "read.h"
+#include "relay.h"
+#include "rpc.h"
+#include "settings.h"
+#include "state.h"
+
+#define REPLY_STORE_KB	(64 * 1024) /* replies kept in memory, not in a file */
+
+int64		mbus_relay_session = 0;
+bool		mbus_in_relay = false;
+
+/* One frame on its way; lives in the frame's context. */
+typedef struct Relayed
+{
+	const char *bytes;
+	int			len;
+	TimestampTz deadline;		/* 0: none */
+	MbusFrame	frame;
+	MbusNode	root;
+	const MbusNode *element;	/* of a batch, that runs now */
+	MbusRequest request;		/* as far as it could be read */
+	StringInfoData out;
+	bool		binary;			/* the reply is a binary frame */
+} Relayed;
+
+typedef void (*RelayStep) (Relayed *relayed);
+
+static TimeoutId frame_timeout_id = MAX_TIMEOUTS;
+static volatile sig_atomic_t frame_timed_out = false;
+
+static void relay_arrays(FunctionCallInfo fcinfo, Datum **sessions,
+						 Datum **frames, int *count);
+static Datum *relay_array(FunctionCallInfo fcinfo, int arg, Oid type,
+						  const char *name, int *count);
+static Tuplestorestate *relay_result(FunctionCallInfo fcinfo,
+									 TupleDesc *desc);
+static void relay_frame(const char *bytes, int len, Relayed *relayed);
+static void relay_batch(Relayed *relayed);
+static void relay_element(Relayed *relayed, const MbusNode *element);
+static void step_frame(Relayed *relayed);
+static void step_element(Relayed *relayed);
+static void step_batch_too_large(Relayed *relayed);
+static void run_request(Relayed *relayed, int limit);
+static bool relay_guard(RelayStep step, Relayed *relayed);
+static void guard_enter(const Relayed *relayed, int *nest_level);
+static void guard_leave(int nest_level);
+static Oid	relay_role(void);
+static void start_timer(const Relayed *relayed);
+static void stop_timer(void);
+static void frame_timeout_handler(void);
+static void keep_going(const ErrorData *edata, bool timed_out);
+static void report_failure(Relayed *relayed, ErrorData *edata, Oid role,
+						   MbusRpcCode code);
+
+/*
+ * relay(sessions bigint[], frames bytea[]) returns a table of replies; see
+ * the top of this file.
+ */
+MBUS_FUNCTION(relay)
+{
+	Tuplestorestate *store;
+	TupleDesc	desc;
+	Datum	   *sessions;
+	Datum	   *frames;
+	int			count;
+
+	if (mbus_in_relay)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message_bus.relay() cannot be called by a frame")));
+	relay_arrays(fcinfo, &sessions, &frames, &count);
+	store = relay_result(fcinfo, &desc);
+
+	if (frame_timeout_id == MAX_TIMEOUTS)
+		frame_timeout_id = RegisterTimeout(USER_TIMEOUT,
+										   frame_timeout_handler);
+
+	mbus_in_relay = true;
+	PG_TRY();
+	{
+		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+													  "message_bus frame",
+													  ALLOCSET_DEFAULT_SIZES);
+		int			i;
+
+		for (i = 0; i < count; i++)
+		{
+			MemoryContext caller = MemoryContextSwitchTo(context);
+			bytea	   *bytes = DatumGetByteaPP(frames[i]);
+			Relayed		relayed;
+
+			CHECK_FOR_INTERRUPTS();
+			mbus_relay_session = DatumGetInt64(sessions[i]);
+			relay_frame(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes),
+						&relayed);
+			mbus_relay_session = 0;
+
+			if (relayed.out.len > MBUS_FRAME_PREFIX)
+			{
+				Datum		values[2];
+				bool		nulls[2] = {false, false};
+
+				values[0] = sessions[i];
+				values[1] = PointerGetDatum(relayed.out.data);
+				tuplestore_putvalues(store, desc, values, nulls);
+			}
+			MemoryContextSwitchTo(caller);
+			MemoryContextReset(context);
+		}
+		MemoryContextDelete(context);
+	}
+	PG_FINALLY();
+	{
+		mbus_in_relay = false;
+		mbus_relay_session = 0;
+	}
+	PG_END_TRY();
+	mbus_count(MBUS_C_FRAMES, count);
+	return (Datum) 0;
+}
+
+static void
+relay_arrays(FunctionCallInfo fcinfo, Datum **sessions, Datum **frames,
+			 int *count)
+{
+	int			nsessions;
+
+	*sessions = relay_array(fcinfo, 0, INT8OID, "sessions", &nsessions);
+	*frames = relay_array(fcinfo, 1, BYTEAOID, "frames", count);
+	if (nsessions != *count)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("arrays \"sessions\" and \"frames\" differ in length: %d and %d",
+						nsessions, *count)));
+	if (*count > MBUS_RELAY_FRAMES_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many frames in one call: %d", *count),
+				 errdetail("At most %d are relayed in one transaction.",
+						   MBUS_RELAY_FRAMES_MAX)));
+}
+
+static Datum *
+relay_array(FunctionCallInfo fcinfo, int arg, Oid type, const char *name,
+			int *count)
+{
+	ArrayType  *array;
+	Datum	   *values;
+	bool	   *nulls;
+	int			i;
+
+	if (PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("array \"%s\" is NULL", name)));
+	array = PG_GETARG_ARRAYTYPE_P(arg);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("array \"%s\" has more than one dimension", name)));
+	if (type == INT8OID)
+		deconstruct_array(array, type, sizeof(int64), FLOAT8PASSBYVAL,
+						  TYPALIGN_DOUBLE, &values, &nulls, count);
+	else
+		deconstruct_array(array, type, -1, false, TYPALIGN_INT,
+						  &values, &nulls, count);
+	for (i = 0; i < *count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("array \"%s\" has a NULL element", name)));
+	}
+	return values;
+}
+
+/*
+ * relay_result makes the tuplestore that is the call's result.  It is larger
+ * than work_mem commonly is: a reply of 30 MB is no reason to write a file.
+ */
+static Tuplestorestate *
+relay_result(FunctionCallInfo fcinfo, TupleDesc *desc)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext caller;
+
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		(rsinfo->allowedModes & SFRM_Materialize) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("message_bus.relay() must be called in FROM")));
+
+	caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+	if (get_call_result_type(fcinfo, NULL, desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	rsinfo->returnMode = SFRM_Materialize;
+	rsinfo->setResult =
+		tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0,
+							  false, Max(work_mem, REPLY_STORE_KB));
+	rsinfo->setDesc = *desc;
+	MemoryContextSwitchTo(caller);
+	return rsinfo->setResult;
+}
+
+/*
+ * relay_frame runs one frame.  Its reply, if there is one, is in
+ * relayed->out, a bytea then.
+ */
+static void
+relay_frame(const char *bytes, int len, Relayed *relayed)
+{
+	memset(relayed, 0, sizeof(*relayed));
+	relayed->bytes = bytes;
+	relayed->len = len;
+	if (mbus_frame_timeout > 0)
+		relayed->deadline =
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										mbus_frame_timeout);
+
+	initStringInfo(&relayed->out);
+	appendStringInfoSpaces(&relayed->out, MBUS_FRAME_PREFIX);
+
+	if (relay_guard(step_frame, relayed) &&
+		relayed->root.value.type == JSON_TOKEN_ARRAY_START)
+		relay_batch(relayed);
+
+	SET_VARSIZE(relayed->out.data, relayed->out.len);
+	relayed->out.data[VARHDRSZ] =
+		relayed->binary ? MBUS_OPCODE_BINARY : MBUS_OPCODE_TEXT;
+}
+
+/*
+ * relay_batch runs the requests of a JSON-RPC batch, whose replies are one
+ * array; no array if there are none.
+ */
+static void
+relay_batch(Relayed *relayed)
+{
+	StringInfo	out = &relayed->out;
+	int			i;
+
+	if (relayed->root.total == 0 ||
+		relayed->root.total > relayed->root.nchildren)
+	{
+		relay_guard(step_batch_too_large, relayed);
+		return;
+	}
+
+	appendStringInfoChar(out, '[');
+	for (i = 0; i < relayed->root.nchildren; i++)
+		relay_element(relayed, &relayed->root.children[i]);
+	if (out->len == MBUS_FRAME_PREFIX + 1)
+		out->len = MBUS_FRAME_PREFIX;
+	else
+		appendStringInfoChar(out, ']');
+}
+
+static void
+relay_element(Relayed *relayed, const MbusNode *element)
+{
+	StringInfo	out = &relayed->out;
+	int			start = out->len;
+
+	CHECK_FOR_INTERRUPTS();
+	if (start > MBUS_FRAME_PREFIX + 1)
+		appendStringInfoChar(out, ',');
+	relayed->element = element;
+	memset(&relayed->request, 0, sizeof(MbusRequest));
+	if (relay_guard(step_element, relayed) &&
+		relayed->request.id.type == JSON_TOKEN_INVALID)
+		out->len = start;		/* a notification has no reply */
+}
+
+/*
+ * step_frame parses a frame, and runs it unless it is a batch.
+ */
+static void
+step_frame(Relayed *relayed)
+{
+	MbusFrame  *frame = &relayed->frame;
+
+	mbus_frame_split(relayed->bytes, relayed->len, frame);
+	mbus_frame_check_text(frame);
+	mbus_json_slice(frame->text, frame->text_len, MBUS_RELAY_FRAMES_MAX,
+					&relayed->root);
+	if (relayed->root.value.type == JSON_TOKEN_ARRAY_START)
+	{
+		if (frame->binary)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 mbus_rpc(MBUS_RPC_REQUEST),
+					 errmsg("binary frame cannot be a batch")));
+		return;
+	}
+
+	mbus_request_read(&relayed->root, frame, &relayed->request);
+	run_request(relayed, mbus_frame_max);
+	if (relayed->request.id.type == JSON_TOKEN_INVALID)
+	{
+		relayed->out.len = MBUS_FRAME_PREFIX;
+		relayed->binary = false;
+	}
+}
+
+/*
+ * step_element runs one request of a batch; what it may return is what is
+ * left of the frame's limit.
+ */
+static void
+step_element(Relayed *relayed)
+{
+	mbus_request_read(relayed->element, &relayed->frame, &relayed->request);
+	relayed->request.binary = false;
+	run_request(relayed, mbus_frame_max - 1);
+}
+
+static void
+step_batch_too_large(Relayed *relayed)
+{
+	if (relayed->root.total == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_REQUEST),
+				 errmsg("batch is empty")));
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 mbus_rpc(MBUS_RPC_REQUEST),
+			 errmsg("batch has %d requests", relayed->root.total),
+			 errdetail("At most %d can be in one frame.",
+					   MBUS_RELAY_FRAMES_MAX)));
+}
+
+static void
+run_request(Relayed *relayed, int limit)
+{
+	MbusAnswer	answer = {0};
+
+	CHECK_FOR_INTERRUPTS();
+	answer.out = &relayed->out;
+	answer.start = relayed->out.len;
+	answer.limit = limit;
+	answer.binary = relayed->request.binary;
+	mbus_answer_begin(&answer, &relayed->request.id);
+	mbus_method_call(&relayed->request, &answer);
+	mbus_answer_end(&answer);
+	if (answer.nbodies > 0)
+		relayed->binary = true;
+}
+
+/*
+ * relay_guard runs a step on its own, as the top of this file says.  False if
+ * it failed: then the reply has its error in place of what it had appended.
+ */
+static bool
+relay_guard(RelayStep step, Relayed *relayed)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	int			start = relayed->out.len;
+	volatile Oid role = InvalidOid;
+	Oid			caller;
+	int			sec_context;
+	ErrorData  *volatile failure = NULL;
+	volatile MbusRpcCode code = MBUS_RPC_NONE;
+
+	mbus_method_cache_begin();
+	(void) mbus_rpc_take();
+	GetUserIdAndSecContext(&caller, &sec_context);
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		int			nest_level;
+
+		guard_enter(relayed, &nest_level);
+		role = GetUserId();
+		step(relayed);
+		guard_leave(nest_level);
+		SetUserIdAndSecContext(caller, sec_context);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+		bool		timed_out;
+
+		stop_timer();
+		mbus_relay_raw_payload = false;
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		timed_out = frame_timed_out &&
+			edata->sqlerrcode == ERRCODE_QUERY_CANCELED;
+		keep_going(edata, timed_out);
+		FlushErrorState();
+
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		SetUserIdAndSecContext(caller, sec_context);
+		code = mbus_rpc_code(edata, mbus_rpc_take(), timed_out);
+		if (timed_out)
+		{
+			edata->message = psprintf("frame took longer than %d ms",
+									  mbus_frame_timeout);
+			edata->detail = pstrdup("What it did has been undone.");
+		}
+		failure = edata;
+	}
+	PG_END_TRY();
+
+	if (failure == NULL)
+		return true;
+	relayed->out.len = start;
+	relayed->binary = false;
+	report_failure(relayed, failure, role, code);
+	return false;
+}
+
+/*
+ * guard_enter makes the surroundings of a frame, inside its subtransaction.
+ */
+static void
+guard_enter(const Relayed *relayed, int *nest_level)
+{
+	Oid			role = relay_role();
+
+	*nest_level = NewGUCNestLevel();
+	SetUserIdAndSecContext(role, SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	start_timer(relayed);
+}
+
+/*
+ * guard_leave undoes it where the frame succeeded; after an error the end of
+ * the subtransaction does.
+ */
+static void
+guard_leave(int nest_level)
+{
+	stop_timer();
+	PopActiveSnapshot();
+	AtEOXact_GUC(false, nest_level);
+}
+
+/*
+ * relay_role returns the role that frames run as, after the checks that
+ * SetUserIdAndSecContext() does not make.
+ */
+static Oid
+relay_role(void)
+{
+	HeapTuple	tuple;
+	Form_pg_authid form;
+	Oid			role;
+	bool		mighty;
+
+	if (mbus_relay_role == NULL || mbus_relay_role[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("no role to run frames as"),
+				 errhint("Set message_bus.relay_role.")));
+
+	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(mbus_relay_role));
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" of message_bus.relay_role does not exist",
+						mbus_relay_role)));
+	form = (Form_pg_authid) GETSTRUCT(tuple);
+	role = form->oid;
+	mighty = form->rolsuper || form->rolbypassrls;
+	ReleaseSysCache(tuple);
+
+	if (mighty)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("frames cannot run as role \"%s\"", mbus_relay_role),
+				 errdetail("It is a superuser or bypasses row security.")));
+	if (!MbusMaySetRole(GetSessionUserId(), role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to run frames as role \"%s\"",
+						mbus_relay_role),
+				 errdetail("The session's user is not a member of it.")));
+	return role;
+}
+
+/*
+ * start_timer arms the frame's timeout for what is left of it.
+ */
+static void
+start_timer(const Relayed *relayed)
+{
+	frame_timed_out = false;
+	if (relayed->deadline == 0)
+		return;
+	if (GetCurrentTimestamp() >= relayed->deadline)
+	{
+		frame_timed_out = true;
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("frame timed out")));
+	}
+	enable_timeout_at(frame_timeout_id, relayed->deadline);
+}
+
+/*
+ * stop_timer disarms it.  If it fired when there was nothing left to cancel,
+ * the cancel it asked for must not hit what comes next.
+ */
+static void
+stop_timer(void)
+{
+	if (get_timeout_active(frame_timeout_id))
+		disable_timeout(frame_timeout_id, false);
+	if (frame_timed_out)
+		QueryCancelPending = false;
+}
+
+/* Runs in a signal handler. */
+static void
+frame_timeout_handler(void)
+{
+	frame_timed_out = true;
+	QueryCancelPending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+/*
+ * keep_going raises an error again that is none of the frame's own: a cancel,
+ * a statement timeout, a shutdown.
+ */
+static void
+keep_going(const ErrorData *edata, bool timed_out)
+{
+	bool		of_the_call;
+
+	switch (edata->sqlerrcode)
+	{
+		case ERRCODE_QUERY_CANCELED:
+			of_the_call = !timed_out ||
+				(edata->message_id &&
+				 strcmp(edata->message_id,
+						"canceling statement due to statement timeout") == 0);
+			break;
+		case ERRCODE_ADMIN_SHUTDOWN:
+		case ERRCODE_CRASH_SHUTDOWN:
+		case ERRCODE_CANNOT_CONNECT_NOW:
+		case ERRCODE_DATABASE_DROPPED:
+			of_the_call = true;
+			break;
+		default:
+			of_the_call = false;
+	}
+	if (of_the_call)
+		PG_RE_THROW();
+}
+
+/*
+ * report_failure counts, keeps and logs a frame's error, under the role that
+ * it ran as, and appends it as the reply.
+ */
+static void
+report_failure(Relayed *relayed, ErrorData *edata, Oid role,
+			   MbusRpcCode code)
+{
+	const char *method = relayed->request.method;
+	Oid			caller;
+	int			sec_context;
+
+	GetUserIdAndSecContext(&caller, &sec_context);
+	if (OidIsValid(role))
+		SetUserIdAndSecContext(role, sec_context);
+	mbus_fault_record(method ? method : "relay", edata);
+	SetUserIdAndSecContext(caller, sec_context);
+
+	ereport(LOG,
+			(errcode(edata->sqlerrcode),
+			 errmsg("frame failed with %d: %s", (int) code, edata->message),
+			 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
+			 errcontext("session " INT64_FORMAT ", method \"%s\"",
+						mbus_relay_session, method ? method : ""),
+			 errhidestmt(true)));
+
+	mbus_rpc_append_error(&relayed->out, &relayed->request, edata, code);
+}

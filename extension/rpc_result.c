@@ -1,0 +1,500 @@
+/*
+ * rpc_result.c
+ *		Results of a method: from the types of SQL to JSON.
+ *
+ * A reply is written straight into the frame it goes out with.  What could
+ * be large is measured first, so that a reply over message_bus.frame_max is
+ * refused, with everything the frame did, before it is built.
+ *
+ * In a binary reply a payload's place is behind the header line; the JSON
+ * only says which of several payloads it is.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "common/base64.h"
+#include "mb/pg_wchar.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+
+#include "compat.h"
+#include "payload.h"
+#include "rpc.h"
+
+#define PREVIEW_BYTES	200
+
+/* Where the columns of a stored message are in a row; -1: it is none. */
+typedef struct StoredColumns
+{
+	int			id;
+	int			content_type;
+	int			size;
+	int			sha256;
+	int			by_reference;
+	int			payload;
+} StoredColumns;
+
+static void append_value(MbusAnswer *answer, Datum value, Oid type);
+static void append_row_datum(MbusAnswer *answer, Datum value);
+static void append_array(MbusAnswer *answer, Datum value, Oid type);
+static void append_timestamp(StringInfo out, TimestampTz at);
+static void append_hex(StringInfo out, const bytea *bytes);
+static void append_base64(MbusAnswer *answer, const bytea *bytes);
+static void append_name(StringInfo out, const char *name, bool *first);
+static bool is_stored_message(TupleDesc desc, StoredColumns *columns);
+static void append_payload(MbusAnswer *answer, bytea *payload, bool is_json);
+static void append_reference(MbusAnswer *answer, const StoredColumns *columns,
+							 const Datum *values);
+static void append_preview(StringInfo out, int64 id);
+static void add_body(MbusAnswer *answer, const bytea *bytes);
+
+/*
+ * mbus_answer_begin opens the reply to a request.
+ */
+void
+mbus_answer_begin(MbusAnswer *answer, const MbusSlice *id)
+{
+	appendStringInfoString(answer->out, "{\"jsonrpc\":\"2.0\",\"id\":");
+	mbus_rpc_append_id(answer->out, id);
+	appendStringInfoString(answer->out, ",\"result\":");
+}
+
+/*
+ * mbus_answer_end closes it; if there are raw payloads, with the line feed
+ * and these.
+ */
+void
+mbus_answer_end(MbusAnswer *answer)
+{
+	StringInfo	out = answer->out;
+	int			i;
+
+	if (answer->many && answer->nbodies > 0)
+	{
+		appendStringInfoString(out, ",\"bodies\":[");
+		for (i = 0; i < answer->nbodies; i++)
+			appendStringInfo(out, i ? ",%d" : "%d", answer->bodies[i].len);
+		appendStringInfoChar(out, ']');
+	}
+	appendStringInfoChar(out, '}');
+	mbus_answer_room(answer, 1);
+	if (answer->nbodies == 0)
+		return;
+
+	if (memchr(out->data + answer->start, '\n', out->len - answer->start))
+		elog(ERROR, "line feed in the header line of a binary reply");
+	enlargeStringInfo(out, answer->bodies_len + 1);
+	appendStringInfoChar(out, '\n');
+	for (i = 0; i < answer->nbodies; i++)
+		appendBinaryStringInfo(out, answer->bodies[i].bytes,
+							   answer->bodies[i].len);
+}
+
+/*
+ * mbus_answer_room errors if the reply would not fit with that many bytes
+ * more.
+ */
+void
+mbus_answer_room(const MbusAnswer *answer, int64 more)
+{
+	int64		len = answer->out->len - MBUS_FRAME_PREFIX +
+		answer->bodies_len + more;
+
+	if (len <= answer->limit)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 mbus_rpc(MBUS_RPC_LIMIT),
+			 errmsg("reply exceeds the largest message of this connection"),
+			 errdetail("It would have at least " INT64_FORMAT " bytes; the limit is %d.",
+					   len, answer->limit),
+			 errhint("Read the payload in ranges with get_bytes.")));
+}
+
+/*
+ * mbus_result_scalar appends the result of a function that returns no row.
+ * Bytes, and the payload that a json is, go raw where that is wanted.
+ */
+void
+mbus_result_scalar(MbusAnswer *answer, Datum value, bool isnull, Oid type)
+{
+	if (isnull)
+		appendStringInfoString(answer->out, "null");
+	else if (answer->binary && (type == BYTEAOID || type == JSONOID))
+	{
+		bytea	   *bytes = DatumGetByteaPP(value);
+
+		add_body(answer, bytes);
+		appendStringInfo(answer->out, "{\"size\":%d}",
+						 (int) VARSIZE_ANY_EXHDR(bytes));
+	}
+	else
+		append_value(answer, value, type);
+}
+
+/*
+ * mbus_result_row appends a row as an object.  A stored message's payload is
+ * its exact text, base64, raw, or left out with a reference in its place.
+ */
+void
+mbus_result_row(MbusAnswer *answer, TupleDesc desc, const Datum *values,
+				const bool *nulls)
+{
+	StringInfo	out = answer->out;
+	StoredColumns columns;
+	bool		stored = is_stored_message(desc, &columns);
+	bool		by_reference = false;
+	bool		first = true;
+	int			i;
+
+	if (stored)
+		by_reference = !nulls[columns.by_reference] &&
+			DatumGetBool(values[columns.by_reference]);
+
+	appendStringInfoChar(out, '{');
+	for (i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (column->attisdropped || (stored && i == columns.payload))
+			continue;
+		append_name(out, NameStr(column->attname), &first);
+		if (nulls[i])
+			appendStringInfoString(out, "null");
+		else if (column->atttypid == BYTEAOID &&
+				 strcmp(NameStr(column->attname), "sha256") == 0)
+			append_hex(out, DatumGetByteaPP(values[i]));
+		else
+			append_value(answer, values[i], column->atttypid);
+	}
+	if (stored && by_reference)
+		append_reference(answer, &columns, values);
+	else if (stored && !nulls[columns.payload])
+		append_payload(answer, DatumGetByteaPP(values[columns.payload]),
+					   mbus_content_is_json(TextDatumGetCString(values[columns.content_type])));
+	appendStringInfoChar(out, '}');
+	mbus_answer_room(answer, 0);
+}
+
+static void
+append_value(MbusAnswer *answer, Datum value, Oid type)
+{
+	StringInfo	out = answer->out;
+	Oid			output;
+	bool		is_varlena;
+
+	switch (type)
+	{
+		case BOOLOID:
+			appendStringInfoString(out, DatumGetBool(value) ? "true" : "false");
+			return;
+		case INT2OID:
+			appendStringInfo(out, "%d", DatumGetInt16(value));
+			return;
+		case INT4OID:
+			appendStringInfo(out, "%d", DatumGetInt32(value));
+			return;
+		case INT8OID:
+			appendStringInfo(out, INT64_FORMAT, DatumGetInt64(value));
+			return;
+		case TIMESTAMPTZOID:
+			append_timestamp(out, DatumGetTimestampTz(value));
+			return;
+		case BYTEAOID:
+			append_base64(answer, DatumGetByteaPP(value));
+			return;
+		case JSONOID:
+			{
+				text	   *json = DatumGetTextPP(value);
+
+				mbus_answer_room(answer, VARSIZE_ANY_EXHDR(json));
+				appendBinaryStringInfo(out, VARDATA_ANY(json),
+									   VARSIZE_ANY_EXHDR(json));
+				return;
+			}
+		case JSONBOID:
+			{
+				Jsonb	   *jsonb = DatumGetJsonbP(value);
+
+				mbus_answer_room(answer, VARSIZE(jsonb) / 2);
+				JsonbToCString(out, &jsonb->root, VARSIZE(jsonb));
+				return;
+			}
+		case VOIDOID:
+			appendStringInfoString(out, "null");
+			return;
+	}
+
+	if (type_is_array(type))
+		append_array(answer, value, type);
+	else if (type_is_rowtype(type))
+		append_row_datum(answer, value);
+	else
+	{
+		char	   *string;
+
+		getTypeOutputInfo(type, &output, &is_varlena);
+		string = OidOutputFunctionCall(output, value);
+		mbus_answer_room(answer, strlen(string));
+		escape_json(out, string);
+	}
+}
+
+static void
+append_row_datum(MbusAnswer *answer, Datum value)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(value);
+	TupleDesc	desc;
+	HeapTupleData tuple;
+	Datum	   *values;
+	bool	   *nulls;
+
+	desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(header),
+									   HeapTupleHeaderGetTypMod(header));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = header;
+	values = palloc(desc->natts * sizeof(Datum));
+	nulls = palloc(desc->natts * sizeof(bool));
+	heap_deform_tuple(&tuple, desc, values, nulls);
+	mbus_result_row(answer, desc, values, nulls);
+}
+
+static void
+append_array(MbusAnswer *answer, Datum value, Oid type)
+{
+	ArrayType  *array = DatumGetArrayTypeP(value);
+	Oid			element = ARR_ELEMTYPE(array);
+	int16		len;
+	bool		by_value;
+	char		align;
+	Datum	   *values;
+	bool	   *nulls;
+	int			count;
+	int			i;
+
+	get_typlenbyvalalign(element, &len, &by_value, &align);
+	deconstruct_array(array, element, len, by_value, align,
+					  &values, &nulls, &count);
+	appendStringInfoChar(answer->out, '[');
+	for (i = 0; i < count; i++)
+	{
+		if (i > 0)
+			appendStringInfoChar(answer->out, ',');
+		if (nulls[i])
+			appendStringInfoString(answer->out, "null");
+		else
+			append_value(answer, values[i], element);
+	}
+	appendStringInfoChar(answer->out, ']');
+	mbus_answer_room(answer, 0);
+}
+
+/*
+ * append_timestamp appends RFC 3339 in UTC with microseconds.
+ */
+static void
+append_timestamp(StringInfo out, TimestampTz at)
+{
+	struct pg_tm tm;
+	fsec_t		microseconds;
+
+	if (TIMESTAMP_IS_NOBEGIN(at))
+		appendStringInfoString(out, "\"-infinity\"");
+	else if (TIMESTAMP_IS_NOEND(at))
+		appendStringInfoString(out, "\"infinity\"");
+	else if (timestamp2tm(at, NULL, &tm, &microseconds, NULL, NULL) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("timestamp out of range")));
+	else
+		appendStringInfo(out, "\"%04d-%02d-%02dT%02d:%02d:%02d.%06dZ\"",
+						 tm.tm_year, tm.tm_mon, tm.tm_mday,
+						 tm.tm_hour, tm.tm_min, tm.tm_sec,
+						 (int) microseconds);
+}
+
+static void
+append_hex(StringInfo out, const bytea *bytes)
+{
+	int			len = VARSIZE_ANY_EXHDR(bytes);
+
+	appendStringInfoChar(out, '"');
+	enlargeStringInfo(out, len * 2 + 1);
+	hex_encode(VARDATA_ANY(bytes), len, out->data + out->len);
+	out->len += len * 2;
+	out->data[out->len] = '\0';
+	appendStringInfoChar(out, '"');
+}
+
+static void
+append_base64(MbusAnswer *answer, const bytea *bytes)
+{
+	StringInfo	out = answer->out;
+	int			len = VARSIZE_ANY_EXHDR(bytes);
+	int			room = pg_b64_enc_len(len);
+
+	mbus_answer_room(answer, room + 2);
+	enlargeStringInfo(out, room + 3);
+	appendStringInfoChar(out, '"');
+	len = MbusBase64Encode(VARDATA_ANY(bytes), len, out->data + out->len, room);
+	if (len < 0)
+		elog(ERROR, "could not encode base64");
+	out->len += len;
+	out->data[out->len] = '\0';
+	appendStringInfoChar(out, '"');
+}
+
+static void
+append_name(StringInfo out, const char *name, bool *first)
+{
+	if (!*first)
+		appendStringInfoChar(out, ',');
+	*first = false;
+	escape_json(out, name);
+	appendStringInfoChar(out, ':');
+}
+
+/*
+ * is_stored_message tells whether a row is a message with its payload.
+ */
+static bool
+is_stored_message(TupleDesc desc, StoredColumns *columns)
+{
+	int			i;
+
+	memset(columns, -1, sizeof(*columns));
+	for (i = 0; i < desc->natts; i++)
+	{
+		const char *name = NameStr(TupleDescAttr(desc, i)->attname);
+		Oid			type = TupleDescAttr(desc, i)->atttypid;
+
+		if (type == INT8OID && strcmp(name, "id") == 0)
+			columns->id = i;
+		else if (type == TEXTOID && strcmp(name, "content_type") == 0)
+			columns->content_type = i;
+		else if (type == INT8OID && strcmp(name, "size") == 0)
+			columns->size = i;
+		else if (type == BYTEAOID && strcmp(name, "sha256") == 0)
+			columns->sha256 = i;
+		else if (type == BOOLOID && strcmp(name, "by_reference") == 0)
+			columns->by_reference = i;
+		else if (type == JSONOID && strcmp(name, "payload") == 0)
+			columns->payload = i;
+	}
+	return columns->id >= 0 && columns->content_type >= 0 &&
+		columns->size >= 0 && columns->sha256 >= 0 &&
+		columns->by_reference >= 0 && columns->payload >= 0;
+}
+
+static void
+append_payload(MbusAnswer *answer, bytea *payload, bool is_json)
+{
+	StringInfo	out = answer->out;
+
+	if (answer->binary)
+	{
+		if (answer->many)
+			appendStringInfo(out, ",\"body\":%d", answer->nbodies);
+		add_body(answer, payload);
+		return;
+	}
+	if (!is_json)
+	{
+		appendStringInfoString(out, ",\"encoding\":\"base64\",\"payload\":");
+		append_base64(answer, payload);
+		return;
+	}
+	mbus_answer_room(answer, VARSIZE_ANY_EXHDR(payload) + 12);
+	appendStringInfoString(out, ",\"payload\":");
+	appendBinaryStringInfo(out, VARDATA_ANY(payload),
+						   VARSIZE_ANY_EXHDR(payload));
+}
+
+static void
+append_reference(MbusAnswer *answer, const StoredColumns *columns,
+				 const Datum *values)
+{
+	StringInfo	out = answer->out;
+	int64		id = DatumGetInt64(values[columns->id]);
+
+	appendStringInfo(out, ",\"ref\":{\"id\":" INT64_FORMAT ",\"size\":" INT64_FORMAT ",\"sha256\":",
+					 id, DatumGetInt64(values[columns->size]));
+	append_hex(out, DatumGetByteaPP(values[columns->sha256]));
+	appendStringInfoString(out, ",\"content_type\":");
+	escape_json(out, TextDatumGetCString(values[columns->content_type]));
+	append_preview(out, id);
+	appendStringInfoChar(out, '}');
+}
+
+/*
+ * append_preview appends the first characters of a message's payload, if they
+ * are text and the role may read them.
+ */
+static void
+append_preview(StringInfo out, int64 id)
+{
+	NullableDatum args[3];
+	Datum		result;
+	bool		isnull;
+	bytea	   *bytes;
+	const char *start;
+	int			len;
+	int			valid;
+
+	args[0].value = Int64GetDatum(id);
+	args[1].value = Int64GetDatum(0);
+	args[2].value = Int64GetDatum(PREVIEW_BYTES);
+	args[0].isnull = args[1].isnull = args[2].isnull = false;
+	result = mbus_method_invoke("get_bytes", args, 3, &isnull);
+	if (isnull)
+		return;
+
+	bytes = DatumGetByteaPP(result);
+	start = VARDATA_ANY(bytes);
+	len = VARSIZE_ANY_EXHDR(bytes);
+	valid = pg_encoding_verifymbstr(PG_UTF8, start, len);
+
+	/* the last character may be cut, nothing else */
+	if (len - valid >= MAX_MULTIBYTE_CHAR_LEN ||
+		(valid < len && len < PREVIEW_BYTES))
+		return;
+	appendStringInfoString(out, ",\"preview\":");
+	escape_json(out, pnstrdup(start, valid));
+}
+
+static void
+add_body(MbusAnswer *answer, const bytea *bytes)
+{
+	int			len = VARSIZE_ANY_EXHDR(bytes);
+
+	mbus_answer_room(answer, len);
+	if (answer->nbodies == answer->room)
+	{
+		answer->room = Max(4, answer->room * 2);
+		if (answer->bodies == NULL)
+			answer->bodies = palloc(answer->room * sizeof(MbusBody));
+		else
+			answer->bodies = repalloc(answer->bodies,
+									  answer->room * sizeof(MbusBody));
+	}
+	if (answer->many)
+	{
+		/* the row it is in goes when the next one is fetched */
+		answer->bodies[answer->nbodies].bytes =
+			memcpy(palloc(Max(len, 1)), VARDATA_ANY(bytes), len);
+	}
+	else
+		answer->bodies[answer->nbodies].bytes = VARDATA_ANY(bytes);
+	answer->bodies[answer->nbodies].len = len;
+	answer->nbodies++;
+	answer->bodies_len += len;
+}

@@ -1,0 +1,37 @@
+/*
+ * settings.h
+ *		The extension's settings (GUCs), defined in settings.c.
+ */
+#ifndef MBUS_SETTINGS_H
+#define MBUS_SETTINGS_H
+
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+
+/* read at server start or reload */
+extern char *mbus_databases;
+extern int	mbus_worker_interval;	/* ms between two passes of a worker */
+extern int	mbus_segment_max_rows;	/* ids in one segment */
+extern int	mbus_segment_max_mb;	/* payload megabytes in one segment */
+
+/* of a session */
+extern bool mbus_enabled;
+extern char *mbus_default_channel;
+extern char *mbus_default_ttl;
+extern char *mbus_default_compression;
+extern int	mbus_inline_max;	/* bytes */
+extern int	mbus_max_payload;	/* bytes */
+extern int	mbus_client_max_payload;	/* bytes, 0: no limit of its own */
+extern bool mbus_verify_on_read;
+
+/* what a gateway says of itself */
+extern char *mbus_relay_role;
+extern int	mbus_frame_timeout; /* ms */
+extern int	mbus_frame_max;		/* bytes */
+
+extern void mbus_settings_init(void);
+extern List *mbus_listed_databases(void);
+extern bool mbus_database_listed(const char *name);
+
+#endif							/* MBUS_SETTINGS_H */

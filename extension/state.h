@@ -1,0 +1,172 @@
+/*
+ * state.h
+ *		Shared memory of the bus: one MbusDatabase for each database that has
+ *		a worker, and the registry of unfinished publishes.
+ *
+ * Everything here is volatile and can be rebuilt from the tables.  See
+ * state.c for who writes what under which lock.
+ */
+#ifndef MBUS_STATE_H
+#define MBUS_STATE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
+
+#define MBUS_MAX_DATABASES	32
+#define MBUS_MAX_SERIES		64	/* the TTL buckets come first */
+#define MBUS_RANGES_PER_BACKEND 128
+#define MBUS_FAULTS			256
+#define MBUS_CHANNEL_SLOTS	32768
+
+#define MBUS_ROW_BITS		28
+#define MBUS_SEGMENT_MAX	((1 << 25) - 1)
+#define MBUS_ROWS_LIMIT		(1 << MBUS_ROW_BITS)
+#define MbusSegmentOf(id)	((int32) ((id) >> MBUS_ROW_BITS))
+#define MbusFirstId(segment) (((int64) (segment)) << MBUS_ROW_BITS)
+
+/* The tables that are cut into segments, each beside the others. */
+typedef enum MbusFamily
+{
+	MBUS_MESSAGE,
+	MBUS_EVENT,
+	MBUS_FAMILIES
+} MbusFamily;
+
+/* Counters shown by the view metrics; names in metrics.c. */
+typedef enum MbusCounter
+{
+	MBUS_C_PUBLISHED,
+	MBUS_C_PUBLISHED_BYTES,
+	MBUS_C_DUPLICATES,
+	MBUS_C_READ,
+	MBUS_C_READ_BYTES,
+	MBUS_C_DELETED,
+	MBUS_C_ERRORS,
+	MBUS_C_CHECKSUM_FAILURES,
+	MBUS_C_FAULTS_LOST,
+	MBUS_C_FRAMES,
+	MBUS_C_SEGMENTS_OPENED,
+	MBUS_C_SEGMENTS_RETIRED,
+	MBUS_C_SEGMENT_WAITS,
+	MBUS_C_WORKER_PASSES,
+	MBUS_C_WORKER_ERRORS,
+	MBUS_COUNTERS
+} MbusCounter;
+
+/*
+ * A series of segments, with at most one of them open for publishing.
+ * Protected by MbusDatabase.lock.
+ */
+typedef struct MbusSeries
+{
+	int32		open_segment;	/* 0: none is open */
+	Oid			leaf[MBUS_FAMILIES];	/* tables of the open segment */
+	int32		next_row;		/* first row number not yet reserved */
+	int32		max_rows;		/* row numbers this segment has */
+	int64		bytes;			/* payload bytes reserved in it */
+	TimestampTz opened_at;
+	TimestampTz max_expires_at; /* latest expiry reserved in it */
+	int32		wanted;			/* publishers wait for an open segment
+								 * numbered at least this; 0: nobody */
+} MbusSeries;
+
+/* What the worker tells of itself; written by it under the lock. */
+typedef struct MbusWorkerStatus
+{
+	int			pid;			/* 0: none runs */
+	int			procno;			/* whose latch to set; -1: none */
+	TimestampTz started_at;
+	TimestampTz last_pass_at;
+	int64		last_pass_us;	/* how long it took */
+	TimestampTz last_error_at;
+	char		last_error[256];
+} MbusWorkerStatus;
+
+/* One recorded failure; the worker stores them in message_bus.error. */
+typedef struct MbusFault
+{
+	TimestampTz at;
+	int			sqlerrcode;
+	int			pid;
+	int64		message_id;		/* 0: not about a stored message */
+	int64		session;		/* gateway's socket, 0: none */
+	char		function[NAMEDATALEN];
+	Oid			role;			/* who called; the worker looks up the name */
+	char		message[512];
+} MbusFault;
+
+typedef struct MbusDatabase
+{
+	LWLock		lock;			/* the state lock; protects all but atomics */
+	Oid			database;		/* InvalidOid: slot is free */
+	Oid			schema;			/* the schema message_bus; InvalidOid: the
+								 * worker found no extension */
+	bool		ready;			/* worker has numbered; publishing may start */
+	int32		next_segment;	/* number of the next segment opened */
+	int32		first_segment;	/* next_segment when it became ready */
+	MbusSeries	series[MBUS_MAX_SERIES + 1];	/* 1-based */
+	ConditionVariable changed;	/* the worker opened, failed or passed */
+
+	/* expire(): a request is served when done >= its ticket */
+	uint64		expire_requested;
+	uint64		expire_done;
+	int32		expire_retired; /* segments dropped, counted since start */
+	int32		expire_blocked; /* segments that had to wait, in last pass */
+
+	MbusWorkerStatus worker;
+	pg_atomic_uint64 counter[MBUS_COUNTERS];
+
+	/* ring of failures not yet stored: [fault_tail, fault_head) */
+	uint64		fault_head;
+	uint64		fault_tail;
+	MbusFault	fault[MBUS_FAULTS];
+} MbusDatabase;
+
+/* Ids reserved by a transaction that has not ended. */
+typedef struct MbusRange
+{
+	int32		channel_id;
+	int64		lo;				/* first id */
+	int64		hi;				/* behind the last id */
+} MbusRange;
+
+/* What a publisher got: [first_id, first_id + rows) in one segment. */
+typedef struct MbusReservation
+{
+	int64		first_id;
+	int32		rows;
+	int32		segment;
+	Oid			leaf[MBUS_FAMILIES];
+	TimestampTz created_at;
+} MbusReservation;
+
+extern bool mbus_preloaded(void);
+extern void mbus_state_init(void);
+
+/* any backend of a listed database */
+extern MbusDatabase *mbus_database(void);
+extern MbusDatabase *mbus_database_or_null(void);
+extern void mbus_wake_worker(MbusDatabase *db);
+extern void mbus_count(MbusCounter counter, uint64 n);
+
+/* the registry of unfinished publishes */
+extern void mbus_reserve(MbusDatabase *db, Oid schema, int32 series,
+						 int32 channel_id, int32 rows, int64 bytes,
+						 int64 longest_ttl_us, bool ordered,
+						 MbusReservation *out);
+extern int64 mbus_published_limit(MbusDatabase *db, Oid schema,
+								  int32 channel_id);
+extern bool mbus_unfinished_elsewhere(MbusDatabase *db, int32 channel_id,
+									  int32 segment);
+extern bool mbus_segment_unfinished(MbusDatabase *db, int32 segment);
+extern int	mbus_unfinished_ranges(MbusDatabase *db);
+
+/* the database's worker only */
+extern MbusDatabase *mbus_database_attach(Oid database);
+extern void mbus_database_reset(MbusDatabase *db, Oid schema);
+
+#endif							/* MBUS_STATE_H */

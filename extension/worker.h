@@ -1,0 +1,104 @@
+/*
+ * worker.h
+ *		The background worker of a database and its launcher.
+ */
+#ifndef MBUS_WORKER_H
+#define MBUS_WORKER_H
+
+#include "postgres.h"
+
+#include "storage/lock.h"
+
+#include "state.h"
+
+/* Transactions that a retirement waits for, at most this many are kept. */
+#define MBUS_BLOCKERS_MAX	64
+
+/* Tasks of a kind are put off after one failed; each has its own backoff. */
+typedef enum MbusTaskKind
+{
+	MBUS_TASK_FIND,
+	MBUS_TASK_NUMBER,
+	MBUS_TASK_OPEN,
+	MBUS_TASK_CLOSE,
+	MBUS_TASK_RETIRE,
+	MBUS_TASK_STORE,
+	MBUS_TASK_KINDS
+} MbusTaskKind;
+
+typedef enum MbusOutcome
+{
+	MBUS_DONE,
+	MBUS_BLOCKED,				/* somebody's lock or publish is in the way */
+	MBUS_FAILED					/* logged and counted */
+} MbusOutcome;
+
+/* The worker's own memory; no other process sees it. */
+typedef struct MbusWork
+{
+	MbusDatabase *db;
+
+	/* the extension as found in this pass; InvalidOid: there is none */
+	Oid			extension;
+	Oid			schema;
+	Oid			owner;			/* of the parent tables */
+	Oid			parent[MBUS_FAMILIES];
+
+	/* backoff */
+	bool		failed[MBUS_TASK_KINDS];	/* since mbus_tasks_begin */
+	int			failures[MBUS_TASK_KINDS];	/* groups in a row */
+	TimestampTz retry_at[MBUS_TASK_KINDS];
+
+	/* when a series was last seen to grow, and to what */
+	int32		seen_segment[MBUS_MAX_SERIES + 1];
+	int32		seen_row[MBUS_MAX_SERIES + 1];
+	TimestampTz grew_at[MBUS_MAX_SERIES + 1];
+
+	/* who was in the way of a retirement when it was last tried */
+	VirtualTransactionId blocker[MBUS_BLOCKERS_MAX];
+	int			nblockers;
+	TransactionId pending_xmin; /* snapshots up to it may see what is
+								 * detach-pending; Invalid: not known */
+	TimestampTz blocked_said;	/* when the log was last told of it */
+
+	TimestampTz let_go_checked;
+	TimestampTz full_pass_at;
+	TimestampTz pruned_at;
+} MbusWork;
+
+/* A task; returns MBUS_DONE or MBUS_BLOCKED, or errors. */
+typedef MbusOutcome (*MbusTask) (MbusWork *work, void *arg);
+
+/* launcher.c */
+extern void mbus_launcher_init(void);
+extern PGDLLEXPORT void mbus_launcher_main(Datum main_arg);
+
+/* worker.c */
+extern PGDLLEXPORT void mbus_worker_main(Datum main_arg);
+extern bool mbus_tasks_begin(MbusWork *work, MbusTaskKind kind, bool force);
+extern void mbus_tasks_end(MbusWork *work, MbusTaskKind kind);
+extern MbusOutcome mbus_task_run(MbusWork *work, MbusTaskKind kind,
+								 MbusTask task, void *arg,
+								 const char *what,...) pg_attribute_printf(5, 6);
+extern void mbus_task_begin(void);
+extern void mbus_task_commit(void);
+extern void mbus_task_hold_extension(MbusWork *work);
+extern void mbus_task_become_owner(MbusWork *work);
+extern void mbus_task_lock_timeout(int ms);
+extern void mbus_worker_let_go(MbusWork *work);
+extern void mbus_sql(const char *fmt,...) pg_attribute_printf(1, 2);
+extern int64 mbus_sql_int64(bool *isnull, const char *fmt,...) pg_attribute_printf(2, 3);
+
+/* segment_open.c */
+extern void mbus_segments_number(MbusWork *work);
+extern void mbus_segments_open(MbusWork *work);
+extern void mbus_segment_depend(Oid leaf, Oid extension);
+
+/* segment_retire.c */
+extern void mbus_segment_closed(MbusWork *work, int32 segment,
+								TimestampTz expires_at);
+extern void mbus_segments_close_expired(MbusWork *work);
+extern void mbus_segments_close_lost(MbusWork *work);
+extern int	mbus_segments_retire(MbusWork *work, bool insist);
+
+#endif							/* MBUS_WORKER_H */
