@@ -167,7 +167,7 @@ read_params(const MbusNode *node, MbusRequest *request)
 {
 	const char *name;
 
-	if (node == NULL)
+	if (node == NULL || node->value.type == JSON_TOKEN_NULL)
 		return;
 	if (node->value.type == JSON_TOKEN_ARRAY_START)
 		ereport(ERROR,

@@ -162,6 +162,7 @@ launcher_look(void)
 	Relation	rel;
 	TableScanDesc scan;
 	HeapTuple	tuple;
+	List	   *existing = NIL;
 
 	for (int i = 0; i < MBUS_MAX_DATABASES; i++)
 		launched[i].listed = false;
@@ -175,11 +176,13 @@ launcher_look(void)
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 
+		existing = lappend_oid(existing, form->oid);
 		if (name_is_listed(names, NameStr(form->datname)))
 			launcher_list(form->oid);
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
+	mbus_databases_forget(existing);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
 }

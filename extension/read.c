@@ -540,8 +540,11 @@ MBUS_FUNCTION(peek)
 								   MBUS_CONSUME)->channel_id;
 
 	/* first the limit, then the snapshot: see the top of this file */
-	limit = mbus_published_limit(mbus_database(), schema, channel_id);
+	nleaves = mbus_leaves(schema, &leaves);
+	limit = mbus_published_limit(mbus_database(), schema, channel_id,
+								 nleaves ? leaves[nleaves - 1].segment : 0);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	pfree(leaves);
 	nleaves = mbus_leaves(schema, &leaves);
 	for (int i = 0; i < nleaves && left > 0; i++)
 	{

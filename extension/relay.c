@@ -73,6 +73,7 @@ typedef struct Relayed
 	MbusRequest request;		/* as far as it could be read */
 	StringInfoData out;
 	bool		binary;			/* the reply is a binary frame */
+	Oid			role;			/* that the request ran as, if it came so far */
 } Relayed;
 
 typedef void (*RelayStep) (Relayed *relayed);
@@ -101,7 +102,8 @@ static void start_timer(const Relayed *relayed);
 static void stop_timer(void);
 static void frame_timeout_handler(void);
 static void keep_going(const ErrorData *edata, bool timed_out);
-static void report_failure(Relayed *relayed, ErrorData *edata, Oid role,
+static void reword(ErrorData *edata, MbusRpcCode given, bool timed_out);
+static void report_failure(Relayed *relayed, ErrorData *edata,
 						   MbusRpcCode code);
 
 /*
@@ -382,12 +384,27 @@ step_batch_too_large(Relayed *relayed)
 					   MBUS_RELAY_FRAMES_MAX)));
 }
 
+/*
+ * run_request calls the request's method as the frames' role.  Until here
+ * the frame was only read, so that its id is known to an error reply.
+ */
 static void
 run_request(Relayed *relayed, int limit)
 {
 	MbusAnswer	answer = {0};
 
 	CHECK_FOR_INTERRUPTS();
+	if (relayed->deadline != 0 && GetCurrentTimestamp() >= relayed->deadline)
+	{
+		frame_timed_out = true;
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("frame timed out")));
+	}
+	relayed->role = relay_role();
+	SetUserIdAndSecContext(relayed->role, SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+
 	answer.out = &relayed->out;
 	answer.start = relayed->out.len;
 	answer.limit = limit;
@@ -409,7 +426,6 @@ relay_guard(RelayStep step, Relayed *relayed)
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	int			start = relayed->out.len;
-	volatile Oid role = InvalidOid;
 	Oid			caller;
 	int			sec_context;
 	ErrorData  *volatile failure = NULL;
@@ -417,6 +433,7 @@ relay_guard(RelayStep step, Relayed *relayed)
 
 	mbus_method_cache_begin();
 	(void) mbus_rpc_take();
+	(void) mbus_param_take();
 	GetUserIdAndSecContext(&caller, &sec_context);
 
 	BeginInternalSubTransaction(NULL);
@@ -426,7 +443,6 @@ relay_guard(RelayStep step, Relayed *relayed)
 		int			nest_level;
 
 		guard_enter(relayed, &nest_level);
-		role = GetUserId();
 		step(relayed);
 		guard_leave(nest_level);
 		SetUserIdAndSecContext(caller, sec_context);
@@ -452,13 +468,9 @@ relay_guard(RelayStep step, Relayed *relayed)
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 		SetUserIdAndSecContext(caller, sec_context);
-		code = mbus_rpc_code(edata, mbus_rpc_take(), timed_out);
-		if (timed_out)
-		{
-			edata->message = psprintf("frame took longer than %d ms",
-									  mbus_frame_timeout);
-			edata->detail = pstrdup("What it did has been undone.");
-		}
+		code = mbus_rpc_take();
+		reword(edata, code, timed_out);
+		code = mbus_rpc_code(edata, code, timed_out);
 		failure = edata;
 	}
 	PG_END_TRY();
@@ -467,7 +479,7 @@ relay_guard(RelayStep step, Relayed *relayed)
 		return true;
 	relayed->out.len = start;
 	relayed->binary = false;
-	report_failure(relayed, failure, role, code);
+	report_failure(relayed, failure, code);
 	return false;
 }
 
@@ -477,11 +489,7 @@ relay_guard(RelayStep step, Relayed *relayed)
 static void
 guard_enter(const Relayed *relayed, int *nest_level)
 {
-	Oid			role = relay_role();
-
 	*nest_level = NewGUCNestLevel();
-	SetUserIdAndSecContext(role, SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	start_timer(relayed);
 }
@@ -542,22 +550,15 @@ relay_role(void)
 }
 
 /*
- * start_timer arms the frame's timeout for what is left of it.
+ * start_timer arms the frame's timeout for what is left of it; with nothing
+ * left it fires at once.
  */
 static void
 start_timer(const Relayed *relayed)
 {
 	frame_timed_out = false;
-	if (relayed->deadline == 0)
-		return;
-	if (GetCurrentTimestamp() >= relayed->deadline)
-	{
-		frame_timed_out = true;
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("frame timed out")));
-	}
-	enable_timeout_at(frame_timeout_id, relayed->deadline);
+	if (relayed->deadline != 0)
+		enable_timeout_at(frame_timeout_id, relayed->deadline);
 }
 
 /*
@@ -614,20 +615,46 @@ keep_going(const ErrorData *edata, bool timed_out)
 }
 
 /*
+ * reword says in terms of a frame what the server said in those of a
+ * statement.
+ */
+static void
+reword(ErrorData *edata, MbusRpcCode given, bool timed_out)
+{
+	const char *param = mbus_param_take();
+
+	if (timed_out)
+	{
+		edata->message = psprintf("frame took longer than %d ms",
+								  mbus_frame_timeout);
+		edata->detail = pstrdup("What it did has been undone.");
+		edata->hint = NULL;
+	}
+	else if (edata->sqlerrcode == ERRCODE_STATEMENT_TOO_COMPLEX)
+	{
+		edata->message = pstrdup("frame is nested too deeply");
+		edata->detail = pstrdup("The server's max_stack_depth limits how deep JSON can be parsed.");
+		edata->hint = NULL;
+	}
+	else if (param && given == MBUS_RPC_NONE)
+		edata->message = psprintf("parameter \"%s\": %s", param,
+								  edata->message);
+}
+
+/*
  * report_failure counts, keeps and logs a frame's error, under the role that
  * it ran as, and appends it as the reply.
  */
 static void
-report_failure(Relayed *relayed, ErrorData *edata, Oid role,
-			   MbusRpcCode code)
+report_failure(Relayed *relayed, ErrorData *edata, MbusRpcCode code)
 {
 	const char *method = relayed->request.method;
 	Oid			caller;
 	int			sec_context;
 
 	GetUserIdAndSecContext(&caller, &sec_context);
-	if (OidIsValid(role))
-		SetUserIdAndSecContext(role, sec_context);
+	if (OidIsValid(relayed->role))
+		SetUserIdAndSecContext(relayed->role, sec_context);
 	mbus_fault_record(method ? method : "relay", edata);
 	SetUserIdAndSecContext(caller, sec_context);
 

@@ -120,6 +120,7 @@ extern Datum mbus_method_invoke(const char *name, NullableDatum *args,
 /* rpc_param.c */
 extern Datum mbus_param_datum(const char *name, Oid type,
 							  const MbusSlice *value, bool *isnull);
+extern const char *mbus_param_take(void);
 extern Datum mbus_param_payload(Oid type, const char *bytes, int len);
 extern Datum mbus_param_base64(const MbusSlice *value);
 

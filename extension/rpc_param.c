@@ -19,6 +19,9 @@
 #include "payload.h"
 #include "rpc.h"
 
+static const char *current_param = NULL;
+
+static Datum param_datum(const char *name, Oid type, const MbusSlice *value);
 static Datum json_datum(const char *bytes, int len);
 static char *string_value(const char *name, const MbusSlice *value);
 static Datum integer_value(const char *name, const MbusSlice *value,
@@ -37,10 +40,34 @@ Datum
 mbus_param_datum(const char *name, Oid type, const MbusSlice *value,
 				 bool *isnull)
 {
+	Datum		result;
+
 	*isnull = value->type == JSON_TOKEN_NULL;
 	if (*isnull)
 		return (Datum) 0;
 
+	current_param = name;
+	result = param_datum(name, type, value);
+	current_param = NULL;
+	return result;
+}
+
+/*
+ * mbus_param_take returns the parameter whose conversion did not end, if any,
+ * and forgets it: the input functions of types cannot name it.
+ */
+const char *
+mbus_param_take(void)
+{
+	const char *name = current_param;
+
+	current_param = NULL;
+	return name;
+}
+
+static Datum
+param_datum(const char *name, Oid type, const MbusSlice *value)
+{
 	switch (type)
 	{
 		case JSONOID:

@@ -109,6 +109,7 @@ static MbusChannelSlot *channel_slot(MbusDatabase *db, int32 channel_id);
 static void channel_slots_purge(MbusDatabase *db);
 static void channel_slots_forget(MbusDatabase *db);
 static int32 oldest_open_segment(MbusDatabase *db);
+static bool segment_wanted(MbusDatabase *db);
 static void wait_for_worker(MbusDatabase *db, TimestampTz started);
 
 static Size
@@ -274,6 +275,29 @@ mbus_database_attach(Oid database)
 		db->database = database;
 	LWLockRelease(&mbus_shared->slot_lock);
 	return db;
+}
+
+/*
+ * mbus_databases_forget frees the slots of databases that are not in the list
+ * of those that exist: nobody can be connected to one that was dropped.
+ */
+void
+mbus_databases_forget(List *existing)
+{
+	for (int i = 0; i < MBUS_MAX_DATABASES; i++)
+	{
+		MbusDatabase *db = &mbus_shared->db[i];
+
+		if (!OidIsValid(db->database) ||
+			list_member_oid(existing, db->database))
+			continue;
+		mbus_database_reset(db, InvalidOid);
+		for (int c = 0; c < MBUS_COUNTERS; c++)
+			pg_atomic_write_u64(&db->counter[c], 0);
+		LWLockAcquire(&mbus_shared->slot_lock, LW_EXCLUSIVE);
+		db->database = InvalidOid;
+		LWLockRelease(&mbus_shared->slot_lock);
+	}
 }
 
 /*
@@ -550,9 +574,14 @@ reserve_from_series(MbusSeries *series, MbusChannelSlot *slot,
  * mbus_published_limit returns the first id of a channel that is not
  * reserved yet or belongs to a publish that has not ended.  Every message of
  * the channel below it is settled; take the snapshot AFTER this call.
+ *
+ * "highest_leaf" is the highest segment the caller knew before the call: with
+ * none open and none about to be, segments above our numbering are those that
+ * a restore has brought.
  */
 int64
-mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id)
+mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id,
+					 int32 highest_leaf)
 {
 	MbusChannelKey key;
 	MbusChannelSlot *slot;
@@ -582,6 +611,8 @@ mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id)
 		 */
 		oldest = oldest_open_segment(db);
 		limit = MbusFirstId(oldest ? oldest : db->next_segment);
+		if (oldest == 0 && !segment_wanted(db))
+			limit = Max(limit, MbusFirstId((int64) highest_leaf + 1));
 	}
 	LWLockRelease(&mbus_shared->channel_lock);
 
@@ -810,4 +841,19 @@ oldest_open_segment(MbusDatabase *db)
 			oldest = open;
 	}
 	return oldest;
+}
+
+/*
+ * segment_wanted tells whether a publisher waits for a segment.  Caller holds
+ * the database's lock.
+ */
+static bool
+segment_wanted(MbusDatabase *db)
+{
+	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
+	{
+		if (db->series[s].wanted > db->series[s].open_segment)
+			return true;
+	}
+	return false;
 }

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
@@ -159,7 +160,7 @@ extern void mbus_reserve(MbusDatabase *db, Oid schema, int32 series,
 						 int64 longest_ttl_us, bool ordered,
 						 MbusReservation *out);
 extern int64 mbus_published_limit(MbusDatabase *db, Oid schema,
-								  int32 channel_id);
+								  int32 channel_id, int32 highest_leaf);
 extern bool mbus_unfinished_elsewhere(MbusDatabase *db, int32 channel_id,
 									  int32 segment);
 extern bool mbus_segment_unfinished(MbusDatabase *db, int32 segment);
@@ -167,6 +168,7 @@ extern int	mbus_unfinished_ranges(MbusDatabase *db);
 
 /* the database's worker only */
 extern MbusDatabase *mbus_database_attach(Oid database);
+extern void mbus_databases_forget(List *existing);
 extern void mbus_database_reset(MbusDatabase *db, Oid schema);
 
 #endif							/* MBUS_STATE_H */

@@ -126,6 +126,7 @@ mbus_worker_main(Datum main_arg)
 	if (!worker_claim(work->db))
 		proc_exit(0);
 	before_shmem_exit(worker_exit, PointerGetDatum(work->db));
+	mbus_retire_init(work);
 
 	context = AllocSetContextCreate(TopMemoryContext, "message_bus worker",
 									ALLOCSET_DEFAULT_SIZES);
@@ -273,26 +274,25 @@ worker_pass(MbusWork *work)
 	MbusDatabase *db = work->db;
 	TimestampTz started = GetCurrentTimestamp();
 	TimestampTz ended;
-	uint64		request;
-	bool		asked;
 	int			blocked = 0;
 
 	LWLockAcquire(&db->lock, LW_SHARED);
-	request = db->expire_requested;
-	asked = request > db->expire_done;
+	work->ticket = db->expire_requested > db->expire_done ?
+		db->expire_requested : 0;
 	LWLockRelease(&db->lock);
 
 	if (worker_ready(work))
 	{
 		mbus_segments_open(work);
-		if (asked || TimestampDifferenceExceeds(work->full_pass_at, started,
-												mbus_worker_interval))
+		if (work->ticket != 0 ||
+			TimestampDifferenceExceeds(work->full_pass_at, started,
+									   mbus_worker_interval))
 		{
 			work->full_pass_at = started;
 			mbus_segments_close_lost(work);
-			if (asked)
+			if (work->ticket != 0)
 				mbus_segments_close_expired(work);
-			blocked = mbus_segments_retire(work, asked);
+			blocked = mbus_segments_retire(work);
 			worker_store(work);
 		}
 	}
@@ -303,9 +303,9 @@ worker_pass(MbusWork *work)
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	db->worker.last_pass_at = ended;
 	db->worker.last_pass_us = ended - started;
-	if (asked)
+	if (work->ticket != 0)
 	{
-		db->expire_done = request;
+		db->expire_done = work->ticket;
 		db->expire_blocked = blocked;
 	}
 	LWLockRelease(&db->lock);

@@ -54,6 +54,11 @@ typedef struct MbusWork
 	int32		seen_row[MBUS_MAX_SERIES + 1];
 	TimestampTz grew_at[MBUS_MAX_SERIES + 1];
 
+	/* what the commit of a drop tells; see segment_retire.c */
+	uint64		ticket;			/* of expire(), served in this pass; 0: none */
+	bool		dropping;		/* the transaction drops a segment */
+	bool		last_drop;		/* with it the ticket is served */
+
 	/* who was in the way of a retirement when it was last tried */
 	VirtualTransactionId blocker[MBUS_BLOCKERS_MAX];
 	int			nblockers;
@@ -97,8 +102,9 @@ extern void mbus_segment_depend(Oid leaf, Oid extension);
 /* segment_retire.c */
 extern void mbus_segment_closed(MbusWork *work, int32 segment,
 								TimestampTz expires_at);
+extern void mbus_retire_init(MbusWork *work);
 extern void mbus_segments_close_expired(MbusWork *work);
 extern void mbus_segments_close_lost(MbusWork *work);
-extern int	mbus_segments_retire(MbusWork *work, bool insist);
+extern int	mbus_segments_retire(MbusWork *work);
 
 #endif							/* MBUS_WORKER_H */

@@ -64,8 +64,8 @@ MBUS_FUNCTION(expire)
 				 errmsg_plural("%d expired segment could not be dropped yet",
 							   "%d expired segments could not be dropped yet",
 							   blocked, blocked),
-				 errdetail("Open transactions publish to them, or read message_bus.message or message_bus.event."),
-				 errhint("They are dropped when these transactions end; see pg_locks.")));
+				 errdetail("Open transactions publish to them or read message_bus.message or message_bus.event, or dropping them failed."),
+				 errhint("The worker goes on trying; see pg_locks and the view message_bus.worker_status.")));
 	PG_RETURN_INT32(after - before);
 }
 
