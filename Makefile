@@ -21,19 +21,19 @@ help:
 ## run: a private cluster and the gateway, one message sent, then serve
 run:
 	tools/setup build run
-	$(MAKE) build
+	$(MAKE) -s build
 	tools/run
 
 ## test: everything, set-up included; TESTS="tests/t/..." for some of it
 test:
 	tools/setup build run test lint
-	$(MAKE) build
+	$(MAKE) -s build
 	tests/run $(TESTS)
 
 ## bench: measure publishing, retiring and transfer against plain SQL
 bench:
 	tools/setup build run
-	$(MAKE) build
+	$(MAKE) -s build
 	tests/bench/run
 
 ## lint: warnings, layout, cppcheck and clang-tidy; a finding is an error

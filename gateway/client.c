@@ -1,0 +1,609 @@
+/*
+ * client.c
+ *		WebSocket connections: their states, their messages in and out.
+ *
+ * A connection's state is the list it is on, and client_move alone moves it:
+ * OPEN, then CLOSING, then gone. gw_disconnect is the only exit that the
+ * gateway itself takes; gw_client_gone is what the loop calls when the
+ * socket no longer exists, for whatever reason. What is in flight refers to
+ * a connection by its session number only, so that a connection may vanish
+ * at any time.
+ *
+ * Every queue is bounded. In: one message of WS_MAX_MSG_BYTES is put
+ * together at a time, the unanswered frames of one connection are counted,
+ * and those of all together are bounded in bytes; over a limit the frame is
+ * refused with an error that names it. Out: a connection whose replies pile
+ * up is neither read from nor served (gw_client_is_held) until it has read
+ * half of them, and is closed with 1013 if it does not read at all.
+ */
+#include "client.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "log.h"
+#include "relay.h"
+
+/* How long a close may take once there are no replies to write. */
+#define CLOSE_MS		5000
+
+/*
+ * A message that was refused is read to its end, or until nothing comes for
+ * LINGER_MS, before the socket is closed: closing a socket with unread input
+ * resets it, and the client would lose the answer.
+ */
+#define LINGER_MS		500
+#define LINGER_MAX_MS	30000
+
+/* Buckets of the table of sessions; a power of two. */
+#define BUCKETS			4096
+
+/* How much of a message that is too large is looked through for its id. */
+#define PREFIX_MAX		65536
+
+/* What one connection may have refused, beside its frames, in bytes. */
+#define REFUSALS_MAX	((size_t) 1024 * 1024)
+
+static const GwConfig *config;
+static GwClient *lists[GW_CLIENT_STATES];
+static GwClient *table[BUCKETS];
+static size_t client_count;
+static size_t buffered;			/* bytes of unanswered and unfinished frames */
+static int64_t last_session;
+static bool draining;
+
+static void client_move(GwClient *client, GwClientState state);
+static void client_unlink(GwClient *client);
+static void client_end_linger(GwClient *client);
+static bool client_gather(GwClient *client, const unsigned char *bytes,
+						  size_t length, size_t more, bool binary);
+static void client_append(GwClient *client, const unsigned char *bytes,
+						  size_t length);
+static void client_refuse(GwClient *client, const GwError *error);
+static void client_forget_message(GwClient *client);
+static void client_take_message(GwClient *client);
+static void client_mute(GwClient *client, const char *reason);
+static void client_drop_replies(GwClient *client);
+static void client_flow(GwClient *client);
+static void log_client(const char *level, const char *event,
+					   const GwClient *client, const char *detail);
+
+/*
+ * gw_clients_init prepares the table. Session numbers begin at the second
+ * of the start times 2^20, so that they do not come again after a restart
+ * and stay below 2^53.
+ */
+bool
+gw_clients_init(const GwConfig *settings)
+{
+	config = settings;
+	last_session = (int64_t) time(NULL) << 20;
+	return true;
+}
+
+size_t
+gw_clients_count(void)
+{
+	return client_count;
+}
+
+/* gw_clients_buffered returns the bytes of frames that are held. */
+size_t
+gw_clients_buffered(void)
+{
+	return buffered;
+}
+
+/* gw_clients_release gives back bytes of a frame that was answered. */
+void
+gw_clients_release(size_t bytes)
+{
+	buffered -= bytes;
+}
+
+/*
+ * gw_clients_sweep, once a second, ends connections that do not read, do not
+ * finish a message, or do not finish closing.
+ */
+void
+gw_clients_sweep(void)
+{
+	int64_t		now = gw_now_ms();
+	GwClient   *client;
+	GwClient   *next;
+
+	for (client = lists[GW_CLIENT_OPEN]; client != NULL; client = next)
+	{
+		next = client->next;
+		if (client->replies != NULL &&
+			now - client->progress_ms > config->send_timeout * 1000)
+			client_mute(client, "replies are not being read");
+		else if (client->intake != GW_INTAKE_IDLE && !client->paused &&
+				 now - client->received_ms > config->tool_timeout * 1000)
+			gw_disconnect(client, GW_CLOSE_POLICY,
+						  "message not finished in time");
+	}
+	for (client = lists[GW_CLIENT_CLOSING]; client != NULL; client = next)
+	{
+		next = client->next;
+		if (client->replies != NULL)
+		{
+			if (now - client->progress_ms > config->send_timeout * 1000)
+				gw_socket_kill(client->socket);
+		}
+		else if (now - client->closing_ms >
+				 (client->intake == GW_INTAKE_DISCARD ?
+				  LINGER_MAX_MS : CLOSE_MS))
+			gw_socket_kill(client->socket);
+		else if (client->intake == GW_INTAKE_DISCARD &&
+				 now - client->received_ms > LINGER_MS)
+			client_end_linger(client);
+	}
+}
+
+/*
+ * gw_clients_drain closes every connection that has nothing left to come.
+ * From its first call on no frame is taken any more.
+ */
+void
+gw_clients_drain(void)
+{
+	GwClient   *client;
+	GwClient   *next;
+
+	draining = true;
+	for (client = lists[GW_CLIENT_OPEN]; client != NULL; client = next)
+	{
+		next = client->next;
+		if (client->in_flight == 0 && client->replies == NULL)
+			gw_disconnect(client, GW_CLOSE_GOING_AWAY,
+						  "the gateway is stopping");
+	}
+}
+
+/* gw_client_open makes a client for a socket; NULL if out of memory. */
+GwClient *
+gw_client_open(GwSocket *socket)
+{
+	GwClient   *client = calloc(1, sizeof(GwClient));
+	GwClient  **bucket;
+
+	if (client == NULL)
+		return NULL;
+	client->session = ++last_session;
+	client->socket = socket;
+	client->opened_ms = gw_now_ms();
+	client->replies_end = &client->replies;
+	client->state = GW_CLIENT_STATES;
+	client_move(client, GW_CLIENT_OPEN);
+	bucket = &table[(uint64_t) client->session % BUCKETS];
+	client->next_hash = *bucket;
+	*bucket = client;
+	client_count++;
+	gw_counters.connections++;
+	log_client("info", "open", client, NULL);
+	return client;
+}
+
+/* gw_client_gone frees a client whose socket no longer exists. */
+void
+gw_client_gone(GwClient *client)
+{
+	GwClient  **at = &table[(uint64_t) client->session % BUCKETS];
+	GwLogLine	line;
+
+	while (*at != client)
+		at = &(*at)->next_hash;
+	*at = client->next_hash;
+	client_unlink(client);
+	client_count--;
+	if (client->intake == GW_INTAKE_GATHER &&
+		client->state == GW_CLIENT_OPEN)
+	{
+		gw_counters.frames_cut_off++;
+		log_client("warning", "cut_off", client,
+				   "the socket closed in the middle of a message");
+	}
+	gw_log_begin(&line, "info", "close");
+	gw_log_number(&line, "connection", client->session);
+	gw_log_number(&line, "ms", gw_now_ms() - client->opened_ms);
+	gw_log_number(&line, "frames_in", (int64_t) client->frames_in);
+	gw_log_number(&line, "frames_out", (int64_t) client->frames_out);
+	gw_log_number(&line, "in_flight", (int64_t) client->in_flight);
+	gw_log_number(&line, "unwritten", (int64_t) client->reply_bytes);
+	if (client->close_code != 0)
+	{
+		gw_log_number(&line, "code", client->close_code);
+		gw_log_text(&line, "reason", client->close_reason);
+	}
+	gw_log_end(&line);
+	client_drop_replies(client);
+	client_forget_message(client);
+	free(client);
+}
+
+/* gw_client_find returns the open or closing client, or NULL. */
+GwClient *
+gw_client_find(int64_t session)
+{
+	GwClient   *client = table[(uint64_t) session % BUCKETS];
+
+	while (client != NULL && client->session != session)
+		client = client->next_hash;
+	return client;
+}
+
+/*
+ * gw_client_receive takes bytes of a message; `more` bytes of the same
+ * WebSocket frame are still to come, and `final` says that these are the
+ * message's last.
+ */
+void
+gw_client_receive(GwClient *client, const unsigned char *bytes,
+				  size_t length, size_t more, bool binary, bool final)
+{
+	client->received_ms = gw_now_ms();
+	gw_counters.bytes_in += length;
+	if (client->state != GW_CLIENT_OPEN)
+	{
+		if (final && client->intake == GW_INTAKE_DISCARD)
+			client_end_linger(client);
+		return;
+	}
+	if (client->intake == GW_INTAKE_IDLE)
+		client->intake = GW_INTAKE_GATHER;
+	if (client->intake == GW_INTAKE_GATHER &&
+		!client_gather(client, bytes, length, more, binary))
+	{
+		client_forget_message(client);
+		client->intake = GW_INTAKE_DISCARD;
+	}
+	if (!final)
+		return;
+	client->frames_in++;
+	gw_counters.frames_in++;
+	if (client->intake == GW_INTAKE_GATHER)
+	{
+		client->intake = GW_INTAKE_IDLE;
+		client_take_message(client);
+	}
+	client->intake = GW_INTAKE_IDLE;
+}
+
+/*
+ * gw_client_queue queues one frame to write. A client that cannot take it
+ * is disconnected.
+ */
+void
+gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
+				size_t length)
+{
+	size_t		limit = 2 * (size_t) config->max_message + REFUSALS_MAX;
+	GwReply    *reply;
+
+	if (client->mute)
+	{
+		gw_counters.replies_undelivered++;
+		return;
+	}
+	if (client->reply_bytes + length > limit)
+	{
+		client_mute(client, "too many unread replies");
+		return;
+	}
+	reply = malloc(sizeof(GwReply) + GW_WRITE_ROOM + length);
+	if (reply == NULL)
+	{
+		client_mute(client, "out of memory");
+		return;
+	}
+	reply->next = NULL;
+	reply->length = length;
+	reply->sent = 0;
+	reply->binary = binary;
+	if (length > 0)
+		memcpy(reply->bytes + GW_WRITE_ROOM, bytes, length);
+	if (client->replies == NULL)
+		client->progress_ms = gw_now_ms();
+	*client->replies_end = reply;
+	client->replies_end = &reply->next;
+	client->reply_bytes += length;
+	client_flow(client);
+	gw_socket_write_soon(client->socket);
+}
+
+/* gw_client_answer queues the gateway's own answer to a frame. */
+void
+gw_client_answer(GwClient *client, GwSpan header, const GwError *error)
+{
+	GwBuffer	text = {0};
+
+	gw_answer_frame(&text, header, error);
+	if (text.failed)
+		client_mute(client, "out of memory");
+	else
+		gw_client_queue(client, false, text.data, text.length);
+	gw_buffer_free(&text);
+}
+
+/* gw_client_written notes that bytes of the oldest reply went out. */
+void
+gw_client_written(GwClient *client, size_t length)
+{
+	GwReply    *reply = client->replies;
+
+	reply->sent += length;
+	client->reply_bytes -= length;
+	client->progress_ms = gw_now_ms();
+	gw_counters.bytes_out += length;
+	if (reply->sent == reply->length)
+	{
+		client->replies = reply->next;
+		if (client->replies == NULL)
+			client->replies_end = &client->replies;
+		free(reply);
+		client->frames_out++;
+		gw_counters.frames_out++;
+	}
+	client_flow(client);
+}
+
+/* gw_client_is_held tells that no more frames of it should be relayed. */
+bool
+gw_client_is_held(const GwClient *client)
+{
+	return client->paused;
+}
+
+/* gw_client_may_close tells that a closing client has nothing to wait for. */
+bool
+gw_client_may_close(const GwClient *client)
+{
+	return client->state == GW_CLIENT_CLOSING &&
+		(client->intake != GW_INTAKE_DISCARD || client->mute);
+}
+
+/*
+ * gw_disconnect ends a connection: no more frames are taken, queued replies
+ * are written, then it is closed with this code and reason (at most 123
+ * bytes, a literal).
+ */
+void
+gw_disconnect(GwClient *client, int code, const char *reason)
+{
+	if (client->state == GW_CLIENT_CLOSING)
+		return;
+	client->close_code = code;
+	client->close_reason = reason;
+	client->closing_ms = gw_now_ms();
+	client_forget_message(client);
+	if (client->intake == GW_INTAKE_GATHER)
+		client->intake = GW_INTAKE_DISCARD;
+	client_move(client, GW_CLIENT_CLOSING);
+	gw_socket_write_soon(client->socket);
+}
+
+/* client_end_linger lets a closing client close. */
+static void
+client_end_linger(GwClient *client)
+{
+	client->intake = GW_INTAKE_IDLE;
+	client->closing_ms = gw_now_ms();
+	gw_socket_write_soon(client->socket);
+}
+
+/* client_move is the only function that changes a client's state. */
+static void
+client_move(GwClient *client, GwClientState state)
+{
+	if (client->state != GW_CLIENT_STATES)
+		client_unlink(client);
+	client->state = state;
+	client->previous = NULL;
+	client->next = lists[state];
+	if (client->next != NULL)
+		client->next->previous = client;
+	lists[state] = client;
+}
+
+static void
+client_unlink(GwClient *client)
+{
+	if (client->previous != NULL)
+		client->previous->next = client->next;
+	else
+		lists[client->state] = client->next;
+	if (client->next != NULL)
+		client->next->previous = client->previous;
+}
+
+/*
+ * client_gather appends to the message being put together. It returns false
+ * if the message was refused and answered.
+ */
+static bool
+client_gather(GwClient *client, const unsigned char *bytes, size_t length,
+			  size_t more, bool binary)
+{
+	GwBuffer   *message = &client->incoming;
+	unsigned char opcode = binary ? GW_OPCODE_BINARY : GW_OPCODE_TEXT;
+	size_t		limit = (size_t) config->max_message;
+	size_t		held = message->length > 0 ? message->length - 1 : 0;
+	char		detail[96];
+	GwError		error = {0};
+
+	if (message->length == 0)
+	{
+		size_t		whole = length + (more < limit ? more : 0) + 1;
+
+		if (gw_buffer_reserve(message, whole <= limit + 1 ? whole : 1))
+			client_append(client, &opcode, 1);
+	}
+	if (more > limit || length > limit || held + length + more > limit)
+	{
+		/* Look for the id in what there is, then say no. */
+		size_t		room = held < PREFIX_MAX ? PREFIX_MAX - held : 0;
+
+		client_append(client, bytes, length < room ? length : room);
+		(void) snprintf(detail, sizeof(detail),
+						"The limit is %ld bytes (WS_MAX_MSG_BYTES).",
+						config->max_message);
+		error.code = GW_ERROR_TOO_LARGE;
+		error.message = "message too large";
+		error.detail = detail;
+		client_refuse(client, &error);
+		gw_disconnect(client, GW_CLOSE_TOO_LARGE, "message too large");
+		return false;
+	}
+	client_append(client, bytes, length);
+	if (!message->failed &&
+		buffered <= (size_t) config->max_buffered_mb * GW_MIB)
+		return true;
+	(void) snprintf(detail, sizeof(detail), "The limit is %ld MiB for all"
+					" connections (MESSAGE_BUS_MAX_BUFFERED_MB).",
+					config->max_buffered_mb);
+	error.code = GW_ERROR_TOO_MANY;
+	error.message = "too many frames in flight";
+	error.detail = detail;
+	error.hint = "Try again later.";
+	client_refuse(client, &error);
+	return false;
+}
+
+/* client_append appends to the message and counts what it holds. */
+static void
+client_append(GwClient *client, const unsigned char *bytes, size_t length)
+{
+	size_t		before = client->incoming.length;
+
+	gw_buffer_append(&client->incoming, bytes, length);
+	buffered += client->incoming.length - before;
+}
+
+/* client_refuse answers a message that is not whole, by the id if known. */
+static void
+client_refuse(GwClient *client, const GwError *error)
+{
+	GwBuffer   *message = &client->incoming;
+	GwBuffer	text = {0};
+	GwSpan		header = {NULL, 0};
+
+	gw_counters.frames_refused++;
+	log_client("warning", "refused", client, error->message);
+	if (!message->failed && message->length > 1)
+		header = gw_frame_header(message->data[0], message->data + 1,
+								 message->length - 1);
+	gw_answer_prefix(&text, header, error);
+	if (!text.failed)
+		gw_client_queue(client, false, text.data, text.length);
+	gw_buffer_free(&text);
+}
+
+/* client_forget_message frees the message being put together. */
+static void
+client_forget_message(GwClient *client)
+{
+	buffered -= client->incoming.length;
+	gw_buffer_free(&client->incoming);
+}
+
+/* client_take_message hands a whole message to the relay, or refuses it. */
+static void
+client_take_message(GwClient *client)
+{
+	GwBuffer   *message = &client->incoming;
+	GwSpan		header;
+	char		detail[96];
+	GwError		error = {0};
+
+	if (message->data[0] == GW_OPCODE_TEXT &&
+		!gw_utf8_valid(message->data + 1, message->length - 1))
+	{
+		gw_counters.frames_refused++;
+		log_client("warning", "refused", client, "text is not UTF-8");
+		gw_disconnect(client, GW_CLOSE_NOT_UTF8, "text is not UTF-8");
+		return;
+	}
+	if (!draining && client->in_flight < (size_t) config->max_in_flight)
+	{
+		gw_relay_submit(client, message);
+		return;
+	}
+	error.code = GW_ERROR_TOO_MANY;
+	error.message = draining ? "the gateway is stopping" :
+		"too many frames in flight";
+	if (!draining)
+	{
+		(void) snprintf(detail, sizeof(detail), "The limit is %ld for a"
+						" connection (MESSAGE_BUS_MAX_IN_FLIGHT).",
+						config->max_in_flight);
+		error.detail = detail;
+		error.hint = "Wait for replies before sending more.";
+	}
+	gw_counters.frames_refused++;
+	log_client("warning", "refused", client, error.message);
+	header = gw_frame_header(message->data[0], message->data + 1,
+							 message->length - 1);
+	gw_client_answer(client, header, &error);
+	client_forget_message(client);
+}
+
+/*
+ * client_mute gives up on a client's replies and disconnects it. None is
+ * queued after that: the oldest may have been cut off in its middle.
+ */
+static void
+client_mute(GwClient *client, const char *reason)
+{
+	client_drop_replies(client);
+	client->mute = true;
+	gw_disconnect(client, GW_CLOSE_TRY_LATER, reason);
+}
+
+static void
+client_drop_replies(GwClient *client)
+{
+	while (client->replies != NULL)
+	{
+		GwReply    *reply = client->replies;
+
+		client->replies = reply->next;
+		gw_counters.replies_undelivered++;
+		free(reply);
+	}
+	client->replies_end = &client->replies;
+	client->reply_bytes = 0;
+}
+
+/* client_flow stops reading from a client that does not read, and resumes. */
+static void
+client_flow(GwClient *client)
+{
+	size_t		high = (size_t) config->max_message;
+
+	if (!client->paused && client->reply_bytes > high)
+	{
+		client->paused = true;
+		gw_socket_pause(client->socket, true);
+	}
+	else if (client->paused && client->reply_bytes <= high / 2)
+	{
+		client->paused = false;
+		gw_socket_pause(client->socket, false);
+	}
+}
+
+static void
+log_client(const char *level, const char *event, const GwClient *client,
+		   const char *detail)
+{
+	GwLogLine	line;
+
+	gw_log_begin(&line, level, event);
+	gw_log_number(&line, "connection", client->session);
+	if (detail != NULL)
+		gw_log_text(&line, "detail", detail);
+	gw_log_end(&line);
+}

@@ -1,0 +1,97 @@
+/*
+ * client.h
+ *		WebSocket connections and their queues. See client.c.
+ */
+#ifndef GW_CLIENT_H
+#define GW_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "answer.h"
+#include "buffer.h"
+#include "config.h"
+#include "socket.h"
+
+/* Close codes of RFC 6455, section 7.4, and its registry. */
+#define GW_CLOSE_GOING_AWAY		1001
+#define GW_CLOSE_NOT_UTF8		1007
+#define GW_CLOSE_POLICY			1008
+#define GW_CLOSE_TOO_LARGE		1009
+#define GW_CLOSE_TRY_LATER		1013
+
+typedef enum GwClientState
+{
+	GW_CLIENT_OPEN,				/* frames are taken */
+	GW_CLIENT_CLOSING,			/* none are; what is queued is written */
+	GW_CLIENT_STATES
+} GwClientState;
+
+/* One frame to write. `bytes` begins with GW_WRITE_ROOM free bytes. */
+typedef struct GwReply
+{
+	struct GwReply *next;
+	size_t		length;
+	size_t		sent;
+	bool		binary;
+	unsigned char bytes[];
+} GwReply;
+
+typedef enum GwIntake
+{
+	GW_INTAKE_IDLE,				/* between two messages */
+	GW_INTAKE_GATHER,			/* a message is being put together */
+	GW_INTAKE_DISCARD			/* the rest of a refused one is dropped */
+} GwIntake;
+
+typedef struct GwClient
+{
+	struct GwClient *next;		/* in the list of its state */
+	struct GwClient *previous;
+	struct GwClient *next_hash; /* in the table by session */
+	GwClientState state;
+	int64_t		session;		/* the gateway's number of the socket */
+	GwSocket   *socket;
+	GwIntake	intake;
+	GwBuffer	incoming;		/* opcode, then the bytes of a message */
+	int64_t		received_ms;	/* when bytes last came in */
+	size_t		in_flight;		/* frames not yet answered */
+	GwReply    *replies;		/* to write, oldest first */
+	GwReply   **replies_end;
+	size_t		reply_bytes;
+	int64_t		progress_ms;	/* when bytes last went out, or were queued */
+	bool		paused;			/* is not read from */
+	bool		mute;			/* gets no replies any more */
+	uint64_t	batch_mark;		/* the last batch that holds a read of it */
+	int			close_code;
+	const char *close_reason;
+	int64_t		opened_ms;
+	int64_t		closing_ms;
+	uint64_t	frames_in;
+	uint64_t	frames_out;
+} GwClient;
+
+extern bool gw_clients_init(const GwConfig *config);
+extern size_t gw_clients_count(void);
+extern size_t gw_clients_buffered(void);
+extern void gw_clients_release(size_t bytes);
+extern void gw_clients_sweep(void);
+extern void gw_clients_drain(void);
+
+extern GwClient *gw_client_open(GwSocket *socket);
+extern void gw_client_gone(GwClient *client);
+extern GwClient *gw_client_find(int64_t session);
+extern void gw_client_receive(GwClient *client, const unsigned char *bytes,
+							  size_t length, size_t more, bool binary,
+							  bool final);
+extern void gw_client_queue(GwClient *client, bool binary,
+							const unsigned char *bytes, size_t length);
+extern void gw_client_answer(GwClient *client, GwSpan header,
+							 const GwError *error);
+extern void gw_client_written(GwClient *client, size_t length);
+extern bool gw_client_may_close(const GwClient *client);
+extern bool gw_client_is_held(const GwClient *client);
+extern void gw_disconnect(GwClient *client, int code, const char *reason);
+
+#endif							/* GW_CLIENT_H */

@@ -1,0 +1,529 @@
+/*
+ * config.c
+ *		The gateway's settings: flags, then environment, then a .env file.
+ *
+ * One table names every setting once; flags, environment, .env, --help and
+ * --check-config all come from it. Settings are checked as a whole and every
+ * fault is told, so that a wrong configuration is mended in one go. Values of
+ * secrets are never printed.
+ *
+ * A .env file holds lines NAME=value; "export " before the name, comments
+ * (#), blank lines, single and double quotes are understood; nothing is
+ * expanded. Its PG* variables are given to libpq through the environment.
+ */
+#include "config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <arpa/inet.h>
+
+typedef enum SettingType
+{
+	SETTING_TEXT,
+	SETTING_SECRET,
+	SETTING_INTEGER,
+	SETTING_BOOLEAN,
+	SETTING_CHOICE
+} SettingType;
+
+typedef struct Setting
+{
+	const char *name;			/* in the environment and in .env */
+	const char *flag;
+	SettingType type;
+	size_t		offset;			/* of its member in GwConfig */
+	const char *fallback;
+	long		lowest;
+	long		highest;
+	const char *choices;		/* of SETTING_CHOICE, separated by | */
+	const char *help;
+} Setting;
+
+#define AT(member) offsetof(GwConfig, member)
+
+static const Setting settings[] = {
+	{"DATABASE_URL", "database-url", SETTING_SECRET, AT(database_url), "",
+		0, 0, NULL, "where PostgreSQL is; libpq's PG* variables if unset"},
+	{"EXAI_WS_HOST", "host", SETTING_TEXT, AT(host), "127.0.0.1",
+		0, 0, NULL, "loopback address to listen on"},
+	{"EXAI_WS_PORT", "port", SETTING_INTEGER, AT(port), "8765",
+		0, 65535, NULL, "port to listen on, 0 for any free one"},
+	{"MESSAGE_BUS_ROLE", "role", SETTING_TEXT, AT(role), "",
+		0, 0, NULL, "required: the database role every frame runs as"},
+	{"WS_MAX_MSG_BYTES", "max-message-bytes", SETTING_INTEGER,
+		AT(max_message), "33554432", 1024, 268435456, NULL,
+	"largest WebSocket message, bytes"},
+	{"TOOL_TIMEOUT_SECS", "tool-timeout", SETTING_INTEGER, AT(tool_timeout),
+		"120", 1, 3600, NULL, "longest one relayed call may take, seconds"},
+	{"HTTP_CLIENT_TIMEOUT_SECS", "http-timeout", SETTING_INTEGER,
+		AT(http_timeout), "10", 1, 600, NULL,
+	"longest handshake or HTTP request, seconds"},
+	{"MESSAGE_BUS_ENABLED", "enabled", SETTING_BOOLEAN, AT(enabled), "true",
+		0, 0, NULL, "false: every publish is refused"},
+	{"MESSAGE_BUS_TTL_HOURS", "ttl-hours", SETTING_INTEGER, AT(ttl_hours),
+		"48", 1, 87600, NULL, "default TTL of channels made here, hours"},
+	{"MESSAGE_BUS_COMPRESSION", "compression", SETTING_CHOICE,
+		AT(compression), "lz4", 0, 0, "none|lz4|gzip|zstd",
+	"default compression of channels made here"},
+	{"MESSAGE_BUS_MAX_PAYLOAD_MB", "max-payload-mb", SETTING_INTEGER,
+		AT(max_payload_mb), "100", 1, 1023, NULL,
+	"largest payload, MiB; can only lower the database's limit"},
+	{"MESSAGE_BUS_CHECKSUM_ENABLED", "checksum", SETTING_BOOLEAN,
+		AT(checksum), "true", 0, 0, NULL,
+	"false: reads do not verify (publishing always computes)"},
+	{"CIRCUIT_BREAKER_THRESHOLD", "breaker-threshold", SETTING_INTEGER,
+		AT(breaker_threshold), "5", 1, 1000, NULL,
+	"relay calls lost in a row before calls are refused"},
+	{"CIRCUIT_BREAKER_TIMEOUT_SECS", "breaker-timeout", SETTING_INTEGER,
+		AT(breaker_timeout), "60", 1, 3600, NULL,
+	"seconds they are refused before one is tried"},
+	{"SUPABASE_URL", "supabase-url", SETTING_TEXT, AT(supabase_url), "",
+		0, 0, NULL, "base address of the token issuer"},
+	{"SUPABASE_KEY", "supabase-key", SETTING_SECRET, AT(supabase_key), "",
+		0, 0, NULL, "the apikey that clients must present, if set"},
+	{"MESSAGE_BUS_ORIGINS", "origins", SETTING_TEXT, AT(origins), "",
+		0, 0, NULL,
+	"web origins whose pages may connect, comma-separated"},
+	{"MESSAGE_BUS_MAX_CONNECTIONS", "max-connections", SETTING_INTEGER,
+		AT(max_connections), "1000", 1, 100000, NULL,
+	"WebSocket connections at a time"},
+	{"MESSAGE_BUS_MAX_IN_FLIGHT", "max-in-flight", SETTING_INTEGER,
+		AT(max_in_flight), "64", 1, 10000, NULL,
+	"unanswered frames of one connection"},
+	{"MESSAGE_BUS_MAX_BUFFERED_MB", "max-buffered-mb", SETTING_INTEGER,
+		AT(max_buffered_mb), "512", 1, 65536, NULL,
+	"unanswered frames of all connections together, MiB"},
+	{"MESSAGE_BUS_LOG_FRAMES", "log-frames", SETTING_BOOLEAN, AT(log_frames),
+		"true", 0, 0, NULL, "one log line for each frame relayed"},
+	{"MESSAGE_BUS_SEND_TIMEOUT_SECS", "send-timeout", SETTING_INTEGER,
+		AT(send_timeout), "30", 1, 3600, NULL,
+	"seconds a client may leave its replies unread"}
+};
+
+#define SETTINGS (sizeof(settings) / sizeof(settings[0]))
+
+static const char *const default_env_file = ".env";
+
+/* What was given for each setting, by the source that wins. */
+static const char *given[SETTINGS];
+
+/* The .env file's text, cut into strings; values point into it. */
+static char *env_file_text;
+
+/* Where faults go, and how many there were. */
+typedef struct Faults
+{
+	FILE	   *out;
+	int			count;
+} Faults;
+
+static void fault(Faults *faults, const char *name, const char *format,...)
+			__attribute__((format(printf, 3, 4)));
+static void read_flags(int argc, char **argv, GwConfigAction *action,
+					   const char **env_file, Faults *faults);
+static void read_environment(void);
+static void read_env_file(const char *path, Faults *faults);
+static void read_env_line(const char *path, int number, char *line,
+						  Faults *faults);
+static char *env_value(char *value);
+static void set_member(GwConfig *config, const Setting *setting,
+					   const char *value, Faults *faults);
+static void check_whole(const GwConfig *config, GwUrlCheck check_url,
+						Faults *faults);
+static const Setting *find_setting(const char *name, size_t length,
+								   bool flag);
+static bool choice_is_known(const char *choices, const char *value);
+
+/*
+ * gw_config_read fills *config and returns the number of faults, each of
+ * which it has written to `faults` as one line. The strings in *config live
+ * until gw_config_free.
+ */
+int
+gw_config_read(GwConfig *config, GwConfigAction *action, int argc,
+			   char **argv, GwUrlCheck check_url, FILE *out)
+{
+	Faults		faults = {out, 0};
+	const char *env_file = NULL;
+	size_t		i;
+
+	memset(config, 0, sizeof(*config));
+	memset(given, 0, sizeof(given));
+	*action = GW_CONFIG_RUN;
+	read_flags(argc, argv, action, &env_file, &faults);
+	if (*action == GW_CONFIG_HELP || *action == GW_CONFIG_VERSION)
+		return faults.count;
+	read_environment();
+	read_env_file(env_file, &faults);
+	for (i = 0; i < SETTINGS; i++)
+		set_member(config, &settings[i],
+				   given[i] != NULL ? given[i] : settings[i].fallback,
+				   &faults);
+	check_whole(config, check_url, &faults);
+	return faults.count;
+}
+
+/* gw_config_help prints every setting with its flag and default. */
+void
+gw_config_help(FILE *out)
+{
+	size_t		i;
+
+	(void) fprintf(out,
+				   "message-bus-gateway relays WebSocket frames to the"
+				   " extension message_bus.\n\n"
+				   "Usage: message-bus-gateway [--name value]...\n\n"
+				   "  --check-config     tell every fault of the"
+				   " configuration and exit\n"
+				   "  --env-file FILE    read this file in place of .env\n"
+				   "  --help, --version\n\n"
+				   "Each setting is read from its flag, else from the"
+				   " environment, else from .env:\n");
+	for (i = 0; i < SETTINGS; i++)
+		(void) fprintf(out, "\n  --%-20s %s\n      %s%s%s\n",
+					   settings[i].flag, settings[i].name, settings[i].help,
+					   settings[i].fallback[0] != '\0' ? "; default " : "",
+					   settings[i].fallback);
+}
+
+/* gw_config_print prints the settings in force; secrets only as set. */
+void
+gw_config_print(const GwConfig *config, FILE *out)
+{
+	size_t		i;
+
+	for (i = 0; i < SETTINGS; i++)
+	{
+		const char *member = (const char *) config + settings[i].offset;
+
+		if (settings[i].type == SETTING_INTEGER)
+			(void) fprintf(out, "%s=%ld\n", settings[i].name,
+						   *(const long *) member);
+		else if (settings[i].type == SETTING_BOOLEAN)
+			(void) fprintf(out, "%s=%s\n", settings[i].name,
+						   *(const bool *) member ? "true" : "false");
+		else if (settings[i].type == SETTING_SECRET)
+			(void) fprintf(out, "%s=%s\n", settings[i].name,
+						   **(const char *const *) member != '\0' ?
+						   "(set)" : "");
+		else
+			(void) fprintf(out, "%s=%s\n", settings[i].name,
+						   *(const char *const *) member);
+	}
+}
+
+/* gw_config_free frees what the strings of a GwConfig point to. */
+void
+gw_config_free(void)
+{
+	free(env_file_text);
+	env_file_text = NULL;
+	memset(given, 0, sizeof(given));
+}
+
+/* gw_host_is_loopback accepts localhost, 127.0.0.0/8 and ::1. */
+bool
+gw_host_is_loopback(const char *host)
+{
+	struct in_addr four;
+	struct in6_addr six;
+
+	if (strcmp(host, "localhost") == 0)
+		return true;
+	if (inet_pton(AF_INET, host, &four) == 1)
+		return (ntohl(four.s_addr) >> 24) == 127;
+	if (inet_pton(AF_INET6, host, &six) == 1)
+		return IN6_IS_ADDR_LOOPBACK(&six) != 0;
+	return false;
+}
+
+static void
+fault(Faults *faults, const char *name, const char *format,...)
+{
+	va_list		arguments;
+
+	va_start(arguments, format);
+	(void) fprintf(faults->out, "%s: ", name);
+	(void) vfprintf(faults->out, format, arguments);
+	(void) fputc('\n', faults->out);
+	va_end(arguments);
+	faults->count++;
+}
+
+static void
+read_flags(int argc, char **argv, GwConfigAction *action,
+		   const char **env_file, Faults *faults)
+{
+	int			i;
+
+	for (i = 1; i < argc; i++)
+	{
+		const char *name = argv[i];
+		const char *value;
+		const Setting *setting;
+		size_t		length;
+
+		if (strncmp(name, "--", 2) != 0)
+		{
+			fault(faults, name, "is not a flag");
+			continue;
+		}
+		name += 2;
+		if (strcmp(name, "help") == 0)
+			*action = GW_CONFIG_HELP;
+		else if (strcmp(name, "version") == 0)
+			*action = GW_CONFIG_VERSION;
+		else if (strcmp(name, "check-config") == 0)
+			*action = GW_CONFIG_CHECK;
+		if (strcmp(name, "help") == 0 || strcmp(name, "version") == 0 ||
+			strcmp(name, "check-config") == 0)
+			continue;
+		length = strcspn(name, "=");
+		setting = find_setting(name, length, true);
+		if (setting == NULL &&
+			!(length == 8 && strncmp(name, "env-file", length) == 0))
+		{
+			fault(faults, argv[i], "is not a flag");
+			continue;
+		}
+		if (name[length] == '=')
+			value = name + length + 1;
+		else if (i + 1 < argc)
+			value = argv[++i];
+		else
+		{
+			fault(faults, argv[i], "needs a value");
+			continue;
+		}
+		if (setting == NULL)
+			*env_file = value;
+		else
+			given[setting - settings] = value;
+	}
+}
+
+static void
+read_environment(void)
+{
+	size_t		i;
+
+	for (i = 0; i < SETTINGS; i++)
+		if (given[i] == NULL)
+			given[i] = getenv(settings[i].name);
+}
+
+/* read_env_file reads `path`, or .env if that is NULL and the file exists. */
+static void
+read_env_file(const char *path, Faults *faults)
+{
+	const char *name = path != NULL ? path : default_env_file;
+	FILE	   *file = fopen(name, "r");
+	size_t		size = 0;
+	size_t		capacity = 65536;
+	char	   *line;
+	int			number = 1;
+
+	if (file == NULL)
+	{
+		if (path != NULL || errno != ENOENT)
+			fault(faults, name, "could not be opened: %s", strerror(errno));
+		return;
+	}
+	env_file_text = malloc(capacity + 1);
+	if (env_file_text != NULL)
+		size = fread(env_file_text, 1, capacity, file);
+	if (env_file_text == NULL || size == capacity || ferror(file))
+	{
+		fault(faults, name, "could not be read, or is larger than %zu bytes",
+			  capacity - 1);
+		size = 0;
+	}
+	(void) fclose(file);
+	if (env_file_text == NULL)
+		return;
+	env_file_text[size] = '\0';
+	for (line = env_file_text; line != NULL; number++)
+	{
+		char	   *next = strchr(line, '\n');
+
+		if (next != NULL)
+			*next++ = '\0';
+		read_env_line(name, number, line, faults);
+		line = next;
+	}
+}
+
+static void
+read_env_line(const char *path, int number, char *line, Faults *faults)
+{
+	const Setting *setting;
+	char	   *value;
+	char	   *end;
+
+	while (isspace((unsigned char) *line))
+		line++;
+	if (*line == '\0' || *line == '#')
+		return;
+	if (strncmp(line, "export ", 7) == 0)
+		line += 7;
+	while (*line == ' ')
+		line++;
+	value = strchr(line, '=');
+	if (value == NULL || value == line)
+	{
+		fault(faults, path, "line %d is not NAME=value", number);
+		return;
+	}
+	for (end = value; end > line && isspace((unsigned char) end[-1]);)
+		end--;
+	*end = '\0';
+	value = env_value(value + 1);
+	if (value == NULL)
+	{
+		fault(faults, path, "line %d has no closing quote", number);
+		return;
+	}
+	setting = find_setting(line, strlen(line), false);
+	if (setting != NULL && given[setting - settings] == NULL)
+		given[setting - settings] = value;
+	else if (setting == NULL && strncmp(line, "PG", 2) == 0 &&
+			 setenv(line, value, 0) != 0)
+		fault(faults, path, "line %d could not be used: %s", number,
+			  strerror(errno));
+}
+
+/* env_value strips space, quotes and comment; NULL for an open quote. */
+static char *
+env_value(char *value)
+{
+	char	   *end;
+
+	while (*value == ' ' || *value == '\t')
+		value++;
+	if (*value == '"' || *value == '\'')
+	{
+		end = strchr(value + 1, *value);
+		if (end == NULL)
+			return NULL;
+		*end = '\0';
+		return value + 1;
+	}
+	end = strstr(value, " #");
+	if (end == NULL)
+		end = value + strlen(value);
+	while (end > value && isspace((unsigned char) end[-1]))
+		end--;
+	*end = '\0';
+	return value;
+}
+
+static void
+set_member(GwConfig *config, const Setting *setting, const char *value,
+		   Faults *faults)
+{
+	char	   *member = (char *) config + setting->offset;
+	char	   *end;
+	long		number;
+
+	switch (setting->type)
+	{
+		case SETTING_INTEGER:
+			errno = 0;
+			number = strtol(value, &end, 10);
+			if (*value == '\0' || *end != '\0' || errno != 0 ||
+				isspace((unsigned char) *value))
+				fault(faults, setting->name, "\"%s\" is not a whole number",
+					  value);
+			else if (number < setting->lowest || number > setting->highest)
+				fault(faults, setting->name,
+					  "%ld is outside the range %ld to %ld", number,
+					  setting->lowest, setting->highest);
+			*(long *) member = number;
+			break;
+		case SETTING_BOOLEAN:
+			*(bool *) member = choice_is_known("true|on|yes|1", value);
+			if (!choice_is_known("true|on|yes|1|false|off|no|0", value))
+				fault(faults, setting->name, "\"%s\" is not true or false",
+					  value);
+			break;
+		case SETTING_CHOICE:
+			if (!choice_is_known(setting->choices, value))
+				fault(faults, setting->name, "\"%s\" is not one of %s",
+					  value, setting->choices);
+			*(const char **) member = value;
+			break;
+		case SETTING_TEXT:
+		case SETTING_SECRET:
+			*(const char **) member = value;
+			break;
+	}
+}
+
+static void
+check_whole(const GwConfig *config, GwUrlCheck check_url, Faults *faults)
+{
+	char		why[256];
+
+	if (!gw_host_is_loopback(config->host))
+		fault(faults, "EXAI_WS_HOST", "\"%s\" is not a loopback address:"
+			  " clients are not authenticated yet, so the gateway listens on"
+			  " 127.0.0.0/8, ::1 or localhost only", config->host);
+	if (config->role[0] == '\0')
+		fault(faults, "MESSAGE_BUS_ROLE", "is required: the database role"
+			  " that every frame runs as, for example"
+			  " message_bus_client");
+	else if (strlen(config->role) > 63)
+		fault(faults, "MESSAGE_BUS_ROLE",
+			  "is longer than 63 bytes, which no role's name is");
+	if (check_url != NULL && config->database_url[0] != '\0' &&
+		!check_url(config->database_url, why, sizeof(why)))
+		fault(faults, "DATABASE_URL", "%s", why);
+	if (config->supabase_url[0] != '\0' &&
+		strncmp(config->supabase_url, "http://", 7) != 0 &&
+		strncmp(config->supabase_url, "https://", 8) != 0)
+		fault(faults, "SUPABASE_URL", "\"%s\" does not begin with http://"
+			  " or https://", config->supabase_url);
+	if ((size_t) config->max_buffered_mb * GW_MIB / 2 <
+		(size_t) config->max_message)
+		fault(faults, "MESSAGE_BUS_MAX_BUFFERED_MB",
+			  "%ld MiB is less than twice WS_MAX_MSG_BYTES (%ld bytes)",
+			  config->max_buffered_mb, config->max_message);
+}
+
+static const Setting *
+find_setting(const char *name, size_t length, bool flag)
+{
+	size_t		i;
+
+	for (i = 0; i < SETTINGS; i++)
+	{
+		const char *known = flag ? settings[i].flag : settings[i].name;
+
+		if (strlen(known) == length && strncmp(known, name, length) == 0)
+			return &settings[i];
+	}
+	return NULL;
+}
+
+static bool
+choice_is_known(const char *choices, const char *value)
+{
+	size_t		length = strlen(value);
+	const char *at = choices;
+
+	while (at != NULL)
+	{
+		if (strcspn(at, "|") == length && length > 0 &&
+			strncasecmp(at, value, length) == 0)
+			return true;
+		at = strchr(at, '|');
+		if (at != NULL)
+			at++;
+	}
+	return false;
+}

@@ -1,0 +1,44 @@
+/*
+ * frame.h
+ *		What the gateway itself reads of a client's frame. See frame.c.
+ */
+#ifndef GW_FRAME_H
+#define GW_FRAME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* The opcodes of RFC 6455, section 5.2, that carry data. */
+#define GW_OPCODE_TEXT		1
+#define GW_OPCODE_BINARY	2
+
+typedef struct GwSpan
+{
+	const unsigned char *data;
+	size_t		length;
+} GwSpan;
+
+typedef enum GwFrameKind
+{
+	GW_FRAME_MALFORMED,			/* not a JSON-RPC object or array */
+	GW_FRAME_REQUEST,			/* an object with an id */
+	GW_FRAME_NOTIFICATION,		/* an object without one */
+	GW_FRAME_BATCH				/* an array */
+} GwFrameKind;
+
+typedef struct GwFrame
+{
+	GwFrameKind kind;
+	GwSpan		id;				/* raw JSON, length 0 if none is usable */
+	GwSpan		method;			/* between the quotes, length 0 if none */
+	GwSpan		elements;		/* of a batch: for gw_frame_next */
+} GwFrame;
+
+extern GwSpan gw_frame_header(int opcode, const unsigned char *bytes,
+							  size_t length);
+extern GwFrame gw_frame_read(GwSpan json);
+extern bool gw_frame_next(GwSpan *elements, GwFrame *element);
+extern bool gw_span_is(GwSpan span, const char *text);
+extern bool gw_utf8_valid(const unsigned char *bytes, size_t length);
+
+#endif							/* GW_FRAME_H */

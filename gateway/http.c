@@ -1,0 +1,108 @@
+/*
+ * http.c
+ *		Bodies of the HTTP endpoints, as JSON.
+ *
+ * /healthz tells that the process lives, and its counters; "warning" once a
+ * log line was lost. /readyz is 200 if frames can be relayed, else 503 with
+ * the reasons.
+ */
+#include "http.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "client.h"
+#include "log.h"
+#include "relay.h"
+
+static bool draining;
+
+static void health_body(GwBuffer *body);
+static int	ready_body(GwBuffer *body);
+
+/* gw_http_answer appends the body for a path and returns the status. */
+int
+gw_http_answer(const char *path, GwBuffer *body)
+{
+	if (strcmp(path, "/healthz") == 0)
+	{
+		health_body(body);
+		return 200;
+	}
+	if (strcmp(path, "/readyz") == 0)
+		return ready_body(body);
+	gw_buffer_text(body, "{\"error\":\"not found\",\"paths\":"
+				   "[\"/healthz\",\"/readyz\"],"
+				   "\"hint\":\"Open a WebSocket for JSON-RPC.\"}\n");
+	return 404;
+}
+
+/* gw_http_drain makes /readyz say that the gateway is stopping. */
+void
+gw_http_drain(void)
+{
+	draining = true;
+}
+
+static void
+health_body(GwBuffer *body)
+{
+	const GwCounters *c = &gw_counters;
+	const struct
+	{
+		const char *name;
+		uint64_t	value;
+	}			counters[] = {
+		{"connections", c->connections},
+		{"connections_refused", c->connections_refused},
+		{"frames_in", c->frames_in},
+		{"bytes_in", c->bytes_in},
+		{"frames_out", c->frames_out},
+		{"bytes_out", c->bytes_out},
+		{"frames_refused", c->frames_refused},
+		{"frames_cut_off", c->frames_cut_off},
+		{"batches", c->batches},
+		{"batches_failed", c->batches_failed},
+		{"outcomes_unknown", c->outcomes_unknown},
+		{"replies_undelivered", c->replies_undelivered},
+		{"replies_missing", c->replies_missing},
+		{"database_losses", c->database_losses},
+		{"log_lines_lost", c->log_lines_lost}
+	};
+	size_t		i;
+
+	gw_buffer_format(body, "{\"status\":\"%s\",\"connections_open\":%zu,"
+					 "\"buffered_bytes\":%zu",
+					 c->log_lines_lost > 0 ? "warning" : "ok",
+					 gw_clients_count(), gw_clients_buffered());
+	if (c->log_lines_lost > 0)
+		gw_buffer_text(body, ",\"warnings\":[\"log lines were lost\"]");
+	for (i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
+		gw_buffer_format(body, ",\"%s\":%" PRIu64, counters[i].name,
+						 counters[i].value);
+	gw_buffer_text(body, "}\n");
+}
+
+static int
+ready_body(GwBuffer *body)
+{
+	GwBuffer	reasons = {0};
+	bool		ready = gw_relay_is_ready(&reasons) && !draining;
+
+	if (draining && reasons.length > 0)
+		gw_buffer_text(&reasons, ",");
+	if (draining)
+		gw_buffer_json(&reasons, "the gateway is stopping");
+	if (ready)
+		gw_buffer_text(body, "{\"ready\":true}\n");
+	else
+	{
+		gw_buffer_text(body, "{\"ready\":false,\"reasons\":[");
+		gw_buffer_append(body, reasons.data, reasons.length);
+		gw_buffer_text(body, "]}\n");
+	}
+	if (reasons.failed)
+		body->failed = true;
+	gw_buffer_free(&reasons);
+	return ready ? 200 : 503;
+}

@@ -1,0 +1,212 @@
+/*
+ * main.c
+ *		Start, loop and stop of message-bus-gateway.
+ *
+ * SIGTERM and SIGINT drain: no handshake and no frame is accepted any more,
+ * what is in flight is finished and answered, connections with nothing left
+ * are closed with 1001, and the process exits with 0. After DRAIN_MS, or at
+ * a second signal, what is left is answered "outcome unknown" and the
+ * process exits with 0 all the same.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "config.h"
+#include "database.h"
+#include "http.h"
+#include "log.h"
+#include "relay.h"
+#include "socket.h"
+
+#define VERSION		"1.0"
+
+#define SWEEP_MS	1000
+#define DRAIN_MS	30000
+#define FLUSH_MS	1000
+
+/* Descriptors beyond those of WebSocket connections. */
+#define SPARE_DESCRIPTORS	256
+
+static GwConfig config;
+static GwTimer *sweep_timer;
+static int	signals = -1;
+static int	signals_seen;
+static int64_t drain_until;		/* 0 while the gateway serves */
+
+static int	check_config(int faults);
+static void prepare_process(void);
+static bool open_all(void);
+static void loop(void);
+static void sweep(void *owner);
+static void signal_ready(void *owner);
+static bool drain_is_over(void);
+static void log_ready(void);
+
+int
+main(int argc, char **argv)
+{
+	GwConfigAction action;
+	int			faults;
+	bool		opened;
+
+	faults = gw_config_read(&config, &action, argc, argv,
+							gw_database_check_url, stderr);
+	if (action == GW_CONFIG_HELP)
+		gw_config_help(stdout);
+	else if (action == GW_CONFIG_VERSION)
+		(void) puts("message-bus-gateway " VERSION);
+	if (action == GW_CONFIG_HELP || action == GW_CONFIG_VERSION)
+		return faults > 0 ? 2 : 0;
+	if (action == GW_CONFIG_CHECK)
+		return check_config(faults);
+	if (faults > 0)
+		return 2;
+	prepare_process();
+	opened = open_all();
+	if (opened)
+		loop();
+	gw_relay_close();
+	gw_log_event("info", "stopped", NULL);
+	gw_config_free();
+	return opened ? 0 : 1;
+}
+
+/* check_config tells what is in force, and returns the exit status. */
+static int
+check_config(int faults)
+{
+	gw_config_print(&config, stdout);
+	if (faults == 0)
+		(void) puts("configuration is good");
+	else
+		(void) printf("%d fault%s\n", faults, faults == 1 ? "" : "s");
+	return faults == 0 ? 0 : 2;
+}
+
+/* prepare_process sets what belongs to the process: signals and limits. */
+static void
+prepare_process(void)
+{
+	struct rlimit limit;
+	rlim_t		wanted = (rlim_t) config.max_connections + SPARE_DESCRIPTORS;
+	sigset_t	caught;
+
+	gw_log_init(STDERR_FILENO);
+	srandom((unsigned int) time(NULL) ^ (unsigned int) getpid() << 8);
+	(void) signal(SIGPIPE, SIG_IGN);
+	(void) sigemptyset(&caught);
+	(void) sigaddset(&caught, SIGTERM);
+	(void) sigaddset(&caught, SIGINT);
+	(void) sigprocmask(SIG_BLOCK, &caught, NULL);
+	signals = signalfd(-1, &caught, SFD_NONBLOCK | SFD_CLOEXEC);
+	/* The loop's tables are as large as the limit: not more than needed. */
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+	{
+		if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < wanted)
+			gw_log_event("warning", "start", "fewer descriptors are allowed"
+						 " than MESSAGE_BUS_MAX_CONNECTIONS needs");
+		limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+		(void) setrlimit(RLIMIT_NOFILE, &limit);
+	}
+	if (config.supabase_url[0] != '\0')
+		gw_log_event("warning", "start", "SUPABASE_URL is set, but tokens are"
+					 " not verified yet: every frame runs as"
+					 " MESSAGE_BUS_ROLE");
+}
+
+static bool
+open_all(void)
+{
+	if (!gw_clients_init(&config) || !gw_loop_open(&config))
+		return false;
+	sweep_timer = gw_timer_create(sweep, NULL);
+	if (sweep_timer == NULL || signals < 0 ||
+		gw_watch_create(signals, signal_ready, NULL) == NULL ||
+		!gw_relay_open(&config))
+	{
+		gw_log_event("error", "start", "out of memory or descriptors");
+		return false;
+	}
+	gw_timer_start(sweep_timer, SWEEP_MS);
+	log_ready();
+	return true;
+}
+
+static void
+loop(void)
+{
+	int64_t		flush_until = 0;
+
+	while (gw_loop_turn())
+	{
+		gw_relay_turn();
+		if (drain_until == 0)
+			continue;
+		gw_clients_drain();
+		if (flush_until == 0 && drain_is_over())
+		{
+			gw_relay_drain();
+			flush_until = gw_now_ms() + FLUSH_MS;
+		}
+		if ((gw_relay_is_idle() && gw_clients_count() == 0) ||
+			(flush_until != 0 && gw_now_ms() > flush_until))
+			break;
+	}
+}
+
+/* sweep does, once a second, what has a time limit. */
+static void
+sweep(void *owner)
+{
+	(void) owner;
+	gw_clients_sweep();
+	gw_relay_sweep();
+	gw_timer_start(sweep_timer, drain_until == 0 ? SWEEP_MS : SWEEP_MS / 10);
+}
+
+static void
+signal_ready(void *owner)
+{
+	struct signalfd_siginfo info;
+
+	(void) owner;
+	while (read(signals, &info, sizeof(info)) == (ssize_t) sizeof(info))
+	{
+		signals_seen++;
+		gw_log_event("info", "stopping", strsignal((int) info.ssi_signo));
+	}
+	if (signals_seen == 0 || drain_until != 0)
+		return;
+	drain_until = gw_now_ms() + DRAIN_MS;
+	gw_http_drain();
+	gw_loop_refuse();
+	gw_timer_start(sweep_timer, SWEEP_MS / 10);
+}
+
+/* drain_is_over tells that waiting for what is in flight must end. */
+static bool
+drain_is_over(void)
+{
+	return signals_seen > 1 || gw_now_ms() > drain_until;
+}
+
+/* log_ready tells where the gateway listens; scripts wait for this line. */
+static void
+log_ready(void)
+{
+	GwLogLine	line;
+
+	gw_log_begin(&line, "info", "ready");
+	gw_log_text(&line, "host", config.host);
+	gw_log_number(&line, "port", gw_loop_port());
+	gw_log_text(&line, "role", config.role);
+	gw_log_number(&line, "pid", (int64_t) getpid());
+	gw_log_end(&line);
+}

@@ -1,0 +1,163 @@
+/*
+ * session.c
+ *		What a database session must be before it relays.
+ *
+ * database.c runs these steps on every new connection: a survey of login,
+ * extension and role; the settings that the gateway's configuration asks
+ * for; relay prepared; and a ping through relay, so that "ready" means that
+ * a frame was answered. Settings are made by a query and not at startup, so
+ * that a pooler passes them and a fault in one is told as such.
+ */
+#include "session.h"
+
+#include <string.h>
+
+#include "batch.h"
+
+/* One row, of one column for each of survey_columns. $1 is the role. */
+const char *const gw_survey_query =
+"SELECT l.rolsuper OR l.rolbypassrls,"
+" e.oid IS NOT NULL,"
+" p.oid IS NOT NULL,"
+" coalesce(pg_catalog.has_schema_privilege(session_user, n.oid, 'USAGE')"
+" AND pg_catalog.has_function_privilege(session_user, p.oid, 'EXECUTE'),"
+" false),"
+" r.oid IS NOT NULL,"
+" coalesce(r.rolsuper OR r.rolbypassrls, false),"
+" coalesce(pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER'), false)"
+" FROM pg_catalog.pg_roles l"
+" LEFT JOIN pg_catalog.pg_extension e ON e.extname = 'message_bus'"
+" LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = 'message_bus'"
+" LEFT JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid"
+" AND p.proname = 'relay' AND p.pronargs = 2"
+" LEFT JOIN pg_catalog.pg_roles r ON r.rolname = $1::pg_catalog.name"
+" WHERE l.rolname = session_user";
+
+/* $1 is an object of names and values. */
+const char *const gw_settings_query =
+"SELECT pg_catalog.set_config(key, value, false)"
+" FROM pg_catalog.json_each_text($1::pg_catalog.json)";
+
+const char *const gw_relay_query =
+"SELECT session, frame FROM message_bus.relay($1, $2)";
+
+static const struct
+{
+	const char *wanted;
+	const char *fault;
+}			survey_columns[] = {
+	{"f", "the login role is a superuser or has BYPASSRLS, which the gateway"
+	" refuses"},
+	{"t", "extension \"message_bus\" is not installed in this database"},
+	{"t", "extension \"message_bus\" has no function relay(bigint[],"
+	" bytea[])"},
+	{"t", "the login role may not execute message_bus.relay()"},
+	{"t", "the role named by MESSAGE_BUS_ROLE does not exist"},
+	{"f", "the role named by MESSAGE_BUS_ROLE is a superuser or has"
+	" BYPASSRLS"},
+	{"t", "the login role is not a member of the role named by"
+	" MESSAGE_BUS_ROLE"}
+};
+
+#define SURVEY_COLUMNS (sizeof(survey_columns) / sizeof(survey_columns[0]))
+
+static void add_text(GwBuffer *json, const char *name, const char *value);
+static void add_number(GwBuffer *json, const char *name, long value,
+					   const char *unit);
+
+/* gw_survey_fault tells what is wrong with a survey's row; NULL if nothing. */
+const char *
+gw_survey_fault(GwColumn column, const void *row)
+{
+	size_t		i;
+
+	for (i = 0; i < SURVEY_COLUMNS; i++)
+		if (strcmp(column(row, i), survey_columns[i].wanted) != 0)
+			return survey_columns[i].fault;
+	return NULL;
+}
+
+/*
+ * gw_session_settings appends the session's settings. Those beside
+ * message_bus's own keep one frame from ending the batch of all: a limit of
+ * the role for a statement would, and so would serialization failures.
+ */
+void
+gw_session_settings(GwBuffer *json, const GwConfig *config)
+{
+	gw_buffer_text(json, "{\"message_bus.relay_role\":");
+	gw_buffer_json(json, config->role);
+	add_text(json, "message_bus.enabled", config->enabled ? "on" : "off");
+	add_text(json, "message_bus.verify_on_read",
+			 config->checksum ? "on" : "off");
+	add_text(json, "message_bus.default_compression", config->compression);
+	add_number(json, "message_bus.default_ttl", config->ttl_hours, " hours");
+	add_number(json, "message_bus.frame_timeout",
+			   config->tool_timeout * 1000, "");
+	add_number(json, "message_bus.frame_max", config->max_message, "");
+	add_number(json, "message_bus.client_max_payload",
+			   config->max_payload_mb * (long) GW_MIB, "");
+	add_text(json, "default_transaction_isolation", "read committed");
+	add_text(json, "statement_timeout", "0");
+	add_text(json, "client_min_messages", "warning");
+	/* So that a backend notices that its gateway is gone. */
+	add_text(json, "client_connection_check_interval", "2s");
+	gw_buffer_text(json, "}");
+	gw_buffer_append(json, "", 1);
+}
+
+/* gw_session_ping encodes a ping as relay's arguments; false if it cannot. */
+bool
+gw_session_ping(GwBuffer *sessions, GwBuffer *frames)
+{
+	static const unsigned char ping[] =
+	"\001{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"ping\"}";
+	GwBatch    *batch = gw_batch_create();
+	GwBuffer	message = {0};
+	GwRequest  *request = NULL;
+	bool		done = false;
+
+	gw_buffer_append(&message, ping, sizeof(ping) - 1);
+	if (batch != NULL && !message.failed)
+		request = gw_request_create(0, &message, 0);
+	if (request != NULL)
+	{
+		gw_batch_add(batch, request);
+		done = gw_batch_encode(batch, sessions, frames);
+	}
+	gw_buffer_free(&message);
+	if (batch != NULL)
+		gw_batch_free(batch);
+	return done;
+}
+
+/*
+ * gw_error_asks_check tells whether a failed call means that extension, role
+ * or server are not as they were checked: gone, revoked, read-only.
+ */
+bool
+gw_error_asks_check(const char *sqlstate)
+{
+	static const char *const states[] = {
+		"42883", "3F000", "42501", "25006", "26000", "42704", "0A000"
+	};
+	size_t		i;
+
+	for (i = 0; i < sizeof(states) / sizeof(states[0]); i++)
+		if (strcmp(sqlstate, states[i]) == 0)
+			return true;
+	return false;
+}
+
+static void
+add_text(GwBuffer *json, const char *name, const char *value)
+{
+	gw_buffer_format(json, ",\"%s\":", name);
+	gw_buffer_json(json, value);
+}
+
+static void
+add_number(GwBuffer *json, const char *name, long value, const char *unit)
+{
+	gw_buffer_format(json, ",\"%s\":\"%ld%s\"", name, value, unit);
+}
