@@ -133,13 +133,14 @@ MBUS_FUNCTION(alter_channel)
 	Oid			schema = mbus_schema();
 	text	   *name = required_text(fcinfo, 0, "channel");
 	Policy		policy;
+	int			rows;
 
 	mbus_write_check("message_bus.alter_channel()");
 	owned_channel(schema, name);
 	policy_read(fcinfo, &policy);
 	policy_check(schema, text_to_cstring(name), &policy);
 	policy_default(&policy, PARAM_CHANNEL, PointerGetDatum(name));
-	(void) run_as_owner(schema,
+	rows = run_as_owner(schema,
 						"UPDATE message_bus.channel SET ttl = COALESCE($1, ttl),"
 						" max_attempts = COALESCE($2, max_attempts),"
 						" lease = COALESCE($3, lease),"
@@ -150,9 +151,17 @@ MBUS_FUNCTION(alter_channel)
 						" max_payload = NULLIF(COALESCE($8, max_payload), 0),"
 						" compression = COALESCE($9, compression),"
 						" series = COALESCE($10, series)"
-						" WHERE name = $11",
+						" WHERE name = $11 AND"
+						" COALESCE($4, backoff) <= COALESCE($5, backoff_max)",
 						PARAM_CHANNEL + 1, param_types, policy.value,
 						policy.null);
+	if (rows == 0)
+	{
+		owned_channel(schema, name);	/* dropped meanwhile */
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("backoff is longer than backoff_max")));
+	}
 	PG_RETURN_VOID();
 }
 

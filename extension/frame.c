@@ -54,15 +54,14 @@ mbus_frame_split(const char *bytes, int len, MbusFrame *frame)
 
 	line_feed = memchr(frame->text, '\n', frame->text_len);
 	if (line_feed == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 mbus_rpc(MBUS_RPC_REQUEST),
-				 errmsg("binary frame has no line feed"),
-				 errdetail("A binary frame is one line of JSON, a line feed, and raw bytes.")));
-	frame->binary = true;
-	frame->body = line_feed + 1;
-	frame->body_len = frame->text_len - (frame->body - frame->text);
-	frame->text_len = line_feed - frame->text;
+		bad_request("binary frame has no line feed behind its line of JSON");
+	else
+	{
+		frame->binary = true;
+		frame->body = line_feed + 1;
+		frame->body_len = frame->text_len - (frame->body - frame->text);
+		frame->text_len = line_feed - frame->text;
+	}
 }
 
 /*
@@ -151,7 +150,7 @@ read_method(const MbusNode *node, MbusRequest *request)
 
 	if (node == NULL)
 		bad_request("member \"method\" is missing");
-	if (node->value.type != JSON_TOKEN_STRING)
+	else if (node->value.type != JSON_TOKEN_STRING)
 		bad_request("member \"method\" is not a string");
 	method = mbus_json_string(&node->value, true);
 	if (method == NULL)

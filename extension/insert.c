@@ -66,7 +66,8 @@ mbus_inserter_open(Oid leaf, int ncolumns, bool speculative)
 	inserter_check(inserter->rel, ncolumns);
 	inserter->estate = CreateExecutorState();
 	inserter->rri = makeNode(ResultRelInfo);
-	InitResultRelInfo(inserter->rri, inserter->rel, 1, NULL, 0);
+	/* not in any range table: the error of a constraint looks for it there */
+	InitResultRelInfo(inserter->rri, inserter->rel, 0, NULL, 0);
 	ExecOpenIndices(inserter->rri, speculative);
 	inserter->slot = table_slot_create(inserter->rel, NULL);
 	if (speculative)
@@ -112,7 +113,7 @@ inserter_check(Relation rel, int ncolumns)
 	TupleDesc	desc = RelationGetDescr(rel);
 
 	if (rel->rd_rel->relkind != RELKIND_RELATION || desc->natts != ncolumns ||
-		rel->rd_rel->relhastriggers || rel->rd_rel->relhasrules ||
+		rel->trigdesc || rel->rd_rules ||
 		(desc->constr && desc->constr->has_generated_stored))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -357,11 +357,12 @@ member_name(const char *from, const char *end)
 static void
 report_bad_json(JsonParseErrorType fault, JsonLexContext *lex)
 {
-	const char *at = lex->token_start ? lex->token_start :
-		lex->token_terminator;
+	const char *at = lex->token_start;
 	char	   *detail = json_errdetail(fault, lex);
 	int			len = strlen(detail);
 
+	if (at == NULL)
+		at = lex->token_terminator;
 	len = pg_encoding_mbcliplen(PG_UTF8, detail, len, 200);
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),

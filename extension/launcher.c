@@ -44,7 +44,7 @@
 #include "settings.h"
 #include "worker.h"
 
-#define LOOK_EVERY_MS		5000	/* for databases that came or went */
+#define LOOK_EVERY_MS		1000	/* for databases that came or went */
 #define RESTART_FIRST_MS	5000
 #define RESTART_LONGEST_MS	60000
 #define RUN_IS_LONG_MS		60000	/* forgives earlier failures */

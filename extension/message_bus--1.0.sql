@@ -104,10 +104,6 @@ CREATE TABLE message_bus.message (
 	payload bytea NOT NULL
 ) PARTITION BY RANGE (id);
 ALTER TABLE message_bus.message ALTER COLUMN payload SET STORAGE EXTERNAL;
-CREATE UNIQUE INDEX message_id_idx ON message_bus.message (id);
-CREATE INDEX message_channel_idx ON message_bus.message (channel_id, id);
-CREATE INDEX message_delayed_idx ON message_bus.message (channel_id, available_at)
-	WHERE available_at > created_at;
 COMMENT ON TABLE message_bus.message IS 'every message; partitioned into segments';
 
 -- Facts about messages that are not their own: read through, deleted.
@@ -119,7 +115,6 @@ CREATE TABLE message_bus.event (
 	role text NOT NULL,
 	subject text
 ) PARTITION BY RANGE (message_id);
-CREATE INDEX event_message_idx ON message_bus.event (message_id);
 COMMENT ON TABLE message_bus.event IS 'recorded reads and deletions; partitioned as messages are';
 
 -- all backends forget the channels they know
@@ -312,7 +307,7 @@ CREATE VIEW message_bus.messages WITH (security_barrier) AS
 	SELECT m.id, c.name AS channel, m.created_at, m.expires_at, m.available_at, m.key,
 		m.transaction_id, m.publisher, m.subject, m.session, m.headers, m.content_type,
 		m.size, m.encoding AS compression, pg_catalog.pg_column_size(m.payload) AS stored_size,
-		pg_catalog.encode(m.sha256, 'hex') AS sha256
+		m.sha256
 	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
 	WHERE message_bus.may(c.channel_id, 'consume')
 		AND m.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()

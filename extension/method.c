@@ -7,36 +7,16 @@
  * parameters are called, which types and defaults they have, and what comes
  * back; so a new client function becomes a method by a new row.
  *
- * The functions are called directly, without a planner in between.  A direct
- * call checks nothing: USAGE on the schema and EXECUTE on the function are
- * checked here, for the role that the frame runs as.
- *
- * What the catalog said is kept for the life of the backend.  An
- * invalidation of any function marks all of it stale; it is thrown away when
- * the next frame begins, never under one that runs.
+ * function.c reads and keeps what the catalog says.
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_collation.h"
-#include "catalog/pg_namespace.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "optimizer/optimizer.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/catcache.h"
-#include "utils/inval.h"
-#include "utils/lsyscache.h"
-#include "utils/memutils.h"
-#include "utils/syscache.h"
 
-#include "channel.h"
-#include "compat.h"
 #include "read.h"
 #include "rpc.h"
 
@@ -61,13 +41,12 @@ static const Method methods[] = {
 	{"delete_message", NULL, false},
 };
 
-static MemoryContext cache_context = NULL;
-static List *cached_functions = NIL;	/* of MbusFunction */
-static bool cache_stale = false;
-
 static const Method *method_find(const char *name);
 static void answer_ping(const MbusRequest *request, MbusAnswer *answer);
 static void publish_bodies(const MbusRequest *request, MbusAnswer *answer);
+static const MbusNode *batch_params(const MbusRequest *request,
+									MbusNode *messages);
+static void bad_param(const char *message);
 static int64 publish_body(const MbusFunction *function,
 						  const MbusRequest *request, const MbusNode *channel,
 						  const MbusNode *message, bool *used);
@@ -92,35 +71,6 @@ static int	call_set(const Method *method, const MbusFunction *function,
 static void append_set_row(const Method *method, MbusAnswer *answer, int row,
 						   TupleDesc desc, Datum *values, bool *nulls);
 static void not_found(void);
-static const MbusFunction *function_open(const char *name, bool missing_ok);
-static MbusFunction *function_load(const char *name);
-static int	function_arg(const MbusFunction *function, const char *name);
-static void function_start(const MbusFunction *function, FmgrInfo *flinfo,
-						   FunctionCallInfo fcinfo, NullableDatum *args,
-						   Node *resultinfo);
-static void proc_changed(Datum arg, int cacheid, uint32 hashvalue);
-
-/*
- * mbus_method_cache_begin drops what the catalog said before it changed; to
- * be called where no method runs.
- */
-void
-mbus_method_cache_begin(void)
-{
-	if (cache_context == NULL)
-	{
-		cache_context = AllocSetContextCreate(TopMemoryContext,
-											  "message_bus methods",
-											  ALLOCSET_DEFAULT_SIZES);
-		CacheRegisterSyscacheCallback(PROCOID, proc_changed, (Datum) 0);
-	}
-	if (cache_stale)
-	{
-		cache_stale = false;
-		cached_functions = NIL;
-		MemoryContextReset(cache_context);
-	}
-}
 
 /*
  * mbus_method_call runs a request as the current user and appends its result.
@@ -153,35 +103,13 @@ mbus_method_call(const MbusRequest *request, MbusAnswer *answer)
 
 	base64 = method->bytes_function && wants_base64(request);
 	if (method->bytes_function && (base64 || request->has_body))
-		function = function_open(method->bytes_function, false);
+		function = mbus_function_open(method->bytes_function, false);
 	else
-		function = function_open(method->name, false);
+		function = mbus_function_open(method->name, false);
 	bind_start(args);
 	bind_params(method, function, request, base64, args);
 	bind_defaults(function, args, "");
 	call_function(method, function, args, answer);
-}
-
-/*
- * mbus_method_invoke calls a function of ours that returns no set; NULL also
- * where the current user may not call it.
- */
-Datum
-mbus_method_invoke(const char *name, NullableDatum *args, int nargs,
-				   bool *isnull)
-{
-	LOCAL_FCINFO(fcinfo, FUNC_MAX_ARGS);
-	const MbusFunction *function = function_open(name, true);
-	FmgrInfo	flinfo;
-	Datum		result;
-
-	*isnull = true;
-	if (function == NULL || function->nargs != nargs)
-		return (Datum) 0;
-	function_start(function, &flinfo, fcinfo, args, NULL);
-	result = FunctionCallInvoke(fcinfo);
-	*isnull = fcinfo->isnull;
-	return result;
 }
 
 static const Method *
@@ -225,49 +153,15 @@ static void
 publish_bodies(const MbusRequest *request, MbusAnswer *answer)
 {
 	const MbusFunction *function;
-	const MbusNode *channel = NULL;
-	const MbusNode *list = NULL;
+	const MbusNode *channel;
 	MbusNode	messages;
 	bool	   *used;
 	int			i;
 
-	for (i = 0; request->params && i < request->params->nchildren; i++)
-	{
-		const MbusNode *param = &request->params->children[i];
-
-		if (strcmp(param->name, "channel") == 0)
-			channel = param;
-		else if (strcmp(param->name, "messages") == 0)
-			list = param;
-		else
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 mbus_rpc(MBUS_RPC_PARAMS),
-					 errmsg("method \"publish_batch\" has no parameter \"%.64s\"",
-							param->name)));
-	}
-	if (channel == NULL || list == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 mbus_rpc(MBUS_RPC_PARAMS),
-				 errmsg("parameter \"%s\" is missing",
-						channel ? "messages" : "channel")));
-	if (list->value.type != JSON_TOKEN_ARRAY_START)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 mbus_rpc(MBUS_RPC_PARAMS),
-				 errmsg("parameter \"messages\" is not an array")));
-
-	mbus_json_slice(list->value.start, list->value.len, MESSAGES_MAX,
-					&messages);
-	if (messages.total > messages.nchildren)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("batch has %d messages", messages.total),
-				 errdetail("At most %d are taken.", MESSAGES_MAX)));
-
-	function_open("publish_batch", false);	/* it, too, must be allowed */
-	function = function_open("publish_bytes", false);
+	channel = batch_params(request, &messages);
+	/* it, too, must be allowed */
+	mbus_function_open("publish_batch", false);
+	function = mbus_function_open("publish_bytes", false);
 	used = palloc0(Max(request->nbodies, 1) * sizeof(bool));
 	appendStringInfoChar(answer->out, '[');
 	for (i = 0; i < messages.nchildren; i++)
@@ -286,6 +180,55 @@ publish_bodies(const MbusRequest *request, MbusAnswer *answer)
 					 mbus_rpc(MBUS_RPC_REQUEST),
 					 errmsg("body %d belongs to no message", i)));
 	}
+}
+
+/*
+ * batch_params returns the channel of a batch and opens its messages.
+ */
+static const MbusNode *
+batch_params(const MbusRequest *request, MbusNode *messages)
+{
+	const MbusNode *channel = NULL;
+	const MbusNode *list = NULL;
+	int			i;
+
+	memset(messages, 0, sizeof(*messages));
+	for (i = 0; request->params && i < request->params->nchildren; i++)
+	{
+		const MbusNode *param = &request->params->children[i];
+
+		if (strcmp(param->name, "channel") == 0)
+			channel = param;
+		else if (strcmp(param->name, "messages") == 0)
+			list = param;
+		else
+			bad_param(psprintf("method \"publish_batch\" has no parameter \"%.64s\"",
+							   param->name));
+	}
+	if (channel == NULL)
+		bad_param("parameter \"channel\" is missing");
+	if (list == NULL)
+		bad_param("parameter \"messages\" is missing");
+	else if (list->value.type != JSON_TOKEN_ARRAY_START)
+		bad_param("parameter \"messages\" is not an array");
+	else
+		mbus_json_slice(list->value.start, list->value.len, MESSAGES_MAX,
+						messages);
+	if (messages->total > messages->nchildren)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("batch has %d messages", messages->total),
+				 errdetail("At most %d are taken.", MESSAGES_MAX)));
+	return channel;
+}
+
+static void
+bad_param(const char *message)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 mbus_rpc(MBUS_RPC_PARAMS),
+			 errmsg("%s", message)));
 }
 
 /*
@@ -314,12 +257,12 @@ publish_body(const MbusFunction *function, const MbusRequest *request,
 	used[body] = true;
 	bind_start(args);
 	bind_payload(function, &request->bodies[body], args);
-	bind_value(function, function_arg(function, "channel"), &channel->value,
+	bind_value(function, mbus_function_arg(function, "channel"), &channel->value,
 			   false, args);
 	for (i = 0; i < message->nchildren; i++)
 	{
 		const MbusNode *member = &message->children[i];
-		int			arg = function_arg(function, member->name);
+		int			arg = mbus_function_arg(function, member->name);
 
 		if (strcmp(member->name, "body") == 0)
 			continue;
@@ -334,7 +277,7 @@ publish_body(const MbusFunction *function, const MbusRequest *request,
 	}
 	bind_defaults(function, args, " of a message");
 
-	function_start(function, &flinfo, fcinfo, args, NULL);
+	mbus_function_start(function, &flinfo, fcinfo, args, NULL);
 	id = FunctionCallInvoke(fcinfo);
 	if (fcinfo->isnull)
 		elog(ERROR, "function %s returned NULL", function->name);
@@ -412,7 +355,7 @@ bind_params(const Method *method, const MbusFunction *function,
 	for (i = 0; request->params && i < request->params->nchildren; i++)
 	{
 		const MbusNode *param = &request->params->children[i];
-		int			arg = function_arg(function, param->name);
+		int			arg = mbus_function_arg(function, param->name);
 		bool		is_payload = strcmp(param->name, "payload") == 0;
 
 		if (base64 && strcmp(param->name, "encoding") == 0)
@@ -430,7 +373,7 @@ bind_params(const Method *method, const MbusFunction *function,
 	if (!request->has_body)
 		return;
 
-	if (function_arg(function, "payload") >= 0)
+	if (mbus_function_arg(function, "payload") >= 0)
 		bind_payload(function, &request->body, args);
 	else if (request->body.len > 0)
 		ereport(ERROR,
@@ -466,7 +409,7 @@ static void
 bind_payload(const MbusFunction *function, const MbusBody *body,
 			 NullableDatum *args)
 {
-	int			arg = function_arg(function, "payload");
+	int			arg = mbus_function_arg(function, "payload");
 
 	args[arg].value = mbus_param_payload(function->arg_type[arg],
 										 body->bytes, body->len);
@@ -526,8 +469,12 @@ unknown_param(const Method *method, const char *name)
 	bool		of_bytes = false;
 
 	if (method->bytes_function)
-		of_bytes = function_arg(function_open(method->bytes_function, false),
-								name) >= 0;
+	{
+		const MbusFunction *function;
+
+		function = mbus_function_open(method->bytes_function, false);
+		of_bytes = mbus_function_arg(function, name) >= 0;
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 mbus_rpc(MBUS_RPC_PARAMS),
@@ -558,7 +505,7 @@ call_function(const Method *method, const MbusFunction *function,
 		int			rows;
 
 		rsinfo.econtext = CreateStandaloneExprContext();
-		function_start(function, &flinfo, fcinfo, args, (Node *) &rsinfo);
+		mbus_function_start(function, &flinfo, fcinfo, args, (Node *) &rsinfo);
 		answer->many = !method->one;
 		if (!method->one)
 			appendStringInfoChar(answer->out, '[');
@@ -571,7 +518,7 @@ call_function(const Method *method, const MbusFunction *function,
 	}
 	else
 	{
-		function_start(function, &flinfo, fcinfo, args, NULL);
+		mbus_function_start(function, &flinfo, fcinfo, args, NULL);
 		if (fcinfo->isnull)
 			result = (Datum) 0;
 		else
@@ -657,165 +604,4 @@ not_found(void)
 			 mbus_rpc(MBUS_RPC_NOT_FOUND),
 			 errmsg("message not found"),
 			 errdetail("There is none, or it has expired or was deleted.")));
-}
-
-/*
- * function_open returns a function that the current user may call; the
- * result lives until the frame ends.  If missing_ok, NULL where there is none
- * or it may not be called.
- */
-static const MbusFunction *
-function_open(const char *name, bool missing_ok)
-{
-	MbusFunction *function = NULL;
-	Oid			schema = mbus_schema();
-	AclResult	allowed;
-	ListCell   *cell;
-
-	foreach(cell, cached_functions)
-	{
-		if (strcmp(((MbusFunction *) lfirst(cell))->name, name) == 0)
-			function = lfirst(cell);
-	}
-	if (function == NULL)
-		function = function_load(name);
-	if (function == NULL)
-	{
-		if (missing_ok)
-			return NULL;
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 mbus_rpc(MBUS_RPC_METHOD),
-				 errmsg("function message_bus.%s does not exist", name)));
-	}
-
-	allowed = MbusSchemaAclCheck(schema, GetUserId());
-	if (allowed != ACLCHECK_OK && !missing_ok)
-		aclcheck_error(allowed, OBJECT_SCHEMA, get_namespace_name(schema));
-	if (allowed == ACLCHECK_OK)
-		allowed = MbusFunctionAclCheck(function->oid, GetUserId());
-	if (allowed != ACLCHECK_OK && !missing_ok)
-		aclcheck_error(allowed, OBJECT_FUNCTION, name);
-	return allowed == ACLCHECK_OK ? function : NULL;
-}
-
-/*
- * function_load reads a function's entry in the catalog into the cache; NULL
- * if there is none.
- */
-static MbusFunction *
-function_load(const char *name)
-{
-	MemoryContext loading;
-	MemoryContext caller;
-	MbusFunction *function;
-	CatCList   *candidates;
-	HeapTuple	tuple = NULL;
-	Form_pg_proc proc;
-	Oid			schema = mbus_schema();
-	Oid		   *types;
-	char	  **names;
-	char	   *modes;
-	Datum		defaults;
-	bool		isnull;
-	int			total;
-	int			i;
-
-	candidates = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
-	for (i = 0; i < candidates->n_members; i++)
-	{
-		HeapTuple	candidate = &candidates->members[i]->tuple;
-
-		if (((Form_pg_proc) GETSTRUCT(candidate))->pronamespace == schema)
-			tuple = heap_copytuple(candidate);
-	}
-	ReleaseSysCacheList(candidates);
-	if (tuple == NULL)
-		return NULL;
-
-	/* an error on the way must not leave half a function in the cache */
-	loading = AllocSetContextCreate(CurrentMemoryContext,
-									"message_bus function",
-									ALLOCSET_SMALL_SIZES);
-	caller = MemoryContextSwitchTo(loading);
-	proc = (Form_pg_proc) GETSTRUCT(tuple);
-	function = palloc0(sizeof(MbusFunction));
-	function->oid = proc->oid;
-	function->name = pstrdup(name);
-	function->result_type = proc->prorettype;
-	function->returns_set = proc->proretset;
-	function->strict = proc->proisstrict;
-
-	total = get_func_arg_info(tuple, &types, &names, &modes);
-	function->arg_name = palloc(Max(total, 1) * sizeof(char *));
-	function->arg_type = palloc(Max(total, 1) * sizeof(Oid));
-	for (i = 0; i < total; i++)
-	{
-		if (modes && modes[i] != PROARGMODE_IN &&
-			modes[i] != PROARGMODE_INOUT && modes[i] != PROARGMODE_VARIADIC)
-			continue;
-		function->arg_name[function->nargs] = names ? names[i] : "";
-		function->arg_type[function->nargs++] = types[i];
-	}
-
-	function->nrequired = function->nargs - proc->pronargdefaults;
-	defaults = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proargdefaults,
-							   &isnull);
-	if (!isnull)
-	{
-		List	   *list = castNode(List,
-									stringToNode(TextDatumGetCString(defaults)));
-		ListCell   *cell;
-
-		foreach(cell, list)
-			function->defaults = lappend(function->defaults,
-										 expression_planner(lfirst(cell)));
-	}
-
-	MemoryContextSwitchTo(cache_context);
-	cached_functions = lappend(cached_functions, function);
-	MemoryContextSetParent(loading, cache_context);
-	MemoryContextSwitchTo(caller);
-	heap_freetuple(tuple);
-	return function;
-}
-
-static int
-function_arg(const MbusFunction *function, const char *name)
-{
-	int			arg;
-
-	for (arg = 0; arg < function->nargs; arg++)
-	{
-		if (strcmp(function->arg_name[arg], name) == 0)
-			return arg;
-	}
-	return -1;
-}
-
-/*
- * function_start prepares a call.  For a strict function with a NULL
- * argument it sets isnull: then it is not to be called.
- */
-static void
-function_start(const MbusFunction *function, FmgrInfo *flinfo,
-			   FunctionCallInfo fcinfo, NullableDatum *args, Node *resultinfo)
-{
-	int			arg;
-
-	fmgr_info(function->oid, flinfo);
-	InitFunctionCallInfoData(*fcinfo, flinfo, function->nargs,
-							 DEFAULT_COLLATION_OID, NULL, resultinfo);
-	for (arg = 0; arg < function->nargs; arg++)
-	{
-		fcinfo->args[arg] = args[arg];
-		if (args[arg].isnull && function->strict)
-			fcinfo->isnull = true;
-	}
-}
-
-static void
-proc_changed(Datum arg, int cacheid, uint32 hashvalue)
-{
-	cache_stale = true;
 }

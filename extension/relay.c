@@ -24,8 +24,9 @@
  * call.
  *
  * The files: json_slice.c finds the values in a frame, frame.c reads requests
- * from them, method.c calls the function, rpc_param.c and rpc_result.c turn
- * JSON into SQL's values and back, rpc_error.c turns errors into JSON.
+ * from them, method.c and function.c call the SQL function, rpc_param.c and
+ * rpc_result.c turn JSON into SQL's values and back, rpc_error.c turns errors
+ * into JSON.
  */
 #include "postgres.h"
 
@@ -73,7 +74,7 @@ typedef struct Relayed
 	MbusRequest request;		/* as far as it could be read */
 	StringInfoData out;
 	bool		binary;			/* the reply is a binary frame */
-	Oid			role;			/* that the request ran as, if it came so far */
+	Oid			role;			/* that it ran as, if it came so far */
 } Relayed;
 
 typedef void (*RelayStep) (Relayed *relayed);
@@ -431,7 +432,7 @@ relay_guard(RelayStep step, Relayed *relayed)
 	ErrorData  *volatile failure = NULL;
 	volatile MbusRpcCode code = MBUS_RPC_NONE;
 
-	mbus_method_cache_begin();
+	mbus_function_cache_begin();
 	(void) mbus_rpc_take();
 	(void) mbus_param_take();
 	GetUserIdAndSecContext(&caller, &sec_context);

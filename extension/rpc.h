@@ -112,10 +112,18 @@ extern void mbus_request_read(const MbusNode *node, const MbusFrame *frame,
 							  MbusRequest *request);
 
 /* method.c */
-extern void mbus_method_cache_begin(void);
 extern void mbus_method_call(const MbusRequest *request, MbusAnswer *answer);
-extern Datum mbus_method_invoke(const char *name, NullableDatum *args,
-								int nargs, bool *isnull);
+
+/* function.c */
+extern void mbus_function_cache_begin(void);
+extern const MbusFunction *mbus_function_open(const char *name,
+											  bool missing_ok);
+extern int	mbus_function_arg(const MbusFunction *function, const char *name);
+extern void mbus_function_start(const MbusFunction *function,
+								FmgrInfo *flinfo, FunctionCallInfo fcinfo,
+								NullableDatum *args, Node *resultinfo);
+extern Datum mbus_function_invoke(const char *name, NullableDatum *args,
+								  int nargs, bool *isnull);
 
 /* rpc_param.c */
 extern Datum mbus_param_datum(const char *name, Oid type,

@@ -30,7 +30,7 @@ static Datum boolean_value(const char *name, const MbusSlice *value);
 static Datum interval_value(const char *name, const MbusSlice *value);
 static Datum hex_value(const char *name, const MbusSlice *value);
 static void wrong_type(const char *name, const MbusSlice *value,
-					   const char *wanted) pg_attribute_noreturn();
+					   const char *wanted);
 
 /*
  * mbus_param_datum returns a JSON value as a value of that type; null is
@@ -202,8 +202,9 @@ integer_value(const char *name, const MbusSlice *value, Oid type)
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 mbus_rpc(MBUS_RPC_PARAMS),
 				 errmsg("parameter \"%s\" is out of range: %s", name, digits)));
-	return type == INT4OID ? Int32GetDatum((int32) number) :
-		Int64GetDatum(number);
+	if (type == INT4OID)
+		return Int32GetDatum((int32) number);
+	return Int64GetDatum(number);
 }
 
 static Datum

@@ -104,9 +104,9 @@ mbus_answer_end(MbusAnswer *answer)
 void
 mbus_answer_room(const MbusAnswer *answer, int64 more)
 {
-	int64		len = answer->out->len - MBUS_FRAME_PREFIX +
-		answer->bodies_len + more;
+	int64		len = answer->bodies_len + more;
 
+	len += answer->out->len - MBUS_FRAME_PREFIX;
 	if (len <= answer->limit)
 		return;
 	ereport(ERROR,
@@ -454,7 +454,7 @@ append_preview(StringInfo out, int64 id)
 	args[1].value = Int64GetDatum(0);
 	args[2].value = Int64GetDatum(PREVIEW_BYTES);
 	args[0].isnull = args[1].isnull = args[2].isnull = false;
-	result = mbus_method_invoke("get_bytes", args, 3, &isnull);
+	result = mbus_function_invoke("get_bytes", args, 3, &isnull);
 	if (isnull)
 		return;
 

@@ -101,6 +101,7 @@ static Need series_need(MbusWork *work, int32 series_no, Opening *opening);
 static bool series_busy(MbusWork *work, int32 series_no);
 static MbusOutcome segment_open(MbusWork *work, void *arg);
 static Oid	leaf_create(MbusWork *work, MbusFamily family, int32 segment);
+static void leaf_index(MbusFamily family, const char *name);
 static void leaf_revoke(const char *name, Oid leaf);
 static void segment_publish(MbusWork *work, Opening *opening);
 static void series_close(MbusWork *work, int32 series_no);
@@ -209,10 +210,7 @@ adopt_strays(void)
 			 "  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
 			 "  WHERE i.inhparent IN ('message_bus.message'::regclass,"
 			 "                        'message_bus.event'::regclass)"
-			 "  AND c.relrowsecurity"
-			 "  AND (SELECT count(*) FROM pg_index WHERE indrelid = c.oid) >="
-			 "   (SELECT count(*) FROM pg_index WHERE indrelid = i.inhparent)"
-			 " ) AS t (n) WHERE n <= %d ON CONFLICT (segment_no) DO NOTHING",
+			 "  AND c.relrowsecurity AND c.relhasindex) AS t (n) WHERE n <= %d ON CONFLICT (segment_no) DO NOTHING",
 			 MBUS_SEGMENT_MAX);
 }
 
@@ -352,8 +350,7 @@ leaf_create(MbusWork *work, MbusFamily family, int32 segment)
 	Oid			leaf;
 
 	mbus_sql("CREATE TABLE message_bus.%s (LIKE message_bus.%s"
-			 " INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION"
-			 " INCLUDING INDEXES,"
+			 " INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION,"
 			 " CHECK (%s >= " INT64_FORMAT " AND %s < " INT64_FORMAT "))"
 			 " USING heap"
 			 " WITH (autovacuum_vacuum_insert_threshold = -1,"
@@ -363,10 +360,7 @@ leaf_create(MbusWork *work, MbusFamily family, int32 segment)
 	if (!OidIsValid(leaf))
 		elog(ERROR, "table \"message_bus.%s\" was not created", name);
 
-	if (family == MBUS_MESSAGE)
-		mbus_sql("CREATE UNIQUE INDEX %s_transaction_id_idx"
-				 " ON message_bus.%s (channel_id, transaction_id)"
-				 " WHERE transaction_id IS NOT NULL", name, name);
+	leaf_index(family, name);
 	leaf_revoke(name, leaf);
 	mbus_sql("ALTER TABLE message_bus.%s ENABLE ROW LEVEL SECURITY", name);
 	mbus_sql("ALTER TABLE message_bus.%s ATTACH PARTITION message_bus.%s"
@@ -374,6 +368,32 @@ leaf_create(MbusWork *work, MbusFamily family, int32 segment)
 			 parent, name, lo, hi);
 	mbus_segment_depend(leaf, work->extension);
 	return leaf;
+}
+
+/*
+ * leaf_index makes the indexes of a segment's table.  The parents have none:
+ * attaching a table to a parent with indexes makes them by itself, and then
+ * pg_restore, which attaches first, fails to create those of the dump.
+ */
+static void
+leaf_index(MbusFamily family, const char *name)
+{
+	if (family == MBUS_EVENT)
+	{
+		mbus_sql("CREATE INDEX %s_message_id_idx"
+				 " ON message_bus.%s (message_id)", name, name);
+		return;
+	}
+	mbus_sql("CREATE UNIQUE INDEX %s_id_idx ON message_bus.%s (id)",
+			 name, name);
+	mbus_sql("CREATE INDEX %s_channel_id_id_idx"
+			 " ON message_bus.%s (channel_id, id)", name, name);
+	mbus_sql("CREATE INDEX %s_available_at_idx"
+			 " ON message_bus.%s (channel_id, available_at)"
+			 " WHERE available_at > created_at", name, name);
+	mbus_sql("CREATE UNIQUE INDEX %s_transaction_id_idx"
+			 " ON message_bus.%s (channel_id, transaction_id)"
+			 " WHERE transaction_id IS NOT NULL", name, name);
 }
 
 /*

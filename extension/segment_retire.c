@@ -129,13 +129,14 @@ static MbusOutcome segments_unclosed(MbusWork *work, void *arg);
 static MbusOutcome segment_close_lost(MbusWork *work, void *arg);
 static bool segment_is_open(MbusDatabase *db, int32 segment);
 static MbusOutcome segments_expired(MbusWork *work, void *arg);
-static void numbers_query(Numbers *found, const char *query);
+static void numbers_query(MbusWork *work, Numbers *found,
+						  const char *query);
 static int	segments_retire_once(MbusWork *work);
 static MbusOutcome segment_retire(MbusWork *work, int32 segment);
 static MbusOutcome segment_inspect(MbusWork *work, void *arg);
 static LeafState leaf_state(MbusWork *work, MbusFamily family, int32 segment,
 							Oid *leaf);
-static bool leaf_whole(Oid leaf, Oid parent);
+static bool leaf_whole(Oid leaf);
 static bool leaf_clear(MbusWork *work, Retiring *retiring, int *wait_ms);
 static int	leaf_lockers(MbusWork *work, Retiring *retiring);
 static void blockers_settle(MbusWork *work, int ms);
@@ -249,7 +250,7 @@ mbus_segments_close_lost(MbusWork *work)
 static MbusOutcome
 segments_unclosed(MbusWork *work, void *arg)
 {
-	numbers_query(arg, "SELECT segment_no FROM message_bus.segment"
+	numbers_query(work, arg, "SELECT segment_no FROM message_bus.segment"
 				  " WHERE closed_at IS NULL ORDER BY segment_no");
 	return MBUS_DONE;
 }
@@ -308,9 +309,10 @@ segment_is_open(MbusDatabase *db, int32 segment)
 
 /* Runs a query for integers in a transaction of its own. */
 static void
-numbers_query(Numbers *found, const char *query)
+numbers_query(MbusWork *work, Numbers *found, const char *query)
 {
 	mbus_task_begin();
+	mbus_task_hold_extension(work);
 	if (SPI_execute(query, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not execute \"%s\"", query);
 	found->n = (int) SPI_processed;
@@ -386,7 +388,7 @@ segments_retire_once(MbusWork *work)
 static MbusOutcome
 segments_expired(MbusWork *work, void *arg)
 {
-	numbers_query(arg, "SELECT segment_no FROM message_bus.segment"
+	numbers_query(work, arg, "SELECT segment_no FROM message_bus.segment"
 				  " WHERE closed_at IS NOT NULL"
 				  " AND expires_at < clock_timestamp()"
 				  " ORDER BY segment_no IN"
@@ -479,27 +481,21 @@ leaf_state(MbusWork *work, MbusFamily family, int32 segment, Oid *leaf)
 		return LEAF_DETACHED;
 	if (PartitionHasPendingDetach(*leaf))
 		return LEAF_PENDING;
-	return leaf_whole(*leaf, work->parent[family]) ?
-		LEAF_ATTACHED : LEAF_UNFINISHED;
+	return leaf_whole(*leaf) ? LEAF_ATTACHED : LEAF_UNFINISHED;
 }
 
 /*
- * leaf_whole tells whether nothing is missing from a table that a restore
- * makes after it has filled the table.
+ * leaf_whole tells whether a table has what a restore makes after it has
+ * filled the table: indexes, and row security as about the last of all.
  */
 static bool
-leaf_whole(Oid leaf, Oid parent)
+leaf_whole(Oid leaf)
 {
 	bool		isnull;
 
 	return mbus_sql_int64(&isnull,
-						  "SELECT (relrowsecurity AND"
-						  " (SELECT count(*) FROM pg_index"
-						  "   WHERE indrelid = %u) >="
-						  " (SELECT count(*) FROM pg_index"
-						  "   WHERE indrelid = %u))::int::int8"
-						  " FROM pg_class WHERE oid = %u",
-						  leaf, parent, leaf) == 1;
+						  "SELECT (relrowsecurity AND relhasindex)::int::int8"
+						  " FROM pg_class WHERE oid = %u", leaf) == 1;
 }
 
 /*

@@ -83,6 +83,9 @@
 #define BACKOFF_LONGEST_MS	30000
 #define PRUNE_EVERY_MS		3600000
 
+/* mbus_task_hold_extension() failed for this: no fault, the next pass sees */
+static bool extension_gone = false;
+
 static void worker_settings(void);
 static bool worker_claim(MbusDatabase *db);
 static void worker_exit(int code, Datum arg);
@@ -96,7 +99,7 @@ static void fault_store(MbusFault *fault);
 static char *utf8_checked(const char *s);
 static MbusOutcome errors_prune(MbusWork *work, void *arg);
 static void task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
-						MemoryContext context, bool may_wait);
+						MemoryContext context, bool quiet);
 static void task_context(void *arg);
 
 /*
@@ -533,7 +536,8 @@ mbus_tasks_end(MbusWork *work, MbusTaskKind kind)
  * mbus_task_run runs a task and returns its outcome; the task makes its own
  * transactions.  An error in it is logged with "what", counted and kept for
  * worker_status.  Retirement gives up on a lock in the normal course of
- * things: that is MBUS_BLOCKED, and no error.
+ * things, and an extension may be dropped while we work: that is
+ * MBUS_BLOCKED, and no error.
  */
 MbusOutcome
 mbus_task_run(MbusWork *work, MbusTaskKind kind, MbusTask task, void *arg,
@@ -561,12 +565,14 @@ mbus_task_run(MbusWork *work, MbusTaskKind kind, MbusTask task, void *arg,
 	PG_CATCH();
 	{
 		int			code = geterrcode();
-		bool		may_wait = kind == MBUS_TASK_RETIRE &&
-			(code == ERRCODE_LOCK_NOT_AVAILABLE ||
-			 code == ERRCODE_T_R_DEADLOCK_DETECTED);
+		bool		quiet = extension_gone ||
+			(kind == MBUS_TASK_RETIRE &&
+			 (code == ERRCODE_LOCK_NOT_AVAILABLE ||
+			  code == ERRCODE_T_R_DEADLOCK_DETECTED));
 
-		task_failed(work, kind, doing, context, may_wait);
-		outcome = may_wait ? MBUS_BLOCKED : MBUS_FAILED;
+		extension_gone = false;
+		task_failed(work, kind, doing, context, quiet);
+		outcome = quiet ? MBUS_BLOCKED : MBUS_FAILED;
 	}
 	PG_END_TRY();
 	error_context_stack = callback.previous;
@@ -582,11 +588,11 @@ task_context(void *arg)
 
 /*
  * task_failed ends the transaction of a task that raised an error, and says
- * so unless the task may be kept waiting.
+ * so unless it is "quiet".
  */
 static void
 task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
-			MemoryContext context, bool may_wait)
+			MemoryContext context, bool quiet)
 {
 	MbusDatabase *db = work->db;
 	ErrorData  *edata;
@@ -594,13 +600,13 @@ task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
 	HOLD_INTERRUPTS();
 	MemoryContextSwitchTo(context);
 	edata = CopyErrorData();
-	if (!may_wait)
+	if (!quiet)
 		EmitErrorReport();
 	AbortCurrentTransaction();
 	FlushErrorState();
 	QueryCancelPending = false;
 	RESUME_INTERRUPTS();
-	if (may_wait)
+	if (quiet)
 		return;
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
@@ -650,7 +656,9 @@ mbus_task_hold_extension(MbusWork *work)
 	mbus_task_lock_timeout(5000);
 	LockDatabaseObject(ExtensionRelationId, work->extension, 0,
 					   AccessShareLock);
-	if (get_extension_oid("message_bus", true) != work->extension)
+	extension_gone =
+		get_extension_oid("message_bus", true) != work->extension;
+	if (extension_gone)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("extension \"message_bus\" was dropped meanwhile")));

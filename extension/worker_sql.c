@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "commands/dbcommands.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -42,6 +43,12 @@ MBUS_FUNCTION(expire)
 
 	PreventCommandDuringRecovery("message_bus.expire()");
 	db = mbus_database();
+	if (!mbus_database_listed(get_database_name(MyDatabaseId)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message_bus does not serve database \"%s\" any more",
+						get_database_name(MyDatabaseId)),
+				 errhint("Add the database to \"message_bus.databases\" and reload the server's configuration.")));
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	ticket = ++db->expire_requested;
 	before = db->expire_retired;
