@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "batch.h"
+#include "compat.h"
 #include "json_slice.h"
 
 #define MBUS_SECONDS_MAX	1e11	/* what an interval is trusted to hold */

@@ -100,7 +100,9 @@ static void cache_prepare(Oid schema);
 static MbusChannel *channel_load(Oid schema, const char *index_name,
 								 AttrNumber column, RegProcedure equals,
 								 Datum value);
-static MbusChannel *channel_remember(HeapTuple tuple, TupleDesc desc);
+static MbusChannel *channel_remember(const MbusChannel *channel);
+static void channel_read(HeapTuple tuple, TupleDesc desc,
+						 MbusChannel *channel);
 static void grants_load(Oid schema, MbusChannel *channel);
 
 PG_FUNCTION_INFO_V1(mbus_channel_changed);
@@ -324,7 +326,8 @@ channel_load(Oid schema, const char *index_name, AttrNumber column,
 	SysScanDesc scan;
 	ScanKeyData key;
 	HeapTuple	tuple;
-	MbusChannel *channel = NULL;
+	MbusChannel channel;
+	bool		found;
 
 	rel = table_open(cache_relation, AccessShareLock);
 	ScanKeyInit(&key, column, BTEqualStrategyNumber, equals, value);
@@ -334,29 +337,37 @@ channel_load(Oid schema, const char *index_name, AttrNumber column,
 	scan = systable_beginscan(rel, mbus_relation(schema, index_name), true,
 							  NULL, 1, &key);
 	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		channel = channel_remember(tuple, RelationGetDescr(rel));
+	found = HeapTupleIsValid(tuple);
+	if (found)
+		channel_read(tuple, RelationGetDescr(rel), &channel);
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	if (channel)
-		grants_load(schema, channel);
-	return channel;
+	if (!found)
+		return NULL;
+	grants_load(schema, &channel);
+	return channel_remember(&channel);
 }
 
+/* Enters a channel that is read to its end: what errs leaves no half of it. */
 static MbusChannel *
-channel_remember(HeapTuple tuple, TupleDesc desc)
+channel_remember(const MbusChannel *channel)
 {
 	MbusCachedChannel *cached;
-	MbusChannel *channel;
+
+	cached = hash_search(cache_by_id, &channel->channel_id, HASH_ENTER, NULL);
+	cached->channel = *channel;
+	return &cached->channel;
+}
+
+static void
+channel_read(HeapTuple tuple, TupleDesc desc, MbusChannel *channel)
+{
 	Datum		value;
 	bool		isnull;
-	int32		id;
 
-	id = DatumGetInt32(heap_getattr(tuple, COL_CHANNEL_ID, desc, &isnull));
-	cached = hash_search(cache_by_id, &id, HASH_ENTER, NULL);
-	channel = &cached->channel;
 	MemSet(channel, 0, sizeof(*channel));
-	channel->channel_id = id;
+	channel->channel_id = DatumGetInt32(heap_getattr(tuple, COL_CHANNEL_ID,
+													 desc, &isnull));
 	value = heap_getattr(tuple, COL_NAME, desc, &isnull);
 	strlcpy(channel->name, TextDatumGetCString(value), sizeof(channel->name));
 	channel->owner = DatumGetObjectId(heap_getattr(tuple, COL_OWNER, desc,
@@ -369,7 +380,6 @@ channel_remember(HeapTuple tuple, TupleDesc desc)
 	channel->max_payload = isnull ? 0 : DatumGetInt64(value);
 	value = heap_getattr(tuple, COL_COMPRESSION, desc, &isnull);
 	channel->compression = mbus_compression_parse(TextDatumGetCString(value));
-	return channel;
 }
 
 /*

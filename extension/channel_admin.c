@@ -136,8 +136,9 @@ MBUS_FUNCTION(alter_channel)
 	int			rows;
 
 	mbus_write_check("message_bus.alter_channel()");
-	owned_channel(schema, name);
 	policy_read(fcinfo, &policy);
+	policy_default(&policy, PARAM_OWNER,
+				   ObjectIdGetDatum(owned_channel(schema, name)->owner));
 	policy_check(schema, text_to_cstring(name), &policy);
 	policy_default(&policy, PARAM_CHANNEL, PointerGetDatum(name));
 	rows = run_as_owner(schema,
@@ -151,13 +152,12 @@ MBUS_FUNCTION(alter_channel)
 						" max_payload = NULLIF(COALESCE($8, max_payload), 0),"
 						" compression = COALESCE($9, compression),"
 						" series = COALESCE($10, series)"
-						" WHERE name = $11 AND"
+						" WHERE name = $11 AND owner = $12::regrole AND"
 						" COALESCE($4, backoff) <= COALESCE($5, backoff_max)",
-						PARAM_CHANNEL + 1, param_types, policy.value,
-						policy.null);
+						PARAMS, param_types, policy.value, policy.null);
 	if (rows == 0)
 	{
-		owned_channel(schema, name);	/* dropped meanwhile */
+		owned_channel(schema, name);	/* dropped meanwhile, or another's */
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("backoff is longer than backoff_max")));
@@ -173,8 +173,8 @@ MBUS_FUNCTION(drop_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = required_text(fcinfo, 0, "channel");
-	Datum		value = PointerGetDatum(name);
-	Oid			type = TEXTOID;
+	Datum		value[2];
+	static const Oid types[2] = {TEXTOID, OIDOID};
 
 	mbus_write_check("message_bus.drop_channel()");
 	if (!PG_ARGISNULL(1) && PG_GETARG_BOOL(1) &&
@@ -186,10 +186,13 @@ MBUS_FUNCTION(drop_channel)
 						text_to_cstring(name))));
 		PG_RETURN_VOID();
 	}
-	owned_channel(schema, name);
-	(void) run_as_owner(schema,
-						"DELETE FROM message_bus.channel WHERE name = $1",
-						1, &type, &value, NULL);
+	value[0] = PointerGetDatum(name);
+	value[1] = ObjectIdGetDatum(owned_channel(schema, name)->owner);
+	if (run_as_owner(schema,
+					 "DELETE FROM message_bus.channel WHERE name = $1"
+					 " AND owner = $2::regrole",
+					 2, types, value, NULL) == 0)
+		owned_channel(schema, name);	/* dropped meanwhile, or another's */
 	PG_RETURN_VOID();
 }
 
@@ -335,12 +338,18 @@ policy_check(Oid schema, const char *channel, Policy *policy)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("channel \"%s\" cannot be its own dead-letter channel",
 							dead)));
-		if (dead[0] != '\0' && mbus_channel_by_name(schema, dead) == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("channel \"%s\" does not exist", dead),
-					 errdetail("It was to be the dead-letter channel of \"%s\".",
-							   channel)));
+		if (dead[0] != '\0')
+		{
+			const MbusChannel *target = mbus_channel_by_name(schema, dead);
+
+			if (target == NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_UNDEFINED_TABLE),
+						 errmsg("channel \"%s\" does not exist", dead),
+						 errdetail("It was to be the dead-letter channel of \"%s\".",
+								   channel)));
+			mbus_channel_check(target, MBUS_PUBLISH);
+		}
 	}
 	if (policy->null[POLICY_RETENTION] == ' ')
 	{

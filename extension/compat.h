@@ -9,6 +9,9 @@
 
 #include "common/jsonapi.h"
 #include "storage/proc.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 #if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
 #error "message_bus builds with PostgreSQL 15 to 18"

@@ -572,6 +572,12 @@ BEGIN
 			WHERE p.pronamespace OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
 				AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
 		UNION ALL
+		SELECT pg_catalog.format('REVOKE ALL ON SCHEMA message_bus FROM %s',
+				CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
+			FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a
+			WHERE n.oid OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
+				AND a.grantee OPERATOR(pg_catalog.<>) n.nspowner
+		UNION ALL
 		SELECT pg_catalog.format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', c.oid::pg_catalog.regclass)
 			FROM pg_catalog.pg_class c
 			WHERE c.relnamespace OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace

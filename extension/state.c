@@ -542,7 +542,8 @@ reserve_from_series(MbusSeries *series, MbusChannelSlot *slot,
 	MbusRange  *last;
 
 	last = me->nranges > 0 ? &me->range[me->nranges - 1] : NULL;
-	if (last && last->hi == first && last->channel_id == channel_id)
+	if (last && last->hi == first && last->channel_id == channel_id &&
+		MbusSegmentOf(last->lo) == series->open_segment)
 	{
 		/* nobody came between: the range just grows */
 		last->hi += take;
@@ -659,6 +660,31 @@ mbus_unfinished_elsewhere(MbusDatabase *db, int32 channel_id, int32 segment)
 	}
 	LWLockRelease(&db->lock);
 	return found;
+}
+
+/*
+ * mbus_reserved_above tells whether ids of the channel may have been reserved
+ * in a segment above this one, by a publish that has ended or not.
+ */
+bool
+mbus_reserved_above(MbusDatabase *db, int32 channel_id, int32 segment)
+{
+	MbusChannelKey key;
+	MbusChannelSlot *slot;
+	bool		above;
+
+	MemSet(&key, 0, sizeof(key));
+	key.database = db->database;
+	key.channel_id = channel_id;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	LWLockAcquire(&mbus_shared->channel_lock, LW_SHARED);
+	slot = hash_search(mbus_channels, &key, HASH_FIND, NULL);
+	/* a slot that was purged may have said so */
+	above = slot == NULL || MbusSegmentOf(slot->last_id) > segment;
+	LWLockRelease(&mbus_shared->channel_lock);
+	LWLockRelease(&db->lock);
+	return above;
 }
 
 /*
@@ -794,6 +820,8 @@ channel_slots_purge(MbusDatabase *db)
 	MbusChannelSlot *slot;
 	int32		oldest = oldest_open_segment(db);
 
+	if (oldest == 0)
+		oldest = db->next_segment;
 	hash_seq_init(&scan, mbus_channels);
 	while ((slot = hash_seq_search(&scan)) != NULL)
 	{

@@ -163,6 +163,8 @@ extern int64 mbus_published_limit(MbusDatabase *db, Oid schema,
 								  int32 channel_id, int32 highest_leaf);
 extern bool mbus_unfinished_elsewhere(MbusDatabase *db, int32 channel_id,
 									  int32 segment);
+extern bool mbus_reserved_above(MbusDatabase *db, int32 channel_id,
+								int32 segment);
 extern bool mbus_segment_unfinished(MbusDatabase *db, int32 segment);
 extern int	mbus_unfinished_ranges(MbusDatabase *db);
 

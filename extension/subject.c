@@ -49,24 +49,25 @@ mbus_subject(void)
 	subject = subject_parse(claims);
 	if (known_claims)
 		pfree(known_claims);
+	known_claims = NULL;		/* memory may run out below */
 	if (known_subject)
 		pfree(known_subject);
 	known_subject = NULL;
-	known_claims = MemoryContextStrdup(TopMemoryContext, claims);
 	if (subject)
 		known_subject = MemoryContextStrdup(TopMemoryContext, subject);
+	known_claims = MemoryContextStrdup(TopMemoryContext, claims);
 	return known_subject;
 }
 
 static MbusJsonResult
-subject_object_start(void *arg)
+subject_value_start(void *arg)
 {
 	((SubjectState *) arg)->depth++;
 	MBUS_JSON_CONTINUE;
 }
 
 static MbusJsonResult
-subject_object_end(void *arg)
+subject_value_end(void *arg)
 {
 	((SubjectState *) arg)->depth--;
 	MBUS_JSON_CONTINUE;
@@ -103,8 +104,10 @@ subject_parse(const char *claims)
 	MemSet(&state, 0, sizeof(state));
 	MemSet(&actions, 0, sizeof(actions));
 	actions.semstate = &state;
-	actions.object_start = subject_object_start;
-	actions.object_end = subject_object_end;
+	actions.object_start = subject_value_start;
+	actions.object_end = subject_value_end;
+	actions.array_start = subject_value_start;
+	actions.array_end = subject_value_end;
 	actions.object_field_start = subject_field_start;
 	actions.scalar = subject_scalar;
 	lex = MbusMakeLexer(pstrdup(claims), strlen(claims), true);

@@ -17,7 +17,8 @@
  *	   whose transaction is open: wait for its end, and again.
  *	4. Insert speculatively.  The leaf's own index finds a rival in this
  *	   segment: take the row back, and again from 3.
- *	5. If "elsewhere": look into the other leaves again.  Both rivals insert
+ *	5. If "elsewhere", or if ids of the channel have been reserved in a later
+ *	   segment by now: look into the other leaves again.  Both rivals insert
  *	   before they look, so at least one sees the other.  If both have only
  *	   speculative rows, the older transaction keeps its row and waits for the
  *	   other to decide; the younger takes its row back and waits for the
@@ -68,7 +69,7 @@ typedef struct Holder
 } Holder;
 
 static int	draft_compare(const void *a, const void *b);
-static void insert_one(Oid schema, MbusInserter *inserter,
+static void insert_one(Oid schema, MbusDatabase *db, MbusInserter *inserter,
 					   const MbusChannel *channel, MbusDraft *draft,
 					   int32 segment, bool elsewhere);
 static Finding look(Oid schema, const MbusChannel *channel, MbusDraft *draft,
@@ -103,7 +104,7 @@ mbus_insert_unique(Oid schema, MbusDatabase *db, const MbusReservation *run,
 	for (int i = 0; i < ndrafts; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		insert_one(schema, inserter, channel, drafts[i], run->segment,
+		insert_one(schema, db, inserter, channel, drafts[i], run->segment,
 				   elsewhere);
 	}
 	mbus_inserter_close(inserter);
@@ -132,8 +133,9 @@ draft_compare(const void *a, const void *b)
  * insert_one takes one draft through steps 3 to 6.
  */
 static void
-insert_one(Oid schema, MbusInserter *inserter, const MbusChannel *channel,
-		   MbusDraft *draft, int32 segment, bool elsewhere)
+insert_one(Oid schema, MbusDatabase *db, MbusInserter *inserter,
+		   const MbusChannel *channel, MbusDraft *draft, int32 segment,
+		   bool elsewhere)
 {
 	for (;;)
 	{
@@ -150,7 +152,9 @@ insert_one(Oid schema, MbusInserter *inserter, const MbusChannel *channel,
 
 		unique = mbus_insert_speculative(inserter, channel->channel_id,
 										 draft, &token);
-		if (unique && elsewhere)
+		if (unique &&
+			(elsewhere ||
+			 mbus_reserved_above(db, channel->channel_id, segment)))
 		{
 			while ((found = look(schema, channel, draft, segment,
 								 true)) == FOUND_WAITED)

@@ -103,8 +103,6 @@ gw_frame_next(GwSpan *elements, GwFrame *element)
 		return false;
 	end = at + elements->length;
 	at = skip_space(at, end);
-	if (at != end && *at == ',')
-		at = skip_space(at + 1, end);
 	if (at == end || *at == ']')
 		return false;
 	*element = malformed;
@@ -112,11 +110,16 @@ gw_frame_next(GwSpan *elements, GwFrame *element)
 		*element = read_object(at, end, &after);
 	else
 		after = skip_value(at, end);
-	if (after == NULL || after == at)
+	if (after != NULL && after != at)
+		after = skip_space(after, end);
+	if (after == NULL || after == at || after == end ||
+		(*after != ',' && *after != ']'))
 	{
 		element->kind = GW_FRAME_MALFORMED;
 		after = end;
 	}
+	else if (*after == ',')
+		after++;
 	elements->length = (size_t) (end - after);
 	elements->data = after;
 	return true;
@@ -252,7 +255,7 @@ skip_value(const unsigned char *at, const unsigned char *end)
 		return skip_string(at, end);
 	if (*at == '{' || *at == '[')
 		return skip_nested(at, end);
-	while (at != end && strchr(",:]}{[\" \t\r\n", *at) == NULL)
+	while (at != end && (*at == 0 || strchr(",:]}{[\" \t\r\n", *at) == NULL))
 		at++;
 	return at == end ? NULL : at;
 }

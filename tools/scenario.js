@@ -133,7 +133,7 @@ async function publishPackages(client) {
 /* audit shows what the database knows about the message. */
 function audit(id) {
   const query = 'SELECT id, channel, transaction_id, publisher, size, ' +
-    'left(sha256, 16) AS sha256_begins, created_at,\n    ' +
+    'sha256, created_at,\n    ' +
     `expires_at, headers\nFROM message_bus.messages WHERE id = ${id}`;
   const shown = execFileSync('psql', ['-X', '-x', '-P', 'footer=off', '-c',
     query], { encoding: 'utf8' });
