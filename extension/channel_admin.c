@@ -106,11 +106,13 @@ MBUS_FUNCTION(create_channel)
 	rows = run_as_owner(schema,
 						"INSERT INTO message_bus.channel (ttl, max_attempts, lease,"
 						" backoff, backoff_max, dead_letter, retention, max_payload,"
-						" compression, series, name, owner) VALUES ($1,"
+						" compression, series, name, owner) SELECT $1,"
 						" COALESCE($2, 5), COALESCE($3, '30 seconds'),"
 						" COALESCE($4, '1 second'), COALESCE($5, '10 minutes'),"
 						" NULLIF($6, ''), COALESCE($7, 'ttl'), NULLIF($8, 0), $9,"
-						" $10, $11, $12::regrole)"
+						" $10, $11, $12::regrole"
+						" WHERE NOT EXISTS (SELECT FROM message_bus.channel"
+						" WHERE name = $11)"
 						" ON CONFLICT (name) DO NOTHING",
 						PARAMS, param_types, policy.value, policy.null);
 	if (rows == 0 && !if_not_exists)

@@ -83,17 +83,10 @@
 #define MbusMaySetRole(member, role)	is_member_of_role(member, role)
 #endif
 
-/* base64 is of unsigned bytes from 18 */
-#if PG_VERSION_NUM >= 180000
+/* base64 of bytes that are char in one version and uint8 in another */
 #define MbusBase64Encode(src, len, dst, dstlen) \
-	pg_b64_encode((const uint8 *) (src), len, dst, dstlen)
+	pg_b64_encode((const void *) (src), len, dst, dstlen)
 #define MbusBase64Decode(src, len, dst, dstlen) \
-	pg_b64_decode(src, len, (uint8 *) (dst), dstlen)
-#else
-#define MbusBase64Encode(src, len, dst, dstlen) \
-	pg_b64_encode(src, len, dst, dstlen)
-#define MbusBase64Decode(src, len, dst, dstlen) \
-	pg_b64_decode(src, len, dst, dstlen)
-#endif
+	pg_b64_decode(src, len, (void *) (dst), dstlen)
 
 #endif							/* MBUS_COMPAT_H */

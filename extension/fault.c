@@ -22,7 +22,7 @@
 #include "relay.h"
 #include "state.h"
 
-static void fault_put(const char *function, int sqlerrcode,
+static void fault_put(const char *function, Oid user, int sqlerrcode,
 					  int64 message_id, const char *message);
 
 /*
@@ -32,6 +32,7 @@ Datum
 mbus_call(PGFunction body, const char *function, FunctionCallInfo fcinfo)
 {
 	MemoryContext caller = CurrentMemoryContext;
+	Oid			user = GetUserId();
 	Datum		result = (Datum) 0;
 
 	PG_TRY();
@@ -46,7 +47,8 @@ mbus_call(PGFunction body, const char *function, FunctionCallInfo fcinfo)
 		{
 			MemoryContextSwitchTo(caller);
 			edata = CopyErrorData();
-			mbus_fault_record(function, edata);
+			/* under the caller's name, whoever it ran as when it failed */
+			mbus_fault_record(function, edata, user);
 			FreeErrorData(edata);
 		}
 		PG_RE_THROW();
@@ -56,14 +58,14 @@ mbus_call(PGFunction body, const char *function, FunctionCallInfo fcinfo)
 }
 
 /*
- * mbus_fault_record counts an error and keeps it for the view errors.  It
+ * mbus_fault_record counts a user's error and keeps it for the view errors.  It
  * takes the database's lock and cannot fail.
  */
 void
-mbus_fault_record(const char *function, ErrorData *edata)
+mbus_fault_record(const char *function, ErrorData *edata, Oid user)
 {
 	mbus_count(MBUS_C_ERRORS, 1);
-	fault_put(function, edata->sqlerrcode, 0,
+	fault_put(function, user, edata->sqlerrcode, 0,
 			  edata->message ? edata->message : "");
 }
 
@@ -75,11 +77,11 @@ void
 mbus_fault_checksum(int64 message_id, const char *detail)
 {
 	mbus_count(MBUS_C_CHECKSUM_FAILURES, 1);
-	fault_put("verify", ERRCODE_DATA_CORRUPTED, message_id, detail);
+	fault_put("verify", GetUserId(), ERRCODE_DATA_CORRUPTED, message_id, detail);
 }
 
 static void
-fault_put(const char *function, int sqlerrcode, int64 message_id,
+fault_put(const char *function, Oid user, int sqlerrcode, int64 message_id,
 		  const char *message)
 {
 	MbusDatabase *db = mbus_database_or_null();
@@ -100,7 +102,7 @@ fault_put(const char *function, int sqlerrcode, int64 message_id,
 		fault->message_id = message_id;
 		fault->session = mbus_relay_session;
 		strlcpy(fault->function, function, sizeof(fault->function));
-		fault->role = GetUserId();
+		fault->role = user;
 		strlcpy(fault->message, message, sizeof(fault->message));
 		/* no half of a character */
 		fault->message[pg_encoding_mbcliplen(PG_UTF8, fault->message,

@@ -9,7 +9,8 @@
 
 #include "fmgr.h"
 
-extern void mbus_fault_record(const char *function, ErrorData *edata);
+extern void mbus_fault_record(const char *function, ErrorData *edata,
+							  Oid user);
 extern void mbus_fault_checksum(int64 message_id, const char *detail);
 extern Datum mbus_call(PGFunction body, const char *function,
 					   FunctionCallInfo fcinfo);

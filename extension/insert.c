@@ -74,7 +74,7 @@ mbus_inserter_open(Oid leaf, int ncolumns, bool speculative)
 	{
 		Relation	index = mbus_leaf_index(inserter->rel,
 											MBUS_COL_CHANNEL_ID,
-											MBUS_COL_TRANSACTION_ID);
+											MBUS_COL_TRANSACTION_ID, true);
 
 		inserter->arbiters = list_make1_oid(RelationGetRelid(index));
 		index_close(index, NoLock);

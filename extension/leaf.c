@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_inherits.h"
 #include "utils/inval.h"
@@ -104,10 +105,11 @@ mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
 
 /*
  * mbus_leaf_index opens the leaf's index on one column, or on two if second
- * is not 0; caller closes it.
+ * is not 0, which is partial or not; caller closes it.
  */
 Relation
-mbus_leaf_index(Relation leaf, AttrNumber first, AttrNumber second)
+mbus_leaf_index(Relation leaf, AttrNumber first, AttrNumber second,
+				bool partial)
 {
 	List	   *indexes = RelationGetIndexList(leaf);
 	int			nkeys = second ? 2 : 1;
@@ -120,6 +122,8 @@ mbus_leaf_index(Relation leaf, AttrNumber first, AttrNumber second)
 
 		if (form->indnkeyatts == nkeys && form->indisvalid &&
 			form->indkey.values[0] == first &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred,
+						   NULL) != partial &&
 			(nkeys == 1 || form->indkey.values[1] == second))
 		{
 			list_free(indexes);

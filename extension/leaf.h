@@ -55,6 +55,6 @@ extern int	mbus_leaves(Oid schema, MbusLeaf **leaves);
 extern Relation mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
 							   LOCKMODE lockmode);
 extern Relation mbus_leaf_index(Relation leaf, AttrNumber first,
-								AttrNumber second);
+								AttrNumber second, bool partial);
 
 #endif							/* MBUS_LEAF_H */

@@ -131,8 +131,8 @@ CREATE TRIGGER channel_changed
 CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
 BEGIN
-	DELETE FROM message_bus.channel c
-		WHERE c.channel_id = NEW.channel_id AND c.name = NEW.name;
+	DELETE FROM message_bus.channel c WHERE c.name = NEW.name
+		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at);
 	RETURN NEW;
 END
 $$;
@@ -276,8 +276,8 @@ CREATE FUNCTION message_bus.store_message(transaction_id text, session_id text, 
 	LANGUAGE sql SET search_path = pg_catalog, message_bus, pg_temp AS $$
 	SELECT message_bus.publish(current_setting('message_bus.default_channel'), payload,
 		headers => jsonb_strip_nulls(jsonb_build_object('session_id', session_id,
-			'tool_name', tool_name, 'provider_name', provider_name,
-			'metadata', metadata)),
+			'tool_name', tool_name, 'provider_name', provider_name))
+			|| CASE WHEN metadata IS NULL THEN '{}' ELSE jsonb_build_object('metadata', metadata) END,
 		transaction_id => transaction_id)
 $$;
 COMMENT ON FUNCTION message_bus.store_message IS
@@ -388,9 +388,9 @@ BEGIN
 		COALESCE(NEW.channel, current_setting('message_bus.default_channel')), body,
 		headers => jsonb_strip_nulls(jsonb_build_object('session_id', NEW.session_id,
 			'tool_name', NEW.tool_name, 'provider_name', NEW.provider_name,
-			'metadata', NEW.metadata,
 			'status', CASE WHEN NEW.status = 'error' THEN 'error' END,
-			'error_message', NEW.error_message)),
+			'error_message', NEW.error_message))
+			|| CASE WHEN NEW.metadata IS NULL THEN '{}' ELSE jsonb_build_object('metadata', NEW.metadata) END,
 		transaction_id => NEW.transaction_id,
 		ttl => NEW.expires_at - clock_timestamp(),
 		sha256 => convert_to(NEW.checksum, 'UTF8'));
@@ -420,7 +420,7 @@ BEGIN
 			message = 'messages cannot be changed',
 			detail = 'Only accessed_at may be updated.';
 	END IF;
-	IF NEW.accessed_at IS NULL THEN
+	IF NEW.accessed_at IS NULL AND OLD.accessed_at IS NOT NULL THEN
 		RAISE EXCEPTION USING errcode = 'null_value_not_allowed',
 			message = 'accessed_at must not be set to null';
 	END IF;

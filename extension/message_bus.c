@@ -8,7 +8,9 @@
  *	state.c				shared memory, registry of unfinished publishes
  *	launcher.c			starts one worker for each listed database
  *	worker.c			a worker's loop and its tasks
- *	segment_open.c		opens and rolls segments; segment_retire.c drops them
+ *	worker_task.c		runs one task; worker_sql.c shows and asks from SQL
+ *	segment_open.c		numbers, opens and rolls segments
+ *	segment_close.c		closes them; segment_retire.c drops them
  *	leaf.c				finds the tables of a segment without their parents
  *	channel.c			channels as publishers and readers see them
  *	channel_admin.c		create, alter, drop, grant, revoke

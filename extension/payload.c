@@ -140,7 +140,7 @@ mbus_payload_encode(MbusCompression compression, struct varlena *payload,
 
 /*
  * mbus_payload_decode returns the payload of a detoasted column value; may be
- * the value itself.  XX001 if the bytes cannot be what was stored.
+ * the value itself.  NULL if the bytes cannot be what was stored.
  */
 struct varlena *
 mbus_payload_decode(struct varlena *stored, MbusCompression used, int32 size)
@@ -180,14 +180,6 @@ keep_if_smaller(struct varlena *result, size_t len, struct varlena *payload)
 	return result;
 }
 
-static void
-broken_payload(const char *kind)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_DATA_CORRUPTED),
-			 errmsg("stored payload is no valid %s data", kind)));
-}
-
 static struct varlena *
 zstd_encode(struct varlena *payload)
 {
@@ -208,13 +200,16 @@ zstd_encode(struct varlena *payload)
 static struct varlena *
 zstd_decode(struct varlena *stored, int32 size)
 {
-	struct varlena *result = payload_alloc(size);
+	struct varlena *result;
 	size_t		len;
 
+	if (size < 0 || size > MBUS_PAYLOAD_MAX)
+		return NULL;
+	result = payload_alloc(size);
 	len = ZSTD_decompress(VARDATA(result), size, VARDATA_ANY(stored),
 						  VARSIZE_ANY_EXHDR(stored));
 	if (ZSTD_isError(len) || len != (size_t) size)
-		broken_payload("zstd");
+		return NULL;
 	SET_VARSIZE(result, len + VARHDRSZ);
 	return result;
 }
@@ -238,12 +233,15 @@ static struct varlena *
 gzip_decode(struct varlena *stored, int32 size)
 {
 	uLongf		len = size;
-	struct varlena *result = payload_alloc(size);
+	struct varlena *result;
 
+	if (size < 0 || size > MBUS_PAYLOAD_MAX)
+		return NULL;
+	result = payload_alloc(size);
 	if (uncompress((Bytef *) VARDATA(result), &len,
 				   (const Bytef *) VARDATA_ANY(stored),
 				   VARSIZE_ANY_EXHDR(stored)) != Z_OK || len != (uLongf) size)
-		broken_payload("gzip");
+		return NULL;
 	SET_VARSIZE(result, len + VARHDRSZ);
 	return result;
 }

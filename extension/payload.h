@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #define MBUS_SHA256_BYTES 32
+#define MBUS_PAYLOAD_MAX (512 * 1024 * 1024)	/* bytes, whatever is set */
 
 typedef enum MbusCompression
 {

@@ -18,6 +18,7 @@
 #include "tcop/utility.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 #include "batch.h"
@@ -28,6 +29,7 @@
 static void draft_check(const MbusChannel *channel, MbusDraft *draft);
 static void payload_size_check(const MbusChannel *channel, size_t size);
 static void text_size_check(const char *what, size_t size);
+static void headers_check(Datum headers);
 static void insert_reserved(Oid schema, MbusDatabase *db,
 							const MbusChannel *channel,
 							const MbusReservation *run, MbusDraft *drafts);
@@ -224,6 +226,8 @@ draft_check(const MbusChannel *channel, MbusDraft *draft)
 	if (draft->transaction_id)
 		text_size_check("transaction_id",
 						VARSIZE_ANY_EXHDR(draft->transaction_id));
+	if (draft->headers != (Datum) 0)
+		headers_check(draft->headers);
 
 	if (draft->ttl_us == 0)
 		draft->ttl_us = channel->ttl_us;
@@ -293,6 +297,24 @@ text_size_check(const char *what, size_t size)
 				 errmsg("%s of %zu bytes", what, size),
 				 errdetail("It has from 1 to %d bytes.",
 						   MBUS_TRANSACTION_ID_MAX)));
+}
+
+/* Headers are an object of limited size. */
+static void
+headers_check(Datum headers)
+{
+	Jsonb	   *jsonb = DatumGetJsonbP(headers);
+
+	if (!JB_ROOT_IS_OBJECT(jsonb))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("headers must be a JSON object")));
+	if (VARSIZE(jsonb) > MBUS_HEADERS_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("headers of %zu bytes", (size_t) VARSIZE(jsonb)),
+				 errdetail("The limit is %d bytes, as jsonb.",
+						   MBUS_HEADERS_MAX)));
 }
 
 /*

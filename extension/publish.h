@@ -15,6 +15,7 @@
 #include "state.h"
 
 #define MBUS_CALL_MAX		100000	/* messages in one call */
+#define MBUS_HEADERS_MAX	(1024 * 1024)	/* bytes of jsonb */
 #define MBUS_TRANSACTION_ID_MAX 255 /* bytes, as for keys and content types */
 
 /* A message as its publisher gave it, and what publishing makes of it. */

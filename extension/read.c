@@ -22,6 +22,7 @@
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/builtins.h"
@@ -116,7 +117,8 @@ mbus_message_fetch(Oid schema, int64 id, MbusStored *message)
 }
 
 /*
- * mbus_message_deleted tells whether a committed deletion hides the message.
+ * mbus_message_deleted tells whether a committed deletion hides the message,
+ * now, whatever the transaction's snapshot: as with expiry.
  */
 bool
 mbus_message_deleted(Oid schema, int64 id)
@@ -126,8 +128,7 @@ mbus_message_deleted(Oid schema, int64 id)
 	Snapshot	snapshot;
 	SysScanDesc scan;
 	ScanKeyData key;
-	HeapTuple	tuple;
-	bool		deleted = false;
+	bool		deleted;
 
 	leaf = mbus_leaf_open(schema, MbusSegmentOf(id), MBUS_EVENT,
 						  AccessShareLock);
@@ -138,21 +139,14 @@ mbus_message_deleted(Oid schema, int64 id)
 		table_close(leaf, AccessShareLock);
 		return false;
 	}
-	index = mbus_leaf_index(leaf, MBUS_EVENT_MESSAGE_ID, 0);
+	/* the partial index has only deletions */
+	index = mbus_leaf_index(leaf, MBUS_EVENT_MESSAGE_ID, 0, true);
 	ScanKeyInit(&key, MBUS_EVENT_MESSAGE_ID, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(id));
-	snapshot = read_snapshot();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	scan = systable_beginscan_ordered(leaf, index, snapshot, 1, &key);
-	while (!deleted &&
-		   HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
-	{
-		bool		isnull;
-		Datum		kind = heap_getattr(tuple, MBUS_EVENT_KIND,
-										RelationGetDescr(leaf), &isnull);
-
-		deleted = strcmp(TextDatumGetCString(kind), "deleted") == 0;
-	}
+	deleted = HeapTupleIsValid(systable_getnext_ordered(scan,
+														ForwardScanDirection));
 	systable_endscan_ordered(scan);
 	UnregisterSnapshot(snapshot);
 	index_close(index, AccessShareLock);
@@ -165,7 +159,8 @@ static bool
 scan_one(Relation leaf, AttrNumber first, AttrNumber second, ScanKey key,
 		 int nkeys, Snapshot snapshot, MbusStored *message)
 {
-	Relation	index = mbus_leaf_index(leaf, first, second);
+	Relation	index = mbus_leaf_index(leaf, first, second,
+										second == MBUS_COL_TRANSACTION_ID);
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
@@ -241,23 +236,30 @@ mbus_message_payload(Oid schema, const MbusStored *message)
 	payload = PG_DETOAST_DATUM(PointerGetDatum(message->stored));
 	payload = mbus_payload_decode(payload, message->compression,
 								  message->size);
-	if (mbus_verify_on_read)
-		payload_verify(message, payload);
+	payload_verify(message, payload);
 	mbus_count(MBUS_C_READ, 1);
 	mbus_count(MBUS_C_READ_BYTES, message->size);
 	return payload;
 }
 
+/*
+ * payload_verify errors if the bytes are not those published.  Their number
+ * counts also where the session does not verify: ranges are cut by it.
+ */
 static void
 payload_verify(const MbusStored *message, struct varlena *payload)
 {
 	uint8		sha256[MBUS_SHA256_BYTES];
 	char		why[100];
 
-	mbus_sha256(VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload), sha256);
-	if (VARSIZE_ANY_EXHDR(payload) == message->size &&
-		memcmp(sha256, message->sha256, MBUS_SHA256_BYTES) == 0)
-		return;
+	if (payload != NULL && VARSIZE_ANY_EXHDR(payload) == message->size)
+	{
+		if (!mbus_verify_on_read)
+			return;
+		mbus_sha256(VARDATA_ANY(payload), message->size, sha256);
+		if (memcmp(sha256, message->sha256, MBUS_SHA256_BYTES) == 0)
+			return;
+	}
 	snprintf(why, sizeof(why),
 			 "stored bytes of message " INT64_FORMAT
 			 " do not match their checksum", message->id);
@@ -461,7 +463,7 @@ MBUS_FUNCTION(get_bytes)
 		!readable_fetch(schema, PG_GETARG_INT64(0), &message))
 		PG_RETURN_NULL();
 	from = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
-	count = PG_ARGISNULL(2) ? message.size : PG_GETARG_INT64(2);
+	count = PG_ARGISNULL(2) ? Max(message.size, 0) : PG_GETARG_INT64(2);
 	if (from < 0 || count < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -570,7 +572,7 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 		  int64 limit, int *left, Snapshot snapshot, ReturnSetInfo *rsinfo)
 {
 	Relation	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
-										MBUS_COL_ID);
+										MBUS_COL_ID, false);
 	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
 											  "message_bus peek",
 											  ALLOCSET_DEFAULT_SIZES);
@@ -697,19 +699,27 @@ Datum
 mbus_stored_json(PG_FUNCTION_ARGS)
 {
 	struct varlena *payload;
-	MbusCompression compression;
+	char	   *encoding;
 	int32		size = PG_GETARG_INT32(2);
 	bytea	   *digest = PG_GETARG_BYTEA_PP(4);
 	uint8		sha256[MBUS_SHA256_BYTES];
 
 	if (!mbus_content_is_json(text_to_cstring(PG_GETARG_TEXT_PP(3))))
 		PG_RETURN_NULL();
-	compression = mbus_compression_parse(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	encoding = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (!mbus_compression_known(encoding))
+		PG_RETURN_NULL();
 	payload = mbus_payload_decode((struct varlena *) PG_GETARG_BYTEA_PP(0),
-								  compression, size);
+								  mbus_compression_parse(encoding), size);
+	if (payload == NULL)
+		PG_RETURN_NULL();
 	mbus_sha256(VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload), sha256);
 	if (VARSIZE_ANY_EXHDR(digest) != MBUS_SHA256_BYTES ||
 		memcmp(sha256, VARDATA_ANY(digest), MBUS_SHA256_BYTES) != 0)
+		PG_RETURN_NULL();
+	/* anybody may call this, with bytes that were never published */
+	if (!pg_verify_mbstr(PG_UTF8, VARDATA_ANY(payload),
+						 VARSIZE_ANY_EXHDR(payload), true))
 		PG_RETURN_NULL();
 	PG_RETURN_POINTER(payload);
 }

@@ -36,6 +36,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
@@ -58,6 +59,7 @@
 #include "state.h"
 
 #define REPLY_STORE_KB	(64 * 1024) /* replies kept in memory, not in a file */
+#define ERROR_TEXT_MAX	1000	/* bytes of an error's message, detail, hint */
 
 int64		mbus_relay_session = 0;
 bool		mbus_in_relay = false;
@@ -104,6 +106,7 @@ static void stop_timer(void);
 static void frame_timeout_handler(void);
 static void keep_going(const ErrorData *edata, bool timed_out);
 static void reword(ErrorData *edata, MbusRpcCode given, bool timed_out);
+static void cut_text(char *words);
 static void report_failure(Relayed *relayed, ErrorData *edata,
 						   MbusRpcCode code);
 
@@ -617,7 +620,7 @@ keep_going(const ErrorData *edata, bool timed_out)
 
 /*
  * reword says in terms of a frame what the server said in those of a
- * statement.
+ * statement, and at no greater length than a client needs.
  */
 static void
 reword(ErrorData *edata, MbusRpcCode given, bool timed_out)
@@ -640,6 +643,23 @@ reword(ErrorData *edata, MbusRpcCode given, bool timed_out)
 	else if (param && given == MBUS_RPC_NONE)
 		edata->message = psprintf("parameter \"%s\": %s", param,
 								  edata->message);
+	cut_text(edata->message);
+	cut_text(edata->detail);
+	cut_text(edata->hint);
+}
+
+/*
+ * cut_text cuts what quotes a client's bytes: an error of 30 MB helps nobody.
+ */
+static void
+cut_text(char *words)
+{
+	int			len;
+
+	if (words == NULL)
+		return;
+	len = strlen(words);
+	words[pg_encoding_mbcliplen(PG_UTF8, words, len, ERROR_TEXT_MAX)] = '\0';
 }
 
 /*
@@ -656,7 +676,7 @@ report_failure(Relayed *relayed, ErrorData *edata, MbusRpcCode code)
 	GetUserIdAndSecContext(&caller, &sec_context);
 	if (OidIsValid(relayed->role))
 		SetUserIdAndSecContext(relayed->role, sec_context);
-	mbus_fault_record(method ? method : "relay", edata);
+	mbus_fault_record(method ? method : "relay", edata, GetUserId());
 	SetUserIdAndSecContext(caller, sec_context);
 
 	ereport(LOG,

@@ -382,6 +382,9 @@ leaf_index(MbusFamily family, const char *name)
 	{
 		mbus_sql("CREATE INDEX %s_message_id_idx"
 				 " ON message_bus.%s (message_id)", name, name);
+		mbus_sql("CREATE INDEX %s_deleted_idx"
+				 " ON message_bus.%s (message_id) WHERE kind = 'deleted'",
+				 name, name);
 		return;
 	}
 	mbus_sql("CREATE UNIQUE INDEX %s_id_idx ON message_bus.%s (id)",
@@ -473,17 +476,15 @@ series_close(MbusWork *work, int32 series_no)
 {
 	MbusDatabase *db = work->db;
 	MbusSeries *series = &db->series[series_no];
-	MbusSeries	old;
-	bool		closed = false;
+	MbusSeries	old = {0};
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	if (series->wanted <= series->open_segment && series->open_segment != 0)
 	{
 		old = *series;
 		MemSet(series, 0, sizeof(*series));
-		closed = true;
 	}
 	LWLockRelease(&db->lock);
-	if (closed)
+	if (old.open_segment != 0)
 		mbus_segment_closed(work, old.open_segment, old.max_expires_at);
 }

@@ -1,6 +1,6 @@
 /*
  * segment_retire.c
- *		Closes segments, and drops those that nobody can want any more.
+ *		Drops the segments that nobody can want any more.
  *
  * A segment is retired when it is closed, its last expiry has passed, and no
  * publish in it is unfinished.  For each of its tables:
@@ -39,8 +39,8 @@
  * that fails the row is marked "detached", which shows in the view segments.
  * Its commit deletes the files, last of all, which takes the longer the
  * larger they are (0.1 s for 300 MB where the file system discards blocks).
- * By then everybody sees that the segment is gone, so expire() is answered
- * from a callback in the commit, before that.
+ * By then everybody sees that the segment is gone and its locks are released,
+ * so expire() is answered from a callback in the commit, before that.
  *
  * Ends in the middle (a crash, an error):
  *
@@ -54,13 +54,6 @@
  *
  * The state is read from the catalog each time; nothing depends on what
  * this process remembers, but for the choice when to try.
- *
- * Closing.  Who closes a segment in shared memory knows its last expiry and
- * writes it to the segment's row.  Rows that are not closed and belong to no
- * open segment are left by a restart, by a failure in between, or come from
- * a restore: their tables are read for the last expiry, once.  A table that
- * a restore has not finished (it lacks indexes or row security, which come
- * after the rows) is neither closed nor retired.
  */
 #include "postgres.h"
 
@@ -79,6 +72,7 @@
 #include "tcop/utility.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -92,50 +86,19 @@
 #define INSIST_MS			3000	/* expire() tries for that long */
 #define SAY_BLOCKED_MS		3600000
 
-typedef enum LeafState
-{
-	LEAF_GONE,
-	LEAF_UNFINISHED,			/* a restore is making it */
-	LEAF_ATTACHED,
-	LEAF_PENDING,
-	LEAF_DETACHED
-} LeafState;
-
 /* A segment that is being retired, and its table that is worked on. */
 typedef struct Retiring
 {
 	int32		segment;
 	MbusFamily	family;
-	LeafState	state[MBUS_FAMILIES];
+	MbusLeafState state[MBUS_FAMILIES];
 	Oid			leaf[MBUS_FAMILIES];
 } Retiring;
 
-typedef struct Closing
-{
-	int32		segment;
-	TimestampTz expires_at;		/* 0: nothing was ever reserved in it */
-} Closing;
-
-/* Segment numbers that a query found. */
-typedef struct Numbers
-{
-	int			n;
-	int32	   *number;			/* in the pass's memory context */
-	MemoryContext context;
-} Numbers;
-
-static MbusOutcome segment_close(MbusWork *work, void *arg);
-static MbusOutcome segments_unclosed(MbusWork *work, void *arg);
-static MbusOutcome segment_close_lost(MbusWork *work, void *arg);
-static bool segment_is_open(MbusDatabase *db, int32 segment);
 static MbusOutcome segments_expired(MbusWork *work, void *arg);
-static void numbers_query(MbusWork *work, Numbers *found,
-						  const char *query);
 static int	segments_retire_once(MbusWork *work);
 static MbusOutcome segment_retire(MbusWork *work, int32 segment);
 static MbusOutcome segment_inspect(MbusWork *work, void *arg);
-static LeafState leaf_state(MbusWork *work, MbusFamily family, int32 segment,
-							Oid *leaf);
 static bool leaf_whole(Oid leaf);
 static bool leaf_clear(MbusWork *work, Retiring *retiring, int *wait_ms);
 static int	leaf_lockers(MbusWork *work, Retiring *retiring);
@@ -146,193 +109,10 @@ static bool old_snapshots_gone(TransactionId xmin);
 static void detach_command(MbusFamily family, int32 segment,
 						   const char *how);
 static MbusOutcome segment_drop(MbusWork *work, void *arg);
-static void drop_committed(XactEvent event, void *arg);
+static void drop_released(ResourceReleasePhase phase, bool is_commit,
+						  bool is_top_level, void *arg);
 static void retire_pause(MbusWork *work);
 static void retire_report(MbusWork *work, int blocked);
-
-/* ------------------------------------------------------------------------
- * Closing
- * ------------------------------------------------------------------------
- */
-
-/*
- * mbus_segment_closed records that a segment which shared memory has closed
- * takes no more messages, and when the last of them expires.
- */
-void
-mbus_segment_closed(MbusWork *work, int32 segment, TimestampTz expires_at)
-{
-	Closing		closing = {segment, expires_at};
-
-	(void) mbus_task_run(work, MBUS_TASK_CLOSE, segment_close, &closing,
-						 "closing segment %d", segment);
-}
-
-static MbusOutcome
-segment_close(MbusWork *work, void *arg)
-{
-	Closing    *closing = arg;
-	Oid			types[] = {INT4OID, TIMESTAMPTZOID};
-	Datum		values[] = {Int32GetDatum(closing->segment),
-	TimestampTzGetDatum(closing->expires_at)};
-
-	mbus_task_begin();
-	mbus_task_hold_extension(work);
-	if (SPI_execute_with_args("UPDATE message_bus.segment"
-							  " SET closed_at = clock_timestamp(),"
-							  " expires_at = coalesce($2, clock_timestamp())"
-							  " WHERE segment_no = $1 AND closed_at IS NULL",
-							  2, types, values,
-							  closing->expires_at == 0 ? " n" : NULL,
-							  false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not update message_bus.segment");
-	mbus_task_commit();
-	return MBUS_DONE;
-}
-
-/*
- * mbus_segments_close_expired closes, for expire(), the open segments in
- * which every message has expired.  A publisher who comes meanwhile gets a
- * new one.
- */
-void
-mbus_segments_close_expired(MbusWork *work)
-{
-	MbusDatabase *db = work->db;
-
-	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
-	{
-		MbusSeries *series = &db->series[s];
-		Closing		closing = {0};
-
-		LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-		if (series->open_segment != 0 && series->next_row > 0 &&
-			series->max_expires_at < GetCurrentTimestamp())
-		{
-			int32		wanted = series->wanted;
-
-			closing.segment = series->open_segment;
-			closing.expires_at = series->max_expires_at;
-			MemSet(series, 0, sizeof(*series));
-			series->wanted = wanted;
-		}
-		LWLockRelease(&db->lock);
-		if (closing.segment != 0)
-			mbus_segment_closed(work, closing.segment, closing.expires_at);
-	}
-}
-
-/*
- * mbus_segments_close_lost closes the segments that are not open and whose
- * row does not say so.
- */
-void
-mbus_segments_close_lost(MbusWork *work)
-{
-	Numbers		unclosed = {.context = CurrentMemoryContext};
-
-	if (!mbus_tasks_begin(work, MBUS_TASK_CLOSE, false))
-		return;
-	(void) mbus_task_run(work, MBUS_TASK_CLOSE, segments_unclosed, &unclosed,
-						 "looking for segments to close");
-	for (int i = 0; i < unclosed.n; i++)
-	{
-		mbus_worker_let_go(work);
-		mbus_segments_open(work);
-		if (!segment_is_open(work->db, unclosed.number[i]))
-			(void) mbus_task_run(work, MBUS_TASK_CLOSE, segment_close_lost,
-								 &unclosed.number[i], "closing segment %d",
-								 unclosed.number[i]);
-	}
-	mbus_tasks_end(work, MBUS_TASK_CLOSE);
-}
-
-static MbusOutcome
-segments_unclosed(MbusWork *work, void *arg)
-{
-	numbers_query(work, arg, "SELECT segment_no FROM message_bus.segment"
-				  " WHERE closed_at IS NULL ORDER BY segment_no");
-	return MBUS_DONE;
-}
-
-static MbusOutcome
-segment_close_lost(MbusWork *work, void *arg)
-{
-	int32		segment = *(int32 *) arg;
-	Oid			leaf;
-	LeafState	state;
-
-	/*
-	 * First the registry, then the snapshot: once it says that nothing is
-	 * unfinished, all rows there will ever be are visible.
-	 */
-	if (mbus_segment_unfinished(work->db, segment))
-		return MBUS_BLOCKED;
-
-	mbus_task_begin();
-	mbus_task_hold_extension(work);
-	state = leaf_state(work, MBUS_MESSAGE, segment, &leaf);
-	if (state == LEAF_UNFINISHED)
-	{
-		mbus_task_commit();
-		return MBUS_BLOCKED;
-	}
-	if (state == LEAF_GONE)
-		mbus_sql("UPDATE message_bus.segment SET closed_at ="
-				 " clock_timestamp(), expires_at = clock_timestamp()"
-				 " WHERE segment_no = %d AND closed_at IS NULL", segment);
-	else
-		mbus_sql("UPDATE message_bus.segment SET closed_at ="
-				 " clock_timestamp(), expires_at = coalesce("
-				 "(SELECT max(expires_at) FROM message_bus.message_%d),"
-				 " clock_timestamp())"
-				 " WHERE segment_no = %d AND closed_at IS NULL",
-				 segment, segment);
-	mbus_task_commit();
-	return MBUS_DONE;
-}
-
-static bool
-segment_is_open(MbusDatabase *db, int32 segment)
-{
-	bool		open = false;
-
-	LWLockAcquire(&db->lock, LW_SHARED);
-	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
-	{
-		if (db->series[s].open_segment == segment)
-			open = true;
-	}
-	LWLockRelease(&db->lock);
-	return open;
-}
-
-/* Runs a query for integers in a transaction of its own. */
-static void
-numbers_query(MbusWork *work, Numbers *found, const char *query)
-{
-	mbus_task_begin();
-	mbus_task_hold_extension(work);
-	if (SPI_execute(query, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not execute \"%s\"", query);
-	found->n = (int) SPI_processed;
-	found->number = MemoryContextAlloc(found->context,
-									   Max(found->n, 1) * sizeof(int32));
-	for (int i = 0; i < found->n; i++)
-	{
-		bool		isnull;
-
-		found->number[i] =
-			DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
-										SPI_tuptable->tupdesc, 1, &isnull));
-	}
-	mbus_task_commit();
-}
-
-/* ------------------------------------------------------------------------
- * Retiring
- * ------------------------------------------------------------------------
- */
 
 /*
  * mbus_segments_retire retires what can be; returns how many segments could
@@ -365,7 +145,7 @@ mbus_segments_retire(MbusWork *work)
 static int
 segments_retire_once(MbusWork *work)
 {
-	Numbers		expired = {.context = CurrentMemoryContext};
+	MbusNumbers expired = {.context = CurrentMemoryContext};
 	int			blocked = 0;
 
 	(void) mbus_task_run(work, MBUS_TASK_RETIRE, segments_expired, &expired,
@@ -388,15 +168,15 @@ segments_retire_once(MbusWork *work)
 static MbusOutcome
 segments_expired(MbusWork *work, void *arg)
 {
-	numbers_query(work, arg, "SELECT segment_no FROM message_bus.segment"
-				  " WHERE closed_at IS NOT NULL"
-				  " AND expires_at < clock_timestamp()"
-				  " ORDER BY segment_no IN"
-				  " (SELECT substring(c.relname FROM '[0-9]{1,8}$')::int"
-				  "  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
-				  "  WHERE i.inhparent IN ('message_bus.message'::regclass,"
-				  "                        'message_bus.event'::regclass)"
-				  "  AND i.inhdetachpending) DESC, detached DESC, segment_no");
+	mbus_segments_query(work, arg, "SELECT segment_no FROM message_bus.segment"
+						" WHERE closed_at IS NOT NULL"
+						" AND expires_at < clock_timestamp()"
+						" ORDER BY segment_no IN"
+						" (SELECT substring(c.relname FROM '[0-9]{1,8}$')::int"
+						"  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+						"  WHERE i.inhparent IN ('message_bus.message'::regclass,"
+						"                        'message_bus.event'::regclass)"
+						"  AND i.inhdetachpending) DESC, detached DESC, segment_no");
 	return MBUS_DONE;
 }
 
@@ -417,11 +197,11 @@ segment_retire(MbusWork *work, int32 segment)
 	for (int f = 0; f < MBUS_FAMILIES && outcome == MBUS_DONE; f++)
 	{
 		retiring.family = (MbusFamily) f;
-		if (retiring.state[f] == LEAF_PENDING)
+		if (retiring.state[f] == MBUS_LEAF_PENDING)
 			outcome = mbus_task_run(work, MBUS_TASK_RETIRE, leaf_finalize,
 									&retiring, "finalizing segment %d",
 									segment);
-		else if (retiring.state[f] == LEAF_ATTACHED)
+		else if (retiring.state[f] == MBUS_LEAF_ATTACHED)
 			outcome = mbus_task_run(work, MBUS_TASK_RETIRE, leaf_detach,
 									&retiring, "detaching segment %d",
 									segment);
@@ -449,10 +229,10 @@ segment_inspect(MbusWork *work, void *arg)
 		bool		none;
 		Oid			leaf;
 
-		retiring->state[f] = leaf_state(work, (MbusFamily) f,
-										retiring->segment, &leaf);
+		retiring->state[f] = mbus_leaf_state(work, (MbusFamily) f,
+											 retiring->segment, &leaf);
 		retiring->leaf[f] = leaf;
-		unfinished = unfinished || retiring->state[f] == LEAF_UNFINISHED;
+		unfinished = unfinished || retiring->state[f] == MBUS_LEAF_UNFINISHED;
 		if (!OidIsValid(leaf))
 			continue;
 		(void) mbus_sql_int64(&none, "SELECT 1::int8 FROM pg_depend"
@@ -467,21 +247,24 @@ segment_inspect(MbusWork *work, void *arg)
 	return unfinished ? MBUS_BLOCKED : MBUS_DONE;
 }
 
-/* Reads the state of one table; in a transaction, with SPI. */
-static LeafState
-leaf_state(MbusWork *work, MbusFamily family, int32 segment, Oid *leaf)
+/*
+ * mbus_leaf_state reads the state of one table, and sets *leaf to its oid;
+ * called in a transaction, with SPI.
+ */
+MbusLeafState
+mbus_leaf_state(MbusWork *work, MbusFamily family, int32 segment, Oid *leaf)
 {
 	char		name[NAMEDATALEN];
 
 	snprintf(name, sizeof(name), "%s_%d", mbus_family_name(family), segment);
 	*leaf = get_relname_relid(name, work->schema);
 	if (!OidIsValid(*leaf))
-		return LEAF_GONE;
+		return MBUS_LEAF_GONE;
 	if (!get_rel_relispartition(*leaf))
-		return LEAF_DETACHED;
+		return MBUS_LEAF_DETACHED;
 	if (PartitionHasPendingDetach(*leaf))
-		return LEAF_PENDING;
-	return leaf_whole(*leaf) ? LEAF_ATTACHED : LEAF_UNFINISHED;
+		return MBUS_LEAF_PENDING;
+	return leaf_whole(*leaf) ? MBUS_LEAF_ATTACHED : MBUS_LEAF_UNFINISHED;
 }
 
 /*
@@ -711,7 +494,7 @@ segment_drop(MbusWork *work, void *arg)
 	mbus_task_become_owner(work);
 	for (int f = 0; f < MBUS_FAMILIES && locked; f++)
 	{
-		if (retiring->state[f] != LEAF_GONE)
+		if (retiring->state[f] != MBUS_LEAF_GONE)
 			locked = ConditionalLockRelationOid(retiring->leaf[f],
 												AccessExclusiveLock);
 	}
@@ -725,7 +508,7 @@ segment_drop(MbusWork *work, void *arg)
 
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 	{
-		if (retiring->state[f] != LEAF_GONE)
+		if (retiring->state[f] != MBUS_LEAF_GONE)
 			mbus_sql("DROP TABLE message_bus.%s_%d",
 					 mbus_family_name((MbusFamily) f), segment);
 	}
@@ -737,22 +520,23 @@ segment_drop(MbusWork *work, void *arg)
 }
 
 /*
- * drop_committed counts a drop at the moment it has committed, and answers
- * expire() if it was the last.  After this callback the commit deletes the
- * files, which nobody needs to wait for.  It cannot fail: an error in a
- * callback of a commit would be a PANIC.
+ * drop_released counts a drop when it has committed and its locks are
+ * released, and answers expire() if it was the last.  What the commit has
+ * left to do is to delete the files, which nobody needs to wait for.  It
+ * must not fail: the transaction is committed.
  */
 static void
-drop_committed(XactEvent event, void *arg)
+drop_released(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
+			  void *arg)
 {
 	MbusWork   *work = arg;
 	MbusDatabase *db = work->db;
 
-	if (!work->dropping ||
-		(event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
+	if (!work->dropping || !is_top_level ||
+		phase != RESOURCE_RELEASE_AFTER_LOCKS)
 		return;
 	work->dropping = false;
-	if (event == XACT_EVENT_ABORT)
+	if (!is_commit)
 		return;
 
 	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_SEGMENTS_RETIRED], 1);
@@ -768,12 +552,12 @@ drop_committed(XactEvent event, void *arg)
 }
 
 /*
- * mbus_retire_init installs the worker's transaction callback.
+ * mbus_retire_init installs the worker's callback.
  */
 void
 mbus_retire_init(MbusWork *work)
 {
-	RegisterXactCallback(drop_committed, work);
+	RegisterResourceReleaseCallback(drop_released, work);
 }
 
 /* Waits a moment between two tries, and serves publishers meanwhile. */

@@ -16,6 +16,7 @@
 #include "state.h"
 
 char	   *mbus_databases = NULL;
+uint64		mbus_databases_version = 0;
 int			mbus_worker_interval = 1000;
 int			mbus_segment_max_rows = 8 * 1024 * 1024;
 int			mbus_segment_max_mb = 4096;
@@ -32,6 +33,7 @@ int			mbus_frame_timeout = 120000;
 int			mbus_frame_max = 32 * 1024 * 1024;
 
 static bool check_databases(char **newval, void **extra, GucSource source);
+static void assign_databases(const char *newval, void *extra);
 static bool check_ttl(char **newval, void **extra, GucSource source);
 static bool check_compression(char **newval, void **extra, GucSource source);
 static void define_server_settings(void);
@@ -58,7 +60,7 @@ define_server_settings(void)
 							   "Each gets a background worker once it has the extension.",
 							   &mbus_databases, "",
 							   PGC_SIGHUP, GUC_LIST_INPUT,
-							   check_databases, NULL, NULL);
+							   check_databases, assign_databases, NULL);
 	DefineCustomIntVariable("message_bus.worker_interval",
 							"Longest time between two passes of a database's worker.",
 							NULL, &mbus_worker_interval, 1000, 10, 60000,
@@ -101,7 +103,7 @@ define_session_settings(void)
 	DefineCustomIntVariable("message_bus.max_payload",
 							"Largest payload that may be published.",
 							NULL, &mbus_max_payload, 100 * 1024 * 1024, 1,
-							512 * 1024 * 1024,
+							MBUS_PAYLOAD_MAX,
 							PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.client_max_payload",
 							"Lowers message_bus.max_payload for this session; 0 leaves it.",
@@ -151,6 +153,12 @@ check_databases(char **newval, void **extra, GucSource source)
 	list_free(names);
 	pfree(copy);
 	return ok;
+}
+
+static void
+assign_databases(const char *newval, void *extra)
+{
+	mbus_databases_version++;
 }
 
 /* The text is parsed where it is used; here only what would be no TTL. */

@@ -93,8 +93,8 @@ static HTAB *mbus_channels = NULL;
 
 /* this backend */
 static MbusDatabase *my_database = NULL;
-static int64 my_next[MBUS_RANGES_PER_BACKEND];	/* first unused id of each
-												 * of its ranges */
+static int64 my_next[MBUS_RANGES_PER_BACKEND];	/* first unused id of each of
+												 * its ranges */
 
 static void state_request(void);
 static void state_startup(void);
@@ -110,6 +110,7 @@ static void channel_slots_purge(MbusDatabase *db);
 static void channel_slots_forget(MbusDatabase *db);
 static int32 oldest_open_segment(MbusDatabase *db);
 static bool segment_wanted(MbusDatabase *db);
+static void check_listed(void);
 static void wait_for_worker(MbusDatabase *db, TimestampTz started);
 
 static Size
@@ -227,7 +228,6 @@ mbus_database(void)
 {
 	TimestampTz started = 0;
 	MbusDatabase *db;
-	char	   *name;
 
 	if (mbus_shared == NULL)
 		ereport(ERROR,
@@ -235,20 +235,38 @@ mbus_database(void)
 				 errmsg("message_bus is not preloaded"),
 				 errhint("Add \"message_bus\" to \"shared_preload_libraries\" and restart the server.")));
 
+	check_listed();
 	while ((db = mbus_database_or_null()) == NULL)
 	{
-		name = get_database_name(MyDatabaseId);
-		if (name == NULL || !mbus_database_listed(name))
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("message_bus does not serve database \"%s\"",
-							name ? name : "?"),
-					 errhint("Add the database to \"message_bus.databases\" and reload the server's configuration.")));
 		if (started == 0)
 			started = GetCurrentTimestamp();
 		wait_for_worker(NULL, started);
+		check_listed();
 	}
 	return db;
+}
+
+/*
+ * check_listed errors if the database is not in message_bus.databases, as
+ * far as this backend has read the setting.  It looks again only after the
+ * setting has changed.
+ */
+static void
+check_listed(void)
+{
+	static uint64 listed_at = 0;
+	char	   *name;
+
+	if (listed_at == mbus_databases_version)
+		return;
+	name = get_database_name(MyDatabaseId);
+	if (name == NULL || !mbus_database_listed(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message_bus does not serve database \"%s\"",
+						name ? name : "?"),
+				 errhint("Add the database to \"message_bus.databases\" and reload the server's configuration.")));
+	listed_at = mbus_databases_version;
 }
 
 /*
@@ -795,8 +813,8 @@ channel_slot(MbusDatabase *db, int32 channel_id)
 		if (slot)
 		{
 			/*
-			 * All that the channel holds lies below what is open now, so
-			 * that a purged slot can start anew from there.
+			 * All that the channel holds lies below what is open now, so that
+			 * a purged slot can start anew from there.
 			 */
 			int32		oldest = oldest_open_segment(db);
 

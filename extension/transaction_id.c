@@ -257,7 +257,7 @@ holder_find(Relation leaf, const MbusChannel *channel,
 
 	InitDirtySnapshot(dirty);
 	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
-							MBUS_COL_TRANSACTION_ID);
+							MBUS_COL_TRANSACTION_ID, true);
 	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
 				F_INT4EQ, Int32GetDatum(channel->channel_id));
 	ScanKeyInit(&key[1], MBUS_COL_TRANSACTION_ID, BTEqualStrategyNumber,

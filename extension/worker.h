@@ -71,6 +71,24 @@ typedef struct MbusWork
 	TimestampTz pruned_at;
 } MbusWork;
 
+/* How far a table of a segment is on its way out. */
+typedef enum MbusLeafState
+{
+	MBUS_LEAF_GONE,
+	MBUS_LEAF_UNFINISHED,		/* a restore is making it */
+	MBUS_LEAF_ATTACHED,
+	MBUS_LEAF_PENDING,
+	MBUS_LEAF_DETACHED
+} MbusLeafState;
+
+/* Segment numbers that a query found. */
+typedef struct MbusNumbers
+{
+	int			n;
+	int32	   *number;			/* in the pass's memory context */
+	MemoryContext context;
+} MbusNumbers;
+
 /* A task; returns MBUS_DONE or MBUS_BLOCKED, or errors. */
 typedef MbusOutcome (*MbusTask) (MbusWork *work, void *arg);
 
@@ -80,6 +98,9 @@ extern PGDLLEXPORT void mbus_launcher_main(Datum main_arg);
 
 /* worker.c */
 extern PGDLLEXPORT void mbus_worker_main(Datum main_arg);
+extern void mbus_worker_let_go(MbusWork *work);
+
+/* worker_task.c */
 extern bool mbus_tasks_begin(MbusWork *work, MbusTaskKind kind, bool force);
 extern void mbus_tasks_end(MbusWork *work, MbusTaskKind kind);
 extern MbusOutcome mbus_task_run(MbusWork *work, MbusTaskKind kind,
@@ -90,7 +111,6 @@ extern void mbus_task_commit(void);
 extern void mbus_task_hold_extension(MbusWork *work);
 extern void mbus_task_become_owner(MbusWork *work);
 extern void mbus_task_lock_timeout(int ms);
-extern void mbus_worker_let_go(MbusWork *work);
 extern void mbus_sql(const char *fmt,...) pg_attribute_printf(1, 2);
 extern int64 mbus_sql_int64(bool *isnull, const char *fmt,...) pg_attribute_printf(2, 3);
 
@@ -99,12 +119,18 @@ extern void mbus_segments_number(MbusWork *work);
 extern void mbus_segments_open(MbusWork *work);
 extern void mbus_segment_depend(Oid leaf, Oid extension);
 
-/* segment_retire.c */
+/* segment_close.c */
 extern void mbus_segment_closed(MbusWork *work, int32 segment,
 								TimestampTz expires_at);
-extern void mbus_retire_init(MbusWork *work);
 extern void mbus_segments_close_expired(MbusWork *work);
 extern void mbus_segments_close_lost(MbusWork *work);
+extern void mbus_segments_query(MbusWork *work, MbusNumbers *found,
+								const char *query);
+
+/* segment_retire.c */
+extern void mbus_retire_init(MbusWork *work);
 extern int	mbus_segments_retire(MbusWork *work);
+extern MbusLeafState mbus_leaf_state(MbusWork *work, MbusFamily family,
+									 int32 segment, Oid *leaf);
 
 #endif							/* MBUS_WORKER_H */

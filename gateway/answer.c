@@ -17,8 +17,30 @@ static void answer_one(GwBuffer *out, const GwFrame *frame,
 					   const GwError *error);
 static void answer_id(GwBuffer *out, GwSpan id, const GwError *error);
 static void answer_error(GwBuffer *out, const GwError *error);
-static void answer_text(GwBuffer *out, const char *text);
+static void answer_text(GwBuffer *out, const char *string);
 static void stub_one(GwBuffer *out, const GwFrame *frame);
+
+/* gw_error_unknown is for what was sent and not answered. */
+GwError
+gw_error_unknown(const char *detail)
+{
+	GwError		error = {GW_ERROR_OUTCOME_UNKNOWN, "outcome unknown", NULL,
+	NULL, "Ask with the transaction id whether it was stored."};
+
+	error.detail = detail;
+	return error;
+}
+
+/* gw_error_away is for what was not sent. */
+GwError
+gw_error_away(const char *detail)
+{
+	GwError		error = {GW_ERROR_DATABASE_AWAY, "the database is away", NULL,
+	NULL, "Nothing was sent; try again."};
+
+	error.detail = detail;
+	return error;
+}
 
 /*
  * gw_answer_frame appends the answer to a whole frame, given its header line
@@ -150,12 +172,12 @@ answer_error(GwBuffer *out, const GwError *error)
 }
 
 static void
-answer_text(GwBuffer *out, const char *text)
+answer_text(GwBuffer *out, const char *string)
 {
-	if (text == NULL)
+	if (string == NULL)
 		gw_buffer_text(out, "null");
 	else
-		gw_buffer_json(out, text);
+		gw_buffer_json(out, string);
 }
 
 static void

@@ -26,6 +26,8 @@ typedef struct GwError
 	const char *hint;
 } GwError;
 
+extern GwError gw_error_unknown(const char *detail);
+extern GwError gw_error_away(const char *detail);
 extern void gw_answer_frame(GwBuffer *out, GwSpan header,
 							const GwError *error);
 extern void gw_answer_prefix(GwBuffer *out, GwSpan header,

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "frame.h"
+
 #define FORMAT_MAX	512
 
 /* gw_buffer_reserve makes room for `more` bytes; false if it cannot. */
@@ -57,46 +59,46 @@ gw_buffer_append(GwBuffer *buffer, const void *bytes, size_t length)
 }
 
 void
-gw_buffer_text(GwBuffer *buffer, const char *text)
+gw_buffer_text(GwBuffer *buffer, const char *string)
 {
-	gw_buffer_append(buffer, text, strlen(text));
+	gw_buffer_append(buffer, string, strlen(string));
 }
 
 /* gw_buffer_format appends printf's output, at most FORMAT_MAX - 1 bytes. */
 void
 gw_buffer_format(GwBuffer *buffer, const char *format,...)
 {
-	char		text[FORMAT_MAX];
+	char		string[FORMAT_MAX];
 	va_list		arguments;
 	int			length;
 
 	va_start(arguments, format);
-	length = vsnprintf(text, sizeof(text), format, arguments);
+	length = vsnprintf(string, sizeof(string), format, arguments);
 	va_end(arguments);
-	if (length < 0 || (size_t) length >= sizeof(text))
+	if (length < 0 || (size_t) length >= sizeof(string))
 		buffer->failed = true;
 	else
-		gw_buffer_append(buffer, text, (size_t) length);
+		gw_buffer_append(buffer, string, (size_t) length);
 }
 
 /* gw_buffer_json appends a text as a JSON string, quotes included. */
 void
-gw_buffer_json(GwBuffer *buffer, const char *text)
+gw_buffer_json(GwBuffer *buffer, const char *string)
 {
-	const char *from = text;
+	const char *from = string;
 
 	gw_buffer_text(buffer, "\"");
-	for (; *text != '\0'; text++)
+	for (; *string != '\0'; string++)
 	{
-		unsigned char c = (unsigned char) *text;
+		unsigned char c = (unsigned char) *string;
 
 		if (c >= 0x20 && c != '"' && c != '\\')
 			continue;
-		gw_buffer_append(buffer, from, (size_t) (text - from));
+		gw_buffer_append(buffer, from, (size_t) (string - from));
 		gw_buffer_format(buffer, c < 0x20 ? "\\u%04x" : "\\%c", c);
-		from = text + 1;
+		from = string + 1;
 	}
-	gw_buffer_append(buffer, from, (size_t) (text - from));
+	gw_buffer_append(buffer, from, (size_t) (string - from));
 	gw_buffer_text(buffer, "\"");
 }
 
@@ -125,4 +127,29 @@ gw_buffer_free(GwBuffer *buffer)
 {
 	free(buffer->data);
 	memset(buffer, 0, sizeof(*buffer));
+}
+
+/*
+ * gw_text_copy copies a message of another program: cut to size, without the
+ * line feed at its end, and in UTF-8 whatever it was.
+ */
+void
+gw_text_copy(char *to, size_t size, const char *from)
+{
+	size_t		length = strlen(from);
+
+	while (length > 0 && from[length - 1] == '\n')
+		length--;
+	if (length > size - 1)
+		length = size - 1;
+	memcpy(to, from, length);
+	/* A cut may have left the beginning of a character. */
+	while (length > 0 && (from[length] & 0xC0) == 0x80 &&
+		   (to[length - 1] & 0x80) != 0)
+		length--;
+	to[length] = '\0';
+	if (!gw_utf8_valid((const unsigned char *) to, length))
+		for (; *to != '\0'; to++)
+			if ((*to & 0x80) != 0)
+				*to = '?';
 }

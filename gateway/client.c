@@ -318,14 +318,14 @@ gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
 void
 gw_client_answer(GwClient *client, GwSpan header, const GwError *error)
 {
-	GwBuffer	text = {0};
+	GwBuffer	string = {0};
 
-	gw_answer_frame(&text, header, error);
-	if (text.failed)
+	gw_answer_frame(&string, header, error);
+	if (string.failed)
 		client_mute(client, "out of memory");
 	else
-		gw_client_queue(client, false, text.data, text.length);
-	gw_buffer_free(&text);
+		gw_client_queue(client, false, string.data, string.length);
+	gw_buffer_free(&string);
 }
 
 /* gw_client_written notes that bytes of the oldest reply went out. */
@@ -487,7 +487,7 @@ static void
 client_refuse(GwClient *client, const GwError *error)
 {
 	GwBuffer   *message = &client->incoming;
-	GwBuffer	text = {0};
+	GwBuffer	string = {0};
 	GwSpan		header = {NULL, 0};
 
 	gw_counters.frames_refused++;
@@ -495,10 +495,10 @@ client_refuse(GwClient *client, const GwError *error)
 	if (!message->failed && message->length > 1)
 		header = gw_frame_header(message->data[0], message->data + 1,
 								 message->length - 1);
-	gw_answer_prefix(&text, header, error);
-	if (!text.failed)
-		gw_client_queue(client, false, text.data, text.length);
-	gw_buffer_free(&text);
+	gw_answer_prefix(&string, header, error);
+	if (!string.failed)
+		gw_client_queue(client, false, string.data, string.length);
+	gw_buffer_free(&string);
 }
 
 /* client_forget_message frees the message being put together. */

@@ -43,6 +43,7 @@
 #define FIRST_RETRY_MS		50
 #define LAST_RETRY_MS		2000
 #define CONNECT_MS			10000
+#define LOUD_FAILURES		10
 #define OPTIONS_MAX			64
 #define INT8_OID			20
 #define BYTEA_OID			17
@@ -94,6 +95,7 @@ struct GwDatabase
 };
 
 static void database_move(GwDatabase *database, State state);
+static bool failure_is_news(const GwDatabase *database);
 static void database_lose(GwDatabase *database, const char *reason);
 static void database_retry(void *owner);
 static void scan_options(const PQconninfoOption *option, const char **hosts,
@@ -120,7 +122,6 @@ static void forget_result(GwDatabase *database);
 static void notice(void *owner, const PGresult *result);
 static void copy_field(char *to, size_t size, const PGresult *result,
 					   int field);
-static void copy_text(char *to, size_t size, const char *from);
 
 /* gw_database_check_url tells whether libpq can read a connection string. */
 bool
@@ -155,7 +156,7 @@ gw_database_open(const GwConfig *config, const char *name,
 	database->name = name;
 	database->events = events;
 	database->owner = owner;
-	copy_text(database->reason, sizeof(database->reason), "connecting");
+	gw_text_copy(database->reason, sizeof(database->reason), "connecting");
 	database->timer = gw_timer_create(database_retry, database);
 	if (database->timer == NULL)
 	{
@@ -260,23 +261,28 @@ gw_database_free(GwDatabase *database)
 static void
 database_move(GwDatabase *database, State state)
 {
-	static const char *const names[] = {
-		"away", "resolving", "connecting", "checking", "ready"
-	};
 	GwLogLine	line;
 
 	database->state = state;
-	if (state != AWAY && state != READY)
+	if (state != READY && (state != AWAY || !failure_is_news(database)))
 		return;
 	gw_log_begin(&line, state == AWAY ? "warning" : "info", "database");
 	gw_log_text(&line, "lane", database->name);
-	gw_log_text(&line, "state", names[state]);
+	gw_log_text(&line, "state", state == AWAY ? "away" : "ready");
 	if (state == AWAY)
 	{
 		gw_log_text(&line, "reason", database->reason);
 		gw_log_number(&line, "failures", database->failures);
 	}
 	gw_log_end(&line);
+}
+
+/* failure_is_news keeps a long absence from filling the log. */
+static bool
+failure_is_news(const GwDatabase *database)
+{
+	return database->failures <= LOUD_FAILURES ||
+		database->failures % LOUD_FAILURES == 0;
 }
 
 /*
@@ -288,11 +294,11 @@ static void
 database_lose(GwDatabase *database, const char *reason)
 {
 	bool		was_ready = database->state == READY;
-	char		text[sizeof(database->reason)];
+	char		string[sizeof(database->reason)];
 	int64_t		delay = LAST_RETRY_MS;
 
-	copy_text(text, sizeof(text), reason);
-	memcpy(database->reason, text, sizeof(text));
+	gw_text_copy(string, sizeof(string), reason);
+	memcpy(database->reason, string, sizeof(string));
 	if (database->watch != NULL)
 		gw_watch_free(database->watch);
 	database->watch = NULL;
@@ -392,8 +398,8 @@ static void
 database_connect(GwDatabase *database, const char *hosts,
 				 const char *addresses, const char *ports)
 {
-	const char *names[OPTIONS_MAX + 1];
-	const char *values[OPTIONS_MAX + 1];
+	const char *names[OPTIONS_MAX + 1] = {NULL};
+	const char *values[OPTIONS_MAX + 1] = {NULL};
 	size_t		count = 0;
 	PQconninfoOption *options;
 	PQconninfoOption *option;
@@ -416,8 +422,6 @@ database_connect(GwDatabase *database, const char *hosts,
 		add_option(names, values, &count, "port", ports);
 	}
 	add_option(names, values, &count, "client_encoding", "UTF8");
-	names[count] = NULL;
-	values[count] = NULL;
 	database->conn = PQconnectStartParams(names, values, 0);
 	PQconninfoFree(options);
 	if (database->conn == NULL || PQstatus(database->conn) == CONNECTION_BAD)
@@ -601,18 +605,13 @@ database_take_sync(GwDatabase *database)
 		 PQfformat(database->result, 1) != 1))
 	{
 		database->unknown = true;
-		copy_text(database->message, sizeof(database->message),
-				  "relay returned something else than sessions and frames");
+		gw_text_copy(database->message, sizeof(database->message),
+					 "relay returned something else than sessions and frames");
 	}
 	outcome.failed = database->failed || database->unknown;
 	outcome.unknown = database->unknown;
 	if (outcome.unknown)
-	{
-		error.code = GW_ERROR_OUTCOME_UNKNOWN;
-		error.message = "outcome unknown";
-		error.detail = database->message;
-		error.hint = "Ask with the transaction id whether it was stored.";
-	}
+		error = gw_error_unknown(database->message);
 	else if (outcome.failed)
 	{
 		if (strcmp(database->sqlstate, "25006") == 0)
@@ -685,10 +684,10 @@ end_check(GwDatabase *database)
 		fault = ping_fault(database->result);
 	if (fault != NULL)
 	{
-		char		text[sizeof(database->reason)];
+		char		string[sizeof(database->reason)];
 
-		copy_text(text, sizeof(text), fault);
-		database_lose(database, text);
+		gw_text_copy(string, sizeof(string), fault);
+		database_lose(database, string);
 		return;
 	}
 	forget_result(database);
@@ -744,16 +743,16 @@ notice(void *owner, const PGresult *result)
 	GwDatabase *database = owner;
 	const char *function = PQresultErrorField(result,
 											  PG_DIAG_SOURCE_FUNCTION);
-	char		text[256];
+	char		string[256];
 
-	copy_field(text, sizeof(text), result, PG_DIAG_MESSAGE_PRIMARY);
+	copy_field(string, sizeof(string), result, PG_DIAG_MESSAGE_PRIMARY);
 	if (database->state == READY && function != NULL &&
 		strcmp(function, "SyncRepWaitForLSN") == 0)
 	{
 		database->unknown = true;
-		copy_text(database->message, sizeof(database->message), text);
+		gw_text_copy(database->message, sizeof(database->message), string);
 	}
-	gw_log_event("warning", "database_notice", text);
+	gw_log_event("warning", "database_notice", string);
 }
 
 static void
@@ -763,30 +762,5 @@ copy_field(char *to, size_t size, const PGresult *result, int field)
 
 	if (value == NULL && field == PG_DIAG_MESSAGE_PRIMARY)
 		value = PQresultErrorMessage(result);
-	copy_text(to, size, value != NULL ? value : "");
-}
-
-/*
- * copy_text copies a message: cut to size, in UTF-8, without the line feed
- * that libpq puts at the end.
- */
-static void
-copy_text(char *to, size_t size, const char *from)
-{
-	size_t		length = strlen(from);
-
-	while (length > 0 && from[length - 1] == '\n')
-		length--;
-	if (length > size - 1)
-		length = size - 1;
-	memcpy(to, from, length);
-	/* A cut may have left part of a character: at most three bytes. */
-	while (length > 0 && (to[length - 1] & 0xC0) == 0x80 &&
-		   !gw_utf8_valid((const unsigned char *) to, length))
-		length--;
-	to[length] = '\0';
-	if (!gw_utf8_valid((const unsigned char *) to, length))
-		for (; *to != '\0'; to++)
-			if ((*to & 0x80) != 0)
-				*to = '?';
+	gw_text_copy(to, size, value != NULL ? value : "");
 }

@@ -127,12 +127,12 @@ gw_frame_next(GwSpan *elements, GwFrame *element)
 
 /* gw_span_is tells whether a span holds exactly this text. */
 bool
-gw_span_is(GwSpan span, const char *text)
+gw_span_is(GwSpan span, const char *string)
 {
-	size_t		length = strlen(text);
+	size_t		length = strlen(string);
 
 	return span.length == length &&
-		(length == 0 || memcmp(span.data, text, length) == 0);
+		(length == 0 || memcmp(span.data, string, length) == 0);
 }
 
 /*

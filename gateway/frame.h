@@ -38,7 +38,7 @@ extern GwSpan gw_frame_header(int opcode, const unsigned char *bytes,
 							  size_t length);
 extern GwFrame gw_frame_read(GwSpan json);
 extern bool gw_frame_next(GwSpan *elements, GwFrame *element);
-extern bool gw_span_is(GwSpan span, const char *text);
+extern bool gw_span_is(GwSpan span, const char *string);
 extern bool gw_utf8_valid(const unsigned char *bytes, size_t length);
 
 #endif							/* GW_FRAME_H */

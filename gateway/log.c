@@ -32,9 +32,9 @@ GwCounters	gw_counters;
 static int	log_descriptor = STDERR_FILENO;
 static bool log_to_socket;
 
-static void log_add(GwLogLine *line, const char *text, size_t length);
-static void log_quote(GwLogLine *line, const char *text);
-static bool log_write(const char *text, size_t length);
+static void log_add(GwLogLine *line, const char *string, size_t length);
+static void log_quote(GwLogLine *line, const char *string);
+static bool log_write(const char *string, size_t length);
 
 /* gw_log_init chooses where lines go. */
 void
@@ -70,29 +70,29 @@ gw_log_begin(GwLogLine *line, const char *level, const char *event)
 }
 
 void
-gw_log_text(GwLogLine *line, const char *name, const char *text)
+gw_log_text(GwLogLine *line, const char *name, const char *string)
 {
 	if (line->length + MEMBER_ROOM > GW_LOG_MAX)
 		return;
 	log_add(line, ",", 1);
 	log_quote(line, name);
 	log_add(line, ":", 1);
-	log_quote(line, text);
+	log_quote(line, string);
 }
 
 void
 gw_log_number(GwLogLine *line, const char *name, int64_t number)
 {
-	char		text[32];
+	char		string[32];
 	int			length;
 
 	if (line->length + MEMBER_ROOM > GW_LOG_MAX)
 		return;
-	length = snprintf(text, sizeof(text), ":%lld", (long long) number);
+	length = snprintf(string, sizeof(string), ":%lld", (long long) number);
 	log_add(line, ",", 1);
 	log_quote(line, name);
 	if (length > 0)
-		log_add(line, text, (size_t) length);
+		log_add(line, string, (size_t) length);
 }
 
 /* gw_log_end writes the line, or counts that it could not. */
@@ -101,8 +101,8 @@ gw_log_end(GwLogLine *line)
 {
 	if (line->length > GW_LOG_MAX - 2)
 		line->length = GW_LOG_MAX - 2;
-	memcpy(line->text + line->length, "}\n", 2);
-	if (!log_write(line->text, line->length + 2))
+	memcpy(line->string + line->length, "}\n", 2);
+	if (!log_write(line->string, line->length + 2))
 		gw_counters.log_lines_lost++;
 }
 
@@ -123,24 +123,24 @@ gw_log_event(const char *level, const char *event, const char *detail)
  * which there is no room is left out as a whole.
  */
 static void
-log_add(GwLogLine *line, const char *text, size_t length)
+log_add(GwLogLine *line, const char *string, size_t length)
 {
 	if (length <= GW_LOG_MAX - 2 - line->length)
 	{
-		memcpy(line->text + line->length, text, length);
+		memcpy(line->string + line->length, string, length);
 		line->length += length;
 	}
 }
 
 static void
-log_quote(GwLogLine *line, const char *text)
+log_quote(GwLogLine *line, const char *string)
 {
 	size_t		start = line->length;
 
 	log_add(line, "\"", 1);
-	for (; *text != '\0'; text++)
+	for (; *string != '\0'; string++)
 	{
-		unsigned char c = (unsigned char) *text;
+		unsigned char c = (unsigned char) *string;
 		char		escaped[8];
 		int			length;
 
@@ -149,17 +149,17 @@ log_quote(GwLogLine *line, const char *text)
 		{
 			/* Do not leave half a character of UTF-8 behind. */
 			while (line->length > start + 1 &&
-				   (line->text[line->length - 1] & 0xC0) == 0x80)
+				   (line->string[line->length - 1] & 0xC0) == 0x80)
 				line->length--;
 			if (line->length > start + 1 &&
-				(line->text[line->length - 1] & 0x80) != 0)
+				(line->string[line->length - 1] & 0x80) != 0)
 				line->length--;
 			log_add(line, "...", 3);
 			break;
 		}
 		if (c >= 0x20 && c != '"' && c != '\\')
 		{
-			log_add(line, text, 1);
+			log_add(line, string, 1);
 			continue;
 		}
 		length = snprintf(escaped, sizeof(escaped),
@@ -171,7 +171,7 @@ log_quote(GwLogLine *line, const char *text)
 }
 
 static bool
-log_write(const char *text, size_t length)
+log_write(const char *string, size_t length)
 {
 	struct pollfd ready = {log_descriptor, POLLOUT, 0};
 	ssize_t		written;
@@ -179,12 +179,12 @@ log_write(const char *text, size_t length)
 	do
 	{
 		if (log_to_socket)
-			written = send(log_descriptor, text, length,
+			written = send(log_descriptor, string, length,
 						   MSG_DONTWAIT | MSG_NOSIGNAL);
 		else if (poll(&ready, 1, 0) != 1 || (ready.revents & POLLOUT) == 0)
 			return false;
 		else
-			written = write(log_descriptor, text, length);
+			written = write(log_descriptor, string, length);
 	} while (written < 0 && errno == EINTR);
 	return written >= 0 && (size_t) written == length;
 }

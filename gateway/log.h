@@ -14,7 +14,7 @@
 
 typedef struct GwLogLine
 {
-	char		text[GW_LOG_MAX];
+	char		string[GW_LOG_MAX];
 	size_t		length;
 } GwLogLine;
 
@@ -43,7 +43,7 @@ extern GwCounters gw_counters;
 extern void gw_log_init(int descriptor);
 extern void gw_log_begin(GwLogLine *line, const char *level,
 						 const char *event);
-extern void gw_log_text(GwLogLine *line, const char *name, const char *text);
+extern void gw_log_text(GwLogLine *line, const char *name, const char *string);
 extern void gw_log_number(GwLogLine *line, const char *name, int64_t number);
 extern void gw_log_end(GwLogLine *line);
 extern void gw_log_event(const char *level, const char *event,

@@ -198,15 +198,15 @@ gw_relay_is_ready(GwBuffer *reasons)
 	for (i = 0; i < LANES; i++)
 	{
 		GwError		error = {0};
-		char		text[640];
+		char		string[640];
 
 		if (lane_takes(&lanes[i], &error))
 			continue;
-		(void) snprintf(text, sizeof(text), "%s lane: %s", lanes[i].name,
+		(void) snprintf(string, sizeof(string), "%s lane: %s", lanes[i].name,
 						error.detail);
 		if (!ready)
 			gw_buffer_text(reasons, ",");
-		gw_buffer_json(reasons, text);
+		gw_buffer_json(reasons, string);
 		ready = false;
 	}
 	return ready;
@@ -259,13 +259,9 @@ static void
 lane_lost(void *owner, const char *reason)
 {
 	Lane	   *lane = owner;
-	GwError		unknown = {GW_ERROR_OUTCOME_UNKNOWN, "outcome unknown",
-		NULL, NULL, "Ask with the transaction id whether it was stored."};
-	GwError		away = {GW_ERROR_DATABASE_AWAY, "the database is away", NULL,
-	NULL, "Nothing was sent; try again."};
+	GwError		unknown = gw_error_unknown(reason);
+	GwError		away = gw_error_away(reason);
 
-	unknown.detail = reason;
-	away.detail = reason;
 	if (lane->flight != NULL)
 	{
 		lane->lost_in_row++;
@@ -288,9 +284,7 @@ lane_lost(void *owner, const char *reason)
 static bool
 lane_takes(const Lane *lane, GwError *error)
 {
-	error->code = GW_ERROR_DATABASE_AWAY;
-	error->message = "the database is away";
-	error->hint = "Nothing was sent; try again.";
+	*error = gw_error_away(NULL);
 	if (!gw_database_is_ready(lane->database))
 	{
 		error->detail = gw_database_reason(lane->database);

@@ -45,7 +45,7 @@ static size_t cut_list(char *list, const char **items);
 static bool host_is_name(const char *host);
 static void resolve_poll(void *owner);
 static void resolve_finish(GwResolve *resolve);
-static void add_entry(GwBuffer *list, const char *text, size_t entry);
+static void add_entry(GwBuffer *list, const char *string, size_t entry);
 static void resolve_destroy(GwResolve *resolve);
 
 /*
@@ -192,11 +192,11 @@ resolve_finish(GwResolve *resolve)
 }
 
 static void
-add_entry(GwBuffer *list, const char *text, size_t entry)
+add_entry(GwBuffer *list, const char *string, size_t entry)
 {
 	if (entry > 0)
 		gw_buffer_text(list, ",");
-	gw_buffer_text(list, text);
+	gw_buffer_text(list, string);
 }
 
 static void

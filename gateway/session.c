@@ -46,6 +46,7 @@ static const struct
 	const char *wanted;
 	const char *fault;
 }			survey_columns[] = {
+
 	{"f", "the login role is a superuser or has BYPASSRLS, which the gateway"
 	" refuses"},
 	{"t", "extension \"message_bus\" is not installed in this database"},

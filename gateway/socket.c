@@ -89,7 +89,7 @@ static int	websocket_open(struct lws *wsi);
 static int	websocket_write(struct lws *wsi, GwClient *client);
 static int	http_begin(struct lws *wsi, const char *path);
 static int	http_write(struct lws *wsi);
-static void log_library(int level, const char *text);
+static void log_library(int level, const char *string);
 static void timer_fired(lws_sorted_usec_list_t *sul);
 
 static const struct lws_protocols protocols[] = {
@@ -423,10 +423,10 @@ file_callback(struct lws *wsi, enum lws_callback_reasons reason)
 static int
 handshake_check(struct lws *wsi)
 {
-	char		text[256];
+	char		string[256];
 
-	if (lws_hdr_copy(wsi, text, sizeof(text), WSI_TOKEN_UPGRADE) <= 0 ||
-		strcasecmp(text, "websocket") != 0)
+	if (lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_UPGRADE) <= 0 ||
+		strcasecmp(string, "websocket") != 0)
 	{
 		gw_counters.connections_refused++;
 		gw_log_event("warning", "handshake_refused",
@@ -441,8 +441,8 @@ handshake_check(struct lws *wsi)
 								"too many connections"
 								" (MESSAGE_BUS_MAX_CONNECTIONS)");
 	if (lws_hdr_total_length(wsi, WSI_TOKEN_ORIGIN) > 0 &&
-		(lws_hdr_copy(wsi, text, sizeof(text), WSI_TOKEN_ORIGIN) <= 0 ||
-		 !origin_is_listed(text)))
+		(lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_ORIGIN) <= 0 ||
+		 !origin_is_listed(string)))
 		return handshake_refuse(wsi, HTTP_STATUS_FORBIDDEN,
 								"origin not allowed (MESSAGE_BUS_ORIGINS)");
 	if (config->supabase_key[0] != '\0' && !key_is_presented(wsi))
@@ -610,14 +610,14 @@ http_write(struct lws *wsi)
 
 /* log_library passes on what libwebsockets complains about. */
 static void
-log_library(int level, const char *text)
+log_library(int level, const char *string)
 {
 	char		line[512];
-	size_t		length = strcspn(text, "\n");
+	size_t		length = strcspn(string, "\n");
 
 	if (length >= sizeof(line))
 		length = sizeof(line) - 1;
-	memcpy(line, text, length);
+	memcpy(line, string, length);
 	line[length] = '\0';
 	gw_log_event(level == LLL_ERR ? "error" : "warning", "libwebsockets",
 				 line);
