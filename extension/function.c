@@ -233,28 +233,6 @@ mbus_function_start(const MbusFunction *function, FmgrInfo *flinfo,
 	}
 }
 
-/*
- * mbus_function_invoke calls a function of ours that returns no set; NULL also
- * where the current user may not call it.
- */
-Datum
-mbus_function_invoke(const char *name, NullableDatum *args, int nargs,
-					 bool *isnull)
-{
-	LOCAL_FCINFO(fcinfo, FUNC_MAX_ARGS);
-	const MbusFunction *function = mbus_function_open(name, true);
-	FmgrInfo	flinfo;
-	Datum		result;
-
-	*isnull = true;
-	if (function == NULL || function->nargs != nargs)
-		return (Datum) 0;
-	mbus_function_start(function, &flinfo, fcinfo, args, NULL);
-	result = FunctionCallInvoke(fcinfo);
-	*isnull = fcinfo->isnull;
-	return result;
-}
-
 static void
 proc_changed(Datum arg, int cacheid, uint32 hashvalue)
 {

@@ -68,13 +68,18 @@ static Datum message_datum(Oid schema, const MbusStored *message,
 						   TupleDesc desc, bool whole);
 static void message_values(Oid schema, const MbusStored *message, bool whole,
 						   Datum *values, bool *isnull);
+static bool message_columns(Oid schema, const MbusStored *message, bool whole,
+							Datum *values, bool *isnull);
+static void peek_values(Oid schema, const MbusStored *message, Datum *values,
+						bool *isnull);
 static Datum stored_message_result(FunctionCallInfo fcinfo, Oid schema,
 								   const MbusStored *message, bool whole);
 static void peek_leaf(Oid schema, Relation leaf, int32 channel_id,
 					  int64 after, int64 limit, int *left,
 					  Snapshot snapshot, ReturnSetInfo *rsinfo);
-static void payload_verify(const MbusStored *message,
-						   struct varlena *payload);
+static struct varlena *payload_read(const MbusStored *message);
+static bool payload_matches(const MbusStored *message,
+							struct varlena *payload);
 static bool is_verified(Oid schema, int64 id);
 static void remember_verified(Oid schema, int64 id);
 
@@ -231,44 +236,58 @@ text_or_null(HeapTuple tuple, TupleDesc desc, int column)
 struct varlena *
 mbus_message_payload(Oid schema, const MbusStored *message)
 {
+	struct varlena *payload = payload_read(message);
+
+	if (payload == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("stored bytes of message " INT64_FORMAT " do not match their checksum",
+						message->id),
+				 errhint("The storage below the database has changed them; restore the message from its publisher or a backup.")));
+	return payload;
+}
+
+/*
+ * payload_read returns a message's payload, or NULL, and records that, if the
+ * bytes are not those published.
+ */
+static struct varlena *
+payload_read(const MbusStored *message)
+{
 	struct varlena *payload;
+	char		why[100];
 
 	payload = PG_DETOAST_DATUM(PointerGetDatum(message->stored));
 	payload = mbus_payload_decode(payload, message->compression,
 								  message->size);
-	payload_verify(message, payload);
+	if (!payload_matches(message, payload))
+	{
+		snprintf(why, sizeof(why),
+				 "stored bytes of message " INT64_FORMAT
+				 " do not match their checksum", message->id);
+		mbus_fault_checksum(message->id, why);
+		return NULL;
+	}
 	mbus_count(MBUS_C_READ, 1);
 	mbus_count(MBUS_C_READ_BYTES, message->size);
 	return payload;
 }
 
 /*
- * payload_verify errors if the bytes are not those published.  Their number
+ * payload_matches tells whether the bytes are those published.  Their number
  * counts also where the session does not verify: ranges are cut by it.
  */
-static void
-payload_verify(const MbusStored *message, struct varlena *payload)
+static bool
+payload_matches(const MbusStored *message, struct varlena *payload)
 {
 	uint8		sha256[MBUS_SHA256_BYTES];
-	char		why[100];
 
-	if (payload != NULL && VARSIZE_ANY_EXHDR(payload) == message->size)
-	{
-		if (!mbus_verify_on_read)
-			return;
-		mbus_sha256(VARDATA_ANY(payload), message->size, sha256);
-		if (memcmp(sha256, message->sha256, MBUS_SHA256_BYTES) == 0)
-			return;
-	}
-	snprintf(why, sizeof(why),
-			 "stored bytes of message " INT64_FORMAT
-			 " do not match their checksum", message->id);
-	mbus_fault_checksum(message->id, why);
-	ereport(ERROR,
-			(errcode(ERRCODE_DATA_CORRUPTED),
-			 errmsg("stored bytes of message " INT64_FORMAT " do not match their checksum",
-					message->id),
-			 errhint("The storage below the database has changed them; restore the message from its publisher or a backup.")));
+	if (payload == NULL || VARSIZE_ANY_EXHDR(payload) != message->size)
+		return false;
+	if (!mbus_verify_on_read)
+		return true;
+	mbus_sha256(VARDATA_ANY(payload), message->size, sha256);
+	return memcmp(sha256, message->sha256, MBUS_SHA256_BYTES) == 0;
 }
 
 /* Errors unless the current user may consume the message's channel. */
@@ -601,7 +620,7 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 		if (message.expires_at > GetCurrentTimestamp() &&
 			!mbus_message_deleted(schema, message.id))
 		{
-			message_values(schema, &message, false, values, isnull);
+			peek_values(schema, &message, values, isnull);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 								 isnull);
 			(*left)--;
@@ -612,6 +631,24 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 	systable_endscan_ordered(scan);
 	index_close(index, AccessShareLock);
 	MemoryContextDelete(row);
+}
+
+/*
+ * peek_values fills in a row of peek.  A message whose bytes do not match is
+ * there by reference, so that it stops nobody from reading on: get() tells.
+ */
+static void
+peek_values(Oid schema, const MbusStored *message, Datum *values,
+			bool *isnull)
+{
+	bool		inlined = message_columns(schema, message, false, values,
+										  isnull);
+	struct varlena *payload = inlined ? payload_read(message) : NULL;
+
+	if (inlined && payload == NULL)
+		values[MBUS_STORED_COLUMNS - 2] = BoolGetDatum(true);
+	values[MBUS_STORED_COLUMNS - 1] = PointerGetDatum(payload);
+	isnull[MBUS_STORED_COLUMNS - 1] = payload == NULL;
 }
 
 /* One stored_message, in the type the call expects. */
@@ -647,6 +684,22 @@ static void
 message_values(Oid schema, const MbusStored *message, bool whole,
 			   Datum *values, bool *isnull)
 {
+	bool		inlined = message_columns(schema, message, whole, values,
+										  isnull);
+
+	isnull[MBUS_STORED_COLUMNS - 1] = !inlined;
+	values[MBUS_STORED_COLUMNS - 1] = inlined ?
+		PointerGetDatum(mbus_message_payload(schema, message)) : (Datum) 0;
+}
+
+/*
+ * message_columns fills in all columns but the last, the payload, and returns
+ * whether that is to be there.
+ */
+static bool
+message_columns(Oid schema, const MbusStored *message, bool whole,
+				Datum *values, bool *isnull)
+{
 	const MbusChannel *channel = mbus_channel_by_id(schema,
 													message->channel_id);
 	bytea	   *digest = palloc(VARHDRSZ + MBUS_SHA256_BYTES);
@@ -678,15 +731,9 @@ message_values(Oid schema, const MbusStored *message, bool whole,
 	values[i++] = Int64GetDatum(message->size);
 	values[i++] = PointerGetDatum(digest);
 	values[i++] = BoolGetDatum(by_reference);
-	if (by_reference || (!mbus_content_is_json(message->content_type) &&
-						 !mbus_relay_raw_payload))
-	{
-		isnull[i] = true;
-		values[i++] = (Datum) 0;
-	}
-	else
-		values[i++] = PointerGetDatum(mbus_message_payload(schema, message));
-	Assert(i == MBUS_STORED_COLUMNS);
+	Assert(i == MBUS_STORED_COLUMNS - 1);
+	return !by_reference && (mbus_content_is_json(message->content_type) ||
+							 mbus_relay_raw_payload);
 }
 
 /*
@@ -722,4 +769,22 @@ mbus_stored_json(PG_FUNCTION_ARGS)
 						 VARSIZE_ANY_EXHDR(payload), true))
 		PG_RETURN_NULL();
 	PG_RETURN_POINTER(payload);
+}
+
+/*
+ * mbus_message_preview returns the first bytes of a message that the caller
+ * may read, NULL where there is none or where that would mean to decompress
+ * all of it.  They are not verified: a preview is not the message.
+ */
+struct varlena *
+mbus_message_preview(int64 id, int32 max_bytes)
+{
+	Oid			schema = mbus_schema();
+	MbusStored	message;
+
+	if (!readable_fetch(schema, id, &message) ||
+		message.compression > MBUS_COMPRESS_LZ4)
+		return NULL;
+	return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored), 0,
+								  max_bytes);
 }

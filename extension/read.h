@@ -44,5 +44,6 @@ extern bool mbus_message_deleted(Oid schema, int64 id);
 extern bool mbus_message_fetch(Oid schema, int64 id, MbusStored *message);
 extern struct varlena *mbus_message_payload(Oid schema,
 											const MbusStored *message);
+extern struct varlena *mbus_message_preview(int64 id, int32 max_bytes);
 
 #endif							/* MBUS_READ_H */

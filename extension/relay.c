@@ -659,6 +659,8 @@ cut_text(char *words)
 	if (words == NULL)
 		return;
 	len = strlen(words);
+	if (len <= ERROR_TEXT_MAX)
+		return;					/* half a character at its end counts whole */
 	words[pg_encoding_mbcliplen(PG_UTF8, words, len, ERROR_TEXT_MAX)] = '\0';
 }
 

@@ -122,8 +122,6 @@ extern int	mbus_function_arg(const MbusFunction *function, const char *name);
 extern void mbus_function_start(const MbusFunction *function,
 								FmgrInfo *flinfo, FunctionCallInfo fcinfo,
 								NullableDatum *args, Node *resultinfo);
-extern Datum mbus_function_invoke(const char *name, NullableDatum *args,
-								  int nargs, bool *isnull);
 
 /* rpc_param.c */
 extern Datum mbus_param_datum(const char *name, Oid type,

@@ -26,6 +26,7 @@
 
 #include "compat.h"
 #include "payload.h"
+#include "read.h"
 #include "rpc.h"
 
 #define PREVIEW_BYTES	200
@@ -442,23 +443,13 @@ append_reference(MbusAnswer *answer, const StoredColumns *columns,
 static void
 append_preview(StringInfo out, int64 id)
 {
-	NullableDatum args[3];
-	Datum		result;
-	bool		isnull;
-	bytea	   *bytes;
+	struct varlena *bytes = mbus_message_preview(id, PREVIEW_BYTES);
 	const char *start;
 	int			len;
 	int			valid;
 
-	args[0].value = Int64GetDatum(id);
-	args[1].value = Int64GetDatum(0);
-	args[2].value = Int64GetDatum(PREVIEW_BYTES);
-	args[0].isnull = args[1].isnull = args[2].isnull = false;
-	result = mbus_function_invoke("get_bytes", args, 3, &isnull);
-	if (isnull)
+	if (bytes == NULL)
 		return;
-
-	bytes = DatumGetByteaPP(result);
 	start = VARDATA_ANY(bytes);
 	len = VARSIZE_ANY_EXHDR(bytes);
 	valid = pg_encoding_verifymbstr(PG_UTF8, start, len);

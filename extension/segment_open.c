@@ -47,7 +47,8 @@
  * Nothing is opened before a publisher wants it.  A segment that is old is
  * followed by a new one only if its series is still being published to;
  * else it is closed, and the next publisher waits the 20 ms that opening
- * takes.
+ * takes.  So is one in which all has been expired for a while, before its
+ * window is over.
  */
 #include "postgres.h"
 
@@ -69,6 +70,8 @@
 #include "worker.h"
 
 #define TIMELINE_SKIP		4096
+#define EXPIRED_MS			15000	/* a segment whose messages all expired
+									 * that long ago is closed */
 #define BUSY_MS				60000	/* a series that grew lately gets its next
 									 * segment ahead */
 
@@ -276,6 +279,8 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 		need = NEED_SEGMENT;
 	else if (now - series->opened_at > window)
 		need = busy ? NEED_SEGMENT : NEED_CLOSE;
+	else if (now - series->max_expires_at > EXPIRED_MS * INT64CONST(1000))
+		need = NEED_CLOSE;
 	opening->at_least = Max(series->wanted, work->db->next_segment);
 	LWLockRelease(&work->db->lock);
 	return need;

@@ -9,7 +9,6 @@
 #include "frame.h"
 
 /* JSON-RPC codes of the gateway's own errors. */
-#define GW_ERROR_INVALID_REQUEST	(-32600)
 #define GW_ERROR_INTERNAL			(-32603)
 #define GW_ERROR_TOO_LARGE			(-32004)
 #define GW_ERROR_DATABASE_AWAY		(-32010)

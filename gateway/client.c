@@ -75,12 +75,11 @@ static void log_client(const char *level, const char *event,
  * of the start times 2^20, so that they do not come again after a restart
  * and stay below 2^53.
  */
-bool
+void
 gw_clients_init(const GwConfig *settings)
 {
 	config = settings;
 	last_session = (int64_t) time(NULL) << 20;
-	return true;
 }
 
 size_t

@@ -72,7 +72,7 @@ typedef struct GwClient
 	uint64_t	frames_out;
 } GwClient;
 
-extern bool gw_clients_init(const GwConfig *config);
+extern void gw_clients_init(const GwConfig *config);
 extern size_t gw_clients_count(void);
 extern size_t gw_clients_buffered(void);
 extern void gw_clients_release(size_t bytes);

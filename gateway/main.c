@@ -124,7 +124,8 @@ prepare_process(void)
 static bool
 open_all(void)
 {
-	if (!gw_clients_init(&config) || !gw_loop_open(&config))
+	gw_clients_init(&config);
+	if (!gw_loop_open(&config))
 		return false;
 	sweep_timer = gw_timer_create(sweep, NULL);
 	if (sweep_timer == NULL || signals < 0 ||

@@ -173,13 +173,6 @@ gw_loop_refuse(void)
 	refusing = true;
 }
 
-void
-gw_loop_close(void)
-{
-	lws_context_destroy(context);
-	context = NULL;
-}
-
 /* gw_now_ms returns the monotonic clock. */
 int64_t
 gw_now_ms(void)

@@ -26,7 +26,6 @@ extern bool gw_loop_open(const GwConfig *config);
 extern int	gw_loop_port(void);
 extern bool gw_loop_turn(void);
 extern void gw_loop_refuse(void);
-extern void gw_loop_close(void);
 extern int64_t gw_now_ms(void);
 
 extern void gw_socket_write_soon(GwSocket *socket);
