@@ -1,0 +1,217 @@
+// process.test.mjs
+//     The gateway as a process: its configuration, its log, and the examples.
+
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import fs from 'node:fs';
+import http from 'node:http';
+import os from 'node:os';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
+import { Bus, Client, program, root, until } from './bus.mjs';
+
+const run = promisify(execFile);
+const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'mbp-'));
+
+after(() => fs.rmSync(directory, { recursive: true, force: true }));
+
+// gateway runs the program to its end and returns status and output.
+async function gateway(args, env = {}) {
+	try {
+		const { stdout, stderr } = await run(program, args,
+			{ cwd: directory, env: { PATH: process.env.PATH, ...env } });
+		return { status: 0, stdout, stderr };
+	} catch (error) {
+		return { status: error.code, stdout: error.stdout,
+			stderr: error.stderr };
+	}
+}
+
+describe('configuration', () => {
+	test('--check-config tells every fault at once', async () => {
+		const { status, stderr } = await gateway(['--check-config',
+			'--port', 'x', '--host=0.0.0.0', '--bogus'],
+		{ TOOL_TIMEOUT_SECS: '-1', WS_MAX_MSG_BYTES: '5' });
+		assert.equal(status, 2);
+		for (const name of ['EXAI_WS_PORT', 'EXAI_WS_HOST', '--bogus',
+			'TOOL_TIMEOUT_SECS', 'WS_MAX_MSG_BYTES', 'MESSAGE_BUS_ROLE']) {
+			assert.ok(stderr.includes(name), `${name} in ${stderr}`);
+		}
+	});
+
+	test('--check-config prints what is in force, but no secret',
+		async () => {
+			const { status, stdout } = await gateway(['--check-config'], {
+				MESSAGE_BUS_ROLE: 'app', SUPABASE_KEY: 'hushhush',
+				DATABASE_URL: 'postgresql://u:hushhush@h/d' });
+			assert.equal(status, 0);
+			assert.match(stdout, /configuration is good/);
+			assert.match(stdout, /EXAI_WS_PORT=8765/);
+			assert.ok(!stdout.includes('hushhush'));
+		});
+
+	test('the gateway does not start with a fault', async () => {
+		const { status, stderr } = await gateway(['--role', 'app',
+			'--host', '192.0.2.1']);
+		assert.equal(status, 2);
+		assert.match(stderr, /loopback/);
+	});
+
+	test('.env is read, the environment and flags go before it', async () => {
+		fs.writeFileSync(path.join(directory, '.env'),
+			'MESSAGE_BUS_ROLE=from_file\nEXAI_WS_PORT=1\n' +
+			'TOOL_TIMEOUT_SECS=2\n');
+		const { stdout } = await gateway(['--check-config', '--tool-timeout',
+			'4'], { EXAI_WS_PORT: '3', TOOL_TIMEOUT_SECS: '3' });
+		fs.unlinkSync(path.join(directory, '.env'));
+		assert.match(stdout, /MESSAGE_BUS_ROLE=from_file/);
+		assert.match(stdout, /EXAI_WS_PORT=3/);
+		assert.match(stdout, /TOOL_TIMEOUT_SECS=4/);
+	});
+
+	test('.env.example is a good configuration, with every setting',
+		async () => {
+			const file = path.join(root, '.env.example');
+			const { status, stdout, stderr } = await gateway(
+				['--check-config', '--env-file', file]);
+			assert.equal(status, 0, stderr);
+			const text = fs.readFileSync(file, 'utf8');
+			for (const line of stdout.split('\n')) {
+				const name = /^([A-Z_]+)=/.exec(line)?.[1];
+				if (name) assert.match(text, new RegExp(`^#?${name}=`, 'm'));
+			}
+		});
+
+	test('--help names every setting, --version the version', async () => {
+		assert.match((await gateway(['--help'])).stdout, /WS_MAX_MSG_BYTES/);
+		assert.match((await gateway(['--version'])).stdout,
+			/^message-bus-gateway \d/);
+	});
+
+	test('a port that is taken is told', async () => {
+		const server = http.createServer().listen(0, '127.0.0.1');
+		await once(server, 'listening');
+		const { status, stderr } = await gateway(['--role', 'app',
+			'--port', String(server.address().port)]);
+		server.close();
+		assert.equal(status, 1);
+		assert.match(stderr, /could not listen/);
+	});
+});
+
+describe('with a bus', () => {
+	let bus;
+
+	before(async () => {
+		bus = await Bus.start();
+	});
+
+	after(() => bus.stop());
+
+	test('every line of the log is one JSON object', async () => {
+		const one = await bus.gateway();
+		const client = await one.client();
+		await client.call('ping');
+		await client.call('publish', { channel: 'events', payload: 'x' });
+		await client.call('publish', { channel: 'none', payload: 'x' })
+			.catch(() => {});
+		client.raw('{"method":"\\u0000\\"\n"}');
+		await client.frame();
+		await client.close();
+		const close = await until('the line', () => one.event('close'));
+		assert.ok(!one.event('not JSON'));
+		for (const line of one.lines) {
+			assert.match(line.time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+			assert.ok(['info', 'warning', 'error'].includes(line.level));
+			assert.ok(line.event);
+		}
+		const frame = one.event('frame', (line) => line.method === 'publish');
+		assert.equal(frame.connection, close.connection);
+		assert.equal(frame.outcome, 'committed');
+		assert.ok(frame.bytes > 0 && frame.ms >= 0);
+		assert.equal(close.frames_in, 4);
+	});
+
+	test('a log that cannot be written is counted, warned of, and stops ' +
+		'nothing', async () => {
+		const one = await bus.gateway();
+		const client = await one.client();
+		assert.equal((await one.get('/healthz')).body.status, 'ok');
+		one.child.stderr.destroy();
+		await until('the warning', async () => {
+			assert.equal(await client.call('ping'), 'pong');
+			return (await one.get('/healthz')).body.status === 'warning';
+		});
+		assert.ok((await one.get('/healthz')).body.log_lines_lost > 0);
+		assert.equal(await one.kill('SIGTERM'), 0);
+	});
+
+	test('a log that nobody reads does not stop the gateway', async () => {
+		const child = spawn(program, [], { cwd: directory,
+			env: { PATH: process.env.PATH, DATABASE_URL: bus.url(),
+				MESSAGE_BUS_ROLE: 'app', EXAI_WS_PORT: '0' },
+			stdio: ['ignore', 'ignore', 'pipe'] });
+		const [first] = await once(child.stderr, 'data');
+		child.stderr.pause();
+		const { port } = JSON.parse(first.toString().split('\n')[0]);
+		const get = (target) => new Promise((resolve, reject) => http.get(
+			{ host: '127.0.0.1', port, path: target, agent: false },
+			(response) => {
+				let text = '';
+				response.on('data', (part) => { text += part; });
+				response.on('end', () => resolve(JSON.parse(text)));
+			}).on('error', reject));
+		await until('ready', async () => (await get('/readyz')).ready);
+		const client = new Client(`ws://127.0.0.1:${port}/`);
+		await client.opened;
+		await until('lost lines', async () => {
+			for (let i = 0; i < 50; i++) await client.call('ping');
+			return (await get('/healthz')).log_lines_lost > 0;
+		}, 60);
+		await client.close();
+		child.kill('SIGTERM');
+		child.stderr.destroy();
+		assert.deepEqual(await once(child, 'exit'), [0, null]);
+	});
+
+	test('kill -9 loses nothing that was acknowledged', async () => {
+		const one = await bus.gateway();
+		const client = await one.client();
+		const ids = [];
+		const load = (async () => {
+			for (;;) {
+				ids.push(await client.call('publish',
+					{ channel: 'events', payload: ids.length }));
+			}
+		})().catch(() => {});
+		await until('some', () => ids.length > 50);
+		await one.kill('SIGKILL');
+		await load;
+		const other = await bus.gateway();
+		const reader = await other.client();
+		for (const [i, id] of ids.entries()) {
+			assert.equal((await reader.call('get', { id })).payload, i);
+		}
+	});
+
+	for (const [command, file] of [
+		['node', 'publish_and_read.mjs'],
+		['/usr/bin/python3', 'publish_and_read.py']]) {
+		test(`examples/${file} reads in another process what it published`,
+			async () => {
+				const one = await bus.gateway();
+				const env = { PATH: process.env.PATH,
+					BUS_URL: `ws://127.0.0.1:${one.port}/` };
+				const example = path.join(root, 'examples', file);
+				const published = await run(command, [example], { env });
+				const [id, hash] = published.stdout.trim().split(' ');
+				assert.match(hash, /^[0-9a-f]{64}$/);
+				const read = await run(command, [example, id], { env });
+				assert.equal(read.stdout.trim(), `${id} ${hash}`);
+				assert.equal(await bus.sql(`SELECT encode(sha256, 'hex'),
+					size > 5000000 FROM message_bus.get(${id})`), `${hash}|t`);
+			});
+	}
+});

@@ -1,0 +1,190 @@
+/*
+ * config_test.c
+ *		Settings from flags, environment and .env, and their faults.
+ */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tap.h"
+
+static char fault_text[8192];
+static char env_path[] = "/tmp/gw_config_test_XXXXXX";
+
+static bool
+url_is_good(const char *url, char *why, size_t size)
+{
+	(void) snprintf(why, size, "bad");
+	return strncmp(url, "postgresql://", 13) == 0;
+}
+
+/* read_with reads a configuration from flags given as one list. */
+static int
+read_with(GwConfig *config, GwConfigAction *action, const char **flags)
+{
+	char	   *argv[32];
+	int			argc = 0;
+	FILE	   *faults = fmemopen(fault_text, sizeof(fault_text), "w");
+	int			count;
+
+	argv[argc++] = (char *) "gateway";
+	while (*flags != NULL)
+		argv[argc++] = (char *) *flags++;
+	count = gw_config_read(config, action, argc, argv, url_is_good, faults);
+	(void) fclose(faults);
+	return count;
+}
+
+static void
+write_env(const char *string)
+{
+	FILE	   *file = fopen(env_path, "w");
+
+	(void) fputs(string, file);
+	(void) fclose(file);
+}
+
+static void
+default_tests(void)
+{
+	const char *flags[] = {"--role", "r", NULL};
+	GwConfig	config;
+	GwConfigAction action;
+
+	ok(read_with(&config, &action, flags) == 0,
+	   "a role is all that must be set");
+	ok(strcmp(config.host, "127.0.0.1") == 0 && config.port == 8765 &&
+	   config.max_message == 33554432 && config.tool_timeout == 120 &&
+	   config.http_timeout == 10 && config.enabled &&
+	   config.ttl_hours == 48 && strcmp(config.compression, "lz4") == 0 &&
+	   config.max_payload_mb == 100 && config.checksum &&
+	   config.breaker_threshold == 5 && config.breaker_timeout == 60,
+	   "the defaults are those of the design");
+	gw_config_free();
+}
+
+static void
+order_tests(void)
+{
+	const char *flags[] = {"--port=1111", "--env-file", env_path, NULL};
+	const char *value;
+	GwConfig	config;
+	GwConfigAction action;
+
+	write_env("EXAI_WS_PORT=3333\n"
+			  "export MESSAGE_BUS_ROLE = 'quoted # role'   # comment\n"
+			  "\n# a comment\n"
+			  "TOOL_TIMEOUT_SECS=7 # seconds\n"
+			  "MESSAGE_BUS_ENABLED=\"off\"\n"
+			  "PGAPPNAME_OF_TEST=from file\n");
+	(void) setenv("EXAI_WS_PORT", "2222", 1);
+	(void) setenv("TOOL_TIMEOUT_SECS", "8", 1);
+	ok(read_with(&config, &action, flags) == 0, "all three sources are read");
+	ok(config.port == 1111, "a flag wins over the environment");
+	ok(config.tool_timeout == 8, "the environment wins over .env");
+	ok(strcmp(config.role, "quoted # role") == 0 && !config.enabled,
+	   ".env may quote, export and comment");
+	value = getenv("PGAPPNAME_OF_TEST");
+	ok(value != NULL && strcmp(value, "from file") == 0,
+	   "libpq's variables in .env reach the environment");
+	(void) unsetenv("EXAI_WS_PORT");
+	(void) unsetenv("TOOL_TIMEOUT_SECS");
+	gw_config_free();
+}
+
+static void
+fault_tests(void)
+{
+	const char *flags[] = {
+		"--port", "70000", "--host", "0.0.0.0", "--enabled", "perhaps",
+		"--compression", "rar", "--tool-timeout", "12s", "--database-url",
+		"secretstring", "--nonsense", "x", "--supabase-url", "ftp://x",
+		"--max-buffered-mb", "1", NULL
+	};
+	const char *wanted[] = {
+		"EXAI_WS_PORT", "EXAI_WS_HOST", "MESSAGE_BUS_ENABLED",
+		"MESSAGE_BUS_COMPRESSION", "TOOL_TIMEOUT_SECS", "DATABASE_URL",
+		"--nonsense", "SUPABASE_URL", "MESSAGE_BUS_MAX_BUFFERED_MB",
+		"MESSAGE_BUS_ROLE"
+	};
+	GwConfig	config;
+	GwConfigAction action;
+	bool		all = true;
+	size_t		i;
+
+	ok(read_with(&config, &action, flags) >= 10, "every fault is counted");
+	for (i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
+		all = all && strstr(fault_text, wanted[i]) != NULL;
+	ok(all, "every fault is named");
+	ok(strstr(fault_text, "secretstring") == NULL,
+	   "a secret is not repeated in its fault");
+	gw_config_free();
+}
+
+static void
+file_fault_tests(void)
+{
+	const char *flags[] = {"--role", "r", "--env-file", env_path, NULL};
+	const char *missing[] = {"--role", "r", "--env-file", "/nowhere/.env",
+	NULL};
+	GwConfig	config;
+	GwConfigAction action;
+
+	write_env("no equals sign\nEXAI_WS_PORT='1\n");
+	ok(read_with(&config, &action, flags) == 2 &&
+	   strstr(fault_text, "line 1") != NULL &&
+	   strstr(fault_text, "line 2") != NULL,
+	   "faults of .env are told with their lines");
+	gw_config_free();
+	ok(read_with(&config, &action, missing) == 1,
+	   "a .env file that was named must exist");
+	gw_config_free();
+}
+
+static void
+print_tests(void)
+{
+	const char *flags[] = {"--role", "r", "--supabase-key", "hush",
+	"--database-url", "postgresql://u:hush@h/d", NULL};
+	char		string[8192];
+	FILE	   *out = fmemopen(string, sizeof(string), "w");
+	GwConfig	config;
+	GwConfigAction action;
+
+	(void) read_with(&config, &action, flags);
+	gw_config_print(&config, out);
+	(void) fclose(out);
+	ok(strstr(string, "hush") == NULL && strstr(string, "SUPABASE_KEY=(set)"),
+	   "secrets are printed as set only");
+	gw_config_free();
+}
+
+static void
+loopback_tests(void)
+{
+	ok(gw_host_is_loopback("127.0.0.1") && gw_host_is_loopback("127.9.9.9") &&
+	   gw_host_is_loopback("::1") && gw_host_is_loopback("localhost"),
+	   "loopback addresses are loopback");
+	ok(!gw_host_is_loopback("0.0.0.0") && !gw_host_is_loopback("::") &&
+	   !gw_host_is_loopback("") && !gw_host_is_loopback("example.org") &&
+	   !gw_host_is_loopback("10.0.0.1") && !gw_host_is_loopback("127.0.0.1x"),
+	   "others are not");
+}
+
+void
+config_tests(void)
+{
+	int			file = mkstemp(env_path);
+
+	if (file >= 0)
+		(void) close(file);
+	default_tests();
+	order_tests();
+	fault_tests();
+	file_fault_tests();
+	print_tests();
+	loopback_tests();
+	(void) unlink(env_path);
+}

@@ -1,0 +1,21 @@
+/*
+ * tap.h
+ *		Test Anything Protocol for the unit tests.
+ */
+#ifndef TAP_H
+#define TAP_H
+
+#include <stdbool.h>
+
+extern void tap_ok(bool passed, const char *name, const char *file, int line);
+
+#define ok(condition, name) tap_ok((condition), (name), __FILE__, __LINE__)
+
+/* Each file of tests has one of these; unit.c calls them. */
+extern void answer_tests(void);
+extern void batch_tests(void);
+extern void config_tests(void);
+extern void frame_tests(void);
+extern void log_tests(void);
+
+#endif							/* TAP_H */
