@@ -59,9 +59,13 @@ gw_request_create(int64_t session, GwBuffer *message, int64_t now_ms)
 	frame = gw_frame_read(gw_request_header(request));
 	request->kind = frame.kind;
 	request->reads = method_reads(frame.method);
-	while (!request->reads && frame.kind == GW_FRAME_BATCH &&
+	request->calls = 1;
+	while (frame.kind == GW_FRAME_BATCH && request->calls <= GW_BATCH_CALLS &&
 		   gw_frame_next(&frame.elements, &element))
-		request->reads = method_reads(element.method);
+	{
+		request->calls++;
+		request->reads = request->reads || method_reads(element.method);
+	}
 	if (frame.method.length > 0 && frame.method.length < GW_METHOD_MAX &&
 		gw_utf8_valid(frame.method.data, frame.method.length))
 		memcpy(request->method, frame.method.data, frame.method.length);
@@ -107,7 +111,7 @@ gw_batch_has_room(const GwBatch *batch, const GwRequest *request)
 {
 	if (batch->count == 0)
 		return true;
-	return batch->count < GW_BATCH_FRAMES &&
+	return batch->calls + request->calls <= GW_BATCH_CALLS &&
 		request->length <= GW_BATCH_BYTES &&
 		batch->bytes <= GW_BATCH_BYTES - request->length &&
 		!(request->reads && batch->reads >= READS_MAX);
@@ -121,6 +125,7 @@ gw_batch_add(GwBatch *batch, GwRequest *request)
 	*batch->requests_end = request;
 	batch->requests_end = &request->next;
 	batch->count++;
+	batch->calls += request->calls;
 	batch->bytes += request->length;
 	if (request->reads)
 		batch->reads++;

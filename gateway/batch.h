@@ -12,7 +12,7 @@
 #include "buffer.h"
 #include "frame.h"
 
-#define GW_BATCH_FRAMES	60
+#define GW_BATCH_CALLS	60
 #define GW_BATCH_BYTES	((size_t) 64 * 1024 * 1024)
 
 #define GW_METHOD_MAX	32
@@ -27,6 +27,8 @@ typedef struct GwRequest
 	int64_t		arrived_ms;
 	GwFrameKind kind;
 	bool		reads;			/* its reply may be large */
+	size_t		calls;			/* of its elements and itself: each is a
+								 * subtransaction */
 	char		method[GW_METHOD_MAX];	/* for the log, cut */
 } GwRequest;
 
@@ -36,6 +38,7 @@ typedef struct GwBatch
 	GwRequest  *requests;
 	GwRequest **requests_end;
 	size_t		count;
+	size_t		calls;
 	size_t		bytes;
 	size_t		reads;
 	int64_t		head_ms;		/* when it became the oldest in flight */

@@ -54,6 +54,7 @@ room_tests(void)
 	GwBatch    *batch = gw_batch_create();
 	GwRequest  *next = request_of(GW_OPCODE_TEXT, "{}", 0);
 	GwRequest  *huge = request_of(GW_OPCODE_TEXT, "{}", 0);
+	GwRequest  *pair = request_of(GW_OPCODE_TEXT, "[{},{}]", 0);
 	int			count = 0;
 
 	while (count < 100 && gw_batch_has_room(batch, next))
@@ -62,13 +63,23 @@ room_tests(void)
 		next = request_of(GW_OPCODE_TEXT, "{}", 0);
 		count++;
 	}
-	ok(count == GW_BATCH_FRAMES, "a batch takes 60 frames");
+	ok(count == GW_BATCH_CALLS, "a batch takes 60 calls");
 	gw_batch_free(batch);
 	batch = gw_batch_create();
 	huge->length = GW_BATCH_BYTES + 1;
 	ok(gw_batch_has_room(batch, huge), "a huge frame goes alone");
 	gw_batch_add(batch, huge);
 	ok(!gw_batch_has_room(batch, next), "and nothing goes with it");
+	gw_batch_free(batch);
+
+	batch = gw_batch_create();
+	gw_batch_add(batch, pair);
+	for (count = 0; count < 100 && gw_batch_has_room(batch, next); count++)
+	{
+		gw_batch_add(batch, next);
+		next = request_of(GW_OPCODE_TEXT, "{}", 0);
+	}
+	ok(count == GW_BATCH_CALLS - 3, "a JSON-RPC batch counts its elements");
 	gw_batch_free(batch);
 	gw_request_free(next);
 }
