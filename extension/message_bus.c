@@ -18,8 +18,9 @@
  *	insert.c			rows into the open segment
  *	transaction_id.c	the caller's own ids: once in a channel
  *	payload.c			checksum, compression, JSON check
- *	read.c				get, get_bytes, get_by_transaction, peek
- *	event.c				recorded reads and deletions
+ *	stored.c			stored messages: found, read, verified
+ *	read.c				get, get_bytes, get_by_transaction, retrieve, delete
+ *	peek.c				a channel's messages by id, with no gaps
  *	fault.c				failures: counted, kept, told
  *	relay.c				frames of a gateway, and the files named there
  */

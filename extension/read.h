@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "access/htup.h"
+#include "access/tupdesc.h"
 #include "datatype/timestamp.h"
 #include "utils/snapshot.h"
 
@@ -40,10 +42,25 @@ typedef struct MbusStored
 	struct varlena *stored;		/* still toasted */
 } MbusStored;
 
+/* columns of message_bus.stored_message; the last is the payload */
+#define MBUS_STORED_COLUMNS 16
+
+/* stored.c */
 extern bool mbus_message_deleted(Oid schema, int64 id);
 extern bool mbus_message_fetch(Oid schema, int64 id, MbusStored *message);
+extern bool mbus_message_by_transaction(Oid schema,
+										const MbusChannel *channel,
+										text *transaction_id,
+										MbusStored *message);
+extern void mbus_message_read(HeapTuple tuple, TupleDesc desc,
+							  MbusStored *m);
 extern struct varlena *mbus_message_payload(Oid schema,
 											const MbusStored *message);
+extern struct varlena *mbus_payload_read(const MbusStored *message);
+extern bool mbus_message_columns(Oid schema, const MbusStored *message,
+								 bool whole, Datum *values, bool *isnull);
+
+/* read.c */
 extern struct varlena *mbus_message_preview(int64 id, int32 max_bytes);
 
 #endif							/* MBUS_READ_H */
