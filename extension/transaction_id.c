@@ -65,18 +65,39 @@ typedef struct Holder
 	TransactionId xmin;			/* valid: its transaction is open */
 	uint32		token;			/* not 0: its row is speculative */
 	ItemPointerData tid;
-	Oid			relid;
 } Holder;
 
+/* A leaf that is looked into; it stays open for the call. */
+typedef struct OpenLeaf
+{
+	int32		segment;
+	Relation	rel;			/* NULL: the segment was retired */
+	Relation	index;
+} OpenLeaf;
+
+/* One call's work. */
+typedef struct Search
+{
+	Oid			schema;
+	MbusDatabase *db;
+	const MbusChannel *channel;
+	MbusInserter *inserter;
+	int32		segment;		/* that the rows go into */
+	bool		elsewhere;
+	OpenLeaf   *open;			/* by ascending segment */
+	int			nopen;
+	int			room;
+} Search;
+
 static int	draft_compare(const void *a, const void *b);
-static void insert_one(Oid schema, MbusDatabase *db, MbusInserter *inserter,
-					   const MbusChannel *channel, MbusDraft *draft,
-					   int32 segment, bool elsewhere);
-static Finding look(Oid schema, const MbusChannel *channel, MbusDraft *draft,
-					int32 except, bool inserted);
-static Finding settle(Oid schema, const MbusChannel *channel,
-					  MbusDraft *draft, const Holder *holder, bool inserted);
-static bool holder_find(Relation leaf, const MbusChannel *channel,
+static void insert_one(Search *search, MbusDraft *draft);
+static Finding look(Search *search, MbusDraft *draft, int32 except,
+					bool inserted);
+static OpenLeaf *search_leaf(Search *search, int32 segment);
+static void search_close(Search *search);
+static Finding settle(Search *search, MbusDraft *draft, const OpenLeaf *leaf,
+					  const Holder *holder, bool inserted);
+static bool holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
 						const MbusDraft *draft, Holder *holder);
 static void holder_read(HeapTuple tuple, TupleDesc desc, Holder *holder);
 static void holder_wait(Relation leaf, const Holder *holder);
@@ -93,21 +114,25 @@ mbus_insert_unique(Oid schema, MbusDatabase *db, const MbusReservation *run,
 				   const MbusChannel *channel, MbusDraft **drafts,
 				   int ndrafts)
 {
-	MbusInserter *inserter;
-	bool		elsewhere;
+	Search		search;
 
 	qsort(drafts, ndrafts, sizeof(MbusDraft *), draft_compare);
-	elsewhere = mbus_unfinished_elsewhere(db, channel->channel_id,
-										  run->segment);
-	inserter = mbus_inserter_open(run->leaf[MBUS_MESSAGE],
-								  MBUS_MESSAGE_COLUMNS, true);
+	MemSet(&search, 0, sizeof(search));
+	search.schema = schema;
+	search.db = db;
+	search.channel = channel;
+	search.segment = run->segment;
+	search.elsewhere = mbus_unfinished_elsewhere(db, channel->channel_id,
+												 run->segment);
+	search.inserter = mbus_inserter_open(run->leaf[MBUS_MESSAGE],
+										 MBUS_MESSAGE_COLUMNS, true);
 	for (int i = 0; i < ndrafts; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		insert_one(schema, db, inserter, channel, drafts[i], run->segment,
-				   elsewhere);
+		insert_one(&search, drafts[i]);
 	}
-	mbus_inserter_close(inserter);
+	mbus_inserter_close(search.inserter);
+	search_close(&search);
 }
 
 static int
@@ -133,10 +158,10 @@ draft_compare(const void *a, const void *b)
  * insert_one takes one draft through steps 3 to 6.
  */
 static void
-insert_one(Oid schema, MbusDatabase *db, MbusInserter *inserter,
-		   const MbusChannel *channel, MbusDraft *draft, int32 segment,
-		   bool elsewhere)
+insert_one(Search *search, MbusDraft *draft)
 {
+	int32		channel_id = search->channel->channel_id;
+
 	for (;;)
 	{
 		Finding		found;
@@ -144,24 +169,24 @@ insert_one(Oid schema, MbusDatabase *db, MbusInserter *inserter,
 		bool		unique;
 
 		CHECK_FOR_INTERRUPTS();
-		found = look(schema, channel, draft, 0, false);
+		found = look(search, draft, 0, false);
 		if (found == FOUND_ROW)
 			return;
 		if (found == FOUND_WAITED)
 			continue;
 
-		unique = mbus_insert_speculative(inserter, channel->channel_id,
-										 draft, &token);
+		unique = mbus_insert_speculative(search->inserter, channel_id, draft,
+										 &token);
 		if (unique &&
-			(elsewhere ||
-			 mbus_reserved_above(db, channel->channel_id, segment)))
+			(search->elsewhere ||
+			 mbus_reserved_above(search->db, channel_id, search->segment)))
 		{
-			while ((found = look(schema, channel, draft, segment,
+			while ((found = look(search, draft, search->segment,
 								 true)) == FOUND_WAITED)
 				CHECK_FOR_INTERRUPTS();
 			unique = (found == FOUND_NONE);
 		}
-		mbus_insert_speculative_end(inserter, token, unique);
+		mbus_insert_speculative_end(search->inserter, token, unique);
 		if (unique)
 			return;
 	}
@@ -172,60 +197,100 @@ insert_one(Oid schema, MbusDatabase *db, MbusInserter *inserter,
  * "inserted": our own speculative row is there.
  */
 static Finding
-look(Oid schema, const MbusChannel *channel, MbusDraft *draft, int32 except,
-	 bool inserted)
+look(Search *search, MbusDraft *draft, int32 except, bool inserted)
 {
 	MbusLeaf   *leaves;
-	int			nleaves = mbus_leaves(schema, &leaves);
+	int			nleaves = mbus_leaves(search->schema, &leaves);
 	Finding		found = FOUND_NONE;
 
 	for (int i = nleaves - 1; i >= 0 && found == FOUND_NONE; i--)
 	{
-		Relation	leaf;
+		OpenLeaf   *leaf;
 		Holder		holder;
-		bool		held;
 
 		if (leaves[i].segment == except)
 			continue;
-		leaf = mbus_leaf_open(schema, leaves[i].segment, MBUS_MESSAGE,
-							  AccessShareLock);
-		if (leaf == NULL)
-			continue;
-		held = holder_find(leaf, channel, draft, &holder);
-		table_close(leaf, AccessShareLock);
-		if (held)
-			found = settle(schema, channel, draft, &holder, inserted);
+		leaf = search_leaf(search, leaves[i].segment);
+		if (leaf->rel != NULL &&
+			holder_find(leaf, search->channel, draft, &holder))
+			found = settle(search, draft, leaf, &holder, inserted);
 	}
 	pfree(leaves);
 	return found;
 }
 
 /*
+ * search_leaf returns a segment's leaf, which it opens the first time.
+ */
+static OpenLeaf *
+search_leaf(Search *search, int32 segment)
+{
+	int			low = 0;
+	int			high = search->nopen;
+	OpenLeaf   *leaf;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (search->open[middle].segment < segment)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low < search->nopen && search->open[low].segment == segment)
+		return &search->open[low];
+
+	if (search->nopen >= search->room)
+	{
+		search->room = search->room ? search->room * 2 : 16;
+		search->open = search->open ?
+			repalloc(search->open, search->room * sizeof(OpenLeaf)) :
+			palloc(search->room * sizeof(OpenLeaf));
+	}
+	leaf = &search->open[low];
+	memmove(leaf + 1, leaf, (search->nopen - low) * sizeof(OpenLeaf));
+	search->nopen++;
+	leaf->segment = segment;
+	leaf->index = NULL;
+	leaf->rel = mbus_leaf_open(search->schema, segment, MBUS_MESSAGE,
+							   AccessShareLock);
+	if (leaf->rel)
+		leaf->index = mbus_leaf_index(leaf->rel, MBUS_COL_CHANNEL_ID,
+									  MBUS_COL_TRANSACTION_ID, true);
+	return leaf;
+}
+
+static void
+search_close(Search *search)
+{
+	for (int i = 0; i < search->nopen; i++)
+	{
+		if (search->open[i].rel == NULL)
+			continue;
+		index_close(search->open[i].index, AccessShareLock);
+		table_close(search->open[i].rel, AccessShareLock);
+	}
+}
+
+/*
  * settle decides what a row that has the transaction id means for us.
  */
 static Finding
-settle(Oid schema, const MbusChannel *channel, MbusDraft *draft,
+settle(Search *search, MbusDraft *draft, const OpenLeaf *leaf,
 	   const Holder *holder, bool inserted)
 {
-	Relation	leaf;
-
 	if (!TransactionIdIsValid(holder->xmin))
 	{
 		if (!inserted)
-			use_holder(schema, channel, draft, holder);
+			use_holder(search->schema, search->channel, draft, holder);
 		return FOUND_ROW;
 	}
 	if (inserted &&
 		(holder->token == 0 ||
 		 TransactionIdPrecedes(holder->xmin, GetCurrentTransactionId())))
 		return FOUND_RIVAL;
-
-	leaf = try_table_open(holder->relid, AccessShareLock);
-	if (leaf)
-	{
-		holder_wait(leaf, holder);
-		table_close(leaf, AccessShareLock);
-	}
+	holder_wait(leaf->rel, holder);
 	return FOUND_WAITED;
 }
 
@@ -245,25 +310,23 @@ holder_wait(Relation leaf, const Holder *holder)
  * not.
  */
 static bool
-holder_find(Relation leaf, const MbusChannel *channel,
+holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
 			const MbusDraft *draft, Holder *holder)
 {
 	SnapshotData dirty;
-	Relation	index;
 	SysScanDesc scan;
 	ScanKeyData key[2];
 	HeapTuple	tuple;
 	bool		found = false;
 
 	InitDirtySnapshot(dirty);
-	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
-							MBUS_COL_TRANSACTION_ID, true);
 	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
 				F_INT4EQ, Int32GetDatum(channel->channel_id));
 	ScanKeyInit(&key[1], MBUS_COL_TRANSACTION_ID, BTEqualStrategyNumber,
 				F_TEXTEQ, PointerGetDatum(draft->transaction_id));
-	key[1].sk_collation = index->rd_indcollation[1];
-	scan = systable_beginscan_ordered(leaf, index, &dirty, 2, key);
+	key[1].sk_collation = leaf->index->rd_indcollation[1];
+	scan = systable_beginscan_ordered(leaf->rel, leaf->index, &dirty, 2,
+									  key);
 	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
 	if (HeapTupleIsValid(tuple))
 	{
@@ -271,11 +334,9 @@ holder_find(Relation leaf, const MbusChannel *channel,
 		holder->xmin = dirty.xmin;
 		holder->token = dirty.speculativeToken;
 		holder->tid = tuple->t_self;
-		holder->relid = RelationGetRelid(leaf);
-		holder_read(tuple, RelationGetDescr(leaf), holder);
+		holder_read(tuple, RelationGetDescr(leaf->rel), holder);
 	}
 	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
 	return found;
 }
 
