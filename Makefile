@@ -51,14 +51,18 @@ install: build
 	$(SUDO) $(MAKE) -C extension PG_CONFIG=$(PG_CONFIG) install
 	$(SUDO) $(MAKE) -C gateway install
 
-## installcheck: pg_regress against a server that has the extension (PGHOST...)
+## installcheck: pg_regress on a server (PGHOST ...) that serves contrib_regression
 installcheck:
-	$(MAKE) -C extension PG_CONFIG=$(PG_CONFIG) installcheck
+	mkdir -p tests/log
+	"$(dir $(shell $(PG_CONFIG) --pgxs))../test/regress/pg_regress" \
+		--bindir="$(shell $(PG_CONFIG) --bindir)" --inputdir=. \
+		--outputdir=tests/log --dbname=contrib_regression \
+		$(sort $(basename $(notdir $(wildcard sql/*.sql))))
 
 ## clean: remove what was built
 clean:
 	$(MAKE) -C extension PG_CONFIG=$(PG_CONFIG) clean
 	$(MAKE) -C gateway clean
-	rm -rf tests/bin
+	rm -rf tests/bin tests/log
 
 .PHONY: help run test bench lint build install installcheck clean

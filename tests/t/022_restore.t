@@ -1,0 +1,141 @@
+# tests/t/022_restore.t
+#
+# pg_dump and pg_restore, into a cluster whose worker runs already: channels,
+# grants and messages come back, and numbering goes on above them.
+
+use strict;
+use warnings;
+
+use MessageBus::Test;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $old = bus_node('old');
+my $new = bus_node('new', databases => [ 'restored', 'template' ]);
+my $dump = $old->basedir . '/dump';
+my $summary = q{
+	SELECT count(*), sum(size), md5(string_agg(concat_ws(' ', id, channel,
+		transaction_id, sha256, expires_at, headers),
+		E'\n' ORDER BY id))
+	FROM message_bus.messages WHERE channel <> 'default'};
+
+create_bus($old);
+foreach my $node ($old, $new)
+{
+	$node->safe_psql('postgres', 'CREATE ROLE reader; CREATE ROLE writer');
+}
+$old->safe_psql(
+	'postgres', q{
+	SELECT message_bus.create_channel('a', ttl => '2 hours');
+	SELECT message_bus.create_channel('b c', max_payload => 100000);
+	SELECT message_bus.grant_channel('a', 'reader', 'consume');
+	SELECT message_bus.grant_channel('a', 'writer', 'publish');
+	SELECT message_bus.publish('a', to_json(repeat('x', i)),
+		headers => jsonb_build_object('n', i), transaction_id => 't' || i)
+	FROM generate_series(1, 500) i;
+	SELECT message_bus.publish_bytes('b c', decode(repeat('00ff', i), 'hex'))
+	FROM generate_series(1, 500) i});
+# messages in more than one segment
+$old->restart;
+bus_ready($old);
+$old->safe_psql('postgres',
+	q{SELECT message_bus.publish('a', '"after"', transaction_id => 'after')});
+
+my $before = $old->safe_psql('postgres', $summary);
+my $last_id = $old->safe_psql('postgres',
+	q{SELECT max(id) FROM message_bus.messages});
+
+# a dump taken while somebody publishes can be restored as well
+command_ok(
+	[
+		'pg_dump', '--format=custom', "--file=$dump", '--host',
+		$old->host, '--port', $old->port, 'postgres'
+	],
+	'pg_dump');
+
+# restored into an empty database that a worker waits for
+$new->safe_psql('postgres', 'CREATE DATABASE restored');
+command_ok(
+	[
+		'pg_restore', '--exit-on-error', '--host', $new->host,
+		'--port', $new->port, '--dbname', 'restored', $dump
+	],
+	'pg_restore into a database whose worker waits for the extension');
+bus_ready($new, 'restored');
+is($new->safe_psql('restored', $summary),
+	$before, 'all messages are there, with their ids and checksums');
+is( $new->safe_psql(
+		'restored',
+		q{SELECT count(*) FROM message_bus.messages m,
+		  LATERAL message_bus.get_bytes(m.id) AS bytes
+		  WHERE sha256(bytes) = m.sha256 AND channel <> 'default'}),
+	1001,
+	'their bytes are right');
+is( $new->safe_psql(
+		'restored',
+		q{SET ROLE reader; SELECT count(*) FROM message_bus.peek('a',
+		  max_messages => 1000)}),
+	501,
+	'grants of channels are there');
+sql_fails(
+	$new, 'restored',
+	q{SET ROLE reader; SELECT message_bus.publish('a', '1')},
+	'42501', qr/a/, 'and no more than was granted');
+sql_fails(
+	$new, 'restored',
+	q{SET ROLE reader; SELECT count(*) FROM message_bus.message},
+	'42501', qr/message/, 'the tables are as closed as before');
+is( $new->safe_psql(
+		'restored', q{
+		SELECT count(*) FROM pg_class
+		WHERE relname ~ '^(message|event)_[0-9]+$'
+		  AND (NOT relrowsecurity
+			   OR has_table_privilege('reader', oid, 'SELECT'))}),
+	0,
+	'and so is every segment');
+
+my $next_id = $new->safe_psql('restored',
+	q{SELECT message_bus.publish('a', '"new"')});
+
+cmp_ok($next_id, '>', $last_id, 'new ids are above the restored ones');
+cmp_ok($next_id >> 28, '>', $last_id >> 28, 'in a segment of their own');
+is( $new->safe_psql(
+		'restored',
+		q{SELECT message_bus.publish('a', '"after"',
+			transaction_id => 'after')
+		  = (SELECT id FROM message_bus.get_by_transaction('a', 'after'))}),
+	't',
+	'restored transaction ids are known');
+is( $new->safe_psql(
+		'restored',
+		q{SELECT count(*) FROM message_bus.create_channel('new channel')}),
+	1,
+	'channels are numbered above the restored ones');
+$new->safe_psql('restored', 'SELECT message_bus.expire()');
+is($new->safe_psql('restored', $summary =~ s/<> 'default'/IN ('a', 'b c')/r)
+	  =~ s/\|.*//sr,
+	1002, 'nothing that has not expired is retired');
+
+# and a second time, of the restored database
+command_ok(
+	[
+		'pg_dump', '--format=custom', "--file=$dump.2", '--host',
+		$new->host, '--port', $new->port, 'restored'
+	],
+	'pg_dump of the restored database');
+$new->safe_psql('postgres', 'DROP DATABASE restored');
+$new->safe_psql('postgres', 'CREATE DATABASE restored');
+command_ok(
+	[
+		'pg_restore', '--exit-on-error', '--host', $new->host,
+		'--port', $new->port, '--dbname', 'restored', "$dump.2"
+	],
+	'its restore');
+bus_ready($new, 'restored');
+ok($new->safe_psql('restored', q{SELECT message_bus.publish('a', '1')})
+	  > $next_id, 'ids go on above again');
+
+$old->stop;
+$new->stop;
+done_testing();
