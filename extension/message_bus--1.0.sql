@@ -233,16 +233,16 @@ CREATE TYPE message_bus.stored_message AS (
 COMMENT ON TYPE message_bus.stored_message IS
 'stored_message: payload is NULL where it is by_reference or its content type is not JSON; get_bytes has it.';
 
-CREATE FUNCTION message_bus.get(id bigint) RETURNS message_bus.stored_message
-	AS 'MODULE_PATHNAME', 'mbus_get' LANGUAGE C;
+CREATE FUNCTION message_bus.get(id bigint) RETURNS SETOF message_bus.stored_message
+	AS 'MODULE_PATHNAME', 'mbus_get' LANGUAGE C ROWS 1;
 COMMENT ON FUNCTION message_bus.get IS
-'get: one message with its whole payload; NULL if there is none, it has expired or was deleted. Errors: 42501 no privilege to consume, XX001 stored bytes do not match.';
+'get: one message with its whole payload; no row if there is none, it has expired or was deleted. Errors: 42501 no privilege to consume, XX001 stored bytes do not match.';
 
 CREATE FUNCTION message_bus.get_by_transaction(channel text, transaction_id text)
-	RETURNS message_bus.stored_message
-	AS 'MODULE_PATHNAME', 'mbus_get_by_transaction' LANGUAGE C;
+	RETURNS SETOF message_bus.stored_message
+	AS 'MODULE_PATHNAME', 'mbus_get_by_transaction' LANGUAGE C ROWS 1;
 COMMENT ON FUNCTION message_bus.get_by_transaction IS
-'get_by_transaction: the message with that transaction id, its payload by reference above message_bus.inline_max; NULL if there is none. Errors: 42P01 no such channel, 42501 no privilege, XX001 stored bytes do not match.';
+'get_by_transaction: the message with that transaction id, its payload by reference above message_bus.inline_max; no row if there is none. Errors: 42P01 no such channel, 42501 no privilege, XX001 stored bytes do not match.';
 
 CREATE FUNCTION message_bus.get_bytes(id bigint, from_byte bigint DEFAULT 0,
 	max_bytes bigint DEFAULT NULL) RETURNS bytea

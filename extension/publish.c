@@ -26,6 +26,7 @@
 #include "publish.h"
 #include "settings.h"
 
+static void draft_context(void *arg);
 static void draft_check(const MbusChannel *channel, MbusDraft *draft);
 static void payload_size_check(const MbusChannel *channel, size_t size);
 static void text_size_check(const char *what, size_t size);
@@ -135,7 +136,9 @@ mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 	int64		bytes = 0;
 	int64		longest_ttl = 0;
 	int			published = 0;
+	int			checked;
 	bool		ordered = false;
+	ErrorContextCallback where;
 
 	mbus_write_check("message_bus.publish()");
 	if (!mbus_enabled)
@@ -146,14 +149,22 @@ mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 	if (ndrafts > MBUS_CALL_MAX)
 		mbus_call_too_large(ndrafts);
 	channel = *mbus_channel_open(schema, channel_name, MBUS_PUBLISH);
-	for (int i = 0; i < ndrafts; i++)
+	where.callback = draft_context;
+	where.arg = &checked;
+	where.previous = error_context_stack;
+	if (ndrafts > 1)
+		error_context_stack = &where;
+	for (checked = 0; checked < ndrafts; checked++)
 	{
+		MbusDraft  *draft = &drafts[checked];
+
 		CHECK_FOR_INTERRUPTS();
-		draft_check(&channel, &drafts[i]);
-		bytes += VARSIZE_ANY_EXHDR(drafts[i].stored);
-		longest_ttl = Max(longest_ttl, drafts[i].ttl_us);
-		ordered |= drafts[i].key != NULL;
+		draft_check(&channel, draft);
+		bytes += VARSIZE_ANY_EXHDR(draft->stored);
+		longest_ttl = Max(longest_ttl, draft->ttl_us);
+		ordered |= draft->key != NULL;
 	}
+	error_context_stack = where.previous;
 
 	db = mbus_database();
 	for (int done = 0; done < ndrafts;)
@@ -179,6 +190,13 @@ mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 	mbus_count(MBUS_C_PUBLISHED, published);
 	mbus_count(MBUS_C_PUBLISHED_BYTES, bytes);
 	mbus_count(MBUS_C_DUPLICATES, ndrafts - published);
+}
+
+/* Tells which message of a call an error is about, counted from 0. */
+static void
+draft_context(void *arg)
+{
+	errcontext("message_bus messages[%d]", *(int *) arg);
 }
 
 /*

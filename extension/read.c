@@ -44,35 +44,55 @@ static bool is_verified(Oid schema, int64 id);
 static void remember_verified(Oid schema, int64 id);
 
 /*
- * get(id bigint) returns one message, whole.
+ * get(id bigint) returns one message, whole; no row where there is none.
  */
 MBUS_FUNCTION(get)
 {
-	Oid			schema = mbus_schema();
+	FuncCallContext *call;
+	Oid			schema;
 	MbusStored	message;
 
+	if (!SRF_IS_FIRSTCALL())
+	{
+		call = SRF_PERCALL_SETUP();
+		SRF_RETURN_DONE(call);
+	}
+	call = SRF_FIRSTCALL_INIT();
+	schema = mbus_schema();
 	if (PG_ARGISNULL(0) ||
 		!readable_fetch(schema, PG_GETARG_INT64(0), &message))
-		PG_RETURN_NULL();
-	return stored_message_result(fcinfo, schema, &message, true);
+		SRF_RETURN_DONE(call);
+	SRF_RETURN_NEXT(call, stored_message_result(fcinfo, schema, &message,
+												true));
 }
 
 /*
  * get_by_transaction(channel, transaction_id) returns one message; by
- * reference if it is larger than message_bus.inline_max.
+ * reference if it is larger than message_bus.inline_max; no row where there is
+ * none.
  */
 MBUS_FUNCTION(get_by_transaction)
 {
-	Oid			schema = mbus_schema();
+	FuncCallContext *call;
+	Oid			schema;
 	const MbusChannel *channel;
 	MbusStored	message;
 
+	if (!SRF_IS_FIRSTCALL())
+	{
+		call = SRF_PERCALL_SETUP();
+		SRF_RETURN_DONE(call);
+	}
+	call = SRF_FIRSTCALL_INIT();
+	schema = mbus_schema();
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		PG_RETURN_NULL();
+		SRF_RETURN_DONE(call);
 	channel = mbus_channel_open(schema, PG_GETARG_TEXT_PP(0), MBUS_CONSUME);
-	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(1), &message))
-		PG_RETURN_NULL();
-	return stored_message_result(fcinfo, schema, &message, false);
+	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(1),
+									 &message))
+		SRF_RETURN_DONE(call);
+	SRF_RETURN_NEXT(call, stored_message_result(fcinfo, schema, &message,
+												false));
 }
 
 /*

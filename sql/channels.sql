@@ -145,7 +145,7 @@ SELECT pg_temp.fails($$SELECT message_bus.publish('undone', '1')$$);
 -- drop
 SELECT message_bus.publish('dead', '"to be dropped"') AS id \gset
 SELECT message_bus.drop_channel('dead');
-SELECT message_bus.get(:id) IS NULL AS unreachable, message_bus.get_bytes(:id) IS NULL AS bytes_too;
+SELECT NOT EXISTS (SELECT FROM message_bus.get(:id)) AS unreachable, message_bus.get_bytes(:id) IS NULL AS bytes_too;
 SELECT count(*) FROM message_bus.messages WHERE id = :id;
 SELECT count(*) FROM message_bus.message_bus WHERE id = :id;
 SELECT pg_temp.fails($$SELECT message_bus.publish('dead', '1')$$);
@@ -157,7 +157,7 @@ SELECT message_bus.drop_channel('dead', if_exists => true);
 -- one of the same name has none of the messages of the first
 SELECT message_bus.create_channel('dead');
 SELECT count(*) FROM message_bus.peek('dead');
-SELECT message_bus.get(:id) IS NULL AS still_unreachable;
+SELECT NOT EXISTS (SELECT FROM message_bus.get(:id)) AS still_unreachable;
 SELECT message_bus.drop_channel('dead', if_exists => true);
 
 -- ownership: the owner and its members, and superusers

@@ -10,13 +10,13 @@ SELECT message_bus.create_channel('r', ttl => '1 hour');
 SELECT message_bus.create_channel('other', ttl => '1 hour');
 
 -- what is not there is NULL, whatever is asked for
-SELECT id, message_bus.get(id) IS NULL AS nothing FROM unnest(ARRAY[NULL, 0, 1, -1, (1::bigint << 53) - 1, 1::bigint << 53,
+SELECT id, NOT EXISTS (SELECT FROM message_bus.get(id)) AS nothing FROM unnest(ARRAY[NULL, 0, 1, -1, (1::bigint << 53) - 1, 1::bigint << 53,
 	9223372036854775807, -9223372036854775808]) AS id;
-SELECT message_bus.get(message_bus.publish('r', '1') + 1) IS NULL AS not_yet;
+SELECT NOT EXISTS (SELECT FROM message_bus.get(message_bus.publish('r', '1') + 1)) AS not_yet;
 SELECT count(*) FROM message_bus.get(0) AS m;
-SELECT message_bus.get_by_transaction('r', 'no such') IS NULL AS nothing, message_bus.get_by_transaction('r', NULL) IS NULL AS null_id,
-	message_bus.get_by_transaction(NULL, 'x') IS NULL AS null_channel, message_bus.get_by_transaction('r', '') IS NULL AS empty,
-	message_bus.get_by_transaction('r', repeat('x', 100000)) IS NULL AS too_long;
+SELECT NOT EXISTS (SELECT FROM message_bus.get_by_transaction('r', 'no such')) AS nothing, NOT EXISTS (SELECT FROM message_bus.get_by_transaction('r', NULL)) AS null_id,
+	NOT EXISTS (SELECT FROM message_bus.get_by_transaction(NULL, 'x')) AS null_channel, NOT EXISTS (SELECT FROM message_bus.get_by_transaction('r', '')) AS empty,
+	NOT EXISTS (SELECT FROM message_bus.get_by_transaction('r', repeat('x', 100000))) AS too_long;
 SELECT pg_temp.fails($$SELECT message_bus.get_by_transaction('no such', 'x')$$);
 
 -- in the statement and the transaction that published it
@@ -27,7 +27,7 @@ SELECT (message_bus.get(:id)).payload, (message_bus.get_by_transaction('r', 'st'
 SELECT message_bus.get_bytes(:id) = '"same transaction"' AS bytes;
 SELECT count(*) FROM message_bus.messages WHERE id = :id;
 ROLLBACK;
-SELECT message_bus.get(:id) IS NULL AS rolled_back;
+SELECT NOT EXISTS (SELECT FROM message_bus.get(:id)) AS rolled_back;
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT message_bus.publish('r', '"repeatable"') AS id \gset
 SELECT (message_bus.get(:id)).payload;

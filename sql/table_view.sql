@@ -135,11 +135,11 @@ SELECT command, pg_temp.fails('INSERT INTO message_bus.message_bus ' || command)
 	$$DEFAULT VALUES$$, $$(payload) VALUES (NULL)$$, $$(payload_text) VALUES ('{bad')$$, $$(payload) VALUES ('{bad')$$,
 	$$(payload, channel) VALUES ('1', 'no such')$$, $$(payload, channel) VALUES ('1', 'default')$$,
 	$$(payload, expires_at) VALUES ('1', '2001-01-01')$$,
-	$$(payload, expires_at) VALUES ('1', 'infinity')$$,
 	$$(payload, status) VALUES ('1', 'expired')$$, $$(payload, status) VALUES ('1', 'x')$$,
 	$$(payload, transaction_id) VALUES ('1', '')$$, $$(payload, transaction_id) VALUES ('9', 'c1')$$,
 	$$(payload) VALUES ('1'), ('{bad')$$]) AS command;
 SELECT left(pg_temp.fails($$INSERT INTO message_bus.message_bus (payload, expires_at) VALUES ('1', now() + interval '3 days')$$), 12) AS over_the_ttl;
+SELECT pg_temp.fails($$INSERT INTO message_bus.message_bus (payload, expires_at) VALUES ('1', 'infinity')$$) ~ '^22(008|023) ' AS not_for_ever;
 SELECT count(*) FROM message_bus.message_bus WHERE payload::text = '1' AND transaction_id IS NULL;
 INSERT INTO message_bus.message_bus (transaction_id, payload, metadata) VALUES ('i0', '0', '{"a": null, "b": {"c": null}}') RETURNING metadata;
 -- id, times and sizes are the database's

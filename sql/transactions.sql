@@ -109,7 +109,7 @@ EXCEPTION WHEN OTHERS THEN
 	RAISE NOTICE '% % | %', SQLSTATE, SQLERRM, hint;
 END
 $$;
-SELECT message_bus.get(1) IS NULL AS nothing, message_bus.retrieve_message('x') IS NULL AS nothing_either;
+SELECT NOT EXISTS (SELECT FROM message_bus.get(1)) AS nothing, message_bus.retrieve_message('x') IS NULL AS nothing_either;
 SELECT count(*) FROM message_bus.messages;
 SELECT count(*) FROM message_bus.metrics;
 SELECT count(*) FROM message_bus.worker_status;

@@ -11,9 +11,9 @@ SET message_bus.default_channel = 'ttl';
 -- now() stands still in a transaction; a message's life does not
 CREATE FUNCTION pg_temp.seen(id bigint, transaction_id text) RETURNS text LANGUAGE sql VOLATILE AS $$
 	SELECT concat_ws(' ',
-		CASE WHEN NOT message_bus.get(id) IS NULL THEN 'get' END,
+		CASE WHEN EXISTS (SELECT FROM message_bus.get(id)) THEN 'get' END,
 		CASE WHEN message_bus.get_bytes(id) IS NOT NULL THEN 'get_bytes' END,
-		CASE WHEN NOT message_bus.get_by_transaction('ttl', transaction_id) IS NULL THEN 'get_by_transaction' END,
+		CASE WHEN EXISTS (SELECT FROM message_bus.get_by_transaction('ttl', transaction_id)) THEN 'get_by_transaction' END,
 		CASE WHEN EXISTS (SELECT FROM message_bus.peek('ttl') p WHERE p.id = seen.id) THEN 'peek' END,
 		CASE WHEN message_bus.retrieve_message(transaction_id) IS NOT NULL THEN 'retrieve_message' END,
 		CASE WHEN EXISTS (SELECT FROM message_bus.messages m WHERE m.id = seen.id) THEN 'messages' END,
@@ -39,7 +39,7 @@ SELECT status FROM message_bus.message_bus WHERE id = :id;
 SELECT message_bus.alter_channel('ttl', ttl => '10 minutes');
 SELECT pg_temp.seen(:id, 's');
 -- the least that can be has expired before anybody reads it
-SELECT message_bus.get(message_bus.publish('ttl', '1', ttl => '1 microsecond')) IS NULL AS gone;
+SELECT NOT EXISTS (SELECT FROM message_bus.get(message_bus.publish('ttl', '1', ttl => '1 microsecond'))) AS gone;
 
 -- expire() leaves what lives
 SELECT message_bus.expire() >= 0 AS done;
