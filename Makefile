@@ -30,7 +30,7 @@ test:
 	$(MAKE) -s build
 	tests/run $(TESTS)
 
-## bench: measure publishing, retiring and transfer against plain SQL
+## bench: measure publishing and retiring against plain SQL
 bench:
 	tools/setup build run
 	$(MAKE) -s build
