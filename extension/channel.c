@@ -19,11 +19,13 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "common/int.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -34,6 +36,7 @@
 #include "utils/rel.h"
 
 #include "channel.h"
+#include "delivery.h"
 
 /* Columns of message_bus.channel and message_bus.channel_grant read here. */
 enum
@@ -43,8 +46,16 @@ enum
 	COL_OWNER = 3,
 	COL_SERIES = 4,
 	COL_TTL = 5,
+	COL_MAX_ATTEMPTS = 6,
+	COL_LEASE = 7,
+	COL_BACKOFF = 8,
+	COL_BACKOFF_MAX = 9,
+	COL_DEAD_LETTER = 10,
+	COL_RETENTION = 11,
 	COL_MAX_PAYLOAD = 12,
 	COL_COMPRESSION = 13,
+	COL_PURGED_TO = 15,
+	COL_PURGE_KEPT = 16,
 	COL_GRANT_CHANNEL = 1,
 	COL_GRANT_GRANTEE = 2,
 	COL_GRANT_PUBLISH = 3,
@@ -52,11 +63,13 @@ enum
 };
 
 #define MBUS_TTL_MAX_DAYS	36525	/* a hundred years */
+#define MBUS_OWN_WINDOW_MINUTES 10	/* of a series that is one channel's own */
 
 /*
  * The TTL buckets: each is a series, so that messages that expire together
  * lie together.  A segment's window is about an eighth of the TTL, at least
- * ten minutes where the TTL allows.
+ * ten minutes where the TTL allows.  The series above these each belong to
+ * one channel with retention "acked".
  */
 typedef struct MbusBucket
 {
@@ -80,6 +93,7 @@ typedef struct MbusCachedChannel
 {
 	int32		channel_id;		/* hash key */
 	MbusChannel channel;
+	MbusPolicy	policy;
 } MbusCachedChannel;
 
 typedef struct MbusCachedName
@@ -96,13 +110,15 @@ static Oid	cache_relation = InvalidOid;
 static bool cache_stale = true;
 
 static void channel_invalidate(Datum arg, Oid relid);
+static MbusCachedChannel *cached_by_id(Oid schema, int32 channel_id);
 static void cache_prepare(Oid schema);
-static MbusChannel *channel_load(Oid schema, const char *index_name,
-								 AttrNumber column, RegProcedure equals,
-								 Datum value);
-static MbusChannel *channel_remember(const MbusChannel *channel);
+static MbusCachedChannel *channel_load(Oid schema, const char *index_name,
+									   AttrNumber column, RegProcedure equals,
+									   Datum value);
 static void channel_read(HeapTuple tuple, TupleDesc desc,
 						 MbusChannel *channel);
+static void policy_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy);
+static void purge_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy);
 static void grants_load(Oid schema, MbusChannel *channel);
 
 PG_FUNCTION_INFO_V1(mbus_channel_changed);
@@ -249,23 +265,22 @@ mbus_may(PG_FUNCTION_ARGS)
 const MbusChannel *
 mbus_channel_by_name(Oid schema, const char *name)
 {
-	MbusCachedName *cached;
-	MbusChannel *channel;
+	MbusCachedName *named;
+	MbusCachedChannel *cached;
 
 	if (strlen(name) > MBUS_CHANNEL_NAME_MAX)
 		return NULL;
 	cache_prepare(schema);
-	cached = hash_search(cache_by_name, name, HASH_FIND, NULL);
-	if (cached)
-		return mbus_channel_by_id(schema, cached->channel_id);
-	channel = channel_load(schema, "channel_name_key", COL_NAME, F_TEXTEQ,
-						   CStringGetTextDatum(name));
-	if (channel)
-	{
-		cached = hash_search(cache_by_name, channel->name, HASH_ENTER, NULL);
-		cached->channel_id = channel->channel_id;
-	}
-	return channel;
+	named = hash_search(cache_by_name, name, HASH_FIND, NULL);
+	if (named)
+		return mbus_channel_by_id(schema, named->channel_id);
+	cached = channel_load(schema, "channel_name_key", COL_NAME, F_TEXTEQ,
+						  CStringGetTextDatum(name));
+	if (cached == NULL)
+		return NULL;
+	named = hash_search(cache_by_name, cached->channel.name, HASH_ENTER, NULL);
+	named->channel_id = cached->channel_id;
+	return &cached->channel;
 }
 
 /*
@@ -274,12 +289,32 @@ mbus_channel_by_name(Oid schema, const char *name)
 const MbusChannel *
 mbus_channel_by_id(Oid schema, int32 channel_id)
 {
+	MbusCachedChannel *cached = cached_by_id(schema, channel_id);
+
+	return cached ? &cached->channel : NULL;
+}
+
+/*
+ * mbus_channel_policy returns a channel's policy or NULL; good until the next
+ * look-up.
+ */
+const MbusPolicy *
+mbus_channel_policy(Oid schema, int32 channel_id)
+{
+	MbusCachedChannel *cached = cached_by_id(schema, channel_id);
+
+	return cached ? &cached->policy : NULL;
+}
+
+static MbusCachedChannel *
+cached_by_id(Oid schema, int32 channel_id)
+{
 	MbusCachedChannel *cached;
 
 	cache_prepare(schema);
 	cached = hash_search(cache_by_id, &channel_id, HASH_FIND, NULL);
 	if (cached)
-		return &cached->channel;
+		return cached;
 	return channel_load(schema, "channel_pkey", COL_CHANNEL_ID, F_INT4EQ,
 						Int32GetDatum(channel_id));
 }
@@ -316,9 +351,10 @@ cache_prepare(Oid schema)
 }
 
 /*
- * channel_load reads one row through an index and remembers it.
+ * channel_load reads one row through an index and remembers it, when it is
+ * read to its end: what errs leaves no half of it.
  */
-static MbusChannel *
+static MbusCachedChannel *
 channel_load(Oid schema, const char *index_name, AttrNumber column,
 			 RegProcedure equals, Datum value)
 {
@@ -327,6 +363,8 @@ channel_load(Oid schema, const char *index_name, AttrNumber column,
 	ScanKeyData key;
 	HeapTuple	tuple;
 	MbusChannel channel;
+	MbusPolicy	policy;
+	MbusCachedChannel *cached;
 	bool		found;
 
 	rel = table_open(cache_relation, AccessShareLock);
@@ -339,24 +377,19 @@ channel_load(Oid schema, const char *index_name, AttrNumber column,
 	tuple = systable_getnext(scan);
 	found = HeapTupleIsValid(tuple);
 	if (found)
+	{
 		channel_read(tuple, RelationGetDescr(rel), &channel);
+		policy_read(tuple, RelationGetDescr(rel), &policy);
+	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	if (!found)
 		return NULL;
 	grants_load(schema, &channel);
-	return channel_remember(&channel);
-}
-
-/* Enters a channel that is read to its end: what errs leaves no half of it. */
-static MbusChannel *
-channel_remember(const MbusChannel *channel)
-{
-	MbusCachedChannel *cached;
-
-	cached = hash_search(cache_by_id, &channel->channel_id, HASH_ENTER, NULL);
-	cached->channel = *channel;
-	return &cached->channel;
+	cached = hash_search(cache_by_id, &channel.channel_id, HASH_ENTER, NULL);
+	cached->channel = channel;
+	cached->policy = policy;
+	return cached;
 }
 
 static void
@@ -380,6 +413,56 @@ channel_read(HeapTuple tuple, TupleDesc desc, MbusChannel *channel)
 	channel->max_payload = isnull ? 0 : DatumGetInt64(value);
 	value = heap_getattr(tuple, COL_COMPRESSION, desc, &isnull);
 	channel->compression = mbus_compression_parse(TextDatumGetCString(value));
+}
+
+static void
+policy_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy)
+{
+	Datum		value;
+	bool		isnull;
+
+	MemSet(policy, 0, sizeof(*policy));
+	policy->max_attempts = DatumGetInt32(heap_getattr(tuple, COL_MAX_ATTEMPTS,
+													  desc, &isnull));
+	value = heap_getattr(tuple, COL_LEASE, desc, &isnull);
+	policy->lease_us = mbus_interval_us(DatumGetIntervalP(value));
+	value = heap_getattr(tuple, COL_BACKOFF, desc, &isnull);
+	policy->backoff_us = mbus_interval_us(DatumGetIntervalP(value));
+	value = heap_getattr(tuple, COL_BACKOFF_MAX, desc, &isnull);
+	policy->backoff_max_us = mbus_interval_us(DatumGetIntervalP(value));
+	value = heap_getattr(tuple, COL_DEAD_LETTER, desc, &isnull);
+	if (!isnull)
+		strlcpy(policy->dead_letter, TextDatumGetCString(value),
+				sizeof(policy->dead_letter));
+	value = heap_getattr(tuple, COL_RETENTION, desc, &isnull);
+	policy->acked = strcmp(TextDatumGetCString(value), "acked") == 0;
+	purge_read(tuple, desc, policy);
+}
+
+/* Reads what purge_channel() wrote; the ranges live in the cache. */
+static void
+purge_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy)
+{
+	Datum		value;
+	bool		isnull;
+	ArrayType  *kept;
+	int			n;
+	int64	   *copy;
+
+	policy->purged_to = DatumGetInt64(heap_getattr(tuple, COL_PURGED_TO, desc,
+												   &isnull));
+	value = heap_getattr(tuple, COL_PURGE_KEPT, desc, &isnull);
+	if (isnull)
+		return;
+	kept = DatumGetArrayTypeP(value);
+	n = ArrayGetNItems(ARR_NDIM(kept), ARR_DIMS(kept));
+	if (n == 0 || n % 2 != 0 || ARR_HASNULL(kept) ||
+		ARR_ELEMTYPE(kept) != INT8OID)
+		return;
+	copy = MemoryContextAlloc(cache_context, n * sizeof(int64));
+	memcpy(copy, ARR_DATA_PTR(kept), n * sizeof(int64));
+	policy->kept = copy;
+	policy->nkept = n / 2;
 }
 
 /*
@@ -476,13 +559,24 @@ mbus_series_for_ttl(int64 ttl_us)
 }
 
 /*
+ * mbus_own_series returns the first of the series that are one channel's own.
+ */
+int32
+mbus_own_series(void)
+{
+	return lengthof(buckets) + 1;
+}
+
+/*
  * mbus_series_window_us returns for how long a series' segment takes
  * messages before it rolls.
  */
 int64
 mbus_series_window_us(int32 series)
 {
-	int			i = Max(1, Min(series, (int) lengthof(buckets))) - 1;
+	int64		minutes = MBUS_OWN_WINDOW_MINUTES;
 
-	return buckets[i].window_minutes * 60 * USECS_PER_SEC;
+	if (series < mbus_own_series())
+		minutes = buckets[Max(1, series) - 1].window_minutes;
+	return minutes * 60 * USECS_PER_SEC;
 }

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "fmgr.h"
 
 #include "payload.h"
 
@@ -51,9 +52,19 @@ extern const MbusChannel *mbus_channel_open(Oid schema, text *name,
 extern Oid	mbus_schema(void);
 extern Oid	mbus_relation(Oid schema, const char *name);
 
+/* channel_admin.c: what administration shares */
+extern text *mbus_required_text(FunctionCallInfo fcinfo, int argno,
+								const char *name);
+extern void mbus_name_check(const char *kind, const char *name);
+extern const MbusChannel *mbus_channel_owned(Oid schema, text *name);
+extern int	mbus_run_as_owner(Oid schema, const char *command, int nargs,
+							  const Oid *types, Datum *values,
+							  const char *nulls);
+
 /* time to live */
 extern int64 mbus_interval_us(const Interval *interval);
 extern int32 mbus_series_for_ttl(int64 ttl_us);
+extern int32 mbus_own_series(void);
 extern int64 mbus_series_window_us(int32 series);
 extern int64 mbus_ttl_check(const Interval *interval);
 

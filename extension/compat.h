@@ -17,6 +17,11 @@
 #error "message_bus builds with PostgreSQL 15 to 18"
 #endif
 
+/* a function that does not return: its keyword came in 18 */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn	pg_attribute_noreturn()
+#endif
+
 /* index of a backend in ProcGlobal->allProcs */
 #if PG_VERSION_NUM >= 170000
 #define MbusMyProcno()	(MyProcNumber)
@@ -31,6 +36,15 @@
 #else
 #define MbusInsertIndexTuples(rri, slot, estate, noDupErr, specConflict, arbiters) \
 	ExecInsertIndexTuples(rri, slot, estate, false, noDupErr, specConflict, arbiters)
+#endif
+
+/* index_beginscan gained its counters in 18 */
+#if PG_VERSION_NUM >= 180000
+#define MbusIndexBeginScan(rel, index, snapshot, nkeys) \
+	index_beginscan(rel, index, snapshot, NULL, nkeys, 0)
+#else
+#define MbusIndexBeginScan(rel, index, snapshot, nkeys) \
+	index_beginscan(rel, index, snapshot, nkeys, 0)
 #endif
 
 /* lz4 where the server has it */

@@ -21,6 +21,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -50,7 +51,6 @@ static void row_check(MbusInserter *inserter, TupleTableSlot *slot);
 static void fill_slot(TupleTableSlot *slot, int32 channel_id,
 					  const MbusDraft *draft, Datum publisher,
 					  const char *subject);
-static void set_text(TupleTableSlot *slot, int column, const char *value);
 static int	insert_batch(MbusInserter *inserter, TupleTableSlot **slots,
 						 int32 channel_id, MbusDraft **drafts, int ndrafts,
 						 const char *subject);
@@ -104,6 +104,42 @@ Relation
 mbus_inserter_relation(MbusInserter *inserter)
 {
 	return inserter->rel;
+}
+
+/*
+ * mbus_inserter_slot returns the slot of the next row, no column of it null:
+ * the caller fills it in, in a memory context that lasts until the put.
+ */
+TupleTableSlot *
+mbus_inserter_slot(MbusInserter *inserter)
+{
+	TupleTableSlot *slot = inserter->slot;
+
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, false,
+		   slot->tts_tupleDescriptor->natts * sizeof(bool));
+	return slot;
+}
+
+/*
+ * mbus_inserter_put inserts the row that is in the slot.
+ */
+void
+mbus_inserter_put(MbusInserter *inserter)
+{
+	TupleTableSlot *slot = inserter->slot;
+	MemoryContext caller;
+
+	caller = MemoryContextSwitchTo(GetPerTupleMemoryContext(inserter->estate));
+	ExecStoreVirtualTuple(slot);
+	row_check(inserter, slot);
+	table_tuple_insert(inserter->rel, slot, GetCurrentCommandId(true), 0,
+					   NULL);
+	list_free(MbusInsertIndexTuples(inserter->rri, slot, inserter->estate,
+									false, NULL, NIL));
+	ExecClearTuple(slot);
+	MemoryContextSwitchTo(caller);
+	ResetPerTupleExprContext(inserter->estate);
 }
 
 /*
@@ -239,14 +275,17 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 														draft->delay_us);
 	values[MBUS_COL_SESSION] = Int64GetDatum(mbus_relay_session);
 	isnull[MBUS_COL_SESSION] = mbus_relay_session == 0;
+	values[MBUS_COL_KEY_HASH] = draft->key ?
+		Int64GetDatum(mbus_key_hash(draft->key)) : (Datum) 0;
+	isnull[MBUS_COL_KEY_HASH] = draft->key == NULL;
 	values[MBUS_COL_CHANNEL_ID] = Int32GetDatum(channel_id);
 	values[MBUS_COL_SIZE] = Int32GetDatum(VARSIZE_ANY_EXHDR(draft->payload));
 	values[MBUS_COL_PUBLISHER] = publisher;
-	set_text(slot, MBUS_COL_CONTENT_TYPE, draft->content_type);
-	set_text(slot, MBUS_COL_ENCODING,
-			 mbus_compression_name(draft->compression));
+	mbus_slot_text(slot, MBUS_COL_CONTENT_TYPE, draft->content_type);
+	mbus_slot_text(slot, MBUS_COL_ENCODING,
+				   mbus_compression_name(draft->compression));
 	values[MBUS_COL_SHA256] = PointerGetDatum(digest);
-	set_text(slot, MBUS_COL_SUBJECT, subject);
+	mbus_slot_text(slot, MBUS_COL_SUBJECT, subject);
 	values[MBUS_COL_KEY] = PointerGetDatum(draft->key);
 	isnull[MBUS_COL_KEY] = draft->key == NULL;
 	values[MBUS_COL_TRANSACTION_ID] = PointerGetDatum(draft->transaction_id);
@@ -257,9 +296,24 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 	ExecStoreVirtualTuple(slot);
 }
 
-/* Sets a text column of a slot; NULL is NULL. */
-static void
-set_text(TupleTableSlot *slot, int column, const char *value)
+/*
+ * mbus_key_hash returns what is stored of a key as key_hash; never 0.
+ */
+int64
+mbus_key_hash(const text *key)
+{
+	int64		hash = (int64) hash_bytes_extended((const unsigned char *) VARDATA_ANY(key),
+												   (int) VARSIZE_ANY_EXHDR(key),
+												   0);
+
+	return hash != 0 ? hash : 1;
+}
+
+/*
+ * mbus_slot_text sets a text column of a slot; NULL is NULL.
+ */
+void
+mbus_slot_text(TupleTableSlot *slot, int column, const char *value)
 {
 	slot->tts_isnull[column - 1] = value == NULL;
 	slot->tts_values[column - 1] = value ? CStringGetTextDatum(value) :
@@ -329,23 +383,17 @@ mbus_insert_event(Oid schema, int64 message_id, const char *kind,
 	inserter = mbus_inserter_open(RelationGetRelid(leaf), MBUS_EVENT_COLUMNS,
 								  false);
 	table_close(leaf, NoLock);
-	slot = inserter->slot;
+	slot = mbus_inserter_slot(inserter);
 	values = slot->tts_values - 1;
-	ExecClearTuple(slot);
-	memset(slot->tts_isnull, false, MBUS_EVENT_COLUMNS * sizeof(bool));
 	values[MBUS_EVENT_MESSAGE_ID] = Int64GetDatum(message_id);
 	values[MBUS_EVENT_AT] = TimestampTzGetDatum(at);
 	values[MBUS_EVENT_SESSION] = Int64GetDatum(mbus_relay_session);
 	slot->tts_isnull[MBUS_EVENT_SESSION - 1] = mbus_relay_session == 0;
-	set_text(slot, MBUS_EVENT_KIND, kind);
-	set_text(slot, MBUS_EVENT_ROLE, GetUserNameFromId(GetUserId(), false));
-	set_text(slot, MBUS_EVENT_SUBJECT, mbus_subject());
-	ExecStoreVirtualTuple(slot);
-	row_check(inserter, slot);
-	table_tuple_insert(inserter->rel, slot, GetCurrentCommandId(true), 0,
-					   NULL);
-	list_free(MbusInsertIndexTuples(inserter->rri, slot, inserter->estate,
-									false, NULL, NIL));
+	mbus_slot_text(slot, MBUS_EVENT_KIND, kind);
+	mbus_slot_text(slot, MBUS_EVENT_ROLE,
+				   GetUserNameFromId(GetUserId(), false));
+	mbus_slot_text(slot, MBUS_EVENT_SUBJECT, mbus_subject());
+	mbus_inserter_put(inserter);
 	mbus_inserter_close(inserter);
 	CommandCounterIncrement();
 }

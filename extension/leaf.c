@@ -16,6 +16,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_inherits.h"
+#include "storage/bufmgr.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -27,6 +28,8 @@
 static const char *const family_names[MBUS_FAMILIES] = {
 	[MBUS_MESSAGE] = "message",
 	[MBUS_EVENT] = "event",
+	[MBUS_ACK] = "ack",
+	[MBUS_FAILURE] = "failure",
 };
 
 static MbusLeaf *cached = NULL;
@@ -104,15 +107,32 @@ mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
 }
 
 /*
- * mbus_leaf_index opens the leaf's index on one column, or on two if second
- * is not 0, which is partial or not; caller closes it.
+ * mbus_leaf_open_written opens a segment's table to read it, or returns NULL
+ * if there is none or no row was ever written to it.
+ */
+Relation
+mbus_leaf_open_written(Oid schema, int32 segment, MbusFamily family)
+{
+	Relation	leaf = mbus_leaf_open(schema, segment, family,
+									  AccessShareLock);
+
+	if (leaf && RelationGetNumberOfBlocks(leaf) == 0)
+	{
+		table_close(leaf, AccessShareLock);
+		return NULL;
+	}
+	return leaf;
+}
+
+/*
+ * mbus_leaf_index opens the leaf's index on one column, or that begins with
+ * two if second is not 0, which is partial or not; caller closes it.
  */
 Relation
 mbus_leaf_index(Relation leaf, AttrNumber first, AttrNumber second,
 				bool partial)
 {
 	List	   *indexes = RelationGetIndexList(leaf);
-	int			nkeys = second ? 2 : 1;
 	ListCell   *cell;
 
 	foreach(cell, indexes)
@@ -120,11 +140,11 @@ mbus_leaf_index(Relation leaf, AttrNumber first, AttrNumber second,
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
 		Form_pg_index form = index->rd_index;
 
-		if (form->indnkeyatts == nkeys && form->indisvalid &&
-			form->indkey.values[0] == first &&
+		if (form->indisvalid && form->indkey.values[0] == first &&
 			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred,
 						   NULL) != partial &&
-			(nkeys == 1 || form->indkey.values[1] == second))
+			(second == 0 ? form->indnkeyatts == 1 :
+			 form->indnkeyatts >= 2 && form->indkey.values[1] == second))
 		{
 			list_free(indexes);
 			return index;

@@ -12,7 +12,7 @@
 
 #include "state.h"
 
-/* Columns of message_bus.message and message_bus.event. */
+/* Columns of message_bus.message, event, ack and failure. */
 enum
 {
 	MBUS_COL_ID = 1,
@@ -20,6 +20,7 @@ enum
 	MBUS_COL_EXPIRES_AT,
 	MBUS_COL_AVAILABLE_AT,
 	MBUS_COL_SESSION,
+	MBUS_COL_KEY_HASH,
 	MBUS_COL_CHANNEL_ID,
 	MBUS_COL_SIZE,
 	MBUS_COL_PUBLISHER,
@@ -39,7 +40,37 @@ enum
 	MBUS_EVENT_KIND,
 	MBUS_EVENT_ROLE,
 	MBUS_EVENT_SUBJECT,
-	MBUS_EVENT_COLUMNS = MBUS_EVENT_SUBJECT
+	MBUS_EVENT_COLUMNS = MBUS_EVENT_SUBJECT,
+
+	MBUS_ACK_LO = 1,
+	MBUS_ACK_HI,
+	MBUS_ACK_AT,
+	MBUS_ACK_CLAIMED_AT,
+	MBUS_ACK_LEASE,
+	MBUS_ACK_SESSION,
+	MBUS_ACK_SUBSCRIPTION_ID,
+	MBUS_ACK_N,
+	MBUS_ACK_ATTEMPT,
+	MBUS_ACK_OUTCOME,
+	MBUS_ACK_ROLE,
+	MBUS_ACK_SUBJECT,
+	MBUS_ACK_RUNS,
+	MBUS_ACK_COLUMNS = MBUS_ACK_RUNS,
+
+	MBUS_FAILURE_MESSAGE_ID = 1,
+	MBUS_FAILURE_AT,
+	MBUS_FAILURE_CLAIMED_AT,
+	MBUS_FAILURE_RETRY_AT,
+	MBUS_FAILURE_LEASE,
+	MBUS_FAILURE_DEAD_LETTER_ID,
+	MBUS_FAILURE_SESSION,
+	MBUS_FAILURE_SUBSCRIPTION_ID,
+	MBUS_FAILURE_ATTEMPT,
+	MBUS_FAILURE_KIND,
+	MBUS_FAILURE_ROLE,
+	MBUS_FAILURE_SUBJECT,
+	MBUS_FAILURE_REASON,
+	MBUS_FAILURE_COLUMNS = MBUS_FAILURE_REASON
 };
 
 /* The tables of one segment; InvalidOid where one is missing. */
@@ -54,6 +85,8 @@ extern const char *mbus_family_name(MbusFamily family);
 extern int	mbus_leaves(Oid schema, MbusLeaf **leaves);
 extern Relation mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
 							   LOCKMODE lockmode);
+extern Relation mbus_leaf_open_written(Oid schema, int32 segment,
+									   MbusFamily family);
 extern Relation mbus_leaf_index(Relation leaf, AttrNumber first,
 								AttrNumber second, bool partial);
 

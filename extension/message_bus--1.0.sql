@@ -39,7 +39,9 @@ CREATE TABLE message_bus.channel (
 	retention text NOT NULL,
 	max_payload bigint,
 	compression text NOT NULL,
-	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp()
+	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	purged_to bigint NOT NULL DEFAULT 0,	-- messages up to it are gone, ...
+	purge_kept bigint[]						-- ... but for these ranges [lo, hi)
 );
 COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 
@@ -52,10 +54,44 @@ CREATE TABLE message_bus.channel_grant (
 );
 COMMENT ON TABLE message_bus.channel_grant IS 'who but its owner may use a channel';
 
+CREATE SEQUENCE message_bus.subscription_id AS integer;
+
+CREATE TABLE message_bus.subscription (
+	subscription_id integer PRIMARY KEY DEFAULT pg_catalog.nextval('message_bus.subscription_id'),
+	channel_id integer NOT NULL REFERENCES message_bus.channel ON DELETE CASCADE,
+	name text NOT NULL,
+	owner regrole NOT NULL,
+	ordered boolean NOT NULL,
+	paused boolean NOT NULL DEFAULT false,
+	start_id bigint NOT NULL DEFAULT 0,		-- ids below are not wanted
+	start_at timestamp with time zone,		-- nor what was created before
+	since_lease bigint NOT NULL DEFAULT 0,	-- facts under leases below do not count
+	created_epoch integer NOT NULL DEFAULT 0,	-- of leases; it had none before
+	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	UNIQUE (channel_id, name)
+);
+COMMENT ON TABLE message_bus.subscription IS 'durable readers of channels';
+
+-- Where a subscription was; written by the worker, saves reading after a restart.
+CREATE TABLE message_bus.checkpoint (
+	subscription_id integer PRIMARY KEY REFERENCES message_bus.subscription ON DELETE CASCADE,
+	at timestamp with time zone NOT NULL,
+	since_lease bigint NOT NULL,			-- of the subscription then: an older one is void
+	cursor bigint NOT NULL,
+	due_at timestamp with time zone NOT NULL,
+	retry_at timestamp with time zone NOT NULL,
+	ids bigint[] NOT NULL,					-- of its entries
+	attempts smallint[] NOT NULL,
+	leases bigint[] NOT NULL,				-- 0: not claimed
+	skipped bigint[] NOT NULL				-- ranges [lo, hi)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE message_bus.checkpoint IS 'positions of subscriptions; only saves reading';
+
 -- One row for each segment that exists; written by the worker only.
 CREATE TABLE message_bus.segment (
 	segment_no integer PRIMARY KEY,
 	series integer NOT NULL,
+	channel_id integer,						-- whose own series it is of, or NULL
 	opened_at timestamp with time zone NOT NULL,
 	closed_at timestamp with time zone,		-- NULL: open, or open at a crash
 	expires_at timestamp with time zone,	-- latest expiry in it, once closed
@@ -67,7 +103,8 @@ COMMENT ON TABLE message_bus.segment IS 'segments: the partitions that hold mess
 CREATE TABLE message_bus.server_state (
 	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
 	timeline bigint NOT NULL DEFAULT 0,		-- that segments were last opened on
-	next_segment integer NOT NULL DEFAULT 1
+	next_segment integer NOT NULL DEFAULT 1,
+	epoch integer NOT NULL DEFAULT 0		-- of leases
 );
 INSERT INTO message_bus.server_state DEFAULT VALUES;
 COMMENT ON TABLE message_bus.server_state IS 'numbering that must survive a crash or a failover';
@@ -91,6 +128,7 @@ CREATE TABLE message_bus.message (
 	expires_at timestamp with time zone NOT NULL,
 	available_at timestamp with time zone NOT NULL,
 	session bigint,
+	key_hash bigint,				-- NULL if there is no key
 	channel_id integer NOT NULL,
 	size integer NOT NULL,			-- of the payload as published, in bytes
 	publisher text NOT NULL,
@@ -117,7 +155,43 @@ CREATE TABLE message_bus.event (
 ) PARTITION BY RANGE (message_id);
 COMMENT ON TABLE message_bus.event IS 'recorded reads and deletions; partitioned as messages are';
 
--- all backends forget the channels they know
+-- What a subscription is done with; a row holds the ids lo to hi, or the runs
+-- of consecutive ids within: offsets from lo and lengths in turn.
+CREATE TABLE message_bus.ack (
+	lo bigint NOT NULL,
+	hi bigint NOT NULL,
+	at timestamp with time zone NOT NULL,
+	claimed_at timestamp with time zone NOT NULL,
+	lease bigint NOT NULL,
+	session bigint,
+	subscription_id integer NOT NULL,
+	n integer NOT NULL,				-- how many ids
+	attempt smallint NOT NULL,
+	outcome text NOT NULL,			-- acked, dead (moved), kept (dead, in place), corrupt
+	role text NOT NULL,
+	subject text,
+	runs integer[]
+) PARTITION BY RANGE (lo);
+COMMENT ON TABLE message_bus.ack IS 'what subscriptions are done with; partitioned as messages are';
+
+CREATE TABLE message_bus.failure (
+	message_id bigint NOT NULL,
+	at timestamp with time zone NOT NULL,
+	claimed_at timestamp with time zone,
+	retry_at timestamp with time zone,	-- NULL: never
+	lease bigint NOT NULL,
+	dead_letter_id bigint,
+	session bigint,
+	subscription_id integer NOT NULL,
+	attempt smallint NOT NULL,		-- 0: redriven
+	kind text NOT NULL,				-- nacked, expired, crash, corrupt, redriven
+	role text NOT NULL,
+	subject text,
+	reason text
+) PARTITION BY RANGE (message_id);
+COMMENT ON TABLE message_bus.failure IS 'deliveries that failed; partitioned as messages are';
+
+-- all backends forget the channels and subscriptions they know
 CREATE FUNCTION message_bus.channel_changed() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'mbus_channel_changed' LANGUAGE C;
 CREATE TRIGGER channel_changed
@@ -125,6 +199,10 @@ CREATE TRIGGER channel_changed
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
 CREATE TRIGGER channel_changed
 	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON message_bus.channel_grant
+	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
+
+CREATE TRIGGER channel_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON message_bus.subscription
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
 
 -- A restored dump brings the default channel that CREATE EXTENSION has made.
@@ -150,7 +228,7 @@ CREATE FUNCTION message_bus.create_channel(channel text, ttl interval DEFAULT '4
 	compression text DEFAULT 'lz4', if_not_exists boolean DEFAULT false) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_create_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.create_channel IS
-'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 25006 read-only.';
+'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, 25006 read-only.';
 
 CREATE FUNCTION message_bus.alter_channel(channel text, ttl interval DEFAULT NULL,
 	max_attempts integer DEFAULT NULL, lease interval DEFAULT NULL,
@@ -159,12 +237,12 @@ CREATE FUNCTION message_bus.alter_channel(channel text, ttl interval DEFAULT NUL
 	compression text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_alter_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.alter_channel IS
-'alter_channel: changes what is not NULL, for messages published from now on. dead_letter '''' and max_payload 0 remove these. Errors: 42P01 no such channel, 42501 not its owner, 22023 bad value, 25006 read-only.';
+'alter_channel: changes what is not NULL, for messages published from now on. dead_letter '''' and max_payload 0 remove these. Errors: 42P01 no such channel, 42501 not its owner, 22023 bad value, 53400 too many channels with retention acked, 25006 read-only.';
 
 CREATE FUNCTION message_bus.drop_channel(channel text, if_exists boolean DEFAULT false) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_drop_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.drop_channel IS
-'drop_channel: removes a channel; its messages can no longer be reached, and their space is returned by their TTL. Errors: 42P01 no such channel, 42501 not its owner, 25006 read-only.';
+'drop_channel: removes a channel and its subscriptions; its messages can no longer be reached, and their space is returned by their TTL. Errors: 42P01 no such channel, 42501 not its owner, 25006 read-only.';
 
 CREATE FUNCTION message_bus.grant_channel(channel text, grantee regrole, privileges text) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_grant_channel' LANGUAGE C;
@@ -236,7 +314,7 @@ COMMENT ON TYPE message_bus.stored_message IS
 CREATE FUNCTION message_bus.get(id bigint) RETURNS SETOF message_bus.stored_message
 	AS 'MODULE_PATHNAME', 'mbus_get' LANGUAGE C ROWS 1;
 COMMENT ON FUNCTION message_bus.get IS
-'get: one message with its whole payload; no row if there is none, it has expired or was deleted. Errors: 42501 no privilege to consume, XX001 stored bytes do not match.';
+'get: one message with its whole payload; no row if there is none, it has expired, was deleted or purged. Errors: 42501 no privilege to consume, XX001 stored bytes do not match.';
 
 CREATE FUNCTION message_bus.get_by_transaction(channel text, transaction_id text)
 	RETURNS SETOF message_bus.stored_message
@@ -290,9 +368,107 @@ COMMENT ON FUNCTION message_bus.stored_json IS
 'stored_json: a stored row''s payload as json; NULL if it is not JSON or does not match its checksum.';
 
 /*
+ * Delivery
+ */
+
+CREATE FUNCTION message_bus.create_subscription(channel text, subscription text,
+	start text DEFAULT 'earliest', ordered boolean DEFAULT false, if_not_exists boolean DEFAULT false) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_create_subscription' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.create_subscription IS
+'create_subscription: makes a durable reader of a channel, owned by the current user, who needs the privilege to consume. subscription: 1 to 255 bytes of UTF-8 without control characters. start: earliest (all messages there are), latest (none that was committed before), digits (an id, the first that is delivered; one not given out yet is as the next one), else a timestamp with time zone (what was created from then on). ordered: messages of one key one after the other. Errors: 42P01 no such channel, 42501 no privilege, 42602 bad name, 42710 exists, 22023 or 22007 bad start, 25006 read-only, 55000 not ready.';
+
+CREATE FUNCTION message_bus.drop_subscription(channel text, subscription text,
+	if_exists boolean DEFAULT false) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_drop_subscription' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.drop_subscription IS
+'drop_subscription: removes a subscription; its leases end at commit. Errors: 42P01 no such channel or subscription, 42501 neither its owner nor the channel''s, 25006 read-only.';
+
+CREATE FUNCTION message_bus.pause(channel text, subscription text) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_pause' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.pause IS
+'pause: claims from the subscription get nothing from the commit on; what is claimed can still be acked. Errors: as drop_subscription.';
+
+CREATE FUNCTION message_bus.resume(channel text, subscription text) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_resume' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.resume IS
+'resume: ends a pause and wakes who waits for the channel. Errors: as drop_subscription.';
+
+CREATE FUNCTION message_bus.seek(channel text, subscription text, start text) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_seek' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.seek IS
+'seek: moves a subscription to start (as create_subscription has it); messages from there on are delivered, again if they were acked before, and count attempts anew. Its leases end at commit. Until then claims from it get 55000. Errors: as drop_subscription; 22023 or 22007 bad start, 55000 another seek is open.';
+
+CREATE TYPE message_bus.delivery AS (
+	id bigint, lease bigint, attempt integer, created_at timestamp with time zone,
+	expires_at timestamp with time zone, key text, headers jsonb, content_type text,
+	size bigint, sha256 bytea, by_reference boolean, payload json);
+COMMENT ON TYPE message_bus.delivery IS
+'delivery: payload is NULL where it is by_reference (above message_bus.inline_max) or its content type is not JSON; get_bytes has it.';
+
+CREATE TYPE message_bus.delivery_bytes AS (
+	id bigint, lease bigint, attempt integer, created_at timestamp with time zone,
+	expires_at timestamp with time zone, key text, headers jsonb, content_type text,
+	size bigint, sha256 bytea, by_reference boolean, payload bytea);
+COMMENT ON TYPE message_bus.delivery_bytes IS
+'delivery_bytes: as delivery, with the payload''s bytes; NULL where it is by_reference.';
+
+CREATE FUNCTION message_bus.claim(channel text, subscription text DEFAULT 'default',
+	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
+	max_bytes bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery
+	AS 'MODULE_PATHNAME', 'mbus_claim' LANGUAGE C ROWS 100;
+
+CREATE FUNCTION message_bus.claim_bytes(channel text, subscription text DEFAULT 'default',
+	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
+	max_bytes bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery_bytes
+	AS 'MODULE_PATHNAME', 'mbus_claim_bytes' LANGUAGE C ROWS 100;
+
+CREATE FUNCTION message_bus.ack(lease bigint, ids bigint[] DEFAULT NULL) RETURNS integer
+	AS 'MODULE_PATHNAME', 'mbus_ack' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.ack IS
+'ack: says that claimed messages are done with, and returns how many. lease: of the claim. ids: at most 10000 of its messages (NULL: all it holds); one given twice counts once. Until its transaction ends a deadline that passes does nothing. Messages acked before under the same lease count again. Errors: 55000 the lease is not held, does not hold one of the ids (they are named; nothing is acked) or is in use by another transaction, 42501 no privilege to consume, 22004 NULL, 54000 too many ids, 25006 read-only.';
+
+CREATE FUNCTION message_bus.nack(lease bigint, ids bigint[] DEFAULT NULL,
+	delay interval DEFAULT NULL, reason text DEFAULT NULL) RETURNS integer
+	AS 'MODULE_PATHNAME', 'mbus_nack' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.nack IS
+'nack: gives claimed messages back, at commit, and returns how many. lease, ids: as in ack. delay: until they are delivered again, up to 100 years (NULL: the channel''s backoff, doubled with each attempt up to backoff_max, of which a random part up to one half is left out). reason: at most 1000 bytes, kept with the failure. A message that has had max_attempts goes to the channel''s dead-letter channel, or stays as dead where there is none. Errors: 55000 as ack (one acked or given back before is not held), 42501 no privilege to consume, 22004 NULL, 22023 bad delay, 54000 too many ids or reason too long, 25006 read-only.';
+
+CREATE FUNCTION message_bus.extend(lease bigint, lease_for interval,
+	ids bigint[] DEFAULT NULL) RETURNS timestamp with time zone
+	AS 'MODULE_PATHNAME', 'mbus_extend' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.extend IS
+'extend: moves the end of a lease, or of some of its messages, to lease_for from now, later or earlier, and returns that time. lease_for: more than 0, at most 7 days. ids: at most 10000 (NULL: all it holds). Takes effect at once, also if the transaction is rolled back. Errors: 55000 the lease is not held or does not hold all the ids (nothing is extended), 42501 no privilege to consume, 22004 NULL, 22023 bad lease_for, 54000 too many ids, 25006 read-only.';
+
+CREATE FUNCTION message_bus.redrive(dead_letter text, max_messages integer DEFAULT NULL) RETURNS integer
+	AS 'MODULE_PATHNAME', 'mbus_redrive' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.redrive IS
+'redrive: gives dead messages back, at commit, with all their attempts, and returns how many. dead_letter: a dead-letter channel, or a channel without one whose dead messages lie in place. max_messages: at least 1 (NULL: all); the oldest first. A message that still lives goes to the subscription it died for; otherwise its dead letter is published again to the channel it came from, and left alone if that is gone. The dead letter is deleted. Needs the privilege to consume dead_letter and to publish to the channels the messages came from. Errors: 42P01 no such channel, 42501 no privilege, 22004 NULL, 22023 bad max_messages, 25006 read-only, 53400 too many subscriptions, 55000 not ready.';
+
+CREATE FUNCTION message_bus.purge_channel(channel text) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'mbus_purge_channel' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.purge_channel IS
+'purge_channel: hides all messages of a channel for good, as if they were deleted, at commit; those of publishes that have not ended, its own transaction''s too, stay. Returns how many live ones it has hidden. Errors: 42P01 no such channel, 42501 not its owner, 25006 read-only, 55000 not ready.';
+
+CREATE PROCEDURE message_bus.wait(channels text[], subscriptions text[] DEFAULT NULL,
+	timeout interval DEFAULT '60 seconds', INOUT ready text[] DEFAULT NULL)
+	AS 'MODULE_PATHNAME', 'mbus_wait' LANGUAGE C;
+COMMENT ON PROCEDURE message_bus.wait IS
+'wait: waits until a claim may find something in one of the channels. channels: at most 256 names. subscriptions: one for each channel; NULL is ''default'' (for all or one). timeout: longest wait; 0 only looks. Sets ready to the channels that have something, in the order given; empty when the time is over; others may claim it first. A subscription default that does not exist yet is ready: the first claim makes it. Needs the privilege to consume on each channel. Ends its transaction first, and sleeps without a snapshot: CALL it outside of transaction blocks. Errors: 42P01, 42501, 22004, 22023 (also if the arrays differ in length), 2202E, 54000 more than 256 channels, 25001 if it would have to sleep inside a transaction block, a function or a subtransaction, or in REPEATABLE READ, 25006, 55000.';
+
+/*
  * Views.  They run with their owner's rights and show only what the current
  * user may consume.
  */
+
+CREATE FUNCTION message_bus.in_ranges(id bigint, ranges bigint[]) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_in_ranges' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.in_ranges IS
+'in_ranges: whether an id is in one of the ascending ranges [lo, hi) of an array: what a purge has kept.';
+
+CREATE FUNCTION message_bus.ack_covers(lo bigint, runs integer[], hi bigint, id bigint) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_ack_covers' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.ack_covers IS
+'ack_covers: whether a row of message_bus.ack holds an id. runs: NULL if it holds all from lo to hi. Errors: 22023 runs are not pairs of an offset and a length.';
 
 CREATE VIEW message_bus.channels WITH (security_barrier) AS
 	SELECT c.name AS channel, c.owner, c.ttl, c.max_attempts, c.lease, c.backoff, c.backoff_max,
@@ -311,9 +487,116 @@ CREATE VIEW message_bus.messages WITH (security_barrier) AS
 	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
 	WHERE message_bus.may(c.channel_id, 'consume')
 		AND m.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+		AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
 		AND NOT EXISTS (SELECT FROM message_bus.event e
 			WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted');
 COMMENT ON VIEW message_bus.messages IS 'live messages of the channels that the current user may consume, without payloads';
+
+CREATE FUNCTION message_bus.subscription_status(subscription_id integer,
+	OUT lag_messages bigint, OUT lag_seconds double precision, OUT in_flight integer,
+	OUT redelivered bigint, OUT oldest_unacked_id bigint,
+	OUT oldest_unacked_at timestamp with time zone, OUT ready integer, OUT retrying bigint,
+	OUT delivered bigint, OUT acked bigint, OUT nacked bigint, OUT expired bigint,
+	OUT dead bigint, OUT cursor bigint)
+	AS 'MODULE_PATHNAME', 'mbus_subscription_status' LANGUAGE C STRICT COST 10000;
+COMMENT ON FUNCTION message_bus.subscription_status IS
+'subscription_status: where a subscription is, see the view subscriptions; NULL if it is not loaded or the current user may not consume its channel.';
+
+CREATE VIEW message_bus.subscriptions WITH (security_barrier) AS
+	SELECT c.name AS channel, s.name AS subscription, s.owner, s.ordered, s.paused, s.created_at,
+		t.lag_messages, t.lag_seconds, t.in_flight, t.redelivered, t.oldest_unacked_id,
+		t.oldest_unacked_at, t.ready, t.retrying, t.delivered, t.acked, t.nacked, t.expired,
+		t.dead, t.cursor
+	FROM message_bus.subscription s
+	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
+	CROSS JOIN LATERAL message_bus.subscription_status(s.subscription_id) AS t
+	WHERE message_bus.may(c.channel_id, 'consume');
+COMMENT ON VIEW message_bus.subscriptions IS
+'subscriptions of the channels that the current user may consume, and how far each is behind. What is counted is NULL where the worker has not loaded a subscription yet, and on a standby. The lag is counted message by message: name a channel or subscription in WHERE where many are far behind.';
+COMMENT ON COLUMN message_bus.subscriptions.lag_messages IS 'live messages that it still has to get, has out, or that wait for a retry or for their delay';
+COMMENT ON COLUMN message_bus.subscriptions.lag_seconds IS 'age of the oldest of these, since it was published; 0 if there is none';
+COMMENT ON COLUMN message_bus.subscriptions.in_flight IS 'messages that are claimed now; see leases';
+COMMENT ON COLUMN message_bus.subscriptions.redelivered IS 'deliveries of an attempt above the first since the server started';
+COMMENT ON COLUMN message_bus.subscriptions.oldest_unacked_id IS 'lowest id of those that lag_messages counts';
+COMMENT ON COLUMN message_bus.subscriptions.oldest_unacked_at IS 'when that was published';
+COMMENT ON COLUMN message_bus.subscriptions.ready IS 'messages of claims that were rolled back or leases that are to be given out again; the next claim takes them';
+COMMENT ON COLUMN message_bus.subscriptions.retrying IS 'messages that failed and are to be delivered again';
+COMMENT ON COLUMN message_bus.subscriptions.delivered IS 'deliveries since the server started, also of claims that were rolled back';
+COMMENT ON COLUMN message_bus.subscriptions.acked IS 'messages acknowledged since the server started';
+COMMENT ON COLUMN message_bus.subscriptions.nacked IS 'messages given back since the server started';
+COMMENT ON COLUMN message_bus.subscriptions.expired IS 'messages whose lease passed its deadline since the server started';
+COMMENT ON COLUMN message_bus.subscriptions.dead IS 'messages that used up their attempts since the server started';
+COMMENT ON COLUMN message_bus.subscriptions.cursor IS 'id up to which it has read the channel';
+
+CREATE FUNCTION message_bus.lease_rows(subscription_id integer,
+	OUT lease bigint, OUT message_id bigint, OUT attempt integer,
+	OUT claimed_at timestamp with time zone, OUT deadline timestamp with time zone,
+	OUT state text, OUT pid integer, OUT role text, OUT session bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_lease_rows' LANGUAGE C STRICT COST 1000 ROWS 100;
+COMMENT ON FUNCTION message_bus.lease_rows IS
+'lease_rows: what a subscription has out, see the view leases; nothing if the current user may not consume its channel.';
+
+CREATE VIEW message_bus.leases WITH (security_barrier) AS
+	SELECT l.lease, c.name AS channel, s.name AS subscription, l.message_id, l.attempt,
+		l.claimed_at, l.deadline, l.state, l.pid, l.role, l.session
+	FROM message_bus.subscription s
+	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
+	CROSS JOIN LATERAL message_bus.lease_rows(s.subscription_id) AS l
+	WHERE message_bus.may(c.channel_id, 'consume');
+COMMENT ON VIEW message_bus.leases IS
+'messages that are claimed now, of the channels that the current user may consume; a row for each message';
+COMMENT ON COLUMN message_bus.leases.lease IS 'what ack, nack and extend take';
+COMMENT ON COLUMN message_bus.leases.deadline IS 'when the message goes back, unless it is acked or extended';
+COMMENT ON COLUMN message_bus.leases.state IS 'held (the claim has not committed), leased, acking or nacking (by a transaction that has not ended)';
+COMMENT ON COLUMN message_bus.leases.pid IS 'process that claimed; it may be gone, the lease is nobody''s own';
+COMMENT ON COLUMN message_bus.leases.role IS 'who claimed';
+COMMENT ON COLUMN message_bus.leases.session IS 'socket of the gateway that claimed, or NULL';
+
+CREATE FUNCTION message_bus.is_dead(subscription_id integer, message_id bigint, lease bigint) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_is_dead' LANGUAGE C STRICT STABLE COST 200;
+COMMENT ON FUNCTION message_bus.is_dead IS
+'is_dead: whether a subscription gave a message up under that lease, and it has not been redriven since; NULL if the current user may not consume its channel. For the view dead_letters.';
+
+CREATE VIEW message_bus.dead_letters WITH (security_barrier) AS
+	SELECT c.name AS channel, s.name AS subscription, f.message_id, f.attempt AS attempts,
+		f.reason, f.kind, f.at AS died_at, f.dead_letter_id, k.name AS dead_letter,
+		f.claimed_at, f.role, COALESCE(k.key, m.key) AS key, COALESCE(k.size, m.size) AS size,
+		COALESCE(k.content_type, m.content_type) AS content_type
+	FROM message_bus.failure f
+	JOIN message_bus.subscription s ON s.subscription_id OPERATOR(pg_catalog.=) f.subscription_id
+	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
+	LEFT JOIN LATERAL (
+		SELECT m.key, m.size, m.content_type FROM message_bus.message m
+		WHERE m.id OPERATOR(pg_catalog.=) f.message_id
+			AND m.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+			AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
+			AND NOT EXISTS (SELECT FROM message_bus.event e
+				WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted')
+		LIMIT 1) AS m ON f.dead_letter_id IS NULL
+	LEFT JOIN LATERAL (
+		SELECT d.name, m.key, m.size, m.content_type
+		FROM message_bus.message m JOIN message_bus.channel d ON d.channel_id OPERATOR(pg_catalog.=) m.channel_id
+		WHERE m.id OPERATOR(pg_catalog.=) f.dead_letter_id
+			AND m.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+			AND (m.id OPERATOR(pg_catalog.>) d.purged_to OR message_bus.in_ranges(m.id, d.purge_kept))
+			AND NOT EXISTS (SELECT FROM message_bus.event e
+				WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted')
+		LIMIT 1) AS k ON true
+	WHERE message_bus.may(c.channel_id, 'consume')
+		AND f.retry_at IS NULL AND f.kind OPERATOR(pg_catalog.<>) 'redriven'
+		AND (f.lease OPERATOR(pg_catalog.>=) s.since_lease OR f.dead_letter_id IS NOT NULL)
+		AND COALESCE(m.size, k.size) IS NOT NULL
+		AND message_bus.is_dead(f.subscription_id, f.message_id, f.lease);
+COMMENT ON VIEW message_bus.dead_letters IS
+'messages that used up their attempts, or whose bytes do not match, of the channels that the current user may consume; as long as they can be redriven';
+COMMENT ON COLUMN message_bus.dead_letters.message_id IS 'the message that died; it may have expired';
+COMMENT ON COLUMN message_bus.dead_letters.attempts IS 'how often it was delivered';
+COMMENT ON COLUMN message_bus.dead_letters.reason IS 'of the last failure';
+COMMENT ON COLUMN message_bus.dead_letters.kind IS 'how the last attempt failed: nacked, expired, crash or corrupt';
+COMMENT ON COLUMN message_bus.dead_letters.dead_letter_id IS 'its copy in the dead-letter channel; NULL: it stays where it is';
+COMMENT ON COLUMN message_bus.dead_letters.dead_letter IS 'the dead-letter channel of that copy';
+COMMENT ON COLUMN message_bus.dead_letters.claimed_at IS 'when the last attempt began';
+COMMENT ON COLUMN message_bus.dead_letters.role IS 'who ended the last attempt';
 
 CREATE VIEW message_bus.errors WITH (security_barrier) AS
 	SELECT e.at, e.sqlstate, e.function, e.role, e.pid, e.session, e.message_id, e.message
@@ -333,6 +616,17 @@ COMMENT ON VIEW message_bus.metrics IS 'counters of this database since the serv
  * table of its own.
  */
 
+CREATE FUNCTION message_bus.delivery_status(message_id bigint, channel_id integer,
+	created_at timestamp with time zone) RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_delivery_status' LANGUAGE C STRICT STABLE COST 200;
+COMMENT ON FUNCTION message_bus.delivery_status IS
+'delivery_status: error if a message is dead for a subscription of its channel, pending if one has not acked it, else complete; NULL if the current user may not consume the channel. For the view message_bus.';
+
+CREATE FUNCTION message_bus.last_access(message_id bigint, channel_id integer) RETURNS timestamp with time zone
+	AS 'MODULE_PATHNAME', 'mbus_last_access' LANGUAGE C STRICT STABLE COST 200;
+COMMENT ON FUNCTION message_bus.last_access IS
+'last_access: when a message was last acked or recorded to have been read; NULL if it never was, or if the current user may not consume its channel. For the view message_bus.';
+
 CREATE VIEW message_bus.message_bus WITH (security_barrier) AS
 	SELECT m.id, c.name AS channel, m.transaction_id,
 		m.headers OPERATOR(pg_catalog.->>) 'session_id' AS session_id,
@@ -348,20 +642,22 @@ CREATE VIEW message_bus.message_bus WITH (security_barrier) AS
 		pg_catalog.encode(m.sha256, 'hex') AS checksum,
 		CASE WHEN m.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() THEN 'expired'
 			WHEN m.headers OPERATOR(pg_catalog.->>) 'status' OPERATOR(pg_catalog.=) 'error' THEN 'error'
-			ELSE 'complete'
+			ELSE message_bus.delivery_status(m.id, m.channel_id, m.created_at)
 		END AS status,
 		m.headers OPERATOR(pg_catalog.->>) 'error_message' AS error_message,
 		m.created_at,
-		(SELECT pg_catalog.max(e.at) FROM message_bus.event e
-			WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'accessed') AS accessed_at,
+		message_bus.last_access(m.id, m.channel_id) AS accessed_at,
 		m.expires_at,
 		COALESCE(m.headers OPERATOR(pg_catalog.->) 'metadata', '{}') AS metadata
 	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
 	WHERE message_bus.may(c.channel_id, 'consume')
+		AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
 		AND NOT EXISTS (SELECT FROM message_bus.event e
 			WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted');
 COMMENT ON VIEW message_bus.message_bus IS
 'message_bus: messages as a plain table. INSERT publishes to channel (or message_bus.default_channel), UPDATE may touch accessed_at, DELETE hides the message. checksum is the SHA-256 in hex; on INSERT it is checked over payload_text (the exact text, write-only) if given, else over the JSON text as received.';
+COMMENT ON COLUMN message_bus.message_bus.status IS 'expired; error (inserted so, or dead for a subscription); pending (a subscription has not acked it yet); else complete';
+COMMENT ON COLUMN message_bus.message_bus.accessed_at IS 'the latest of its acks and of the accesses recorded';
 
 CREATE FUNCTION message_bus.table_insert() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
@@ -506,7 +802,9 @@ LEFT JOIN message_bus.open_segments() AS o ON o.segment_no OPERATOR(pg_catalog.=
 CROSS JOIN LATERAL (
 	SELECT pg_catalog.array_remove(ARRAY[
 		pg_catalog.to_regclass('message_bus.message_' OPERATOR(pg_catalog.||) s.segment_no)::pg_catalog.oid,
-		pg_catalog.to_regclass('message_bus.event_' OPERATOR(pg_catalog.||) s.segment_no)::pg_catalog.oid], NULL)
+		pg_catalog.to_regclass('message_bus.event_' OPERATOR(pg_catalog.||) s.segment_no)::pg_catalog.oid,
+		pg_catalog.to_regclass('message_bus.ack_' OPERATOR(pg_catalog.||) s.segment_no)::pg_catalog.oid,
+		pg_catalog.to_regclass('message_bus.failure_' OPERATOR(pg_catalog.||) s.segment_no)::pg_catalog.oid], NULL)
 ) AS t (relids);
 COMMENT ON VIEW message_bus.segments IS
 'The physical parts that messages lie in; one is dropped whole when all its messages have expired';
@@ -565,7 +863,7 @@ BEGIN
 			WHERE c.relnamespace OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
 				AND c.relkind IN ('r', 'p', 'v', 'S') AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
 		UNION ALL
-		SELECT pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s', p.oid::pg_catalog.regprocedure,
+		SELECT pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM %s', p.oid::pg_catalog.regprocedure,
 				CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
 			FROM pg_catalog.pg_proc p,
 				pg_catalog.aclexplode(COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
@@ -594,8 +892,13 @@ GRANT USAGE ON SCHEMA message_bus TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_text, message_bus.publish_bytes,
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
-	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json TO PUBLIC;
-GRANT SELECT ON message_bus.channels, message_bus.messages TO PUBLIC;
+	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json,
+	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
+GRANT SELECT ON message_bus.channels, message_bus.messages, message_bus.subscriptions, message_bus.leases,
+	message_bus.dead_letters TO PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.lease_rows,
+	message_bus.in_ranges, message_bus.is_dead, message_bus.delivery_status, message_bus.last_access TO PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status TO pg_monitor;
 GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.open_segments, message_bus.worker_status_row TO pg_monitor;
@@ -613,5 +916,7 @@ SELECT message_bus.create_channel('default', ttl => NULL, compression => NULL);
 SELECT pg_catalog.pg_extension_config_dump('message_bus.channel', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.channel_grant', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.channel_id', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription_id', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.error', '');

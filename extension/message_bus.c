@@ -21,6 +21,17 @@
  *	stored.c			stored messages: found, read, verified
  *	read.c				get, get_bytes, get_by_transaction, retrieve, delete
  *	peek.c				a channel's messages by id, with no gaps
+ *	delivery.c			shared memory of deliveries: subscriptions, leases
+ *	scanner.c, scan.c	the scan of a claim; scan_read.c reads for it
+ *	claim.c				claim, claim_bytes
+ *	effect.c			what an open transaction has claimed or acked
+ *	ack.c				ack, nack, extend; dead_letter.c dead letters, redrive
+ *	facts.c				acks and failures in the tables
+ *	subscription.c		subscriptions as readers see them
+ *	subscription_admin.c	create, drop, pause, resume, seek
+ *	purge.c				purge_channel
+ *	wait.c				sleeping until something may be there
+ *	delivery_work.c		the worker's part, and the files named there
  *	fault.c				failures: counted, kept, told
  *	relay.c				frames of a gateway, and the files named there
  */
@@ -30,6 +41,7 @@
 #include "miscadmin.h"
 
 #include "channel.h"
+#include "delivery.h"
 #include "leaf.h"
 #include "relay.h"
 #include "settings.h"
@@ -46,6 +58,7 @@ _PG_init(void)
 	mbus_settings_init();
 	mbus_channel_init();
 	mbus_leaf_init();
+	mbus_subscription_init();
 
 	/*
 	 * Loaded later than at server start there is no shared memory: functions
@@ -54,6 +67,9 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	mbus_state_init();
+	/* the last one registered is called first: a seek before its slot goes */
+	mbus_scanner_init();
+	mbus_effect_init();
 	if (!IsBinaryUpgrade)
 		mbus_launcher_init();
 }

@@ -33,6 +33,15 @@ static const Metric metrics[MBUS_COUNTERS] = {
 	[MBUS_C_SEGMENT_WAITS] = {"segment_waits_total", "Publishes that had to wait for a segment to be opened."},
 	[MBUS_C_WORKER_PASSES] = {"worker_passes_total", "Passes of the worker."},
 	[MBUS_C_WORKER_ERRORS] = {"worker_errors_total", "Tasks of the worker that failed."},
+	[MBUS_C_CLAIMED] = {"messages_claimed_total", "Messages given out by claims, also by transactions that then rolled back."},
+	[MBUS_C_REDELIVERED] = {"messages_redelivered_total", "Messages given out again: of an attempt above the first."},
+	[MBUS_C_ACKED] = {"messages_acked_total", "Messages acknowledged."},
+	[MBUS_C_NACKED] = {"messages_nacked_total", "Messages given back by nack."},
+	[MBUS_C_LEASES_EXPIRED] = {"deliveries_expired_total", "Messages whose lease passed its deadline."},
+	[MBUS_C_DEAD_LETTERED] = {"messages_dead_lettered_total", "Messages that used up their attempts, moved to a dead-letter channel or kept."},
+	[MBUS_C_REDRIVEN] = {"messages_redriven_total", "Dead messages given back for delivery by redrive."},
+	[MBUS_C_WAITS] = {"waits_total", "Claims and calls of message_bus.wait() that went to sleep."},
+	[MBUS_C_CORRUPT_SKIPPED] = {"corrupt_skipped_total", "Messages that a claim passed over because their bytes do not match their checksum."},
 };
 
 /*

@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "delivery.h"
 #include "fault.h"
 #include "leaf.h"
 #include "read.h"
@@ -48,6 +49,7 @@ MBUS_FUNCTION(peek)
 	int64		after = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
 	int			left = PG_ARGISNULL(2) ? 100 : PG_GETARG_INT32(2);
 	int64		limit;
+	const MbusPolicy *policy;
 	Snapshot	snapshot;
 	MbusLeaf   *leaves;
 	int			nleaves;
@@ -67,6 +69,9 @@ MBUS_FUNCTION(peek)
 				 errdetail("A standby does not know which publishes are unfinished.")));
 	channel_id = mbus_channel_open(schema, PG_GETARG_TEXT_PP(0),
 								   MBUS_CONSUME)->channel_id;
+	policy = mbus_channel_policy(schema, channel_id);
+	if (policy)
+		after = Max(after, mbus_channel_purged_below(policy));
 
 	/* first the limit, then the snapshot: see the top of this file */
 	nleaves = mbus_leaves(schema, &leaves);
@@ -126,6 +131,7 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 		CHECK_FOR_INTERRUPTS();
 		mbus_message_read(tuple, RelationGetDescr(leaf), &message);
 		if (message.expires_at > GetCurrentTimestamp() &&
+			!mbus_message_purged(schema, channel_id, message.id) &&
 			!mbus_message_deleted(schema, message.id))
 		{
 			peek_values(schema, &message, values, isnull);

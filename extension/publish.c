@@ -138,6 +138,7 @@ mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 	int			published = 0;
 	int			checked;
 	bool		ordered = false;
+	bool		delayed = false;
 	ErrorContextCallback where;
 
 	mbus_write_check("message_bus.publish()");
@@ -163,6 +164,7 @@ mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 		bytes += VARSIZE_ANY_EXHDR(draft->stored);
 		longest_ttl = Max(longest_ttl, draft->ttl_us);
 		ordered |= draft->key != NULL;
+		delayed |= draft->delay_us > 0;
 	}
 	error_context_stack = where.previous;
 
@@ -173,7 +175,7 @@ mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 
 		mbus_reserve(db, schema, channel.series, channel.channel_id,
 					 ndrafts - done, done == 0 ? bytes : 0, longest_ttl,
-					 ordered, &run);
+					 ordered, delayed, &run);
 		insert_reserved(schema, db, &channel, &run, &drafts[done]);
 		done += run.rows;
 	}
@@ -190,6 +192,35 @@ mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 	mbus_count(MBUS_C_PUBLISHED, published);
 	mbus_count(MBUS_C_PUBLISHED_BYTES, bytes);
 	mbus_count(MBUS_C_DUPLICATES, ndrafts - published);
+}
+
+/*
+ * mbus_publish_waived stores what the extension itself moves, a dead letter or
+ * one that is redriven, and returns its id.  Neither the channel's privileges
+ * and limits nor message_bus.enabled stop it, and the channel's time to live
+ * is its own.  A key gives it no place among the publishes of others: where
+ * they come between, a transaction's ranges would be used up.  Errors: 53400,
+ * 55000.
+ */
+int64
+mbus_publish_waived(Oid schema, const MbusChannel *channel, MbusDraft *draft)
+{
+	MbusDatabase *db = mbus_database();
+	MbusReservation run;
+
+	draft->ttl_us = channel->ttl_us;
+	mbus_sha256(VARDATA_ANY(draft->payload),
+				VARSIZE_ANY_EXHDR(draft->payload), draft->sha256);
+	draft->stored = mbus_payload_encode(channel->compression, draft->payload,
+										&draft->compression);
+	mbus_reserve(db, schema, channel->series, channel->channel_id, 1,
+				 VARSIZE_ANY_EXHDR(draft->stored), draft->ttl_us, false,
+				 false, &run);
+	insert_reserved(schema, db, channel, &run, draft);
+	CommandCounterIncrement();
+	mbus_count(MBUS_C_PUBLISHED, 1);
+	mbus_count(MBUS_C_PUBLISHED_BYTES, VARSIZE_ANY_EXHDR(draft->payload));
+	return draft->id;
 }
 
 /* Tells which message of a call an error is about, counted from 0. */

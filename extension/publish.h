@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "executor/tuptable.h"
 #include "utils/relcache.h"
 
 #include "channel.h"
@@ -49,6 +50,8 @@ extern void mbus_draft_options(MbusDraft *draft, text *key,
 							   text *transaction_id, Interval *ttl,
 							   Interval *delay, bytea *sha256);
 extern void mbus_publish_drafts(text *channel, MbusDraft *drafts, int ndrafts);
+extern int64 mbus_publish_waived(Oid schema, const MbusChannel *channel,
+								 MbusDraft *draft);
 extern void mbus_call_too_large(int messages);
 extern void mbus_write_check(const char *what);
 
@@ -58,12 +61,17 @@ extern void mbus_insert_run(const MbusReservation *run, int32 channel_id,
 extern MbusInserter *mbus_inserter_open(Oid leaf, int ncolumns,
 										bool speculative);
 extern void mbus_inserter_close(MbusInserter *inserter);
+extern int64 mbus_key_hash(const text *key);
 extern void mbus_insert_event(Oid schema, int64 message_id, const char *kind,
 							  TimestampTz at);
 extern bool mbus_insert_speculative(MbusInserter *inserter, int32 channel_id,
 									MbusDraft *draft, uint32 *token);
 extern void mbus_insert_speculative_end(MbusInserter *inserter, uint32 token,
 										bool keep);
+extern TupleTableSlot *mbus_inserter_slot(MbusInserter *inserter);
+extern void mbus_inserter_put(MbusInserter *inserter);
+extern void mbus_slot_text(TupleTableSlot *slot, int column,
+						   const char *value);
 extern Relation mbus_inserter_relation(MbusInserter *inserter);
 
 /* transaction_id.c */

@@ -47,7 +47,10 @@ typedef struct MbusStored
 
 /* stored.c */
 extern bool mbus_message_deleted(Oid schema, int64 id);
+extern bool mbus_message_purged(Oid schema, int32 channel_id, int64 id);
 extern bool mbus_message_fetch(Oid schema, int64 id, MbusStored *message);
+extern bool mbus_message_fetch_latest(Oid schema, int64 id,
+									  MbusStored *message);
 extern bool mbus_message_by_transaction(Oid schema,
 										const MbusChannel *channel,
 										text *transaction_id,

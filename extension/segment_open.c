@@ -3,8 +3,8 @@
  *		Numbers segments, opens the ones that publishers want, and rolls the
  *		ones that are old or full.
  *
- * A segment n is one table of each family, message_bus.message_<n> and
- * message_bus.event_<n>, with the ids [n << 28, (n + 1) << 28), attached to
+ * A segment n is one table of each family, message_bus.message_<n>, event_<n>,
+ * ack_<n> and failure_<n>, with the ids [n << 28, (n + 1) << 28), attached to
  * their parents, and a row in message_bus.segment.  All of that is made in
  * one transaction, made durable with ForceSyncCommit(), and only then shown
  * to publishers in shared memory.
@@ -49,6 +49,14 @@
  * else it is closed, and the next publisher waits the 20 ms that opening
  * takes.  So is one in which all has been expired for a while, before its
  * window is over.
+ *
+ * The series above those of the TTLs each belong to one channel with retention
+ * "acked".  Their segments are smaller, and know their channel, so that they
+ * can be retired when all in them is acknowledged (segment_acked.c).  They
+ * are closed soon when the channel is idle; while it is not, their window is
+ * that of its TTL.
+ *
+ * Numbering also begins an epoch of leases; see delivery_work.c.
  */
 #include "postgres.h"
 
@@ -65,11 +73,13 @@
 #include "utils/timestamp.h"
 
 #include "channel.h"
+#include "delivery.h"
 #include "leaf.h"
 #include "settings.h"
 #include "worker.h"
 
 #define TIMELINE_SKIP		4096
+#define OWN_SERIES_ROWS		(1024 * 1024)
 #define EXPIRED_MS			15000	/* a segment whose messages all expired
 									 * that long ago is closed */
 #define BUSY_MS				60000	/* a series that grew lately gets its next
@@ -79,7 +89,17 @@
 static const char *const range_column[MBUS_FAMILIES] = {
 	[MBUS_MESSAGE] = "id",
 	[MBUS_EVENT] = "message_id",
+	[MBUS_ACK] = "lo",
+	[MBUS_FAILURE] = "message_id",
 };
+
+/* What a numbering begins with. */
+typedef struct Numbering
+{
+	int32		next;			/* segment */
+	int64		epoch;			/* of leases */
+	bool		known;			/* it follows one that is known */
+} Numbering;
 
 /* What is done about a series in this pass. */
 typedef enum Need
@@ -98,16 +118,17 @@ typedef struct Opening
 } Opening;
 
 static MbusOutcome segments_number(MbusWork *work, void *arg);
-static int64 highest_number(void);
+static int64 epoch_number(int64 timeline, int64 last_timeline);
 static void adopt_strays(void);
 static Need series_need(MbusWork *work, int32 series_no, Opening *opening);
 static bool series_busy(MbusWork *work, int32 series_no);
+static int64 series_window(MbusSeries *series, int32 series_no, bool busy);
 static MbusOutcome segment_open(MbusWork *work, void *arg);
 static Oid	leaf_create(MbusWork *work, MbusFamily family, int32 segment);
 static void leaf_index(MbusFamily family, const char *name);
+static void message_index(const char *name);
 static void leaf_revoke(const char *name, Oid leaf);
 static void segment_publish(MbusWork *work, Opening *opening);
-static void series_close(MbusWork *work, int32 series_no);
 
 /* ------------------------------------------------------------------------
  * Numbering
@@ -116,26 +137,30 @@ static void series_close(MbusWork *work, int32 series_no);
 
 /*
  * mbus_segments_number finds the number of the next segment and lets
- * publishing begin.  Where it fails, publishers go on waiting.
+ * publishing and claiming begin.  Where it fails, these go on waiting.
  */
 void
 mbus_segments_number(MbusWork *work)
 {
 	MbusDatabase *db = work->db;
-	int32		next = 0;
+	Numbering	numbering = {0};
 	MbusOutcome outcome;
 
 	if (!mbus_tasks_begin(work, MBUS_TASK_NUMBER, false))
 		return;
-	outcome = mbus_task_run(work, MBUS_TASK_NUMBER, segments_number, &next,
-							"numbering segments");
+	outcome = mbus_task_run(work, MBUS_TASK_NUMBER, segments_number,
+							&numbering, "numbering segments");
 	mbus_tasks_end(work, MBUS_TASK_NUMBER);
 	if (outcome != MBUS_DONE)
 		return;
 
+	work->numbered_at = GetCurrentTimestamp();
+	work->epoch_is_new = numbering.known;
+	work->load = true;
+	mbus_epoch_begin(db, numbering.epoch);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	db->next_segment = next;
-	db->first_segment = next;
+	db->next_segment = numbering.next;
+	db->first_segment = numbering.next;
 	db->ready = true;
 	LWLockRelease(&db->lock);
 	ConditionVariableBroadcast(&db->changed);
@@ -144,9 +169,11 @@ mbus_segments_number(MbusWork *work)
 static MbusOutcome
 segments_number(MbusWork *work, void *arg)
 {
+	Numbering  *numbering = arg;
 	int64		timeline = GetWALInsertionTimeLine();
 	int64		last_timeline;
 	int64		next;
+	int64		epoch;
 	bool		isnull;
 
 	mbus_task_begin();
@@ -154,7 +181,7 @@ segments_number(MbusWork *work, void *arg)
 	adopt_strays();
 	next = mbus_sql_int64(&isnull, "SELECT next_segment::int8"
 						  " FROM message_bus.server_state");
-	next = Max(next, highest_number() + 1);
+	next = Max(next, mbus_highest_segment() + 1);
 	last_timeline = mbus_sql_int64(&isnull, "SELECT timeline"
 								   " FROM message_bus.server_state");
 	if (last_timeline != 0 && last_timeline != timeline)
@@ -164,25 +191,53 @@ segments_number(MbusWork *work, void *arg)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("message_bus has used up its segment numbers"),
 				 errdetail("The highest is %d.", MBUS_SEGMENT_MAX)));
+	epoch = epoch_number(timeline, last_timeline);
 
-	mbus_sql("INSERT INTO message_bus.server_state (timeline, next_segment)"
-			 " VALUES (" INT64_FORMAT ", " INT64_FORMAT ")"
+	mbus_sql("INSERT INTO message_bus.server_state"
+			 " (timeline, next_segment, epoch)"
+			 " VALUES (" INT64_FORMAT ", " INT64_FORMAT ", " INT64_FORMAT ")"
 			 " ON CONFLICT (only_row) DO UPDATE SET"
 			 " timeline = EXCLUDED.timeline,"
-			 " next_segment = EXCLUDED.next_segment",
-			 timeline, next);
+			 " next_segment = EXCLUDED.next_segment,"
+			 " epoch = EXCLUDED.epoch",
+			 timeline, next, epoch);
 	ForceSyncCommit();
 	mbus_task_commit();
-	*(int32 *) arg = (int32) next;
+	numbering->next = (int32) next;
+	numbering->epoch = epoch;
+	numbering->known = last_timeline != 0;
 	return MBUS_DONE;
 }
 
 /*
- * highest_number returns the highest segment number in the catalog, as row
- * or as table, or 0.
+ * epoch_number returns the epoch of leases that begins with this numbering.
+ * One that a restore has brought is found when its subscriptions are loaded.
  */
 static int64
-highest_number(void)
+epoch_number(int64 timeline, int64 last_timeline)
+{
+	bool		isnull;
+	int64		epoch = mbus_sql_int64(&isnull, "SELECT epoch::int8"
+									   " FROM message_bus.server_state");
+
+	epoch++;
+	if (last_timeline != 0 && last_timeline != timeline)
+		epoch += TIMELINE_SKIP;
+	if (epoch > MBUS_EPOCH_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("message_bus has used up its lease epochs"),
+				 errdetail("The highest is %d.", MBUS_EPOCH_MAX)));
+	return epoch;
+}
+
+/*
+ * mbus_highest_segment returns the highest segment number in the catalog, as row
+ * or as table, or as part of an id below which nothing is wanted (a restore
+ * brings these without the segments that have been retired); or 0.
+ */
+int64
+mbus_highest_segment(void)
 {
 	bool		isnull;
 
@@ -191,10 +246,14 @@ highest_number(void)
 						  "(SELECT max(segment_no) FROM message_bus.segment),"
 						  "(SELECT max(n) FROM"
 						  " (SELECT substring(relname"
-						  "   FROM '^(?:message|event)_([0-9]{1,8})$')::int"
+						  "   FROM '^(?:message|event|ack|failure)_([0-9]{1,8})$')::int"
 						  "  FROM pg_class WHERE relnamespace ="
 						  "   'message_bus'::regnamespace) AS t (n)"
-						  " WHERE n <= %d))::int8", MBUS_SEGMENT_MAX);
+						  " WHERE n <= %d),"
+						  "(SELECT max(purged_to) >> %d FROM message_bus.channel),"
+						  "(SELECT max(start_id) - 1 >> %d"
+						  " FROM message_bus.subscription))::int8",
+						  MBUS_SEGMENT_MAX, MBUS_ROW_BITS, MBUS_ROW_BITS);
 }
 
 /*
@@ -209,10 +268,12 @@ adopt_strays(void)
 	mbus_sql("INSERT INTO message_bus.segment (segment_no, series, opened_at)"
 			 " SELECT DISTINCT n, 1, clock_timestamp() FROM"
 			 " (SELECT substring(c.relname"
-			 "   FROM '^(?:message|event)_([0-9]{1,8})$')::int"
+			 "   FROM '^(?:message|event|ack|failure)_([0-9]{1,8})$')::int"
 			 "  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
 			 "  WHERE i.inhparent IN ('message_bus.message'::regclass,"
-			 "                        'message_bus.event'::regclass)"
+			 "                        'message_bus.event'::regclass,"
+			 "                        'message_bus.ack'::regclass,"
+			 "                        'message_bus.failure'::regclass)"
 			 "  AND c.relrowsecurity AND c.relhasindex) AS t (n) WHERE n <= %d ON CONFLICT (segment_no) DO NOTHING",
 			 MBUS_SEGMENT_MAX);
 }
@@ -240,7 +301,7 @@ mbus_segments_open(MbusWork *work)
 			case NEED_NOTHING:
 				break;
 			case NEED_CLOSE:
-				series_close(work, series);
+				mbus_series_close(work, series);
 				break;
 			case NEED_SEGMENT:
 				if (mbus_task_run(work, MBUS_TASK_OPEN, segment_open,
@@ -262,7 +323,6 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 {
 	MbusSeries *series = &work->db->series[series_no];
 	TimestampTz now = GetCurrentTimestamp();
-	int64		window = mbus_series_window_us(series_no);
 	bool		busy;
 	Need		need = NEED_NOTHING;
 
@@ -277,7 +337,7 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 	else if (series->next_row > series->max_rows / 4 * 3 ||
 			 series->bytes > (int64) mbus_segment_max_mb * 1024 * 1024)
 		need = NEED_SEGMENT;
-	else if (now - series->opened_at > window)
+	else if (now - series->opened_at > series_window(series, series_no, busy))
 		need = busy ? NEED_SEGMENT : NEED_CLOSE;
 	else if (now - series->max_expires_at > EXPIRED_MS * INT64CONST(1000))
 		need = NEED_CLOSE;
@@ -308,6 +368,22 @@ series_busy(MbusWork *work, int32 series_no)
 }
 
 /*
+ * series_window returns for how long a segment takes messages; caller holds
+ * the state lock.  An own series' TTL shows in what is in the segment.
+ */
+static int64
+series_window(MbusSeries *series, int32 series_no, bool busy)
+{
+	int64		window = mbus_series_window_us(series_no);
+
+	if (busy && series_no >= mbus_own_series())
+		return Max(window,
+				   mbus_series_window_us(mbus_series_for_ttl(series->max_expires_at -
+															 series->opened_at)));
+	return window;
+}
+
+/*
  * segment_open makes a segment's tables and its row, in one transaction.
  */
 static MbusOutcome
@@ -319,7 +395,7 @@ segment_open(MbusWork *work, void *arg)
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	mbus_task_become_owner(work);
-	number = Max(opening->at_least, highest_number() + 1);
+	number = Max(opening->at_least, mbus_highest_segment() + 1);
 	if (number > MBUS_SEGMENT_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -330,9 +406,13 @@ segment_open(MbusWork *work, void *arg)
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 		opening->leaf[f] = leaf_create(work, (MbusFamily) f,
 									   opening->segment);
-	mbus_sql("INSERT INTO message_bus.segment (segment_no, series, opened_at)"
-			 " VALUES (%d, %d, clock_timestamp())",
-			 opening->segment, opening->series);
+	mbus_sql("INSERT INTO message_bus.segment"
+			 " (segment_no, series, channel_id, opened_at)"
+			 " VALUES (%d, %d, (SELECT max(channel_id)"
+			 " FROM message_bus.channel WHERE series = %d AND series >= %d),"
+			 " clock_timestamp())",
+			 opening->segment, opening->series, opening->series,
+			 mbus_own_series());
 	mbus_sql("UPDATE message_bus.server_state SET next_segment = %d",
 			 opening->segment + 1);
 	ForceSyncCommit();
@@ -383,15 +463,40 @@ leaf_create(MbusWork *work, MbusFamily family, int32 segment)
 static void
 leaf_index(MbusFamily family, const char *name)
 {
-	if (family == MBUS_EVENT)
+	switch (family)
 	{
-		mbus_sql("CREATE INDEX %s_message_id_idx"
-				 " ON message_bus.%s (message_id)", name, name);
-		mbus_sql("CREATE INDEX %s_deleted_idx"
-				 " ON message_bus.%s (message_id) WHERE kind = 'deleted'",
-				 name, name);
-		return;
+		case MBUS_EVENT:
+			mbus_sql("CREATE INDEX %s_message_id_idx"
+					 " ON message_bus.%s (message_id)", name, name);
+			mbus_sql("CREATE INDEX %s_deleted_idx ON message_bus.%s"
+					 " (message_id) WHERE kind = 'deleted'", name, name);
+			break;
+		case MBUS_ACK:
+			mbus_sql("CREATE INDEX %s_lease_idx"
+					 " ON message_bus.%s (lease)", name, name);
+			mbus_sql("CREATE INDEX %s_subscription_id_lo_idx"
+					 " ON message_bus.%s (subscription_id, lo)", name, name);
+			mbus_sql("CREATE INDEX %s_subscription_id_lo_hi_idx"
+					 " ON message_bus.%s (subscription_id, lo, hi)"
+					 " WHERE hi > lo", name, name);
+			break;
+		case MBUS_FAILURE:
+			mbus_sql("CREATE INDEX %s_subscription_id_message_id_idx"
+					 " ON message_bus.%s (subscription_id, message_id)",
+					 name, name);
+			mbus_sql("CREATE INDEX %s_retry_at_idx"
+					 " ON message_bus.%s (subscription_id, retry_at)"
+					 " WHERE retry_at IS NOT NULL", name, name);
+			break;
+		default:
+			message_index(name);
+			break;
 	}
+}
+
+static void
+message_index(const char *name)
+{
 	mbus_sql("CREATE UNIQUE INDEX %s_id_idx ON message_bus.%s (id)",
 			 name, name);
 	mbus_sql("CREATE INDEX %s_channel_id_id_idx"
@@ -399,6 +504,9 @@ leaf_index(MbusFamily family, const char *name)
 	mbus_sql("CREATE INDEX %s_available_at_idx"
 			 " ON message_bus.%s (channel_id, available_at)"
 			 " WHERE available_at > created_at", name, name);
+	mbus_sql("CREATE INDEX %s_key_hash_idx"
+			 " ON message_bus.%s (channel_id, key_hash, id)"
+			 " WHERE key_hash IS NOT NULL", name, name);
 	mbus_sql("CREATE UNIQUE INDEX %s_transaction_id_idx"
 			 " ON message_bus.%s (channel_id, transaction_id)"
 			 " WHERE transaction_id IS NOT NULL", name, name);
@@ -458,6 +566,8 @@ segment_publish(MbusWork *work, Opening *opening)
 	memcpy(series->leaf, opening->leaf, sizeof(series->leaf));
 	series->next_row = 0;
 	series->max_rows = Min(mbus_segment_max_rows, MBUS_ROWS_LIMIT);
+	if (opening->series >= mbus_own_series())
+		series->max_rows = Min(series->max_rows, OWN_SERIES_ROWS);
 	series->bytes = 0;
 	series->opened_at = GetCurrentTimestamp();
 	series->max_expires_at = 0;
@@ -473,11 +583,11 @@ segment_publish(MbusWork *work, Opening *opening)
 }
 
 /*
- * series_close closes a series' segment without a successor, unless somebody
- * wants one by now.
+ * mbus_series_close closes a series' segment without a successor, unless
+ * somebody wants one by now.
  */
-static void
-series_close(MbusWork *work, int32 series_no)
+void
+mbus_series_close(MbusWork *work, int32 series_no)
 {
 	MbusDatabase *db = work->db;
 	MbusSeries *series = &db->series[series_no];

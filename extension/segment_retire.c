@@ -2,7 +2,8 @@
  * segment_retire.c
  *		Drops the segments that nobody can want any more.
  *
- * A segment is retired when it is closed, its last expiry has passed, and no
+ * A segment is retired when it is closed, its last expiry has passed (which
+ * segment_acked.c sets to now for one in which all is acknowledged), and no
  * publish in it is unfinished.  For each of its tables:
  *
  *	attached --(a)--> detach-pending --(b)--> detached
@@ -152,8 +153,7 @@ segments_retire_once(MbusWork *work)
 						 "looking for segments to retire");
 	for (int i = 0; i < expired.n; i++)
 	{
-		mbus_worker_let_go(work);
-		mbus_segments_open(work);
+		mbus_worker_serve(work);
 		work->last_drop = i == expired.n - 1 && blocked == 0;
 		if (segment_retire(work, expired.number[i]) != MBUS_DONE)
 			blocked++;
@@ -175,7 +175,9 @@ segments_expired(MbusWork *work, void *arg)
 						" (SELECT substring(c.relname FROM '[0-9]{1,8}$')::int"
 						"  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
 						"  WHERE i.inhparent IN ('message_bus.message'::regclass,"
-						"                        'message_bus.event'::regclass)"
+						"                        'message_bus.event'::regclass,"
+						"                        'message_bus.ack'::regclass,"
+						"                        'message_bus.failure'::regclass)"
 						"  AND i.inhdetachpending) DESC, detached DESC, segment_no");
 	return MBUS_DONE;
 }
@@ -568,8 +570,7 @@ retire_pause(MbusWork *work)
 					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 50, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
-	mbus_worker_let_go(work);
-	mbus_segments_open(work);
+	mbus_worker_serve(work);
 }
 
 /*

@@ -20,6 +20,9 @@ uint64		mbus_databases_version = 0;
 int			mbus_worker_interval = 1000;
 int			mbus_segment_max_rows = 8 * 1024 * 1024;
 int			mbus_segment_max_mb = 4096;
+int			mbus_max_subscriptions = 4096;
+int			mbus_max_leases = 65536;
+int			mbus_leases_per_epoch = 1 << 28;
 bool		mbus_enabled = true;
 char	   *mbus_default_channel = NULL;
 char	   *mbus_default_ttl = NULL;
@@ -75,6 +78,20 @@ define_server_settings(void)
 							"Payload that one segment holds before the next one is opened.",
 							NULL, &mbus_segment_max_mb, 4096, 1, 1024 * 1024,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_subscriptions",
+							"Subscriptions that can be claimed from, in all databases.",
+							NULL, &mbus_max_subscriptions, 4096, 16, 65536,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_leases",
+							"Messages that can be claimed at one time, in all databases.",
+							"A claim beyond that is refused.",
+							&mbus_max_leases, 65536, 16, 16 * 1024 * 1024,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.leases_per_epoch",
+							"Lease numbers until the worker begins a new epoch.",
+							"To test what happens then.",
+							&mbus_leases_per_epoch, 1 << 28, 16, 1 << 28,
+							PGC_SIGHUP, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 }
 
 static void

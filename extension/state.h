@@ -4,7 +4,7 @@
  *		a worker, and the registry of unfinished publishes.
  *
  * Everything here is volatile and can be rebuilt from the tables.  See
- * state.c for who writes what under which lock.
+ * state.c for the locks and their order, registry.c for the registry.
  */
 #ifndef MBUS_STATE_H
 #define MBUS_STATE_H
@@ -22,6 +22,7 @@
 #define MBUS_RANGES_PER_BACKEND 128
 #define MBUS_FAULTS			256
 #define MBUS_CHANNEL_SLOTS	32768
+#define MBUS_DEFAULTS_WANTED 16
 
 #define MBUS_ROW_BITS		28
 #define MBUS_SEGMENT_MAX	((1 << 25) - 1)
@@ -34,6 +35,8 @@ typedef enum MbusFamily
 {
 	MBUS_MESSAGE,
 	MBUS_EVENT,
+	MBUS_ACK,
+	MBUS_FAILURE,
 	MBUS_FAMILIES
 } MbusFamily;
 
@@ -55,6 +58,15 @@ typedef enum MbusCounter
 	MBUS_C_SEGMENT_WAITS,
 	MBUS_C_WORKER_PASSES,
 	MBUS_C_WORKER_ERRORS,
+	MBUS_C_CLAIMED,
+	MBUS_C_REDELIVERED,
+	MBUS_C_ACKED,
+	MBUS_C_NACKED,
+	MBUS_C_LEASES_EXPIRED,
+	MBUS_C_DEAD_LETTERED,
+	MBUS_C_REDRIVEN,
+	MBUS_C_WAITS,
+	MBUS_C_CORRUPT_SKIPPED,
 	MBUS_COUNTERS
 } MbusCounter;
 
@@ -109,6 +121,24 @@ typedef struct MbusDatabase
 	bool		ready;			/* worker has numbered; publishing may start */
 	int32		next_segment;	/* number of the next segment opened */
 	int32		first_segment;	/* next_segment when it became ready */
+	int32		lease_epoch;	/* of leases given out; 0: none yet. This and
+								 * the next: delivery lock */
+	int32		lease_next;		/* next n in it */
+
+	/* what backends ask of the worker, delivery_work.c; delivery lock */
+	uint64		loads_wanted;	/* a request is served when done >= its number */
+	uint64		loads_done;
+	int32		default_wanted[MBUS_DEFAULTS_WANTED];	/* channels whose
+														 * subscription
+														 * "default" is to be
+														 * made */
+	int32		ndefault_wanted;
+	bool		subs_full;		/* the last load lacked a free slot */
+	TimestampTz expiry_wake;	/* the worker looks for leases that have ended
+								 * by then at the latest */
+
+	uint64		delays;			/* last number that mbus_delays() gave out */
+	uint64		delays_purged;	/* for channels without a slot */
 	MbusSeries	series[MBUS_MAX_SERIES + 1];	/* 1-based */
 	ConditionVariable changed;	/* the worker opened, failed or passed */
 
@@ -131,6 +161,7 @@ typedef struct MbusDatabase
 typedef struct MbusRange
 {
 	int32		channel_id;
+	bool		delayed;		/* a message in it may have a delay */
 	int64		lo;				/* first id */
 	int64		hi;				/* behind the last id */
 } MbusRange;
@@ -157,10 +188,14 @@ extern void mbus_count(MbusCounter counter, uint64 n);
 /* the registry of unfinished publishes */
 extern void mbus_reserve(MbusDatabase *db, Oid schema, int32 series,
 						 int32 channel_id, int32 rows, int64 bytes,
-						 int64 longest_ttl_us, bool ordered,
+						 int64 longest_ttl_us, bool ordered, bool delayed,
 						 MbusReservation *out);
 extern int64 mbus_published_limit(MbusDatabase *db, Oid schema,
 								  int32 channel_id, int32 highest_leaf);
+extern int64 mbus_unfinished_copy(MbusDatabase *db, Oid schema,
+								  int32 channel_id, int32 highest_leaf,
+								  MbusRange **ranges, int *nranges);
+extern uint64 mbus_delays(MbusDatabase *db, int32 channel_id);
 extern bool mbus_unfinished_elsewhere(MbusDatabase *db, int32 channel_id,
 									  int32 segment);
 extern bool mbus_reserved_above(MbusDatabase *db, int32 channel_id,

@@ -3,8 +3,8 @@
  *		Stored messages: found by id or transaction id, read, verified.
  *
  * A message is found by its id alone: the id's upper bits are the segment,
- * whose leaf is opened by OID.  What has expired by clock_timestamp() or was
- * deleted is not there, whether or not its space has been returned.
+ * whose leaf is opened by OID.  What has expired by clock_timestamp(), was
+ * deleted or purged is not there, whether or not its space has been returned.
  *
  * Under READ COMMITTED a new snapshot is taken for each read, so that a call
  * sees what earlier calls of the same statement or relay did.
@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "delivery.h"
 #include "fault.h"
 #include "leaf.h"
 #include "read.h"
@@ -34,7 +35,10 @@
 
 bool		mbus_relay_raw_payload = false;
 
+static bool fetch(Oid schema, int64 id, Snapshot snapshot,
+				  MbusStored *message);
 static Snapshot read_snapshot(void);
+static bool is_live(Oid schema, const MbusStored *message);
 static bool scan_one(Relation leaf, AttrNumber first, AttrNumber second,
 					 ScanKey key, int nkeys, Snapshot snapshot,
 					 MbusStored *message);
@@ -44,31 +48,47 @@ static bool payload_matches(const MbusStored *message,
 
 /*
  * mbus_message_fetch finds a message by its id; false if there is none, or it
- * has expired or was deleted.  Privileges are the caller's to check.
+ * has expired, was deleted or purged.  Privileges are the caller's to check.
  */
 bool
 mbus_message_fetch(Oid schema, int64 id, MbusStored *message)
 {
-	Relation	leaf;
-	Snapshot	snapshot;
+	return fetch(schema, id, read_snapshot(), message);
+}
+
+/*
+ * mbus_message_fetch_latest does the same with all that has been committed,
+ * whatever the transaction's isolation: a claim delivers that, too.
+ */
+bool
+mbus_message_fetch_latest(Oid schema, int64 id, MbusStored *message)
+{
+	return fetch(schema, id, RegisterSnapshot(GetLatestSnapshot()), message);
+}
+
+/* Fetches a message and lets the snapshot go. */
+static bool
+fetch(Oid schema, int64 id, Snapshot snapshot, MbusStored *message)
+{
+	Relation	leaf = NULL;
 	ScanKeyData key;
 	bool		found;
 
-	if (id <= 0 || (id >> MBUS_ROW_BITS) > MBUS_SEGMENT_MAX)
-		return false;
-	leaf = mbus_leaf_open(schema, MbusSegmentOf(id), MBUS_MESSAGE,
-						  AccessShareLock);
+	if (id > 0 && (id >> MBUS_ROW_BITS) <= MBUS_SEGMENT_MAX)
+		leaf = mbus_leaf_open(schema, MbusSegmentOf(id), MBUS_MESSAGE,
+							  AccessShareLock);
 	if (leaf == NULL)
+	{
+		UnregisterSnapshot(snapshot);
 		return false;
+	}
 	ScanKeyInit(&key, MBUS_COL_ID, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(id));
-	snapshot = read_snapshot();
 	found = scan_one(leaf, MBUS_COL_ID, 0, &key, 1, snapshot, message);
 	UnregisterSnapshot(snapshot);
 	/* the payload may still be in its TOAST table: a found one stays locked */
 	table_close(leaf, found ? NoLock : AccessShareLock);
-	return found && message->expires_at > GetCurrentTimestamp() &&
-		!mbus_message_deleted(schema, id);
+	return found && is_live(schema, message);
 }
 
 /*
@@ -104,8 +124,28 @@ mbus_message_by_transaction(Oid schema, const MbusChannel *channel,
 		table_close(leaf, found ? NoLock : AccessShareLock);
 	}
 	UnregisterSnapshot(snapshot);
-	return found && message->expires_at > GetCurrentTimestamp() &&
+	return found && is_live(schema, message);
+}
+
+/* Whether a stored message has neither expired nor been deleted or purged. */
+static bool
+is_live(Oid schema, const MbusStored *message)
+{
+	return message->expires_at > GetCurrentTimestamp() &&
+		!mbus_message_purged(schema, message->channel_id, message->id) &&
 		!mbus_message_deleted(schema, message->id);
+}
+
+/*
+ * mbus_message_purged tells whether a committed purge of its channel has
+ * taken the message, now, as with a deletion.  It looks up the channel.
+ */
+bool
+mbus_message_purged(Oid schema, int32 channel_id, int64 id)
+{
+	const MbusPolicy *policy = mbus_channel_policy(schema, channel_id);
+
+	return policy != NULL && mbus_channel_purged(policy, id);
 }
 
 /*

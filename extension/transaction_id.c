@@ -374,6 +374,8 @@ use_holder(Oid schema, const MbusChannel *channel, MbusDraft *draft,
 		why = "has expired";
 	else if (mbus_message_deleted(schema, holder->id))
 		why = "was deleted";
+	else if (mbus_message_purged(schema, channel->channel_id, holder->id))
+		why = "was purged";
 	else if (holder->size != VARSIZE_ANY_EXHDR(draft->payload) ||
 			 memcmp(holder->sha256, draft->sha256, MBUS_SHA256_BYTES) != 0)
 		why = "has other bytes";

@@ -8,16 +8,20 @@
  * larger tasks are in segment_open.c and segment_retire.c.
  *
  * A pass runs when somebody sets the latch (a publisher who wants a segment,
- * a caller of expire()) or when message_bus.worker_interval is over:
+ * a caller of expire(), a claim whose subscription is not loaded), when a
+ * lease ends, or when message_bus.worker_interval is over:
  *
  *	1. find the extension; if it is another one than before (dropped, created
  *	   again) shared memory starts anew, and numbering with it
  *	2. open what publishers want, roll what is old or full
- *	3. close what is not open any more and was not closed in an orderly way
- *	4. retire what has expired
- *	5. store failures that backends have left in shared memory
+ *	3. begin a lease epoch, load subscriptions, end leases (delivery_work.c)
+ *	4. write checkpoints that are due
+ *	5. close what is not open any more and was not closed in an orderly way
+ *	6. find what is acknowledged in full, retire that and what has expired
+ *	7. store failures that backends have left in shared memory
  *
- * 3 to 5 wait for the interval or for expire().  Each task is one or more
+ * 5 to 7 wait for the interval or for expire(); 2 and 3 are done between
+ * their parts too (mbus_worker_serve).  Each task is one or more
  * transactions of its own, inside mbus_task_run(): an error ends that task
  * alone (worker_task.c).
  *
@@ -72,6 +76,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "delivery.h"
 #include "leaf.h"
 #include "settings.h"
 #include "worker.h"
@@ -111,6 +116,8 @@ mbus_worker_main(Datum main_arg)
 
 	work = MemoryContextAllocZero(TopMemoryContext, sizeof(MbusWork));
 	work->db = mbus_database_attach(MyDatabaseId);
+	work->numbered_at = GetCurrentTimestamp();
+	work->load = true;
 	if (work->db == NULL)
 		ereport(FATAL,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -210,9 +217,9 @@ worker_exit(int code, Datum arg)
 }
 
 /*
- * worker_sleep waits for the next pass: the latch, or worker_interval after
- * the last full pass, but never longer than until the next look at the
- * database's lock.
+ * worker_sleep waits for the next pass: the latch, the end of a lease, or
+ * worker_interval after the last full pass, but never longer than until the
+ * next look at the database's lock.
  */
 static void
 worker_sleep(MbusWork *work)
@@ -220,12 +227,15 @@ worker_sleep(MbusWork *work)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = TimestampTzPlusMilliseconds(work->full_pass_at,
 												   mbus_worker_interval);
-	long		ms = TimestampDifferenceMilliseconds(now, next);
+	long		ms;
 
+	next = Min(next, TimestampTzPlusMilliseconds(now, LET_GO_EVERY_MS));
+	next = mbus_deliveries_wake(work, next);
+	ms = TimestampDifferenceMilliseconds(now, next);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	(void) WaitLatch(MyLatch,
 					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Max(Min(ms, LET_GO_EVERY_MS), 1), PG_WAIT_EXTENSION);
+					 Max(ms, 1), PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 }
 
@@ -261,6 +271,18 @@ mbus_worker_let_go(MbusWork *work)
 	MemoryContextSwitchTo(context);
 }
 
+/*
+ * mbus_worker_serve does, between two tasks that may take long, what others
+ * wait for.  Called outside transactions.
+ */
+void
+mbus_worker_serve(MbusWork *work)
+{
+	mbus_worker_let_go(work);
+	mbus_segments_open(work);
+	mbus_deliveries_serve(work);
+}
+
 static void
 worker_pass(MbusWork *work)
 {
@@ -277,6 +299,8 @@ worker_pass(MbusWork *work)
 	if (worker_ready(work))
 	{
 		mbus_segments_open(work);
+		mbus_deliveries_serve(work);
+		mbus_checkpoints_write(work);
 		if (work->ticket != 0 ||
 			TimestampDifferenceExceeds(work->full_pass_at, started,
 									   mbus_worker_interval))
@@ -285,6 +309,7 @@ worker_pass(MbusWork *work)
 			mbus_segments_close_lost(work);
 			if (work->ticket != 0)
 				mbus_segments_close_expired(work);
+			mbus_segments_acked(work);
 			blocked = mbus_segments_retire(work);
 			worker_store(work);
 		}
@@ -328,6 +353,12 @@ worker_ready(MbusWork *work)
 	{
 		/* nobody but the worker writes "schema" */
 		mbus_database_reset(work->db, work->schema);
+		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+		work->db->ndefault_wanted = 0;
+		work->db->subs_full = false;
+		LWLockRelease(mbus_delivery_lock());
+		work->load = true;
+		work->older_checked = 0;
 		MemSet(work->failures, 0, sizeof(work->failures));
 		MemSet(work->retry_at, 0, sizeof(work->retry_at));
 	}

@@ -23,13 +23,19 @@ typedef enum MbusTaskKind
 	MBUS_TASK_CLOSE,
 	MBUS_TASK_RETIRE,
 	MBUS_TASK_STORE,
+	MBUS_TASK_EPOCH,
+	MBUS_TASK_LOAD,
+	MBUS_TASK_EXPIRE,
+	MBUS_TASK_CHECKPOINT,
+	MBUS_TASK_ACKED,
 	MBUS_TASK_KINDS
 } MbusTaskKind;
 
 typedef enum MbusOutcome
 {
 	MBUS_DONE,
-	MBUS_BLOCKED,				/* somebody's lock or publish is in the way */
+	MBUS_BLOCKED,				/* somebody's lock or publish is in the way,
+								 * or a segment that is to be opened first */
 	MBUS_FAILED					/* logged and counted */
 } MbusOutcome;
 
@@ -66,6 +72,17 @@ typedef struct MbusWork
 								 * detach-pending; Invalid: not known */
 	TimestampTz blocked_said;	/* when the log was last told of it */
 
+	/* deliveries; see delivery_work.c */
+	bool		load;			/* subscriptions are to be loaded unasked */
+	bool		epoch_is_new;	/* numbering has made it: no lease of before
+								 * can be as high */
+	uint64		older_checked;	/* see delivery_load.c */
+	bool		expiry_stuck;	/* a lease that has ended could not be seen to */
+	TimestampTz numbered_at;	/* or this worker started later */
+	TimestampTz loaded_at;
+	TimestampTz looked_at;		/* for checkpoints that are due */
+	TimestampTz acked_at;		/* looked for segments that are acked */
+
 	TimestampTz let_go_checked;
 	TimestampTz full_pass_at;
 	TimestampTz pruned_at;
@@ -89,6 +106,32 @@ typedef struct MbusNumbers
 	MemoryContext context;
 } MbusNumbers;
 
+/* What is outstanding in a segment or a whole subscription. */
+typedef struct MbusPending
+{
+	int64		id;
+	int64		lease;			/* 0: not claimed, or not committed */
+	int16		attempt;
+} MbusPending;
+
+/* A subscription's part of shared memory, copied in one step. */
+typedef struct MbusPosition
+{
+	int32		subscription_id;
+	bool		ordered;
+	int64		since_lease;
+	int64		cursor;
+	int64		passed;			/* lowest id an entry has let wait; INT64_MAX */
+	TimestampTz due_at;
+	TimestampTz retry_at;
+	int			npending;		/* by ascending id */
+	int			maxpending;
+	MbusPending *pending;
+	int			nskips;			/* of pairs [lo, hi) */
+	int			maxskips;
+	int64	   *skips;
+} MbusPosition;
+
 /* A task; returns MBUS_DONE or MBUS_BLOCKED, or errors. */
 typedef MbusOutcome (*MbusTask) (MbusWork *work, void *arg);
 
@@ -99,6 +142,7 @@ extern PGDLLEXPORT void mbus_launcher_main(Datum main_arg);
 /* worker.c */
 extern PGDLLEXPORT void mbus_worker_main(Datum main_arg);
 extern void mbus_worker_let_go(MbusWork *work);
+extern void mbus_worker_serve(MbusWork *work);
 
 /* worker_task.c */
 extern bool mbus_tasks_begin(MbusWork *work, MbusTaskKind kind, bool force);
@@ -117,7 +161,31 @@ extern int64 mbus_sql_int64(bool *isnull, const char *fmt,...) pg_attribute_prin
 /* segment_open.c */
 extern void mbus_segments_number(MbusWork *work);
 extern void mbus_segments_open(MbusWork *work);
+extern int64 mbus_highest_segment(void);
+extern void mbus_series_close(MbusWork *work, int32 series);
 extern void mbus_segment_depend(Oid leaf, Oid extension);
+
+/* delivery_work.c */
+extern void mbus_deliveries_serve(MbusWork *work);
+extern TimestampTz mbus_deliveries_wake(MbusWork *work, TimestampTz wake);
+extern bool mbus_epoch_raise(MbusWork *work, int64 least);
+extern void mbus_epoch_begin(MbusDatabase *db, int64 epoch);
+
+/* delivery_load.c */
+extern void mbus_subscriptions_load(MbusWork *work);
+
+/* delivery_rebuild.c */
+extern bool mbus_subscriptions_rebuild(MbusWork *work, const int32 *ids,
+									   int n, bool *full);
+
+/* delivery_checkpoint.c */
+extern void mbus_checkpoints_write(MbusWork *work);
+extern bool mbus_position_copy(MbusWork *work, uint32 slot,
+							   int32 subscription_id,
+							   MbusPosition *position);
+
+/* segment_acked.c */
+extern void mbus_segments_acked(MbusWork *work);
 
 /* segment_close.c */
 extern void mbus_segment_closed(MbusWork *work, int32 segment,

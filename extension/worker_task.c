@@ -74,9 +74,9 @@ mbus_tasks_end(MbusWork *work, MbusTaskKind kind)
 /*
  * mbus_task_run runs a task and returns its outcome; the task makes its own
  * transactions.  An error in it is logged with "what", counted and kept for
- * worker_status.  Retirement gives up on a lock in the normal course of
- * things, and an extension may be dropped while we work: that is
- * MBUS_BLOCKED, and no error.
+ * worker_status.  Retirement and the kinds after it give up on a lock in the
+ * normal course of things, and an extension may be dropped while we work: that
+ * is MBUS_BLOCKED, and no error.
  */
 MbusOutcome
 mbus_task_run(MbusWork *work, MbusTaskKind kind, MbusTask task, void *arg,
@@ -105,7 +105,7 @@ mbus_task_run(MbusWork *work, MbusTaskKind kind, MbusTask task, void *arg,
 	{
 		int			code = geterrcode();
 		bool		quiet = extension_gone ||
-		(kind == MBUS_TASK_RETIRE &&
+		(kind >= MBUS_TASK_RETIRE &&
 		 (code == ERRCODE_LOCK_NOT_AVAILABLE ||
 		  code == ERRCODE_T_R_DEADLOCK_DETECTED));
 
