@@ -30,7 +30,6 @@
 
 #include "channel.h"
 #include "compat.h"
-#include "compat.h"
 #include "delivery.h"
 #include "fault.h"
 #include "publish.h"

@@ -31,7 +31,7 @@ typedef struct MbusReader
 	uint8	   *acked;			/* bitmap of the segment's rows */
 	int			nredriven;
 	int			maxredriven;
-	MbusRedriven   *redriven;		/* by ascending id */
+	MbusRedriven *redriven;		/* by ascending id */
 } MbusReader;
 
 /* A segment that is looked at. */
@@ -47,7 +47,7 @@ typedef struct MbusLook
 	TimestampTz now;
 	uint8	   *deleted;		/* bitmap */
 	int			nreaders;
-	MbusReader	   *reader;
+	MbusReader *reader;
 } MbusLook;
 
 /* Why a segment was not let go when it was last read. */

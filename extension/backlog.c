@@ -9,7 +9,7 @@
  *	- that has an entry: is it live?
  *	- above the cursor
  *	- in a skipped range, at or below the cursor
- *	- at or below the cursor and delayed beyond the due position
+ *	- at or below the cursor and delayed to the due position or later
  *	- at or below the cursor, of a key that has passed over messages (ordered)
  *	- that failed and waits in the table (not ordered)
  *
@@ -77,6 +77,7 @@ typedef struct Count
 	TimestampTz now;
 	MbusBacklog *backlog;
 	Ids			busy;			/* messages that have an entry */
+	Ids			waiting;		/* those of them that failed */
 	Ids			failed;			/* that wait in the table */
 	int			ncandidates;
 	Candidate	candidate[CANDIDATES];
@@ -194,6 +195,8 @@ busy_read(Count *count)
 
 		if (entry->state != MBUS_ENTRY_NEXT)
 			ids_add(&count->busy, entry->id);
+		if (entry->state == MBUS_ENTRY_RETRY)
+			ids_add(&count->waiting, entry->id);
 	}
 }
 
@@ -305,8 +308,8 @@ leaf_count_delayed(Count *count)
 
 	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
 				F_INT4EQ, Int32GetDatum(count->sub->channel_id));
-	ScanKeyInit(&key[1], MBUS_COL_AVAILABLE_AT, BTGreaterStrategyNumber,
-				F_TIMESTAMPTZ_GT, TimestampTzGetDatum(count->sub->due_at));
+	ScanKeyInit(&key[1], MBUS_COL_AVAILABLE_AT, BTGreaterEqualStrategyNumber,
+				F_TIMESTAMPTZ_GE, TimestampTzGetDatum(count->sub->due_at));
 	leaf_scan(count, index, 2, key, row_delayed);
 	index_close(index, AccessShareLock);
 }
@@ -403,18 +406,20 @@ row_wanted(Count *count, const Row *row)
 		!is_deleted(count, row->id);
 }
 
-/* Delayed beyond what has been looked for. */
+/* Delayed, and not below what is to be looked for. */
 static bool
 row_late(const Count *count, const Row *row)
 {
 	return row->available_at > row->created_at &&
-		row->available_at > count->sub->due_at;
+		row->available_at >= count->sub->due_at;
 }
 
 static void
 row_entry(Count *count, const Row *row)
 {
 	count_one(count, row->id, row->created_at);
+	if (ids_have(&count->waiting, row->id))
+		count->backlog->retrying++;
 }
 
 static void
@@ -512,7 +517,7 @@ candidates_count(Count *count)
 			f++;
 		if (facts[f].done)
 			continue;
-		if (candidate[i].failed)
+		if (candidate[i].failed || (count->sub->ordered && facts[f].failed))
 			count->backlog->retrying++;
 		if (!candidate[i].counted)
 			count_one(count, candidate[i].id, candidate[i].created_at);

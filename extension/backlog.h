@@ -34,7 +34,7 @@ typedef struct MbusSubCopy
 typedef struct MbusBacklog
 {
 	int64		messages;
-	int64		retrying;		/* failed, and waiting in the table */
+	int64		retrying;		/* of these: failed, and not out again */
 	int64		oldest_id;		/* 0: there is none */
 	TimestampTz oldest_at;
 } MbusBacklog;

@@ -42,6 +42,7 @@
 #include "utils/timestamp.h"
 
 #include "channel.h"
+#include "compat.h"
 #include "delivery.h"
 #include "fault.h"
 #include "leaf.h"
@@ -145,7 +146,8 @@ mbus_dead_letter(Oid schema, const MbusHolding *holding,
 	const char *outcome = "dead";
 	struct varlena *payload;
 
-	channel = dead_letter[0] ? mbus_channel_by_name(schema, dead_letter) : NULL;
+	channel = dead_letter[0] ?
+		mbus_channel_by_name(schema, dead_letter) : NULL;
 	if (channel == NULL || channel->channel_id == holding->channel_id)
 		return "kept";
 	target = *channel;

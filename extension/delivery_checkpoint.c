@@ -369,7 +369,7 @@ position_fill(MbusSub *sub, MbusPosition *position)
 	position->cursor = sub->cursor;
 	position->due_at = sub->due_at;
 	position->retry_at = Min(sub->retry_at, Min(sub->retry_from,
-												 sub->retry_floor));
+												sub->retry_floor));
 	position->passed = PG_INT64_MAX;
 	position->npending = 0;
 	for (uint32 e = sub->ready; e != MBUS_NONE; e = mbus_entry(e)->next)

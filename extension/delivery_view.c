@@ -72,7 +72,7 @@ MBUS_FUNCTION(subscription_status)
 	values[5] = TimestampTzGetDatum(backlog.oldest_at);
 	isnull[4] = isnull[5] = backlog.oldest_id == 0;
 	values[6] = Int32GetDatum(count[MBUS_ENTRY_READY]);
-	values[7] = Int64GetDatum(backlog.retrying + count[MBUS_ENTRY_RETRY]);
+	values[7] = Int64GetDatum(backlog.retrying);
 	values[8] = Int64GetDatum(copy.sub.delivered);
 	values[9] = Int64GetDatum(copy.sub.acked);
 	values[10] = Int64GetDatum(copy.sub.nacked);

@@ -328,8 +328,9 @@ effects_check(void)
 	if (voided)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("lease " INT64_FORMAT " is not held any more", number),
-				 errdetail("Its subscription was moved or dropped.")));
+				 errmsg("acknowledged messages are not held any more"),
+				 errdetail("The subscription of lease " INT64_FORMAT " was moved or dropped.",
+						   number)));
 }
 
 static void

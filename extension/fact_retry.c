@@ -84,10 +84,12 @@ mbus_facts_retries(Oid schema, int32 subscription_id, int64 since_lease,
 	*next = PG_INT64_MAX;
 	for (int i = 0; i < nleaves; i++)
 	{
-		search.leaf = mbus_leaf_open_written(schema, leaves[i].segment, MBUS_FAILURE);
+		search.leaf = mbus_leaf_open_written(schema, leaves[i].segment,
+											 MBUS_FAILURE);
 		if (search.leaf == NULL)
 			continue;
-		search.index = mbus_leaf_index(search.leaf, MBUS_FAILURE_SUBSCRIPTION_ID,
+		search.index = mbus_leaf_index(search.leaf,
+									   MBUS_FAILURE_SUBSCRIPTION_ID,
 									   MBUS_FAILURE_RETRY_AT, true);
 		/* behind what was reached in another segment there is no use */
 		segment_retries(&search, from, *reached, most, &retries, reached);
@@ -191,7 +193,8 @@ retry_scan(Search *search, StrategyNumber strategy, TimestampTz from)
 				strategy == BTGreaterStrategyNumber ?
 				F_TIMESTAMPTZ_GT : F_TIMESTAMPTZ_GE,
 				TimestampTzGetDatum(from));
-	return systable_beginscan_ordered(search->leaf, search->index, search->snapshot, 2, key);
+	return systable_beginscan_ordered(search->leaf, search->index,
+									  search->snapshot, 2, key);
 }
 
 /*

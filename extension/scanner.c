@@ -18,16 +18,25 @@
 #include "pgstat.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
+#include "utils/memutils.h"
 
 #include "compat.h"
 #include "delivery.h"
 #include "scan.h"
 
-static uint32 my_slot = MBUS_NONE;
-static bool my_seek = false;
-static SubTransactionId my_subid;
+/* The slots that this process has: those of its seeks, and of one claim. */
+typedef struct Held
+{
+	uint32		slot;
+	bool		seek;
+	SubTransactionId subid;
+} Held;
 
-static void scanner_free(void);
+static Held *held = NULL;
+static int	nheld = 0;
+static int	held_room = 0;
+
+static void scanner_free(const Held *mine);
 static void scanner_xact(XactEvent event, void *arg);
 static void scanner_subxact(SubXactEvent event, SubTransactionId subid,
 							SubTransactionId parent, void *arg);
@@ -53,6 +62,15 @@ mbus_scanner_acquire(uint32 slot, bool seek)
 	MbusSub    *sub = mbus_sub(slot);
 	bool		slept = false;
 
+	if (nheld >= held_room)
+	{
+		/* the callbacks cannot allocate */
+		int			room = Max(8, held_room * 2);
+
+		held = held ? repalloc(held, room * sizeof(Held)) :
+			MemoryContextAlloc(TopMemoryContext, room * sizeof(Held));
+		held_room = room;
+	}
 	for (;;)
 	{
 		int32		scanner;
@@ -65,9 +83,10 @@ mbus_scanner_acquire(uint32 slot, bool seek)
 		{
 			sub->scanner = MbusMyProcno();
 			sub->seeking = seek;
-			my_slot = slot;
-			my_seek = seek;
-			my_subid = GetCurrentSubTransactionId();
+			held[nheld].slot = slot;
+			held[nheld].seek = seek;
+			held[nheld].subid = GetCurrentSubTransactionId();
+			nheld++;
 		}
 		LWLockRelease(mbus_delivery_lock());
 		if (scanner == -1)
@@ -93,48 +112,54 @@ mbus_scanner_acquire(uint32 slot, bool seek)
 }
 
 /*
- * mbus_scanner_release gives the slot back.
+ * mbus_scanner_release gives a claim's slot back, the last one acquired.
  */
 void
 mbus_scanner_release(void)
 {
-	if (my_slot != MBUS_NONE)
-		scanner_free();
+	if (nheld > 0 && !held[nheld - 1].seek)
+		scanner_free(&held[--nheld]);
 }
 
 static void
-scanner_free(void)
+scanner_free(const Held *mine)
 {
-	MbusSub    *sub = mbus_sub(my_slot);
+	MbusSub    *sub = mbus_sub(mine->slot);
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	mbus_scan_undo(my_slot);
+	if (!mine->seek)
+		mbus_scan_undo(mine->slot);
 	sub->scanner = -1;
 	sub->seeking = false;
 	if (sub->dropped)
 		sub->database = InvalidOid;
 	LWLockRelease(mbus_delivery_lock());
-	my_slot = MBUS_NONE;
 	ConditionVariableBroadcast(&sub->changed);
 }
 
 static void
 scanner_xact(XactEvent event, void *arg)
 {
-	/* effect.c's callback, registered before, has made a seek come true */
-	if (my_slot != MBUS_NONE &&
-		(event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT))
-		scanner_free();
+	/* effect.c's callback, called before, has made seeks come true */
+	if (event != XACT_EVENT_ABORT && event != XACT_EVENT_COMMIT)
+		return;
+	while (nheld > 0)
+		scanner_free(&held[--nheld]);
 }
 
 static void
 scanner_subxact(SubXactEvent event, SubTransactionId subid,
 				SubTransactionId parent, void *arg)
 {
-	if (my_slot == MBUS_NONE || my_subid != subid)
-		return;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		scanner_free();
+	{
+		/* those of a subtransaction are the last ones */
+		while (nheld > 0 && held[nheld - 1].subid == subid)
+			scanner_free(&held[--nheld]);
+	}
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
-		my_subid = parent;
+	{
+		for (int i = nheld - 1; i >= 0 && held[i].subid == subid; i--)
+			held[i].subid = parent;
+	}
 }

@@ -214,8 +214,8 @@ static MbusOutcome
 segment_check(MbusWork *work, void *arg)
 {
 	const Candidate *candidate = arg;
-	MbusWanted	   *why = wanted_find(candidate->segment);
-	MbusLook		look;
+	MbusWanted *why = wanted_find(candidate->segment);
+	MbusLook	look;
 
 	/* first the registry, then the snapshot */
 	if (mbus_segment_unfinished(work->db, candidate->segment))
@@ -284,7 +284,7 @@ readers_find(MbusLook *look)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
-		MbusReader	   *reader = &look->reader[look->nreaders++];
+		MbusReader *reader = &look->reader[look->nreaders++];
 		Datum		start_at;
 		bool		isnull;
 

@@ -68,7 +68,7 @@ mbus_still_wanted(const MbusLook *look, const MbusWanted *why)
 		return false;
 	for (int i = 0; i < look->nreaders; i++)
 	{
-		MbusReader		reader = look->reader[i];
+		MbusReader	reader = look->reader[i];
 
 		if (reader.subscription_id != why->subscription_id)
 			continue;
@@ -88,14 +88,14 @@ mbus_still_wanted(const MbusLook *look, const MbusWanted *why)
 bool
 mbus_wanted_read(const MbusLook *look, MbusWanted *why)
 {
-	MbusLook		copy = *look;
+	MbusLook	copy = *look;
 	int			done = 0;
 
 	why->id = 0;
 	deleted_read(&copy);
 	do
 	{
-		MbusReader	   *readers = copy.reader + done;
+		MbusReader *readers = copy.reader + done;
 		int			n = Min(copy.nreaders - done, GROUP);
 		bool		found;
 
@@ -222,7 +222,7 @@ redriven_read(const MbusLook *look, MbusReader *reader, int64 id)
 static void
 redriven_add(MbusReader *reader, int64 id, int64 lease)
 {
-	MbusRedriven   *last = NULL;
+	MbusRedriven *last = NULL;
 
 	if (reader->nredriven > 0)
 		last = &reader->redriven[reader->nredriven - 1];
@@ -284,8 +284,8 @@ acks_read(const MbusLook *look, MbusReader *readers, int n)
 		TupleDesc	desc = RelationGetDescr(leaf);
 		bool		isnull;
 		int32		subscription_id =
-			DatumGetInt32(heap_getattr(tuple, MBUS_ACK_SUBSCRIPTION_ID, desc,
-									   &isnull));
+		DatumGetInt32(heap_getattr(tuple, MBUS_ACK_SUBSCRIPTION_ID, desc,
+								   &isnull));
 
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < n; i++)

@@ -233,10 +233,11 @@ mbus_wait_sleep(TimestampTz until)
 		return;
 	if (until != PG_INT64_MAX)
 	{
-		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-												  until);
-		if (timeout <= 0)
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (until <= now)
 			return;
+		timeout = TimestampDifferenceMilliseconds(now, until);
 		events |= WL_TIMEOUT;
 	}
 	if (!slept)

@@ -231,6 +231,7 @@ worker_sleep(MbusWork *work)
 
 	next = Min(next, TimestampTzPlusMilliseconds(now, LET_GO_EVERY_MS));
 	next = mbus_deliveries_wake(work, next);
+	next = Max(next, now);
 	ms = TimestampDifferenceMilliseconds(now, next);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	(void) WaitLatch(MyLatch,
