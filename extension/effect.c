@@ -442,6 +442,9 @@ claim_commit(uint32 lease)
 		entry->state = MBUS_ENTRY_LEASED;
 		if (entry->pin == MBUS_PIN_NONE)
 			entry->owner = -1;
+		/* the worker may have looked in vain while it was held */
+		if (entry->corrupt)
+			mbus_sub(l->sub)->corrupt = true;
 	}
 	mbus_sub(l->sub)->changed_since = true;
 }

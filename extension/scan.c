@@ -280,6 +280,8 @@ scan_read(MbusScan *scan)
 	int			most = Max(scan->batch - scan->batch / 4, 1);
 	bool		last = scan->batch == 1 && scan->sub.turn % 4 == 3;
 
+	if (scan->cursor + 1 >= scan->limit && scan->nskipped == 0)
+		most = scan->batch;		/* there are no new ones */
 	mbus_scan_ready(scan);
 	mbus_scan_nexts(scan);
 	if (!last)

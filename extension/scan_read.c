@@ -85,6 +85,7 @@ static bool in_skipped(MbusScan *scan, int64 id);
 static bool is_busy(MbusScan *scan, int64 id);
 static void candidates_take(MbusScan *scan, int64 *ids, int n, int most,
 							bool retries, TimestampTz *left);
+static int	retries_passed(MbusScan *scan, int64 *ids, int n);
 static Due *due_read(MbusScan *scan, int most, int *n, TimestampTz *reached);
 static int	due_leaf(MbusScan *scan, Relation leaf, Due *due, int most,
 					 TimestampTz *next);
@@ -665,6 +666,7 @@ mbus_scan_retries(MbusScan *scan, int most)
 							   scan->sub.since_lease, from, scan->now,
 							   most + 16, scan->snapshot, &ids, &reached,
 							   &next);
+		n = retries_passed(scan, ids, n);
 		qsort(ids, n, sizeof(int64), id_compare);
 		candidates_take(scan, ids, n, most, true, &left);
 		pfree(ids);
@@ -683,6 +685,25 @@ mbus_scan_retries(MbusScan *scan, int most)
 		}
 		from = reached + 1;
 	}
+}
+
+/*
+ * retries_passed keeps the ids that the cursor has passed.  One above it, of a
+ * dead letter that was redriven after a seek, comes when the cursor gets
+ * there; unless it is of before the server's start: then the other source
+ * leaves it to this one.
+ */
+static int
+retries_passed(MbusScan *scan, int64 *ids, int n)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (ids[i] <= scan->sub.cursor || ids[i] < scan->sub.check_below)
+			ids[kept++] = ids[i];
+	}
+	return kept;
 }
 
 /*
