@@ -282,7 +282,7 @@ rows_compare(MbusWork *work, void *arg)
 		HeapTuple	row = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
 		bool		isnull;
-		Known		key;
+		Known		key = {0};
 		Known	   *known;
 
 		key.subscription_id =

@@ -172,7 +172,8 @@ batch_read(MbusWork *work, void *arg)
 							  " LEFT JOIN message_bus.checkpoint c"
 							  " ON c.subscription_id = s.subscription_id"
 							  " AND c.since_lease = s.since_lease"
-							  " WHERE s.subscription_id = ANY ($1)",
+							  " WHERE s.subscription_id = ANY ($1)"
+							  " ORDER BY s.subscription_id",
 							  1, types, values, NULL, true,
 							  0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read message_bus.subscription");

@@ -84,7 +84,8 @@ static bool in_unfinished(MbusScan *scan, int64 lo, int64 hi);
 static bool in_skipped(MbusScan *scan, int64 id);
 static bool is_busy(MbusScan *scan, int64 id);
 static void candidates_take(MbusScan *scan, int64 *ids, int n, int most,
-							bool retries, TimestampTz *left);
+							bool retries, TimestampTz from, TimestampTz to,
+							TimestampTz *left);
 static int	retries_passed(MbusScan *scan, int64 *ids, int n);
 static Due *due_read(MbusScan *scan, int most, int *n, TimestampTz *reached);
 static int	due_leaf(MbusScan *scan, Relation leaf, Due *due, int most,
@@ -668,7 +669,9 @@ mbus_scan_retries(MbusScan *scan, int most)
 							   &next);
 		n = retries_passed(scan, ids, n);
 		qsort(ids, n, sizeof(int64), id_compare);
-		candidates_take(scan, ids, n, most, true, &left);
+		candidates_take(scan, ids, n, most, true,
+						from == scan->sub.retry_at ? PG_INT64_MIN : from,
+						reached, &left);
 		pfree(ids);
 		if (left != PG_INT64_MAX)
 		{
@@ -740,7 +743,8 @@ mbus_scan_due(MbusScan *scan, int most)
 		}
 		qsort(ids, nids, sizeof(int64), id_compare);
 		scan->due_at = reached;
-		candidates_take(scan, ids, nids, most, false, &left);
+		candidates_take(scan, ids, nids, most, false, PG_INT64_MIN, scan->now,
+						&left);
 		pfree(due);
 		pfree(ids);
 		if (left != PG_INT64_MAX)
@@ -758,11 +762,12 @@ mbus_scan_due(MbusScan *scan, int most)
 /*
  * candidates_take takes those of some messages, by ascending id, that are not
  * busy, done or waiting; sets *left to the lowest time of one that there was
- * no room for.
+ * no room for.  One whose latest failure is not to be retried from "from" to
+ * "to" was found by an older failure, and is found again by that.
  */
 static void
 candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
-				TimestampTz *left)
+				TimestampTz from, TimestampTz to, TimestampTz *left)
 {
 	MbusFacts  *facts = palloc0(Max(n, 1) * sizeof(MbusFacts));
 	int			nfacts = 0;
@@ -781,7 +786,8 @@ candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
 		Look		look;
 
 		if (facts[i].done || (retries && (!facts[i].failed ||
-										  facts[i].retry_at > scan->now)) ||
+										  facts[i].retry_at < from ||
+										  facts[i].retry_at > to)) ||
 			(!retries && facts[i].failed && !scan->sub.ordered))
 			continue;
 		tuple = message_by_id(scan, facts[i].id, &look);
