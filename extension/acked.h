@@ -56,6 +56,7 @@ typedef struct MbusWanted
 	int32		segment;
 	int32		subscription_id;	/* 0: another channel's */
 	int64		id;
+	TimestampTz created_at;
 	TimestampTz expires_at;
 } MbusWanted;
 

@@ -253,7 +253,14 @@ MBUS_FUNCTION(drop_channel)
 						  "DELETE FROM message_bus.channel WHERE channel_id = $1"
 						  " AND owner = $2::regrole",
 						  2, types, value, NULL) == 0)
+	{
 		mbus_channel_owned(schema, name);	/* dropped meanwhile, or another's */
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access to channel \"%s\"",
+						text_to_cstring(name)),
+				 errdetail("The channel is newer than the transaction's snapshot.")));
+	}
 	mbus_subscriptions_drop(schema, channel_id);
 	PG_RETURN_VOID();
 }

@@ -63,6 +63,7 @@ static const MbusSubscription *claim_subscription(Claim *claim);
 static void default_wanted(MbusDatabase *db, int32 channel_id);
 static void worker_wait(MbusDatabase *db, TimestampTz started,
 						const char *what);
+static void consume_check(const Claim *claim);
 static bool claim_once(Claim *claim);
 static void claim_result(Claim *claim, ReturnSetInfo *rsinfo);
 static bool delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
@@ -119,6 +120,7 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 		if (claim.scan.next > now)
 		{
 			mbus_wait_sleep(Min(claim.until, claim.scan.next));
+			consume_check(&claim);
 		}
 	}
 	if (waiting)
@@ -170,8 +172,17 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 	claim->db = scan->db = mbus_database();
 	claim->subscription = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	if (PG_ARGISNULL(3))
-		scan->lease_us = mbus_channel_policy(claim->schema,
-											 claim->channel_id)->lease_us;
+	{
+		const MbusPolicy *policy = mbus_channel_policy(claim->schema,
+													   claim->channel_id);
+
+		if (policy == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("channel \"%s\" does not exist",
+							text_to_cstring(PG_GETARG_TEXT_PP(0)))));
+		scan->lease_us = policy->lease_us;
+	}
 	else
 		scan->lease_us = mbus_interval_us(PG_GETARG_INTERVAL_P(3));
 	if (scan->lease_us < 1 || scan->lease_us > LEASE_MAX_US)
@@ -326,6 +337,22 @@ mbus_sub_open(Oid schema, MbusDatabase *db,
 	}
 }
 
+/* After a sleep: the channel may be gone, or the privilege. */
+static void
+consume_check(const Claim *claim)
+{
+	const MbusChannel *channel;
+
+	AcceptInvalidationMessages();
+	channel = mbus_channel_by_id(claim->schema, claim->channel_id);
+	if (channel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("channel %d does not exist", claim->channel_id),
+				 errdetail("It was dropped meanwhile.")));
+	mbus_channel_check(channel, MBUS_CONSUME);
+}
+
 /*
  * claim_once scans once; true if something was found.
  */
@@ -338,19 +365,28 @@ claim_once(Claim *claim)
 	claim->scan.next = PG_INT64_MAX;
 	for (;;)
 	{
-		const MbusSubscription *subscription = claim_subscription(claim);
+		const MbusSubscription *subscription;
 		bool		recorded = false;
 		bool		same;
 
+		CHECK_FOR_INTERRUPTS();
+		subscription = claim_subscription(claim);
+
 		if (subscription->paused)
+		{
+			/* resume wakes before it sends what makes our cache stale */
+			claim->scan.next = GetCurrentTimestamp() + USECS_PER_SEC / 4;
 			return false;
+		}
 		claim->subscription_id = subscription->subscription_id;
 		claim->slot = mbus_sub_open(claim->schema, claim->db, subscription);
 		claim->scan.slot = claim->slot;
 		mbus_scanner_acquire(claim->slot, false);
 		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 		same = mbus_sub(claim->slot)->subscription_id ==
-			claim->subscription_id && mbus_sub(claim->slot)->loaded &&
+			claim->subscription_id &&
+			mbus_sub(claim->slot)->database == claim->db->database &&
+			mbus_sub(claim->slot)->schema == claim->schema && mbus_sub(claim->slot)->loaded &&
 			!mbus_sub(claim->slot)->dropped;
 		LWLockRelease(mbus_delivery_lock());
 		if (same)

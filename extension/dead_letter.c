@@ -59,6 +59,13 @@ enum
 	COL_SINCE_LEASE = 9
 };
 
+/* Columns of message_bus.segment read here. */
+enum
+{
+	COL_SEGMENT_NO = 1,
+	COL_SEGMENT_EXPIRES_AT = 6
+};
+
 /* One call of redrive. */
 typedef struct Redrive
 {
@@ -112,6 +119,7 @@ static bool copy_back(Redrive *redrive, const MbusChannel *channel,
 					  const MbusStored *letter);
 static void message_redrive(Redrive *redrive,
 							const MbusSubscription *subscription, int64 id);
+static bool segment_stays(Redrive *redrive, int32 segment);
 static void redrive_lease(Redrive *redrive);
 static void kept_redrive(Redrive *redrive);
 static void kept_of_leaf(Redrive *redrive, Relation leaf,
@@ -421,12 +429,25 @@ letter_redrive(Redrive *redrive, const MbusStored *letter)
 	found = mbus_channel_by_name(schema, origin.channel);
 	if (found == NULL)
 		return false;
-	mbus_channel_check(found, MBUS_PUBLISH);
+	if (!mbus_channel_allows(found, MBUS_PUBLISH))
+	{
+		/* its headers may be forged: it must not stop the others */
+		ereport(WARNING,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("dead letter " INT64_FORMAT " is not redriven",
+						letter->id),
+				 errdetail("Role \"%s\" has no privilege to publish where it says it came from.",
+						   GetUserNameFromId(GetUserId(), false))));
+		return false;
+	}
 	channel = *found;
 	if (mbus_message_fetch_latest(schema, origin.id, &message) &&
 		message.channel_id == channel.channel_id &&
 		(subscription = mbus_subscription_by_name(schema, channel.channel_id,
-												  origin.subscription)) != NULL)
+												  origin.subscription)) != NULL &&
+		origin.id >= subscription->start_id &&
+		message.created_at >= subscription->start_at &&
+		segment_stays(redrive, MbusSegmentOf(origin.id)))
 		message_redrive(redrive, subscription, origin.id);
 	else if (!copy_back(redrive, &channel, letter))
 		return false;
@@ -527,6 +548,40 @@ message_redrive(Redrive *redrive, const MbusSubscription *subscription,
 	held.id = id;
 	mbus_failure_insert(redrive->schema, &holding, &held, "redriven",
 						redrive->now, 0, NULL);
+}
+
+/*
+ * segment_stays tells whether a message's segment has not been let go: what
+ * lies in it would be lost.  The lock, which is held to the end of the
+ * transaction, keeps segment_acked.c from letting it go meanwhile.
+ */
+static bool
+segment_stays(Redrive *redrive, int32 segment)
+{
+	Oid			relid = mbus_relation(redrive->schema, "segment");
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		stays = false;
+
+	LockDatabaseObject(relid, segment, 0, ShareLock);
+	rel = table_open(relid, AccessShareLock);
+	ScanKeyInit(&key, COL_SEGMENT_NO, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(segment));
+	/* as it is now, whatever the transaction's snapshot */
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		at = heap_getattr(tuple, COL_SEGMENT_EXPIRES_AT,
+									  RelationGetDescr(rel), &isnull);
+
+		stays = isnull || DatumGetTimestampTz(at) > GetCurrentTimestamp();
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return stays;
 }
 
 /* Takes the number of this call's rows; 55000 if there is none just now. */

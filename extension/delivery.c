@@ -204,7 +204,8 @@ mbus_sub_create(Oid database, Oid schema, int32 subscription_id,
 {
 	for (int i = 0; i < shared->nsubs; i++)
 	{
-		if (OidIsValid(subs[i].database))
+		/* one who waited for the last one's scanner may have got a free slot */
+		if (OidIsValid(subs[i].database) || subs[i].scanner != -1)
 			continue;
 		sub_reset(&subs[i]);
 		subs[i].database = database;
@@ -446,6 +447,7 @@ mbus_entry_done(uint32 slot, uint32 entry)
 	e->pin = MBUS_PIN_NONE;
 	e->owner = -1;
 	e->committing = false;
+	e->corrupt = false;			/* that was the message before */
 	e->lease = MBUS_NONE;
 	e->next = subs[slot].nexts;
 	subs[slot].nexts = entry;

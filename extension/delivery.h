@@ -157,6 +157,8 @@ typedef struct MbusSubscription
 	bool		ordered;
 	bool		paused;
 	bool		uncommitted;	/* made by the current transaction */
+	int64		start_id;		/* what is below, or created before, is not */
+	TimestampTz start_at;		/* wanted; 0: all is */
 	uint32		slot;			/* its MbusSub when last seen; MBUS_NONE */
 	char		name[256];
 } MbusSubscription;

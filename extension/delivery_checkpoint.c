@@ -37,6 +37,8 @@
 #define LOOK_EVERY_MS		200
 #define CHECKPOINT_MS		10000
 #define CHECKPOINT_ACKS		100000
+#define CHECKPOINT_ENTRIES	10000	/* with so many more it is written half as
+									 * often, and so on: it is a row of all */
 #define CHECKPOINT_BATCH	100 /* in one transaction */
 #define COLUMNS				10
 
@@ -58,7 +60,7 @@ static TimestampTz *written_at = NULL;
 static int	due_collect(MbusWork *work, TimestampTz now, Due **due);
 static void due_write(MbusWork *work, Due *due, int n);
 static MbusOutcome checkpoints_write(MbusWork *work, void *arg);
-static void checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position);
+static bool checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position);
 static void position_lower(MbusPosition *position);
 static Datum int64_array(const int64 *value, int n);
 static void changed_set(MbusWork *work, const Due *due, bool changed);
@@ -112,7 +114,9 @@ due_collect(MbusWork *work, TimestampTz now, Due **due)
 			sub->schema != work->schema || sub->dropped || !sub->loaded ||
 			!sub->changed_since ||
 			(sub->acks <= CHECKPOINT_ACKS &&
-			 !TimestampDifferenceExceeds(written_at[s], now, CHECKPOINT_MS)))
+			 !TimestampDifferenceExceeds(written_at[s], now, CHECKPOINT_MS *
+										 (1 + sub->nentries /
+										  CHECKPOINT_ENTRIES))))
 			continue;
 		(*due)[n].slot = s;
 		(*due)[n].subscription_id = sub->subscription_id;
@@ -161,7 +165,8 @@ checkpoints_write(MbusWork *work, void *arg)
 								&position))
 			continue;			/* it was dropped */
 		position_lower(&position);
-		checkpoint_store(plan, &position);
+		if (!checkpoint_store(plan, &position))
+			changed_set(work, due, true);	/* a seek or drop is open */
 	}
 	mbus_task_commit();
 	return MBUS_DONE;
@@ -204,24 +209,29 @@ position_lower(MbusPosition *position)
  * checkpoint_store writes a row; not that of a subscription that is gone, or
  * is being dropped.
  */
-static void
+static bool
 checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position)
 {
 	static const char *const command[] = {
-		"UPDATE message_bus.checkpoint SET at = $2, since_lease = $3,"
+		"WITH mine AS (SELECT FROM message_bus.checkpoint"
+		" WHERE subscription_id = $1 FOR NO KEY UPDATE SKIP LOCKED)"
+		" UPDATE message_bus.checkpoint SET at = $2, since_lease = $3,"
 		" cursor = $4, due_at = $5, retry_at = $6, ids = $7, attempts = $8,"
-		" leases = $9, skipped = $10 WHERE subscription_id = $1",
+		" leases = $9, skipped = $10 FROM mine WHERE subscription_id = $1",
 		"INSERT INTO message_bus.checkpoint (subscription_id, at,"
 		" since_lease, cursor, due_at, retry_at, ids, attempts, leases,"
 		" skipped) SELECT subscription_id, $2, $3, $4, $5, $6, $7, $8, $9,"
-		" $10 FROM message_bus.subscription WHERE subscription_id = $1"
-		" FOR KEY SHARE SKIP LOCKED"
+		" $10 FROM message_bus.subscription s WHERE subscription_id = $1"
+		" AND NOT EXISTS (SELECT FROM message_bus.checkpoint c"
+		" WHERE c.subscription_id = $1)"
+		" FOR KEY SHARE OF s SKIP LOCKED"
 	};
 	Oid			types[COLUMNS] = {INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID,
 		TIMESTAMPTZOID, TIMESTAMPTZOID, INT8ARRAYOID, INT2ARRAYOID,
 	INT8ARRAYOID, INT8ARRAYOID};
 	Datum		values[COLUMNS];
 	int			n = position->npending;
+	bool		stored = false;
 	int64	   *number = MemoryContextAllocHuge(CurrentMemoryContext,
 												(n + 1) * sizeof(int64));
 	Datum	   *attempt = MemoryContextAllocHuge(CurrentMemoryContext,
@@ -252,11 +262,12 @@ checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position)
 		if (plan[i] == NULL ||
 			SPI_execute_plan(plan[i], values, NULL, false, 0) < 0)
 			elog(ERROR, "could not write message_bus.checkpoint");
-		if (SPI_processed > 0)
+		if ((stored = SPI_processed > 0))
 			break;
 	}
 	pfree(number);
 	pfree(attempt);
+	return stored;
 }
 
 static Datum
@@ -370,6 +381,9 @@ position_fill(MbusSub *sub, MbusPosition *position)
 	position->due_at = sub->due_at;
 	position->retry_at = Min(sub->retry_at, Min(sub->retry_from,
 												sub->retry_floor));
+	/* an ordered one looks for no retries: only redrives count, see the load */
+	if (sub->ordered)
+		position->retry_at = Min(GetCurrentTimestamp(), sub->retry_floor);
 	position->passed = PG_INT64_MAX;
 	position->npending = 0;
 	for (uint32 e = sub->ready; e != MBUS_NONE; e = mbus_entry(e)->next)

@@ -31,7 +31,7 @@
 #define LOAD_EVERY_MS	10000	/* even if nobody asks */
 #define LOAD_AGAIN_MS	1000	/* if it failed and somebody asks */
 #define LOAD_FULL_MS	200		/* if there was no free slot */
-#define LOAD_BATCH		1000	/* subscriptions in one transaction */
+#define LOAD_BATCH		100		/* subscriptions in one transaction */
 #define DEFAULT_WAIT_MS	100
 
 /* A slot as memory had it before the tables were read. */
@@ -53,7 +53,8 @@ typedef struct Roll
 	int32	   *missing;		/* have a row and are not loaded */
 	uint64		older;			/* hash of those that may be older than the
 								 * last numbering; 0: none is */
-	bool		restored;		/* there are segments that we did not make */
+	int32		highest;		/* segment that there is */
+	bool		restored;		/* there are some that we did not make */
 	bool		full;			/* no slot was left for one */
 	bool		failed;
 } Roll;
@@ -216,6 +217,7 @@ subscriptions_look(MbusWork *work)
 						MyDatabaseId),
 				 errhint("Increase \"message_bus.max_subscriptions\".")));
 	work->older_checked = roll.older;
+	work->highest_checked = roll.highest;
 	work->epoch_is_new = false;
 	work->load = roll.failed;
 	return true;
@@ -297,7 +299,9 @@ rows_compare(MbusWork *work, void *arg)
 		if (DatumGetBool(SPI_getbinval(row, desc, 2, &isnull)))
 			roll->older = roll->older * 31 + key.subscription_id;
 	}
-	roll->restored = mbus_highest_segment() >= work->db->next_segment;
+	roll->highest = mbus_highest_segment();
+	roll->restored = roll->highest >= work->db->next_segment &&
+		roll->highest != work->highest_checked;
 	mbus_task_commit();
 	return MBUS_DONE;
 }

@@ -90,6 +90,7 @@ static int	pending_compare(const void *a, const void *b);
 static bool slot_make(MbusWork *work, Loading *l);
 static void entries_judge(MbusWork *work, Batch *batch, Loading *l);
 static MbusFacts *entries_facts(MbusWork *work, Loading *l);
+static void redriven_lower(MbusWork *work, Loading *l);
 static int	leaf_compare(const void *a, const void *b);
 static int	crashes_fail(MbusWork *work, Loading *l, MbusPending *crashed,
 						 int n);
@@ -193,6 +194,7 @@ batch_read(MbusWork *work, void *arg)
 			continue;
 		}
 		entries_judge(work, batch, l);
+		redriven_lower(work, l);
 		batch->n++;
 	}
 	if (batch->ncrashed > 0)
@@ -265,7 +267,8 @@ checkpoint_read(Loading *l, HeapTuple row, TupleDesc desc,
 
 	l->skips = MemoryContextAlloc(context,
 								  (l->nskips + 1) * 2 * sizeof(int64));
-	memcpy(l->skips, skips, l->nskips * 2 * sizeof(int64));
+	if (l->nskips > 0)
+		memcpy(l->skips, skips, l->nskips * 2 * sizeof(int64));
 	l->entry = MemoryContextAllocHuge(context,
 									  (l->n + 1) * sizeof(MbusPending));
 	for (int i = 0; i < l->n; i++)
@@ -288,6 +291,7 @@ array_read(HeapTuple row, TupleDesc desc, int column, void **data)
 	Datum		value = SPI_getbinval(row, desc, column, &isnull);
 	ArrayType  *array;
 
+	*data = NULL;
 	if (isnull)
 		return 0;
 	array = DatumGetArrayTypeP(value);
@@ -404,6 +408,47 @@ entries_facts(MbusWork *work, Loading *l)
 		mbus_facts(work->schema, l->subscription_id, l->since_lease,
 				   facts + i, Min(FACTS, n - i), GetActiveSnapshot());
 	return facts;
+}
+
+/*
+ * redriven_lower moves an ordered subscription's cursor below what failed, or
+ * was redriven, after its checkpoint and is not done: only a scan of the ids
+ * finds it.
+ */
+static void
+redriven_lower(MbusWork *work, Loading *l)
+{
+	TimestampTz reached;
+	TimestampTz next;
+	int64	   *ids;
+	int			n;
+
+	if (!l->ordered || l->at == 0)
+		return;
+	n = mbus_facts_retries(work->schema, l->subscription_id, l->since_lease,
+						   l->retry_at, PG_INT64_MAX, PG_INT32_MAX,
+						   GetActiveSnapshot(), &ids, &reached, &next);
+	for (int i = 0; i < n; i += FACTS)
+	{
+		int			m = Min(FACTS, n - i);
+		MbusFacts  *facts = palloc0(m * sizeof(MbusFacts));
+
+		for (int k = 0; k < m; k++)
+			facts[k].id = ids[i + k];
+		mbus_facts(work->schema, l->subscription_id, l->since_lease, facts, m,
+				   GetActiveSnapshot());
+		for (int k = 0; k < m; k++)
+		{
+			if (!facts[k].done)
+			{
+				cursor_lower(l, facts[k].id - 1);
+				i = n;			/* the lowest */
+				break;
+			}
+		}
+		pfree(facts);
+	}
+	pfree(ids);
 }
 
 static int

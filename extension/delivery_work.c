@@ -37,9 +37,12 @@
 #include "worker.h"
 
 #define EXPIRE_LEASES	100		/* in one transaction */
+#define EXPIRE_MESSAGES	10000
 #define EXPIRE_BLOCKED	3		/* tries, if segments must be opened */
 #define EXPIRE_STUCK_MS 100
-#define EXPIRE_AGAIN_MS 5000	/* for one that cannot be seen to */
+#define EXPIRE_AGAIN_MS 60000	/* for one that cannot be seen to: longer than
+								 * tasks are put off */
+#define EXPIRE_POSTPONED 1000	/* at one time */
 
 /* Leases to be seen to in one transaction. */
 typedef struct Expiring
@@ -48,6 +51,7 @@ typedef struct Expiring
 	int			leases;			/* out */
 	int			messages;		/* out */
 	int64		lease;			/* out: the one worked on last */
+	bool		corrupt;		/* out: it was for this */
 } Expiring;
 
 static void epoch_look(MbusWork *work);
@@ -182,6 +186,8 @@ static void
 leases_expire(MbusWork *work)
 {
 	int			blocked = 0;
+	int			postponed = 0;
+	bool		single = work->failures[MBUS_TASK_EXPIRE] > 0;
 
 	work->expiry_stuck = false;
 	if (earliest_deadline(work->db) > GetCurrentTimestamp())
@@ -196,20 +202,30 @@ leases_expire(MbusWork *work)
 		Expiring	expiring = {0};
 		MbusOutcome outcome;
 
-		expiring.most = work->failures[MBUS_TASK_EXPIRE] > 0 ?
-			1 : EXPIRE_LEASES;
+		expiring.most = single ? 1 : EXPIRE_LEASES;
 		outcome = mbus_task_run(work, MBUS_TASK_EXPIRE, leases_fail,
 								&expiring, "ending leases");
 		mbus_worker_let_go(work);
 		mbus_segments_open(work);
-		if (outcome == MBUS_FAILED && expiring.most == 1)
-			lease_postpone(work, expiring.lease);
 		if (outcome == MBUS_DONE)
+		{
 			mbus_count(MBUS_C_LEASES_EXPIRED, expiring.messages);
-		if (outcome == MBUS_FAILED ||
-			(outcome == MBUS_BLOCKED && ++blocked > EXPIRE_BLOCKED) ||
-			(outcome == MBUS_DONE && expiring.leases == 0))
-			break;
+			if (expiring.leases == 0)
+				break;
+			continue;
+		}
+		if (outcome == MBUS_BLOCKED && ++blocked <= EXPIRE_BLOCKED)
+			continue;
+		blocked = 0;
+		if (single)
+		{
+			/* put off this one, and go on with the others */
+			if (expiring.lease == 0 || expiring.corrupt ||
+				++postponed > EXPIRE_POSTPONED)
+				break;
+			lease_postpone(work, expiring.lease);
+		}
+		single = true;
 	} while (earliest_deadline(work->db) <= GetCurrentTimestamp());
 	mbus_tasks_end(work, MBUS_TASK_EXPIRE);
 
@@ -239,7 +255,8 @@ leases_fail(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	while (n < expiring->most && lease_fail(work, expiring, false))
+	while (n < expiring->most && expiring->messages < EXPIRE_MESSAGES &&
+		   lease_fail(work, expiring, false))
 		n++;
 	while (n < expiring->most && lease_fail(work, expiring, true))
 		n++;
@@ -261,6 +278,7 @@ lease_fail(MbusWork *work, Expiring *expiring, bool corrupt)
 		!mbus_hold_expired(work->db, work->schema, &holding))
 		return false;
 	expiring->lease = holding.lease;
+	expiring->corrupt = corrupt;
 	mbus_fail(work->schema, work->db, &holding,
 			  corrupt ? "corrupt" : "expired", 0, NULL);
 	if (!corrupt)

@@ -251,7 +251,13 @@ static void
 effect_xact(XactEvent event, void *arg)
 {
 	if (neffects == 0)
+	{
+		/* what was prepared for an effect that did not come */
+		if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
+			event == XACT_EVENT_PREPARE)
+			effects_forget();
 		return;
+	}
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
@@ -398,8 +404,7 @@ effect_commit(Effect *effect)
 		case EFFECT_SEEK:
 			if (sub)
 				seek_commit(effect);
-			effect->woken = true;
-			break;
+			break;				/* scanner.c wakes, with the slot free */
 		case EFFECT_DROP:
 			if (sub)
 				mbus_sub_drop(effect->slot);
@@ -441,11 +446,16 @@ claim_commit(uint32 lease)
 
 		entry->state = MBUS_ENTRY_LEASED;
 		if (entry->pin == MBUS_PIN_NONE)
+		{
 			entry->owner = -1;
+			/* the worker has passed over it while it was held */
+			l->deadline = Min(l->deadline, entry->deadline);
+		}
 		/* the worker may have looked in vain while it was held */
 		if (entry->corrupt)
 			mbus_sub(l->sub)->corrupt = true;
 	}
+	mbus_sub(l->sub)->earliest = Min(mbus_sub(l->sub)->earliest, l->deadline);
 	mbus_sub(l->sub)->changed_since = true;
 }
 
@@ -505,9 +515,18 @@ static void
 seek_commit(Effect *effect)
 {
 	MbusSub    *sub = mbus_sub(effect->slot);
+	uint32		before = effect->generation;
 
 	mbus_sub_void(effect->slot);
-	effect->generation = sub->generation;
+	/* later effects of this transaction are still about this subscription */
+	for (int i = 0; i < neffects; i++)
+	{
+		if (effects[i].slot == effect->slot &&
+			effects[i].generation == before)
+			effects[i].generation = sub->generation;
+	}
+	sub->redrives = 0;			/* the others' effects find another generation */
+	sub->retry_floor = PG_INT64_MAX;
 	sub->start_id = effect->start_id;
 	sub->start_at = effect->at;
 	sub->since_lease = effect->since_lease;
@@ -604,6 +623,10 @@ sub_reload(MbusSub *sub)
 {
 	sub->check_below = Max(sub->check_below, sub->cursor + 1);
 	sub->cursor = Max(sub->start_id - 1, 0);
+	/* the cursor comes to them again */
+	mbus_skips_free(sub->skipped);
+	sub->skipped = MBUS_NONE;
+	sub->nskipped = 0;
 	sub->due_at = sub->next_due = PG_INT64_MIN;
 	sub->changed_since = true;
 	sub->reloaded = true;
@@ -666,6 +689,8 @@ mbus_hold(Oid schema, MbusDatabase *db, int64 lease, int nids,
 	if (index == MBUS_NONE)
 		return false;
 	/* a lease never grows */
+	if (nids >= 0)
+		n = Min(n, nids);
 	mbus_effect_prepare(n);
 	holding_start(holding, n);
 	holding->missing = palloc(Max(nids, 1) * sizeof(int64));
@@ -757,6 +782,13 @@ hold_check(Effect *effect, MbusHolding *holding, uint32 lease, int nids,
 				holding->missing[holding->nmissing++] = ids[next++];
 			if (next >= nids || ids[next] != e->id)
 				continue;
+		}
+		if (e->corrupt)
+		{
+			/* it was not delivered: the worker gives it up */
+			if (nids >= 0)
+				holding->missing[holding->nmissing++] = ids[next++];
+			continue;
 		}
 		if (e->pin != MBUS_PIN_NONE && !mine)
 		{
@@ -867,8 +899,9 @@ hold_one_expired(MbusDatabase *db, Oid schema, MbusHolding *holding,
 
 				if (e->pin != MBUS_PIN_NONE)
 					continue;	/* an abort has us look again */
-				if (e->state != MBUS_ENTRY_LEASED ||
-					(corrupt ? !e->corrupt : e->deadline > now))
+				if (e->state != MBUS_ENTRY_LEASED)
+					continue;	/* the claim's commit does, too */
+				if ((corrupt ? !e->corrupt : e->deadline > now))
 				{
 					first = Min(first, e->deadline);
 					continue;

@@ -416,11 +416,15 @@ CREATE FUNCTION message_bus.claim(channel text, subscription text DEFAULT 'defau
 	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
 	max_bytes bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery
 	AS 'MODULE_PATHNAME', 'mbus_claim' LANGUAGE C ROWS 100;
+COMMENT ON FUNCTION message_bus.claim IS
+'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 too many messages or subscriptions are in use, 55000 a seek has not ended or the worker does not answer, 25001 waiting in REPEATABLE READ, 25006 read-only.';
 
 CREATE FUNCTION message_bus.claim_bytes(channel text, subscription text DEFAULT 'default',
 	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
 	max_bytes bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery_bytes
 	AS 'MODULE_PATHNAME', 'mbus_claim_bytes' LANGUAGE C ROWS 100;
+COMMENT ON FUNCTION message_bus.claim_bytes IS
+'claim_bytes: as claim, with the payload''s exact bytes, whatever its content type.';
 
 CREATE FUNCTION message_bus.ack(lease bigint, ids bigint[] DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_ack' LANGUAGE C;
@@ -442,7 +446,7 @@ COMMENT ON FUNCTION message_bus.extend IS
 CREATE FUNCTION message_bus.redrive(dead_letter text, max_messages integer DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_redrive' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.redrive IS
-'redrive: gives dead messages back, at commit, with all their attempts, and returns how many. dead_letter: a dead-letter channel, or a channel without one whose dead messages lie in place. max_messages: at least 1 (NULL: all); the oldest first. A message that still lives goes to the subscription it died for; otherwise its dead letter is published again to the channel it came from, and left alone if that is gone. The dead letter is deleted. Needs the privilege to consume dead_letter and to publish to the channels the messages came from. Errors: 42P01 no such channel, 42501 no privilege, 22004 NULL, 22023 bad max_messages, 25006 read-only, 53400 too many subscriptions, 55000 not ready.';
+'redrive: gives dead messages back, at commit, with all their attempts, and returns how many. dead_letter: a dead-letter channel, or a channel without one whose dead messages lie in place. max_messages: at least 1 (NULL: all); the oldest first. A message that still lives goes to the subscription it died for; otherwise its dead letter is published again to the channel it came from, and left alone if that is gone. The dead letter is deleted. Needs the privilege to consume dead_letter and to publish to the channels the messages came from; one without that is left alone, with a warning. Errors: 42P01 no such channel, 42501 no privilege, 22004 NULL, 22023 bad max_messages, 25006 read-only, 53400 too many subscriptions, 55000 not ready.';
 
 CREATE FUNCTION message_bus.purge_channel(channel text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_purge_channel' LANGUAGE C;
@@ -908,6 +912,9 @@ GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.open_segments, messa
  */
 
 SELECT message_bus.create_channel('default', ttl => NULL, compression => NULL);
+
+-- without this, and with wal_level = minimal, a crash would set it back to 1
+SELECT pg_catalog.setval('message_bus.channel_id', 1);
 
 /*
  * What a dump must hold beside the segments, which are dumped as tables.

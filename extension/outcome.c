@@ -59,6 +59,7 @@ typedef struct Outcome
 } Outcome;
 
 static TimestampTz last_event(Oid schema, int64 id);
+static bool is_of_channel(Oid schema, int64 id, int32 channel_id);
 static int	readers_of(Oid schema, int32 channel_id, Reader **readers);
 static void outcome_read(Oid schema, int32 subscription_id,
 						 int64 since_lease, int64 id, Outcome *outcome);
@@ -120,6 +121,7 @@ MBUS_FUNCTION(last_access)
 	int64		id = PG_GETARG_INT64(0);
 	int32		channel_id = PG_GETARG_INT32(1);
 	TimestampTz latest = NEVER;
+	TimestampTz event;
 	Reader	   *readers;
 	int			nreaders;
 
@@ -133,7 +135,10 @@ MBUS_FUNCTION(last_access)
 		outcome_read(schema, readers[i].subscription_id, 0, id, &outcome);
 		latest = Max(latest, outcome.acked_at);
 	}
-	latest = Max(latest, last_event(schema, id));
+	/* events do not say whose message it is */
+	event = last_event(schema, id);
+	if (event > latest && is_of_channel(schema, id, channel_id))
+		latest = event;
 	if (latest == NEVER)
 		PG_RETURN_NULL();
 	PG_RETURN_TIMESTAMPTZ(latest);
@@ -177,6 +182,33 @@ last_event(Oid schema, int64 id)
 	index_close(index, AccessShareLock);
 	table_close(leaf, AccessShareLock);
 	return latest;
+}
+
+/* Whether a message, live or not, is one of the channel. */
+static bool
+is_of_channel(Oid schema, int64 id, int32 channel_id)
+{
+	Relation	leaf = leaf_written(schema, MbusSegmentOf(id), MBUS_MESSAGE);
+	Relation	index;
+	ScanKeyData key[2];
+	SysScanDesc scan;
+	bool		found;
+
+	if (leaf == NULL)
+		return false;
+	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
+	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(channel_id));
+	ScanKeyInit(&key[1], MBUS_COL_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(id));
+	scan = systable_beginscan_ordered(leaf, index, GetActiveSnapshot(), 2,
+									  key);
+	found = HeapTupleIsValid(systable_getnext_ordered(scan,
+													  ForwardScanDirection));
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	table_close(leaf, AccessShareLock);
+	return found;
 }
 
 /*

@@ -94,11 +94,18 @@ static void
 scan_begin(MbusScan *scan)
 {
 	MbusSub    *sub = mbus_sub(scan->slot);
+	const MbusPolicy *policy;
 	bool		busy;
 	int			got = 0;
 
 	scan->now = GetCurrentTimestamp();
-	scan->policy = *mbus_channel_policy(scan->schema, scan->channel_id);
+	policy = mbus_channel_policy(scan->schema, scan->channel_id);
+	if (policy == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("channel %d does not exist", scan->channel_id),
+				 errdetail("It was dropped meanwhile.")));
+	scan->policy = *policy;
 	if (scan->policy.nkept > 0)
 	{
 		Size		size = 2 * scan->policy.nkept * sizeof(int64);
@@ -133,10 +140,12 @@ scan_begin(MbusScan *scan)
 		}
 	}
 	LWLockRelease(mbus_delivery_lock());
+	qsort(scan->busy, scan->nbusy, sizeof(int64), id_compare);
 
 	/* entries that wait need no new ones */
 	scan->room = scan->probe ? 1 : Min(scan->batch, got);
-	if (scan->room == 0 && scan->nready == 0)
+	if (scan->room == 0 && scan->nready == 0 && scan->nnexts == 0 &&
+		scan->nretries == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many messages are claimed"),
@@ -150,7 +159,9 @@ scan_begin(MbusScan *scan)
 	scan->next_retry = scan->sub.next_retry;
 	scan->bytes = 0;
 	scan->full = false;
+	scan->nread = 0;
 	scan->ngone = 0;
+	scan->waits = PG_INT64_MAX;
 }
 
 /*
@@ -239,7 +250,6 @@ waiting_copy(MbusScan *scan, bool busy)
 				 e != MBUS_NONE && n < scan->nbusy; e = mbus_entry(e)->next)
 				scan->busy[n++] = mbus_entry(e)->id;
 		}
-		qsort(scan->busy, n, sizeof(int64), id_compare);
 	}
 	scan->nbusy = n;
 }
@@ -312,6 +322,8 @@ scan_record(MbusScan *scan)
 		return false;
 	if (scan->probe)
 	{
+		/* the cursor stays, so nothing is passed over meanwhile */
+		record_gone(scan);
 		times_next(scan, &scan->sub);
 		return true;
 	}
@@ -449,7 +461,8 @@ list_remove(MbusSub *sub, uint32 entry)
 static bool
 record_lease(MbusScan *scan, MbusSub *sub, int64 number)
 {
-	TimestampTz deadline = scan->now + scan->lease_us;
+	TimestampTz now = GetCurrentTimestamp();	/* reading may have taken long */
+	TimestampTz deadline = now + scan->lease_us;
 	uint32		first = MBUS_NONE;
 	uint32		last = MBUS_NONE;
 	uint32		lease;
@@ -484,7 +497,7 @@ record_lease(MbusScan *scan, MbusSub *sub, int64 number)
 	lease = mbus_lease_create(scan->slot, number, first, n, deadline);
 	for (uint32 i = first; i != MBUS_NONE; i = mbus_entry(i)->next)
 		mbus_entry(i)->lease = lease;
-	mbus_lease(lease)->claimed_at = scan->now;
+	mbus_lease(lease)->claimed_at = now;
 	mbus_lease(lease)->owner = MbusMyProcno();
 	mbus_lease(lease)->pid = MyProcPid;
 	mbus_lease(lease)->role = GetUserId();
@@ -515,6 +528,7 @@ record_entry(MbusScan *scan, MbusFound *found)
 					   found->key_hash);
 	}
 	mbus_entry(entry)->id = found->id;
+	mbus_entry(entry)->corrupt = false; /* claim_result looks again */
 	mbus_entry(entry)->attempt = found->attempt;
 	if (found->passed != 0 && (mbus_entry(entry)->passed == 0 ||
 							   found->passed < mbus_entry(entry)->passed))
@@ -544,7 +558,7 @@ times_next(MbusScan *scan, const MbusSub *sub)
 			 i = mbus_entry(i)->next)
 			earliest = Min(earliest, mbus_entry(i)->deadline);
 		scan->next = Min(scan->read_due ? scan->next_due : sub->next_due,
-						 earliest);
+						 Min(earliest, scan->waits));
 	}
 }
 

@@ -61,6 +61,7 @@ typedef struct MbusScan
 	int			room;			/* how many may be taken */
 	int64		bytes;
 	bool		full;
+	int			nread;			/* ids read over by ranges */
 	Snapshot	snapshot;
 	int64		limit;
 	MbusRange  *unfinished;
@@ -90,6 +91,8 @@ typedef struct MbusScan
 	TimestampTz retry_at;
 	TimestampTz next_retry;
 	bool		read_retries;
+	TimestampTz waits;			/* probe, ordered: one that it found is to
+								 * wait */
 } MbusScan;
 
 /* scan.c */

@@ -32,6 +32,7 @@
 
 #define BLOCK_MIN	16			/* candidates looked up at a time */
 #define BLOCK_MAX	1024
+#define READ_MAX	200000		/* messages read over in one scan */
 
 /* Why a message was left out. */
 typedef enum Taken
@@ -83,9 +84,8 @@ static int64 unfinished_end(MbusScan *scan, int64 id);
 static bool in_unfinished(MbusScan *scan, int64 lo, int64 hi);
 static bool in_skipped(MbusScan *scan, int64 id);
 static bool is_busy(MbusScan *scan, int64 id);
-static void candidates_take(MbusScan *scan, int64 *ids, int n, int most,
-							bool retries, TimestampTz from, TimestampTz to,
-							TimestampTz *left);
+static bool candidates_take(MbusScan *scan, int64 *ids, int n, int most,
+							bool retries, TimestampTz from, TimestampTz to);
 static int	retries_passed(MbusScan *scan, int64 *ids, int n);
 static Due *due_read(MbusScan *scan, int most, int *n, TimestampTz *reached);
 static int	due_leaf(MbusScan *scan, Relation leaf, Due *due, int most,
@@ -163,6 +163,11 @@ message_take(MbusScan *scan, const Look *look, HeapTuple tuple,
 	if (facts && facts->failed && !scan->sub.ordered &&
 		facts->retry_at > scan->now)
 		return LEFT_OUT;		/* found by its time */
+	if (scan->probe && facts && facts->failed && facts->retry_at > scan->now)
+	{
+		scan->waits = Min(scan->waits, facts->retry_at);
+		return LEFT_OUT;
+	}
 	if (scan->nfound >= scan->batch ||
 		(entry == MBUS_NONE && scan->room <= 0))
 	{
@@ -196,6 +201,7 @@ key_blocked(MbusScan *scan, const Look *look)
 	KeySeen    *seen;
 	bool		have;
 	uint32		other;
+	int64		passed;
 
 	if (scan->probe)
 	{
@@ -204,16 +210,24 @@ key_blocked(MbusScan *scan, const Look *look)
 		LWLockRelease(mbus_delivery_lock());
 		return other != MBUS_NONE;
 	}
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	/* only we, the scanner, give a key an entry, or change "passed" so */
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	other = mbus_key_find(scan->slot, look->key_hash);
-	if (other != MBUS_NONE)
-	{
-		MbusEntry  *e = mbus_entry(other);
-
-		if (e->passed == 0 || look->id < e->passed)
-			e->passed = look->id;
-	}
+	passed = other == MBUS_NONE ? 0 : mbus_entry(other)->passed;
 	LWLockRelease(mbus_delivery_lock());
+	if (other != MBUS_NONE && (passed == 0 || look->id < passed))
+	{
+		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+		other = mbus_key_find(scan->slot, look->key_hash);
+		if (other != MBUS_NONE)
+		{
+			MbusEntry  *e = mbus_entry(other);
+
+			if (e->passed == 0 || look->id < e->passed)
+				e->passed = look->id;
+		}
+		LWLockRelease(mbus_delivery_lock());
+	}
 	if (other != MBUS_NONE)
 		return true;
 
@@ -474,6 +488,7 @@ range_read(MbusScan *scan, int64 from, int64 to, int64 *reached)
 		int32		segment = scan->leaves[i].segment;
 		Relation	leaf;
 		bool		all;
+		int			before;
 
 		if (segment < MbusSegmentOf(from) || MbusFirstId(segment) >= to)
 			continue;
@@ -481,8 +496,10 @@ range_read(MbusScan *scan, int64 from, int64 to, int64 *reached)
 							  AccessShareLock);
 		if (leaf == NULL)
 			continue;
+		before = scan->nfound;
 		all = leaf_read(scan, leaf, segment, from, to, reached);
-		table_close(leaf, NoLock);
+		/* payloads of what was found may be in the TOAST table */
+		table_close(leaf, scan->nfound > before ? NoLock : AccessShareLock);
 		if (!all)
 			return false;
 	}
@@ -522,6 +539,20 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 
 		CHECK_FOR_INTERRUPTS();
 		look_at(scan, tuple, RelationGetDescr(leaf), events, &look);
+		if (++scan->nread > READ_MAX && !scan->probe)
+		{
+			/* record how far it came; the claim goes on from there */
+			if (n > 0)
+				all = block_take(scan, tuples, looks, n, reached);
+			n = 0;
+			if (all)
+			{
+				*reached = look.id;
+				scan->full = true;
+				all = false;
+			}
+			continue;
+		}
 		if (!look.live || look.available_at > scan->due_at ||
 			unfinished_end(scan, look.id) != 0)
 			continue;
@@ -659,7 +690,7 @@ mbus_scan_retries(MbusScan *scan, int most)
 		int64	   *ids;
 		TimestampTz reached;
 		TimestampTz next;
-		TimestampTz left = PG_INT64_MAX;
+		bool		all;
 		int			n;
 
 		CHECK_FOR_INTERRUPTS();
@@ -669,15 +700,15 @@ mbus_scan_retries(MbusScan *scan, int most)
 							   &next);
 		n = retries_passed(scan, ids, n);
 		qsort(ids, n, sizeof(int64), id_compare);
-		candidates_take(scan, ids, n, most, true,
-						from == scan->sub.retry_at ? PG_INT64_MIN : from,
-						reached, &left);
+		all = candidates_take(scan, ids, n, most, true,
+							  from == scan->sub.retry_at ? PG_INT64_MIN : from,
+							  reached);
 		pfree(ids);
-		if (left != PG_INT64_MAX)
+		if (!all)
 		{
-			/* some have to wait for the next claim */
-			scan->retry_at = Min(left, reached);
-			scan->next_retry = scan->retry_at;
+			/* some have to wait for the next claim, which begins here again */
+			scan->retry_at = from;
+			scan->next_retry = PG_INT64_MIN;
 			return;
 		}
 		if (reached >= scan->now)
@@ -717,15 +748,16 @@ mbus_scan_due(MbusScan *scan, int most)
 {
 	if (!scan->read_due)
 		return;
-	if (scan->full)
+	if (scan->full || scan->nfound >= scan->batch)
 	{
 		scan->read_due = false;
 		return;
 	}
 	for (;;)
 	{
+		TimestampTz from = scan->due_at;
 		TimestampTz reached;
-		TimestampTz left = PG_INT64_MAX;
+		bool		all;
 		Due		   *due;
 		int64	   *ids;
 		int			n;
@@ -736,20 +768,21 @@ mbus_scan_due(MbusScan *scan, int most)
 		ids = palloc(Max(n, 1) * sizeof(int64));
 		for (int i = 0; i < n; i++)
 		{
-			if (due[i].id <= scan->sub.cursor &&
+			/* the cursor of now: the last scan of four reads fresh ones first */
+			if (due[i].id <= scan->cursor &&
 				!in_unfinished(scan, due[i].id, due[i].id + 1) &&
 				!in_skipped(scan, due[i].id))
 				ids[nids++] = due[i].id;
 		}
 		qsort(ids, nids, sizeof(int64), id_compare);
 		scan->due_at = reached;
-		candidates_take(scan, ids, nids, most, false, PG_INT64_MIN, scan->now,
-						&left);
+		all = candidates_take(scan, ids, nids, most, false, PG_INT64_MIN,
+							  scan->now);
 		pfree(due);
 		pfree(ids);
-		if (left != PG_INT64_MAX)
+		if (!all)
 		{
-			scan->due_at = left;
+			scan->due_at = from;
 			scan->next_due = PG_INT64_MIN;
 			return;
 		}
@@ -761,17 +794,17 @@ mbus_scan_due(MbusScan *scan, int most)
 
 /*
  * candidates_take takes those of some messages, by ascending id, that are not
- * busy, done or waiting; sets *left to the lowest time of one that there was
- * no room for.  One whose latest failure is not to be retried from "from" to
+ * busy, done or waiting; false if there was no room for all.  One whose latest failure is not to be retried from "from" to
  * "to" was found by an older failure, and is found again by that.
  */
-static void
+static bool
 candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
-				TimestampTz from, TimestampTz to, TimestampTz *left)
+				TimestampTz from, TimestampTz to)
 {
 	MbusFacts  *facts = palloc0(Max(n, 1) * sizeof(MbusFacts));
 	int			nfacts = 0;
 	int			before = scan->nfound;
+	bool		all = true;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -780,7 +813,7 @@ candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
 	}
 	mbus_facts(scan->schema, scan->sub.subscription_id,
 			   scan->sub.since_lease, facts, nfacts, scan->snapshot);
-	for (int i = 0; i < nfacts; i++)
+	for (int i = 0; i < nfacts && all; i++)
 	{
 		HeapTuple	tuple;
 		Look		look;
@@ -791,15 +824,20 @@ candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
 			(!retries && facts[i].failed && !scan->sub.ordered))
 			continue;
 		tuple = message_by_id(scan, facts[i].id, &look);
-		if (tuple == NULL || !look.live)
+		if (tuple == NULL)
 			continue;
-		if (scan->nfound - before >= most ||
+		if (!look.live)
+		{
+			heap_freetuple(tuple);
+			continue;
+		}
+		all = scan->nfound - before < most &&
 			message_take(scan, &look, tuple, &facts[i], MBUS_NONE,
-						 1) == NO_ROOM)
-			*left = Min(*left, retries ? facts[i].retry_at :
-						look.available_at);
+						 1) != NO_ROOM;
+		heap_freetuple(tuple);	/* found_add has copied it */
 	}
 	pfree(facts);
+	return all;
 }
 
 /*

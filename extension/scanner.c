@@ -125,8 +125,10 @@ static void
 scanner_free(const Held *mine)
 {
 	MbusSub    *sub = mbus_sub(mine->slot);
+	int32		channel_id;
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	channel_id = sub->channel_id;
 	if (!mine->seek)
 		mbus_scan_undo(mine->slot);
 	sub->scanner = -1;
@@ -134,7 +136,10 @@ scanner_free(const Held *mine)
 	if (sub->dropped)
 		sub->database = InvalidOid;
 	LWLockRelease(mbus_delivery_lock());
-	ConditionVariableBroadcast(&sub->changed);
+	/* only those who want to be the scanner sleep on it, and one can be */
+	ConditionVariableSignal(&sub->changed);
+	if (mine->seek)
+		mbus_wake_channel(MyDatabaseId, channel_id);
 }
 
 static void

@@ -18,8 +18,9 @@
  * and have nothing outstanding in it.  That costs little and says no most of
  * the time.  Then a snapshot is taken and the tables are read
  * (segment_acks.c).  Nothing is in flight by then: the segment is closed and
- * no publish in it unfinished.  A redrive or a seek that commits after the
- * snapshot finds the messages gone, as if it had come later.
+ * no publish in it unfinished.  A seek that commits after the snapshot finds
+ * the messages gone, as if it had come later; a redrive is kept away by a
+ * lock on the segment (see segment_stays in dead_letter.c).
  *
  * The first message that is wanted is remembered in this process: the
  * segment is not read again while that one is.
@@ -32,7 +33,9 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "storage/lwlock.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -64,9 +67,10 @@ typedef struct Candidates
 static MbusWanted *wanted = NULL;
 static int	nwanted = 0;
 static int	maxwanted = 0;
+static Oid	wanted_schema = InvalidOid;
 
 static MbusOutcome candidates_find(MbusWork *work, void *arg);
-static void wanted_prune(const Candidates *candidates);
+static void wanted_prune(Oid schema, const Candidates *candidates);
 static MbusWanted *wanted_find(int32 segment);
 static MbusOutcome segment_check(MbusWork *work, void *arg);
 static bool look_begin(MbusWork *work, const Candidate *candidate,
@@ -94,7 +98,7 @@ mbus_segments_acked(MbusWork *work)
 						 "looking for acknowledged segments");
 	for (int i = 0; i < candidates.norphans; i++)
 		mbus_series_close(work, candidates.orphan[i]);
-	wanted_prune(&candidates);
+	wanted_prune(work->schema, &candidates);
 	for (int i = 0; i < candidates.n; i++)
 	{
 		mbus_worker_serve(work);
@@ -166,9 +170,13 @@ candidates_find(MbusWork *work, void *arg)
 
 /* Forgets the reasons for segments that are no candidates any more. */
 static void
-wanted_prune(const Candidates *candidates)
+wanted_prune(Oid schema, const Candidates *candidates)
 {
 	int			kept = 0;
+
+	if (schema != wanted_schema)
+		nwanted = 0;			/* another extension's, numbered anew */
+	wanted_schema = schema;
 
 	for (int i = 0; i < nwanted; i++)
 	{
@@ -216,12 +224,22 @@ segment_check(MbusWork *work, void *arg)
 	const Candidate *candidate = arg;
 	MbusWanted *why = wanted_find(candidate->segment);
 	MbusLook	look;
+	LOCKTAG		tag;
 
 	/* first the registry, then the snapshot */
 	if (mbus_segment_unfinished(work->db, candidate->segment))
 		return MBUS_BLOCKED;
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
+	/* against redrive, see dead_letter.c; before the snapshot */
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId,
+					   get_relname_relid("segment", work->schema),
+					   candidate->segment, 0);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	{
+		mbus_task_commit();
+		return MBUS_BLOCKED;
+	}
 	if (look_begin(work, candidate, &look))
 	{
 		look.snapshot = RegisterSnapshot(GetLatestSnapshot());

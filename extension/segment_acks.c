@@ -76,6 +76,7 @@ mbus_still_wanted(const MbusLook *look, const MbusWanted *why)
 		redriven_read(look, &reader, why->id);
 		ack_read_one(look, &reader, why->id);
 		return why->id >= reader.start_id &&
+			why->created_at >= reader.start_at &&
 			!bitmap_has(reader.acked, look, why->id);
 	}
 	return false;
@@ -452,6 +453,7 @@ message_wanted(const MbusLook *look, const MbusReader *readers, int n,
 	if (expires_at <= look->now)
 		return false;
 	why->id = id;
+	why->created_at = created_at;
 	why->expires_at = expires_at;
 	why->subscription_id = 0;
 	if (channel_id != look->channel_id)

@@ -174,6 +174,7 @@ segments_number(MbusWork *work, void *arg)
 	int64		last_timeline;
 	int64		next;
 	int64		epoch;
+	bool		restored;
 	bool		isnull;
 
 	mbus_task_begin();
@@ -181,6 +182,7 @@ segments_number(MbusWork *work, void *arg)
 	adopt_strays();
 	next = mbus_sql_int64(&isnull, "SELECT next_segment::int8"
 						  " FROM message_bus.server_state");
+	restored = mbus_highest_segment() >= next;
 	next = Max(next, mbus_highest_segment() + 1);
 	last_timeline = mbus_sql_int64(&isnull, "SELECT timeline"
 								   " FROM message_bus.server_state");
@@ -205,7 +207,7 @@ segments_number(MbusWork *work, void *arg)
 	mbus_task_commit();
 	numbering->next = (int32) next;
 	numbering->epoch = epoch;
-	numbering->known = last_timeline != 0;
+	numbering->known = last_timeline != 0 && !restored;
 	return MBUS_DONE;
 }
 

@@ -7,6 +7,7 @@
 
 #include <limits.h>
 
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
@@ -40,6 +41,7 @@ static void assign_databases(const char *newval, void *extra);
 static bool check_ttl(char **newval, void **extra, GucSource source);
 static bool check_compression(char **newval, void **extra, GucSource source);
 static void define_server_settings(void);
+static void define_shared_sizes(void);
 static void define_session_settings(void);
 static void define_relay_settings(void);
 
@@ -50,6 +52,8 @@ void
 mbus_settings_init(void)
 {
 	define_server_settings();
+	if (process_shared_preload_libraries_in_progress)
+		define_shared_sizes();
 	define_session_settings();
 	define_relay_settings();
 	MarkGUCPrefixReserved("message_bus");
@@ -78,6 +82,17 @@ define_server_settings(void)
 							"Payload that one segment holds before the next one is opened.",
 							NULL, &mbus_segment_max_mb, 4096, 1, 1024 * 1024,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.leases_per_epoch",
+							"Lease numbers until the worker begins a new epoch.",
+							"To test what happens then.",
+							&mbus_leases_per_epoch, 1 << 28, 16, 1 << 28,
+							PGC_SIGHUP, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+}
+
+/* The sizes of shared memory: there is none if the library is loaded later. */
+static void
+define_shared_sizes(void)
+{
 	DefineCustomIntVariable("message_bus.max_subscriptions",
 							"Subscriptions that can be claimed from, in all databases.",
 							NULL, &mbus_max_subscriptions, 4096, 16, 65536,
@@ -87,11 +102,6 @@ define_server_settings(void)
 							"A claim beyond that is refused.",
 							&mbus_max_leases, 65536, 16, 16 * 1024 * 1024,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("message_bus.leases_per_epoch",
-							"Lease numbers until the worker begins a new epoch.",
-							"To test what happens then.",
-							&mbus_leases_per_epoch, 1 << 28, 16, 1 << 28,
-							PGC_SIGHUP, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 }
 
 static void

@@ -25,6 +25,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "channel.h"
@@ -39,7 +40,8 @@ enum
 	COL_OWNER = 4,
 	COL_ORDERED = 5,
 	COL_PAUSED = 6,
-	COL_CREATED_AT = 11
+	COL_START_ID = 7,
+	COL_START_AT = 8
 };
 
 typedef struct MbusNameKey
@@ -67,7 +69,7 @@ static MbusSubscription *subscription_load(Oid schema, const char *index_name,
 										   int nkeys, ScanKey keys);
 static void subscription_read(HeapTuple tuple, TupleDesc desc,
 							  MbusSubscription *subscription);
-static bool made_here(HeapTuple tuple, TupleDesc desc);
+static bool made_here(Relation rel, HeapTuple tuple);
 
 /*
  * mbus_subscription_init registers the cache's invalidation; from _PG_init.
@@ -215,7 +217,10 @@ subscription_load(Oid schema, const char *index_name, int nkeys, ScanKey keys)
 	tuple = systable_getnext(scan);
 	found = HeapTupleIsValid(tuple);
 	if (found)
+	{
 		subscription_read(tuple, RelationGetDescr(rel), &subscription);
+		subscription.uncommitted = made_here(rel, tuple);
+	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	if (!found)
@@ -247,24 +252,41 @@ subscription_read(HeapTuple tuple, TupleDesc desc,
 													  desc, &isnull));
 	subscription->paused = DatumGetBool(heap_getattr(tuple, COL_PAUSED, desc,
 													 &isnull));
-	subscription->uncommitted = made_here(tuple, desc);
+	subscription->start_id =
+		DatumGetInt64(heap_getattr(tuple, COL_START_ID, desc, &isnull));
+	value = heap_getattr(tuple, COL_START_AT, desc, &isnull);
+	subscription->start_at = isnull ? 0 : DatumGetTimestampTz(value);
 	subscription->slot = MBUS_NONE;
 }
 
 /*
  * made_here tells whether the current transaction has made the subscription,
- * so that nobody else sees it: its row is of this transaction, and not a
- * later version of one that was there when the transaction began.
+ * so that nobody else sees it: its row is of this transaction, and without
+ * what this transaction has done there is none.
  */
 static bool
-made_here(HeapTuple tuple, TupleDesc desc)
+made_here(Relation rel, HeapTuple tuple)
 {
-	Datum		created_at;
+	Snapshot	snapshot;
+	ScanKeyData key;
+	SysScanDesc scan;
 	bool		isnull;
+	bool		before;
 
 	if (!TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data)))
 		return false;
-	created_at = heap_getattr(tuple, COL_CREATED_AT, desc, &isnull);
-	return (tuple->t_data->t_infomask & HEAP_UPDATED) == 0 ||
-		DatumGetTimestampTz(created_at) >= GetCurrentTransactionStartTimestamp();
+	if ((tuple->t_data->t_infomask & HEAP_UPDATED) == 0)
+		return true;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	snapshot->curcid = FirstCommandId;
+	ScanKeyInit(&key, COL_SUBSCRIPTION_ID, BTEqualStrategyNumber, F_INT4EQ,
+				heap_getattr(tuple, COL_SUBSCRIPTION_ID, RelationGetDescr(rel),
+							 &isnull));
+	scan = systable_beginscan(rel, mbus_relation(RelationGetNamespace(rel),
+												 "subscription_pkey"),
+							  true, snapshot, 1, &key);
+	before = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	return !before;
 }

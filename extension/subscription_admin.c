@@ -129,6 +129,12 @@ MBUS_FUNCTION(create_subscription)
 		PG_RETURN_VOID();
 
 	(void) mbus_channel_open(schema, channel_name, MBUS_CONSUME);	/* dropped? */
+	if (mbus_subscription_by_name(schema, channel_id, cname) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access to channel \"%s\"",
+						text_to_cstring(channel_name)),
+				 errdetail("The channel is newer than the transaction's snapshot, or the subscription was dropped meanwhile.")));
 	if (!if_not_exists)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -452,6 +458,7 @@ subscription_find(Oid schema, FunctionCallInfo fcinfo, bool missing_ok,
 	const MbusSubscription *subscription;
 	Oid			owner;
 
+	MemSet(found, 0, sizeof(*found));
 	if (channel == NULL)
 	{
 		subscription_gone(channel_name, NULL, missing_ok);

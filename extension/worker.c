@@ -316,7 +316,10 @@ worker_pass(MbusWork *work)
 		}
 	}
 	else
+	{
 		work->full_pass_at = started;
+		work->expiry_stuck = true;	/* nobody has seen to leases that ended */
+	}
 
 	ended = GetCurrentTimestamp();
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
@@ -360,6 +363,7 @@ worker_ready(MbusWork *work)
 		LWLockRelease(mbus_delivery_lock());
 		work->load = true;
 		work->older_checked = 0;
+		work->highest_checked = 0;
 		MemSet(work->failures, 0, sizeof(work->failures));
 		MemSet(work->retry_at, 0, sizeof(work->retry_at));
 	}

@@ -77,6 +77,8 @@ typedef struct MbusWork
 	bool		epoch_is_new;	/* numbering has made it: no lease of before
 								 * can be as high */
 	uint64		older_checked;	/* see delivery_load.c */
+	int32		highest_checked;	/* segment: those up to it were restored
+									 * or are ours */
 	bool		expiry_stuck;	/* a lease that has ended could not be seen to */
 	TimestampTz numbered_at;	/* or this worker started later */
 	TimestampTz loaded_at;

@@ -97,7 +97,7 @@ SELECT options, pg_temp.refuses(options) FROM unnest(ARRAY[
 	$$backoff_max => '-1 second'$$, $$backoff_max => '366 days'$$,
 	$$backoff => '2 seconds', backoff_max => '1 second'$$,
 	$$dead_letter => 'limits'$$, $$dead_letter => 'nowhere'$$,
-	$$retention => 'acked'$$, $$retention => 'forever'$$, $$retention => ''$$,
+	$$retention => 'Acked'$$, $$retention => 'forever'$$, $$retention => ''$$,
 	$$max_payload => -1$$,
 	$$compression => 'zip'$$, $$compression => ''$$, $$compression => 'LZ4'$$]) AS t (options);
 SELECT count(*) AS made_by_refused_calls FROM message_bus.channels WHERE channel = 'limits';
@@ -119,11 +119,40 @@ SELECT * FROM pg_temp.policy WHERE channel = 'full';
 SELECT options, pg_temp.fails(format('SELECT message_bus.alter_channel(''full'', %s)', options)) FROM unnest(ARRAY[
 	$$ttl => '0'$$, $$max_attempts => 0$$, $$lease => '0'$$, $$backoff => '-1 second'$$,
 	$$backoff => '4 seconds'$$, $$backoff_max => '1 second'$$,
-	$$dead_letter => 'full'$$, $$dead_letter => 'nowhere'$$, $$retention => 'acked'$$,
+	$$dead_letter => 'full'$$, $$dead_letter => 'nowhere'$$, $$retention => 'forever'$$,
 	$$max_payload => -1$$, $$compression => 'zip'$$]) AS t (options);
 SELECT pg_temp.fails($$SELECT message_bus.alter_channel(NULL)$$);
 SELECT pg_temp.fails($$SELECT message_bus.alter_channel('nowhere')$$);
 SELECT * FROM pg_temp.policy WHERE channel = 'full';
+
+-- retention acked: a series of segments to itself, until it is altered or dropped
+CREATE VIEW pg_temp.own AS
+	SELECT name, ttl, retention, series > 9 AS own, row_number() OVER (ORDER BY series) AS place
+	FROM message_bus.channel WHERE name ~ '^acked';
+SELECT message_bus.create_channel('acked' || n, retention => 'acked') FROM generate_series(1, 3) AS n;
+SELECT * FROM pg_temp.own ORDER BY name;
+SELECT series AS second FROM message_bus.channel WHERE name = 'acked2' \gset
+SELECT message_bus.alter_channel('acked2', ttl => '1 hour');
+SELECT message_bus.alter_channel('acked3', retention => 'acked', ttl => '1 hour');
+SELECT * FROM pg_temp.own ORDER BY name;
+SELECT message_bus.alter_channel('acked2', retention => 'ttl');
+SELECT ttl, retention, series FROM message_bus.channel WHERE name = 'acked2';
+SELECT message_bus.create_channel('acked4', retention => 'acked');
+SELECT series = :second AS freed FROM message_bus.channel WHERE name = 'acked4';
+SELECT message_bus.alter_channel('acked2', retention => 'acked');
+SELECT message_bus.alter_channel('acked1', retention => 'ttl', ttl => '7 days');
+SELECT name, ttl, retention, series FROM message_bus.channel WHERE name = 'acked1';
+SELECT count(DISTINCT series) AS series, count(*) AS channels FROM message_bus.channel WHERE retention = 'acked' AND name ~ '^acked';
+\set VERBOSITY sqlstate
+SELECT message_bus.create_channel('acked2', retention => 'acked', if_not_exists => true);
+\set VERBOSITY default
+SELECT message_bus.publish('acked2', '1') > 0 AS published;
+SELECT payload FROM message_bus.peek('acked2');
+-- there are 55
+BEGIN;
+SELECT pg_temp.fails($$SELECT message_bus.create_channel('acked_' || n, retention => 'acked') FROM generate_series(1, 56) AS n$$);
+ROLLBACK;
+SELECT message_bus.drop_channel(name) FROM message_bus.channel WHERE name ~ '^acked' ORDER BY name;
 
 -- a change is seen by this session at once, and undone with its transaction
 BEGIN;

@@ -18,7 +18,7 @@ SELECT p.proname, a FROM pg_proc p, unnest(p.proargnames) a JOIN pg_get_keywords
 SELECT p.proname, a FROM pg_proc p, unnest(p.proargnames) a WHERE p.pronamespace = 'message_bus'::regnamespace AND a IN ('limit', 'offset', 'select', 'order');
 SELECT table_name, column_name, data_type
 	FROM information_schema.columns WHERE table_schema = 'message_bus' AND table_name IN
-		('message_bus', 'messages', 'channels', 'segments', 'errors', 'metrics', 'worker_status')
+		('message_bus', 'messages', 'channels', 'subscriptions', 'leases', 'dead_letters', 'segments', 'errors', 'metrics', 'worker_status')
 	ORDER BY table_name COLLATE "C", ordinal_position;
 \pset format unaligned
 SELECT p.proname, pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result
@@ -35,7 +35,7 @@ SELECT count(*) FROM message_bus.messages WHERE channel = 'v' AND key = 'k' AND 
 -- nobody changes anything through the views
 CREATE ROLE regress_mbus_unlucky;
 SET ROLE regress_mbus_unlucky;
-SELECT v, pg_temp.fails(format('DELETE FROM message_bus.%I', v)) FROM unnest(ARRAY['messages', 'channels', 'errors', 'metrics', 'segments', 'worker_status']) AS v;
+SELECT v, pg_temp.fails(format('DELETE FROM message_bus.%I', v)) FROM unnest(ARRAY['messages', 'channels', 'subscriptions', 'leases', 'dead_letters', 'errors', 'metrics', 'segments', 'worker_status']) AS v;
 
 -- errors: each failed call, once, by whom, from where; the message as the caller got it
 SELECT pg_backend_pid() AS pid \gset

@@ -1,0 +1,62 @@
+--
+-- delays: a delayed message comes when it is due, never before
+--
+\getenv here PG_ABS_SRCDIR
+\set prelude :here /sql/include/prelude.sql
+\i :prelude
+\set prelude :here /sql/include/delivery.sql
+\i :prelude
+
+SELECT message_bus.create_channel('delays', ttl => '1 hour');
+SELECT message_bus.create_subscription('delays', 'before');
+SELECT message_bus.publish('delays', '"at 2 s"', delay => '2 seconds') IS NOT NULL AS published;
+SELECT message_bus.publish('delays', '"at 1 s"', delay => '1 second') IS NOT NULL AS published;
+SELECT message_bus.publish('delays', '"now"') IS NOT NULL AS published;
+SELECT message_bus.publish('delays', '"in half an hour"', delay => '30 minutes') IS NOT NULL AS published;
+SELECT message_bus.publish('delays', '"no delay"', delay => '0') IS NOT NULL AS published;
+SELECT payload, available_at > created_at AS delayed FROM message_bus.peek('delays');
+SELECT * FROM pg_temp.take('a', $$'delays', 'before', batch => 10$$);
+-- in the order in which they are due
+SELECT * FROM pg_temp.take('b', $$'delays', 'before', batch => 10, wait => '10 seconds'$$);
+SELECT * FROM pg_temp.take('c', $$'delays', 'before', batch => 10, wait => '10 seconds'$$);
+SELECT t.message, t.at >= m.available_at AS not_early, t.at < m.available_at + interval '5 seconds' AS not_late
+	FROM taken t JOIN message_bus.messages m USING (id) ORDER BY place;
+SELECT * FROM pg_temp.take('d', $$'delays', 'before', batch => 10$$);
+SELECT lag_messages, in_flight, ready, retrying FROM message_bus.subscriptions WHERE channel = 'delays';
+-- for one that comes later they are due already
+SELECT message_bus.create_subscription('delays', 'after');
+SELECT * FROM pg_temp.take('e', $$'delays', 'after', batch => 10$$);
+SELECT * FROM pg_temp.take('f', $$'delays', 'after', batch => 10$$);
+-- many, with the same time and with others, in small batches: each once
+SELECT message_bus.create_channel('many', ttl => '1 hour');
+SELECT message_bus.create_subscription('many', 'sub');
+SELECT array_length(message_bus.publish_batch('many', json_agg(json_build_object('payload', n, 'delay', 0.3 + (n % 5) * 0.1))), 1) FROM generate_series(1, 500) AS n;
+CREATE TEMP TABLE got (id bigint, lease bigint, attempt integer, at timestamptz DEFAULT clock_timestamp());
+CREATE FUNCTION pg_temp.got() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO got (id, lease, attempt) SELECT c.id, c.lease, c.attempt FROM message_bus.claim('many', 'sub', batch => 37) AS c;
+	RETURN (SELECT count(*) >= 500 FROM got);
+END
+$$;
+SELECT pg_temp.wait_for('SELECT pg_temp.got()');
+SELECT count(*), count(DISTINCT g.id) AS different, max(attempt) AS attempt, bool_and(g.at >= m.available_at) AS not_early FROM got g JOIN message_bus.messages m USING (id);
+SELECT count(*) FROM message_bus.claim('many', 'sub', batch => 1000);
+-- delays that are far away use no memory
+SELECT array_length(message_bus.publish_batch('many', json_agg(json_build_object('payload', n, 'delay', 3000))), 1) FROM generate_series(1, 5000) AS n;
+SELECT count(*) FROM message_bus.claim('many', 'sub', batch => 1000);
+SELECT lag_messages, in_flight, ready, retrying FROM message_bus.subscriptions WHERE channel = 'many';
+-- a delayed message that is given back, and one that is acked
+SELECT message_bus.publish('delays', '"again"', delay => '100 milliseconds') IS NOT NULL AS published;
+SELECT * FROM pg_temp.take('g', $$'delays', 'before', wait => '10 seconds'$$);
+SELECT message_bus.nack(pg_temp.lease('g'), delay => '100 milliseconds');
+SELECT * FROM pg_temp.take('h', $$'delays', 'before', wait => '10 seconds'$$);
+SELECT pg_temp.seen('h') >= f.retry_at AS not_early FROM message_bus.failure f WHERE f.lease = pg_temp.lease('g');
+SELECT message_bus.ack(pg_temp.lease('h'));
+SELECT * FROM pg_temp.take('i', $$'delays', 'before', batch => 10$$);
+-- a seek finds those that are due, and the others when they are
+SELECT message_bus.publish('delays', '"due after the seek"', delay => '1 second') IS NOT NULL AS published;
+SELECT message_bus.seek('delays', 'before', 'earliest');
+SELECT * FROM pg_temp.take('j', $$'delays', 'before', batch => 10$$);
+SELECT * FROM pg_temp.take('k', $$'delays', 'before', batch => 10, wait => '10 seconds'$$);
+SELECT pg_temp.fails($$SELECT message_bus.publish('delays', '1', delay => '1 hour')$$);
+SELECT message_bus.drop_channel('delays'), message_bus.drop_channel('many');

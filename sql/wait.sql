@@ -1,0 +1,96 @@
+--
+-- wait: CALL message_bus.wait(), and claims that wait
+--
+\getenv here PG_ABS_SRCDIR
+\set prelude :here /sql/include/prelude.sql
+\i :prelude
+\set prelude :here /sql/include/delivery.sql
+\i :prelude
+
+SELECT message_bus.create_channel('wait1', ttl => '1 hour'), message_bus.create_channel('wait2', ttl => '1 hour');
+SELECT message_bus.create_subscription('wait1', 'sub'), message_bus.create_subscription('wait2', 'sub');
+-- nothing, at once and after a while
+SELECT clock_timestamp() AS began \gset
+CALL message_bus.wait(ARRAY['wait1', 'wait2'], ARRAY['sub', 'sub'], '0');
+SELECT clock_timestamp() - :'began' < '5 seconds' AS at_once;
+SELECT clock_timestamp() AS began \gset
+CALL message_bus.wait(ARRAY['wait1', 'wait2'], ARRAY['sub', 'sub'], '200 milliseconds');
+SELECT clock_timestamp() - :'began' >= '200 milliseconds' AS waited;
+SELECT clock_timestamp() AS began \gset
+SELECT count(*) FROM message_bus.claim('wait1', 'sub', wait => '200 milliseconds');
+SELECT clock_timestamp() - :'began' >= '200 milliseconds' AS waited;
+-- something, in the order asked; it claims nothing
+SELECT message_bus.publish('wait2', '2') IS NOT NULL AS published;
+CALL message_bus.wait(ARRAY['wait1', 'wait2'], ARRAY['sub', 'sub'], '10 seconds');
+CALL message_bus.wait(ARRAY['wait1', 'wait2'], ARRAY['sub', 'sub'], '10 seconds');
+SELECT message_bus.publish('wait1', '1') IS NOT NULL AS published;
+CALL message_bus.wait(ARRAY['wait2', 'wait1'], ARRAY['sub', 'sub'], '10 seconds');
+CALL message_bus.wait(ARRAY['wait1', 'wait1'], ARRAY['sub', 'sub'], '10 seconds');
+SELECT payload, attempt FROM message_bus.claim('wait1', 'sub', wait => '10 seconds');
+SELECT payload, attempt FROM message_bus.claim('wait2', 'sub', wait => '10 seconds');
+CALL message_bus.wait(ARRAY['wait1', 'wait2'], ARRAY['sub', 'sub'], '0');
+SELECT lag_messages, in_flight, ready FROM message_bus.subscriptions WHERE channel = 'wait1';
+-- a "default" that nobody has claimed from is ready
+CALL message_bus.wait(ARRAY['wait1'], timeout => '10 seconds');
+CALL message_bus.wait(ARRAY['wait1', 'wait2'], ARRAY[NULL, 'sub'], '10 seconds');
+SELECT payload, message_bus.ack(lease) FROM message_bus.claim('wait1');
+CALL message_bus.wait(ARRAY['wait1'], timeout => '0');
+-- what becomes due
+SELECT message_bus.publish('wait1', '"delayed"', delay => '200 milliseconds') AS delayed \gset
+CALL message_bus.wait(ARRAY['wait1'], timeout => '10 seconds');
+SELECT clock_timestamp() >= available_at AS not_early FROM message_bus.messages WHERE id = :delayed;
+SELECT message_bus.nack(lease, delay => '200 milliseconds') FROM message_bus.claim('wait1');
+CALL message_bus.wait(ARRAY['wait1'], timeout => '10 seconds');
+SELECT clock_timestamp() >= retry_at AS not_early FROM message_bus.failure WHERE message_id = :delayed;
+SELECT count(*) FROM message_bus.claim('wait1', lease_for => '200 milliseconds');
+CALL message_bus.wait(ARRAY['wait1'], timeout => '10 seconds');
+SELECT attempt, message_bus.ack(lease) FROM message_bus.claim('wait1');
+-- paused ones are not ready
+SELECT message_bus.publish('wait1', '"paused"') IS NOT NULL AS published;
+SELECT message_bus.pause('wait1', 'default');
+CALL message_bus.wait(ARRAY['wait1'], timeout => '100 milliseconds');
+SELECT message_bus.resume('wait1', 'default');
+CALL message_bus.wait(ARRAY['wait1'], timeout => '10 seconds');
+SELECT message_bus.ack(lease) FROM message_bus.claim('wait1');
+-- within a transaction it looks, and does not wait
+BEGIN;
+CALL message_bus.wait(ARRAY['wait1'], timeout => '0');
+SELECT pg_temp.fails($$CALL message_bus.wait(ARRAY['wait1'], timeout => '1 second')$$);
+COMMIT;
+SELECT message_bus.publish('wait1', '"there"') IS NOT NULL AS published;
+BEGIN;
+CALL message_bus.wait(ARRAY['wait1'], timeout => '1 second');
+COMMIT;
+SELECT message_bus.ack(lease) FROM message_bus.claim('wait1');
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT pg_temp.fails($$CALL message_bus.wait(ARRAY['wait1'], timeout => '0')$$);
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT pg_temp.fails($$CALL message_bus.wait(ARRAY['wait1'], timeout => '0')$$);
+ROLLBACK;
+-- from a DO block that is no transaction of its own it may wait
+DO $$
+DECLARE
+	ready text[];
+BEGIN
+	CALL message_bus.wait(ARRAY['wait1'], timeout => '50 milliseconds', ready => ready);
+	RAISE NOTICE 'ready: %', ready;
+END
+$$;
+-- bad arguments
+SELECT call, pg_temp.fails('CALL message_bus.' || call) FROM unnest(ARRAY[
+	$$wait(NULL)$$, $$wait('{}')$$, $$wait(ARRAY[NULL])$$, $$wait(ARRAY[['wait1'], ['wait2']])$$, $$wait(ARRAY['nowhere'])$$,
+	$$wait(ARRAY['wait1'], ARRAY['nobody'])$$, $$wait(ARRAY['wait1'], ARRAY['a', 'b'])$$, $$wait(ARRAY['wait1', 'wait2'], ARRAY['a'])$$,
+	$$wait(ARRAY['wait1'], timeout => NULL)$$, $$wait(ARRAY['wait1'], timeout => '-1 second')$$]) AS t (call);
+\set VERBOSITY sqlstate
+CALL message_bus.wait(array_fill('wait1'::text, ARRAY[257]), timeout => '1 second');
+\set VERBOSITY default
+-- it can be canceled, and leaves nothing behind
+SET statement_timeout = '200ms';
+\set VERBOSITY sqlstate
+CALL message_bus.wait(ARRAY['wait1'], timeout => '30 seconds');
+SELECT count(*) FROM message_bus.claim('wait1', wait => '30 seconds');
+\set VERBOSITY default
+RESET statement_timeout;
+CALL message_bus.wait(ARRAY['wait1'], timeout => '50 milliseconds');
+SELECT message_bus.drop_channel('wait1'), message_bus.drop_channel('wait2');
