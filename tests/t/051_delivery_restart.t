@@ -1,0 +1,121 @@
+# tests/t/051_delivery_restart.t
+#
+# Deliveries over restarts: what was acked stays done, every lease of before
+# is void, a lease that a checkpoint knew counts as an attempt, and lease
+# numbers only grow, also when an epoch's are used up.
+
+use strict;
+use warnings;
+
+use MessageBus::Delivery;
+use MessageBus::Test;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = bus_node('delivery_restart',
+	conf => "message_bus.worker_interval = 100ms\n");
+
+create_bus($node);
+$node->safe_psql(
+	'postgres', q{
+	SELECT message_bus.create_channel('c', max_attempts => 3);
+	SELECT message_bus.create_subscription('c', 's');
+	SELECT message_bus.create_subscription('c', 'other')});
+
+# clean and immediate
+my $last = 0;
+
+foreach my $mode ('fast', 'immediate')
+{
+	my $lease;
+
+	publish_some($node, 'c', 4);
+	is(claim_all($node, 'c', batch => 2), '1:1 2:1', "$mode: claim");
+	$lease = lease_of($node, 'c');
+	cmp_ok($lease, '>', $last, "$mode: leases grow");
+	is($node->safe_psql('postgres', "SELECT message_bus.ack($lease)"),
+		2, "$mode: ack");
+	claim_all($node, 'c', batch => 1);
+	$last = lease_of($node, 'c');
+	$node->stop($mode);
+	$node->start;
+	bus_ready($node);
+	is( $node->safe_psql('postgres',
+			'SELECT count(*) FROM message_bus.leases'),
+		0,
+		"$mode: nothing is out after the restart");
+	refused($node, $last, "$mode: a lease of before");
+	is($node->safe_psql('postgres', "SELECT message_bus.ack($lease)"),
+		2, "$mode: an ack of before, repeated");
+	like(claim_all($node, 'c'),
+		qr/^3:\d 4:1$/, "$mode: what was not acked comes again");
+	$lease = lease_of($node, 'c');
+	cmp_ok($lease >> 28, '>', $last >> 28, "$mode: a new epoch");
+	$last = $lease;
+	$node->safe_psql('postgres', "SELECT message_bus.ack($lease)");
+}
+is(done_count($node, 'c'), 8, 'each message is done once');
+
+# attempts that a checkpoint has seen
+publish_some($node, 'c', 1);
+foreach my $attempt (1 .. 3)
+{
+	is(claim_all($node, 'c'), "1:$attempt", "attempt $attempt");
+	checkpoint_has($node, 'c', lease_of($node, 'c'));
+	$node->stop('immediate');
+	$node->start;
+	bus_ready($node);
+}
+is(claim_all($node, 'c'), '', 'there is no fourth attempt');
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT string_agg(kind || attempt, ' ' ORDER BY lease)
+		FROM message_bus.failure}),
+	'crash1 crash2 crash3',
+	'each crash is a failure');
+is( $node->safe_psql('postgres',
+		q{SELECT count(*) FROM message_bus.dead_letters}),
+	1,
+	'and the message is dead');
+
+# lease numbers used up
+$node->append_conf('postgresql.conf', 'message_bus.leases_per_epoch = 16');
+$node->restart;
+bus_ready($node);
+$node->safe_psql('postgres',
+	q{SELECT message_bus.seek('c', 's', 'latest')});
+publish_some($node, 'c', 200);
+
+my (%epochs, $claimed);
+my $previous = 0;
+
+wait_for(
+	'two hundred claims of one message each',
+	sub {
+		my ($status, $out, $err) = $node->psql(
+			'postgres',
+			q{SELECT lease FROM message_bus.claim('c', 's', lease_for => '1 hour')}
+		);
+
+		die "unexpected: $err" if $status != 0 && $err !~ /lease numbers/;
+		return 0 if $status != 0;
+		die "nothing to claim after $claimed\n" if $out eq '';
+		die "lease $out after $previous\n" if $out <= $previous;
+		$previous = $out;
+		$epochs{ $out >> 28 }++;
+		return ++$claimed == 200;
+	});
+cmp_ok(scalar keys %epochs,
+	'>=', 12, 'claims go on when an epoch is used up');
+is( (sort { $b <=> $a } values %epochs)[0] <= 16,
+	1, 'no epoch has more leases than it may');
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT sum(message_bus.ack(lease)) FROM
+			(SELECT DISTINCT lease FROM message_bus.leases) l}),
+	200,
+	'leases of earlier epochs are still held');
+
+$node->stop;
+done_testing();
