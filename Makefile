@@ -30,9 +30,15 @@ test:
 	$(MAKE) -s build
 	tests/run $(TESTS)
 
-## bench: measure publishing and retiring against plain SQL
+## stress: publish and consume for SECONDS (600) while everything is killed
+stress:
+	tools/setup build run test
+	$(MAKE) -s build
+	STRESS_SECONDS=$(or $(SECONDS),600) tests/run stress
+
+## bench: measure storing, expiring and delivery against plain SQL and PgQ
 bench:
-	tools/setup build run
+	tools/setup build run bench
 	$(MAKE) -s build
 	tests/bench/run
 
@@ -65,4 +71,4 @@ clean:
 	$(MAKE) -C gateway clean
 	rm -rf tests/bin tests/log
 
-.PHONY: help run test bench lint build install installcheck clean
+.PHONY: help run test stress bench lint build install installcheck clean

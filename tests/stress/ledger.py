@@ -1,0 +1,47 @@
+"""What the clients of the stress test know.
+
+Each client writes a file of its own, a JSON array to a line, the kind of record first:
+
+publish  outcome, began, sent, ended, messages, undone
+         messages: [uid, key, delay, id] of what the transaction has published; undone: the uids of a savepoint that was
+         rolled back.  sent: when COMMIT was.
+claim    subscription, outcome, began, ended, lease, ids, attempts, uids
+ack      subscription, outcome, began, ended, lease, ids
+nack     the same
+blind    subscription, began, ended: a statement that claims and acks was cut off
+fault    name: something went wrong, on purpose
+wrong    text: what must not happen has happened
+
+The outcome is C for committed, R for rolled back or refused, and U for unknown: COMMIT, or a statement that is a
+transaction of its own, was in flight when the connection broke.  Times are of the clock on the wall; the server has the
+same.
+"""
+
+import json
+import time
+
+COMMITTED, ROLLED_BACK, UNKNOWN = 'C', 'R', 'U'
+
+
+class Ledger:
+    def __init__(self, path):
+        self.file = open(path, 'w', buffering=1)
+
+    def write(self, *record):
+        self.file.write(json.dumps(record, separators=(',', ':')) + '\n')
+
+    def fault(self, name):
+        self.write('fault', name)
+
+    def wrong(self, text):
+        self.write('wrong', text)
+
+
+def read(paths):
+    for path in paths:
+        with open(path) as file:
+            for line in file:
+                yield json.loads(line)
+
+
+now = time.time
