@@ -14,15 +14,11 @@
 #include <time.h>
 
 #include "calls.h"
+#include "client.h"
 
 #define PAYLOAD 210				/* bytes of a message */
-#define CALL_MAX (BATCH * 1024) /* bytes of a call's argument */
+#define ROW_MAX 1024			/* bytes of a message in a call's argument */
 
-#define INT8OID 20
-#define BYTEAOID 17
-#define JSONOID 114
-#define BYTEAARRAYOID 1001
-#define TIMESTAMPTZOID 1184
 #define PG_EPOCH INT64_C(946684800)
 
 #define TABLE_COPY "COPY bench.message FROM STDIN"
@@ -31,6 +27,11 @@
 	" publisher, content_type, encoding, sha256, payload)" \
 	" VALUES ($1, $2, $3, $2, 1, 210, 'postgres'," \
 	" 'application/octet-stream', 'none', $4, $5)"
+
+#define QUEUE_INSERT "INSERT INTO bench.queue (payload)" \
+	" SELECT unnest($1) RETURNING id"
+#define PGQ_INSERT "SELECT pgq.insert_event('bench', 'bench'," \
+	" convert_from(payload, 'UTF8')) FROM unnest($1) AS payload"
 
 /* a part of a row that is filled in when it is sent */
 typedef struct Hole
@@ -55,7 +56,7 @@ struct CallKind
 {
 	const char *name;
 	int			messages;		/* of a call */
-	void		(*make) (Call *call, int number);
+	void		(*make) (Call *call, int number);	/* NULL: make_array() */
 	void		(*prepare) (PGconn *pg);
 	void		(*send) (PGconn *pg, Call *call);
 };
@@ -105,31 +106,6 @@ payloads_make(void)
 	}
 }
 
-static char *
-put_int16(char *to, uint16_t value)
-{
-	to[0] = (char) (value >> 8);
-	to[1] = (char) value;
-	return to + 2;
-}
-
-static char *
-put_int32(char *to, uint32_t value)
-{
-	to[0] = (char) (value >> 24);
-	to[1] = (char) (value >> 16);
-	to[2] = (char) (value >> 8);
-	to[3] = (char) value;
-	return to + 4;
-}
-
-static char *
-put_int64(char *to, int64_t value)
-{
-	to = put_int32(to, (uint32_t) ((uint64_t) value >> 32));
-	return put_int32(to, (uint32_t) value);
-}
-
 /* A field of the binary COPY format. */
 static char *
 put_field(char *to, const void *value, size_t size)
@@ -162,7 +138,7 @@ put_null(char *to)
 
 /* a bytea[] in its binary format */
 static void
-make_array(Call *call, int number)
+make_array(Call *call, int number, int messages)
 {
 	char	   *at = call->data;
 	int			i;
@@ -170,10 +146,11 @@ make_array(Call *call, int number)
 	at = put_int32(at, 1);		/* dimensions */
 	at = put_int32(at, 0);		/* no NULL */
 	at = put_int32(at, BYTEAOID);
-	at = put_int32(at, BATCH);
+	at = put_int32(at, (uint32_t) messages);
 	at = put_int32(at, 1);		/* lower bound */
-	for (i = 0; i < BATCH; i++)
-		at = put_field(at, payloads[number * BATCH + i], PAYLOAD);
+	for (i = 0; i < messages; i++)
+		at = put_field(at, payloads[(number * BATCH + i) % (POOL * BATCH)],
+					   PAYLOAD);
 	call->size = (size_t) (at - call->data);
 }
 
@@ -328,6 +305,26 @@ prepare_publish(PGconn *pg)
 }
 
 static void
+prepare_queue(PGconn *pg)
+{
+	const Oid	type = BYTEAARRAYOID;
+
+	pg_check(pg, PQprepare(pg, "call", QUEUE_INSERT, 1, &type),
+			 PGRES_COMMAND_OK);
+}
+
+static void
+prepare_pgq(PGconn *pg)
+{
+	const Oid	type = BYTEAARRAYOID;
+
+	pg_check(pg, PQprepare(pg, "call", PGQ_INSERT, 1, &type),
+			 PGRES_COMMAND_OK);
+	pg_check(pg, PQprepare(pg, "tick", "SELECT pgq.ticker('bench')", 0, NULL),
+			 PGRES_COMMAND_OK);
+}
+
+static void
 prepare_insert(PGconn *pg)
 {
 	static const Oid types[5] = {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
@@ -366,6 +363,15 @@ static void
 send_argument(PGconn *pg, Call *call)
 {
 	call_one(pg, call->data, call->size);
+}
+
+/* Events of one transaction are never parted by a tick. */
+static void
+send_pgq(PGconn *pg, Call *call)
+{
+	send_argument(pg, call);
+	pg_check(pg, PQexecPrepared(pg, "tick", 0, NULL, NULL, NULL, 1),
+			 PGRES_TUPLES_OK);
 }
 
 static void
@@ -446,12 +452,15 @@ send_copy_text(PGconn *pg, Call *call)
 }
 
 static const CallKind kinds[] = {
-	{"batch-bytes", BATCH, make_array, prepare_array, send_argument},
+	{"batch-bytes", BATCH, NULL, prepare_array, send_argument},
+	{"batch-large", LARGE_BATCH, NULL, prepare_array, send_argument},
 	{"batch-json", BATCH, make_json, prepare_json, send_argument},
 	{"copy-binary", BATCH, make_copy_binary, prepare_nothing, send_copy_binary},
 	{"copy-text", BATCH, make_copy_text, prepare_nothing, send_copy_text},
 	{"single-bytes", 1, make_single, prepare_publish, send_publish},
 	{"single-insert", 1, make_single, prepare_insert, send_insert},
+	{"queue-batch", BATCH, NULL, prepare_queue, send_argument},
+	{"pgq-batch", BATCH, NULL, prepare_pgq, send_pgq},
 	{NULL}
 };
 
@@ -499,8 +508,11 @@ calls_make(const CallKind *kind)
 	for (i = 0; i < POOL; i++)
 	{
 		if (kind->messages > 1)
-			calls[i].data = allocate(CALL_MAX);
-		kind->make(&calls[i], i);
+			calls[i].data = allocate((size_t) kind->messages * ROW_MAX);
+		if (kind->make)
+			kind->make(&calls[i], i);
+		else
+			make_array(&calls[i], i, kind->messages);
 	}
 	return calls;
 }

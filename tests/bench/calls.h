@@ -1,6 +1,6 @@
 /*
  * calls.h
- *		The calls that bench_load makes.
+ *		The calls that store messages.
  */
 #ifndef BENCH_CALLS_H
 #define BENCH_CALLS_H
@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #define BATCH 100				/* messages of a call with several */
+#define LARGE_BATCH 1000
 #define POOL 32					/* different calls */
 
 typedef struct Call Call;
@@ -31,10 +32,5 @@ extern Call *calls_make(const CallKind *kind);
 extern void call_prepare(const CallKind *kind, PGconn *pg);
 extern void call_send(const CallKind *kind, PGconn *pg, Call *calls,
 					  long number);
-
-/* load.c; both end the program if something is wrong */
-extern void die(const char *what, const char *why) __attribute__((noreturn));
-extern void *allocate(size_t size);
-extern void pg_check(PGconn *pg, PGresult *result, ExecStatusType expected);
 
 #endif							/* BENCH_CALLS_H */

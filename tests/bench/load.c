@@ -10,16 +10,19 @@
  * call is:
  *
  *	batch-bytes		publish_batch_bytes() of BATCH messages, binary
+ *	batch-large		the same of LARGE_BATCH messages
  *	batch-json		publish_batch() of the same messages
  *	copy-binary		COPY of BATCH rows in the binary format
  *	copy-text		COPY of BATCH rows in the text format
  *	single-bytes	publish_bytes() of one message, prepared, binary
  *	single-insert	INSERT of one row, prepared, binary
+ *	queue-batch		INSERT of BATCH rows into bench.queue
+ *	pgq-batch		pgq.insert_event() of BATCH events, then pgq.ticker()
  *
- * The first, second and fifth publish to CHANNEL ("bench"), the others write
- * rows from FIRST_ID on to the table bench.message, which has the columns of
- * message_bus.message.  Each call is a transaction.  Every connection has a
- * thread and one call in flight.
+ * Those that publish do so to CHANNEL ("bench"); copy-... and single-insert
+ * write rows from FIRST_ID on to the table bench.message, which has the
+ * columns of message_bus.message.  Each call is a transaction.  Every
+ * connection has a thread and one call in flight.
  *
  * Payloads, checksums, rows and arrays are made up before the clock starts;
  * a row of COPY or INSERT lacks only its id and its times then.  So what the
@@ -42,26 +45,19 @@
  */
 #include <errno.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <libpq-fe.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "calls.h"
+#include "client.h"
 
 #define WARM_UP 10				/* calls before the clock starts */
 #define OP_DELAY_NS INT64_C(500000000)
 #define MAX_CONNECTIONS 64
-
-typedef struct Sample
-{
-	int64_t		end;			/* by the monotonic clock, in ns */
-	int64_t		latency;
-} Sample;
 
 /* one connection */
 typedef struct Worker
@@ -98,65 +94,10 @@ static int64_t all_ended = 0;
 static char op_result[64] = "";
 static pthread_barrier_t barrier;
 
-/*
- * die ends the program with an error.
- */
-void
-die(const char *what, const char *why)
-{
-	fprintf(stderr, "bench_load: %s: %s\n", what, why);
-	exit(1);
-}
-
-/*
- * allocate returns memory that is zero.
- */
-void *
-allocate(size_t size)
-{
-	void	   *result = calloc(1, size);
-
-	if (result == NULL)
-		die("out of memory", strerror(errno));
-	return result;
-}
-
-/*
- * pg_check frees a result that is what it should be.
- */
-void
-pg_check(PGconn *pg, PGresult *result, ExecStatusType expected)
-{
-	if (PQresultStatus(result) != expected)
-		die("call failed", PQerrorMessage(pg));
-	PQclear(result);
-}
-
-static int64_t
-now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t) ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
 /* ----------
  * Connections
  * ----------
  */
-
-static PGconn *
-connect_server(void)
-{
-	PGconn	   *pg = PQconnectdb("application_name=bench_load");
-
-	if (PQstatus(pg) != CONNECTION_OK)
-		die("could not connect", PQerrorMessage(pg));
-	pg_check(pg, PQexec(pg, "SET plan_cache_mode = force_generic_plan"),
-			 PGRES_COMMAND_OK);
-	return pg;
-}
 
 static void
 worker_open(Worker *worker)
@@ -172,10 +113,8 @@ worker_note(Worker *worker, int64_t start, int64_t end)
 	if (worker->nsamples == worker->room)
 	{
 		worker->room = worker->room ? 2 * worker->room : 65536;
-		worker->samples = realloc(worker->samples,
+		worker->samples = enlarge(worker->samples,
 								  worker->room * sizeof(Sample));
-		if (worker->samples == NULL)
-			die("out of memory", strerror(errno));
 	}
 	worker->samples[worker->nsamples].end = end;
 	worker->samples[worker->nsamples].latency = end - start;
@@ -206,14 +145,6 @@ worker_main(void *arg)
 		worker_note(worker, start, now_ns());
 	}
 	return NULL;
-}
-
-static void
-sleep_ns(int64_t ns)
-{
-	struct timespec ts = {ns / 1000000000, ns % 1000000000};
-
-	nanosleep(&ts, NULL);
 }
 
 /*
@@ -256,26 +187,6 @@ op_run(PGconn *pg)
  * ----------
  */
 
-static int
-compare(const void *a, const void *b)
-{
-	int64_t		x = *(const int64_t *) a;
-	int64_t		y = *(const int64_t *) b;
-
-	return (x > y) - (x < y);
-}
-
-/* The value below which a part of the sorted values lies, in microseconds. */
-static double
-percentile(const int64_t *sorted, size_t n, double part)
-{
-	size_t		i = (size_t) ((double) n * part);
-
-	if (n == 0)
-		return 0;
-	return (double) sorted[i < n ? i : n - 1] / 1000;
-}
-
 /*
  * summarize tells of the calls that ended from "from" on, and not after "to"
  * or, with "in_flight", were sent by then.
@@ -309,12 +220,12 @@ summarize(const Worker *workers, int64_t from, int64_t to, bool in_flight)
 			latencies[n++] = sample->latency;
 		}
 	}
-	qsort(latencies, n, sizeof(int64_t), compare);
+	sort_numbers(latencies, n);
 	summary.calls = ended;
 	summary.rate = (double) ended * call_messages(kind) / ((double) (to - from) / 1e9);
-	summary.p50_us = percentile(latencies, n, 0.5);
-	summary.p99_us = percentile(latencies, n, 0.99);
-	summary.max_us = percentile(latencies, n, 1);
+	summary.p50_us = percentile_us(latencies, n, 0.5);
+	summary.p99_us = percentile_us(latencies, n, 0.99);
+	summary.max_us = percentile_us(latencies, n, 1);
 	free(latencies);
 	return summary;
 }

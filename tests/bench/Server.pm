@@ -1,0 +1,285 @@
+# tests/bench/Server.pm
+#
+# The server that is measured: a private cluster on a Unix socket, with fsync
+# on, made once and removed at the end.  Called by root, it runs as user
+# postgres.
+
+package Server;
+
+use strict;
+use warnings;
+
+use Cwd qw(abs_path);
+use Exporter 'import';
+use File::Basename qw(dirname);
+use File::Path qw(make_path remove_tree);
+use File::Temp qw(tempdir);
+use Time::HiRes qw(sleep time);
+
+our @EXPORT = qw(build bus_reset cluster_cpu cluster_end cluster_start
+  program say_line settings sql sql_file table_reset tell_machine wait_until);
+
+my $root = abs_path(dirname(abs_path(__FILE__)) . '/../..');
+my $pg_config = $ENV{PG_CONFIG} || '/usr/lib/postgresql/15/bin/pg_config';
+my $is_root = ($> == 0);
+my ($work, $bindir, $running);
+
+# the clients, and the files that each needs beside its own
+my %programs = (
+	load => ['calls'],
+	consume => [qw(calls take)],
+	latency => [qw(calls take)]);
+
+# program returns the path of a client.
+sub program
+{
+	my ($name) = @_;
+
+	return "$root/tests/bin/bench_$name";
+}
+
+# build makes the clients and installs the extension.
+sub build
+{
+	my @sudo = $is_root ? () : ('sudo');
+	my ($include, $libdir) =
+	  map { pg_config("--$_") } qw(includedir libdir);
+
+	$bindir = pg_config('--bindir');
+	make_path("$root/tests/bin");
+	foreach my $program (sort keys %programs)
+	{
+		my @files = map { "$root/tests/bench/$_.c" }
+		  ($program, @{ $programs{$program} }, 'client');
+
+		must('cc', '-std=gnu99', '-D_GNU_SOURCE', '-O2', '-Wall', '-Wextra',
+			"-I$include", '-o', "$root/tests/bin/bench_$program", @files,
+			"-L$libdir", '-lpq', '-lcrypto', '-lpthread');
+	}
+	must('sh', '-c', '"$@" >&2', 'sh', @sudo, 'make', '-s', '-C',
+		"$root/extension", "PG_CONFIG=$pg_config", 'install');
+}
+
+sub pg_config
+{
+	my ($option) = @_;
+	my $value = qx("$pg_config" $option);
+
+	die "tests/bench/run: could not run $pg_config\n" if $? != 0;
+	chomp $value;
+	return $value;
+}
+
+# must runs a command and dies if it fails.
+sub must
+{
+	my (@command) = @_;
+
+	return if system(@command) == 0;
+	die "tests/bench/run: failed: @command\n";
+}
+
+# as_user returns the command line that runs a command as the server's user.
+sub as_user
+{
+	return @_ if !$is_root;
+	return ('setpriv', '--reuid=postgres', '--regid=postgres',
+		'--init-groups', '--', @_);
+}
+
+# cluster_start makes and starts the cluster.  No checkpoint comes by itself,
+# since each measurement begins with one, and autovacuum, which would help
+# one measurement and not the next, is off.
+sub cluster_start
+{
+	$work = tempdir('mbus-bench-XXXXXX', DIR => $ENV{BENCH_DIR} || '/tmp');
+	write_file("$work/server.conf", <<"CONF");
+listen_addresses = ''
+unix_socket_directories = '$work'
+port = 54321
+fsync = on
+synchronous_commit = on
+shared_buffers = 512MB
+max_wal_size = 16GB
+min_wal_size = 2GB
+checkpoint_timeout = 1h
+autovacuum = off
+max_connections = 250
+shared_preload_libraries = 'message_bus'
+message_bus.databases = 'postgres'
+CONF
+	if ($is_root)
+	{
+		must('chown', '-R', 'postgres:', $work);
+		chmod 0755, $work;
+	}
+	delete @ENV{ grep { /^PG(?!_CONFIG)/ } keys %ENV };
+	@ENV{qw(PGHOST PGPORT PGUSER PGDATABASE)} =
+	  ($work, 54321, 'postgres', 'postgres');
+	chdir $work;
+	must(as_user('sh', '-c',
+			'"$1/initdb" -D data -A trust -N -E UTF8 --no-locale -U postgres '
+			  . '>log 2>&1 && cat server.conf >>data/postgresql.conf',
+			'sh', $bindir));
+	$running = 1;
+	must(as_user("$bindir/pg_ctl", '-D', 'data', '-l', 'log', '-w', '-s',
+			'start'));
+}
+
+sub cluster_stop
+{
+	system(as_user("$bindir/pg_ctl", '-D', "$work/data", '-m', 'immediate',
+			'-w', '-s', 'stop'));
+	chdir '/';
+}
+
+# settings sets settings of the server, and takes back all that were set
+# before.
+sub settings
+{
+	my (%value) = @_;
+
+	sql('ALTER SYSTEM RESET ALL',
+		(map { "ALTER SYSTEM SET $_ = '$value{$_}'" } sort keys %value),
+		'SELECT pg_reload_conf()');
+}
+
+# cluster_cpu returns the milliseconds of processor time that the server's
+# processes have used so far, those that have ended left out.
+sub cluster_cpu
+{
+	my ($postmaster) = lines_of("$work/data/postmaster.pid");
+	my $total = 0;
+
+	chomp $postmaster;
+	foreach my $directory (glob '/proc/[0-9]*')
+	{
+		my ($stat) = lines_of("$directory/stat");
+		my ($time) = lines_of("$directory/schedstat");
+		my @field;
+
+		next if !defined $stat || !defined $time;
+		@field = split ' ', $stat =~ s/^.*\) //sr;
+		next if $field[1] != $postmaster && $directory ne "/proc/$postmaster";
+		$total += (split ' ', $time)[0] / 1e6;
+	}
+	return $total;
+}
+
+# sql runs statements, each by itself, and returns the last one's output.
+sub sql
+{
+	my (@statements) = @_;
+	my $output;
+
+	open(my $psql, '-|', "$bindir/psql", '-XAtq', '-v', 'ON_ERROR_STOP=1',
+		map { ('-c', $_) } @statements) || die "could not run psql: $!\n";
+	while (my $line = <$psql>)
+	{
+		chomp($output = $line);
+	}
+	close($psql) || die "tests/bench/run: failed: @statements\n";
+	return $output // '';
+}
+
+# sql_file runs a file of this directory.
+sub sql_file
+{
+	my ($name) = @_;
+
+	must('sh', '-c', '"$@" >&2', 'sh', "$bindir/psql", '-Xq', '-v',
+		'ON_ERROR_STOP=1', '-c', 'SET client_min_messages = error', '-f',
+		"$root/tests/bench/$name");
+}
+
+# wait_until waits for a query to return "t".
+sub wait_until
+{
+	my ($query) = @_;
+
+	foreach (1 .. 1200)
+	{
+		return if sql($query) eq 't';
+		sleep 0.1;
+	}
+	die "tests/bench/run: waited in vain for $query\n";
+}
+
+sub write_file
+{
+	my ($name, $text) = @_;
+
+	open(my $fh, '>', $name) || die "could not open $name: $!\n";
+	print $fh $text;
+	close($fh) || die "could not write $name: $!\n";
+}
+
+# tell_machine prints what the figures are figures of.
+sub tell_machine
+{
+	my ($pairs, $seconds) = @_;
+	my $cores = grep { /^processor/ } lines_of('/proc/cpuinfo');
+	my ($model) = map { /^model name\s*:\s*(.*)/ } lines_of('/proc/cpuinfo');
+	my ($load_now) = map { (split)[0] } lines_of('/proc/loadavg');
+	my $filesystem = (split ' ', (qx(df -T "$work"))[-1])[1];
+
+	say_line(
+		'PostgreSQL %s, %d x %s, %s, load %s, %d pairs of %g s',
+		sql('SHOW server_version'),
+		$cores, $model // '?', $filesystem, $load_now, $pairs, $seconds);
+	say_line('warning: %s loses the cost of fsync; set BENCH_DIR', $filesystem)
+	  if $filesystem eq 'tmpfs';
+}
+
+sub lines_of
+{
+	my ($name) = @_;
+
+	open(my $fh, '<', $name) || return ();
+	return <$fh>;
+}
+
+# cluster_end stops and removes the cluster, if there is one.
+sub cluster_end
+{
+	return if !defined $work;
+	cluster_stop() if $running;
+	remove_tree($work);
+}
+
+# bus_reset makes the bus anew, with an empty channel "bench".  The message
+# opens the segment that the channel's messages go to.
+sub bus_reset
+{
+	my (@more) = @_;
+
+	sql('SET client_min_messages = error',
+		'DROP EXTENSION IF EXISTS message_bus CASCADE',
+		'CREATE EXTENSION message_bus',
+		"SELECT message_bus.create_channel('bench', ttl => '1 day')",
+		"SELECT message_bus.create_channel('first', ttl => '1 day')",
+		"SELECT message_bus.publish('first', '1')",
+		@more);
+}
+
+# table_reset makes the base anew: columns and indexes of a segment, without
+# its CHECK constraint.
+sub table_reset
+{
+	my $segment = sql('SELECT max(segment_no) FROM message_bus.segments');
+
+	sql('SET client_min_messages = error',
+		'DROP SCHEMA IF EXISTS bench CASCADE',
+		'CREATE SCHEMA bench',
+		"CREATE TABLE bench.message (LIKE message_bus.message_$segment"
+		  . ' INCLUDING INDEXES INCLUDING STORAGE INCLUDING COMPRESSION)');
+}
+
+sub say_line
+{
+	my ($format, @values) = @_;
+
+	printf STDERR "$format\n", @values;
+}
+
+1;

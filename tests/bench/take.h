@@ -1,0 +1,30 @@
+/*
+ * take.h
+ *		How messages are claimed and acked: from the bus or from a base.
+ */
+#ifndef BENCH_TAKE_H
+#define BENCH_TAKE_H
+
+#include <libpq-fe.h>
+#include <stdint.h>
+
+typedef struct TakeKind TakeKind;
+
+/* What one claim has got; reused by the next. */
+typedef struct Taken
+{
+	int			n;
+	int			room;
+	int64_t    *ids;
+	int64_t		lease;			/* the bus: of the claim; PgQ: the batch */
+	char	   *array;			/* the ids as a bigint[] */
+} Taken;
+
+extern const TakeKind *take_kind(const char *name);
+extern void take_prepare(const TakeKind *kind, PGconn *pg, int batch,
+						 int wait_ms);
+extern int	take_claim(const TakeKind *kind, PGconn *pg, const char *channel,
+					   Taken *taken);
+extern void take_ack(const TakeKind *kind, PGconn *pg, Taken *taken);
+
+#endif							/* BENCH_TAKE_H */
