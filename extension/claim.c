@@ -43,6 +43,7 @@
 #define WAIT_MAX_US		USECS_PER_DAY
 #define LEASE_MAX_US	(7 * USECS_PER_DAY)
 #define COLUMNS			12
+#define WORK_KEPT		(128 * 1024)
 
 typedef struct Claim
 {
@@ -56,6 +57,13 @@ typedef struct Claim
 	bool		bytes;			/* payload as bytes */
 	MbusScan	scan;
 } Claim;
+
+/*
+ * Where claims keep what they find until they return it.  It stays, and keeps
+ * WORK_KEPT bytes: memory that is given back to the kernel at the end of each
+ * claim is dear.  An error leaves it for the next claim to reset.
+ */
+static MemoryContext work = NULL;
 
 static Datum claim_run(FunctionCallInfo fcinfo, bool bytes);
 static void claim_arguments(FunctionCallInfo fcinfo, Claim *claim);
@@ -90,13 +98,14 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 {
 	Claim		claim;
 	bool		waiting;
-	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext,
-											   "message_bus scan",
-											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller;
 
 	MemSet(&claim, 0, sizeof(claim));
 	claim.bytes = bytes;
+	if (work == NULL)
+		work = AllocSetContextCreate(TopMemoryContext, "message_bus scan",
+									 WORK_KEPT, ALLOCSET_DEFAULT_INITSIZE,
+									 ALLOCSET_DEFAULT_MAXSIZE);
 	InitMaterializedSRF(fcinfo, 0);
 	claim_arguments(fcinfo, &claim);
 	waiting = claim.until != 0;
@@ -126,7 +135,7 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 	if (waiting)
 		mbus_wait_end();
 	claim_result(&claim, (ReturnSetInfo *) fcinfo->resultinfo);
-	MemoryContextDelete(work);
+	MemoryContextReset(work);
 	return (Datum) 0;
 }
 

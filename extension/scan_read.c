@@ -118,8 +118,9 @@ look_at(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
 	look->available_at = DatumGetTimestampTz(heap_getattr(tuple,
 														  MBUS_COL_AVAILABLE_AT,
 														  desc, &isnull));
-	look->size = DatumGetInt32(heap_getattr(tuple, MBUS_COL_SIZE, desc,
-											&isnull));
+	/* behind columns of variable length: not for nothing */
+	look->size = scan->max_bytes == PG_INT64_MAX ? 0 :
+		DatumGetInt32(heap_getattr(tuple, MBUS_COL_SIZE, desc, &isnull));
 	if (look->available_at <= created_at)
 		look->available_at = PG_INT64_MIN;	/* without a delay */
 	look->key_hash = 0;
