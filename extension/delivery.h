@@ -186,6 +186,7 @@ typedef struct MbusFacts
 	int64		id;				/* in: ascending */
 	bool		done;			/* acked, dead, or given up */
 	bool		failed;			/* delivered before */
+	int64		lease;			/* failed: of the newest failure */
 	int16		attempt;		/* the next one's number */
 	TimestampTz retry_at;		/* failed and not done */
 } MbusFacts;

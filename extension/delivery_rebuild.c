@@ -90,6 +90,8 @@ static int	pending_compare(const void *a, const void *b);
 static bool slot_make(MbusWork *work, Loading *l);
 static void entries_judge(MbusWork *work, Batch *batch, Loading *l);
 static MbusFacts *entries_facts(MbusWork *work, Loading *l);
+static bool failed_since(const MbusPending *entry, const MbusFacts *facts,
+						 TimestampTz at);
 static void redriven_lower(MbusWork *work, Loading *l);
 static int	leaf_compare(const void *a, const void *b);
 static int	crashes_fail(MbusWork *work, Loading *l, MbusPending *crashed,
@@ -357,9 +359,8 @@ entries_judge(MbusWork *work, Batch *batch, Loading *l)
 			continue;
 		if (facts[i].failed)
 			l->retry_at = Min(l->retry_at, facts[i].retry_at);
-		if (facts[i].failed && (facts[i].attempt != entry->attempt ||
-								facts[i].retry_at > l->at))
-			continue;			/* it failed, or was redriven, later */
+		if (facts[i].failed && failed_since(entry, &facts[i], l->at))
+			continue;
 		if (entry->lease != 0)
 			crashed[ncrashed++] = *entry;
 		else
@@ -408,6 +409,18 @@ entries_facts(MbusWork *work, Loading *l)
 		mbus_facts(work->schema, l->subscription_id, l->since_lease,
 				   facts + i, Min(FACTS, n - i), GetActiveSnapshot());
 	return facts;
+}
+
+/*
+ * failed_since tells whether what failed, or was redriven, is the delivery
+ * that the checkpoint knows, or a later one.
+ */
+static bool
+failed_since(const MbusPending *entry, const MbusFacts *facts, TimestampTz at)
+{
+	if (entry->lease != 0)
+		return facts->lease >= entry->lease;
+	return facts->attempt != entry->attempt || facts->retry_at > at;
 }
 
 /*

@@ -138,6 +138,7 @@ mbus_facts(Oid schema, int32 subscription_id, int64 since_lease,
 		Assert(i == 0 || facts[i].id > facts[i - 1].id);
 		facts[i].done = false;
 		facts[i].failed = false;
+		facts[i].lease = 0;
 		facts[i].attempt = 1;
 		facts[i].retry_at = 0;
 	}
@@ -259,7 +260,7 @@ failure_read(Question *q, HeapTuple tuple, int first, int n)
 		return;
 	retry_at = DatumGetTimestampTz(heap_getattr(tuple, MBUS_FAILURE_RETRY_AT,
 												desc, &isnull));
-	q->newest[i].lease = lease;
+	q->newest[i].lease = q->facts[i].lease = lease;
 	q->facts[i].failed = true;
 	q->facts[i].attempt = attempt + 1;
 	q->facts[i].retry_at = isnull ? 0 : retry_at;

@@ -43,6 +43,7 @@ static bool scan_record(MbusScan *scan);
 static void record_positions(MbusScan *scan, MbusSub *sub);
 static void record_skips(MbusScan *scan, MbusSub *sub);
 static void record_gone(MbusScan *scan);
+static bool record_waiting(MbusScan *scan);
 static void list_remove(MbusSub *sub, uint32 entry);
 static bool record_lease(MbusScan *scan, MbusSub *sub, int64 number);
 static uint32 record_entry(MbusScan *scan, MbusFound *found);
@@ -325,6 +326,8 @@ scan_record(MbusScan *scan)
 		/* the cursor stays, so nothing is passed over meanwhile */
 		record_gone(scan);
 		times_next(scan, &scan->sub);
+		if (record_waiting(scan))
+			scan->next = PG_INT64_MIN;	/* it was in the way of others */
 		return true;
 	}
 	for (int i = 0; i < scan->nfound; i++)
@@ -428,6 +431,28 @@ record_gone(MbusScan *scan)
 		list_remove(mbus_sub(scan->slot), scan->gone[i]);
 		(void) mbus_entry_done(scan->slot, scan->gone[i]);
 	}
+}
+
+/*
+ * What a probe has found for a free key and is to wait for its retry: as a
+ * claim would, it keeps that in memory.  False if there is none.
+ */
+static bool
+record_waiting(MbusScan *scan)
+{
+	bool		any = false;
+
+	for (int i = 0; i < scan->nfound; i++)
+	{
+		MbusFound  *found = &scan->found[i];
+
+		if (found->retry_at == 0 || found->entry == MBUS_NONE)
+			continue;
+		mbus_entry_retry(scan->slot, record_entry(scan, found),
+						 found->retry_at);
+		any = true;
+	}
+	return any;
 }
 
 /* Takes an entry off the list it is on. */

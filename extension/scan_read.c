@@ -164,7 +164,8 @@ message_take(MbusScan *scan, const Look *look, HeapTuple tuple,
 	if (facts && facts->failed && !scan->sub.ordered &&
 		facts->retry_at > scan->now)
 		return LEFT_OUT;		/* found by its time */
-	if (scan->probe && facts && facts->failed && facts->retry_at > scan->now)
+	if (scan->probe && entry == MBUS_NONE && facts && facts->failed &&
+		facts->retry_at > scan->now)
 	{
 		scan->waits = Min(scan->waits, facts->retry_at);
 		return LEFT_OUT;
@@ -881,7 +882,7 @@ due_read(MbusScan *scan, int most, int *n, TimestampTz *reached)
 	if (due == NULL)
 		return palloc(sizeof(Due));
 	qsort(due, *n, sizeof(Due), due_compare);
-	if (*reached < due[0].at && *n > 0 && *reached < scan->now)
+	if (*n > 0 && *reached < due[0].at && *reached < scan->now)
 	{
 		/* more than "most" have one time: read them all */
 		pfree(due);
