@@ -88,8 +88,9 @@ MBUS_FUNCTION(ack)
 	if (!mbus_hold(schema, mbus_database(), lease, nids, ids, MBUS_PIN_ACK,
 				   &holding))
 		PG_RETURN_INT32(repeated(schema, lease, nids, ids, false));
+	/* all given back by this transaction; or what is left is corrupt */
 	if (nids < 0 && holding.n == 0)
-		not_held(lease, NULL, 0, true); /* this transaction gave all back */
+		PG_RETURN_INT32(repeated(schema, lease, nids, ids, false));
 	total = holding.n;
 	if (nids > 0 && holding.nmissing > 0)
 		total += repeated(schema, lease, holding.nmissing, holding.missing,
