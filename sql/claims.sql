@@ -280,6 +280,17 @@ SELECT state, deadline < clock_timestamp() AS over FROM message_bus.leases WHERE
 COMMIT;
 SELECT * FROM pg_temp.take('slow4', $$'work', wait => '100 milliseconds'$$);
 SELECT count(*) AS failures FROM message_bus.failure WHERE lease = pg_temp.lease('slow3');
+-- nor while the claim itself is open; the worker sleeps all the same
+SELECT message_bus.publish('work', '"slowest"') IS NOT NULL AS published;
+BEGIN;
+SELECT * FROM pg_temp.take('slow5', $$'work', lease_for => '50 milliseconds'$$);
+SELECT pg_sleep(0.2);
+SELECT passes FROM message_bus.worker_status \gset
+SELECT pg_sleep(2);
+SELECT passes - :passes < 12 AS sleeps FROM message_bus.worker_status;
+COMMIT;
+SELECT * FROM pg_temp.take('slow6', $$'work', wait => '10 seconds'$$);
+SELECT message_bus.ack(pg_temp.lease('slow6'));
 
 /*
  * What a claim may bring
@@ -447,6 +458,20 @@ SELECT attempts, in_place, dead_letter FROM pg_temp.dead WHERE channel = 'dies';
 SELECT pg_temp.refused($$SELECT message_bus.redrive('letters')$$);
 SELECT pg_temp.refused($$SELECT message_bus.redrive(NULL)$$);
 SELECT pg_temp.refused($$SELECT message_bus.redrive('dies', 0)$$);
+-- one of before the place that its subscription was moved to comes back as a new message, too
+SELECT message_bus.create_channel('letters', ttl => '1 hour'), message_bus.create_channel('moves', max_attempts => 1, dead_letter => 'letters', ttl => '2 hours');
+SELECT message_bus.create_subscription('moves', 'sub');
+SELECT message_bus.publish('moves', '"before an id"') AS id \gset
+SELECT payload, message_bus.nack(lease) FROM message_bus.claim('moves', 'sub');
+SELECT message_bus.seek('moves', 'sub', 'latest');
+SELECT message_bus.redrive('letters');
+SELECT payload, attempt, id > :id AS copy, message_bus.ack(lease) FROM message_bus.claim('moves', 'sub', batch => 10);
+SELECT message_bus.publish('moves', '"before a time"') AS id \gset
+SELECT payload, message_bus.nack(lease) FROM message_bus.claim('moves', 'sub');
+SELECT message_bus.seek('moves', 'sub', clock_timestamp()::text);
+SELECT message_bus.redrive('letters');
+SELECT payload, attempt, id > :id AS copy, message_bus.ack(lease) FROM message_bus.claim('moves', 'sub', batch => 10);
+SELECT count(*) FROM message_bus.peek('letters');
 -- fewer attempts than a message has had
 SELECT message_bus.create_channel('fewer', max_attempts => 5, backoff => '0', backoff_max => '0');
 SELECT message_bus.publish('fewer', '1') IS NOT NULL AS published;
@@ -471,8 +496,23 @@ SELECT message_bus.ack(pg_temp.lease('co'));
 SELECT * FROM pg_temp.take('none', $$'corrupt', batch => 10$$);
 SELECT lag_messages FROM message_bus.subscriptions WHERE channel = 'corrupt';
 SELECT message_bus.redrive('corrupt');
+-- an ack of its lease is about the messages that were delivered
+SELECT message_bus.publish('corrupt', to_json('d' || n)) IS NOT NULL AS published FROM generate_series(1, 3) AS n;
+SELECT id FROM message_bus.peek('corrupt') WHERE payload::text = '"d2"' \gset
+UPDATE message_bus.message SET sha256 = sha256('x') WHERE id = :id;
+BEGIN;
+SELECT * FROM pg_temp.take('co2', $$'corrupt', batch => 10$$);
+SELECT pg_temp.refused(format('SELECT message_bus.ack(%s, %L)', pg_temp.lease('co2'), pg_temp.ids('co2') || :id::bigint));
+SELECT message_bus.ack(pg_temp.lease('co2'));
+COMMIT;
+SELECT message_bus.ack(pg_temp.lease('co2')) AS again;
+SELECT pg_temp.wait_for($$SELECT count(*) = 2 FROM message_bus.dead_letters WHERE channel = 'corrupt'$$);
+SELECT outcome, sum(n) FROM message_bus.ack a JOIN message_bus.messages m ON m.id = a.lo WHERE m.channel = 'corrupt' AND a.lo >= (pg_temp.ids('co2'))[1]
+	GROUP BY outcome ORDER BY outcome;
+SELECT kind FROM message_bus.failure WHERE message_id = :id;
+SELECT lag_messages, in_flight FROM message_bus.subscriptions WHERE channel = 'corrupt';
 
 SELECT metric, value > 0 AS counted FROM message_bus.metrics
 	WHERE metric ~ 'claimed|redelivered|acked|nacked|expired|dead|redriven|corrupt' ORDER BY metric COLLATE "C";
 SELECT count(message_bus.drop_channel(channel)::text) AS dropped FROM message_bus.channels
-	WHERE channel IN ('work', 'backoff', 'kept', 'dies', 'fewer', 'corrupt');
+	WHERE channel IN ('work', 'backoff', 'kept', 'dies', 'letters', 'moves', 'fewer', 'corrupt');

@@ -59,4 +59,22 @@ SELECT message_bus.seek('delays', 'before', 'earliest');
 SELECT * FROM pg_temp.take('j', $$'delays', 'before', batch => 10$$);
 SELECT * FROM pg_temp.take('k', $$'delays', 'before', batch => 10, wait => '10 seconds'$$);
 SELECT pg_temp.fails($$SELECT message_bus.publish('delays', '1', delay => '1 hour')$$);
-SELECT message_bus.drop_channel('delays'), message_bus.drop_channel('many');
+-- claims of one message, of which every fourth looks for fresh ones first: whichever comes when it is due finds it
+SELECT message_bus.create_channel('turns', ttl => '1 hour');
+SELECT message_bus.publish('turns', '"first"') IS NOT NULL AS published;
+CREATE FUNCTION pg_temp.turns(subscription text) RETURNS text LANGUAGE sql VOLATILE AS $$
+	SELECT string_agg(c.payload::text || message_bus.ack(c.lease), ' ') FROM message_bus.claim('turns', subscription) AS c
+$$;
+SELECT n AS turn, message_bus.create_subscription('turns', 'turn' || n) FROM generate_series(1, 4) AS n;
+SELECT n AS turn, count(pg_temp.turns('turn' || n)) FROM generate_series(1, 4) AS n, generate_series(1, n) AS claims GROUP BY n ORDER BY n;
+SELECT message_bus.publish('turns', '"delayed"', delay => '300 milliseconds') AS id \gset
+SELECT pg_temp.wait_for('SELECT available_at < clock_timestamp() FROM message_bus.messages WHERE id = ' || :id);
+SELECT n AS turn, pg_temp.turns('turn' || n) AS gets FROM generate_series(1, 4) AS n;
+SELECT subscription, lag_messages FROM message_bus.subscriptions WHERE channel = 'turns' ORDER BY 1;
+-- the same, where one waits between
+SELECT message_bus.publish('turns', '"waited for"', delay => '300 milliseconds') AS id \gset
+SELECT n AS turn, pg_temp.turns('turn' || n) AS gets FROM generate_series(1, 4) AS n;
+SELECT pg_temp.wait_for('SELECT available_at < clock_timestamp() FROM message_bus.messages WHERE id = ' || :id);
+CALL message_bus.wait(array_fill('turns'::text, ARRAY[4]), ARRAY['turn1', 'turn2', 'turn3', 'turn4'], '0');
+SELECT n AS turn, pg_temp.turns('turn' || n) AS gets FROM generate_series(1, 4) AS n;
+SELECT message_bus.drop_channel('delays'), message_bus.drop_channel('many'), message_bus.drop_channel('turns');

@@ -125,12 +125,39 @@ SELECT count(*) FROM message_bus.lease_rows(:sub);
 SELECT message_bus.is_dead(:sub, :message_id::bigint, :acked::bigint) IS NULL AS nothing, message_bus.delivery_status(:message_id::bigint, :chan, now()) IS NULL AS nothing,
 		message_bus.last_access(:message_id::bigint, :chan) IS NULL AS nothing;
 RESET ROLE;
+-- not of a message that is said to be of a channel of one's own either
+SELECT channel_id AS open FROM message_bus.channel WHERE name = 'open' \gset
+SELECT message_bus.publish('secret', '"read"') AS read \gset
+SELECT message_bus.record_event(:read, 'accessed', clock_timestamp());
+SELECT message_bus.last_access(:read, :chan) IS NOT NULL AS accessed;
+SET ROLE regress_mbus_authenticated;
+SELECT message_bus.last_access(:read, :open) IS NULL AS nothing;
+RESET ROLE;
+-- a dead letter that says it came from where its reader may not publish is left alone, and stops no other
+SELECT message_bus.create_channel('letters'), message_bus.create_channel('dies', max_attempts => 1, dead_letter => 'letters');
+SELECT message_bus.create_subscription('dies', 'sub');
+SELECT message_bus.grant_channel('letters', 'regress_mbus_authenticated', 'all'), message_bus.grant_channel('dies', 'regress_mbus_authenticated', 'all');
+GRANT EXECUTE ON FUNCTION message_bus.redrive TO regress_mbus_authenticated;
+SELECT id AS of_secret FROM message_bus.peek('secret') LIMIT 1 \gset
+SET ROLE regress_mbus_authenticated;
+SELECT message_bus.publish('letters', '"forged"', headers => jsonb_build_object('dead_letter',
+	jsonb_build_object('channel', 'secret', 'subscription', 'sub', 'id', :of_secret::bigint))) IS NOT NULL AS published;
+SELECT message_bus.publish('dies', to_json(n)) IS NOT NULL AS published FROM generate_series(1, 2) AS n;
+SELECT payload, message_bus.nack(lease, ARRAY[id]) FROM message_bus.claim('dies', 'sub', batch => 2);
+\set VERBOSITY sqlstate
+SELECT message_bus.redrive('letters');
+\set VERBOSITY default
+SELECT payload, attempt FROM message_bus.claim('dies', 'sub', batch => 10);
+SELECT payload FROM message_bus.peek('letters');
+RESET ROLE;
+SELECT count(*) AS forged FROM message_bus.peek('secret') WHERE payload::text ~ 'forged';
+SELECT state, count(*) FROM message_bus.leases WHERE channel = 'secret' GROUP BY state;
 
 ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES
 	FROM regress_mbus_anon, regress_mbus_authenticated, regress_mbus_service, PUBLIC;
 ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS
 	FROM regress_mbus_anon, regress_mbus_authenticated, regress_mbus_service;
-SELECT message_bus.drop_channel('secret'), message_bus.drop_channel('open');
+SELECT message_bus.drop_channel('secret'), message_bus.drop_channel('open'), message_bus.drop_channel('letters'), message_bus.drop_channel('dies');
 DROP OWNED BY regress_mbus_anon, regress_mbus_authenticated, regress_mbus_service;
 DROP ROLE regress_mbus_anon;
 DROP ROLE regress_mbus_authenticated;

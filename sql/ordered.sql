@@ -89,3 +89,24 @@ SELECT pg_temp.publish('z1');
 SELECT key, count(*) FROM message_bus.claim('ordered', 'sub', batch => 10000) GROUP BY key ORDER BY key;
 SELECT in_flight, ready, retrying, lag_messages FROM message_bus.subscriptions WHERE channel = 'ordered' AND subscription = 'sub';
 SELECT message_bus.drop_channel('ordered');
+-- a message whose bytes do not match is given up, and the next of its key goes on
+SELECT message_bus.create_channel('damaged', ttl => '1 hour');
+SELECT message_bus.create_subscription('damaged', 'sub', ordered => true);
+SELECT message_bus.publish('damaged', to_json(n), key => 'k') IS NOT NULL AS published FROM generate_series(1, 4) AS n;
+UPDATE message_bus.message SET sha256 = sha256('x') WHERE id = (SELECT min(id) FROM message_bus.peek('damaged'));
+SELECT * FROM pg_temp.take('damaged1', $$'damaged', 'sub', batch => 10$$);
+SELECT pg_temp.wait_for($$SELECT count(*) = 1 FROM message_bus.dead_letters WHERE channel = 'damaged'$$);
+SELECT * FROM pg_temp.take('damaged2', $$'damaged', 'sub', batch => 10, wait => '10 seconds'$$);
+-- (the worker has looked at them)
+SELECT message_bus.expire() >= 0 AS looked;
+SELECT message_bus.ack(pg_temp.lease('damaged2'));
+SELECT * FROM pg_temp.take('damaged3', $$'damaged', 'sub', batch => 10$$);
+SELECT message_bus.expire() >= 0 AS looked;
+SELECT message_bus.ack(pg_temp.lease('damaged3'));
+SELECT * FROM pg_temp.take('damaged4', $$'damaged', 'sub', batch => 10$$);
+SELECT message_bus.expire() >= 0 AS looked;
+SELECT message_bus.ack(pg_temp.lease('damaged4'));
+SELECT * FROM pg_temp.take('none', $$'damaged', 'sub', batch => 10$$);
+SELECT kind, message_id = (SELECT min(id) FROM message_bus.messages WHERE channel = 'damaged') AS first FROM message_bus.dead_letters WHERE channel = 'damaged';
+SELECT lag_messages, in_flight, ready, retrying FROM message_bus.subscriptions WHERE channel = 'damaged';
+SELECT message_bus.drop_channel('damaged');

@@ -150,6 +150,27 @@ SELECT count(*) FROM message_bus.leases WHERE subscription = 'gone';
 -- another of its name knows nothing of it
 SELECT message_bus.create_subscription('subs', 'gone');
 SELECT pg_temp.gets('gone');
+-- also after a seek in the same transaction
+SELECT message_bus.seek('subs', 'gone', 'earliest');
+SELECT * FROM pg_temp.take('h', $$'subs', 'gone', batch => 100$$);
+BEGIN;
+SELECT message_bus.seek('subs', 'gone', 'latest');
+SELECT message_bus.drop_subscription('subs', 'gone');
+COMMIT;
+SELECT pg_temp.refused(format('SELECT message_bus.ack(%s)', pg_temp.lease('h')));
+SELECT pg_temp.fails($$SELECT message_bus.claim('subs', 'gone')$$);
+SELECT count(*) FROM message_bus.leases WHERE subscription = 'gone';
+SELECT message_bus.create_subscription('subs', 'gone');
+SELECT pg_temp.gets('gone');
+SELECT in_flight, ready, retrying FROM message_bus.subscriptions WHERE channel = 'subs' AND subscription = 'gone';
+-- and of a seek and a drop that are rolled back nothing remains
+BEGIN;
+SELECT message_bus.seek('subs', 'gone', 'latest');
+SELECT message_bus.drop_subscription('subs', 'gone');
+ROLLBACK;
+SELECT count(*) FROM message_bus.leases WHERE subscription = 'gone';
+SELECT message_bus.publish('subs', '6') IS NOT NULL AS published;
+SELECT pg_temp.gets('gone');
 -- they go with their channel
 SELECT message_bus.drop_channel('subs');
 SELECT count(*) FROM message_bus.subscriptions WHERE channel = 'subs';

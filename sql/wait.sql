@@ -77,6 +77,20 @@ BEGIN
 	RAISE NOTICE 'ready: %', ready;
 END
 $$;
+-- nor does it look again and again when all of a key is done
+SELECT message_bus.create_channel('keys', ttl => '1 hour');
+SELECT message_bus.create_subscription('keys', 'ordered', ordered => true);
+SELECT message_bus.publish('keys', to_json(n), key => 'k') IS NOT NULL AS published FROM generate_series(1, 2) AS n;
+SELECT payload, message_bus.ack(lease) FROM message_bus.claim('keys', 'ordered', batch => 10);
+SELECT payload, message_bus.ack(lease) FROM message_bus.claim('keys', 'ordered', batch => 10);
+-- (hundredths of a second of processor time that this session has used)
+CREATE FUNCTION pg_temp.used() RETURNS integer LANGUAGE sql AS $$
+	SELECT f[12]::integer + f[13]::integer FROM string_to_array(regexp_replace(pg_read_file('/proc/self/stat'), '^.*\) ', ''), ' ') AS f
+$$;
+SELECT pg_temp.used() AS used \gset
+CALL message_bus.wait(ARRAY['keys'], ARRAY['ordered'], '2 seconds');
+SELECT pg_temp.used() - :used < 30 AS slept;
+SELECT message_bus.drop_channel('keys');
 -- bad arguments
 SELECT call, pg_temp.fails('CALL message_bus.' || call) FROM unnest(ARRAY[
 	$$wait(NULL)$$, $$wait('{}')$$, $$wait(ARRAY[NULL])$$, $$wait(ARRAY[['wait1'], ['wait2']])$$, $$wait(ARRAY['nowhere'])$$,

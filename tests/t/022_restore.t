@@ -36,11 +36,16 @@ $old->safe_psql(
 	FROM generate_series(1, 500) i;
 	SELECT message_bus.publish_bytes('b c', decode(repeat('00ff', i), 'hex'))
 	FROM generate_series(1, 500) i});
-# messages in more than one segment
+# messages in more than one segment, and leases as of a server that has been
+# started often
+$old->safe_psql('postgres',
+	'UPDATE message_bus.server_state SET epoch = epoch + 100');
 $old->restart;
 bus_ready($old);
 $old->safe_psql('postgres',
-	q{SELECT message_bus.publish('a', '"after"', transaction_id => 'after')});
+	q{SELECT message_bus.publish('a', '"after"', transaction_id => 'after');
+	  SELECT count(message_bus.ack(lease, ARRAY[id]))
+	  FROM message_bus.claim('b c', batch => 10)});
 
 my $before = $old->safe_psql('postgres', $summary);
 my $last_id = $old->safe_psql('postgres',
@@ -132,7 +137,21 @@ command_ok(
 		'--port', $new->port, '--dbname', 'restored', "$dump.2"
 	],
 	'its restore');
+# at once, so that the worker may not have seen what was restored
+$new->restart;
 bus_ready($new, 'restored');
+cmp_ok(
+	$new->safe_psql('restored',
+		q{SELECT min(lease) FROM message_bus.claim('b c', batch => 10)}),
+	'>',
+	$new->safe_psql('restored', 'SELECT max(lease) FROM message_bus.ack'),
+	'leases are above the restored ones');
+is( $new->safe_psql(
+		'restored', q{
+		SELECT count(*) FROM message_bus.leases
+		JOIN message_bus.ack ON message_id BETWEEN lo AND hi}),
+	0,
+	'what was acked before the dump does not come again');
 ok($new->safe_psql('restored', q{SELECT message_bus.publish('a', '1')})
 	  > $next_id, 'ids go on above again');
 

@@ -79,6 +79,60 @@ is( $node->safe_psql('postgres',
 	1,
 	'and the message is dead');
 
+# what a checkpoint has passed over and was redriven, and a key that waits
+# while another is free
+$node->safe_psql(
+	'postgres', q{
+	SELECT message_bus.create_channel('dead', max_attempts => 1);
+	SELECT message_bus.create_subscription('dead', 's', ordered => true);
+	SELECT message_bus.create_channel('keys');
+	SELECT message_bus.create_subscription('keys', 's', ordered => true);
+	SELECT message_bus.publish(c, to_json(i), key => i::text)
+	FROM unnest(ARRAY['dead', 'keys']) c, generate_series(1, 2) i;
+	SELECT message_bus.nack(lease) FROM message_bus.claim('dead', 's');
+	SELECT message_bus.ack(lease) FROM message_bus.claim('dead', 's');
+	SELECT message_bus.nack(lease, delay => '1 hour')
+	FROM message_bus.claim('keys', 's')});
+ok( $node->poll_query_until(
+		'postgres', q{
+		SELECT p.cursor >= (SELECT max(id) FROM message_bus.peek('dead'))
+		FROM message_bus.checkpoint p
+		JOIN message_bus.subscription USING (subscription_id)
+		JOIN message_bus.channel c USING (channel_id)
+		WHERE c.name = 'dead'}),
+	'a checkpoint behind the dead message');
+$node->safe_psql('postgres', 'CHECKPOINT');
+is($node->safe_psql('postgres', q{SELECT message_bus.redrive('dead')}),
+	1, 'it is redriven');
+$node->stop('immediate');
+$node->start;
+bus_ready($node);
+is(claim_all($node, 'dead'), '1:1', 'a redriven message comes after a crash');
+is( $node->safe_psql(
+		'postgres',
+		q{CALL message_bus.wait(ARRAY['keys'], ARRAY['s'], '5 seconds')}),
+	'{keys}',
+	'a key that waits for a retry does not hide another');
+is(claim_all($node, 'keys'), '2:1', 'which is delivered');
+
+# an open seek, of a subscription whose checkpoint is due
+my $sought = $node->background_psql('postgres');
+my $lease;
+
+publish_some($node, 'c', 3);
+claim_all($node, 'c', batch => 1);
+$lease = lease_of($node, 'c');
+checkpoint_has($node, 'c', $lease);
+claim_all($node, 'c', batch => 1, subscription => 'other');
+checkpoint_has($node, 'c', lease_of($node, 'c'));
+$sought->query_safe(q{BEGIN; SELECT message_bus.seek('c', 's', 'latest')});
+$node->safe_psql('postgres', "SELECT message_bus.ack($lease)");
+claim_all($node, 'c', batch => 1, subscription => 'other');
+checkpoint_has($node, 'c', lease_of($node, 'c'));
+ok(1, 'an open seek holds up no checkpoint of others');
+$sought->query_safe('ROLLBACK');
+$sought->quit;
+
 # lease numbers used up
 $node->append_conf('postgresql.conf', 'message_bus.leases_per_epoch = 16');
 $node->restart;

@@ -65,6 +65,30 @@ is( $node->safe_psql(
 	'0:0 0:0',
 	'nothing is left');
 
+# a pool full of an ordered subscription's messages that wait for a retry
+$node->safe_psql(
+	'postgres', q{
+	SELECT message_bus.create_channel('keys');
+	SELECT message_bus.create_subscription('keys', 's', ordered => true);
+	SELECT message_bus.publish('keys', to_json(i), key => i::text)
+	FROM generate_series(1, 17) i;
+	SELECT message_bus.nack(max(lease), delay => '1 second')
+	FROM message_bus.claim('keys', 's', 16)});
+sql_fails(
+	$node, 'postgres',
+	q{SELECT * FROM message_bus.claim('keys', 's')},
+	'53400',
+	qr/HINT:.*max_leases/s,
+	'a pool full of messages that wait');
+ok( $node->poll_query_until(
+		'postgres',
+		q{SELECT max(retry_at) < clock_timestamp() FROM message_bus.failure}),
+	'their time comes');
+is(claim_all($node, 'keys', batch => 16),
+	join(' ', map { "$_:2" } 1 .. 16),
+	'they are delivered though the pool is full');
+$node->safe_psql('postgres', q{SELECT message_bus.drop_channel('keys')});
+
 # failed messages of an ordered subscription stay in memory
 $node->safe_psql(
 	'postgres', q{
@@ -115,6 +139,53 @@ wait_for(
 		return $status == 0 && $out eq '1';
 	});
 ok(1, 'a dropped subscription makes room');
+
+# also one that was moved in the same transaction
+$node->safe_psql('postgres', q{SELECT message_bus.drop_channel('many')});
+$node->safe_psql('postgres', q{SELECT message_bus.create_channel('one')});
+my ($status, $out, $err) = $node->psql(
+	'postgres', q{
+	SELECT message_bus.create_subscription('one', 'd');
+	SELECT count(*) FROM message_bus.claim('one', 'd');
+	BEGIN;
+	SELECT message_bus.seek('one', 'd', 'latest');
+	SELECT message_bus.drop_subscription('one', 'd');
+	COMMIT;} x 40,
+	on_error_stop => 1);
+is($err, '', 'one that was moved and dropped makes room at once');
+
+# leases that cannot be ended: nothing can be inserted where their messages
+# are to go; ten of them, and one of another channel
+my $letters = $node->safe_psql(
+	'postgres', q{
+	SELECT message_bus.create_channel('letters', ttl => '1 hour');
+	SELECT message_bus.create_channel('poison', max_attempts => 1,
+		dead_letter => 'letters');
+	SELECT message_bus.create_channel('innocent');
+	SELECT message_bus.create_subscription(c, 's')
+	FROM unnest(ARRAY['poison', 'innocent']) c;
+	SELECT message_bus.publish('innocent', '1') > 0;
+	SELECT message_bus.publish('letters', '1') >> 28}) =~ s/.*\n//sr;
+
+publish_some($node, 'poison', 10);
+$node->safe_psql('postgres',
+	"ALTER TABLE message_bus.message_$letters "
+	  . "ADD CHECK (channel_id = 0) NOT VALID");
+$node->safe_psql('postgres',
+	q{SELECT FROM message_bus.claim('poison', 's',
+		lease_for => '50 milliseconds');} x 10);
+claim_all($node, 'innocent', lease_for => '100 milliseconds');
+is( $node->safe_psql(
+		'postgres',
+		q{SELECT attempt FROM message_bus.claim('innocent', 's',
+			lease_for => '1 hour', wait => '30 seconds')}),
+	2,
+	'leases that cannot be ended hold up no other');
+cmp_ok(
+	$node->safe_psql(
+		'postgres',
+		q{SELECT count(*) FROM message_bus.leases WHERE channel = 'poison'}),
+	'>=', 1, 'while some of them are still out');
 
 $node->stop;
 done_testing();

@@ -93,6 +93,70 @@ wait_for('the segments to go after the old snapshot',
 	sub { segments('acked') <= 1 });
 ok(1, 'segments go after the old snapshot has');
 
+# a message that one subscription is to get again keeps its segment, until
+# that is moved to a time behind it
+publish_some($node, 'acked', 300);
+is(consume('acked', 's'), 300, 'one subscription acks more');
+my $wanted = $node->safe_psql(
+	'postgres', q{
+	SELECT id FROM message_bus.claim('acked', 'slow'),
+		message_bus.nack(lease, delay => '1 hour')});
+
+is(consume('acked', 'slow'), 299, 'the other all but one');
+wait_for('the other segments to go', sub { segments('acked') <= 2 });
+$node->safe_psql('postgres', 'SELECT message_bus.expire()');
+is( $node->safe_psql(
+		'postgres', "SELECT count(*) FROM message_bus.message WHERE id = $wanted"
+	),
+	1,
+	'which stays with its segment');
+$node->safe_psql('postgres',
+	q{SELECT message_bus.seek('acked', 'slow', clock_timestamp()::text)});
+is(claim_all($node, 'acked', subscription => 'slow'),
+	'', 'the other is moved to a time behind it');
+wait_for(
+	'the segment to go after a seek',
+	sub {
+		return $node->safe_psql('postgres',
+			"SELECT count(*) FROM message_bus.message WHERE id = $wanted") ==
+		  0;
+	});
+ok(1, 'and then it goes');
+
+# a message that has died is redriven when its segment is to go, and cannot
+# yet because somebody reads
+$node->safe_psql(
+	'postgres', q{
+	SELECT message_bus.create_channel('letters', ttl => '1 hour');
+	SELECT message_bus.create_channel('dies', retention => 'acked',
+		max_attempts => 1, dead_letter => 'letters');
+	SELECT message_bus.create_subscription('dies', 's')});
+publish_some($node, 'dies', 200);
+my $dead = $node->safe_psql(
+	'postgres', q{
+	SELECT id FROM message_bus.claim('dies', 's'), message_bus.nack(lease)});
+
+$reader->query_safe(
+	q{BEGIN ISOLATION LEVEL REPEATABLE READ;
+	  SELECT count(*) FROM message_bus.message});
+is(consume('dies', 's'), 199, 'all but one that has died are acked');
+ok( $node->poll_query_until(
+		'postgres',
+		"SELECT expires_at < clock_timestamp() FROM message_bus.segment "
+		  . "WHERE segment_no = $dead >> 28"),
+	'its segment is let go');
+is($node->safe_psql('postgres', q{SELECT message_bus.redrive('letters')}),
+	1, 'it is redriven');
+$reader->query_safe('COMMIT');
+wait_for(
+	'the segment to go',
+	sub {
+		return $node->safe_psql('postgres',
+			"SELECT count(*) FROM message_bus.message WHERE id = $dead") == 0;
+	});
+is(claim_all($node, 'dies'), '1:1', 'and delivered when that has gone');
+$node->safe_psql('postgres', q{SELECT message_bus.drop_channel('dies')});
+
 # a segment retires with an ack open in it, and under a lease
 publish_some($node, 'short', 300);
 is(claim_all($node, 'short', batch => 250) =~ tr/ //, 249, 'claimed');

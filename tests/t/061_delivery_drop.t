@@ -111,6 +111,47 @@ foreach my $drop (
 	refused($node, $lease, "drop_$what: the lease is gone");
 	eval { $session->quit };
 }
+
+# a channel that is dropped and made anew while others claim from it by name,
+# and hear of other changes too
+my $crashed = -s $node->logfile;
+my @loops = (
+	(
+		q{PERFORM message_bus.claim('fleeting'),
+			message_bus.claim('fleeting', lease_for => '1 second')}) x 3,
+	q{PERFORM message_bus.drop_channel('fleeting', if_exists => true);
+	  PERFORM message_bus.create_channel('fleeting')},
+	q{PERFORM message_bus.alter_channel('idle', max_attempts => 7)});
+my @sessions;
+
+$node->safe_psql('postgres',
+	q{SELECT message_bus.create_channel('idle', if_not_exists => true)});
+foreach my $loop (@loops)
+{
+	my $session = $node->background_psql('postgres', on_error_stop => 0);
+
+	$session->query_until(qr/started/,
+		"\\echo started\nDO \$\$ DECLARE until timestamptz := "
+		  . "clock_timestamp() + interval '4 seconds'; BEGIN "
+		  . "WHILE clock_timestamp() < until LOOP BEGIN $loop; "
+		  . "EXCEPTION WHEN OTHERS THEN NULL; END; COMMIT; END LOOP; "
+		  . "END \$\$;\n");
+	push @sessions, $session;
+}
+is( scalar(
+		grep {
+			my $session = $_;
+			eval { ($session->query('SELECT 7'))[0] eq '7' }
+		} @sessions),
+	scalar @loops,
+	'claims from a channel that comes and goes end well');
+bus_ready($node);
+unlike(slurp_file($node->logfile, $crashed),
+	qr/was terminated by signal/, 'no process has crashed');
+eval { $_->quit } foreach @sessions;
+$node->safe_psql('postgres',
+	q{SELECT message_bus.drop_channel('fleeting', if_exists => true)});
+
 $node->safe_psql('postgres', $setup);
 is($node->safe_psql('postgres', $claim), 12, 'all of the pool is free again');
 
