@@ -49,6 +49,7 @@ static bool record_lease(MbusScan *scan, MbusSub *sub, int64 number);
 static uint32 record_entry(MbusScan *scan, MbusFound *found);
 static void times_next(MbusScan *scan, const MbusSub *sub);
 static int	found_compare(const void *a, const void *b);
+static int	waiting_compare(const void *a, const void *b);
 static int	id_compare(const void *a, const void *b);
 
 /*
@@ -142,6 +143,8 @@ scan_begin(MbusScan *scan)
 	}
 	LWLockRelease(mbus_delivery_lock());
 	qsort(scan->busy, scan->nbusy, sizeof(int64), id_compare);
+	qsort(scan->retries, scan->nretries, sizeof(MbusWaiting), waiting_compare);
+	scan->nretries = Min(scan->nretries, scan->batch);
 
 	/* entries that wait need no new ones */
 	scan->room = scan->probe ? 1 : Min(scan->batch, got);
@@ -182,8 +185,9 @@ waiting_allocate(MbusScan *scan)
 	scan->nready = batch;
 	scan->nexts = palloc(batch * sizeof(MbusWaiting));
 	scan->nnexts = batch;
-	scan->retries = palloc(batch * sizeof(MbusWaiting));
-	scan->nretries = batch;
+	/* all that are due: those that wait longest go first */
+	scan->nretries = sub->ordered ? n : 0;
+	scan->retries = palloc(Max(scan->nretries, 1) * sizeof(MbusWaiting));
 	scan->gone = palloc(3 * batch * sizeof(uint32));
 	scan->nskipped = sub->nskipped;
 	scan->skipped = palloc(Max(sub->nskipped, 1) * sizeof(MbusRange));
@@ -207,6 +211,7 @@ waiting_list(uint32 first, MbusWaiting *to, int max, TimestampTz now)
 		to[n].entry = i;
 		to[n].id = e->id;
 		to[n].key_hash = e->key_hash;
+		to[n].at = e->deadline;
 		to[n].attempt = e->attempt;
 		n++;
 	}
@@ -616,6 +621,18 @@ found_compare(const void *a, const void *b)
 	int64		y = ((const MbusFound *) b)->id;
 
 	return x < y ? -1 : x > y;
+}
+
+/* Retries by their time, those of one time by their ids. */
+static int
+waiting_compare(const void *a, const void *b)
+{
+	const MbusWaiting *x = a;
+	const MbusWaiting *y = b;
+
+	if (x->at != y->at)
+		return x->at < y->at ? -1 : 1;
+	return x->id < y->id ? -1 : x->id > y->id;
 }
 
 static int

@@ -32,6 +32,7 @@ typedef struct MbusWaiting
 	uint32		entry;
 	int64		id;
 	int64		key_hash;
+	TimestampTz at;				/* when it became due */
 	int			attempt;
 } MbusWaiting;
 

@@ -849,8 +849,8 @@ candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
 static Due *
 due_read(MbusScan *scan, int most, int *n, TimestampTz *reached)
 {
-	Due		   *due = NULL;
-	int			max = 0;
+	int			max = most;
+	Due		   *due = palloc(max * sizeof(Due));
 
 	*n = 0;
 	*reached = scan->now;
@@ -868,8 +868,7 @@ due_read(MbusScan *scan, int most, int *n, TimestampTz *reached)
 		if (*n + most > max)
 		{
 			max = Max(2 * max, *n + most);
-			due = due ? repalloc(due, max * sizeof(Due)) :
-				palloc(max * sizeof(Due));
+			due = repalloc(due, max * sizeof(Due));
 		}
 		got = due_leaf(scan, leaf, due + *n, most, &next);
 		/* a leaf with more: nothing behind its last time but one is known */
@@ -879,8 +878,6 @@ due_read(MbusScan *scan, int most, int *n, TimestampTz *reached)
 		scan->next_due = Min(scan->next_due, next);
 		table_close(leaf, AccessShareLock);
 	}
-	if (due == NULL)
-		return palloc(sizeof(Due));
 	qsort(due, *n, sizeof(Due), due_compare);
 	if (*n > 0 && *reached < due[0].at && *reached < scan->now)
 	{

@@ -92,7 +92,15 @@ $node->safe_psql(
 	SELECT message_bus.nack(lease) FROM message_bus.claim('dead', 's');
 	SELECT message_bus.ack(lease) FROM message_bus.claim('dead', 's');
 	SELECT message_bus.nack(lease, delay => '1 hour')
-	FROM message_bus.claim('keys', 's')});
+	FROM message_bus.claim('keys', 's');
+	SELECT message_bus.create_channel('next', max_attempts => 2,
+		backoff => '0', backoff_max => '0');
+	SELECT message_bus.create_subscription('next', 's', ordered => true);
+	SELECT message_bus.publish('next', to_json(i), key => 'k')
+	FROM generate_series(1, 2) i});
+$node->safe_psql('postgres', q{
+	SELECT message_bus.nack(lease) FROM message_bus.claim('next', 's')})
+  foreach 1 .. 2;
 ok( $node->poll_query_until(
 		'postgres', q{
 		SELECT p.cursor >= (SELECT max(id) FROM message_bus.peek('dead'))
@@ -104,6 +112,11 @@ ok( $node->poll_query_until(
 $node->safe_psql('postgres', 'CHECKPOINT');
 is($node->safe_psql('postgres', q{SELECT message_bus.redrive('dead')}),
 	1, 'it is redriven');
+$node->safe_psql(
+	'postgres', q{
+	SELECT message_bus.nack(lease, delay => '10 seconds')
+	FROM message_bus.claim('next', 's');
+	SELECT message_bus.redrive('next')});
 $node->stop('immediate');
 $node->start;
 bus_ready($node);
@@ -114,6 +127,18 @@ is( $node->safe_psql(
 	'{keys}',
 	'a key that waits for a retry does not hide another');
 is(claim_all($node, 'keys'), '2:1', 'which is delivered');
+
+# of one key: the redriven message, and the one that waits behind it
+$node->safe_psql(
+	'postgres', q{
+	SELECT message_bus.ack(lease) FROM message_bus.claim('next', 's')});
+$node->safe_psql('postgres',
+	q{CALL message_bus.wait(ARRAY['next'], ARRAY['s'], '0.2 seconds')});
+is( $node->safe_psql('postgres',
+		q{SELECT payload || ':' || attempt
+		  FROM message_bus.claim('next', 's', wait => '60 seconds')}),
+	'2:2',
+	'who looks for messages forgets none that waits for its retry');
 
 # an open seek, of a subscription whose checkpoint is due
 my $sought = $node->background_psql('postgres');
