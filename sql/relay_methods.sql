@@ -260,10 +260,19 @@ SELECT clock_timestamp() - :'started' < '1 s' AS at_once;
 SELECT clock_timestamp() AS started \gset
 SELECT same(reply) FROM send(call('claim', '{"channel": "methods", "wait": "1 minute"}'));
 SELECT clock_timestamp() - :'started' BETWEEN '1.4 s' AND '10 s' AS waited;
+-- a frame that the gateway makes itself does not wait for an answer
+SELECT clock_timestamp() AS started \gset
+SELECT session, same(reply) FROM send('\x0043', call('claim', '{"channel": "methods", "wait": 60}')) WHERE session = 2;
+SELECT clock_timestamp() - :'started' BETWEEN '1.4 s' AND '10 s' AS waited;
 SELECT clock_timestamp() AS started \gset
 SELECT same(reply) FROM send(txt('[{"jsonrpc":"2.0","id":1,"method":"claim","params":{"channel":"methods","wait":60}}]'));
 SELECT clock_timestamp() - :'started' BETWEEN '1.4 s' AND '10 s' AS waited;
 RESET message_bus.frame_timeout;
+BEGIN;
+SELECT same(reply) FROM send(call('publish', '{"channel": "methods", "payload": 1, "transaction_id": "never"}'));
+SELECT same(reply) FROM send(call('claim', '{"channel": "methods", "wait": 0.2}'));
+ROLLBACK;
+SELECT same(reply) FROM send(call('get_by_transaction', '{"channel": "methods", "transaction_id": "never"}'));
 SELECT same(reply) FROM send(call('claim', '{"channel": "methods", "wait": "2 days"}'), call('claim', '{"channel": "methods", "wait": -1}'));
 
 --
