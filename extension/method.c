@@ -23,30 +23,33 @@
 
 #define MESSAGES_MAX	100000	/* in a binary publish_batch */
 
+/* what is particular about a method */
+#define ONE				0x01	/* nothing found is an error */
+#define REFERS			0x02	/* what does not fit goes by reference */
+#define CLAIMS			0x04	/* see mbus_claim_answer */
+#define CONFIGURED		0x08	/* see bind_configured */
+
 typedef struct Method
 {
 	const char *name;			/* also the function's */
+	int			traits;
 	const char *bytes_function; /* takes a payload that is not JSON */
-	bool		one;			/* nothing found is an error */
-	bool		refers;			/* what does not fit goes by reference */
-	bool		claims;			/* see mbus_claim_answer */
-	bool		configured;		/* see bind_configured */
 } Method;
 
 static const Method methods[] = {
-	{"publish", .bytes_function = "publish_bytes"},
+	{"publish", 0, "publish_bytes"},
 	{"publish_text"},
 	{"publish_batch"},
-	{"claim", .refers = true, .claims = true},
+	{"claim", REFERS | CLAIMS},
 	{"ack"},
 	{"nack"},
 	{"extend"},
-	{"get", .one = true},
-	{"get_by_transaction", .one = true, .refers = true},
-	{"get_bytes", .one = true},
+	{"get", ONE},
+	{"get_by_transaction", ONE | REFERS},
+	{"get_bytes", ONE},
 	{"peek"},
 	{"store_message"},
-	{"retrieve_message", .one = true},
+	{"retrieve_message", ONE},
 	{"delete_message"},
 	{"create_subscription"},
 	{"drop_subscription"},
@@ -54,7 +57,7 @@ static const Method methods[] = {
 	{"resume"},
 	{"seek"},
 	{"redrive"},
-	{"create_channel", .configured = true},
+	{"create_channel", CONFIGURED},
 	{"alter_channel"},
 	{"drop_channel"},
 	{"grant_channel"},
@@ -127,13 +130,14 @@ mbus_method_call(const MbusRequest *request, MbusAnswer *answer)
 	bind_start(args);
 	bind_params(method, function, request, base64, args);
 	bind_defaults(function, args, "");
-	if (method->configured)
+	if (method->traits & CONFIGURED)
 		bind_configured(function, request, args);
-	answer->refers = method->refers;
-	if (method->claims)
+	answer->refers = (method->traits & REFERS) != 0;
+	if (method->traits & CLAIMS)
 		mbus_claim_answer(function, request, args, answer);
 	else
-		mbus_function_answer(function, args, method->one, answer);
+		mbus_function_answer(function, args, (method->traits & ONE) != 0,
+							 answer);
 }
 
 static const Method *
