@@ -248,6 +248,33 @@ RESET message_bus.frame_max;
 SELECT * FROM take('whole', '{"channel": "methods"}');
 SELECT same(reply) FROM send(call('ack', format('{"lease": %s}', lease('whole'))));
 
+-- whatever the limit, a claim is answered within it, and with a message
+SELECT same(reply) FROM send(
+	call('publish', '{"channel": "methods", "payload": "' || repeat('a', 700) || '"}'),
+	call('publish', '{"channel": "methods", "payload": "' || repeat('YmJi', 233) || '", "encoding": "base64"}'),
+	call('publish', '{"channel": "methods", "payload": "' || repeat(E'\\"', 100) || '", "key": "k"}'),
+	call('publish_batch', '{"channel": "methods", "messages": [{"payload": 1}, {"payload": ""}, {"payload": [1, 2]}]}'));
+CREATE FUNCTION pg_temp.claim_within(frame_max int, request bytea) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	answer bytea;
+BEGIN
+	PERFORM set_config('message_bus.frame_max', frame_max::text, true);
+	SELECT frame INTO answer FROM message_bus.relay('{1}', ARRAY[request]);
+	RAISE EXCEPTION '%', CASE WHEN length(answer) - 1 > frame_max THEN 'too long'
+		WHEN position('"error"'::bytea IN answer) > 0 THEN 'error'
+		WHEN position('"lease"'::bytea IN answer) = 0 THEN 'nothing' ELSE 'fits' END;
+EXCEPTION WHEN raise_exception THEN
+	RETURN SQLERRM;
+END
+$$;
+SELECT pg_temp.claim_within(n, r), count(*) FROM generate_series(1024, 4600, 13) n,
+	LATERAL (VALUES (call('claim', '{"channel": "methods", "batch": 10}')),
+		(bin('{"jsonrpc":"2.0","id":1,"method":"claim","params":{"channel":"methods","batch":10}}', '')),
+		(txt('[{"jsonrpc":"2.0","id":1,"method":"claim","params":{"channel":"methods","batch":10}}]'))) AS f (r)
+GROUP BY 1;
+DROP FUNCTION pg_temp.claim_within;
+SELECT same(reply) FROM send(call('purge_channel', '{"channel": "methods"}'));
+
 --
 -- Waiting: not where others wait for the same call, not past the frame's
 -- timeout, and nothing is lost by it
