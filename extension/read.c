@@ -217,21 +217,16 @@ MBUS_FUNCTION(get_bytes)
 /*
  * mbus_message_preview returns the first bytes of a message that the caller
  * may read, NULL where there is none or where that would mean to decompress
- * all of it.  They are not verified: a preview is not the message.  What a
- * claim has waited for is not in the snapshot that its statement began with.
+ * all of it.  They are not verified: a preview is not the message.
  */
 struct varlena *
 mbus_message_preview(int64 id, int32 max_bytes)
 {
 	Oid			schema = mbus_schema();
-	const MbusChannel *channel;
 	MbusStored	message;
 
-	if (!mbus_message_fetch_latest(schema, id, &message) ||
+	if (!readable_fetch(schema, id, &message) ||
 		message.compression > MBUS_COMPRESS_LZ4)
-		return NULL;
-	channel = mbus_channel_by_id(schema, message.channel_id);
-	if (channel == NULL || !mbus_channel_allows(channel, MBUS_CONSUME))
 		return NULL;
 	return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored), 0,
 								  max_bytes);
