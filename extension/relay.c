@@ -94,8 +94,8 @@ static Datum *relay_array(FunctionCallInfo fcinfo, int arg, Oid type,
 static int	count_requests(Datum *frames, int count);
 static Tuplestorestate *relay_result(FunctionCallInfo fcinfo,
 									 TupleDesc *desc);
-static void relay_put(Tuplestorestate *store, TupleDesc desc, Datum session,
-					  StringInfo frame, int opcode);
+static void reply_put(Tuplestorestate *store, TupleDesc desc, Datum session,
+					  StringInfo frame);
 static void relay_frame(const char *bytes, int len, Relayed *relayed);
 static void relay_batch(Relayed *relayed);
 static void relay_element(Relayed *relayed, const MbusNode *element);
@@ -161,11 +161,9 @@ MBUS_FUNCTION(relay)
 						&relayed);
 			mbus_relay_session = 0;
 
-			relay_put(store, desc, sessions[i], &relayed.out,
-					  relayed.binary ? MBUS_OPCODE_BINARY : MBUS_OPCODE_TEXT);
+			reply_put(store, desc, sessions[i], &relayed.out);
 			foreach(cell, relayed.notices)
-				relay_put(store, desc, sessions[i], lfirst(cell),
-						  MBUS_OPCODE_TEXT);
+				reply_put(store, desc, sessions[i], lfirst(cell));
 			MemoryContextSwitchTo(caller);
 			MemoryContextReset(context);
 		}
@@ -285,28 +283,24 @@ relay_result(FunctionCallInfo fcinfo, TupleDesc *desc)
 	return rsinfo->setResult;
 }
 
-/*
- * relay_put appends a frame that was built behind its prefix to the call's
- * result, if there is something in it.
- */
+/* Returns a frame to a session, if there is anything in it. */
 static void
-relay_put(Tuplestorestate *store, TupleDesc desc, Datum session,
-		  StringInfo frame, int opcode)
+reply_put(Tuplestorestate *store, TupleDesc desc, Datum session,
+		  StringInfo frame)
 {
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
-	if (frame->len == MBUS_FRAME_PREFIX)
+	if (frame->len <= MBUS_FRAME_PREFIX)
 		return;
 	SET_VARSIZE(frame->data, frame->len);
-	frame->data[VARHDRSZ] = opcode;
 	values[0] = session;
 	values[1] = PointerGetDatum(frame->data);
 	tuplestore_putvalues(store, desc, values, nulls);
 }
 
 /*
- * relay_frame runs one frame.  Its reply, if there is one, is then in
+ * relay_frame runs one frame.  Its reply, if there is one, is in
  * relayed->out.
  */
 static void
@@ -326,6 +320,8 @@ relay_frame(const char *bytes, int len, Relayed *relayed)
 	if (relay_guard(step_frame, relayed) &&
 		relayed->root.value.type == JSON_TOKEN_ARRAY_START)
 		relay_batch(relayed);
+	relayed->out.data[VARHDRSZ] =
+		relayed->binary ? MBUS_OPCODE_BINARY : MBUS_OPCODE_TEXT;
 }
 
 /*
@@ -378,6 +374,7 @@ relay_element(Relayed *relayed, const MbusNode *element)
 		StringInfo	notice = makeStringInfo();
 
 		appendStringInfoSpaces(notice, MBUS_FRAME_PREFIX);
+		notice->data[VARHDRSZ] = MBUS_OPCODE_TEXT;
 		appendBinaryStringInfo(notice, out->data + reply, out->len - reply);
 		relayed->notices = lappend(relayed->notices, notice);
 	}
@@ -460,13 +457,13 @@ run_request(Relayed *relayed, int limit)
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("frame timed out")));
 	}
+	relayed->request.deadline = relayed->deadline;
+	relayed->request.alone = requests_in_call == 1 &&
+		(relayed->element == NULL || relayed->root.total == 1);
 	relayed->role = relay_role();
 	SetUserIdAndSecContext(relayed->role, SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 
-	relayed->request.deadline = relayed->deadline;
-	relayed->request.alone = requests_in_call == 1 &&
-		(relayed->element == NULL || relayed->root.total == 1);
 	answer.out = &relayed->out;
 	answer.start = relayed->out.len;
 	answer.limit = limit;
