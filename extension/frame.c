@@ -113,6 +113,16 @@ mbus_request_read(const MbusNode *node, const MbusFrame *frame,
 	read_params(mbus_json_member(node, "params"), request);
 }
 
+/*
+ * mbus_request_is_notification tells whether a request, as far as it could be
+ * read, is one that has no reply.
+ */
+bool
+mbus_request_is_notification(const MbusRequest *request)
+{
+	return request->method != NULL && request->id.type == JSON_TOKEN_INVALID;
+}
+
 static void
 read_id(const MbusNode *node, MbusRequest *request)
 {
@@ -169,11 +179,10 @@ read_params(const MbusNode *node, MbusRequest *request)
 	if (node == NULL || node->value.type == JSON_TOKEN_NULL)
 		return;
 	if (node->value.type == JSON_TOKEN_ARRAY_START)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 mbus_rpc(MBUS_RPC_PARAMS),
-				 errmsg("params must be an object: parameters are given by name"),
-				 errdetail("An array of positional parameters is not supported.")));
+	{
+		request->positional = true;
+		return;
+	}
 	if (node->value.type != JSON_TOKEN_OBJECT_START)
 		bad_request("member \"params\" is not an object");
 	if (node->total > node->nchildren)

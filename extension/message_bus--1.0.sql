@@ -845,7 +845,8 @@ SET search_path = pg_catalog, message_bus, pg_temp
 AS 'MODULE_PATHNAME', 'mbus_relay';
 COMMENT ON FUNCTION message_bus.relay(bigint[], bytea[]) IS
 'runs WebSocket frames of JSON-RPC 2.0 and returns the frames to send back.
-sessions: the gateway''s number of each frame''s socket. frames: as many, at most 60, in order of arrival; the first byte of a frame, in and out, is its RFC 6455 opcode, 1 text or 2 binary.
+sessions: the gateway''s number of each frame''s socket. frames: as many, at most 60, in order of arrival; the first byte of a frame, in and out, is its RFC 6455 opcode, 1 text or 2 binary. A frame has at most one reply, behind it a notification "error" for each notification of a batch that failed.
+A claim waits only if its frame is the only one of the call (but for frames of opcode 0) and its request the only one of the frame, and for no longer than message_bus.frame_timeout leaves it time to answer.
 Each frame runs as the role message_bus.relay_role in a subtransaction of its own; its error is its reply and does not end the call.
 Errors: 22023 arrays differ in length, 22004 NULL, 54000 more than 60 frames, 57014 the whole call was canceled.';
 

@@ -7,7 +7,8 @@
  * parameters are called, which types and defaults they have, and what comes
  * back; so a new client function becomes a method by a new row.
  *
- * function.c reads and keeps what the catalog says.
+ * function.c reads and keeps what the catalog says, rpc_call.c makes the
+ * call.
  */
 #include "postgres.h"
 
@@ -22,26 +23,50 @@
 
 #define MESSAGES_MAX	100000	/* in a binary publish_batch */
 
+/* what is particular about a method */
+#define ONE				0x01	/* nothing found is an error */
+#define REFERS			0x02	/* what does not fit goes by reference */
+#define CLAIMS			0x04	/* see mbus_claim_answer */
+#define CONFIGURED		0x08	/* see bind_configured */
+
 typedef struct Method
 {
 	const char *name;			/* also the function's */
+	int			traits;
 	const char *bytes_function; /* takes a payload that is not JSON */
-	bool		one;			/* nothing found is an error */
 } Method;
 
 static const Method methods[] = {
-	{"publish", "publish_bytes", false},
-	{"publish_batch", NULL, false},
-	{"get", NULL, true},
-	{"get_by_transaction", NULL, true},
-	{"get_bytes", NULL, true},
-	{"peek", NULL, false},
-	{"store_message", NULL, false},
-	{"retrieve_message", NULL, true},
-	{"delete_message", NULL, false},
+	{"publish", 0, "publish_bytes"},
+	{"publish_text"},
+	{"publish_batch"},
+	{"claim", REFERS | CLAIMS},
+	{"ack"},
+	{"nack"},
+	{"extend"},
+	{"get", ONE},
+	{"get_by_transaction", ONE | REFERS},
+	{"get_bytes", ONE},
+	{"peek"},
+	{"store_message"},
+	{"retrieve_message", ONE},
+	{"delete_message"},
+	{"create_subscription"},
+	{"drop_subscription"},
+	{"pause"},
+	{"resume"},
+	{"seek"},
+	{"redrive"},
+	{"create_channel", CONFIGURED},
+	{"alter_channel"},
+	{"drop_channel"},
+	{"grant_channel"},
+	{"revoke_channel"},
+	{"purge_channel"},
 };
 
 static const Method *method_find(const char *name);
+static void refuse_positional(const MbusRequest *request);
 static void answer_ping(const MbusRequest *request, MbusAnswer *answer);
 static void publish_bodies(const MbusRequest *request, MbusAnswer *answer);
 static const MbusNode *batch_params(const MbusRequest *request,
@@ -63,14 +88,9 @@ static void bind_payload(const MbusFunction *function, const MbusBody *body,
 static void bind_start(NullableDatum *args);
 static void bind_defaults(const MbusFunction *function, NullableDatum *args,
 						  const char *where);
+static void bind_configured(const MbusFunction *function,
+							const MbusRequest *request, NullableDatum *args);
 static void unknown_param(const Method *method, const char *name);
-static void call_function(const Method *method, const MbusFunction *function,
-						  NullableDatum *args, MbusAnswer *answer);
-static int	call_set(const Method *method, const MbusFunction *function,
-					 FunctionCallInfo fcinfo, MbusAnswer *answer);
-static void append_set_row(const Method *method, MbusAnswer *answer, int row,
-						   TupleDesc desc, Datum *values, bool *nulls);
-static void not_found(void);
 
 /*
  * mbus_method_call runs a request as the current user and appends its result.
@@ -89,6 +109,7 @@ mbus_method_call(const MbusRequest *request, MbusAnswer *answer)
 		return;
 	}
 	method = method_find(request->method);
+	refuse_positional(request);
 	if (request->has_bodies)
 	{
 		if (strcmp(method->name, "publish_batch") != 0)
@@ -109,7 +130,14 @@ mbus_method_call(const MbusRequest *request, MbusAnswer *answer)
 	bind_start(args);
 	bind_params(method, function, request, base64, args);
 	bind_defaults(function, args, "");
-	call_function(method, function, args, answer);
+	if (method->traits & CONFIGURED)
+		bind_configured(function, request, args);
+	answer->refers = (method->traits & REFERS) != 0;
+	if (method->traits & CLAIMS)
+		mbus_claim_answer(function, request, args, answer);
+	else
+		mbus_function_answer(function, args, (method->traits & ONE) != 0,
+							 answer);
 }
 
 static const Method *
@@ -130,8 +158,20 @@ method_find(const char *name)
 }
 
 static void
+refuse_positional(const MbusRequest *request)
+{
+	if (request->positional)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_PARAMS),
+				 errmsg("params must be an object: parameters are given by name"),
+				 errdetail("An array of positional parameters is not supported.")));
+}
+
+static void
 answer_ping(const MbusRequest *request, MbusAnswer *answer)
 {
+	refuse_positional(request);
 	if (request->params && request->params->nchildren > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -463,6 +503,29 @@ bind_defaults(const MbusFunction *function, NullableDatum *args,
 	}
 }
 
+/*
+ * bind_configured sets to NULL what a new channel gets from the settings of
+ * the session, which are the gateway's, unless the request gives it.
+ */
+static void
+bind_configured(const MbusFunction *function, const MbusRequest *request,
+				NullableDatum *args)
+{
+	static const char *const names[] = {"ttl", "compression"};
+	int			i;
+
+	for (i = 0; i < (int) lengthof(names); i++)
+	{
+		const MbusNode *given = NULL;
+		int			arg = mbus_function_arg(function, names[i]);
+
+		if (request->params)
+			given = mbus_json_member(request->params, names[i]);
+		if (arg >= 0 && (given == NULL || given->value.type == JSON_TOKEN_NULL))
+			args[arg].isnull = true;
+	}
+}
+
 static void
 unknown_param(const Method *method, const char *name)
 {
@@ -481,127 +544,4 @@ unknown_param(const Method *method, const char *name)
 			 errmsg("method \"%s\" has no parameter \"%.64s\"",
 					method->name, name),
 			 of_bytes ? errhint("It goes with \"encoding\": \"base64\" or with a binary frame.") : 0));
-}
-
-/*
- * call_function calls and appends what comes back.
- */
-static void
-call_function(const Method *method, const MbusFunction *function,
-			  NullableDatum *args, MbusAnswer *answer)
-{
-	LOCAL_FCINFO(fcinfo, FUNC_MAX_ARGS);
-	FmgrInfo	flinfo;
-	ReturnSetInfo rsinfo = {0};
-	Datum		result;
-
-	rsinfo.type = T_ReturnSetInfo;
-	rsinfo.allowedModes = SFRM_ValuePerCall | SFRM_Materialize;
-	rsinfo.returnMode = SFRM_ValuePerCall;
-
-	mbus_relay_raw_payload = true;
-	if (function->returns_set)
-	{
-		int			rows;
-
-		rsinfo.econtext = CreateStandaloneExprContext();
-		mbus_function_start(function, &flinfo, fcinfo, args, (Node *) &rsinfo);
-		answer->many = !method->one;
-		if (!method->one)
-			appendStringInfoChar(answer->out, '[');
-		rows = fcinfo->isnull ? 0 : call_set(method, function, fcinfo, answer);
-		if (!method->one)
-			appendStringInfoChar(answer->out, ']');
-		else if (rows == 0)
-			not_found();
-		FreeExprContext(rsinfo.econtext, true);
-	}
-	else
-	{
-		mbus_function_start(function, &flinfo, fcinfo, args, NULL);
-		if (fcinfo->isnull)
-			result = (Datum) 0;
-		else
-			result = FunctionCallInvoke(fcinfo);
-		if (fcinfo->isnull && method->one)
-			not_found();
-		mbus_result_scalar(answer, result, fcinfo->isnull,
-						   function->result_type);
-	}
-	mbus_relay_raw_payload = false;
-}
-
-/*
- * call_set appends the rows of a set, returned in either of the two modes,
- * and tells how many there were.
- */
-static int
-call_set(const Method *method, const MbusFunction *function,
-		 FunctionCallInfo fcinfo, MbusAnswer *answer)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	TupleTableSlot *slot;
-	int			rows = 0;
-
-	for (;;)
-	{
-		Datum		value;
-
-		CHECK_FOR_INTERRUPTS();
-		fcinfo->isnull = false;
-		rsinfo->isDone = ExprSingleResult;
-		value = FunctionCallInvoke(fcinfo);
-		if (rsinfo->returnMode == SFRM_Materialize)
-			break;
-		if (rsinfo->isDone == ExprEndResult)
-			return rows;
-		if (!fcinfo->isnull && (rows == 0 || !method->one))
-		{
-			if (rows > 0)
-				appendStringInfoChar(answer->out, ',');
-			mbus_result_scalar(answer, value, false, function->result_type);
-			rows++;
-		}
-		if (rsinfo->isDone == ExprSingleResult)
-			return rows;
-	}
-
-	if (rsinfo->setResult == NULL)
-		return 0;
-	slot = MakeSingleTupleTableSlot(rsinfo->setDesc, &TTSOpsMinimalTuple);
-	while (tuplestore_gettupleslot(rsinfo->setResult, true, false, slot) &&
-		   (rows == 0 || !method->one))
-	{
-		slot_getallattrs(slot);
-		append_set_row(method, answer, rows, rsinfo->setDesc,
-					   slot->tts_values, slot->tts_isnull);
-		rows++;
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	tuplestore_end(rsinfo->setResult);
-	return rows;
-}
-
-static void
-append_set_row(const Method *method, MbusAnswer *answer, int row,
-			   TupleDesc desc, Datum *values, bool *nulls)
-{
-	CHECK_FOR_INTERRUPTS();
-	if (row > 0)
-		appendStringInfoChar(answer->out, ',');
-	if (desc->natts == 1)
-		mbus_result_scalar(answer, values[0], nulls[0],
-						   TupleDescAttr(desc, 0)->atttypid);
-	else
-		mbus_result_row(answer, desc, values, nulls);
-}
-
-static void
-not_found(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_NO_DATA_FOUND),
-			 mbus_rpc(MBUS_RPC_NOT_FOUND),
-			 errmsg("message not found"),
-			 errdetail("There is none, or it has expired or was deleted.")));
 }

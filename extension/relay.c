@@ -77,9 +77,12 @@ typedef struct Relayed
 	StringInfoData out;
 	bool		binary;			/* the reply is a binary frame */
 	Oid			role;			/* that it ran as, if it came so far */
+	List	   *notices;		/* StringInfo: frames behind the reply */
 } Relayed;
 
 typedef void (*RelayStep) (Relayed *relayed);
+
+static int	requests_in_call;	/* frames but for those of the gateway itself */
 
 static TimeoutId frame_timeout_id = MAX_TIMEOUTS;
 static volatile sig_atomic_t frame_timed_out = false;
@@ -88,8 +91,11 @@ static void relay_arrays(FunctionCallInfo fcinfo, Datum **sessions,
 						 Datum **frames, int *count);
 static Datum *relay_array(FunctionCallInfo fcinfo, int arg, Oid type,
 						  const char *name, int *count);
+static int	count_requests(Datum *frames, int count);
 static Tuplestorestate *relay_result(FunctionCallInfo fcinfo,
 									 TupleDesc *desc);
+static void reply_put(Tuplestorestate *store, TupleDesc desc, Datum session,
+					  StringInfo frame);
 static void relay_frame(const char *bytes, int len, Relayed *relayed);
 static void relay_batch(Relayed *relayed);
 static void relay_element(Relayed *relayed, const MbusNode *element);
@@ -133,6 +139,7 @@ MBUS_FUNCTION(relay)
 		frame_timeout_id = RegisterTimeout(USER_TIMEOUT,
 										   frame_timeout_handler);
 
+	requests_in_call = count_requests(frames, count);
 	mbus_in_relay = true;
 	PG_TRY();
 	{
@@ -146,6 +153,7 @@ MBUS_FUNCTION(relay)
 			MemoryContext caller = MemoryContextSwitchTo(context);
 			bytea	   *bytes = DatumGetByteaPP(frames[i]);
 			Relayed		relayed;
+			ListCell   *cell;
 
 			CHECK_FOR_INTERRUPTS();
 			mbus_relay_session = DatumGetInt64(sessions[i]);
@@ -153,15 +161,9 @@ MBUS_FUNCTION(relay)
 						&relayed);
 			mbus_relay_session = 0;
 
-			if (relayed.out.len > MBUS_FRAME_PREFIX)
-			{
-				Datum		values[2];
-				bool		nulls[2] = {false, false};
-
-				values[0] = sessions[i];
-				values[1] = PointerGetDatum(relayed.out.data);
-				tuplestore_putvalues(store, desc, values, nulls);
-			}
+			reply_put(store, desc, sessions[i], &relayed.out);
+			foreach(cell, relayed.notices)
+				reply_put(store, desc, sessions[i], lfirst(cell));
 			MemoryContextSwitchTo(caller);
 			MemoryContextReset(context);
 		}
@@ -233,6 +235,27 @@ relay_array(FunctionCallInfo fcinfo, int arg, Oid type, const char *name,
 }
 
 /*
+ * count_requests counts the frames that clients wait for; those that the
+ * gateway makes itself are no reason not to wait.
+ */
+static int
+count_requests(Datum *frames, int count)
+{
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < count; i++)
+	{
+		bytea	   *bytes = DatumGetByteaPP(frames[i]);
+
+		if (VARSIZE_ANY_EXHDR(bytes) == 0 ||
+			*VARDATA_ANY(bytes) != MBUS_OPCODE_CONTROL)
+			n++;
+	}
+	return n;
+}
+
+/*
  * relay_result makes the tuplestore that is the call's result.  It is larger
  * than work_mem commonly is: a reply of 30 MB is no reason to write a file.
  */
@@ -260,9 +283,25 @@ relay_result(FunctionCallInfo fcinfo, TupleDesc *desc)
 	return rsinfo->setResult;
 }
 
+/* Returns a frame to a session, if there is anything in it. */
+static void
+reply_put(Tuplestorestate *store, TupleDesc desc, Datum session,
+		  StringInfo frame)
+{
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	if (frame->len <= MBUS_FRAME_PREFIX)
+		return;
+	SET_VARSIZE(frame->data, frame->len);
+	values[0] = session;
+	values[1] = PointerGetDatum(frame->data);
+	tuplestore_putvalues(store, desc, values, nulls);
+}
+
 /*
  * relay_frame runs one frame.  Its reply, if there is one, is in
- * relayed->out, a bytea then.
+ * relayed->out.
  */
 static void
 relay_frame(const char *bytes, int len, Relayed *relayed)
@@ -281,8 +320,6 @@ relay_frame(const char *bytes, int len, Relayed *relayed)
 	if (relay_guard(step_frame, relayed) &&
 		relayed->root.value.type == JSON_TOKEN_ARRAY_START)
 		relay_batch(relayed);
-
-	SET_VARSIZE(relayed->out.data, relayed->out.len);
 	relayed->out.data[VARHDRSZ] =
 		relayed->binary ? MBUS_OPCODE_BINARY : MBUS_OPCODE_TEXT;
 }
@@ -318,15 +355,30 @@ relay_element(Relayed *relayed, const MbusNode *element)
 {
 	StringInfo	out = &relayed->out;
 	int			start = out->len;
+	int			reply;
+	bool		ok;
 
 	CHECK_FOR_INTERRUPTS();
 	if (start > MBUS_FRAME_PREFIX + 1)
 		appendStringInfoChar(out, ',');
+	reply = out->len;
 	relayed->element = element;
 	memset(&relayed->request, 0, sizeof(MbusRequest));
-	if (relay_guard(step_element, relayed) &&
-		relayed->request.id.type == JSON_TOKEN_INVALID)
-		out->len = start;		/* a notification has no reply */
+	ok = relay_guard(step_element, relayed);
+	if (!mbus_request_is_notification(&relayed->request))
+		return;
+
+	/* it has no reply; that it failed is told in a frame of its own */
+	if (!ok)
+	{
+		StringInfo	notice = makeStringInfo();
+
+		appendStringInfoSpaces(notice, MBUS_FRAME_PREFIX);
+		notice->data[VARHDRSZ] = MBUS_OPCODE_TEXT;
+		appendBinaryStringInfo(notice, out->data + reply, out->len - reply);
+		relayed->notices = lappend(relayed->notices, notice);
+	}
+	out->len = start;
 }
 
 /*
@@ -353,7 +405,7 @@ step_frame(Relayed *relayed)
 
 	mbus_request_read(&relayed->root, frame, &relayed->request);
 	run_request(relayed, mbus_frame_max);
-	if (relayed->request.id.type == JSON_TOKEN_INVALID)
+	if (mbus_request_is_notification(&relayed->request))
 	{
 		relayed->out.len = MBUS_FRAME_PREFIX;
 		relayed->binary = false;
@@ -405,6 +457,9 @@ run_request(Relayed *relayed, int limit)
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("frame timed out")));
 	}
+	relayed->request.deadline = relayed->deadline;
+	relayed->request.alone = requests_in_call == 1 &&
+		(relayed->element == NULL || relayed->root.total == 1);
 	relayed->role = relay_role();
 	SetUserIdAndSecContext(relayed->role, SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);

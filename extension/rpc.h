@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/tupdesc.h"
+#include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
@@ -17,7 +18,8 @@
 #define MBUS_RELAY_FRAMES_MAX	60	/* frames of a call, requests of a batch */
 #define MBUS_RPC_ID_MAX			1024	/* bytes of an id's text */
 
-/* RFC 6455 opcodes, the first byte of every frame */
+/* RFC 6455 opcodes, the first byte of every frame; 0 is not on the wire */
+#define MBUS_OPCODE_CONTROL 0x00
 #define MBUS_OPCODE_TEXT	0x01
 #define MBUS_OPCODE_BINARY	0x02
 
@@ -32,6 +34,7 @@ typedef enum MbusRpcCode
 	MBUS_RPC_METHOD = -32601,
 	MBUS_RPC_PARAMS = -32602,
 	MBUS_RPC_INTERNAL = -32603,
+	MBUS_RPC_AUTHENTICATION = -32001,
 	MBUS_RPC_PRIVILEGE = -32002,
 	MBUS_RPC_NOT_FOUND = -32003,
 	MBUS_RPC_LIMIT = -32004,
@@ -65,12 +68,15 @@ typedef struct MbusRequest
 	MbusSlice	id;				/* absent in a notification */
 	char	   *method;			/* NULL until known */
 	const MbusNode *params;		/* opened object, or NULL */
+	bool		positional;		/* params is an array, which no method takes */
 	bool		binary;			/* wants payloads as raw bytes */
 	bool		has_body;		/* came in a binary frame */
 	MbusBody	body;			/* all bytes behind the header line */
 	bool		has_bodies;		/* the header line has "bodies" */
 	int			nbodies;
 	MbusBody   *bodies;
+	bool		alone;			/* nothing else waits for the call to end */
+	TimestampTz deadline;		/* of its frame; 0: none */
 } MbusRequest;
 
 /*
@@ -84,7 +90,12 @@ typedef struct MbusAnswer
 	int			limit;			/* largest frame */
 	bool		binary;			/* raw payloads are wanted */
 	bool		many;			/* result has several payloads */
+	bool		refers;			/* what does not fit goes by reference */
+	int			rows_start;		/* where in "out" the first row begins */
+	int			rows;			/* that are in it, whole */
+	bool		overflow;		/* the limit was met */
 	int64		bodies_len;
+	int			lengths_len;	/* of the text of "bodies" */
 	int			nbodies;
 	int			room;
 	MbusBody   *bodies;
@@ -110,9 +121,18 @@ extern void mbus_frame_split(const char *bytes, int len, MbusFrame *frame);
 extern void mbus_frame_check_text(const MbusFrame *frame);
 extern void mbus_request_read(const MbusNode *node, const MbusFrame *frame,
 							  MbusRequest *request);
+extern bool mbus_request_is_notification(const MbusRequest *request);
 
 /* method.c */
 extern void mbus_method_call(const MbusRequest *request, MbusAnswer *answer);
+
+/* rpc_call.c */
+extern void mbus_function_answer(const MbusFunction *function,
+								 NullableDatum *args, bool one,
+								 MbusAnswer *answer);
+extern void mbus_claim_answer(const MbusFunction *function,
+							  const MbusRequest *request,
+							  NullableDatum *args, MbusAnswer *answer);
 
 /* function.c */
 extern void mbus_function_cache_begin(void);
@@ -135,7 +155,7 @@ extern void mbus_result_scalar(MbusAnswer *answer, Datum value, bool isnull,
 							   Oid type);
 extern void mbus_result_row(MbusAnswer *answer, TupleDesc desc,
 							const Datum *values, const bool *nulls);
-extern void mbus_answer_room(const MbusAnswer *answer, int64 more);
+extern void mbus_answer_room(MbusAnswer *answer, int64 more);
 extern void mbus_answer_begin(MbusAnswer *answer, const MbusSlice *id);
 extern void mbus_answer_end(MbusAnswer *answer);
 

@@ -59,6 +59,8 @@ mbus_rpc_code(const ErrorData *edata, MbusRpcCode given, bool timed_out)
 
 	switch (edata->sqlerrcode)
 	{
+		case ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION:
+			return MBUS_RPC_AUTHENTICATION;
 		case ERRCODE_INSUFFICIENT_PRIVILEGE:
 			return MBUS_RPC_PRIVILEGE;
 		case ERRCODE_UNDEFINED_TABLE:
@@ -74,10 +76,18 @@ mbus_rpc_code(const ErrorData *edata, MbusRpcCode given, bool timed_out)
 			return MBUS_RPC_CONFLICT;
 		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
 			return MBUS_RPC_STALE;
+		case ERRCODE_DATA_CORRUPTED:
+			return MBUS_RPC_CHECKSUM;
+		case ERRCODE_QUERY_CANCELED:
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+			return MBUS_RPC_TIMEOUT;
 		case ERRCODE_OPERATOR_INTERVENTION:
 			return MBUS_RPC_DISABLED;
 		case ERRCODE_READ_ONLY_SQL_TRANSACTION:
 			return MBUS_RPC_AWAY;
+		case ERRCODE_DUPLICATE_OBJECT:
+		case ERRCODE_INVALID_NAME:
+			return MBUS_RPC_PARAMS;
 		case ERRCODE_INVALID_PARAMETER_VALUE:
 			if (edata->constraint_name &&
 				strcmp(edata->constraint_name, "sha256") == 0)
@@ -110,7 +120,7 @@ void
 mbus_rpc_append_error(StringInfo out, const MbusRequest *request,
 					  const ErrorData *edata, MbusRpcCode code)
 {
-	if (request && request->method && request->id.type == JSON_TOKEN_INVALID)
+	if (request && mbus_request_is_notification(request))
 	{
 		appendStringInfoString(out,
 							   "{\"jsonrpc\":\"2.0\",\"method\":\"error\",\"params\":");

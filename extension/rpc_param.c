@@ -11,6 +11,8 @@
 #include "catalog/pg_type.h"
 #include "common/base64.h"
 #include "mb/pg_wchar.h"
+#include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
@@ -18,6 +20,8 @@
 #include "compat.h"
 #include "payload.h"
 #include "rpc.h"
+
+#define ELEMENTS_MAX	100000	/* of an array; functions have limits below */
 
 static const char *current_param = NULL;
 
@@ -29,6 +33,9 @@ static Datum integer_value(const char *name, const MbusSlice *value,
 static Datum boolean_value(const char *name, const MbusSlice *value);
 static Datum interval_value(const char *name, const MbusSlice *value);
 static Datum hex_value(const char *name, const MbusSlice *value);
+static Datum role_value(const char *name, const MbusSlice *value);
+static Datum array_value(const char *name, const MbusSlice *value,
+						 Oid element);
 static void wrong_type(const char *name, const MbusSlice *value,
 					   const char *wanted);
 
@@ -92,6 +99,12 @@ param_datum(const char *name, Oid type, const MbusSlice *value)
 									   Int32GetDatum(-1));
 		case BYTEAOID:
 			return hex_value(name, value);
+		case REGROLEOID:
+			return role_value(name, value);
+		case INT8ARRAYOID:
+			return array_value(name, value, INT8OID);
+		case TEXTARRAYOID:
+			return array_value(name, value, TEXTOID);
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -100,7 +113,8 @@ param_datum(const char *name, Oid type, const MbusSlice *value)
 }
 
 /*
- * mbus_param_payload returns raw bytes as bytea, or as json after a check.
+ * mbus_param_payload returns raw bytes as bytea, or as json or text after a
+ * check.
  */
 Datum
 mbus_param_payload(Oid type, const char *bytes, int len)
@@ -109,6 +123,11 @@ mbus_param_payload(Oid type, const char *bytes, int len)
 
 	if (type == JSONOID)
 		mbus_json_check((struct varlena *) DatumGetPointer(payload));
+	if (type == TEXTOID && !pg_verify_mbstr(PG_UTF8, bytes, len, true))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+				 mbus_rpc(MBUS_RPC_PARAMS),
+				 errmsg("payload is not valid UTF-8")));
 	return payload;
 }
 
@@ -257,6 +276,54 @@ hex_value(const char *name, const MbusSlice *value)
 	SET_VARSIZE(result, VARHDRSZ + MBUS_SHA256_BYTES);
 	hex_decode(digits, 2 * MBUS_SHA256_BYTES, VARDATA(result));
 	return PointerGetDatum(result);
+}
+
+/*
+ * role_value takes a role's exact name, not an identifier that SQL would
+ * fold or unquote.
+ */
+static Datum
+role_value(const char *name, const MbusSlice *value)
+{
+	return ObjectIdGetDatum(get_role_oid(string_value(name, value), false));
+}
+
+/*
+ * array_value takes an array of whole numbers or strings; null is NULL.
+ */
+static Datum
+array_value(const char *name, const MbusSlice *value, Oid element)
+{
+	MbusNode	list;
+	Datum	   *values;
+	bool	   *nulls;
+	int			lower = 1;
+	int			i;
+
+	if (value->type != JSON_TOKEN_ARRAY_START)
+		wrong_type(name, value, "an array");
+	mbus_json_slice(value->start, value->len, ELEMENTS_MAX, &list);
+	if (list.total > list.nchildren)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("parameter \"%s\" has %d elements", name, list.total),
+				 errdetail("At most %d are read.", ELEMENTS_MAX)));
+
+	values = palloc0(Max(list.nchildren, 1) * sizeof(Datum));
+	nulls = palloc0(Max(list.nchildren, 1) * sizeof(bool));
+	for (i = 0; i < list.nchildren; i++)
+	{
+		const MbusSlice *item = &list.children[i].value;
+
+		nulls[i] = item->type == JSON_TOKEN_NULL;
+		if (!nulls[i])
+			values[i] = param_datum(name, element, item);
+	}
+	return PointerGetDatum(construct_md_array(values, nulls, 1,
+											  &list.nchildren, &lower, element,
+											  element == INT8OID ? 8 : -1,
+											  element == INT8OID ? FLOAT8PASSBYVAL : false,
+											  element == INT8OID ? TYPALIGN_DOUBLE : TYPALIGN_INT));
 }
 
 static void

@@ -6,6 +6,10 @@
  * be large is measured first, so that a reply over message_bus.frame_max is
  * refused, with everything the frame did, before it is built.
  *
+ * A message whose payload is larger than message_bus.inline_max has "ref" in
+ * place of "payload".  So has, where the method allows it, one whose payload
+ * would not fit into the frame even if it were the only one in it.
+ *
  * In a binary reply a payload's place is behind the header line; the JSON
  * only says which of several payloads it is.
  */
@@ -29,7 +33,9 @@
 #include "read.h"
 #include "rpc.h"
 
-#define PREVIEW_BYTES	200
+#define PREVIEW_CHARS	200
+#define PREVIEW_BYTES	(PREVIEW_CHARS * MAX_MULTIBYTE_CHAR_LEN)
+#define ROW_TAIL		64		/* of a row, at most, beside its payload */
 
 /* Where the columns of a stored message are in a row; -1: it is none. */
 typedef struct StoredColumns
@@ -50,10 +56,19 @@ static void append_hex(StringInfo out, const bytea *bytes);
 static void append_base64(MbusAnswer *answer, const bytea *bytes);
 static void append_name(StringInfo out, const char *name, bool *first);
 static bool is_stored_message(TupleDesc desc, StoredColumns *columns);
+static void append_stored(MbusAnswer *answer, const StoredColumns *columns,
+						  const Datum *values, const bool *nulls,
+						  int row_start);
+static int64 payload_room(const MbusAnswer *answer, const bytea *payload,
+						  bool is_json);
+static bool fits_alone(const MbusAnswer *answer, int row_start, int64 more);
 static void append_payload(MbusAnswer *answer, bytea *payload, bool is_json);
 static void append_reference(MbusAnswer *answer, const StoredColumns *columns,
-							 const Datum *values);
-static void append_preview(StringInfo out, int64 id);
+							 const Datum *values, const bytea *payload,
+							 int row_start);
+static char *preview_text(const struct varlena *bytes);
+static int64 answer_len(const MbusAnswer *answer);
+static void refuse_reply(MbusAnswer *answer, int64 len);
 static void add_body(MbusAnswer *answer, const bytea *bytes);
 
 /*
@@ -85,7 +100,8 @@ mbus_answer_end(MbusAnswer *answer)
 		appendStringInfoChar(out, ']');
 	}
 	appendStringInfoChar(out, '}');
-	mbus_answer_room(answer, 1);
+	if (answer_len(answer) > answer->limit)
+		refuse_reply(answer, answer_len(answer));
 	if (answer->nbodies == 0)
 		return;
 
@@ -100,22 +116,43 @@ mbus_answer_end(MbusAnswer *answer)
 
 /*
  * mbus_answer_room errors if the reply would not fit with that many bytes
- * more.
+ * more, and what closes it.
  */
 void
-mbus_answer_room(const MbusAnswer *answer, int64 more)
+mbus_answer_room(MbusAnswer *answer, int64 more)
 {
-	int64		len = answer->bodies_len + more;
+	int64		len = answer_len(answer) + more + 1;
 
-	len += answer->out->len - MBUS_FRAME_PREFIX;
-	if (len <= answer->limit)
-		return;
+	if (answer->many)
+		len += 1;
+	if (answer->many && answer->nbodies > 0)
+		len += strlen(",\"bodies\":[]") + answer->lengths_len;
+	if (len > answer->limit)
+		refuse_reply(answer, len);
+}
+
+/* Bytes of the reply so far, with the line feed that its bodies need. */
+static int64
+answer_len(const MbusAnswer *answer)
+{
+	return answer->out->len - MBUS_FRAME_PREFIX + answer->bodies_len +
+		(answer->nbodies > 0 ? 1 : 0);
+}
+
+static void
+refuse_reply(MbusAnswer *answer, int64 len)
+{
+	answer->overflow = true;
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 mbus_rpc(MBUS_RPC_LIMIT),
 			 errmsg("reply exceeds the largest message of this connection"),
 			 errdetail("It would have at least " INT64_FORMAT " bytes; the limit is %d.",
 					   len, answer->limit),
+			 answer->refers ?
+			 errhint("What a message has beside its payload is too large for this connection.") :
+			 answer->many ?
+			 errhint("Ask for fewer messages, or read a payload in ranges with get_bytes.") :
 			 errhint("Read the payload in ranges with get_bytes.")));
 }
 
@@ -151,20 +188,17 @@ mbus_result_row(MbusAnswer *answer, TupleDesc desc, const Datum *values,
 	StringInfo	out = answer->out;
 	StoredColumns columns;
 	bool		stored = is_stored_message(desc, &columns);
-	bool		by_reference = false;
 	bool		first = true;
+	int			row_start = out->len;
 	int			i;
-
-	if (stored)
-		by_reference = !nulls[columns.by_reference] &&
-			DatumGetBool(values[columns.by_reference]);
 
 	appendStringInfoChar(out, '{');
 	for (i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute column = TupleDescAttr(desc, i);
 
-		if (column->attisdropped || (stored && i == columns.payload))
+		if (column->attisdropped || (stored && i == columns.payload) ||
+			(stored && i == columns.by_reference))
 			continue;
 		append_name(out, NameStr(column->attname), &first);
 		if (nulls[i])
@@ -175,13 +209,60 @@ mbus_result_row(MbusAnswer *answer, TupleDesc desc, const Datum *values,
 		else
 			append_value(answer, values[i], column->atttypid);
 	}
-	if (stored && by_reference)
-		append_reference(answer, &columns, values);
-	else if (stored && !nulls[columns.payload])
-		append_payload(answer, DatumGetByteaPP(values[columns.payload]),
-					   mbus_content_is_json(TextDatumGetCString(values[columns.content_type])));
+	if (stored)
+		append_stored(answer, &columns, values, nulls, row_start);
 	appendStringInfoChar(out, '}');
 	mbus_answer_room(answer, 0);
+}
+
+/*
+ * append_stored appends what is last in a stored message: by_reference, and
+ * the payload or what stands for it.
+ */
+static void
+append_stored(MbusAnswer *answer, const StoredColumns *columns,
+			  const Datum *values, const bool *nulls, int row_start)
+{
+	bytea	   *payload = NULL;
+	bool		is_json;
+	bool		by_reference;
+
+	is_json = mbus_content_is_json(TextDatumGetCString(values[columns->content_type]));
+	by_reference = !nulls[columns->by_reference] &&
+		DatumGetBool(values[columns->by_reference]);
+	if (!by_reference && !nulls[columns->payload])
+		payload = DatumGetByteaPP(values[columns->payload]);
+	if (payload && answer->refers &&
+		!fits_alone(answer, row_start,
+					payload_room(answer, payload, is_json)))
+		by_reference = true;
+
+	appendStringInfoString(answer->out, ",\"by_reference\":");
+	appendStringInfoString(answer->out, by_reference ? "true" : "false");
+	if (by_reference)
+		append_reference(answer, columns, values, payload, row_start);
+	else if (payload)
+		append_payload(answer, payload, is_json);
+}
+
+/* Bytes of the frame that a payload takes. */
+static int64
+payload_room(const MbusAnswer *answer, const bytea *payload, bool is_json)
+{
+	int			len = VARSIZE_ANY_EXHDR(payload);
+
+	return answer->binary || is_json ? len : pg_b64_enc_len(len);
+}
+
+/*
+ * fits_alone tells whether the row that is being written would fit with that
+ * many bytes more if it were the only one of the reply.
+ */
+static bool
+fits_alone(const MbusAnswer *answer, int row_start, int64 more)
+{
+	return answer->rows_start - MBUS_FRAME_PREFIX +
+		answer->out->len - row_start + more + ROW_TAIL <= answer->limit;
 }
 
 static void
@@ -224,7 +305,7 @@ append_value(MbusAnswer *answer, Datum value, Oid type)
 			{
 				Jsonb	   *jsonb = DatumGetJsonbP(value);
 
-				mbus_answer_room(answer, VARSIZE(jsonb) / 2);
+				mbus_answer_room(answer, VARSIZE(jsonb) / 4);
 				JsonbToCString(out, &jsonb->root, VARSIZE(jsonb));
 				return;
 			}
@@ -420,46 +501,60 @@ append_payload(MbusAnswer *answer, bytea *payload, bool is_json)
 						   VARSIZE_ANY_EXHDR(payload));
 }
 
+/*
+ * append_reference appends "ref", with the first characters of the payload if
+ * they are text, the role may read them and there is room.  payload is NULL
+ * where it has not been read.
+ */
 static void
 append_reference(MbusAnswer *answer, const StoredColumns *columns,
-				 const Datum *values)
+				 const Datum *values, const bytea *payload, int row_start)
 {
 	StringInfo	out = answer->out;
 	int64		id = DatumGetInt64(values[columns->id]);
+	StringInfoData preview;
+	char	   *words;
 
 	appendStringInfo(out, ",\"ref\":{\"id\":" INT64_FORMAT ",\"size\":" INT64_FORMAT ",\"sha256\":",
 					 id, DatumGetInt64(values[columns->size]));
 	append_hex(out, DatumGetByteaPP(values[columns->sha256]));
 	appendStringInfoString(out, ",\"content_type\":");
 	escape_json(out, TextDatumGetCString(values[columns->content_type]));
-	append_preview(out, id);
+	words = preview_text(payload ? payload :
+						 mbus_message_preview(id, PREVIEW_BYTES));
+	if (words)
+	{
+		initStringInfo(&preview);
+		appendStringInfoString(&preview, ",\"preview\":");
+		escape_json(&preview, words);
+		if (fits_alone(answer, row_start, preview.len))
+			appendBinaryStringInfo(out, preview.data, preview.len);
+	}
 	appendStringInfoChar(out, '}');
 }
 
 /*
- * append_preview appends the first characters of a message's payload, if they
- * are text and the role may read them.
+ * preview_text returns the first characters of a payload's beginning, NULL if
+ * they are no text.
  */
-static void
-append_preview(StringInfo out, int64 id)
+static char *
+preview_text(const struct varlena *bytes)
 {
-	struct varlena *bytes = mbus_message_preview(id, PREVIEW_BYTES);
 	const char *start;
 	int			len;
 	int			valid;
 
 	if (bytes == NULL)
-		return;
+		return NULL;
 	start = VARDATA_ANY(bytes);
-	len = VARSIZE_ANY_EXHDR(bytes);
+	len = Min(VARSIZE_ANY_EXHDR(bytes), PREVIEW_BYTES);
 	valid = pg_encoding_verifymbstr(PG_UTF8, start, len);
 
 	/* the last character may be cut, nothing else */
 	if (len - valid >= MAX_MULTIBYTE_CHAR_LEN ||
 		(valid < len && len < PREVIEW_BYTES))
-		return;
-	appendStringInfoString(out, ",\"preview\":");
-	escape_json(out, pnstrdup(start, valid));
+		return NULL;
+	return pnstrdup(start, pg_mbcharcliplen(start, valid, PREVIEW_CHARS));
 }
 
 static void
@@ -488,4 +583,5 @@ add_body(MbusAnswer *answer, const bytea *bytes)
 	answer->bodies[answer->nbodies].len = len;
 	answer->nbodies++;
 	answer->bodies_len += len;
+	answer->lengths_len += snprintf(NULL, 0, "%d,", len);
 }

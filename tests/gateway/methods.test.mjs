@@ -240,7 +240,9 @@ describe('errors', () => {
 		['a wrong sha256', 'publish', { channel: 'events', payload: 1,
 			sha256: '0'.repeat(64) }, -32007],
 		['a message that is not there', 'get', { id: 1 }, -32003],
-		['an unknown method', 'drop_channel', { channel: 'events' }, -32601],
+		['an unknown method', 'drop_bus', { channel: 'events' }, -32601],
+		['a function that may not be executed', 'drop_channel',
+			{ channel: 'events' }, -32002, '42501'],
 		['the relay itself', 'relay', { sessions: [], frames: [] }, -32601],
 		['expire, which is not for clients', 'expire', {}, -32601]];
 	for (const [name, method, params, code, state] of cases) {
