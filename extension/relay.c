@@ -7,10 +7,12 @@
  * of a JSON-RPC batch, runs on its own:
  *
  * - in a subtransaction, so that its error undoes nothing but itself;
- * - as the role message_bus.relay_role, under SECURITY_LOCAL_USERID_CHANGE
- *   and SECURITY_RESTRICTED_OPERATION.  SetUserIdAndSecContext() checks
- *   nothing, so it is checked here that the role is no superuser, does not
- *   bypass row security, and that the session's user is a member of it;
+ * - as the role of its session (session.c), or, if there is one, as the role
+ *   message_bus.relay_role, under SECURITY_LOCAL_USERID_CHANGE and
+ *   SECURITY_RESTRICTED_OPERATION.  SetUserIdAndSecContext() checks nothing,
+ *   so it is checked before that the role is no superuser, does not bypass
+ *   row security unless a token names it, and that the session's user is a
+ *   member of it;
  * - in its own nest level of settings, undone also where it succeeds;
  * - with a snapshot of its own, so that it sees what the frames before it
  *   did and others have committed;
@@ -22,6 +24,8 @@
  * reply goes to a tuplestore.  Errors of a frame are counted, kept for the
  * view errors, logged, and told to the client; they are never errors of the
  * call.
+ *
+ * Frames that the gateway makes itself open and close sessions: control.c.
  *
  * The files: json_slice.c finds the values in a frame, frame.c reads requests
  * from them, method.c and function.c call the SQL function, rpc_param.c and
@@ -55,6 +59,7 @@
 #include "read.h"
 #include "relay.h"
 #include "rpc.h"
+#include "session.h"
 #include "settings.h"
 #include "state.h"
 
@@ -76,6 +81,8 @@ typedef struct Relayed
 	MbusRequest request;		/* as far as it could be read */
 	StringInfoData out;
 	bool		binary;			/* the reply is a binary frame */
+	bool		control;		/* the frame and its reply are control frames */
+	StringInfoData told;		/* control frame beside the reply, if any */
 	Oid			role;			/* that it ran as, if it came so far */
 } Relayed;
 
@@ -90,13 +97,18 @@ static Datum *relay_array(FunctionCallInfo fcinfo, int arg, Oid type,
 						  const char *name, int *count);
 static Tuplestorestate *relay_result(FunctionCallInfo fcinfo,
 									 TupleDesc *desc);
+static void reply_put(Tuplestorestate *store, TupleDesc desc, Datum session,
+					  StringInfo frame);
 static void relay_frame(const char *bytes, int len, Relayed *relayed);
 static void relay_batch(Relayed *relayed);
 static void relay_element(Relayed *relayed, const MbusNode *element);
+static void step_control(Relayed *relayed);
 static void step_frame(Relayed *relayed);
 static void step_element(Relayed *relayed);
 static void step_batch_too_large(Relayed *relayed);
 static void run_request(Relayed *relayed, int limit);
+static void run_authenticate(Relayed *relayed, MbusAnswer *answer);
+static void run_method(Relayed *relayed, MbusAnswer *answer);
 static bool relay_guard(RelayStep step, Relayed *relayed);
 static void guard_enter(const Relayed *relayed, int *nest_level);
 static void guard_leave(int nest_level);
@@ -153,15 +165,9 @@ MBUS_FUNCTION(relay)
 						&relayed);
 			mbus_relay_session = 0;
 
-			if (relayed.out.len > MBUS_FRAME_PREFIX)
-			{
-				Datum		values[2];
-				bool		nulls[2] = {false, false};
-
-				values[0] = sessions[i];
-				values[1] = PointerGetDatum(relayed.out.data);
-				tuplestore_putvalues(store, desc, values, nulls);
-			}
+			/* the gateway knows a token before its client goes on */
+			reply_put(store, desc, sessions[i], &relayed.told);
+			reply_put(store, desc, sessions[i], &relayed.out);
 			MemoryContextSwitchTo(caller);
 			MemoryContextReset(context);
 		}
@@ -171,6 +177,7 @@ MBUS_FUNCTION(relay)
 	{
 		mbus_in_relay = false;
 		mbus_relay_session = 0;
+		mbus_session_leave();
 	}
 	PG_END_TRY();
 	mbus_count(MBUS_C_FRAMES, count);
@@ -260,9 +267,25 @@ relay_result(FunctionCallInfo fcinfo, TupleDesc *desc)
 	return rsinfo->setResult;
 }
 
+/* Returns a frame to a session, if there is anything in it. */
+static void
+reply_put(Tuplestorestate *store, TupleDesc desc, Datum session,
+		  StringInfo frame)
+{
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	if (frame->len <= MBUS_FRAME_PREFIX)
+		return;
+	SET_VARSIZE(frame->data, frame->len);
+	values[0] = session;
+	values[1] = PointerGetDatum(frame->data);
+	tuplestore_putvalues(store, desc, values, nulls);
+}
+
 /*
  * relay_frame runs one frame.  Its reply, if there is one, is in
- * relayed->out, a bytea then.
+ * relayed->out.
  */
 static void
 relay_frame(const char *bytes, int len, Relayed *relayed)
@@ -278,11 +301,17 @@ relay_frame(const char *bytes, int len, Relayed *relayed)
 	initStringInfo(&relayed->out);
 	appendStringInfoSpaces(&relayed->out, MBUS_FRAME_PREFIX);
 
+	if (len > 0 && bytes[0] == MBUS_OPCODE_CONTROL)
+	{
+		relayed->control = true;
+		relayed->request.method = mbus_control_method(bytes, len);
+		(void) relay_guard(step_control, relayed);
+		relayed->out.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
+		return;
+	}
 	if (relay_guard(step_frame, relayed) &&
 		relayed->root.value.type == JSON_TOKEN_ARRAY_START)
 		relay_batch(relayed);
-
-	SET_VARSIZE(relayed->out.data, relayed->out.len);
 	relayed->out.data[VARHDRSZ] =
 		relayed->binary ? MBUS_OPCODE_BINARY : MBUS_OPCODE_TEXT;
 }
@@ -327,6 +356,14 @@ relay_element(Relayed *relayed, const MbusNode *element)
 	if (relay_guard(step_element, relayed) &&
 		relayed->request.id.type == JSON_TOKEN_INVALID)
 		out->len = start;		/* a notification has no reply */
+}
+
+/* step_control runs a frame that the gateway has made. */
+static void
+step_control(Relayed *relayed)
+{
+	mbus_control_run(mbus_relay_session, relayed->bytes, relayed->len,
+					 &relayed->out);
 }
 
 /*
@@ -389,8 +426,8 @@ step_batch_too_large(Relayed *relayed)
 }
 
 /*
- * run_request calls the request's method as the frames' role.  Until here
- * the frame was only read, so that its id is known to an error reply.
+ * run_request runs a request.  Until here the frame was only read, so that
+ * its id is known to an error reply.
  */
 static void
 run_request(Relayed *relayed, int limit)
@@ -405,18 +442,60 @@ run_request(Relayed *relayed, int limit)
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("frame timed out")));
 	}
-	relayed->role = relay_role();
-	SetUserIdAndSecContext(relayed->role, SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
-
 	answer.out = &relayed->out;
 	answer.start = relayed->out.len;
 	answer.limit = limit;
 	answer.binary = relayed->request.binary;
-	mbus_answer_begin(&answer, &relayed->request.id);
-	mbus_method_call(&relayed->request, &answer);
-	mbus_answer_end(&answer);
-	if (answer.nbodies > 0)
+	if (strcmp(relayed->request.method, "authenticate") == 0)
+		run_authenticate(relayed, &answer);
+	else
+		run_method(relayed, &answer);
+}
+
+/*
+ * run_authenticate changes whom the session speaks for, as the last thing:
+ * what can fail, fails before.
+ */
+static void
+run_authenticate(Relayed *relayed, MbusAnswer *answer)
+{
+	char	   *token = mbus_authenticate_token(&relayed->request);
+	MbusTokenRules rules;
+	MbusIdentity identity;
+	StringInfoData told;
+
+	mbus_session_rules(&rules);
+	mbus_session_verify(token, strlen(token), &rules, &identity);
+	mbus_answer_begin(answer, &relayed->request.id);
+	mbus_authenticate_answer(answer, &identity);
+	mbus_answer_end(answer);
+
+	initStringInfo(&told);
+	appendStringInfoSpaces(&told, MBUS_FRAME_PREFIX);
+	told.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
+	appendStringInfoString(&told, "{\"open\":");
+	mbus_session_describe(&told, mbus_relay_session, &identity, token);
+	appendStringInfoChar(&told, '}');
+	mbus_session_open(mbus_relay_session, &identity);
+	relayed->told = told;
+}
+
+/*
+ * run_method calls the request's method as the role of its session.
+ */
+static void
+run_method(Relayed *relayed, MbusAnswer *answer)
+{
+	bool		of_all = mbus_relay_role && mbus_relay_role[0] != '\0';
+
+	relayed->role = of_all ? relay_role() :
+		mbus_session_enter(mbus_relay_session);
+	SetUserIdAndSecContext(relayed->role, SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	mbus_answer_begin(answer, &relayed->request.id);
+	mbus_method_call(&relayed->request, answer);
+	mbus_answer_end(answer);
+	if (answer->nbodies > 0)
 		relayed->binary = true;
 }
 
@@ -460,6 +539,7 @@ relay_guard(RelayStep step, Relayed *relayed)
 		bool		timed_out;
 
 		stop_timer();
+		mbus_session_leave();
 		mbus_relay_raw_payload = false;
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
@@ -506,13 +586,14 @@ static void
 guard_leave(int nest_level)
 {
 	stop_timer();
+	mbus_session_leave();
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, nest_level);
 }
 
 /*
- * relay_role returns the role that frames run as, after the checks that
- * SetUserIdAndSecContext() does not make.
+ * relay_role returns the one role that all frames run as, after the checks
+ * that SetUserIdAndSecContext() does not make.
  */
 static Oid
 relay_role(void)
@@ -521,12 +602,6 @@ relay_role(void)
 	Form_pg_authid form;
 	Oid			role;
 	bool		mighty;
-
-	if (mbus_relay_role == NULL || mbus_relay_role[0] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("no role to run frames as"),
-				 errhint("Set message_bus.relay_role.")));
 
 	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(mbus_relay_role));
 	if (!HeapTupleIsValid(tuple))
@@ -681,13 +756,18 @@ report_failure(Relayed *relayed, ErrorData *edata, MbusRpcCode code)
 	mbus_fault_record(method ? method : "relay", edata, GetUserId());
 	SetUserIdAndSecContext(caller, sec_context);
 
+	/* what the parser stumbles over may be a token */
 	ereport(LOG,
 			(errcode(edata->sqlerrcode),
 			 errmsg("frame failed with %d: %s", (int) code, edata->message),
-			 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
+			 edata->detail && code != MBUS_RPC_PARSE ?
+			 errdetail_internal("%s", edata->detail) : 0,
 			 errcontext("session " INT64_FORMAT ", method \"%s\"",
 						mbus_relay_session, method ? method : ""),
 			 errhidestmt(true)));
 
-	mbus_rpc_append_error(&relayed->out, &relayed->request, edata, code);
+	if (!relayed->control)
+		mbus_rpc_append_error(&relayed->out, &relayed->request, edata, code);
+	else if (mbus_control_opens(relayed->bytes, relayed->len))
+		mbus_control_refuse(&relayed->out, edata);
 }

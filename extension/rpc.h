@@ -17,7 +17,8 @@
 #define MBUS_RELAY_FRAMES_MAX	60	/* frames of a call, requests of a batch */
 #define MBUS_RPC_ID_MAX			1024	/* bytes of an id's text */
 
-/* RFC 6455 opcodes, the first byte of every frame */
+/* RFC 6455 opcodes, the first byte of every frame; 0 is not on the wire */
+#define MBUS_OPCODE_CONTROL 0x00
 #define MBUS_OPCODE_TEXT	0x01
 #define MBUS_OPCODE_BINARY	0x02
 
@@ -32,6 +33,7 @@ typedef enum MbusRpcCode
 	MBUS_RPC_METHOD = -32601,
 	MBUS_RPC_PARAMS = -32602,
 	MBUS_RPC_INTERNAL = -32603,
+	MBUS_RPC_AUTHENTICATION = -32001,
 	MBUS_RPC_PRIVILEGE = -32002,
 	MBUS_RPC_NOT_FOUND = -32003,
 	MBUS_RPC_LIMIT = -32004,

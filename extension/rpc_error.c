@@ -59,6 +59,8 @@ mbus_rpc_code(const ErrorData *edata, MbusRpcCode given, bool timed_out)
 
 	switch (edata->sqlerrcode)
 	{
+		case ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION:
+			return MBUS_RPC_AUTHENTICATION;
 		case ERRCODE_INSUFFICIENT_PRIVILEGE:
 			return MBUS_RPC_PRIVILEGE;
 		case ERRCODE_UNDEFINED_TABLE:
