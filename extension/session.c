@@ -413,14 +413,7 @@ mbus_session_open(int64 number, const MbusIdentity *identity)
 	if (identity->sub)
 		subject_size = strlen(identity->sub) + 1;
 	memory = MemoryContextAlloc(context, claims_size + subject_size);
-	session = hash_search(sessions, &number, HASH_ENTER_NULL, &found);
-	if (session == NULL)
-	{
-		pfree(memory);
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
-	}
+	session = hash_search(sessions, &number, HASH_ENTER, &found);
 	/* from here on nothing fails */
 	if (found)
 	{

@@ -108,7 +108,13 @@ SELECT message_bus.set_jwt_keys('{"keys": [
 	{"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"},
 	{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}');
 SELECT opened(:'a1'), opened(:'a2'), opened(:'a3'), opened(:'a4');
--- and with one bit changed they do not
+-- keys of a transaction that is rolled back were never there
+BEGIN;
+SELECT message_bus.set_jwt_keys('{"keys": [{"kty": "oct", "k": "c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M"}]}');
+SELECT opened(:'a1'), opened(token('{"iat": ""}'));
+ROLLBACK;
+SELECT opened(:'a1'), opened(token('{"iat": ""}'));
+-- with one bit changed they do not fit
 SELECT n, opened(regexp_replace(t, '\.(.)([^.]*)$', CASE WHEN t ~ '\.A[^.]*$' THEN '.B\2' ELSE '.A\2' END))
 FROM (VALUES (1, :'a1'), (2, :'a2'), (3, :'a3'), (4, :'a4')) v (n, t) ORDER BY n;
 SELECT n, opened(replace(t, '.eyJpc3MiOiJq', '.eyJpc3MiOiJr'))
