@@ -229,6 +229,23 @@ SET SESSION AUTHORIZATION regress_session_login;
 SELECT * FROM check_roles();
 RESET SESSION AUTHORIZATION;
 
+-- rights are those of each frame's role, to functions and to channels
+BEGIN;
+REVOKE EXECUTE ON FUNCTION message_bus.peek FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.peek TO regress_session_app;
+SET LOCAL SESSION AUTHORIZATION regress_session_login;
+SELECT session, left(reply, 100) FROM send('{51,53,51,53,52}', call('peek', '{"channel": "sessions"}'), call('peek', '{"channel": "sessions"}'),
+	call('peek', '{"channel": "sessions"}'), call('publish', '{"channel": "sessions", "payload": 1}'),
+	call('publish', '{"channel": "sessions", "payload": 1}'));
+ROLLBACK;
+
+-- a gateway that closes nothing: the sessions not used for longest go
+SET SESSION AUTHORIZATION regress_session_login;
+SELECT count(message_bus.open_session(n)) FROM generate_series(1000, 66540) n;
+SELECT * FROM send('{52,53,1000,66540}', call('ping'), call('ping'), call('ping'), call('ping'));
+SELECT * FROM send('{1005,1006}', call('ping'), call('ping'));
+RESET SESSION AUTHORIZATION;
+
 --
 -- One backend, many roles: nothing of a frame is there in the next.  A
 -- function in the place of a real one does what it likes.
