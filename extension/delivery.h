@@ -273,6 +273,7 @@ extern bool mbus_hold_corrupt(MbusDatabase *db, Oid schema,
 extern void mbus_effect_retry(uint32 entry, TimestampTz retry_at);
 extern TimestampTz mbus_lease_extend(int64 lease, int nids, const int64 *ids,
 									 TimestampTz deadline);
+extern int	mbus_leases_give_back(Oid schema, int64 session);
 extern void mbus_effect_corrupt(const int64 *ids, int n);
 extern void mbus_effect_seek(uint32 slot, int64 start_id,
 							 TimestampTz start_at, int64 since_lease);

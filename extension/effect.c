@@ -104,6 +104,9 @@ static void holding_start(MbusHolding *holding, int n);
 static void holding_fill(MbusHolding *holding, uint32 lease);
 static bool hold_one_expired(MbusDatabase *db, Oid schema,
 							 MbusHolding *holding, bool corrupt);
+static int	leases_of_session(MbusDatabase *db, Oid schema, int64 session,
+							  bool end);
+static int	lease_end(uint32 lease, TimestampTz now, bool end);
 
 /*
  * mbus_effect_init registers the callbacks; from _PG_init.
@@ -1032,6 +1035,83 @@ mbus_lease_extend(int64 lease, int nids, const int64 *ids,
 				 errdetail("It has ended, or its messages are being acknowledged.")));
 	mbus_wake_worker(db);
 	return deadline;
+}
+
+/*
+ * mbus_leases_give_back ends at once, as if their time were over, the leases
+ * that were taken under a gateway's session, and returns how many messages
+ * they hold.  What an open transaction has claimed or pinned is left to it,
+ * but for claims of this transaction, which end when it commits.
+ */
+int
+mbus_leases_give_back(Oid schema, int64 session)
+{
+	MbusDatabase *db = mbus_database();
+	int			n;
+
+	/* most sessions hold nothing when they end: do not stop others for it */
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	n = leases_of_session(db, schema, session, false);
+	LWLockRelease(mbus_delivery_lock());
+	if (n == 0)
+		return 0;
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	n = leases_of_session(db, schema, session, true);
+	LWLockRelease(mbus_delivery_lock());
+	if (n > 0)
+		mbus_wake_worker(db);
+	return n;
+}
+
+/* Counts the messages, and ends their leases; caller holds the lock. */
+static int
+leases_of_session(MbusDatabase *db, Oid schema, int64 session, bool end)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			n = 0;
+
+	for (int s = 0; s < mbus_sub_slots(); s++)
+	{
+		MbusSub    *sub = mbus_sub(s);
+
+		if (sub->database != db->database || sub->schema != schema)
+			continue;
+		for (uint32 l = sub->leases; l != MBUS_NONE; l = mbus_lease(l)->next)
+		{
+			int			of_lease;
+
+			if (mbus_lease(l)->session != session)
+				continue;
+			of_lease = lease_end(l, now, end);
+			if (end && of_lease > 0)
+			{
+				mbus_lease(l)->deadline = Min(mbus_lease(l)->deadline, now);
+				sub->earliest = Min(sub->earliest, now);
+			}
+			n += of_lease;
+		}
+	}
+	return n;
+}
+
+static int
+lease_end(uint32 lease, TimestampTz now, bool end)
+{
+	int			n = 0;
+
+	for (uint32 i = mbus_lease(lease)->first; i != MBUS_NONE;
+		 i = mbus_entry(i)->next)
+	{
+		MbusEntry  *e = mbus_entry(i);
+
+		if (e->pin != MBUS_PIN_NONE || e->corrupt ||
+			(e->owner != -1 && e->owner != MbusMyProcno()))
+			continue;
+		if (end)
+			e->deadline = Min(e->deadline, now);
+		n++;
+	}
+	return n;
 }
 
 /* Searches sorted ids. */

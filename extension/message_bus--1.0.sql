@@ -191,6 +191,21 @@ CREATE TABLE message_bus.failure (
 ) PARTITION BY RANGE (message_id);
 COMMENT ON TABLE message_bus.failure IS 'deliveries that failed; partitioned as messages are';
 
+-- Keys that tokens are verified with; set_jwt_keys() writes it.
+CREATE TABLE message_bus.jwt_key (
+	position integer PRIMARY KEY,			-- in the order of the JWK Set
+	kid text UNIQUE,
+	alg text NOT NULL CHECK (alg IN ('HS256', 'RS256', 'ES256', 'EdDSA')),
+	key bytea NOT NULL						-- HS256: the secret, else SubjectPublicKeyInfo
+);
+COMMENT ON TABLE message_bus.jwt_key IS 'keys that tokens are verified with';
+
+CREATE FUNCTION message_bus.jwt_key_changed() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'mbus_jwt_key_changed' LANGUAGE C;
+CREATE TRIGGER jwt_key_changed
+	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON message_bus.jwt_key
+	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.jwt_key_changed();
+
 -- all backends forget the channels and subscriptions they know
 CREATE FUNCTION message_bus.channel_changed() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'mbus_channel_changed' LANGUAGE C;
@@ -835,8 +850,35 @@ COMMENT ON COLUMN message_bus.worker_status.errors IS 'tasks that failed since t
 COMMENT ON COLUMN message_bus.worker_status.unfinished_publishes IS 'ranges of ids of transactions that have not ended';
 
 /*
- * The gateway's entry.
+ * The gateway's entry, and who its clients are.
  */
+
+CREATE FUNCTION message_bus.set_jwt_keys(jwks json) RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mbus_set_jwt_keys';
+COMMENT ON FUNCTION message_bus.set_jwt_keys(json) IS
+'set_jwt_keys: replaces the keys that clients'' tokens are verified with and returns how many there are; for administrators.
+jwks: a JWK Set (RFC 7517), {"keys": [...]}, at most 64 keys and 16 of an algorithm. Kinds: oct (HS256, a secret of 32 to 1024 bytes), RSA (RS256, 2048 to 8192 bits), EC with P-256 (ES256), OKP with Ed25519 (EdDSA), public keys without their private part. A key is used for that algorithm only. A token that names a kid needs the key of that kid; one that names none, any key of its algorithm. Keys with "use" other than sig are passed over.
+Sessions that are open stay open until their token expires. {"keys": []} removes all keys: no token is valid then.
+Errors: 22023 a key that cannot be used (its number in the detail), 22004 NULL, 25006 read-only.';
+
+CREATE FUNCTION message_bus.open_session(session bigint, token text DEFAULT NULL, options json DEFAULT NULL)
+RETURNS json
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mbus_open_session';
+COMMENT ON FUNCTION message_bus.open_session(bigint, text, json) IS
+'open_session: verifies a token (RFC 7519) and lets frames of this session run, in this database connection, as the role it names; for a gateway''s login.
+session: the gateway''s number of the socket, above 0 and below 2^53; one that is open is opened anew. token: NULL or empty for the anonymous role. options: {"issuer": text, "audience": text, "anonymous": role without a role claim, "skew": seconds up to 300}, each in place of the setting message_bus.token_issuer, token_audience, anonymous_role, token_skew.
+The login must be a member of the role, which is no superuser; it bypasses row security only if the token names it.
+Returns {"session", "role", "sub", "expires_at": RFC 3339 or null, "expires_ms": since 1970, or null}.
+Errors: 28000 the token is not valid (why, in the detail), or there is no anonymous role; 22023 bad session or option, 22004 NULL session.';
+
+CREATE FUNCTION message_bus.close_session(session bigint) RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mbus_close_session';
+COMMENT ON FUNCTION message_bus.close_session(bigint) IS
+'close_session: forgets a session in this database connection and gives back, as if their time were over, the leases taken under it by any connection; returns how many messages. What an open transaction has claimed or is acknowledging is left to it. For a gateway''s login.
+Errors: 22023 bad session, 22004 NULL.';
 
 CREATE FUNCTION message_bus.relay(sessions bigint[], frames bytea[])
 RETURNS TABLE (session bigint, frame bytea)
@@ -847,7 +889,8 @@ COMMENT ON FUNCTION message_bus.relay(bigint[], bytea[]) IS
 'runs WebSocket frames of JSON-RPC 2.0 and returns the frames to send back.
 sessions: the gateway''s number of each frame''s socket. frames: as many, at most 60, in order of arrival; the first byte of a frame, in and out, is its RFC 6455 opcode, 1 text or 2 binary. A frame has at most one reply, behind it a notification "error" for each notification of a batch that failed.
 A claim waits only if its frame is the only one of the call (but for frames of opcode 0) and its request the only one of the frame, and for no longer than message_bus.frame_timeout leaves it time to answer.
-Each frame runs as the role message_bus.relay_role in a subtransaction of its own; its error is its reply and does not end the call.
+Each frame runs as the role of its session in a subtransaction of its own; its error is its reply and does not end the call. If message_bus.relay_role is set, all frames run as that role and there are no sessions.
+Control frames are made by the gateway, their first byte is 0. In: 0 O token opens the session (as open_session with the settings as options), 0 C closes it. Out: 0 {"open": ...} as open_session returns it, with the token if the method authenticate opened the session; or 0 {"refused": {"message", "detail", "sqlstate"}}. A refused session is closed.
 Errors: 22023 arrays differ in length, 22004 NULL, 54000 more than 60 frames, 57014 the whole call was canceled.';
 
 /*
@@ -928,3 +971,4 @@ SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription_id', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.error', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.jwt_key', '');

@@ -34,6 +34,8 @@
  *	delivery_work.c		the worker's part, and the files named there
  *	fault.c				failures: counted, kept, told
  *	relay.c				frames of a gateway, and the files named there
+ *	session.c			who its sockets speak for; control.c its control frames
+ *	jwt.c				tokens; jwt_claims.c what they say, jwt_key.c their keys
  */
 #include "postgres.h"
 
@@ -42,6 +44,7 @@
 
 #include "channel.h"
 #include "delivery.h"
+#include "jwt.h"
 #include "leaf.h"
 #include "relay.h"
 #include "settings.h"
@@ -57,6 +60,7 @@ _PG_init(void)
 {
 	mbus_settings_init();
 	mbus_channel_init();
+	mbus_jwt_key_init();
 	mbus_leaf_init();
 	mbus_subscription_init();
 

@@ -82,5 +82,6 @@ extern void mbus_insert_unique(Oid schema, MbusDatabase *db,
 
 /* subject.c */
 extern const char *mbus_subject(void);
+extern void mbus_subject_cut(char *subject);
 
 #endif							/* MBUS_PUBLISH_H */

@@ -7,10 +7,12 @@
  * of a JSON-RPC batch, runs on its own:
  *
  * - in a subtransaction, so that its error undoes nothing but itself;
- * - as the role message_bus.relay_role, under SECURITY_LOCAL_USERID_CHANGE
- *   and SECURITY_RESTRICTED_OPERATION.  SetUserIdAndSecContext() checks
- *   nothing, so it is checked here that the role is no superuser, does not
- *   bypass row security, and that the session's user is a member of it;
+ * - as the role of its session (session.c), or, if there is one, as the role
+ *   message_bus.relay_role, under SECURITY_LOCAL_USERID_CHANGE and
+ *   SECURITY_RESTRICTED_OPERATION.  SetUserIdAndSecContext() checks nothing,
+ *   so it is checked before that the role is no superuser, does not bypass
+ *   row security unless a token names it, and that the session's user is a
+ *   member of it;
  * - in its own nest level of settings, undone also where it succeeds;
  * - with a snapshot of its own, so that it sees what the frames before it
  *   did and others have committed;
@@ -22,6 +24,8 @@
  * reply goes to a tuplestore.  Errors of a frame are counted, kept for the
  * view errors, logged, and told to the client; they are never errors of the
  * call.
+ *
+ * Frames that the gateway makes itself open and close sessions: control.c.
  *
  * The files: json_slice.c finds the values in a frame, frame.c reads requests
  * from them, method.c and function.c call the SQL function, rpc_param.c and
@@ -55,6 +59,7 @@
 #include "read.h"
 #include "relay.h"
 #include "rpc.h"
+#include "session.h"
 #include "settings.h"
 #include "state.h"
 
@@ -76,6 +81,8 @@ typedef struct Relayed
 	MbusRequest request;		/* as far as it could be read */
 	StringInfoData out;
 	bool		binary;			/* the reply is a binary frame */
+	bool		control;		/* the frame and its reply are control frames */
+	StringInfoData told;		/* control frame beside the reply, if any */
 	Oid			role;			/* that it ran as, if it came so far */
 	List	   *notices;		/* StringInfo: frames behind the reply */
 } Relayed;
@@ -99,10 +106,13 @@ static void reply_put(Tuplestorestate *store, TupleDesc desc, Datum session,
 static void relay_frame(const char *bytes, int len, Relayed *relayed);
 static void relay_batch(Relayed *relayed);
 static void relay_element(Relayed *relayed, const MbusNode *element);
+static void step_control(Relayed *relayed);
 static void step_frame(Relayed *relayed);
 static void step_element(Relayed *relayed);
 static void step_batch_too_large(Relayed *relayed);
 static void run_request(Relayed *relayed, int limit);
+static void run_authenticate(Relayed *relayed, MbusAnswer *answer);
+static void run_method(Relayed *relayed, MbusAnswer *answer);
 static bool relay_guard(RelayStep step, Relayed *relayed);
 static void guard_enter(const Relayed *relayed, int *nest_level);
 static void guard_leave(int nest_level);
@@ -161,6 +171,8 @@ MBUS_FUNCTION(relay)
 						&relayed);
 			mbus_relay_session = 0;
 
+			/* the gateway knows a token before its client goes on */
+			reply_put(store, desc, sessions[i], &relayed.told);
 			reply_put(store, desc, sessions[i], &relayed.out);
 			foreach(cell, relayed.notices)
 				reply_put(store, desc, sessions[i], lfirst(cell));
@@ -173,6 +185,7 @@ MBUS_FUNCTION(relay)
 	{
 		mbus_in_relay = false;
 		mbus_relay_session = 0;
+		mbus_session_leave();
 	}
 	PG_END_TRY();
 	mbus_count(MBUS_C_FRAMES, count);
@@ -317,6 +330,14 @@ relay_frame(const char *bytes, int len, Relayed *relayed)
 	initStringInfo(&relayed->out);
 	appendStringInfoSpaces(&relayed->out, MBUS_FRAME_PREFIX);
 
+	if (len > 0 && bytes[0] == MBUS_OPCODE_CONTROL)
+	{
+		relayed->control = true;
+		relayed->request.method = mbus_control_method(bytes, len);
+		(void) relay_guard(step_control, relayed);
+		relayed->out.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
+		return;
+	}
 	if (relay_guard(step_frame, relayed) &&
 		relayed->root.value.type == JSON_TOKEN_ARRAY_START)
 		relay_batch(relayed);
@@ -381,6 +402,14 @@ relay_element(Relayed *relayed, const MbusNode *element)
 	out->len = start;
 }
 
+/* step_control runs a frame that the gateway has made. */
+static void
+step_control(Relayed *relayed)
+{
+	mbus_control_run(mbus_relay_session, relayed->bytes, relayed->len,
+					 &relayed->out);
+}
+
 /*
  * step_frame parses a frame, and runs it unless it is a batch.
  */
@@ -441,8 +470,8 @@ step_batch_too_large(Relayed *relayed)
 }
 
 /*
- * run_request calls the request's method as the frames' role.  Until here
- * the frame was only read, so that its id is known to an error reply.
+ * run_request runs a request.  Until here the frame was only read, so that
+ * its id is known to an error reply.
  */
 static void
 run_request(Relayed *relayed, int limit)
@@ -460,18 +489,60 @@ run_request(Relayed *relayed, int limit)
 	relayed->request.deadline = relayed->deadline;
 	relayed->request.alone = requests_in_call == 1 &&
 		(relayed->element == NULL || relayed->root.total == 1);
-	relayed->role = relay_role();
-	SetUserIdAndSecContext(relayed->role, SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
-
 	answer.out = &relayed->out;
 	answer.start = relayed->out.len;
 	answer.limit = limit;
 	answer.binary = relayed->request.binary;
-	mbus_answer_begin(&answer, &relayed->request.id);
-	mbus_method_call(&relayed->request, &answer);
-	mbus_answer_end(&answer);
-	if (answer.nbodies > 0)
+	if (strcmp(relayed->request.method, "authenticate") == 0)
+		run_authenticate(relayed, &answer);
+	else
+		run_method(relayed, &answer);
+}
+
+/*
+ * run_authenticate changes whom the session speaks for, as the last thing:
+ * what can fail, fails before.
+ */
+static void
+run_authenticate(Relayed *relayed, MbusAnswer *answer)
+{
+	char	   *token = mbus_authenticate_token(&relayed->request);
+	MbusTokenRules rules;
+	MbusIdentity identity;
+	StringInfoData told;
+
+	mbus_session_rules(&rules);
+	mbus_session_verify(token, strlen(token), &rules, &identity);
+	mbus_answer_begin(answer, &relayed->request.id);
+	mbus_authenticate_answer(answer, &identity);
+	mbus_answer_end(answer);
+
+	initStringInfo(&told);
+	appendStringInfoSpaces(&told, MBUS_FRAME_PREFIX);
+	told.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
+	appendStringInfoString(&told, "{\"open\":");
+	mbus_session_describe(&told, mbus_relay_session, &identity, token);
+	appendStringInfoChar(&told, '}');
+	mbus_session_open(mbus_relay_session, &identity);
+	relayed->told = told;
+}
+
+/*
+ * run_method calls the request's method as the role of its session.
+ */
+static void
+run_method(Relayed *relayed, MbusAnswer *answer)
+{
+	bool		of_all = mbus_relay_role && mbus_relay_role[0] != '\0';
+
+	relayed->role = of_all ? relay_role() :
+		mbus_session_enter(mbus_relay_session);
+	SetUserIdAndSecContext(relayed->role, SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	mbus_answer_begin(answer, &relayed->request.id);
+	mbus_method_call(&relayed->request, answer);
+	mbus_answer_end(answer);
+	if (answer->nbodies > 0)
 		relayed->binary = true;
 }
 
@@ -515,6 +586,7 @@ relay_guard(RelayStep step, Relayed *relayed)
 		bool		timed_out;
 
 		stop_timer();
+		mbus_session_leave();
 		mbus_relay_raw_payload = false;
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
@@ -561,13 +633,14 @@ static void
 guard_leave(int nest_level)
 {
 	stop_timer();
+	mbus_session_leave();
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, nest_level);
 }
 
 /*
- * relay_role returns the role that frames run as, after the checks that
- * SetUserIdAndSecContext() does not make.
+ * relay_role returns the one role that all frames run as, after the checks
+ * that SetUserIdAndSecContext() does not make.
  */
 static Oid
 relay_role(void)
@@ -576,12 +649,6 @@ relay_role(void)
 	Form_pg_authid form;
 	Oid			role;
 	bool		mighty;
-
-	if (mbus_relay_role == NULL || mbus_relay_role[0] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("no role to run frames as"),
-				 errhint("Set message_bus.relay_role.")));
 
 	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(mbus_relay_role));
 	if (!HeapTupleIsValid(tuple))
@@ -736,13 +803,18 @@ report_failure(Relayed *relayed, ErrorData *edata, MbusRpcCode code)
 	mbus_fault_record(method ? method : "relay", edata, GetUserId());
 	SetUserIdAndSecContext(caller, sec_context);
 
+	/* what the parser stumbles over may be a token */
 	ereport(LOG,
 			(errcode(edata->sqlerrcode),
 			 errmsg("frame failed with %d: %s", (int) code, edata->message),
-			 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
+			 edata->detail && code != MBUS_RPC_PARSE ?
+			 errdetail_internal("%s", edata->detail) : 0,
 			 errcontext("session " INT64_FORMAT ", method \"%s\"",
 						mbus_relay_session, method ? method : ""),
 			 errhidestmt(true)));
 
-	mbus_rpc_append_error(&relayed->out, &relayed->request, edata, code);
+	if (!relayed->control)
+		mbus_rpc_append_error(&relayed->out, &relayed->request, edata, code);
+	else if (mbus_control_opens(relayed->bytes, relayed->len))
+		mbus_control_refuse(&relayed->out, edata);
 }

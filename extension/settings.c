@@ -33,6 +33,10 @@ int			mbus_max_payload = 100 * 1024 * 1024;
 int			mbus_client_max_payload = 0;
 bool		mbus_verify_on_read = true;
 char	   *mbus_relay_role = NULL;
+char	   *mbus_token_issuer = NULL;
+char	   *mbus_token_audience = NULL;
+int			mbus_token_skew = 30;
+char	   *mbus_anonymous_role = NULL;
 int			mbus_frame_timeout = 120000;
 int			mbus_frame_max = 32 * 1024 * 1024;
 
@@ -44,6 +48,7 @@ static void define_server_settings(void);
 static void define_shared_sizes(void);
 static void define_session_settings(void);
 static void define_relay_settings(void);
+static void define_token_settings(void);
 
 /*
  * mbus_settings_init defines the settings; called from _PG_init.
@@ -56,6 +61,7 @@ mbus_settings_init(void)
 		define_shared_sizes();
 	define_session_settings();
 	define_relay_settings();
+	define_token_settings();
 	MarkGUCPrefixReserved("message_bus");
 }
 
@@ -146,7 +152,7 @@ static void
 define_relay_settings(void)
 {
 	DefineCustomStringVariable("message_bus.relay_role",
-							   "Role that every frame of message_bus.relay() runs as.",
+							   "Role that every frame of message_bus.relay() runs as; if empty, each runs as its session's.",
 							   "The session's login role must be a member of it.",
 							   &mbus_relay_role, "",
 							   PGC_USERSET, 0, NULL, NULL, NULL);
@@ -159,6 +165,28 @@ define_relay_settings(void)
 							NULL, &mbus_frame_max, 32 * 1024 * 1024, 1024,
 							1024 * 1024 * 1024 - 1024,
 							PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+}
+
+/* What open_session() and a gateway's control frames expect of a token. */
+static void
+define_token_settings(void)
+{
+	DefineCustomStringVariable("message_bus.token_issuer",
+							   "Issuer that a token must name as its claim \"iss\"; empty is any.",
+							   NULL, &mbus_token_issuer, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("message_bus.token_audience",
+							   "Audience that a token must name in its claim \"aud\"; empty is any.",
+							   NULL, &mbus_token_audience, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.token_skew",
+							"How far clocks may differ where a token's times are checked.",
+							NULL, &mbus_token_skew, 30, 0, 300,
+							PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomStringVariable("message_bus.anonymous_role",
+							   "Role of a session without a token, or whose token names none; empty refuses these.",
+							   NULL, &mbus_anonymous_role, "anon",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
 static bool

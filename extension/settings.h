@@ -33,6 +33,10 @@ extern bool mbus_verify_on_read;
 
 /* what a gateway says of itself */
 extern char *mbus_relay_role;
+extern char *mbus_token_issuer; /* that a token must name; "" : any */
+extern char *mbus_token_audience;
+extern int	mbus_token_skew;	/* seconds */
+extern char *mbus_anonymous_role;
 extern int	mbus_frame_timeout; /* ms */
 extern int	mbus_frame_max;		/* bytes */
 

@@ -4,7 +4,9 @@
  *
  * PostgREST, Supabase and the gateway put the verified claims into the
  * setting request.jwt.claims.  In a direct SQL session anybody can set it:
- * the role a message is stored with is what cannot be chosen.
+ * the role a message is stored with is what cannot be chosen.  A frame of a
+ * gateway's session has the subject of the token that was verified, whatever
+ * the setting says.
  */
 #include "postgres.h"
 
@@ -16,6 +18,7 @@
 
 #include "compat.h"
 #include "publish.h"
+#include "session.h"
 
 #define MBUS_SUBJECT_MAX 255
 
@@ -38,9 +41,13 @@ static char *subject_parse(const char *claims);
 const char *
 mbus_subject(void)
 {
-	const char *claims = GetConfigOption("request.jwt.claims", true, false);
+	const char *claims;
+	const char *verified;
 	char	   *subject;
 
+	if (mbus_session_subject(&verified))
+		return verified;
+	claims = GetConfigOption("request.jwt.claims", true, false);
 	if (claims == NULL || claims[0] == '\0')
 		return NULL;
 	if (known_claims && strcmp(known_claims, claims) == 0)
@@ -57,6 +64,19 @@ mbus_subject(void)
 		known_subject = MemoryContextStrdup(TopMemoryContext, subject);
 	known_claims = MemoryContextStrdup(TopMemoryContext, claims);
 	return known_subject;
+}
+
+/*
+ * mbus_subject_cut cuts a subject to what the audit columns hold.
+ */
+void
+mbus_subject_cut(char *subject)
+{
+	int			len = strlen(subject);
+
+	if (len > MBUS_SUBJECT_MAX)
+		subject[pg_encoding_mbcliplen(PG_UTF8, subject, len,
+									  MBUS_SUBJECT_MAX)] = '\0';
 }
 
 static MbusJsonResult
@@ -113,8 +133,7 @@ subject_parse(const char *claims)
 	lex = MbusMakeLexer(pstrdup(claims), strlen(claims), true);
 	if (pg_parse_json(lex, &actions) != JSON_SUCCESS)
 		return NULL;
-	if (state.sub && strlen(state.sub) > MBUS_SUBJECT_MAX)
-		state.sub[pg_mbcliplen(state.sub, strlen(state.sub),
-							   MBUS_SUBJECT_MAX)] = '\0';
+	if (state.sub)
+		mbus_subject_cut(state.sub);
 	return state.sub;
 }

@@ -9,5 +9,6 @@
 #define ERROR 21
 #define FATAL 22
 #define PANIC 23
+#define pg_attribute_noreturn() __attribute__((noreturn))
 #define ereport(elevel, ...) do { if ((elevel) >= ERROR) abort(); } while (0)
 #define elog(elevel, ...) do { if ((elevel) >= ERROR) abort(); } while (0)
