@@ -64,6 +64,7 @@ enum
 {
 	STEP_SURVEY,
 	STEP_SETTINGS,
+	STEP_PREPARE_WAIT,
 	STEP_PREPARE,
 	STEP_PING,
 	STEPS
@@ -173,6 +174,13 @@ gw_database_is_ready(const GwDatabase *database)
 	return database->state == READY;
 }
 
+/* gw_database_is_new tells that the first attempt to connect is under way. */
+bool
+gw_database_is_new(const GwDatabase *database)
+{
+	return database->state != READY && database->failures == 0;
+}
+
 /* gw_database_reason tells why a connection is not ready. */
 const char *
 gw_database_reason(const GwDatabase *database)
@@ -181,23 +189,30 @@ gw_database_reason(const GwDatabase *database)
 }
 
 /*
- * gw_database_send sends one batch on a connection that is ready. Whatever
- * happens is told by an event.
+ * gw_database_send sends one batch on a connection that is ready. Its claims
+ * may wait for messages for wait_ms; 0: not at all. Whatever happens is told
+ * by an event.
  */
 void
 gw_database_send(GwDatabase *database, const GwBuffer *sessions,
-				 const GwBuffer *frames)
+				 const GwBuffer *frames, long wait_ms)
 {
 	const char *values[2];
 	int			lengths[2];
 	int			formats[2] = {1, 1};
+	char		wait[24];
+	const char *wait_value = wait;
 
+	(void) snprintf(wait, sizeof(wait), "%ld", wait_ms);
 	values[0] = (const char *) sessions->data;
 	values[1] = (const char *) frames->data;
 	lengths[0] = (int) sessions->length;
 	lengths[1] = (int) frames->length;
 	database->syncs++;
-	if (PQsendQueryPrepared(database->conn, "relay", 2, values, lengths,
+	if ((wait_ms > 0 &&
+		 PQsendQueryPrepared(database->conn, "wait", 1, &wait_value, NULL,
+							 NULL, 0) != 1) ||
+		PQsendQueryPrepared(database->conn, "relay", 2, values, lengths,
 							formats, 1) != 1 ||
 		PQpipelineSync(database->conn) != 1)
 	{
@@ -231,8 +246,7 @@ gw_outcome_row(const GwOutcome *outcome, size_t row, int64_t *session,
 	*session = (int64_t) number;
 	frame->data = (const unsigned char *) PQgetvalue(result, (int) row, 1);
 	frame->length = (size_t) PQgetlength(result, (int) row, 1);
-	return frame->data[0] == GW_OPCODE_TEXT ||
-		frame->data[0] == GW_OPCODE_BINARY;
+	return frame->data[0] <= GW_OPCODE_BINARY;
 }
 
 /* gw_database_drop gives a connection up, and with it what was sent. */
@@ -634,7 +648,7 @@ static void
 begin_checks(GwDatabase *database)
 {
 	const Oid	types[2] = {INT8_ARRAY_OID, BYTEA_ARRAY_OID};
-	const char *role = database->config->role;
+	const char *survey[2];
 	const char *values;
 	GwBuffer	settings = {0};
 	GwBuffer	sessions = {0};
@@ -644,16 +658,21 @@ begin_checks(GwDatabase *database)
 	database_move(database, CHECKING);
 	database->step = STEP_SURVEY;
 	database->recheck = false;
+	survey[0] = gw_session_role(database->config);
+	survey[1] = gw_config_authenticates(database->config) ? "t" : "f";
 	gw_session_settings(&settings, database->config);
 	values = (const char *) settings.data;
-	if (settings.failed || !gw_session_ping(&sessions, &frames))
+	if (settings.failed ||
+		!gw_session_ping(database->config, &sessions, &frames))
 		database_lose(database, "out of memory");
 	else if (PQsetnonblocking(conn, 1) != 0 ||
 			 PQenterPipelineMode(conn) != 1 ||
-			 PQsendQueryParams(conn, gw_survey_query, 1, NULL, &role, NULL,
+			 PQsendQueryParams(conn, gw_survey_query, 2, NULL, survey, NULL,
 							   NULL, 0) != 1 || PQpipelineSync(conn) != 1 ||
 			 PQsendQueryParams(conn, gw_settings_query, 1, NULL, &values,
 							   NULL, NULL, 0) != 1 ||
+			 PQpipelineSync(conn) != 1 ||
+			 PQsendPrepare(conn, "wait", gw_wait_query, 1, NULL) != 1 ||
 			 PQpipelineSync(conn) != 1 ||
 			 PQsendPrepare(conn, "relay", gw_relay_query, 2, types) != 1 ||
 			 PQpipelineSync(conn) != 1)
@@ -661,7 +680,7 @@ begin_checks(GwDatabase *database)
 	else
 	{
 		database->syncs = STEPS - 1;
-		gw_database_send(database, &sessions, &frames);
+		gw_database_send(database, &sessions, &frames, 0);
 	}
 	gw_buffer_free(&settings);
 	gw_buffer_free(&sessions);
@@ -679,7 +698,8 @@ end_check(GwDatabase *database)
 	else if (database->step == STEP_SURVEY)
 		fault = PQntuples(database->result) != 1 ?
 			"the login role was not found" :
-			gw_survey_fault(survey_column, database->result);
+			gw_survey_fault(database->config, survey_column,
+							database->result);
 	else if (database->step == STEP_PING)
 		fault = ping_fault(database->result);
 	if (fault != NULL)
@@ -706,16 +726,17 @@ survey_column(const void *row, size_t column)
 	return PQgetvalue(row, 0, (int) column);
 }
 
-/* ping_fault reads the reply to the ping; NULL if it is a result. */
+/* ping_fault reads the reply to the ping, the last row; NULL if it is good. */
 static const char *
 ping_fault(const PGresult *result)
 {
+	int			last = PQntuples(result) - 1;
 	const char *reply;
 
-	if (PQntuples(result) != 1 || PQgetlength(result, 0, 1) < 1)
+	if (last < 0 || PQgetlength(result, last, 1) < 1)
 		return "message_bus.relay() does not answer a ping";
 	/* libpq ends every value with a zero byte. */
-	reply = PQgetvalue(result, 0, 1) + 1;
+	reply = PQgetvalue(result, last, 1) + 1;
 	return strstr(reply, "\"result\"") != NULL ? NULL : reply;
 }
 
