@@ -7,7 +7,8 @@
  *
  *	AWAY		waiting for the next attempt, with backoff and jitter
  *	RESOLVING	looking up the hosts, anew at each attempt (resolve.c)
- *	CONNECTING	PQconnectPoll, driven by the loop
+ *	CONNECTING	PQconnectPoll, driven by the loop; each attempt begins at the
+ *				next host, since one that does not answer takes all its time
  *	CHECKING	login, extension and role are checked, the session's settings
  *				made, relay prepared and called once with a ping
  *	READY		batches are pipelined
@@ -43,6 +44,7 @@
 #define FIRST_RETRY_MS		50
 #define LAST_RETRY_MS		2000
 #define CONNECT_MS			10000
+#define CONNECT_SEVERAL_MS	3000
 #define LOUD_FAILURES		10
 #define OPTIONS_MAX			64
 #define INT8_OID			20
@@ -82,6 +84,7 @@ struct GwDatabase
 	GwTimer    *timer;			/* retry in AWAY, time limit before READY */
 	GwResolve  *resolve;
 	unsigned	failures;		/* in a row */
+	int64_t		connect_ms;		/* what an attempt may take */
 	size_t		syncs;			/* sent and not come back */
 	int			step;			/* of CHECKING */
 	PGresult   *result;			/* of the oldest batch, until its Sync */
@@ -355,11 +358,15 @@ database_retry(void *owner)
 		scan_options(defaults, &hosts, &ports, &lookup);
 		scan_options(given, &hosts, &ports, &lookup);
 		database_move(database, RESOLVING);
+		database->connect_ms = CONNECT_MS;
 		if (!lookup || hosts[0] == '\0')
 			database_connect(database, NULL, NULL, NULL);
 		else
 		{
+			database->connect_ms = strchr(hosts, ',') != NULL ?
+				CONNECT_SEVERAL_MS : CONNECT_MS;
 			database->resolve = gw_resolve_start(hosts, ports,
+												 database->failures,
 												 database_resolved, database);
 			if (database->resolve == NULL)
 				database_lose(database, "could not look up the host");
@@ -421,6 +428,11 @@ database_connect(GwDatabase *database, const char *hosts,
 	add_option(names, values, &count, "application_name",
 			   "message-bus-gateway");
 	add_option(names, values, &count, "gssencmode", "disable");
+	/* A host that vanished is noticed within a quarter of a minute. */
+	add_option(names, values, &count, "keepalives_idle", "5");
+	add_option(names, values, &count, "keepalives_interval", "5");
+	add_option(names, values, &count, "keepalives_count", "2");
+	add_option(names, values, &count, "tcp_user_timeout", "15000");
 	if (getenv("PGTARGETSESSIONATTRS") == NULL)
 		add_option(names, values, &count, "target_session_attrs",
 				   "read-write");
@@ -446,7 +458,7 @@ database_connect(GwDatabase *database, const char *hosts,
 	}
 	PQsetNoticeReceiver(database->conn, notice, database);
 	database_move(database, CONNECTING);
-	gw_timer_start(database->timer, CONNECT_MS);
+	gw_timer_start(database->timer, database->connect_ms);
 	database_watch(database);
 	if (database->watch != NULL)
 		gw_watch_want_write(database->watch, true);
