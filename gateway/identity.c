@@ -95,10 +95,13 @@ gw_identity_take(GwIdentity *identity, size_t connection,
 	GwSpan		open;
 	GwSpan		value;
 
-	if (gw_json_member(json, "\"refused\"", &value))
+	if (gw_json_member(json, "\"refused\"", &open))
 	{
 		gw_identity_mark(identity, connection, generation, 0);
-		if (version == identity->version)
+		/* What failed for another reason will be tried again. */
+		if (version == identity->version &&
+			(!gw_json_member(open, "\"sqlstate\"", &value) ||
+			 gw_span_is(value, "\"28000\"")))
 			identity->refused = true;
 		return true;
 	}

@@ -182,7 +182,7 @@ gw_relay_session_end(GwIdentity *identity)
 {
 	size_t		i;
 
-	for (i = 0; gw_config_authenticates(config) && i < lane_count; i++)
+	for (i = 0; i < lane_count; i++)
 	{
 		Lane	   *lane = &lanes[i];
 		GwError		error;
