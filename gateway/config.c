@@ -50,11 +50,11 @@ static const Setting settings[] = {
 	{"DATABASE_URL", "database-url", SETTING_SECRET, AT(database_url), "",
 	0, 0, NULL, "where PostgreSQL is; libpq's PG* variables if unset"},
 	{"EXAI_WS_HOST", "host", SETTING_TEXT, AT(host), "127.0.0.1",
-	0, 0, NULL, "loopback address to listen on"},
+	0, 0, NULL, "address to listen on; beyond loopback only with authentication"},
 	{"EXAI_WS_PORT", "port", SETTING_INTEGER, AT(port), "8765",
 	0, 65535, NULL, "port to listen on, 0 for any free one"},
 	{"MESSAGE_BUS_ROLE", "role", SETTING_TEXT, AT(role), "",
-	0, 0, NULL, "required: the database role every frame runs as"},
+	0, 0, NULL, "the database role every frame runs as; empty: clients authenticate"},
 	{"WS_MAX_MSG_BYTES", "max-message-bytes", SETTING_INTEGER,
 		AT(max_message), "33554432", 1024, 268435456, NULL,
 	"largest WebSocket message, bytes"},
@@ -102,7 +102,23 @@ static const Setting settings[] = {
 	"true", 0, 0, NULL, "one log line for each frame relayed"},
 	{"MESSAGE_BUS_SEND_TIMEOUT_SECS", "send-timeout", SETTING_INTEGER,
 		AT(send_timeout), "30", 1, 3600, NULL,
-	"seconds a client may leave its replies unread"}
+	"seconds a client may leave its replies unread"},
+	{"MESSAGE_BUS_ANON_ROLE", "anon-role", SETTING_TEXT, AT(anon_role),
+	"anon", 0, 0, NULL, "role of clients without a token"},
+	{"MESSAGE_BUS_AUDIENCE", "audience", SETTING_TEXT, AT(audience), "",
+	0, 0, NULL, "audience that tokens must name; any if unset"},
+	{"MESSAGE_BUS_TOKEN_SKEW_SECS", "token-skew", SETTING_INTEGER,
+		AT(token_skew), "30", 0, 300, NULL,
+	"seconds that the clocks of issuer and database may differ"},
+	{"MESSAGE_BUS_EXPIRY_GRACE_SECS", "expiry-grace", SETTING_INTEGER,
+		AT(expiry_grace), "30", 0, 3600, NULL,
+	"seconds to bring a fresh token when one has expired"},
+	{"MESSAGE_BUS_WAIT_CONNECTIONS", "wait-connections", SETTING_INTEGER,
+		AT(wait_connections), "4", 1, 16, NULL,
+	"database connections for claims that wait"},
+	{"MESSAGE_BUS_WAIT_SECS", "wait", SETTING_INTEGER, AT(wait_secs), "10",
+		1, 600, NULL,
+	"longest wait of a claim, seconds; less while others queue for one"}
 };
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
@@ -224,6 +240,13 @@ gw_config_free(void)
 	free(env_file_text);
 	env_file_text = NULL;
 	memset(given, 0, sizeof(given));
+}
+
+/* gw_config_authenticates tells whether clients must say who they are. */
+bool
+gw_config_authenticates(const GwConfig *config)
+{
+	return config->role[0] == '\0';
 }
 
 /* gw_host_is_loopback accepts localhost, 127.0.0.0/8 and ::1. */
@@ -469,17 +492,19 @@ check_whole(const GwConfig *config, GwUrlCheck check_url, Faults *faults)
 {
 	char		why[256];
 
-	if (!gw_host_is_loopback(config->host))
+	if (!gw_config_authenticates(config) &&
+		!gw_host_is_loopback(config->host))
 		fault(faults, "EXAI_WS_HOST", "\"%s\" is not a loopback address:"
-			  " clients are not authenticated yet, so the gateway listens on"
-			  " 127.0.0.0/8, ::1 or localhost only", config->host);
-	if (config->role[0] == '\0')
-		fault(faults, "MESSAGE_BUS_ROLE", "is required: the database role"
-			  " that every frame runs as, for example"
-			  " message_bus_client");
-	else if (strlen(config->role) > 63)
+			  " with MESSAGE_BUS_ROLE set clients are not authenticated, so"
+			  " the gateway listens on 127.0.0.0/8, ::1 or localhost only",
+			  config->host);
+	if (strlen(config->role) > 63)
 		fault(faults, "MESSAGE_BUS_ROLE",
 			  "is longer than 63 bytes, which no role's name is");
+	if (gw_config_authenticates(config) && config->anon_role[0] == '\0')
+		fault(faults, "MESSAGE_BUS_ANON_ROLE", "is required where"
+			  " MESSAGE_BUS_ROLE is empty: the role of clients without a"
+			  " token");
 	if (check_url != NULL && config->database_url[0] != '\0' &&
 		!check_url(config->database_url, why, sizeof(why)))
 		fault(faults, "DATABASE_URL", "%s", why);

@@ -14,9 +14,9 @@
 typedef struct GwConfig
 {
 	const char *database_url;	/* empty: libpq's defaults and PG* */
-	const char *host;			/* a loopback address */
+	const char *host;			/* loopback, without authentication */
 	long		port;			/* 0: any free one */
-	const char *role;			/* the role that every frame runs as */
+	const char *role;			/* of every frame; empty: authentication */
 	long		max_message;	/* bytes of one WebSocket message */
 	long		tool_timeout;	/* s, of one relayed call */
 	long		http_timeout;	/* s, of a handshake or an HTTP request */
@@ -35,6 +35,12 @@ typedef struct GwConfig
 	long		max_buffered_mb;	/* frames of all sockets */
 	long		send_timeout;	/* s that a socket may not read */
 	bool		log_frames;		/* one line for each frame relayed */
+	const char *anon_role;		/* of a client without a token */
+	const char *audience;		/* of tokens; empty: any */
+	long		token_skew;		/* s that clocks may differ */
+	long		expiry_grace;	/* s to bring a fresh token */
+	long		wait_connections;	/* for claims that wait */
+	long		wait_secs;		/* s that a claim may wait */
 } GwConfig;
 
 typedef enum GwConfigAction
@@ -54,6 +60,7 @@ extern int	gw_config_read(GwConfig *config, GwConfigAction *action,
 extern void gw_config_help(FILE *out);
 extern void gw_config_print(const GwConfig *config, FILE *out);
 extern void gw_config_free(void);
+extern bool gw_config_authenticates(const GwConfig *config);
 extern bool gw_host_is_loopback(const char *host);
 
 #endif							/* GW_CONFIG_H */

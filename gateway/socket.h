@@ -27,6 +27,7 @@ extern int	gw_loop_port(void);
 extern bool gw_loop_turn(void);
 extern void gw_loop_refuse(void);
 extern int64_t gw_now_ms(void);
+extern int64_t gw_unix_ms(void);
 
 extern void gw_socket_write_soon(GwSocket *socket);
 extern void gw_socket_pause(GwSocket *socket, bool pause);
