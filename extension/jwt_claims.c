@@ -26,7 +26,7 @@ static bool claim_time(const MbusNode *root, const char *name,
 					   TimestampTz *at);
 static void times_check(const MbusNode *root, int skew,
 						TimestampTz *expires_at);
-static void issuer_check(const MbusNode *root, const char *issuer);
+static void issuer_check(const MbusNode *root, const char *issuers);
 static void audience_check(const MbusNode *root, const char *audience);
 static char *audience_string(const MbusSlice *value);
 
@@ -105,16 +105,24 @@ times_check(const MbusNode *root, int skew, TimestampTz *expires_at)
 }
 
 static void
-issuer_check(const MbusNode *root, const char *issuer)
+issuer_check(const MbusNode *root, const char *issuers)
 {
 	char	   *iss = claim_string(root, "iss");
+	size_t		length;
 
-	if (issuer[0] == '\0')
+	if (issuers[0] == '\0')
 		return;
 	if (iss == NULL)
 		mbus_token_fault("It names no issuer.");
-	if (strcmp(iss, issuer) != 0)
-		mbus_token_fault("Its issuer is not the one that is expected.");
+	for (const char *at = issuers;; at += length + 1)
+	{
+		length = strcspn(at, ",");
+		if (length == strlen(iss) && memcmp(at, iss, length) == 0 &&
+			length > 0)
+			return;
+		if (at[length] == '\0')
+			mbus_token_fault("Its issuer is not the one that is expected.");
+	}
 }
 
 static void

@@ -868,7 +868,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mbus_open_session';
 COMMENT ON FUNCTION message_bus.open_session(bigint, text, json) IS
 'open_session: verifies a token (RFC 7519) and lets frames of this session run, in this database connection, as the role it names; for a gateway''s login.
-session: the gateway''s number of the socket, above 0 and below 2^53; one that is open is opened anew. token: NULL or empty for the anonymous role. options: {"issuer": text, "audience": text, "anonymous": role without a role claim, "skew": seconds up to 300}, each in place of the setting message_bus.token_issuer, token_audience, anonymous_role, token_skew.
+session: the gateway''s number of the socket, above 0 and below 2^53; one that is open is opened anew. token: NULL or empty for the anonymous role. options: {"issuer": text (several separated by commas), "audience": text, "anonymous": role without a role claim, "skew": seconds up to 300}, each in place of the setting message_bus.token_issuer, token_audience, anonymous_role, token_skew.
 The login must be a member of the role, which is no superuser; it bypasses row security only if the token names it.
 Returns {"session", "role", "sub", "expires_at": RFC 3339 or null, "expires_ms": since 1970, or null}.
 Errors: 28000 the token is not valid (why, in the detail), or there is no anonymous role; 22023 bad session or option, 22004 NULL session.';

@@ -159,8 +159,9 @@ add_token_settings(GwBuffer *json, const GwConfig *config)
 	while (length > 0 && config->supabase_url[length - 1] == '/')
 		length--;
 	if (length > 0)
-		(void) snprintf(issuer, sizeof(issuer), "%.*s/auth/v1", (int) length,
-						config->supabase_url);
+		/* the second is that of a project's own keys, anon and service_role */
+		(void) snprintf(issuer, sizeof(issuer), "%.*s/auth/v1,supabase",
+						(int) length, config->supabase_url);
 	add_text(json, "message_bus.token_issuer", issuer);
 	add_text(json, "message_bus.token_audience", config->audience);
 	add_number(json, "message_bus.token_skew", config->token_skew, "");

@@ -501,6 +501,12 @@ describe('claims', () => {
 		const issuer = 'https://project.supabase.co/auth/v1';
 		const at = (iss) => token(keys.hs, { role: 'app', iss });
 		await open(at(issuer), { issuer });
+		await open(at('supabase'), { issuer: `${issuer},supabase` });
+		await open(at(issuer), { issuer: `${issuer},supabase` });
+		await refused(at(`${issuer},supabase`),
+			{ issuer: `${issuer},supabase` });
+		await refused(at('supa'), { issuer: `${issuer},supabase` });
+		await refused(at(''), { issuer: `${issuer},,supabase` });
 		await open(at('anything'), {});
 		for (const iss of [undefined, `${issuer}/`, issuer.toUpperCase(),
 			`${issuer}\u0020`, 'https://evil.example', [issuer], '', null]) {
