@@ -33,6 +33,7 @@
 #include "batch.h"
 #include "database.h"
 #include "log.h"
+#include "metrics.h"
 
 /* What a batch may take beyond the time of one call before it is given up. */
 #define GRACE_MS	5000
@@ -212,6 +213,30 @@ gw_relay_is_ready(GwBuffer *reasons)
 	return ready;
 }
 
+/* gw_relay_lane_state adds up what the lane of state->name is doing. */
+void
+gw_relay_lane_state(GwLaneState *state)
+{
+	const GwRequest *request;
+	size_t		i;
+
+	for (i = 0; i < LANES; i++)
+	{
+		const Lane *lane = &lanes[i];
+
+		if (strcmp(lane->name, state->name) != 0)
+			continue;
+		state->connections++;
+		if (gw_database_is_ready(lane->database))
+			state->ready++;
+		if (gw_now_ms() < lane->closed_until)
+			state->breakers_open++;
+		state->in_flight += lane->in_flight;
+		for (request = lane->queue; request != NULL; request = request->next)
+			state->queued++;
+	}
+}
+
 /* gw_relay_drain gives up what has not ended when the time to drain is up. */
 void
 gw_relay_drain(void)
@@ -331,6 +356,7 @@ lane_send(Lane *lane)
 		*lane->flight_end = batch;
 		lane->flight_end = &batch->next;
 		lane->in_flight++;
+		gw_metric_batch(lane->name, batch->count);
 		gw_database_send(lane->database, &sessions, &frames);
 	}
 	else
@@ -469,6 +495,7 @@ end_request(const Lane *lane, GwRequest *request, const GwError *error,
 	GwClient   *client = gw_client_find(request->session);
 	GwLogLine	line;
 
+	gw_metric_request(lane->name, result, gw_now_ms() - request->arrived_ms);
 	if (error != NULL && error->code == GW_ERROR_OUTCOME_UNKNOWN)
 		gw_counters.outcomes_unknown++;
 	if (client != NULL)

@@ -33,7 +33,8 @@ describe('configuration', () => {
 	test('--check-config tells every fault at once', async () => {
 		const { status, stderr } = await gateway(['--check-config',
 			'--port', 'x', '--host=0.0.0.0', '--bogus'],
-		{ TOOL_TIMEOUT_SECS: '-1', WS_MAX_MSG_BYTES: '5' });
+		{ TOOL_TIMEOUT_SECS: '-1', WS_MAX_MSG_BYTES: '5',
+			MESSAGE_BUS_ROLE: 'r'.repeat(64) });
 		assert.equal(status, 2);
 		for (const name of ['EXAI_WS_PORT', 'EXAI_WS_HOST', '--bogus',
 			'TOOL_TIMEOUT_SECS', 'WS_MAX_MSG_BYTES', 'MESSAGE_BUS_ROLE']) {

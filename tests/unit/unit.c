@@ -15,6 +15,7 @@ main(void)
 	frame_tests();
 	answer_tests();
 	batch_tests();
+	access_tests();
 	config_tests();
 	log_tests();
 	(void) printf("1..%d\n", count);
