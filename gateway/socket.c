@@ -705,11 +705,11 @@ link_sweep(GwLink *link, int64_t now)
 		active = client->opened_ms;
 	/* What is not read from is not heard: the time to send is its limit. */
 	if (gw_client_is_held(client))
-		link->heard_ms = now;
-	else if (link->pinged_ms != 0 && heard >= link->pinged_ms)
+		heard = link->heard_ms = now;
+	if (heard >= link->pinged_ms)
 		link->pinged_ms = 0;
-	else if (silence > 0 && link->pinged_ms != 0 &&
-			 now - link->pinged_ms >= silence)
+	if (silence > 0 && link->pinged_ms != 0 &&
+		now - link->pinged_ms >= silence)
 		gw_disconnect(client, GW_CLOSE_GOING_AWAY, "no answer to a ping");
 	else if (silence > 0 && link->pinged_ms == 0 && now - heard >= silence)
 	{
