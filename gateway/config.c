@@ -70,7 +70,8 @@ static const Setting settings[] = {
 		0, 0, NULL,
 	"database role every frame runs as; none: clients authenticate"},
 	{"MESSAGE_BUS_ANON_ROLE", "anon-role", SETTING_TEXT, AT(anon_role),
-	"anon", 0, 0, NULL, "role of a session whose token names none"},
+		"anon", 0, 0, NULL,
+	"role of clients without a token, or whose token names none"},
 	{"MESSAGE_BUS_AUDIENCE", "audience", SETTING_TEXT, AT(audience), "",
 	0, 0, NULL, "audience that tokens must be for, if set"},
 	{"MESSAGE_BUS_TOKEN_SKEW_SECS", "token-skew", SETTING_INTEGER,
@@ -93,7 +94,7 @@ static const Setting settings[] = {
 	"48", 1, 87600, NULL, "default TTL of channels made here, hours"},
 	{"MESSAGE_BUS_COMPRESSION", "compression", SETTING_CHOICE,
 		AT(compression), "lz4", 0, 0, "none|lz4|gzip|zstd",
-	"default compression of channels made here"},
+	"default compression of channels made here: none, lz4, gzip or zstd"},
 	{"MESSAGE_BUS_MAX_PAYLOAD_MB", "max-payload-mb", SETTING_INTEGER,
 		AT(max_payload_mb), "100", 1, 1023, NULL,
 	"largest payload, MiB; can only lower the database's limit"},
@@ -140,8 +141,11 @@ static const Setting settings[] = {
 		0, 3600, NULL, "seconds of silence before a client is pinged, and"
 	" before one that does not answer is closed; 0 for never"},
 	{"MESSAGE_BUS_WAIT_CONNECTIONS", "wait-connections", SETTING_INTEGER,
-		AT(wait_connections), "4", 1, 64, NULL,
+		AT(wait_connections), "4", 1, 16, NULL,
 	"database connections for claims that wait"},
+	{"MESSAGE_BUS_WAIT_SECS", "wait", SETTING_INTEGER, AT(wait_secs), "10",
+		1, 600, NULL,
+	"longest wait of a claim, seconds; less while others queue for one"},
 	{"MESSAGE_BUS_LOG_LEVEL", "log-level", SETTING_CHOICE, AT(log_level),
 		"info", 0, 0, "info|warning|error",
 	"the least that is logged: info, warning or error"},
@@ -283,10 +287,13 @@ gw_config_help(FILE *out)
 				   "  --env-file FILE    read this file in place of .env\n"
 				   "  --help, --version\n\n"
 				   "Each setting is read from its flag, else from the"
-				   " environment, else from .env:\n");
+				   " environment, else from .env.\nSIGHUP reads them again:"
+				   " what has * changes, the rest needs a restart.\n");
 	for (i = 0; i < SETTINGS; i++)
-		(void) fprintf(out, "\n  --%-20s %s\n      %s%s%s\n",
-					   settings[i].flag, settings[i].name, settings[i].help,
+		(void) fprintf(out, "\n  --%-20s %s%s\n      %s%s%s\n",
+					   settings[i].flag, settings[i].name,
+					   setting_is_live(&settings[i]) ? " *" : "",
+					   settings[i].help,
 					   settings[i].fallback[0] != '\0' ? "; default " : "",
 					   settings[i].fallback);
 }
@@ -334,6 +341,13 @@ gw_config_free(GwConfig *config)
 		free(*member);
 		*member = NULL;
 	}
+}
+
+/* gw_config_authenticates tells whether clients must say who they are. */
+bool
+gw_config_authenticates(const GwConfig *config)
+{
+	return config->role[0] == '\0';
 }
 
 /* gw_host_is_loopback accepts localhost, 127.0.0.0/8 and ::1. */
@@ -668,6 +682,10 @@ check_whole(const GwConfig *config, const GwConfigChecks *checks,
 	if (strlen(config->role) > 63)
 		fault(faults, "MESSAGE_BUS_ROLE",
 			  "is longer than 63 bytes, which no role's name is");
+	if (gw_config_authenticates(config) && config->anon_role[0] == '\0')
+		fault(faults, "MESSAGE_BUS_ANON_ROLE", "is required where"
+			  " MESSAGE_BUS_ROLE is empty: the role of clients without a"
+			  " token");
 	if (strlen(config->anon_role) > 63)
 		fault(faults, "MESSAGE_BUS_ANON_ROLE",
 			  "is longer than 63 bytes, which no role's name is");
@@ -699,7 +717,8 @@ check_listener(const GwConfig *config, const GwConfigChecks *checks,
 		inet_pton(AF_INET6, config->host, &address) != 1)
 		fault(faults, "EXAI_WS_HOST", "\"%s\" is not an address:"
 			  " use one of this machine, 0.0.0.0 or ::", config->host);
-	else if (config->role[0] != '\0' && !gw_host_is_loopback(config->host))
+	else if (!gw_config_authenticates(config) &&
+			 !gw_host_is_loopback(config->host))
 		fault(faults, "EXAI_WS_HOST", "\"%s\" is not a loopback address:"
 			  " with MESSAGE_BUS_ROLE set clients are not authenticated,"
 			  " so the gateway listens on 127.0.0.0/8, ::1 or localhost only",

@@ -47,7 +47,8 @@ typedef struct GwConfig
 	long		send_timeout;	/* s that a socket may not read */
 	long		idle_timeout;	/* s without a frame; 0: any */
 	long		ping_secs;		/* s of silence before a ping; 0: none */
-	long		wait_connections;	/* of the lane of waiting claims */
+	long		wait_connections;	/* for claims that wait */
+	long		wait_secs;		/* s that a claim may wait */
 	const char *log_level;		/* the least that is logged */
 	bool		log_frames;		/* one line for each frame relayed */
 } GwConfig;
@@ -77,6 +78,7 @@ extern int	gw_config_reload(GwConfig *config, int argc, char **argv,
 extern void gw_config_help(FILE *out);
 extern void gw_config_print(const GwConfig *config, FILE *out);
 extern void gw_config_free(GwConfig *config);
+extern bool gw_config_authenticates(const GwConfig *config);
 extern bool gw_host_is_loopback(const char *host);
 
 #endif							/* GW_CONFIG_H */

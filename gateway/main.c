@@ -136,6 +136,10 @@ prepare_process(void)
 		limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
 		(void) setrlimit(RLIMIT_NOFILE, &limit);
 	}
+	if (config.supabase_url[0] != '\0' && !gw_config_authenticates(&config))
+		gw_log_event("warning", "start", "SUPABASE_URL is set, but so is"
+					 " MESSAGE_BUS_ROLE: tokens are not verified, and every"
+					 " frame runs as that role");
 	if (!gw_host_is_loopback(config.host) && config.tls_cert[0] == '\0')
 		gw_log_event("warning", "start", "EXAI_WS_TLS_CERT is not set: beyond"
 					 " this machine tokens and payloads can be read on the"

@@ -630,7 +630,7 @@ describe('what is installed', () => {
 
 	test('the manual has every setting of --help, and no other', async () => {
 		const { stdout } = await run(program, ['--help']);
-		const help = [...stdout.matchAll(/^ {2}--(\S+) +([A-Z][A-Z0-9_]+)$/gm)]
+		const help = [...stdout.matchAll(/^ {2}--(\S+) +([A-Z][A-Z0-9_]+)(?: \*)?$/gm)]
 			.map(([, flag, name]) => `${flag} ${name}`).sort();
 		const text = fs.readFileSync(manual, 'utf8');
 		const page = [...text.matchAll(
@@ -640,12 +640,42 @@ describe('what is installed', () => {
 		assert.deepEqual(page, help);
 	});
 
+	test('make install puts program, manual and unit in their places',
+		async () => {
+			const to = path.join(directory, 'installed');
+			await run('make', ['-s', '-C', path.join(root, 'gateway'),
+				'install', `DESTDIR=${to}`, 'PREFIX=/opt/bus']);
+			const unit = fs.readFileSync(path.join(to,
+				'opt/bus/lib/systemd/system/message-bus-gateway@.service'), 'utf8');
+			assert.match(unit, /^ExecStart=\/opt\/bus\/bin\/message-bus-gateway /m);
+			for (const file of ['bin/message-bus-gateway',
+				'share/man/man8/message-bus-gateway.8',
+				'lib/systemd/system/message-bus-gateway.service']) {
+				assert.ok(fs.existsSync(path.join(to, 'opt/bus', file)), file);
+			}
+		});
+
+	test('systemd understands the unit', async (t) => {
+		const name = 'message-bus-gateway.service';
+		const unit = path.join(directory, name);
+		fs.writeFileSync(unit, fs.readFileSync(path.join(root, 'gateway', name),
+			'utf8').replace('/usr/local/bin/message-bus-gateway', program));
+		try {
+			const { stderr } = await run('systemd-analyze',
+				['verify', '--man=no', unit]);
+			assert.equal(stderr, '');
+		} catch (error) {
+			if (error.code === 'ENOENT') return t.skip('no systemd-analyze');
+			throw error;
+		}
+	});
+
 	test('README.md of the gateway has every setting', async () => {
 		const { stdout } = await run(program, ['--help']);
 		const text = fs.readFileSync(path.join(root, 'gateway', 'README.md'),
 			'utf8');
 		for (const [, flag, name] of stdout.matchAll(
-			/^ {2}--(\S+) +([A-Z][A-Z0-9_]+)$/gm)) {
+			/^ {2}--(\S+) +([A-Z][A-Z0-9_]+)(?: \*)?$/gm)) {
 			assert.ok(text.includes(`\`${name}\``), name);
 			assert.ok(text.includes(`\`--${flag}\``), flag);
 		}
