@@ -618,14 +618,18 @@ websocket_write(struct lws *wsi, GwLink *link)
 	return 0;
 }
 
-/* websocket_ping writes a ping, and asks for another turn to write. */
+/*
+ * websocket_ping writes a ping, and asks for another turn to write. It is not
+ * empty, because the library keeps the answer to an empty one to itself.
+ */
 static int
 websocket_ping(struct lws *wsi, GwLink *link)
 {
-	unsigned char empty[LWS_PRE + 1] = {0};
+	unsigned char ping[LWS_PRE + 1] = {0};
 
 	link->want_ping = false;
-	if (lws_write(wsi, empty + LWS_PRE, 0, LWS_WRITE_PING) < 0)
+	ping[LWS_PRE] = '.';
+	if (lws_write(wsi, ping + LWS_PRE, 1, LWS_WRITE_PING) < 0)
 		return -1;
 	(void) lws_callback_on_writable(wsi);
 	return 0;
