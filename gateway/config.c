@@ -158,7 +158,10 @@ static const Setting settings[] = {
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
 
-/* What a reload changes: it is looked up anew each time it is used. */
+/*
+ * What a reload changes: it is looked up anew each time it is used. A
+ * certificate takes the place of another, but TLS is not turned on or off.
+ */
 static const size_t live_settings[] = {
 	AT(tls_cert), AT(tls_key), AT(supabase_key), AT(origins), AT(hosts),
 	AT(max_connections), AT(max_per_address), AT(connect_rate),
@@ -246,26 +249,30 @@ gw_config_reload(GwConfig *config, int argc, char **argv,
 	Faults		faults = {out, 0};
 	GwConfigAction action;
 	GwConfig	next;
+	bool		live[SETTINGS];
 	bool		differs[SETTINGS];
+	bool		tls_turns;
 	size_t		i;
 
 	read_sources(&next, &action, argc, argv, &faults);
 	/* Check what would be in force: the old of what may not change. */
+	tls_turns = (config->tls_cert[0] == '\0') != (next.tls_cert[0] == '\0');
 	for (i = 0; i < SETTINGS; i++)
 	{
+		live[i] = setting_is_live(&settings[i]) &&
+			!(tls_turns && (settings[i].offset == AT(tls_cert) ||
+							settings[i].offset == AT(tls_key)));
 		differs[i] = !settings_equal(&settings[i], config, &next);
-		if (!setting_is_live(&settings[i]))
+		if (!live[i])
 			settings_swap(&settings[i], config, &next);
 	}
 	if (faults.count == 0)
 		check_whole(&next, checks, &faults);
 	for (i = 0; i < SETTINGS; i++)
 	{
-		bool		live = setting_is_live(&settings[i]);
-
-		if (!live || faults.count == 0)
+		if (!live[i] || faults.count == 0)
 			settings_swap(&settings[i], config, &next);
-		if (!live && differs[i] && faults.count == 0)
+		if (!live[i] && differs[i] && faults.count == 0)
 			kept(settings[i].name);
 	}
 	gw_config_free(&next);

@@ -100,8 +100,8 @@ static bool refusing;			/* no handshake is accepted any more */
 
 static int	loop_callback(struct lws *wsi, enum lws_callback_reasons reason,
 						  void *user, void *in, size_t len);
-static int	http_callback(struct lws *wsi, enum lws_callback_reasons reason,
-						  const char *path);
+static int	http_callback(struct lws *wsi, GwLink *link,
+						  enum lws_callback_reasons reason, const char *path);
 static int	file_callback(struct lws *wsi, enum lws_callback_reasons reason);
 static int	handshake_check(struct lws *wsi, GwLink *link);
 static int	handshake_refuse(struct lws *wsi, GwRefusal reason,
@@ -415,16 +415,19 @@ loop_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 
 	/* Before there is a vhost there is no socket either. */
 	if (reason == LWS_CALLBACK_OPENSSL_LOAD_EXTRA_SERVER_VERIFY_CERTS)
-	{
 		gw_tls_prepare(user);
-		return 0;
-	}
+	if (reason == LWS_CALLBACK_RAW_RX_FILE ||
+		reason == LWS_CALLBACK_RAW_WRITEABLE_FILE ||
+		reason == LWS_CALLBACK_RAW_CLOSE_FILE)
+		return file_callback(wsi, reason);
 	if (vhost != NULL && wsi != NULL)
 		link = lws_get_opaque_user_data(wsi);
+	if (link == NULL)
+		return 0;
 	switch (reason)
 	{
 		case LWS_CALLBACK_WSI_DESTROY:
-			if (link != NULL && !link->adopting)
+			if (!link->adopting)
 				link_free(link);
 			break;
 		case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
@@ -450,11 +453,7 @@ loop_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 		case LWS_CALLBACK_HTTP:
 		case LWS_CALLBACK_HTTP_WRITEABLE:
 		case LWS_CALLBACK_CLOSED_HTTP:
-			return http_callback(wsi, reason, in);
-		case LWS_CALLBACK_RAW_RX_FILE:
-		case LWS_CALLBACK_RAW_WRITEABLE_FILE:
-		case LWS_CALLBACK_RAW_CLOSE_FILE:
-			return file_callback(wsi, reason);
+			return http_callback(wsi, link, reason, in);
 		default:
 			break;
 	}
@@ -462,13 +461,9 @@ loop_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 }
 
 static int
-http_callback(struct lws *wsi, enum lws_callback_reasons reason,
+http_callback(struct lws *wsi, GwLink *link, enum lws_callback_reasons reason,
 			  const char *path)
 {
-	GwLink	   *link = lws_get_opaque_user_data(wsi);
-
-	if (link == NULL)
-		return -1;
 	if (reason == LWS_CALLBACK_HTTP)
 		return http_begin(wsi, link, path);
 	if (reason == LWS_CALLBACK_HTTP_WRITEABLE)

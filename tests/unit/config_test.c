@@ -248,6 +248,11 @@ reload_tests(void)
 	   config.origins[0] == '\0' && config.max_in_flight == 64 &&
 	   strstr(fault_text, "MESSAGE_BUS_MAX_IN_FLIGHT") != NULL,
 	   "with a fault nothing changes");
+	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\nEXAI_WS_TLS_CERT=cert\n"
+				   "EXAI_WS_TLS_KEY=key\n") == 0 &&
+	   config.tls_cert[0] == '\0' &&
+	   strcmp(kept, "EXAI_WS_TLS_CERT,EXAI_WS_TLS_KEY,") == 0,
+	   "TLS is not turned on");
 	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\nWS_MAX_MSG_BYTES=1024\n"
 				   "MESSAGE_BUS_MAX_BUFFERED_MB=1\n") == 1 &&
 	   config.max_buffered_mb == 512,
