@@ -256,7 +256,8 @@ gw_config_reload(GwConfig *config, int argc, char **argv,
 
 	read_sources(&next, &action, argc, argv, &faults);
 	/* Check what would be in force: the old of what may not change. */
-	tls_turns = (config->tls_cert[0] == '\0') != (next.tls_cert[0] == '\0');
+	tls_turns = next.tls_cert != NULL &&
+		(config->tls_cert[0] == '\0') != (next.tls_cert[0] == '\0');
 	for (i = 0; i < SETTINGS; i++)
 	{
 		live[i] = setting_is_live(&settings[i]) &&

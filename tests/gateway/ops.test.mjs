@@ -36,14 +36,14 @@ after(async () => {
 
 // withFile starts a gateway whose settings come from a file, and returns it
 // with a function that writes the file.
-async function withFile(settings, rest = {}) {
+async function withFile(settings, environment = {}) {
 	const home = fs.mkdtempSync(path.join(directory, 'env-'));
 	const write = (values) => fs.writeFileSync(path.join(home, '.env'),
-		Object.entries({ ...rest, ...values })
+		Object.entries(values)
 			.map(([name, value]) => `${name}=${value}\n`).join(''));
 	write(settings);
 	const gateway = new Gateway(home, { DATABASE_URL: bus.url(),
-		MESSAGE_BUS_ROLE: 'app' });
+		MESSAGE_BUS_ROLE: 'app', ...environment });
 	bus.gateways.add(gateway);
 	await gateway.started;
 	return { gateway, write };
@@ -201,7 +201,19 @@ describe('TLS', () => {
 
 	test('TLS 1.2 and 1.3 are spoken, 1.1 is not', async () => {
 		await make('one');
-		const { gateway } = await withFile(settings());
+		// The system's own policy must not be what refuses it.
+		const policy = path.join(directory, 'openssl.cnf');
+		fs.writeFileSync(policy, `openssl_conf = start
+[start]
+ssl_conf = ssl
+[ssl]
+system_default = lax
+[lax]
+MinProtocol = TLSv1
+CipherString = DEFAULT:@SECLEVEL=0
+`);
+		const { gateway } = await withFile(settings(),
+			{ OPENSSL_CONF: policy });
 		const at = (version) => shake(gateway.port, { minVersion: version,
 			maxVersion: version, ciphers: 'DEFAULT@SECLEVEL=0' });
 		assert.equal((await at('TLSv1.2')).protocol, 'TLSv1.2');
