@@ -168,6 +168,8 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("wait must be from 0 to one day")));
+	if (mbus_claim_wait_max >= 0)
+		wait_us = Min(wait_us, (int64) mbus_claim_wait_max * 1000);
 	if (wait_us > 0 && IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),

@@ -35,6 +35,7 @@ bool		mbus_verify_on_read = true;
 char	   *mbus_relay_role = NULL;
 int			mbus_frame_timeout = 120000;
 int			mbus_frame_max = 32 * 1024 * 1024;
+int			mbus_claim_wait_max = -1;
 
 static bool check_databases(char **newval, void **extra, GucSource source);
 static void assign_databases(const char *newval, void *extra);
@@ -159,6 +160,10 @@ define_relay_settings(void)
 							NULL, &mbus_frame_max, 32 * 1024 * 1024, 1024,
 							1024 * 1024 * 1024 - 1024,
 							PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.claim_wait_max",
+							"Longest time a claim waits for messages, whatever it asks for; -1 is no limit.",
+							NULL, &mbus_claim_wait_max, -1, -1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 }
 
 static bool

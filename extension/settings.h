@@ -35,6 +35,7 @@ extern bool mbus_verify_on_read;
 extern char *mbus_relay_role;
 extern int	mbus_frame_timeout; /* ms */
 extern int	mbus_frame_max;		/* bytes */
+extern int	mbus_claim_wait_max;	/* ms, -1: no limit of its own */
 
 extern void mbus_settings_init(void);
 extern List *mbus_listed_databases(void);

@@ -25,7 +25,8 @@ GwError
 gw_error_unknown(const char *detail)
 {
 	GwError		error = {GW_ERROR_OUTCOME_UNKNOWN, "outcome unknown", NULL,
-	NULL, "Ask with the transaction id whether it was stored."};
+		NULL, "Ask with get_by_transaction whether it was stored, or send it"
+	" again with the same transaction_id."};
 
 	error.detail = detail;
 	return error;

@@ -7,6 +7,10 @@
  * dimensions, flags, element type, then size and lower bound, then each
  * element with its length). Once it is encoded, its larger frames are
  * replaced by stubs that hold no more than the ids to answer.
+ *
+ * Beside the frames of clients there are the gateway's own control frames,
+ * which no client can send: 'O' and a token opens a session on a database
+ * connection, 'C' closes it.
  */
 #include "batch.h"
 
@@ -18,8 +22,12 @@
 /* Frames up to this size, and not of these methods, take the short lane. */
 #define SHORT_MAX	65536
 
-/* Reads in one batch: each may bring a reply of WS_MAX_MSG_BYTES. */
-#define READS_MAX	4
+/*
+ * What may bring a reply of WS_MAX_MSG_BYTES has a weight, and a batch a
+ * limit: four reads, or sixteen claims, which are seldom that large.
+ */
+#define WEIGHT_MAX	16
+#define READ_WEIGHT	4
 
 /* Frames up to this size are kept as they are. */
 #define STUB_MIN	4096
@@ -28,14 +36,20 @@
 #define BYTEA_OID	17
 #define INT8_OID	20
 
-static const char *const reading_methods[] = {
-	"get", "get_bytes", "get_by_transaction", "peek", "retrieve_message"
+static const struct
+{
+	const char *name;
+	size_t		weight;
+}			methods[] = {
+
+	{"get", READ_WEIGHT}, {"get_bytes", READ_WEIGHT},
+	{"get_by_transaction", READ_WEIGHT}, {"peek", READ_WEIGHT},
+	{"retrieve_message", READ_WEIGHT}, {"claim", 1}, {"claim_bytes", 1}
 };
 
-#define READING_METHODS \
-	(sizeof(reading_methods) / sizeof(reading_methods[0]))
+#define METHODS (sizeof(methods) / sizeof(methods[0]))
 
-static bool method_reads(GwSpan method);
+static void request_count(GwRequest *request, const GwFrame *frame);
 static void encode_head(GwBuffer *array, uint32_t type, size_t count);
 
 /*
@@ -43,7 +57,7 @@ static void encode_head(GwBuffer *array, uint32_t type, size_t count);
  * returns NULL if out of memory, and leaves the message then.
  */
 GwRequest *
-gw_request_create(int64_t session, GwBuffer *message, int64_t now_ms)
+gw_request_create(GwIdentity *identity, GwBuffer *message, int64_t now_ms)
 {
 	GwRequest  *request = calloc(1, sizeof(GwRequest));
 	GwFrame		frame;
@@ -51,32 +65,83 @@ gw_request_create(int64_t session, GwBuffer *message, int64_t now_ms)
 
 	if (request == NULL)
 		return NULL;
-	request->session = session;
+	request->identity = identity;
+	identity->references++;
 	request->frame = *message;
 	request->length = message->length;
 	request->arrived_ms = now_ms;
 	memset(message, 0, sizeof(*message));
 	frame = gw_frame_read(gw_request_header(request));
 	request->kind = frame.kind;
-	request->reads = method_reads(frame.method);
-	request->calls = 1;
+	request_count(request, &frame);
 	while (frame.kind == GW_FRAME_BATCH && request->calls <= GW_BATCH_CALLS &&
 		   gw_frame_next(&frame.elements, &element))
-	{
-		request->calls++;
-		request->reads = request->reads || method_reads(element.method);
-	}
+		request_count(request, &element);
 	if (frame.method.length > 0 && frame.method.length < GW_METHOD_MAX &&
 		gw_utf8_valid(frame.method.data, frame.method.length))
 		memcpy(request->method, frame.method.data, frame.method.length);
 	return request;
 }
 
-/* gw_request_is_long tells which lane a request takes. */
-bool
-gw_request_is_long(const GwRequest *request)
+/* request_count counts a frame, or an element of one, and what it may bring. */
+static void
+request_count(GwRequest *request, const GwFrame *frame)
 {
-	return request->reads || request->length > SHORT_MAX;
+	size_t		i;
+
+	request->calls++;
+	request->waits = request->waits || frame->waits;
+	request->secret = request->secret ||
+		gw_span_is(frame->method, "authenticate");
+	for (i = 0; i < METHODS; i++)
+		if (gw_span_is(frame->method, methods[i].name) &&
+			request->weight < methods[i].weight)
+			request->weight = methods[i].weight;
+}
+
+/*
+ * gw_request_control makes a control frame: it opens the session with its
+ * token, or closes it. It returns NULL if out of memory.
+ */
+GwRequest *
+gw_request_control(GwIdentity *identity, char control)
+{
+	const unsigned char head[2] = {GW_OPCODE_CONTROL, (unsigned char) control};
+	GwBuffer	message = {0};
+	GwRequest  *request = NULL;
+
+	if (gw_buffer_reserve(&message, sizeof(head) + identity->token.length))
+	{
+		gw_buffer_append(&message, head, sizeof(head));
+		if (control == GW_CONTROL_OPEN)
+			gw_buffer_append(&message, identity->token.data,
+							 identity->token.length);
+		request = gw_request_create(identity, &message, 0);
+	}
+	gw_buffer_wipe(&message);
+	if (request == NULL)
+		return NULL;
+	request->control = control;
+	request->version = identity->version;
+	request->secret = true;
+	return request;
+}
+
+/* gw_request_lane tells which lane a request takes. */
+GwLane
+gw_request_lane(const GwRequest *request)
+{
+	if (request->waits)
+		return GW_LANE_WAIT;
+	return gw_request_reads(request) || request->length > SHORT_MAX ?
+		GW_LANE_LONG : GW_LANE_SHORT;
+}
+
+/* gw_request_reads tells that the reply is likely to be large. */
+bool
+gw_request_reads(const GwRequest *request)
+{
+	return request->weight >= READ_WEIGHT;
 }
 
 /* gw_request_header returns the JSON part of the frame, or of its stub. */
@@ -90,7 +155,10 @@ gw_request_header(const GwRequest *request)
 void
 gw_request_free(GwRequest *request)
 {
+	if (request->secret)
+		gw_buffer_wipe(&request->frame);
 	gw_buffer_free(&request->frame);
+	gw_identity_release(request->identity);
 	free(request);
 }
 
@@ -105,16 +173,19 @@ gw_batch_create(void)
 	return batch;
 }
 
-/* gw_batch_has_room tells whether a batch can take one more request. */
+/*
+ * gw_batch_has_room tells whether a batch can take one more request, and
+ * `more` calls before it.
+ */
 bool
-gw_batch_has_room(const GwBatch *batch, const GwRequest *request)
+gw_batch_has_room(const GwBatch *batch, const GwRequest *request, size_t more)
 {
 	if (batch->count == 0)
 		return true;
-	return batch->calls + request->calls <= GW_BATCH_CALLS &&
+	return batch->calls + request->calls + more <= GW_BATCH_CALLS &&
 		request->length <= GW_BATCH_BYTES &&
 		batch->bytes <= GW_BATCH_BYTES - request->length &&
-		!(request->reads && batch->reads >= READS_MAX);
+		batch->weight + request->weight <= WEIGHT_MAX;
 }
 
 /* gw_batch_add appends a request, which the batch owns from then on. */
@@ -127,8 +198,8 @@ gw_batch_add(GwBatch *batch, GwRequest *request)
 	batch->count++;
 	batch->calls += request->calls;
 	batch->bytes += request->length;
-	if (request->reads)
-		batch->reads++;
+	batch->weight += request->weight;
+	batch->secret = batch->secret || request->secret;
 }
 
 /*
@@ -148,7 +219,7 @@ gw_batch_encode(const GwBatch *batch, GwBuffer *sessions, GwBuffer *frames)
 	for (request = batch->requests; request != NULL; request = request->next)
 	{
 		gw_buffer_int32(sessions, 8);
-		gw_buffer_int64(sessions, (uint64_t) request->session);
+		gw_buffer_int64(sessions, (uint64_t) request->identity->session);
 		gw_buffer_int32(frames, (uint32_t) request->frame.length);
 		gw_buffer_append(frames, request->frame.data, request->frame.length);
 	}
@@ -166,7 +237,7 @@ gw_batch_shrink(GwBatch *batch)
 		unsigned char opcode = GW_OPCODE_TEXT;
 		GwBuffer	stub = {0};
 
-		if (request->frame.length <= STUB_MIN)
+		if (request->frame.length <= STUB_MIN || request->control != 0)
 			continue;
 		gw_buffer_append(&stub, &opcode, 1);
 		gw_answer_stub(&stub, gw_request_header(request));
@@ -175,6 +246,8 @@ gw_batch_shrink(GwBatch *batch)
 			gw_buffer_free(&stub);
 			continue;
 		}
+		if (request->secret)
+			gw_buffer_wipe(&request->frame);
 		gw_buffer_free(&request->frame);
 		request->frame = stub;
 	}
@@ -192,17 +265,6 @@ gw_batch_free(GwBatch *batch)
 		gw_request_free(request);
 	}
 	free(batch);
-}
-
-static bool
-method_reads(GwSpan method)
-{
-	size_t		i;
-
-	for (i = 0; i < READING_METHODS; i++)
-		if (gw_span_is(method, reading_methods[i]))
-			return true;
-	return false;
 }
 
 static void

@@ -11,22 +11,38 @@
 
 #include "buffer.h"
 #include "frame.h"
+#include "identity.h"
 
 #define GW_BATCH_CALLS	60
 #define GW_BATCH_BYTES	((size_t) 64 * 1024 * 1024)
 
 #define GW_METHOD_MAX	32
 
-/* One frame of a client, from its arrival to its answer. */
+/* What control frames ask for: their second byte. */
+#define GW_CONTROL_OPEN		'O'
+#define GW_CONTROL_CLOSE	'C'
+
+typedef enum GwLane
+{
+	GW_LANE_SHORT,
+	GW_LANE_LONG,
+	GW_LANE_WAIT				/* any of several connections */
+} GwLane;
+
+/* One frame of a client, from its arrival to its answer; or a control frame. */
 typedef struct GwRequest
 {
 	struct GwRequest *next;
-	int64_t		session;
+	GwIdentity *identity;		/* holds a reference */
 	GwBuffer	frame;			/* opcode, then bytes; a stub once sent */
 	size_t		length;			/* of the frame as it arrived */
 	int64_t		arrived_ms;
 	GwFrameKind kind;
-	bool		reads;			/* its reply may be large */
+	char		control;		/* 0 if it is a client's */
+	uint32_t	version;		/* of the token in it, if it opens */
+	bool		secret;			/* holds a token */
+	bool		waits;			/* a claim that may wait */
+	size_t		weight;			/* how large its reply may be */
 	size_t		calls;			/* of its elements and itself: each is a
 								 * subtransaction */
 	char		method[GW_METHOD_MAX];	/* for the log, cut */
@@ -40,18 +56,22 @@ typedef struct GwBatch
 	size_t		count;
 	size_t		calls;
 	size_t		bytes;
-	size_t		reads;
+	size_t		weight;
+	bool		secret;
 	int64_t		head_ms;		/* when it became the oldest in flight */
 } GwBatch;
 
-extern GwRequest *gw_request_create(int64_t session, GwBuffer *message,
+extern GwRequest *gw_request_create(GwIdentity *identity, GwBuffer *message,
 									int64_t now_ms);
-extern bool gw_request_is_long(const GwRequest *request);
+extern GwRequest *gw_request_control(GwIdentity *identity, char control);
+extern GwLane gw_request_lane(const GwRequest *request);
+extern bool gw_request_reads(const GwRequest *request);
 extern GwSpan gw_request_header(const GwRequest *request);
 extern void gw_request_free(GwRequest *request);
 
 extern GwBatch *gw_batch_create(void);
-extern bool gw_batch_has_room(const GwBatch *batch, const GwRequest *request);
+extern bool gw_batch_has_room(const GwBatch *batch, const GwRequest *request,
+							  size_t more);
 extern void gw_batch_add(GwBatch *batch, GwRequest *request);
 extern bool gw_batch_encode(const GwBatch *batch, GwBuffer *sessions,
 							GwBuffer *frames);

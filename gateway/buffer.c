@@ -129,6 +129,15 @@ gw_buffer_free(GwBuffer *buffer)
 	memset(buffer, 0, sizeof(*buffer));
 }
 
+/* gw_buffer_wipe frees a buffer that holds a secret, overwritten. */
+void
+gw_buffer_wipe(GwBuffer *buffer)
+{
+	if (buffer->data != NULL)
+		explicit_bzero(buffer->data, buffer->capacity);
+	gw_buffer_free(buffer);
+}
+
 /*
  * gw_text_copy copies a message of another program: cut to size, without the
  * line feed at its end, and in UTF-8 whatever it was.

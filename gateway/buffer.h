@@ -27,6 +27,7 @@ extern void gw_buffer_json(GwBuffer *buffer, const char *string);
 extern void gw_buffer_int32(GwBuffer *buffer, uint32_t number);
 extern void gw_buffer_int64(GwBuffer *buffer, uint64_t number);
 extern void gw_buffer_free(GwBuffer *buffer);
+extern void gw_buffer_wipe(GwBuffer *buffer);
 extern void gw_text_copy(char *to, size_t size, const char *from);
 
 #endif							/* GW_BUFFER_H */

@@ -6,22 +6,26 @@
  * OPEN, then CLOSING, then gone. gw_disconnect is the only exit that the
  * gateway itself takes; gw_client_gone is what the loop calls when the
  * socket no longer exists, for whatever reason. What is in flight refers to
- * a connection by its session number only, so that a connection may vanish
+ * a connection's identity only (identity.c), so that a connection may vanish
  * at any time.
  *
  * Every queue is bounded. In: one message of WS_MAX_MSG_BYTES is put
- * together at a time, the unanswered frames of one connection are counted,
- * and those of all together are bounded in bytes; over a limit the frame is
- * refused with an error that names it. Out: a connection whose replies pile
- * up is neither read from nor served (gw_client_is_held) until it has read
- * half of them, and is closed with 1013 if it does not read at all.
+ * together at a time; a connection with MESSAGE_BUS_MAX_IN_FLIGHT unanswered
+ * frames is not read from until one is answered, so that a slow database is
+ * felt by the sender's TCP; the frames of all together are bounded in bytes,
+ * and over that limit a frame is refused with an error that names it. Out: a
+ * connection whose replies pile up is neither read from nor served
+ * (gw_client_is_held) until it has read half of them, and is closed with
+ * 1013 if it does not read at all.
+ *
+ * A connection whose token has expired is told so once, and closed with 1008
+ * if no fresh one comes in time.
  */
 #include "client.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "log.h"
 #include "metrics.h"
@@ -38,9 +42,6 @@
 #define LINGER_MS		500
 #define LINGER_MAX_MS	30000
 
-/* Buckets of the table of sessions; a power of two. */
-#define BUCKETS			4096
-
 /* How much of a message that is too large is looked through for its id. */
 #define PREFIX_MAX		65536
 
@@ -49,16 +50,15 @@
 
 static const GwConfig *config;
 static GwClient *lists[GW_CLIENT_STATES];
-static GwClient *table[BUCKETS];
 static size_t client_count;
 static size_t buffered;			/* bytes of unanswered and unfinished frames */
 static size_t unwritten;		/* bytes of replies that are queued */
 static size_t unwritten_replies;
-static int64_t last_session;
 static bool draining;
 
 static void client_move(GwClient *client, GwClientState state);
 static void client_unlink(GwClient *client);
+static void client_check_expiry(GwClient *client, int64_t now);
 static void client_end_linger(GwClient *client);
 static bool client_gather(GwClient *client, const unsigned char *bytes,
 						  size_t length, size_t more, bool binary);
@@ -75,16 +75,10 @@ static void log_open(const GwClient *client);
 static void log_client(const char *level, const char *event,
 					   const GwClient *client, const char *detail);
 
-/*
- * gw_clients_init prepares the table. Session numbers begin at the second
- * of the start times 2^20, so that they do not come again after a restart
- * and stay below 2^53.
- */
 void
 gw_clients_init(const GwConfig *settings)
 {
 	config = settings;
-	last_session = (int64_t) time(NULL) << 20;
 }
 
 size_t
@@ -141,6 +135,8 @@ gw_clients_sweep(void)
 				 now - client->received_ms > config->tool_timeout * 1000)
 			gw_disconnect(client, GW_CLOSE_POLICY,
 						  "message not finished in time");
+		else if (client->identity->expires_ms != 0)
+			client_check_expiry(client, now);
 	}
 	for (client = lists[GW_CLIENT_CLOSING]; client != NULL; client = next)
 	{
@@ -180,24 +176,28 @@ gw_clients_drain(void)
 	}
 }
 
-/* gw_client_open makes a client for a socket; NULL if out of memory. */
+/*
+ * gw_client_open makes a client for a socket, whose token it takes over. It
+ * returns NULL if out of memory.
+ */
 GwClient *
-gw_client_open(GwSocket *socket)
+gw_client_open(GwSocket *socket, GwBuffer *token)
 {
 	GwClient   *client = calloc(1, sizeof(GwClient));
-	GwClient  **bucket;
 
-	if (client == NULL)
+	if (client != NULL)
+		client->identity = gw_identity_create(token);
+	if (client == NULL || client->identity == NULL)
+	{
+		free(client);
 		return NULL;
-	client->session = ++last_session;
+	}
+	client->identity->client = client;
 	client->socket = socket;
 	client->opened_ms = gw_now_ms();
 	client->replies_end = &client->replies;
 	client->state = GW_CLIENT_STATES;
 	client_move(client, GW_CLIENT_OPEN);
-	bucket = &table[(uint64_t) client->session % BUCKETS];
-	client->next_hash = *bucket;
-	*bucket = client;
 	client_count++;
 	gw_counters.connections++;
 	log_open(client);
@@ -208,12 +208,8 @@ gw_client_open(GwSocket *socket)
 void
 gw_client_gone(GwClient *client)
 {
-	GwClient  **at = &table[(uint64_t) client->session % BUCKETS];
 	GwLogLine	line;
 
-	while (*at != client)
-		at = &(*at)->next_hash;
-	*at = client->next_hash;
 	client_unlink(client);
 	client_count--;
 	if (client->intake == GW_INTAKE_GATHER &&
@@ -224,7 +220,7 @@ gw_client_gone(GwClient *client)
 				   "the socket closed in the middle of a message");
 	}
 	gw_log_begin(&line, "info", "close");
-	gw_log_number(&line, "connection", client->session);
+	gw_log_number(&line, "connection", client->identity->session);
 	gw_log_number(&line, "ms", gw_now_ms() - client->opened_ms);
 	gw_log_number(&line, "frames_in", (int64_t) client->frames_in);
 	gw_log_number(&line, "frames_out", (int64_t) client->frames_out);
@@ -238,18 +234,18 @@ gw_client_gone(GwClient *client)
 	gw_log_end(&line);
 	client_drop_replies(client);
 	client_forget_message(client);
+	client->identity->client = NULL;
+	gw_relay_session_end(client->identity);
+	gw_identity_release(client->identity);
 	free(client);
 }
 
-/* gw_client_find returns the open or closing client, or NULL. */
-GwClient *
-gw_client_find(int64_t session)
+/* gw_client_answered notes that a frame of the client has been answered. */
+void
+gw_client_answered(GwClient *client)
 {
-	GwClient   *client = table[(uint64_t) session % BUCKETS];
-
-	while (client != NULL && client->session != session)
-		client = client->next_hash;
-	return client;
+	client->in_flight--;
+	client_flow(client);
 }
 
 /*
@@ -375,7 +371,7 @@ gw_client_written(GwClient *client, size_t length)
 bool
 gw_client_is_held(const GwClient *client)
 {
-	return client->paused;
+	return client->held;
 }
 
 /* gw_client_may_close tells that a closing client has nothing to wait for. */
@@ -403,7 +399,32 @@ gw_disconnect(GwClient *client, int code, const char *reason)
 	if (client->intake == GW_INTAKE_GATHER)
 		client->intake = GW_INTAKE_DISCARD;
 	client_move(client, GW_CLIENT_CLOSING);
+	client_flow(client);
 	gw_socket_write_soon(client->socket);
+}
+
+/*
+ * client_check_expiry tells a client that its token has expired, and closes
+ * it when it has had its time to bring a fresh one.
+ */
+static void
+client_check_expiry(GwClient *client, int64_t now)
+{
+	static const char notice[] =
+	"{\"jsonrpc\":\"2.0\",\"method\":\"session_expired\"}";
+	GwIdentity *identity = client->identity;
+
+	if (gw_unix_ms() < identity->expires_ms)
+		return;
+	if (identity->expired_ms == 0)
+	{
+		identity->expired_ms = now;
+		log_client("info", "session_expired", client, NULL);
+		gw_client_queue(client, false, (const unsigned char *) notice,
+						sizeof(notice) - 1);
+	}
+	else if (now - identity->expired_ms > config->expiry_grace * 1000)
+		gw_disconnect(client, GW_CLOSE_POLICY, "session has expired");
 }
 
 /* client_end_linger lets a closing client close. */
@@ -536,7 +557,6 @@ client_take_message(GwClient *client)
 {
 	GwBuffer   *message = &client->incoming;
 	GwSpan		header;
-	char		detail[96];
 	GwError		error = {0};
 
 	if (message->data[0] == GW_OPCODE_TEXT &&
@@ -547,23 +567,16 @@ client_take_message(GwClient *client)
 		gw_disconnect(client, GW_CLOSE_NOT_UTF8, "text is not UTF-8");
 		return;
 	}
-	if (!draining && client->in_flight < (size_t) config->max_in_flight)
+	if (!draining)
 	{
+		client->in_flight++;
 		gw_relay_submit(client, message);
+		client_flow(client);
 		return;
 	}
 	error.code = GW_ERROR_TOO_MANY;
-	error.message = draining ? "the gateway is stopping" :
-		"too many frames in flight";
-	if (!draining)
-	{
-		(void) snprintf(detail, sizeof(detail), "The limit is %ld for a"
-						" connection (MESSAGE_BUS_MAX_IN_FLIGHT).",
-						config->max_in_flight);
-		error.detail = detail;
-		error.hint = "Wait for replies before sending more.";
-	}
-	gw_metric_refused(draining ? GW_REFUSED_DRAINING : GW_REFUSED_IN_FLIGHT);
+	error.message = "the gateway is stopping";
+	gw_metric_refused(GW_REFUSED_DRAINING);
 	log_client("warning", "refused", client, error.message);
 	header = gw_frame_header(message->data[0], message->data + 1,
 							 message->length - 1);
@@ -600,22 +613,28 @@ client_drop_replies(GwClient *client)
 	client->reply_bytes = 0;
 }
 
-/* client_flow stops reading from a client that does not read, and resumes. */
+/*
+ * client_flow stops reading from a client that does not read, or has enough
+ * in flight, and resumes. What is closing is read, to see its end.
+ */
 static void
 client_flow(GwClient *client)
 {
 	size_t		high = (size_t) config->max_message;
+	bool		pause;
 
-	if (!client->paused && client->reply_bytes > high)
-	{
-		client->paused = true;
-		gw_socket_pause(client->socket, true);
-	}
-	else if (client->paused && client->reply_bytes <= high / 2)
-	{
-		client->paused = false;
-		gw_socket_pause(client->socket, false);
-	}
+	if (client->reply_bytes > high)
+		client->held = true;
+	else if (client->reply_bytes <= high / 2)
+		client->held = false;
+	pause = client->state == GW_CLIENT_OPEN &&
+		(client->held || client->in_flight >= (size_t) config->max_in_flight);
+	if (pause == client->paused)
+		return;
+	client->paused = pause;
+	/* The time while it was not read from is not the client's. */
+	client->received_ms = gw_now_ms();
+	gw_socket_pause(client->socket, pause);
 }
 
 static void
@@ -626,7 +645,7 @@ log_open(const GwClient *client)
 
 	gw_socket_address(client->socket, address, sizeof(address));
 	gw_log_begin(&line, "info", "open");
-	gw_log_number(&line, "connection", client->session);
+	gw_log_number(&line, "connection", client->identity->session);
 	gw_log_text(&line, "address", address);
 	gw_log_end(&line);
 }
@@ -638,7 +657,7 @@ log_client(const char *level, const char *event, const GwClient *client,
 	GwLogLine	line;
 
 	gw_log_begin(&line, level, event);
-	gw_log_number(&line, "connection", client->session);
+	gw_log_number(&line, "connection", client->identity->session);
 	if (detail != NULL)
 		gw_log_text(&line, "detail", detail);
 	gw_log_end(&line);

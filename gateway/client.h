@@ -12,6 +12,7 @@
 #include "answer.h"
 #include "buffer.h"
 #include "config.h"
+#include "identity.h"
 #include "socket.h"
 
 /* Close codes of RFC 6455, section 7.4, and its registry. */
@@ -49,9 +50,8 @@ typedef struct GwClient
 {
 	struct GwClient *next;		/* in the list of its state */
 	struct GwClient *previous;
-	struct GwClient *next_hash; /* in the table by session */
 	GwClientState state;
-	int64_t		session;		/* the gateway's number of the socket */
+	GwIdentity *identity;
 	GwSocket   *socket;
 	GwIntake	intake;
 	GwBuffer	incoming;		/* opcode, then the bytes of a message */
@@ -61,6 +61,7 @@ typedef struct GwClient
 	GwReply   **replies_end;
 	size_t		reply_bytes;
 	int64_t		progress_ms;	/* when bytes last went out, or were queued */
+	bool		held;			/* replies pile up: gets no more for now */
 	bool		paused;			/* is not read from */
 	bool		mute;			/* gets no replies any more */
 	uint64_t	batch_mark;		/* the last batch that holds a read of it */
@@ -81,9 +82,9 @@ extern void gw_clients_release(size_t bytes);
 extern void gw_clients_sweep(void);
 extern void gw_clients_drain(void);
 
-extern GwClient *gw_client_open(GwSocket *socket);
+extern GwClient *gw_client_open(GwSocket *socket, GwBuffer *token);
 extern void gw_client_gone(GwClient *client);
-extern GwClient *gw_client_find(int64_t session);
+extern void gw_client_answered(GwClient *client);
 extern void gw_client_receive(GwClient *client, const unsigned char *bytes,
 							  size_t length, size_t more, bool binary,
 							  bool final);

@@ -7,7 +7,8 @@
  *
  *	AWAY		waiting for the next attempt, with backoff and jitter
  *	RESOLVING	looking up the hosts, anew at each attempt (resolve.c)
- *	CONNECTING	PQconnectPoll, driven by the loop
+ *	CONNECTING	PQconnectPoll, driven by the loop; each attempt begins at the
+ *				next host, since one that does not answer takes all its time
  *	CHECKING	login, extension and role are checked, the session's settings
  *				made, relay prepared and called once with a ping
  *	READY		batches are pipelined
@@ -43,6 +44,7 @@
 #define FIRST_RETRY_MS		50
 #define LAST_RETRY_MS		2000
 #define CONNECT_MS			10000
+#define CONNECT_SEVERAL_MS	3000
 #define LOUD_FAILURES		10
 #define OPTIONS_MAX			64
 #define INT8_OID			20
@@ -64,6 +66,7 @@ enum
 {
 	STEP_SURVEY,
 	STEP_SETTINGS,
+	STEP_PREPARE_WAIT,
 	STEP_PREPARE,
 	STEP_PING,
 	STEPS
@@ -81,6 +84,7 @@ struct GwDatabase
 	GwTimer    *timer;			/* retry in AWAY, time limit before READY */
 	GwResolve  *resolve;
 	unsigned	failures;		/* in a row */
+	int64_t		connect_ms;		/* what an attempt may take */
 	size_t		syncs;			/* sent and not come back */
 	int			step;			/* of CHECKING */
 	PGresult   *result;			/* of the oldest batch, until its Sync */
@@ -173,6 +177,13 @@ gw_database_is_ready(const GwDatabase *database)
 	return database->state == READY;
 }
 
+/* gw_database_is_new tells that the first attempt to connect is under way. */
+bool
+gw_database_is_new(const GwDatabase *database)
+{
+	return database->state != READY && database->failures == 0;
+}
+
 /* gw_database_reason tells why a connection is not ready. */
 const char *
 gw_database_reason(const GwDatabase *database)
@@ -181,23 +192,30 @@ gw_database_reason(const GwDatabase *database)
 }
 
 /*
- * gw_database_send sends one batch on a connection that is ready. Whatever
- * happens is told by an event.
+ * gw_database_send sends one batch on a connection that is ready. Its claims
+ * may wait for messages for wait_ms; 0: not at all. Whatever happens is told
+ * by an event.
  */
 void
 gw_database_send(GwDatabase *database, const GwBuffer *sessions,
-				 const GwBuffer *frames)
+				 const GwBuffer *frames, long wait_ms)
 {
 	const char *values[2];
 	int			lengths[2];
 	int			formats[2] = {1, 1};
+	char		wait[24];
+	const char *wait_value = wait;
 
+	(void) snprintf(wait, sizeof(wait), "%ld", wait_ms);
 	values[0] = (const char *) sessions->data;
 	values[1] = (const char *) frames->data;
 	lengths[0] = (int) sessions->length;
 	lengths[1] = (int) frames->length;
 	database->syncs++;
-	if (PQsendQueryPrepared(database->conn, "relay", 2, values, lengths,
+	if ((wait_ms > 0 &&
+		 PQsendQueryPrepared(database->conn, "wait", 1, &wait_value, NULL,
+							 NULL, 0) != 1) ||
+		PQsendQueryPrepared(database->conn, "relay", 2, values, lengths,
 							formats, 1) != 1 ||
 		PQpipelineSync(database->conn) != 1)
 	{
@@ -231,8 +249,7 @@ gw_outcome_row(const GwOutcome *outcome, size_t row, int64_t *session,
 	*session = (int64_t) number;
 	frame->data = (const unsigned char *) PQgetvalue(result, (int) row, 1);
 	frame->length = (size_t) PQgetlength(result, (int) row, 1);
-	return frame->data[0] == GW_OPCODE_TEXT ||
-		frame->data[0] == GW_OPCODE_BINARY;
+	return frame->data[0] <= GW_OPCODE_BINARY;
 }
 
 /* gw_database_drop gives a connection up, and with it what was sent. */
@@ -341,11 +358,15 @@ database_retry(void *owner)
 		scan_options(defaults, &hosts, &ports, &lookup);
 		scan_options(given, &hosts, &ports, &lookup);
 		database_move(database, RESOLVING);
+		database->connect_ms = CONNECT_MS;
 		if (!lookup || hosts[0] == '\0')
 			database_connect(database, NULL, NULL, NULL);
 		else
 		{
+			database->connect_ms = strchr(hosts, ',') != NULL ?
+				CONNECT_SEVERAL_MS : CONNECT_MS;
 			database->resolve = gw_resolve_start(hosts, ports,
+												 database->failures,
 												 database_resolved, database);
 			if (database->resolve == NULL)
 				database_lose(database, "could not look up the host");
@@ -407,6 +428,11 @@ database_connect(GwDatabase *database, const char *hosts,
 	add_option(names, values, &count, "application_name",
 			   "message-bus-gateway");
 	add_option(names, values, &count, "gssencmode", "disable");
+	/* A host that vanished is noticed within a quarter of a minute. */
+	add_option(names, values, &count, "keepalives_idle", "5");
+	add_option(names, values, &count, "keepalives_interval", "5");
+	add_option(names, values, &count, "keepalives_count", "2");
+	add_option(names, values, &count, "tcp_user_timeout", "15000");
 	if (getenv("PGTARGETSESSIONATTRS") == NULL)
 		add_option(names, values, &count, "target_session_attrs",
 				   "read-write");
@@ -432,7 +458,7 @@ database_connect(GwDatabase *database, const char *hosts,
 	}
 	PQsetNoticeReceiver(database->conn, notice, database);
 	database_move(database, CONNECTING);
-	gw_timer_start(database->timer, CONNECT_MS);
+	gw_timer_start(database->timer, database->connect_ms);
 	database_watch(database);
 	if (database->watch != NULL)
 		gw_watch_want_write(database->watch, true);
@@ -634,7 +660,7 @@ static void
 begin_checks(GwDatabase *database)
 {
 	const Oid	types[2] = {INT8_ARRAY_OID, BYTEA_ARRAY_OID};
-	const char *role = database->config->role;
+	const char *survey[2];
 	const char *values;
 	GwBuffer	settings = {0};
 	GwBuffer	sessions = {0};
@@ -644,16 +670,21 @@ begin_checks(GwDatabase *database)
 	database_move(database, CHECKING);
 	database->step = STEP_SURVEY;
 	database->recheck = false;
+	survey[0] = gw_session_role(database->config);
+	survey[1] = gw_config_authenticates(database->config) ? "t" : "f";
 	gw_session_settings(&settings, database->config);
 	values = (const char *) settings.data;
-	if (settings.failed || !gw_session_ping(&sessions, &frames))
+	if (settings.failed ||
+		!gw_session_ping(database->config, &sessions, &frames))
 		database_lose(database, "out of memory");
 	else if (PQsetnonblocking(conn, 1) != 0 ||
 			 PQenterPipelineMode(conn) != 1 ||
-			 PQsendQueryParams(conn, gw_survey_query, 1, NULL, &role, NULL,
+			 PQsendQueryParams(conn, gw_survey_query, 2, NULL, survey, NULL,
 							   NULL, 0) != 1 || PQpipelineSync(conn) != 1 ||
 			 PQsendQueryParams(conn, gw_settings_query, 1, NULL, &values,
 							   NULL, NULL, 0) != 1 ||
+			 PQpipelineSync(conn) != 1 ||
+			 PQsendPrepare(conn, "wait", gw_wait_query, 1, NULL) != 1 ||
 			 PQpipelineSync(conn) != 1 ||
 			 PQsendPrepare(conn, "relay", gw_relay_query, 2, types) != 1 ||
 			 PQpipelineSync(conn) != 1)
@@ -661,7 +692,7 @@ begin_checks(GwDatabase *database)
 	else
 	{
 		database->syncs = STEPS - 1;
-		gw_database_send(database, &sessions, &frames);
+		gw_database_send(database, &sessions, &frames, 0);
 	}
 	gw_buffer_free(&settings);
 	gw_buffer_free(&sessions);
@@ -679,7 +710,8 @@ end_check(GwDatabase *database)
 	else if (database->step == STEP_SURVEY)
 		fault = PQntuples(database->result) != 1 ?
 			"the login role was not found" :
-			gw_survey_fault(survey_column, database->result);
+			gw_survey_fault(database->config, survey_column,
+							database->result);
 	else if (database->step == STEP_PING)
 		fault = ping_fault(database->result);
 	if (fault != NULL)
@@ -707,16 +739,17 @@ survey_column(const void *row, size_t column)
 	return PQgetvalue(row, 0, (int) column);
 }
 
-/* ping_fault reads the reply to the ping; NULL if it is a result. */
+/* ping_fault reads the reply to the ping, the last row; NULL if it is good. */
 static const char *
 ping_fault(const PGresult *result)
 {
+	int			last = PQntuples(result) - 1;
 	const char *reply;
 
-	if (PQntuples(result) != 1 || PQgetlength(result, 0, 1) < 1)
+	if (last < 0 || PQgetlength(result, last, 1) < 1)
 		return "message_bus.relay() does not answer a ping";
 	/* libpq ends every value with a zero byte. */
-	reply = PQgetvalue(result, 0, 1) + 1;
+	reply = PQgetvalue(result, last, 1) + 1;
 	return strstr(reply, "\"result\"") != NULL ? NULL : reply;
 }
 

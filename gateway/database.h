@@ -42,9 +42,10 @@ extern GwDatabase *gw_database_open(const GwConfig *config, const char *name,
 									const GwDatabaseEvents *events,
 									void *owner);
 extern bool gw_database_is_ready(const GwDatabase *database);
+extern bool gw_database_is_new(const GwDatabase *database);
 extern const char *gw_database_reason(const GwDatabase *database);
 extern void gw_database_send(GwDatabase *database, const GwBuffer *sessions,
-							 const GwBuffer *frames);
+							 const GwBuffer *frames, long wait_ms);
 extern bool gw_outcome_row(const GwOutcome *outcome, size_t row,
 						   int64_t *session, GwSpan *frame);
 extern void gw_database_drop(GwDatabase *database, const char *reason);

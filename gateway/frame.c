@@ -2,15 +2,15 @@
  * frame.c
  *		Reads what the gateway must know of a client's frame.
  *
- * The extension does the real parsing. The gateway needs three things only:
- * where the header line of a binary frame ends, which method is called (to
- * choose a lane), and which ids to answer when it must answer an error by
- * itself. So this reader is a scanner, not a validator: it follows strings
+ * The extension does the real parsing. The gateway needs four things only:
+ * where the header line of a binary frame ends, which method is called and
+ * whether a claim waits (to choose a lane), and which ids to answer when it
+ * must answer an error by itself. So this reader is a scanner, not a validator: it follows strings
  * and counts brackets. What it hands out as an id is checked strictly,
  * because an id is copied into an answer.
  *
  * Pure code: it allocates nothing, does not recurse, keeps no state and
- * reads every byte at most twice. Any bytes may be given to it; tests/fuzz
+ * reads every byte at most three times. Any bytes may be given to it; tests/fuzz
  * does.
  */
 #include "frame.h"
@@ -20,7 +20,11 @@
 
 static GwFrame read_object(const unsigned char *at, const unsigned char *end,
 						   const unsigned char **after);
+static const unsigned char *read_member(const unsigned char *at,
+										const unsigned char *end,
+										GwSpan *key, GwSpan *value);
 static void take_member(GwFrame *frame, GwSpan key, GwSpan value);
+static bool is_waiting_claim(const GwFrame *frame);
 static const unsigned char *skip_space(const unsigned char *at,
 									   const unsigned char *end);
 static const unsigned char *skip_value(const unsigned char *at,
@@ -59,7 +63,7 @@ gw_frame_header(int opcode, const unsigned char *bytes, size_t length)
 GwFrame
 gw_frame_read(GwSpan json)
 {
-	GwFrame		frame = {GW_FRAME_MALFORMED, {NULL, 0}, {NULL, 0}, {NULL, 0}};
+	GwFrame		frame = {.kind = GW_FRAME_MALFORMED};
 	const unsigned char *end;
 	const unsigned char *at;
 	const unsigned char *after;
@@ -97,7 +101,7 @@ gw_frame_next(GwSpan *elements, GwFrame *element)
 	const unsigned char *at = elements->data;
 	const unsigned char *end;
 	const unsigned char *after = NULL;
-	GwFrame		malformed = {GW_FRAME_MALFORMED, {NULL, 0}, {NULL, 0}, {NULL, 0}};
+	GwFrame		malformed = {.kind = GW_FRAME_MALFORMED};
 
 	if (elements->length == 0)
 		return false;
@@ -123,6 +127,34 @@ gw_frame_next(GwSpan *elements, GwFrame *element)
 	elements->length = (size_t) (end - after);
 	elements->data = after;
 	return true;
+}
+
+/*
+ * gw_json_member finds a member of an object by its name, which is given in
+ * quotes. Of two with one name it finds the later.
+ */
+bool
+gw_json_member(GwSpan object, const char *name, GwSpan *value)
+{
+	const unsigned char *at = object.data;
+	const unsigned char *end;
+	bool		found = false;
+
+	if (object.length == 0 || *at != '{')
+		return false;
+	end = at + object.length;
+	do
+	{
+		GwSpan		key;
+		GwSpan		member;
+
+		at = read_member(at, end, &key, &member);
+		if (at == NULL || !gw_span_is(key, name))
+			continue;
+		*value = member;
+		found = true;
+	} while (at != NULL && at != end && *at == ',');
+	return found;
 }
 
 /* gw_span_is tells whether a span holds exactly this text. */
@@ -174,42 +206,52 @@ static GwFrame
 read_object(const unsigned char *at, const unsigned char *end,
 			const unsigned char **after)
 {
-	GwFrame		frame = {GW_FRAME_NOTIFICATION, {NULL, 0}, {NULL, 0}, {NULL, 0}};
+	GwFrame		frame = {.kind = GW_FRAME_NOTIFICATION};
+	const unsigned char *first = skip_space(at + 1, end);
 
 	*after = NULL;
-	at = skip_space(at + 1, end);
-	while (at != end && *at != '}')
-	{
-		GwSpan		key;
-		GwSpan		value;
-
-		key.data = at;
-		at = *at == '"' ? skip_string(at, end) : NULL;
-		if (at == NULL)
-			return frame;
-		key.length = (size_t) (at - key.data);
-		at = skip_space(at, end);
-		if (at == end || *at != ':')
-			return frame;
-		value.data = skip_space(at + 1, end);
-		at = skip_value(value.data, end);
-		if (at == NULL || at == value.data)
-			return frame;
-		value.length = (size_t) (at - value.data);
-		take_member(&frame, key, value);
-		at = skip_space(at, end);
-		if (at != end && *at == ',')
+	if (first != end && *first == '}')
+		at = first;
+	else
+		do
 		{
-			at = skip_space(at + 1, end);
-			if (at != end && *at == '}')
+			GwSpan		key;
+			GwSpan		value;
+
+			at = read_member(at, end, &key, &value);
+			if (at == NULL)
 				return frame;
-		}
-		else if (at != end && *at != '}')
-			return frame;
-	}
-	if (at != end)
+			take_member(&frame, key, value);
+		} while (at != end && *at == ',');
+	if (at != end && *at == '}')
 		*after = at + 1;
+	frame.waits = is_waiting_claim(&frame);
 	return frame;
+}
+
+/*
+ * read_member reads the member behind the brace or comma at `at`. It returns
+ * the place of what follows, NULL if the member is cut off or broken.
+ */
+static const unsigned char *
+read_member(const unsigned char *at, const unsigned char *end, GwSpan *key,
+			GwSpan *value)
+{
+	key->data = skip_space(at + 1, end);
+	at = key->data != end && *key->data == '"' ?
+		skip_string(key->data, end) : NULL;
+	if (at == NULL)
+		return NULL;
+	key->length = (size_t) (at - key->data);
+	at = skip_space(at, end);
+	if (at == end || *at != ':')
+		return NULL;
+	value->data = skip_space(at + 1, end);
+	at = skip_value(value->data, end);
+	if (at == NULL || at == value->data)
+		return NULL;
+	value->length = (size_t) (at - value->data);
+	return skip_space(at, end);
 }
 
 /*
@@ -231,6 +273,34 @@ take_member(GwFrame *frame, GwSpan key, GwSpan value)
 		frame->method.data = value.data + 1;
 		frame->method.length = value.length - 2;
 	}
+	else if (gw_span_is(key, "\"params\""))
+		frame->params = value;
+}
+
+/*
+ * is_waiting_claim tells whether this is a claim whose "wait" is not zero, in
+ * whatever form: a number, a text of digits and units. What is no time at all
+ * counts as a wait: the database will say what it thinks of it.
+ */
+static bool
+is_waiting_claim(const GwFrame *frame)
+{
+	GwSpan		wait;
+	bool		zero = false;
+	size_t		i;
+
+	if ((!gw_span_is(frame->method, "claim") &&
+		 !gw_span_is(frame->method, "claim_bytes")) ||
+		!gw_json_member(frame->params, "\"wait\"", &wait) ||
+		gw_span_is(wait, "null"))
+		return false;
+	for (i = 0; i < wait.length; i++)
+	{
+		if (wait.data[i] >= '1' && wait.data[i] <= '9')
+			return true;
+		zero = zero || wait.data[i] == '0';
+	}
+	return !zero;
 }
 
 static const unsigned char *

@@ -8,7 +8,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The opcodes of RFC 6455, section 5.2, that carry data. */
+/*
+ * The first byte of a frame on its way to the database and back: an opcode of
+ * RFC 6455, section 5.2, that carries data, or what no client can send.
+ */
+#define GW_OPCODE_CONTROL	0	/* between gateway and database only */
 #define GW_OPCODE_TEXT		1
 #define GW_OPCODE_BINARY	2
 
@@ -31,13 +35,16 @@ typedef struct GwFrame
 	GwFrameKind kind;
 	GwSpan		id;				/* raw JSON, length 0 if none is usable */
 	GwSpan		method;			/* between the quotes, length 0 if none */
+	GwSpan		params;			/* raw JSON, length 0 if none */
 	GwSpan		elements;		/* of a batch: for gw_frame_next */
+	bool		waits;			/* a claim that may wait for messages */
 } GwFrame;
 
 extern GwSpan gw_frame_header(int opcode, const unsigned char *bytes,
 							  size_t length);
 extern GwFrame gw_frame_read(GwSpan json);
 extern bool gw_frame_next(GwSpan *elements, GwFrame *element);
+extern bool gw_json_member(GwSpan object, const char *name, GwSpan *value);
 extern bool gw_span_is(GwSpan span, const char *string);
 extern bool gw_utf8_valid(const unsigned char *bytes, size_t length);
 

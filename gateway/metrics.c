@@ -26,7 +26,7 @@
 
 static const char *const lane_names[] = {"short", "long", "wait"};
 static const char *const outcome_names[] = {"committed", "rolled back",
-"unknown", "away", "refused"};
+"unknown", "away", "dropped", "refused"};
 static const char *const refusal_names[GW_REFUSALS] = {
 	[GW_REFUSED_UPGRADE] = "upgrade",
 	[GW_REFUSED_STOPPING] = "stopping",
@@ -39,7 +39,6 @@ static const char *const refusal_names[GW_REFUSALS] = {
 	[GW_REFUSED_MEMORY] = "memory",
 	[GW_REFUSED_TOO_LARGE] = "too large",
 	[GW_REFUSED_BUFFERED] = "buffered",
-	[GW_REFUSED_IN_FLIGHT] = "in flight",
 	[GW_REFUSED_NOT_UTF8] = "not utf-8",
 	[GW_REFUSED_DRAINING] = "stopping"
 };

@@ -16,6 +16,7 @@
 
 extern bool gw_relay_open(const GwConfig *config);
 extern void gw_relay_submit(GwClient *client, GwBuffer *message);
+extern void gw_relay_session_end(GwIdentity *identity);
 extern void gw_relay_turn(void);
 extern void gw_relay_sweep(void);
 extern bool gw_relay_is_idle(void);

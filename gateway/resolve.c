@@ -31,6 +31,7 @@ struct GwResolve
 	const char *host[HOSTS_MAX];
 	const char *port[HOSTS_MAX];
 	size_t		count;
+	size_t		first;			/* the host that the lists begin with */
 	struct addrinfo hints;
 	struct gaicb requests[HOSTS_MAX];
 	struct gaicb *pointers[HOSTS_MAX];
@@ -50,12 +51,13 @@ static void resolve_destroy(GwResolve *resolve);
 
 /*
  * gw_resolve_start begins to look up comma-separated hosts; ports are one
- * for all or one for each. It returns NULL if it cannot; `done` is called
- * from the loop, never from here.
+ * for all or one for each. The lists begin at the host `first`, counted
+ * round and round. It returns NULL if it cannot; `done` is called from the
+ * loop, never from here.
  */
 GwResolve *
-gw_resolve_start(const char *hosts, const char *ports, GwResolved done,
-				 void *owner)
+gw_resolve_start(const char *hosts, const char *ports, size_t first,
+				 GwResolved done, void *owner)
 {
 	GwResolve  *resolve = calloc(1, sizeof(GwResolve));
 	size_t		given;
@@ -75,6 +77,7 @@ gw_resolve_start(const char *hosts, const char *ports, GwResolved done,
 		return NULL;
 	}
 	resolve->count = cut_list(resolve->hosts, resolve->host);
+	resolve->first = first % resolve->count;
 	given = cut_list(resolve->ports, resolve->port);
 	resolve->hints.ai_socktype = SOCK_STREAM;
 	for (i = 0; i < resolve->count; i++)
@@ -162,8 +165,9 @@ resolve_finish(GwResolve *resolve)
 
 	for (i = 0; i < resolve->count; i++)
 	{
-		const struct addrinfo *at = resolve->requests[i].ar_result;
-		bool		name = resolve->requests[i].ar_name != NULL;
+		size_t		host = (resolve->first + i) % resolve->count;
+		const struct addrinfo *at = resolve->requests[host].ar_result;
+		bool		name = resolve->requests[host].ar_name != NULL;
 		char		address[INET6_ADDRSTRLEN] = "";
 
 		do
@@ -173,9 +177,9 @@ resolve_finish(GwResolve *resolve)
 									 sizeof(address), NULL, 0,
 									 NI_NUMERICHOST) != 0))
 				break;
-			add_entry(&hosts, resolve->host[i], entries);
+			add_entry(&hosts, resolve->host[host], entries);
 			add_entry(&addresses, address, entries);
-			add_entry(&ports, resolve->port[i], entries);
+			add_entry(&ports, resolve->port[host], entries);
 			entries++;
 			at = name ? at->ai_next : NULL;
 		} while (at != NULL);

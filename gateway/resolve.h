@@ -19,7 +19,7 @@ typedef void (*GwResolved) (void *owner, bool ok, const GwBuffer *hosts,
 							const GwBuffer *addresses, const GwBuffer *ports);
 
 extern GwResolve *gw_resolve_start(const char *hosts, const char *ports,
-								   GwResolved done, void *owner);
+								   size_t first, GwResolved done, void *owner);
 extern void gw_resolve_free(GwResolve *resolve);
 
 #endif							/* GW_RESOLVE_H */

@@ -3,18 +3,23 @@
  *		What a database session must be before it relays.
  *
  * database.c runs these steps on every new connection: a survey of login,
- * extension and role; the settings that the gateway's configuration asks
- * for; relay prepared; and a ping through relay, so that "ready" means that
- * a frame was answered. Settings are made by a query and not at startup, so
+ * extension and role (that of every frame, or with authentication on that of
+ * anonymous ones); the settings that the gateway's configuration asks for;
+ * relay prepared; and a ping through relay, so that "ready" means that a
+ * frame was answered. Settings are made by a query and not at startup, so
  * that a pooler passes them and a fault in one is told as such.
  */
 #include "session.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "batch.h"
 
-/* One row, of one column for each of survey_columns. $1 is the role. */
+/*
+ * One row, of one column for each of survey_columns. $1 is the role, $2 tells
+ * whether authentication is on.
+ */
 const char *const gw_survey_query =
 "SELECT l.rolsuper OR l.rolbypassrls,"
 " e.oid IS NOT NULL,"
@@ -22,6 +27,11 @@ const char *const gw_survey_query =
 " coalesce(pg_catalog.has_schema_privilege(session_user, n.oid, 'USAGE')"
 " AND pg_catalog.has_function_privilege(session_user, p.oid, 'EXECUTE'),"
 " false),"
+" NOT $2::pg_catalog.bool OR 2 = (SELECT pg_catalog.count(*)"
+" FROM pg_catalog.pg_proc s WHERE s.pronamespace = n.oid"
+" AND (s.proname = 'open_session' AND s.pronargs = 3"
+" OR s.proname = 'close_session' AND s.pronargs = 1)"
+" AND pg_catalog.has_function_privilege(session_user, s.oid, 'EXECUTE')),"
 " r.oid IS NOT NULL,"
 " coalesce(r.rolsuper OR r.rolbypassrls, false),"
 " coalesce(pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER'), false)"
@@ -38,6 +48,10 @@ const char *const gw_settings_query =
 "SELECT pg_catalog.set_config(key, value, false)"
 " FROM pg_catalog.json_each_text($1::pg_catalog.json)";
 
+/* $1 is how long claims of the same transaction may wait, in ms. */
+const char *const gw_wait_query =
+"SELECT pg_catalog.set_config('message_bus.claim_wait_max', $1, true)";
+
 const char *const gw_relay_query =
 "SELECT session, frame FROM message_bus.relay($1, $2)";
 
@@ -53,28 +67,52 @@ static const struct
 	{"t", "extension \"message_bus\" has no function relay(bigint[],"
 	" bytea[])"},
 	{"t", "the login role may not execute message_bus.relay()"},
-	{"t", "the role named by MESSAGE_BUS_ROLE does not exist"},
-	{"f", "the role named by MESSAGE_BUS_ROLE is a superuser or has"
-	" BYPASSRLS"},
-	{"t", "the login role is not a member of the role named by"
-	" MESSAGE_BUS_ROLE"}
+	{"t", "the login role may not execute message_bus.open_session() and"
+	" close_session(), which authentication needs"},
+	{"t", "the role named by %s does not exist"},
+	{"f", "the role named by %s is a superuser or has BYPASSRLS"},
+	{"t", "the login role is not a member of the role named by %s"}
 };
 
 #define SURVEY_COLUMNS (sizeof(survey_columns) / sizeof(survey_columns[0]))
 
+static void add_token_settings(GwBuffer *json, const GwConfig *config);
+static bool add_request(GwBatch *batch, GwRequest *request);
 static void add_text(GwBuffer *json, const char *name, const char *value);
 static void add_number(GwBuffer *json, const char *name, long value,
 					   const char *unit);
 
-/* gw_survey_fault tells what is wrong with a survey's row; NULL if nothing. */
+/* gw_session_role returns the role that frames without a token run as. */
 const char *
-gw_survey_fault(GwColumn column, const void *row)
+gw_session_role(const GwConfig *config)
 {
+	return gw_config_authenticates(config) ? config->anon_role : config->role;
+}
+
+/*
+ * gw_survey_fault tells what is wrong with a survey's row; NULL if nothing.
+ * What it returns lasts until the next call.
+ */
+const char *
+gw_survey_fault(const GwConfig *config, GwColumn column, const void *row)
+{
+	static char fault[160];
+	const char *setting = gw_config_authenticates(config) ?
+	"MESSAGE_BUS_ANON_ROLE" : "MESSAGE_BUS_ROLE";
 	size_t		i;
 
 	for (i = 0; i < SURVEY_COLUMNS; i++)
 		if (strcmp(column(row, i), survey_columns[i].wanted) != 0)
-			return survey_columns[i].fault;
+		{
+			const char *text = survey_columns[i].fault;
+			const char *place = strstr(text, "%s");
+
+			(void) snprintf(fault, sizeof(fault), "%.*s%s%s",
+							place != NULL ? (int) (place - text) : -1, text,
+							place != NULL ? setting : "",
+							place != NULL ? place + 2 : "");
+			return fault;
+		}
 	return NULL;
 }
 
@@ -88,6 +126,8 @@ gw_session_settings(GwBuffer *json, const GwConfig *config)
 {
 	gw_buffer_text(json, "{\"message_bus.relay_role\":");
 	gw_buffer_json(json, config->role);
+	if (gw_config_authenticates(config))
+		add_token_settings(json, config);
 	add_text(json, "message_bus.enabled", config->enabled ? "on" : "off");
 	add_text(json, "message_bus.verify_on_read",
 			 config->checksum ? "on" : "off");
@@ -98,6 +138,8 @@ gw_session_settings(GwBuffer *json, const GwConfig *config)
 	add_number(json, "message_bus.frame_max", config->max_message, "");
 	add_number(json, "message_bus.client_max_payload",
 			   config->max_payload_mb * (long) GW_MIB, "");
+	/* Only on the connections of the lane "wait" they may: gw_wait_query. */
+	add_text(json, "message_bus.claim_wait_max", "0");
 	add_text(json, "default_transaction_isolation", "read committed");
 	add_text(json, "statement_timeout", "0");
 	add_text(json, "client_min_messages", "warning");
@@ -107,29 +149,64 @@ gw_session_settings(GwBuffer *json, const GwConfig *config)
 	gw_buffer_append(json, "", 1);
 }
 
-/* gw_session_ping encodes a ping as relay's arguments; false if it cannot. */
+/* add_token_settings says what a token must be like. */
+static void
+add_token_settings(GwBuffer *json, const GwConfig *config)
+{
+	size_t		length = strlen(config->supabase_url);
+	char		issuer[1024] = "";
+
+	while (length > 0 && config->supabase_url[length - 1] == '/')
+		length--;
+	if (length > 0)
+		(void) snprintf(issuer, sizeof(issuer), "%.*s/auth/v1", (int) length,
+						config->supabase_url);
+	add_text(json, "message_bus.token_issuer", issuer);
+	add_text(json, "message_bus.token_audience", config->audience);
+	add_number(json, "message_bus.token_skew", config->token_skew, "");
+	add_text(json, "message_bus.anonymous_role", config->anon_role);
+}
+
+/*
+ * gw_session_ping encodes a ping as relay's arguments, in an anonymous
+ * session of its own if sessions are asked for; false if it cannot.
+ */
 bool
-gw_session_ping(GwBuffer *sessions, GwBuffer *frames)
+gw_session_ping(const GwConfig *config, GwBuffer *sessions, GwBuffer *frames)
 {
 	static const unsigned char ping[] =
 	"\001{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"ping\"}";
 	GwBatch    *batch = gw_batch_create();
 	GwBuffer	message = {0};
-	GwRequest  *request = NULL;
+	GwIdentity *identity = gw_identity_create(&message);
 	bool		done = false;
 
 	gw_buffer_append(&message, ping, sizeof(ping) - 1);
-	if (batch != NULL && !message.failed)
-		request = gw_request_create(0, &message, 0);
-	if (request != NULL)
+	if (batch != NULL && identity != NULL && !message.failed)
 	{
-		gw_batch_add(batch, request);
-		done = gw_batch_encode(batch, sessions, frames);
+		bool		opens = gw_config_authenticates(config);
+
+		done = (!opens || add_request(batch, gw_request_control(identity,
+																GW_CONTROL_OPEN))) &&
+			add_request(batch, gw_request_create(identity, &message, 0)) &&
+			(!opens || add_request(batch, gw_request_control(identity,
+															 GW_CONTROL_CLOSE))) &&
+			gw_batch_encode(batch, sessions, frames);
 	}
 	gw_buffer_free(&message);
+	if (identity != NULL)
+		gw_identity_release(identity);
 	if (batch != NULL)
 		gw_batch_free(batch);
 	return done;
+}
+
+static bool
+add_request(GwBatch *batch, GwRequest *request)
+{
+	if (request != NULL)
+		gw_batch_add(batch, request);
+	return request != NULL;
 }
 
 /*

@@ -108,6 +108,7 @@ static int	handshake_refuse(struct lws *wsi, GwRefusal reason,
 							 unsigned int status, const char *body);
 static bool host_may(struct lws *wsi);
 static bool key_is_presented(struct lws *wsi);
+static bool take_token(struct lws *wsi, GwBuffer *token);
 static int	websocket_open(struct lws *wsi, GwLink *link);
 static int	websocket_write(struct lws *wsi, GwLink *link);
 static int	websocket_ping(struct lws *wsi, GwLink *link);
@@ -190,6 +191,16 @@ gw_now_ms(void)
 	struct timespec now;
 
 	(void) clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* gw_unix_ms returns the time of day, by which tokens expire. */
+int64_t
+gw_unix_ms(void)
+{
+	struct timespec now;
+
+	(void) clock_gettime(CLOCK_REALTIME, &now);
 	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
@@ -566,10 +577,51 @@ key_is_presented(struct lws *wsi)
 	return value != NULL && gw_key_is(config->supabase_key, value);
 }
 
+/*
+ * take_token takes the token of a handshake: that of the header Authorization,
+ * else the argument "access_token", else an apikey that looks like a token.
+ * Without one the client is anonymous. It returns false if out of memory.
+ */
+static bool
+take_token(struct lws *wsi, GwBuffer *token)
+{
+	char		given[HEADERS_MAX];
+	const char *value = NULL;
+	const char *dot;
+
+	memset(given, 0, sizeof(given));
+	if (lws_hdr_copy(wsi, given, sizeof(given),
+					 WSI_TOKEN_HTTP_AUTHORIZATION) > 7 &&
+		strncasecmp(given, "Bearer ", 7) == 0)
+		value = given + 7 + strspn(given + 7, " ");
+	else
+		value = lws_get_urlarg_by_name(wsi, "access_token=", given,
+									   sizeof(given));
+	if (value == NULL)
+	{
+		value = given;
+		if (lws_hdr_custom_copy(wsi, given, sizeof(given), "apikey:", 7) <= 0)
+			value = lws_get_urlarg_by_name(wsi, "apikey=", given,
+										   sizeof(given));
+		dot = value != NULL ? strchr(value, '.') : NULL;
+		if (dot == NULL || strchr(dot + 1, '.') == NULL)
+			value = NULL;
+	}
+	if (value != NULL)
+		gw_buffer_text(token, value);
+	explicit_bzero(given, sizeof(given));
+	return !token->failed;
+}
+
 static int
 websocket_open(struct lws *wsi, GwLink *link)
 {
-	link->client = gw_client_open(wsi);
+	GwBuffer	token = {0};
+
+	/* Without authentication a token is none of the gateway's business. */
+	if (!gw_config_authenticates(config) || take_token(wsi, &token))
+		link->client = gw_client_open(wsi, &token);
+	gw_buffer_wipe(&token);
 	return link->client != NULL ? 0 : -1;
 }
 
@@ -703,7 +755,7 @@ link_sweep(GwLink *link, int64_t now)
 	if (active < client->opened_ms)
 		active = client->opened_ms;
 	/* What is not read from is not heard: the time to send is its limit. */
-	if (gw_client_is_held(client))
+	if (client->paused)
 		heard = link->heard_ms = now;
 	if (heard >= link->pinged_ms)
 		link->pinged_ms = 0;

@@ -33,6 +33,7 @@ extern bool gw_loop_open(const GwConfig *config);
 extern bool gw_loop_turn(void);
 extern void gw_loop_refuse(void);
 extern int64_t gw_now_ms(void);
+extern int64_t gw_unix_ms(void);
 
 extern void gw_socket_adopt(int descriptor, GwAddress *address);
 extern long gw_sockets_count(void);

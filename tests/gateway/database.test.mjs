@@ -3,6 +3,8 @@
 //     after the result, or is not what the gateway needs.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import net from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { Bus, PORT, fails, random, sha256, sleep, until } from './bus.mjs';
 
@@ -79,6 +81,9 @@ describe('a database that is away', () => {
 						outcomes.push({ key, id });
 					} catch (error) {
 						outcomes.push({ key, code: error.code });
+						if (error.code === -32050) {
+							assert.match(error.data.hint, /transaction_id/);
+						}
 						if (error.code === -32010) await sleep(10);
 					}
 				}
@@ -333,6 +338,22 @@ describe('a database that is not what it should be', () => {
 		assert.equal(await client.call('ping'), 'pong');
 		await gateway.kill();
 	});
+
+	test('a host that accepts and says nothing does not hide the next',
+		async () => {
+			const silent = net.createServer((socket) =>
+				socket.on('error', () => {}));
+			silent.listen(0, '127.0.0.1');
+			await once(silent, 'listening');
+			const { port } = silent.address();
+			const gateway = await bus.gateway({ DATABASE_URL:
+				'postgresql://gateway@/bus?host=127.0.0.1,' +
+				`${encodeURIComponent(bus.directory)}&port=${port},${PORT}` });
+			const client = await gateway.client();
+			assert.equal(await client.call('ping'), 'pong');
+			await gateway.kill();
+			silent.close();
+		});
 
 	test('PG* variables are enough', async () => {
 		const gateway = await bus.gateway({ DATABASE_URL: '',

@@ -386,7 +386,7 @@ describe('/metrics', () => {
 
 	test('tells the state of the database and of the breaker', async () => {
 		const gateway = await bus.gateway({ CIRCUIT_BREAKER_THRESHOLD: '1',
-			CIRCUIT_BREAKER_TIMEOUT_SECS: '60', MESSAGE_BUS_MAX_IN_FLIGHT: '2' });
+			CIRCUIT_BREAKER_TIMEOUT_SECS: '60' });
 		const client = await gateway.client();
 		const before = await metrics(gateway);
 		const short = 'lane="short"';
@@ -395,12 +395,11 @@ describe('/metrics', () => {
 		const thaw = await bus.freeze();
 		const lost = client.call('ping').catch((error) => error);
 		const second = client.call('ping').catch((error) => error);
-		const third = await client.call('ping').catch((error) => error);
-		assert.equal(third.code, -32011);
-		const during = await metrics(gateway);
-		assert.ok(during('batches_in_flight', short) >= 1);
+		const during = await until('them to be sent', async () => {
+			const now = await metrics(gateway);
+			return now('batches_in_flight', short) >= 1 && now;
+		});
 		assert.ok(during('buffered_bytes') > 0);
-		assert.equal(during('frames_refused_total', 'reason="in flight"'), 1);
 		thaw('SIGKILL');
 		assert.equal((await lost).code, -32050);
 		await second;

@@ -289,18 +289,61 @@ describe('limits', () => {
 		socket.destroy();
 	});
 
-	test('more frames in flight than allowed are refused with -32011',
+	test('with MESSAGE_BUS_MAX_IN_FLIGHT frames unanswered a connection is ' +
+		'not read from: its sender has to wait', async () => {
+		const few = await bus.gateway({ MESSAGE_BUS_MAX_IN_FLIGHT: '3' });
+		const client = await few.client();
+		const other = await few.client();
+		client.socket._socket.cork();
+		const pings = Array.from({ length: 50 }, () => client.call('ping'));
+		client.socket._socket.uncork();
+		for (const pong of await Promise.all(pings)) assert.equal(pong, 'pong');
+		const resume = await bus.freeze();
+		const count = 3000;
+		let calls;
+		try {
+			calls = Array.from({ length: count }, () => client.call('ping',
+				{ pad: 'x'.repeat(8000) }).catch((error) => error.code));
+			const late = other.call('ping');
+			await until('three frames', async () =>
+				(await few.get('/healthz')).body.frames_in === 50 + 3 + 1);
+			await sleep(300);
+			const health = (await few.get('/healthz')).body;
+			assert.equal(health.frames_in, 50 + 3 + 1);
+			assert.ok(health.buffered_bytes < 100000);
+			assert.ok(client.socket.bufferedAmount > 10e6);
+			assert.equal(health.frames_refused, 0);
+			resume();
+			assert.equal(await late, 'pong');
+		} finally {
+			resume();
+		}
+		const answers = await Promise.all(calls);
+		assert.ok(answers.every((one) => one === answers[0] && one !== -32011));
+		assert.equal(answers.length, count);
+	});
+
+	test('a message whose middle came while it was not read from has its time',
 		async () => {
-			const few = await bus.gateway({ MESSAGE_BUS_MAX_IN_FLIGHT: '3' });
-			const client = await few.client();
-			client.socket._socket.cork();
-			const calls = Array.from({ length: 10 }, () => client.call('ping')
-				.catch((error) => error.code));
-			client.socket._socket.uncork();
-			const results = await Promise.all(calls);
-			assert.equal(results.filter((one) => one === 'pong').length, 3);
-			assert.equal(results.filter((one) => one === -32011).length, 7);
-			assert.equal(await client.call('ping'), 'pong');
+			const few = await bus.gateway({ MESSAGE_BUS_MAX_IN_FLIGHT: '1',
+				TOOL_TIMEOUT_SECS: '4' });
+			const socket = await bare(few.port);
+			const text = rpc(2, 'ping');
+			const resume = await bus.freeze();
+			try {
+				socket.write(Buffer.concat([frame(1, true, rpc(1, 'ping')),
+					frame(1, false, text.subarray(0, 5))]));
+				await until('the frame', async () =>
+					(await few.get('/healthz')).body.frames_in === 1);
+				await sleep(3000);
+			} finally {
+				resume();
+			}
+			await until('the answer', () => socket.received.includes('"id":1'));
+			await sleep(2000);
+			socket.write(frame(0, true, text.subarray(5)));
+			await until('the next', () => socket.received.includes('"id":2'));
+			socket.destroy();
 		});
 
 	test('frames of all connections together are bounded', async () => {

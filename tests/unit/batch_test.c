@@ -9,6 +9,8 @@
 
 #include "tap.h"
 
+static GwIdentity *identity;
+
 static GwRequest *
 request_of(int opcode, const char *string, size_t padding)
 {
@@ -20,32 +22,38 @@ request_of(int opcode, const char *string, size_t padding)
 	gw_buffer_text(&message, string);
 	for (i = 0; i < padding; i++)
 		gw_buffer_text(&message, " ");
-	return gw_request_create(42, &message, 0);
+	return gw_request_create(identity, &message, 0);
 }
 
-static bool
-is_long(const char *string, size_t padding)
+static GwLane
+lane_of(const char *string, size_t padding)
 {
 	GwRequest  *request = request_of(GW_OPCODE_TEXT, string, padding);
-	bool		result = gw_request_is_long(request);
+	GwLane		lane = gw_request_lane(request);
 
 	gw_request_free(request);
-	return result;
+	return lane;
 }
 
 static void
 lane_tests(void)
 {
-	ok(!is_long("{\"id\":1,\"method\":\"publish\"}", 0),
+	ok(lane_of("{\"id\":1,\"method\":\"publish\"}", 0) == GW_LANE_SHORT,
 	   "a small publish takes the short lane");
-	ok(is_long("{\"id\":1,\"method\":\"publish\"}", 70000),
+	ok(lane_of("{\"id\":1,\"method\":\"publish\"}", 70000) == GW_LANE_LONG,
 	   "a large publish takes the long lane");
-	ok(is_long("{\"id\":1,\"method\":\"get\"}", 0),
+	ok(lane_of("{\"id\":1,\"method\":\"get\"}", 0) == GW_LANE_LONG,
 	   "a read takes the long lane");
-	ok(is_long("[{\"id\":1,\"method\":\"ping\"},"
-			   "{\"id\":2,\"method\":\"peek\"}]", 0),
+	ok(lane_of("[{\"id\":1,\"method\":\"ping\"},"
+			   "{\"id\":2,\"method\":\"peek\"}]", 0) == GW_LANE_LONG,
 	   "a batch with a read takes the long lane");
-	ok(!is_long("not JSON", 0), "a malformed frame takes the short lane");
+	ok(lane_of("{\"method\":\"claim\",\"id\":1}", 0) == GW_LANE_SHORT,
+	   "a claim takes the short lane");
+	ok(lane_of("[{\"method\":\"get\",\"id\":1},{\"method\":\"claim\","
+			   "\"params\":{\"wait\":1},\"id\":2}]", 0) == GW_LANE_WAIT,
+	   "a claim that waits takes the lane for that, also in a batch");
+	ok(lane_of("not JSON", 0) == GW_LANE_SHORT,
+	   "a malformed frame takes the short lane");
 }
 
 static void
@@ -57,7 +65,7 @@ room_tests(void)
 	GwRequest  *pair = request_of(GW_OPCODE_TEXT, "[{},{}]", 0);
 	int			count = 0;
 
-	while (count < 100 && gw_batch_has_room(batch, next))
+	while (count < 100 && gw_batch_has_room(batch, next, 0))
 	{
 		gw_batch_add(batch, next);
 		next = request_of(GW_OPCODE_TEXT, "{}", 0);
@@ -67,14 +75,14 @@ room_tests(void)
 	gw_batch_free(batch);
 	batch = gw_batch_create();
 	huge->length = GW_BATCH_BYTES + 1;
-	ok(gw_batch_has_room(batch, huge), "a huge frame goes alone");
+	ok(gw_batch_has_room(batch, huge, 0), "a huge frame goes alone");
 	gw_batch_add(batch, huge);
-	ok(!gw_batch_has_room(batch, next), "and nothing goes with it");
+	ok(!gw_batch_has_room(batch, next, 0), "and nothing goes with it");
 	gw_batch_free(batch);
 
 	batch = gw_batch_create();
 	gw_batch_add(batch, pair);
-	for (count = 0; count < 100 && gw_batch_has_room(batch, next); count++)
+	for (count = 0; count < 100 && gw_batch_has_room(batch, next, 0); count++)
 	{
 		gw_batch_add(batch, next);
 		next = request_of(GW_OPCODE_TEXT, "{}", 0);
@@ -84,13 +92,76 @@ room_tests(void)
 	gw_request_free(next);
 }
 
+/* fill returns how many of a request a batch takes. */
+static int
+fill(const char *string)
+{
+	GwBatch    *batch = gw_batch_create();
+	GwRequest  *next = request_of(GW_OPCODE_TEXT, string, 0);
+	int			count;
+
+	for (count = 0; count < 100 && gw_batch_has_room(batch, next, 0); count++)
+	{
+		gw_batch_add(batch, next);
+		next = request_of(GW_OPCODE_TEXT, string, 0);
+	}
+	gw_request_free(next);
+	gw_batch_free(batch);
+	return count;
+}
+
+static void
+weight_tests(void)
+{
+	ok(fill("{\"method\":\"get\"}") == 4, "a batch takes four reads");
+	ok(fill("{\"method\":\"claim\"}") == 16, "or sixteen claims");
+}
+
+static void
+control_tests(void)
+{
+	GwBuffer	token = {0};
+	GwIdentity *other;
+	GwRequest  *request;
+	GwBatch    *batch = gw_batch_create();
+	GwRequest  *next = request_of(GW_OPCODE_TEXT, "{}", 0);
+	int			count;
+
+	gw_buffer_text(&token, "a.b.c");
+	other = gw_identity_create(&token);
+	request = gw_request_control(other, GW_CONTROL_OPEN);
+	ok(request->frame.length == 7 &&
+	   memcmp(request->frame.data, "\0Oa.b.c", 7) == 0 && request->version == 1,
+	   "a session is opened with its token");
+	gw_batch_add(batch, request);
+	ok(batch->secret, "a batch with a token is a secret");
+	for (count = 0; gw_batch_has_room(batch, next, 0); count++)
+	{
+		gw_batch_add(batch, next);
+		next = request_of(GW_OPCODE_TEXT, "{}", 0);
+	}
+	ok(count == GW_BATCH_CALLS - 1, "what opens a session counts as a call");
+	gw_batch_free(batch);
+	gw_request_free(next);
+	request = gw_request_control(other, GW_CONTROL_CLOSE);
+	ok(request->frame.length == 2 &&
+	   memcmp(request->frame.data, "\0C", 2) == 0,
+	   "a session is closed without its token");
+	gw_request_free(request);
+	ok(other->references == 1, "requests give their identity back");
+	gw_identity_release(other);
+	request = request_of(GW_OPCODE_TEXT, "{\"method\":\"authenticate\"}", 0);
+	ok(request->secret, "what may hold a token is a secret");
+	gw_request_free(request);
+}
+
 static void
 encode_tests(void)
 {
 	static const unsigned char sessions_wanted[] = {
 		0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0, 2, 0, 0, 0, 1,
-		0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 42,
-		0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 42
+		0, 0, 0, 8, 0, 1, 2, 3, 4, 5, 6, 7,
+		0, 0, 0, 8, 0, 1, 2, 3, 4, 5, 6, 7
 	};
 	static const unsigned char frames_wanted[] = {
 		0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 17, 0, 0, 0, 2, 0, 0, 0, 1,
@@ -100,6 +171,7 @@ encode_tests(void)
 	GwBuffer	sessions = {0};
 	GwBuffer	frames = {0};
 
+	identity->session = INT64_C(0x01020304050607);
 	gw_batch_add(batch, request_of(GW_OPCODE_TEXT, "{}", 0));
 	gw_batch_add(batch, request_of(GW_OPCODE_BINARY, "x", 0));
 	ok(gw_batch_encode(batch, &sessions, &frames), "a batch is encoded");
@@ -134,8 +206,14 @@ shrink_tests(void)
 void
 batch_tests(void)
 {
+	GwBuffer	none = {0};
+
+	identity = gw_identity_create(&none);
 	lane_tests();
 	room_tests();
+	weight_tests();
+	control_tests();
 	encode_tests();
 	shrink_tests();
+	gw_identity_release(identity);
 }

@@ -112,13 +112,13 @@ fault_tests(void)
 		"secretstring", "--nonsense", "x", "--supabase-url", "ftp://x",
 		"--max-buffered-mb", "1", "--role", "of_which_the_name_is_longer_than"
 		"_any_name_of_a_role_can_be_in_sql", "--tls-cert", "cert",
-		"--reuse-port", "yes", NULL
+		"--reuse-port", "yes", "--token-skew", "301", NULL
 	};
 	const char *wanted[] = {
 		"EXAI_WS_PORT", "EXAI_WS_HOST", "MESSAGE_BUS_ENABLED",
 		"MESSAGE_BUS_COMPRESSION", "TOOL_TIMEOUT_SECS", "DATABASE_URL",
 		"--nonsense", "SUPABASE_URL", "MESSAGE_BUS_MAX_BUFFERED_MB",
-		"MESSAGE_BUS_ROLE", "EXAI_WS_TLS_KEY"
+		"MESSAGE_BUS_ROLE", "EXAI_WS_TLS_KEY", "MESSAGE_BUS_TOKEN_SKEW_SECS"
 	};
 	GwConfig	config;
 	GwConfigAction action;
@@ -131,6 +131,31 @@ fault_tests(void)
 	ok(all, "every fault is named");
 	ok(strstr(fault_text, "secretstring") == NULL,
 	   "a secret is not repeated in its fault");
+	gw_config_free(&config);
+}
+
+static void
+authentication_tests(void)
+{
+	const char *open[] = {"--host", "0.0.0.0", NULL};
+	const char *shut[] = {"--host", "0.0.0.0", "--role", "r", NULL};
+	const char *nobody[] = {"--anon-role", "", NULL};
+	GwConfig	config;
+	GwConfigAction action;
+
+	ok(read_with(&config, &action, open) == 0 &&
+	   gw_config_authenticates(&config) &&
+	   strcmp(config.anon_role, "anon") == 0,
+	   "without a role clients authenticate, and any host is allowed");
+	gw_config_free(&config);
+	ok(read_with(&config, &action, shut) == 1 &&
+	   strstr(fault_text, "EXAI_WS_HOST") != NULL &&
+	   !gw_config_authenticates(&config),
+	   "with one they do not, and only loopback is");
+	gw_config_free(&config);
+	ok(read_with(&config, &action, nobody) == 1 &&
+	   strstr(fault_text, "MESSAGE_BUS_ANON_ROLE") != NULL,
+	   "a client without a token needs a role");
 	gw_config_free(&config);
 }
 
@@ -282,6 +307,7 @@ config_tests(void)
 	default_tests();
 	order_tests();
 	fault_tests();
+	authentication_tests();
 	file_fault_tests();
 	print_tests();
 	listener_tests();

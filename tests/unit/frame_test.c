@@ -156,6 +156,53 @@ deep_tests(void)
 	free(string);
 }
 
+static bool
+waits(const char *json)
+{
+	return read_text(json).waits;
+}
+
+static void
+wait_tests(void)
+{
+	ok(waits("{\"method\":\"claim\",\"params\":{\"wait\":\"5 s\"},\"id\":1}"),
+	   "a claim may wait");
+	ok(waits("{\"params\":{\"a\":[{\"wait\":0}],\"wait\":0.5},"
+			 "\"method\":\"claim_bytes\"}"),
+	   "whatever the order, and for less than a second");
+	ok(!waits("{\"method\":\"claim\",\"params\":{\"channel\":\"wait\"}}"),
+	   "without \"wait\" it does not");
+	ok(!waits("{\"method\":\"claim\",\"params\":{\"wait\":0}}") &&
+	   !waits("{\"method\":\"claim\",\"params\":{\"wait\":\"00:00\"}}") &&
+	   !waits("{\"method\":\"claim\",\"params\":{\"wait\":null}}"),
+	   "nor with a wait of zero or null");
+	ok(waits("{\"method\":\"claim\",\"params\":{\"wait\":\"infinity\"}}"),
+	   "what is no number is taken for a wait");
+	ok(!waits("{\"method\":\"get\",\"params\":{\"wait\":5}}"),
+	   "another method does not wait");
+	ok(!waits("{\"method\":\"claim\",\"params\":[5]}") &&
+	   !waits("{\"method\":\"claim\",\"params\":{\"wait\":5") &&
+	   !waits("{\"method\":\"claim\",\"params\":{\"wait\""),
+	   "parameters that cannot be read do not");
+}
+
+static void
+member_tests(void)
+{
+	GwSpan		value;
+
+	ok(gw_json_member(span("{\"a\":1,\"b\":{\"a\":2} , \"c\":3}"), "\"c\"",
+					  &value) && gw_span_is(value, "3"),
+	   "a member is found by its name");
+	ok(gw_json_member(span("{\"a\":1,\"a\":\"x,}\"}"), "\"a\"", &value) &&
+	   gw_span_is(value, "\"x,}\""), "of two with one name the later");
+	ok(!gw_json_member(span("{}"), "\"a\"", &value) &&
+	   !gw_json_member(span(""), "\"a\"", &value) &&
+	   !gw_json_member(span("[1]"), "\"a\"", &value) &&
+	   !gw_json_member(span("{\"a\""), "\"a\"", &value),
+	   "or none is");
+}
+
 static void
 utf8_tests(void)
 {
@@ -180,5 +227,7 @@ frame_tests(void)
 	kind_tests();
 	batch_frame_tests();
 	deep_tests();
+	wait_tests();
+	member_tests();
 	utf8_tests();
 }

@@ -16,6 +16,7 @@ main(void)
 	answer_tests();
 	batch_tests();
 	access_tests();
+	identity_tests();
 	config_tests();
 	log_tests();
 	(void) printf("1..%d\n", count);

@@ -1,0 +1,457 @@
+// sessions.test.mjs
+//     Clients that authenticate: where their token comes from, which role
+//     their frames run as on every database connection, what happens when it
+//     is refused, replaced or expires, and what closing a socket gives back.
+//     Also claims that wait, which have database connections of their own.
+
+import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
+import { after, before, describe, test } from 'node:test';
+import { Bus, fails, random, sha256, sleep, until } from './bus.mjs';
+
+const secret = 'a secret of at least thirty-two bytes';
+const base64 = (value) => Buffer.from(value).toString('base64url');
+const inSeconds = (seconds) => Math.floor(Date.now() / 1000) + seconds;
+
+let bus, gateway;
+
+// token signs claims; wrong: with another key.
+function token(claims, { wrong = false } = {}) {
+	const text = base64(JSON.stringify({ alg: 'HS256', typ: 'JWT' })) + '.' +
+		base64(JSON.stringify({ exp: inSeconds(3600), ...claims }));
+	return text + '.' + createHmac('sha256', wrong ? `${secret}!` : secret)
+		.update(text).digest('base64url');
+}
+
+const bearer = (claims, options) =>
+	({ headers: { Authorization: `Bearer ${token(claims, options)}` } });
+
+const publish = (client, payload, channel = 'events') =>
+	client.call('publish', { channel, payload });
+
+const publisher = (id) => bus.sql(
+	`SELECT publisher FROM message_bus.messages WHERE id = ${id}`);
+
+const start = (settings = {}) =>
+	bus.gateway({ MESSAGE_BUS_ROLE: '', ...settings });
+
+before(async () => {
+	bus = await Bus.start();
+	await bus.sql(`CREATE ROLE anon; CREATE ROLE alice; CREATE ROLE bob;
+		GRANT anon, alice, bob TO gateway;
+		GRANT EXECUTE ON FUNCTION message_bus.open_session(bigint, text, json),
+			message_bus.close_session(bigint) TO gateway;
+		SELECT message_bus.grant_channel('events', 'anon', 'all');
+		SELECT message_bus.grant_channel('events', 'alice', 'all');
+		SELECT message_bus.grant_channel('events', 'bob', 'all');
+		SELECT message_bus.grant_channel('private', 'alice', 'all');
+		SELECT message_bus.create_subscription('events', 'default',
+			start => 'latest');`);
+	await bus.sql(`SELECT message_bus.set_jwt_keys('${JSON.stringify({ keys: [
+		{ kty: 'oct', alg: 'HS256', k: base64(secret) }] })}')`);
+	gateway = await start();
+});
+
+after(() => bus.stop());
+
+describe('a token', () => {
+	test('comes in the header Authorization', async () => {
+		const client = await gateway.client(bearer({ role: 'alice' }));
+		assert.equal(await publisher(await publish(client, 1)), 'alice');
+		assert.equal(await publisher(await publish(client, 1, 'private')),
+			'alice');
+	});
+
+	for (const [name, role] of [['access_token', 'alice'], ['apikey', 'bob']]) {
+		test(`or as the argument ${name}`, async () => {
+			const port = gateway.port;
+			gateway.port = `${port}/?${name}=${token({ role })}&x=`;
+			const client = await gateway.client();
+			gateway.port = port;
+			assert.equal(await publisher(await publish(client, 1)), role);
+		});
+	}
+
+	test('of Authorization goes before the others', async () => {
+		const client = await gateway.client({ headers: { apikey:
+			token({ role: 'bob' }), ...bearer({ role: 'alice' }).headers } });
+		assert.equal(await publisher(await publish(client, 1)), 'alice');
+	});
+
+	test('is not needed: then the role is MESSAGE_BUS_ANON_ROLE', async () => {
+		const client = await gateway.client();
+		assert.equal(await client.call('ping'), 'pong');
+		assert.equal(await publisher(await publish(client, 1)), 'anon');
+		assert.equal((await fails(publish(client, 1, 'private'))).code, -32002);
+		const other = await start({ MESSAGE_BUS_ANON_ROLE: 'bob' });
+		assert.equal(await publisher(await publish(await other.client(), 1)),
+			'bob');
+		await other.kill();
+	});
+
+	test('that is not valid is answered -32001, then closed with 1008',
+		async () => {
+			const client = await gateway.client(bearer({ role: 'alice' },
+				{ wrong: true }));
+			const other = await gateway.client();
+			client.socket._socket.cork();
+			const calls = [publish(client, 1), client.call('ping')];
+			client.socket._socket.uncork();
+			for (const error of await Promise.all(calls.map(fails))) {
+				assert.equal(error.code, -32001);
+			}
+			const { code, reason } = await client.end();
+			assert.equal(code, 1008);
+			assert.equal(reason, 'token is not valid');
+			assert.equal(await other.call('ping'), 'pong');
+		});
+
+	test('must be of the issuer and audience that are set', async () => {
+		const strict = await start({ SUPABASE_URL: 'https://x.supabase.co/',
+			MESSAGE_BUS_AUDIENCE: 'authenticated' });
+		const good = await strict.client(bearer({ role: 'alice',
+			iss: 'https://x.supabase.co/auth/v1', aud: 'authenticated' }));
+		assert.equal(await good.call('ping'), 'pong');
+		for (const claims of [{ iss: 'https://y.supabase.co/auth/v1',
+			aud: 'authenticated' }, { iss: 'https://x.supabase.co/auth/v1' }]) {
+			const bad = await strict.client(bearer({ role: 'alice', ...claims }));
+			assert.equal((await fails(bad.call('ping'))).code, -32001);
+			assert.equal((await bad.end()).code, 1008);
+		}
+		await strict.kill();
+	});
+
+	test('is in no log', async () => {
+		const secrets = [token({ role: 'alice', sub: 'quiet-1' }),
+			token({ role: 'alice', sub: 'quiet-2' }, { wrong: true })];
+		for (const one of secrets) {
+			const client = await gateway.client({ headers: {
+				Authorization: `Bearer ${one}` } });
+			await client.call('ping').catch(() => {});
+			await client.call('authenticate', { token: secrets[1] })
+				.catch(() => {});
+		}
+		const log = JSON.stringify(gateway.lines) +
+			await bus.sql("SELECT pg_read_file(pg_current_logfile())")
+				.catch(() => '') +
+			(await import('node:fs')).readFileSync(
+				`${bus.directory}/server.log`, 'utf8');
+		for (const one of secrets) {
+			for (const part of one.split('.').slice(1)) {
+				assert.ok(!log.includes(part));
+			}
+		}
+	});
+});
+
+describe('authenticate', () => {
+	test('changes the role, on every lane, for the frames behind it',
+		async () => {
+			const client = await gateway.client();
+			const writer = await gateway.client(bearer({ role: 'alice' }));
+			const id = await publish(writer, 'hidden', 'private');
+			// The long lane, too, knows this session as anonymous now.
+			const error = await fails(client.call('get', { id }));
+			assert.ok([-32002, -32003].includes(error.code));
+			client.socket._socket.cork();
+			const answer = client.call('authenticate',
+				{ token: token({ role: 'alice', sub: 'a-1' }) });
+			const next = publish(client, 2, 'private');
+			client.socket._socket.uncork();
+			const result = await answer;
+			assert.equal(result.role, 'alice');
+			assert.equal(result.sub, 'a-1');
+			assert.ok(Date.parse(result.expires_at) > Date.now());
+			assert.equal(await publisher(await next), 'alice');
+			assert.equal((await client.call('get', { id })).payload, 'hidden');
+		});
+
+	test('that fails keeps the role and the connection', async () => {
+		const client = await gateway.client(bearer({ role: 'alice' }));
+		await publish(client, 1, 'private');
+		const error = await fails(client.call('authenticate',
+			{ token: token({ role: 'bob' }, { wrong: true }) }));
+		assert.equal(error.code, -32001);
+		assert.equal(await publisher(await publish(client, 1)), 'alice');
+		assert.equal((await client.call('peek', { channel: 'private' }))
+			.length > 0, true);
+	});
+
+	test('mends a token that was not valid, if it comes with the first frame',
+		async () => {
+			const client = await gateway.client(bearer({ role: 'bob' },
+				{ wrong: true }));
+			await client.call('authenticate', { token: token({ role: 'bob' }) });
+			assert.equal(await publisher(await publish(client, 1)), 'bob');
+		});
+});
+
+describe('a session', () => {
+	test('never speaks for another one', async () => {
+		const roles = ['anon', 'alice', 'bob'];
+		const clients = await Promise.all(Array.from({ length: 30 }, (_, i) =>
+			gateway.client(i % 3 === 0 ? {} : bearer({ role: roles[i % 3] }))));
+		const published = [];
+		await Promise.all(clients.map(async (client, i) => {
+			for (let n = 0; n < 20; n++) {
+				published.push([await publish(client, n), roles[i % 3]]);
+			}
+		}));
+		const stored = new Map((await bus.sql(
+			`SELECT id, publisher FROM message_bus.messages`)).split('\n')
+			.map((line) => line.split('|')));
+		for (const [id, role] of published) {
+			assert.equal(stored.get(String(id)), role);
+		}
+		await Promise.all(clients.map((client) => client.close()));
+	});
+
+	test('is opened anew when a database connection was lost', async () => {
+		const other = await start();
+		const clients = [await other.client(bearer({ role: 'alice' })),
+			await other.client()];
+		await clients[1].call('authenticate', { token: token({ role: 'bob' }) });
+		const id = await publish(clients[0], 'kept', 'private');
+		for (let round = 0; round < 3; round++) {
+			await clients[0].call('get', { id });
+			await bus.sql(`SELECT pg_terminate_backend(pid)
+				FROM pg_stat_activity
+				WHERE application_name = 'message-bus-gateway'`);
+			const again = await until('publishing again', () =>
+				publish(clients[0], round, 'private'));
+			assert.equal(await publisher(again), 'alice');
+			assert.equal(await publisher(await until('the other', () =>
+				publish(clients[1], round))), 'bob');
+			assert.equal((await until('reading again', () =>
+				clients[0].call('get', { id }))).payload, 'kept');
+		}
+		assert.equal(clients[0].closed, null);
+		await other.kill();
+	});
+
+	test('is opened on the long lane for a body that was left behind',
+		async () => {
+			const client = await gateway.client(bearer({ role: 'alice' }));
+			const body = random(3000000);
+			client.callBinary('publish', { channel: 'private',
+				transaction_id: 'left behind' }, body).catch(() => {});
+			await client.close();
+			assert.equal(await until('the message', () => bus.sql(
+				`SELECT encode(sha256, 'hex') FROM message_bus.messages
+				 WHERE transaction_id = 'left behind'
+				 AND publisher = 'alice'`)), sha256(body));
+		});
+
+	test('has a number below 2^53 that does not come again', async () => {
+		const numbers = gateway.lines.filter(({ event }) => event === 'open')
+			.map(({ connection }) => connection);
+		assert.ok(numbers.length > 30);
+		assert.equal(new Set(numbers).size, numbers.length);
+		assert.ok(numbers.every((one) => Number.isSafeInteger(one) && one > 0));
+	});
+
+	for (const [name, role] of [['', ''], [', also without authentication',
+		'app']]) {
+		test(`gives back what it had claimed when its socket closes${name}`,
+			async () => {
+				const other = await start({ MESSAGE_BUS_ROLE: role });
+				const subscription = `back${role}`;
+				await bus.sql(`SELECT message_bus.create_subscription('events',
+					'${subscription}', start => 'latest')`);
+				const first = await other.client();
+				const second = await other.client();
+				const id = await publish(first, 'once');
+				const claim = (client) => client.call('claim', {
+					channel: 'events', subscription, batch: 10,
+					lease_for: 600 });
+				assert.deepEqual((await claim(first)).map((one) => one.id),
+					[id]);
+				assert.deepEqual(await claim(second), []);
+				await first.close();
+				const again = await until('the message', async () => {
+					const rows = await claim(second);
+					return rows.length > 0 ? rows : null;
+				}, 5);
+				assert.equal(again[0].id, id);
+				assert.equal(again[0].attempt, 2);
+				await other.kill();
+			});
+	}
+
+	test('is opened anew when the call that opened it failed', async () => {
+		await bus.sql(`ALTER FUNCTION message_bus.relay(bigint[], bytea[])
+				RENAME TO relay_behind;
+			CREATE FUNCTION message_bus.relay(sessions bigint[], frames bytea[])
+				RETURNS TABLE (session bigint, frame bytea)
+				LANGUAGE plpgsql AS $$
+				BEGIN
+					IF array_to_string(frames, '') LIKE
+						'%' || encode('explode', 'hex') || '%' THEN
+						PERFORM message_bus.close_session(s)
+							FROM unnest(sessions) AS s;
+						RAISE EXCEPTION 'the call is refused';
+					END IF;
+					RETURN QUERY SELECT * FROM
+						message_bus.relay_behind(sessions, frames);
+				END $$;
+			GRANT EXECUTE ON FUNCTION message_bus.relay(bigint[], bytea[])
+				TO gateway`);
+		try {
+			const other = await start();
+			const client = await other.client(bearer({ role: 'alice' }));
+			for (let round = 0; round < 2; round++) {
+				assert.equal((await fails(publish(client, 'explode'))).code,
+					-32603);
+				assert.equal(await publisher(await publish(client, 1)),
+					'alice');
+			}
+			await other.kill();
+		} finally {
+			await bus.sql(`DROP FUNCTION
+					message_bus.relay(bigint[], bytea[]);
+				ALTER FUNCTION message_bus.relay_behind(bigint[], bytea[])
+					RENAME TO relay`);
+		}
+	});
+});
+
+describe('a token that expires', () => {
+	test('is told once, then the connection is closed with 1008', async () => {
+		const strict = await start({ MESSAGE_BUS_TOKEN_SKEW_SECS: '0',
+			MESSAGE_BUS_EXPIRY_GRACE_SECS: '2' });
+		const client = await strict.client(bearer({ role: 'alice',
+			exp: inSeconds(2) }));
+		assert.equal(await client.call('ping'), 'pong');
+		await client.frame((one) => one.method === 'session_expired');
+		assert.equal((await fails(publish(client, 1))).code, -32001);
+		assert.equal(client.closed, null);
+		const { code, reason } = await client.end();
+		assert.equal(code, 1008);
+		assert.match(reason, /expired/);
+		assert.equal(client.frames.filter((one) =>
+			one.method === 'session_expired').length, 1);
+		await strict.kill();
+	});
+
+	test('may be replaced in time, also after the database was away',
+		async () => {
+			const strict = await start({ MESSAGE_BUS_TOKEN_SKEW_SECS: '0',
+				MESSAGE_BUS_EXPIRY_GRACE_SECS: '3' });
+			const client = await strict.client(bearer({ role: 'alice',
+				exp: inSeconds(2) }));
+			assert.equal(await client.call('ping'), 'pong');
+			await client.frame((one) => one.method === 'session_expired');
+			await bus.sql(`SELECT pg_terminate_backend(pid)
+				FROM pg_stat_activity
+				WHERE application_name = 'message-bus-gateway'`);
+			// Now the expired token is shown anew, and refused.
+			await until('-32001', async () =>
+				(await fails(client.call('ping'))).code === -32001);
+			const { role } = await client.call('authenticate',
+				{ token: token({ role: 'alice' }) });
+			assert.equal(role, 'alice');
+			await sleep(4500);
+			assert.equal(client.closed, null);
+			assert.equal(await publisher(await publish(client, 1)), 'alice');
+			await strict.kill();
+		});
+});
+
+describe('claims that wait', () => {
+	const claim = (client, wait, subscription = 'waiting') =>
+		client.call('claim', { channel: 'events', subscription, wait });
+
+	before(() => bus.sql(`SELECT message_bus.create_subscription('events',
+		'waiting', start => 'latest')`));
+
+	test('hold up nobody, and come back with what is published', async () => {
+		const pool = await start({ MESSAGE_BUS_WAIT_CONNECTIONS: '2' });
+		const waiter = await pool.client();
+		const other = await pool.client();
+		const begin = Date.now();
+		const claimed = claim(waiter, '8 s');
+		await sleep(300);
+		for (let n = 0; n < 20; n++) {
+			assert.equal(await waiter.call('ping'), 'pong');
+			assert.equal(await other.call('ping'), 'pong');
+		}
+		assert.ok(Date.now() - begin < 4000);
+		const id = await publish(other, 'at last');
+		const rows = await claimed;
+		assert.equal(rows[0].id, id);
+		assert.ok(Date.now() - begin < 5000);
+		assert.equal(await waiter.call('ack', { lease: rows[0].lease }), 1);
+		assert.ok(pool.event('frame', (line) => line.lane === 'wait'));
+		await pool.kill();
+	});
+
+	test('wait no longer than MESSAGE_BUS_WAIT_SECS', async () => {
+		const pool = await start({ MESSAGE_BUS_WAIT_SECS: '1' });
+		const begin = Date.now();
+		assert.deepEqual(await claim(await pool.client(), 60), []);
+		const taken = Date.now() - begin;
+		assert.ok(taken > 800 && taken < 4000, String(taken));
+		await pool.kill();
+	});
+
+	test('queue for a connection, and have their turn', async () => {
+		const pool = await start({ MESSAGE_BUS_WAIT_CONNECTIONS: '2',
+			MESSAGE_BUS_WAIT_SECS: '2' });
+		const clients = await Promise.all(Array.from({ length: 12 }, () =>
+			pool.client()));
+		const begin = Date.now();
+		const all = await Promise.all(clients.map((one) => claim(one, 60)));
+		const taken = Date.now() - begin;
+		assert.ok(all.every((rows) => rows.length === 0));
+		assert.ok(taken < 7000, String(taken));
+		await pool.kill();
+	});
+
+	test('are dropped if their socket closes while they queue', async () => {
+		const pool = await start({ MESSAGE_BUS_WAIT_CONNECTIONS: '1',
+			MESSAGE_BUS_WAIT_SECS: '2' });
+		const first = await pool.client();
+		const second = await pool.client();
+		const held = claim(first, 60);
+		await sleep(200);
+		claim(second, 60).catch(() => {});
+		await second.call('ping');
+		await second.close();
+		assert.deepEqual(await held, []);
+		await until('the drop', () => pool.event('frame', (line) =>
+			line.outcome === 'dropped'));
+		const id = await publish(first, 'for the first');
+		assert.equal((await claim(first, 60))[0].id, id);
+		await pool.kill();
+	});
+});
+
+describe('a login that cannot authenticate clients', () => {
+	async function refusal(settings) {
+		const other = await start({ ready: false, ...settings });
+		const text = await until('a reason', async () => {
+			const { status, body } = await other.get('/readyz');
+			const found = status === 503 ? body.reasons.join() : '';
+			return found.includes(': connecting') ? '' : found;
+		});
+		await other.kill();
+		return text;
+	}
+
+	test('because it may not open sessions is refused', async () => {
+		await bus.sql(`CREATE ROLE half LOGIN NOINHERIT; GRANT anon TO half;
+			GRANT EXECUTE ON FUNCTION message_bus.relay(bigint[], bytea[])
+				TO half`);
+		assert.match(await refusal({ user: 'half' }), /open_session/);
+	});
+
+	test('because there is no anonymous role is refused', async () => {
+		assert.match(await refusal({ MESSAGE_BUS_ANON_ROLE: 'phantom' }),
+			/MESSAGE_BUS_ANON_ROLE does not exist/);
+	});
+
+	test('because it may not take that role is refused', async () => {
+		assert.match(await refusal({ MESSAGE_BUS_ANON_ROLE: 'stranger' }),
+			/not a member of the role named by MESSAGE_BUS_ANON_ROLE/);
+	});
+});
