@@ -28,6 +28,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "metrics.h"
 #include "relay.h"
 
 /* How long a close may take once there are no replies to write. */
@@ -51,6 +52,8 @@ static const GwConfig *config;
 static GwClient *lists[GW_CLIENT_STATES];
 static size_t client_count;
 static size_t buffered;			/* bytes of unanswered and unfinished frames */
+static size_t unwritten;		/* bytes of replies that are queued */
+static size_t unwritten_replies;
 static bool draining;
 
 static void client_move(GwClient *client, GwClientState state);
@@ -61,12 +64,14 @@ static bool client_gather(GwClient *client, const unsigned char *bytes,
 						  size_t length, size_t more, bool binary);
 static void client_append(GwClient *client, const unsigned char *bytes,
 						  size_t length);
-static void client_refuse(GwClient *client, const GwError *error);
+static void client_refuse(GwClient *client, GwRefusal reason,
+						  const GwError *error);
 static void client_forget_message(GwClient *client);
 static void client_take_message(GwClient *client);
 static void client_mute(GwClient *client, const char *reason);
 static void client_drop_replies(GwClient *client);
 static void client_flow(GwClient *client);
+static void log_open(const GwClient *client);
 static void log_client(const char *level, const char *event,
 					   const GwClient *client, const char *detail);
 
@@ -87,6 +92,19 @@ size_t
 gw_clients_buffered(void)
 {
 	return buffered;
+}
+
+/* gw_clients_unwritten returns the bytes of replies that are queued. */
+size_t
+gw_clients_unwritten(void)
+{
+	return unwritten;
+}
+
+size_t
+gw_clients_unwritten_replies(void)
+{
+	return unwritten_replies;
 }
 
 /* gw_clients_release gives back bytes of a frame that was answered. */
@@ -182,7 +200,7 @@ gw_client_open(GwSocket *socket, GwBuffer *token)
 	client_move(client, GW_CLIENT_OPEN);
 	client_count++;
 	gw_counters.connections++;
-	log_client("info", "open", client, NULL);
+	log_open(client);
 	return client;
 }
 
@@ -305,6 +323,8 @@ gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
 	*client->replies_end = reply;
 	client->replies_end = &reply->next;
 	client->reply_bytes += length;
+	unwritten += length;
+	unwritten_replies++;
 	client_flow(client);
 	gw_socket_write_soon(client->socket);
 }
@@ -331,6 +351,7 @@ gw_client_written(GwClient *client, size_t length)
 
 	reply->sent += length;
 	client->reply_bytes -= length;
+	unwritten -= length;
 	client->progress_ms = gw_now_ms();
 	gw_counters.bytes_out += length;
 	if (reply->sent == reply->length)
@@ -339,6 +360,7 @@ gw_client_written(GwClient *client, size_t length)
 		if (client->replies == NULL)
 			client->replies_end = &client->replies;
 		free(reply);
+		unwritten_replies--;
 		client->frames_out++;
 		gw_counters.frames_out++;
 	}
@@ -473,7 +495,7 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 		error.code = GW_ERROR_TOO_LARGE;
 		error.message = "message too large";
 		error.detail = detail;
-		client_refuse(client, &error);
+		client_refuse(client, GW_REFUSED_TOO_LARGE, &error);
 		gw_disconnect(client, GW_CLOSE_TOO_LARGE, "message too large");
 		return false;
 	}
@@ -488,7 +510,7 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 	error.message = "too many frames in flight";
 	error.detail = detail;
 	error.hint = "Try again later.";
-	client_refuse(client, &error);
+	client_refuse(client, GW_REFUSED_BUFFERED, &error);
 	return false;
 }
 
@@ -504,13 +526,13 @@ client_append(GwClient *client, const unsigned char *bytes, size_t length)
 
 /* client_refuse answers a message that is not whole, by the id if known. */
 static void
-client_refuse(GwClient *client, const GwError *error)
+client_refuse(GwClient *client, GwRefusal reason, const GwError *error)
 {
 	GwBuffer   *message = &client->incoming;
 	GwBuffer	string = {0};
 	GwSpan		header = {NULL, 0};
 
-	gw_counters.frames_refused++;
+	gw_metric_refused(reason);
 	log_client("warning", "refused", client, error->message);
 	if (!message->failed && message->length > 1)
 		header = gw_frame_header(message->data[0], message->data + 1,
@@ -540,7 +562,7 @@ client_take_message(GwClient *client)
 	if (message->data[0] == GW_OPCODE_TEXT &&
 		!gw_utf8_valid(message->data + 1, message->length - 1))
 	{
-		gw_counters.frames_refused++;
+		gw_metric_refused(GW_REFUSED_NOT_UTF8);
 		log_client("warning", "refused", client, "text is not UTF-8");
 		gw_disconnect(client, GW_CLOSE_NOT_UTF8, "text is not UTF-8");
 		return;
@@ -554,7 +576,7 @@ client_take_message(GwClient *client)
 	}
 	error.code = GW_ERROR_TOO_MANY;
 	error.message = "the gateway is stopping";
-	gw_counters.frames_refused++;
+	gw_metric_refused(GW_REFUSED_DRAINING);
 	log_client("warning", "refused", client, error.message);
 	header = gw_frame_header(message->data[0], message->data + 1,
 							 message->length - 1);
@@ -583,9 +605,11 @@ client_drop_replies(GwClient *client)
 
 		client->replies = reply->next;
 		gw_counters.replies_undelivered++;
+		unwritten_replies--;
 		free(reply);
 	}
 	client->replies_end = &client->replies;
+	unwritten -= client->reply_bytes;
 	client->reply_bytes = 0;
 }
 
@@ -611,6 +635,19 @@ client_flow(GwClient *client)
 	/* The time while it was not read from is not the client's. */
 	client->received_ms = gw_now_ms();
 	gw_socket_pause(client->socket, pause);
+}
+
+static void
+log_open(const GwClient *client)
+{
+	char		address[GW_ADDRESS_MAX];
+	GwLogLine	line;
+
+	gw_socket_address(client->socket, address, sizeof(address));
+	gw_log_begin(&line, "info", "open");
+	gw_log_number(&line, "connection", client->identity->session);
+	gw_log_text(&line, "address", address);
+	gw_log_end(&line);
 }
 
 static void

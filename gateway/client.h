@@ -76,6 +76,8 @@ typedef struct GwClient
 extern void gw_clients_init(const GwConfig *config);
 extern size_t gw_clients_count(void);
 extern size_t gw_clients_buffered(void);
+extern size_t gw_clients_unwritten(void);
+extern size_t gw_clients_unwritten_replies(void);
 extern void gw_clients_release(size_t bytes);
 extern void gw_clients_sweep(void);
 extern void gw_clients_drain(void);

@@ -10,6 +10,12 @@
  * A .env file holds lines NAME=value; "export " before the name, comments
  * (#), blank lines, single and double quotes are understood; nothing is
  * expanded. Its PG* variables are given to libpq through the environment.
+ *
+ * gw_config_reload reads everything again into a running gateway: what may
+ * change while it runs (live_settings) is taken over at once, the rest keeps
+ * its value. It takes over all or nothing: with one fault the configuration
+ * stays as it was. Each GwConfig owns its strings, so nothing may keep one
+ * over a turn of the loop.
  */
 #include "config.h"
 
@@ -50,11 +56,30 @@ static const Setting settings[] = {
 	{"DATABASE_URL", "database-url", SETTING_SECRET, AT(database_url), "",
 	0, 0, NULL, "where PostgreSQL is; libpq's PG* variables if unset"},
 	{"EXAI_WS_HOST", "host", SETTING_TEXT, AT(host), "127.0.0.1",
-	0, 0, NULL, "address to listen on; beyond loopback only with authentication"},
+	0, 0, NULL, "address to listen on; beyond loopback only without role"},
 	{"EXAI_WS_PORT", "port", SETTING_INTEGER, AT(port), "8765",
 	0, 65535, NULL, "port to listen on, 0 for any free one"},
+	{"MESSAGE_BUS_REUSE_PORT", "reuse-port", SETTING_BOOLEAN, AT(reuse_port),
+		"false", 0, 0, NULL,
+	"true: other gateways of this user may listen on the port too"},
+	{"EXAI_WS_TLS_CERT", "tls-cert", SETTING_TEXT, AT(tls_cert), "",
+	0, 0, NULL, "PEM file of the certificate and its chain; none: no TLS"},
+	{"EXAI_WS_TLS_KEY", "tls-key", SETTING_TEXT, AT(tls_key), "",
+	0, 0, NULL, "PEM file of the certificate's private key"},
 	{"MESSAGE_BUS_ROLE", "role", SETTING_TEXT, AT(role), "",
-	0, 0, NULL, "the database role every frame runs as; empty: clients authenticate"},
+		0, 0, NULL,
+	"database role every frame runs as; none: clients authenticate"},
+	{"MESSAGE_BUS_ANON_ROLE", "anon-role", SETTING_TEXT, AT(anon_role),
+		"anon", 0, 0, NULL,
+	"role of clients without a token, or whose token names none"},
+	{"MESSAGE_BUS_AUDIENCE", "audience", SETTING_TEXT, AT(audience), "",
+	0, 0, NULL, "audience that tokens must be for, if set"},
+	{"MESSAGE_BUS_TOKEN_SKEW_SECS", "token-skew", SETTING_INTEGER,
+		AT(token_skew), "30", 0, 300, NULL,
+	"how far the clock of a token's issuer may be off, seconds"},
+	{"MESSAGE_BUS_EXPIRY_GRACE_SECS", "expiry-grace", SETTING_INTEGER,
+		AT(expiry_grace), "30", 0, 3600, NULL,
+	"seconds an expired session may take to authenticate again"},
 	{"WS_MAX_MSG_BYTES", "max-message-bytes", SETTING_INTEGER,
 		AT(max_message), "33554432", 1024, 268435456, NULL,
 	"largest WebSocket message, bytes"},
@@ -69,7 +94,7 @@ static const Setting settings[] = {
 	"48", 1, 87600, NULL, "default TTL of channels made here, hours"},
 	{"MESSAGE_BUS_COMPRESSION", "compression", SETTING_CHOICE,
 		AT(compression), "lz4", 0, 0, "none|lz4|gzip|zstd",
-	"default compression of channels made here"},
+	"default compression of channels made here: none, lz4, gzip or zstd"},
 	{"MESSAGE_BUS_MAX_PAYLOAD_MB", "max-payload-mb", SETTING_INTEGER,
 		AT(max_payload_mb), "100", 1, 1023, NULL,
 	"largest payload, MiB; can only lower the database's limit"},
@@ -89,41 +114,68 @@ static const Setting settings[] = {
 	{"MESSAGE_BUS_ORIGINS", "origins", SETTING_TEXT, AT(origins), "",
 		0, 0, NULL,
 	"web origins whose pages may connect, comma-separated"},
+	{"MESSAGE_BUS_HOSTS", "hosts", SETTING_TEXT, AT(hosts), "",
+		0, 0, NULL, "Host headers that are answered, comma-separated, * for"
+		" any; unset: on a loopback address localhost, 127.0.0.1 and [::1],"
+	" otherwise any"},
 	{"MESSAGE_BUS_MAX_CONNECTIONS", "max-connections", SETTING_INTEGER,
 		AT(max_connections), "1000", 1, 100000, NULL,
 	"WebSocket connections at a time"},
+	{"MESSAGE_BUS_MAX_CONNECTIONS_PER_ADDRESS",
+		"max-connections-per-address", SETTING_INTEGER, AT(max_per_address),
+		"0", 0, 100000, NULL,
+	"connections of one address at a time, 0 for any number"},
+	{"MESSAGE_BUS_CONNECT_RATE", "connect-rate", SETTING_INTEGER,
+		AT(connect_rate), "0", 0, 100000, NULL,
+	"new connections of one address a second, 0 for any number"},
 	{"MESSAGE_BUS_MAX_IN_FLIGHT", "max-in-flight", SETTING_INTEGER,
 		AT(max_in_flight), "64", 1, 10000, NULL,
 	"unanswered frames of one connection"},
 	{"MESSAGE_BUS_MAX_BUFFERED_MB", "max-buffered-mb", SETTING_INTEGER,
 		AT(max_buffered_mb), "512", 1, 65536, NULL,
 	"unanswered frames of all connections together, MiB"},
-	{"MESSAGE_BUS_LOG_FRAMES", "log-frames", SETTING_BOOLEAN, AT(log_frames),
-	"true", 0, 0, NULL, "one log line for each frame relayed"},
-	{"MESSAGE_BUS_SEND_TIMEOUT_SECS", "send-timeout", SETTING_INTEGER,
-		AT(send_timeout), "30", 1, 3600, NULL,
-	"seconds a client may leave its replies unread"},
-	{"MESSAGE_BUS_ANON_ROLE", "anon-role", SETTING_TEXT, AT(anon_role),
-	"anon", 0, 0, NULL, "role of clients without a token"},
-	{"MESSAGE_BUS_AUDIENCE", "audience", SETTING_TEXT, AT(audience), "",
-	0, 0, NULL, "audience that tokens must name; any if unset"},
-	{"MESSAGE_BUS_TOKEN_SKEW_SECS", "token-skew", SETTING_INTEGER,
-		AT(token_skew), "30", 0, 300, NULL,
-	"seconds that the clocks of issuer and database may differ"},
-	{"MESSAGE_BUS_EXPIRY_GRACE_SECS", "expiry-grace", SETTING_INTEGER,
-		AT(expiry_grace), "30", 0, 3600, NULL,
-	"seconds to bring a fresh token when one has expired"},
+	{"MESSAGE_BUS_IDLE_TIMEOUT_SECS", "idle-timeout", SETTING_INTEGER,
+		AT(idle_timeout), "0", 0, 86400, NULL,
+	"seconds without a frame before a connection is closed, 0 for never"},
+	{"MESSAGE_BUS_PING_SECS", "ping", SETTING_INTEGER, AT(ping_secs), "30",
+		0, 3600, NULL, "seconds of silence before a client is pinged, and"
+	" before one that does not answer is closed; 0 for never"},
 	{"MESSAGE_BUS_WAIT_CONNECTIONS", "wait-connections", SETTING_INTEGER,
 		AT(wait_connections), "4", 1, 16, NULL,
 	"database connections for claims that wait"},
 	{"MESSAGE_BUS_WAIT_SECS", "wait", SETTING_INTEGER, AT(wait_secs), "10",
 		1, 600, NULL,
-	"longest wait of a claim, seconds; less while others queue for one"}
+	"longest wait of a claim, seconds; less while others queue for one"},
+	{"MESSAGE_BUS_LOG_LEVEL", "log-level", SETTING_CHOICE, AT(log_level),
+		"info", 0, 0, "info|warning|error",
+	"the least that is logged: info, warning or error"},
+	{"MESSAGE_BUS_LOG_FRAMES", "log-frames", SETTING_BOOLEAN, AT(log_frames),
+	"true", 0, 0, NULL, "one log line for each frame relayed"},
+	{"MESSAGE_BUS_SEND_TIMEOUT_SECS", "send-timeout", SETTING_INTEGER,
+		AT(send_timeout), "30", 1, 3600, NULL,
+	"seconds a client may leave its replies unread"}
 };
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
 
+/*
+ * What a reload changes: it is looked up anew each time it is used. A
+ * certificate takes the place of another, but TLS is not turned on or off.
+ */
+static const size_t live_settings[] = {
+	AT(tls_cert), AT(tls_key), AT(supabase_key), AT(origins), AT(hosts),
+	AT(max_connections), AT(max_per_address), AT(connect_rate),
+	AT(max_in_flight), AT(max_buffered_mb), AT(send_timeout),
+	AT(idle_timeout), AT(ping_secs), AT(expiry_grace), AT(log_level),
+	AT(log_frames), AT(breaker_threshold), AT(breaker_timeout)
+};
+
+#define LIVE_SETTINGS (sizeof(live_settings) / sizeof(live_settings[0]))
+
 static const char *const default_env_file = ".env";
+
+/* A .env file of this size or more is not read. */
+#define ENV_FILE_MAX	((size_t) 65536)
 
 /* What was given for each setting, by the source that wins. */
 static const char *given[SETTINGS];
@@ -140,6 +192,8 @@ typedef struct Faults
 
 static void fault(Faults *faults, const char *name, const char *format,...)
 			__attribute__((format(printf, 3, 4)));
+static void read_sources(GwConfig *config, GwConfigAction *action, int argc,
+						 char **argv, Faults *faults);
 static void read_flags(int argc, char **argv, GwConfigAction *action,
 					   const char **env_file, Faults *faults);
 static void read_environment(void);
@@ -149,8 +203,17 @@ static void read_env_line(const char *path, int number, char *line,
 static char *env_value(char *value);
 static void set_member(GwConfig *config, const Setting *setting,
 					   const char *value, Faults *faults);
-static void check_whole(const GwConfig *config, GwUrlCheck check_url,
+static void set_text(const char **member, const char *value, Faults *faults);
+static bool setting_is_text(const Setting *setting);
+static bool setting_is_live(const Setting *setting);
+static bool settings_equal(const Setting *setting, const GwConfig *one,
+						   const GwConfig *other);
+static void settings_swap(const Setting *setting, GwConfig *one,
+						  GwConfig *other);
+static void check_whole(const GwConfig *config, const GwConfigChecks *checks,
 						Faults *faults);
+static void check_listener(const GwConfig *config,
+						   const GwConfigChecks *checks, Faults *faults);
 static const Setting *find_setting(const char *name, size_t length,
 								   bool flag);
 static bool choice_is_known(const char *choices, const char *value);
@@ -162,25 +225,58 @@ static bool choice_is_known(const char *choices, const char *value);
  */
 int
 gw_config_read(GwConfig *config, GwConfigAction *action, int argc,
-			   char **argv, GwUrlCheck check_url, FILE *out)
+			   char **argv, const GwConfigChecks *checks, FILE *out)
 {
 	Faults		faults = {out, 0};
-	const char *env_file = NULL;
+
+	read_sources(config, action, argc, argv, &faults);
+	if (*action != GW_CONFIG_HELP && *action != GW_CONFIG_VERSION)
+		check_whole(config, checks, &faults);
+	return faults.count;
+}
+
+/*
+ * gw_config_reload reads the sources again and takes over into *config what
+ * may change; `kept` is told the name of each setting that would have
+ * changed but may not. It returns the number of faults, and with any of them
+ * *config is as it was.
+ */
+int
+gw_config_reload(GwConfig *config, int argc, char **argv,
+				 const GwConfigChecks *checks, FILE *out,
+				 void (*kept) (const char *name))
+{
+	Faults		faults = {out, 0};
+	GwConfigAction action;
+	GwConfig	next;
+	bool		live[SETTINGS];
+	bool		differs[SETTINGS];
+	bool		tls_turns;
 	size_t		i;
 
-	memset(config, 0, sizeof(*config));
-	memset(given, 0, sizeof(given));
-	*action = GW_CONFIG_RUN;
-	read_flags(argc, argv, action, &env_file, &faults);
-	if (*action == GW_CONFIG_HELP || *action == GW_CONFIG_VERSION)
-		return faults.count;
-	read_environment();
-	read_env_file(env_file, &faults);
+	read_sources(&next, &action, argc, argv, &faults);
+	/* Check what would be in force: the old of what may not change. */
+	tls_turns = next.tls_cert != NULL &&
+		(config->tls_cert[0] == '\0') != (next.tls_cert[0] == '\0');
 	for (i = 0; i < SETTINGS; i++)
-		set_member(config, &settings[i],
-				   given[i] != NULL ? given[i] : settings[i].fallback,
-				   &faults);
-	check_whole(config, check_url, &faults);
+	{
+		live[i] = setting_is_live(&settings[i]) &&
+			!(tls_turns && (settings[i].offset == AT(tls_cert) ||
+							settings[i].offset == AT(tls_key)));
+		differs[i] = !settings_equal(&settings[i], config, &next);
+		if (!live[i])
+			settings_swap(&settings[i], config, &next);
+	}
+	if (faults.count == 0)
+		check_whole(&next, checks, &faults);
+	for (i = 0; i < SETTINGS; i++)
+	{
+		if (!live[i] || faults.count == 0)
+			settings_swap(&settings[i], config, &next);
+		if (!live[i] && differs[i] && faults.count == 0)
+			kept(settings[i].name);
+	}
+	gw_config_free(&next);
 	return faults.count;
 }
 
@@ -199,10 +295,13 @@ gw_config_help(FILE *out)
 				   "  --env-file FILE    read this file in place of .env\n"
 				   "  --help, --version\n\n"
 				   "Each setting is read from its flag, else from the"
-				   " environment, else from .env:\n");
+				   " environment, else from .env.\nSIGHUP reads them again:"
+				   " what has * changes, the rest needs a restart.\n");
 	for (i = 0; i < SETTINGS; i++)
-		(void) fprintf(out, "\n  --%-20s %s\n      %s%s%s\n",
-					   settings[i].flag, settings[i].name, settings[i].help,
+		(void) fprintf(out, "\n  --%-20s %s%s\n      %s%s%s\n",
+					   settings[i].flag, settings[i].name,
+					   setting_is_live(&settings[i]) ? " *" : "",
+					   settings[i].help,
 					   settings[i].fallback[0] != '\0' ? "; default " : "",
 					   settings[i].fallback);
 }
@@ -233,13 +332,23 @@ gw_config_print(const GwConfig *config, FILE *out)
 	}
 }
 
-/* gw_config_free frees what the strings of a GwConfig point to. */
+/* gw_config_free frees a configuration's strings, secrets wiped. */
 void
-gw_config_free(void)
+gw_config_free(GwConfig *config)
 {
-	free(env_file_text);
-	env_file_text = NULL;
-	memset(given, 0, sizeof(given));
+	size_t		i;
+
+	for (i = 0; i < SETTINGS; i++)
+	{
+		char	  **member = (char **) ((char *) config + settings[i].offset);
+
+		if (!setting_is_text(&settings[i]))
+			continue;
+		if (settings[i].type == SETTING_SECRET && *member != NULL)
+			explicit_bzero(*member, strlen(*member));
+		free(*member);
+		*member = NULL;
+	}
 }
 
 /* gw_config_authenticates tells whether clients must say who they are. */
@@ -276,6 +385,33 @@ fault(Faults *faults, const char *name, const char *format,...)
 	(void) fputc('\n', faults->out);
 	va_end(arguments);
 	faults->count++;
+}
+
+/* read_sources fills *config from flags, environment and file. */
+static void
+read_sources(GwConfig *config, GwConfigAction *action, int argc, char **argv,
+			 Faults *faults)
+{
+	const char *env_file = NULL;
+	size_t		i;
+
+	memset(config, 0, sizeof(*config));
+	memset(given, 0, sizeof(given));
+	*action = GW_CONFIG_RUN;
+	read_flags(argc, argv, action, &env_file, faults);
+	if (*action == GW_CONFIG_HELP || *action == GW_CONFIG_VERSION)
+		return;
+	read_environment();
+	read_env_file(env_file, faults);
+	for (i = 0; i < SETTINGS; i++)
+		set_member(config, &settings[i],
+				   given[i] != NULL ? given[i] : settings[i].fallback,
+				   faults);
+	memset(given, 0, sizeof(given));
+	if (env_file_text != NULL)
+		explicit_bzero(env_file_text, ENV_FILE_MAX);
+	free(env_file_text);
+	env_file_text = NULL;
 }
 
 static void
@@ -347,7 +483,6 @@ read_env_file(const char *path, Faults *faults)
 	const char *name = path != NULL ? path : default_env_file;
 	FILE	   *file = fopen(name, "r");
 	size_t		size = 0;
-	size_t		capacity = 65536;
 	char	   *line;
 	int			number = 1;
 
@@ -357,13 +492,13 @@ read_env_file(const char *path, Faults *faults)
 			fault(faults, name, "could not be opened: %s", strerror(errno));
 		return;
 	}
-	env_file_text = malloc(capacity + 1);
+	env_file_text = calloc(1, ENV_FILE_MAX + 1);
 	if (env_file_text != NULL)
-		size = fread(env_file_text, 1, capacity, file);
-	if (env_file_text == NULL || size == capacity || ferror(file))
+		size = fread(env_file_text, 1, ENV_FILE_MAX, file);
+	if (env_file_text == NULL || size == ENV_FILE_MAX || ferror(file))
 	{
 		fault(faults, name, "could not be read, or is larger than %zu bytes",
-			  capacity - 1);
+			  ENV_FILE_MAX - 1);
 		size = 0;
 	}
 	(void) fclose(file);
@@ -478,26 +613,80 @@ set_member(GwConfig *config, const Setting *setting, const char *value,
 			if (!choice_is_known(setting->choices, value))
 				fault(faults, setting->name, "\"%s\" is not one of %s",
 					  value, setting->choices);
-			*(const char **) member = value;
+			set_text((const char **) member, value, faults);
 			break;
 		case SETTING_TEXT:
 		case SETTING_SECRET:
-			*(const char **) member = value;
+			set_text((const char **) member, value, faults);
 			break;
 	}
 }
 
 static void
-check_whole(const GwConfig *config, GwUrlCheck check_url, Faults *faults)
+set_text(const char **member, const char *value, Faults *faults)
+{
+	*member = strdup(value);
+	if (*member == NULL)
+		fault(faults, "settings", "could not be kept: out of memory");
+}
+
+static bool
+setting_is_text(const Setting *setting)
+{
+	return setting->type != SETTING_INTEGER &&
+		setting->type != SETTING_BOOLEAN;
+}
+
+static bool
+setting_is_live(const Setting *setting)
+{
+	size_t		i;
+
+	for (i = 0; i < LIVE_SETTINGS; i++)
+		if (live_settings[i] == setting->offset)
+			return true;
+	return false;
+}
+
+static bool
+settings_equal(const Setting *setting, const GwConfig *one,
+			   const GwConfig *other)
+{
+	const char *left = (const char *) one + setting->offset;
+	const char *right = (const char *) other + setting->offset;
+
+	if (setting->type == SETTING_INTEGER)
+		return *(const long *) left == *(const long *) right;
+	if (setting->type == SETTING_BOOLEAN)
+		return *(const bool *) left == *(const bool *) right;
+	left = *(const char *const *) left;
+	right = *(const char *const *) right;
+	return left != NULL && right != NULL && strcmp(left, right) == 0;
+}
+
+/* settings_swap gives each of two configurations the other's value. */
+static void
+settings_swap(const Setting *setting, GwConfig *one, GwConfig *other)
+{
+	char	   *left = (char *) one + setting->offset;
+	char	   *right = (char *) other + setting->offset;
+	char		kept[sizeof(void *) > sizeof(long) ?
+					 sizeof(void *) : sizeof(long)];
+	size_t		size = setting->type == SETTING_INTEGER ? sizeof(long) :
+	setting->type == SETTING_BOOLEAN ? sizeof(bool) : sizeof(char *);
+
+	memcpy(kept, left, size);
+	memcpy(left, right, size);
+	memcpy(right, kept, size);
+}
+
+static void
+check_whole(const GwConfig *config, const GwConfigChecks *checks,
+			Faults *faults)
 {
 	char		why[256];
 
-	if (!gw_config_authenticates(config) &&
-		!gw_host_is_loopback(config->host))
-		fault(faults, "EXAI_WS_HOST", "\"%s\" is not a loopback address:"
-			  " with MESSAGE_BUS_ROLE set clients are not authenticated, so"
-			  " the gateway listens on 127.0.0.0/8, ::1 or localhost only",
-			  config->host);
+	check_listener(config, checks, faults);
 	if (strlen(config->role) > 63)
 		fault(faults, "MESSAGE_BUS_ROLE",
 			  "is longer than 63 bytes, which no role's name is");
@@ -505,8 +694,11 @@ check_whole(const GwConfig *config, GwUrlCheck check_url, Faults *faults)
 		fault(faults, "MESSAGE_BUS_ANON_ROLE", "is required where"
 			  " MESSAGE_BUS_ROLE is empty: the role of clients without a"
 			  " token");
-	if (check_url != NULL && config->database_url[0] != '\0' &&
-		!check_url(config->database_url, why, sizeof(why)))
+	if (strlen(config->anon_role) > 63)
+		fault(faults, "MESSAGE_BUS_ANON_ROLE",
+			  "is longer than 63 bytes, which no role's name is");
+	if (config->database_url[0] != '\0' &&
+		!checks->url(config->database_url, why, sizeof(why)))
 		fault(faults, "DATABASE_URL", "%s", why);
 	if (config->supabase_url[0] != '\0' &&
 		strncmp(config->supabase_url, "http://", 7) != 0 &&
@@ -518,6 +710,38 @@ check_whole(const GwConfig *config, GwUrlCheck check_url, Faults *faults)
 		fault(faults, "MESSAGE_BUS_MAX_BUFFERED_MB",
 			  "%ld MiB is less than twice WS_MAX_MSG_BYTES (%ld bytes)",
 			  config->max_buffered_mb, config->max_message);
+}
+
+/* check_listener checks address, TLS, and who may reach it. */
+static void
+check_listener(const GwConfig *config, const GwConfigChecks *checks,
+			   Faults *faults)
+{
+	struct in6_addr address;
+	char		why[256];
+
+	if (strcmp(config->host, "localhost") != 0 &&
+		inet_pton(AF_INET, config->host, &address) != 1 &&
+		inet_pton(AF_INET6, config->host, &address) != 1)
+		fault(faults, "EXAI_WS_HOST", "\"%s\" is not an address:"
+			  " use one of this machine, 0.0.0.0 or ::", config->host);
+	else if (!gw_config_authenticates(config) &&
+			 !gw_host_is_loopback(config->host))
+		fault(faults, "EXAI_WS_HOST", "\"%s\" is not a loopback address:"
+			  " with MESSAGE_BUS_ROLE set clients are not authenticated,"
+			  " so the gateway listens on 127.0.0.0/8, ::1 or localhost only",
+			  config->host);
+	if (config->reuse_port && config->port == 0)
+		fault(faults, "MESSAGE_BUS_REUSE_PORT",
+			  "needs a port: EXAI_WS_PORT is 0");
+	if ((config->tls_cert[0] == '\0') != (config->tls_key[0] == '\0'))
+		fault(faults, config->tls_cert[0] == '\0' ? "EXAI_WS_TLS_CERT" :
+			  "EXAI_WS_TLS_KEY", "is missing: a certificate and its key are"
+			  " set together");
+	else if (config->tls_cert[0] != '\0' &&
+			 !checks->tls(config->tls_cert, config->tls_key, why,
+						  sizeof(why)))
+		fault(faults, "EXAI_WS_TLS_CERT", "%s", why);
 }
 
 static const Setting *

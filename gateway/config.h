@@ -14,9 +14,17 @@
 typedef struct GwConfig
 {
 	const char *database_url;	/* empty: libpq's defaults and PG* */
-	const char *host;			/* loopback, without authentication */
+	const char *host;			/* address to listen on */
 	long		port;			/* 0: any free one */
-	const char *role;			/* of every frame; empty: authentication */
+	bool		reuse_port;		/* shared with other processes */
+	const char *tls_cert;		/* PEM files; empty: no TLS */
+	const char *tls_key;
+	const char *role;			/* that every frame runs as; empty: each
+								 * session's own */
+	const char *anon_role;		/* of a session without a role */
+	const char *audience;		/* that tokens must have; empty: any */
+	long		token_skew;		/* s */
+	long		expiry_grace;	/* s that an expired session stays open */
 	long		max_message;	/* bytes of one WebSocket message */
 	long		tool_timeout;	/* s, of one relayed call */
 	long		http_timeout;	/* s, of a handshake or an HTTP request */
@@ -30,17 +38,19 @@ typedef struct GwConfig
 	const char *supabase_url;
 	const char *supabase_key;	/* secret */
 	const char *origins;		/* comma-separated; empty: no browser */
+	const char *hosts;			/* comma-separated; see access.c */
 	long		max_connections;
+	long		max_per_address;	/* connections; 0: any number */
+	long		connect_rate;	/* of one address a second; 0: any */
 	long		max_in_flight;	/* frames of one socket */
 	long		max_buffered_mb;	/* frames of all sockets */
 	long		send_timeout;	/* s that a socket may not read */
-	bool		log_frames;		/* one line for each frame relayed */
-	const char *anon_role;		/* of a client without a token */
-	const char *audience;		/* of tokens; empty: any */
-	long		token_skew;		/* s that clocks may differ */
-	long		expiry_grace;	/* s to bring a fresh token */
+	long		idle_timeout;	/* s without a frame; 0: any */
+	long		ping_secs;		/* s of silence before a ping; 0: none */
 	long		wait_connections;	/* for claims that wait */
 	long		wait_secs;		/* s that a claim may wait */
+	const char *log_level;		/* the least that is logged */
+	bool		log_frames;		/* one line for each frame relayed */
 } GwConfig;
 
 typedef enum GwConfigAction
@@ -51,15 +61,23 @@ typedef enum GwConfigAction
 	GW_CONFIG_VERSION
 } GwConfigAction;
 
-/* Tells whether libpq can read a connection string, else why not. */
-typedef bool (*GwUrlCheck) (const char *url, char *why, size_t size);
+/* Checks that need a library; each tells why a value is not good. */
+typedef struct GwConfigChecks
+{
+	bool		(*url) (const char *url, char *why, size_t size);
+	bool		(*tls) (const char *cert, const char *key, char *why,
+						size_t size);
+} GwConfigChecks;
 
 extern int	gw_config_read(GwConfig *config, GwConfigAction *action,
-						   int argc, char **argv, GwUrlCheck check_url,
-						   FILE *faults);
+						   int argc, char **argv,
+						   const GwConfigChecks *checks, FILE *faults);
+extern int	gw_config_reload(GwConfig *config, int argc, char **argv,
+							 const GwConfigChecks *checks, FILE *faults,
+							 void (*kept) (const char *name));
 extern void gw_config_help(FILE *out);
 extern void gw_config_print(const GwConfig *config, FILE *out);
-extern void gw_config_free(void);
+extern void gw_config_free(GwConfig *config);
 extern bool gw_config_authenticates(const GwConfig *config);
 extern bool gw_host_is_loopback(const char *host);
 

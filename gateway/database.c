@@ -729,6 +729,7 @@ end_check(GwDatabase *database)
 	gw_timer_stop(database->timer);
 	database->failures = 0;
 	database->reason[0] = '\0';
+	gw_counters.database_connects++;
 	database_move(database, READY);
 }
 

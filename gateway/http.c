@@ -1,6 +1,6 @@
 /*
  * http.c
- *		Bodies of the HTTP endpoints, as JSON.
+ *		Bodies of the HTTP endpoints: JSON, and /metrics for Prometheus.
  *
  * /healthz tells that the process lives, and its counters; "warning" once a
  * log line was lost. /readyz is 200 if frames can be relayed, else 503 with
@@ -13,6 +13,7 @@
 
 #include "client.h"
 #include "log.h"
+#include "metrics.h"
 #include "relay.h"
 
 static bool draining;
@@ -20,10 +21,14 @@ static bool draining;
 static void health_body(GwBuffer *body);
 static int	ready_body(GwBuffer *body);
 
-/* gw_http_answer appends the body for a path and returns the status. */
+/*
+ * gw_http_answer appends the body for a path, sets *type to its media type,
+ * and returns the status.
+ */
 int
-gw_http_answer(const char *path, GwBuffer *body)
+gw_http_answer(const char *path, GwBuffer *body, const char **type)
 {
+	*type = "application/json";
 	if (strcmp(path, "/healthz") == 0)
 	{
 		health_body(body);
@@ -31,8 +36,14 @@ gw_http_answer(const char *path, GwBuffer *body)
 	}
 	if (strcmp(path, "/readyz") == 0)
 		return ready_body(body);
+	if (strcmp(path, "/metrics") == 0)
+	{
+		*type = "text/plain; version=0.0.4; charset=utf-8";
+		gw_metrics_text(body);
+		return 200;
+	}
 	gw_buffer_text(body, "{\"error\":\"not found\",\"paths\":"
-				   "[\"/healthz\",\"/readyz\"],"
+				   "[\"/healthz\",\"/readyz\",\"/metrics\"],"
 				   "\"hint\":\"Open a WebSocket for JSON-RPC.\"}\n");
 	return 404;
 }
@@ -66,7 +77,9 @@ health_body(GwBuffer *body)
 		{"outcomes_unknown", c->outcomes_unknown},
 		{"replies_undelivered", c->replies_undelivered},
 		{"replies_missing", c->replies_missing},
+		{"database_connects", c->database_connects},
 		{"database_losses", c->database_losses},
+		{"accept_pauses", c->accept_pauses},
 		{"log_lines_lost", c->log_lines_lost}
 	};
 	size_t		i;

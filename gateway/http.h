@@ -7,7 +7,8 @@
 
 #include "buffer.h"
 
-extern int	gw_http_answer(const char *path, GwBuffer *body);
+extern int	gw_http_answer(const char *path, GwBuffer *body,
+						   const char **type);
 extern void gw_http_drain(void);
 
 #endif							/* GW_HTTP_H */

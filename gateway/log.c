@@ -31,9 +31,11 @@ GwCounters	gw_counters;
 
 static int	log_descriptor = STDERR_FILENO;
 static bool log_to_socket;
+static int	log_least;			/* rank of the least level that is logged */
 
 static void log_add(GwLogLine *line, const char *string, size_t length);
 static void log_quote(GwLogLine *line, const char *string);
+static int	level_rank(const char *level);
 static bool log_write(const char *string, size_t length);
 
 /* gw_log_init chooses where lines go. */
@@ -45,6 +47,13 @@ gw_log_init(int descriptor)
 	log_descriptor = descriptor;
 	log_to_socket = fstat(descriptor, &status) == 0 &&
 		S_ISSOCK(status.st_mode);
+}
+
+/* gw_log_level drops lines below info, warning or error from now on. */
+void
+gw_log_level(const char *least)
+{
+	log_least = level_rank(least);
 }
 
 /* gw_log_begin starts a line: time (RFC 3339, UTC), level and event. */
@@ -65,6 +74,7 @@ gw_log_begin(GwLogLine *line, const char *level, const char *event)
 					  utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
 					  now.tv_nsec / 1000000, level, event);
 	line->length = 0;
+	line->silent = level_rank(level) < log_least;
 	if (length > 0 && (size_t) length < sizeof(head))
 		log_add(line, head, (size_t) length);
 }
@@ -102,7 +112,7 @@ gw_log_end(GwLogLine *line)
 	if (line->length > GW_LOG_MAX - 2)
 		line->length = GW_LOG_MAX - 2;
 	memcpy(line->string + line->length, "}\n", 2);
-	if (!log_write(line->string, line->length + 2))
+	if (!line->silent && !log_write(line->string, line->length + 2))
 		gw_counters.log_lines_lost++;
 }
 
@@ -168,6 +178,12 @@ log_quote(GwLogLine *line, const char *string)
 			log_add(line, escaped, (size_t) length);
 	}
 	log_add(line, "\"", 1);
+}
+
+static int
+level_rank(const char *level)
+{
+	return level[0] == 'e' ? 2 : level[0] == 'w' ? 1 : 0;
 }
 
 static bool

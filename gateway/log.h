@@ -16,6 +16,7 @@ typedef struct GwLogLine
 {
 	char		string[GW_LOG_MAX];
 	size_t		length;
+	bool		silent;			/* its level is not logged */
 } GwLogLine;
 
 /* What the gateway counts; /healthz shows it. One thread, no locks. */
@@ -34,13 +35,18 @@ typedef struct GwCounters
 	uint64_t	outcomes_unknown;
 	uint64_t	replies_undelivered;
 	uint64_t	replies_missing;
+	uint64_t	database_connects;
 	uint64_t	database_losses;
+	uint64_t	accept_pauses;
+	uint64_t	reloads;
+	uint64_t	reloads_failed;
 	uint64_t	log_lines_lost;
 } GwCounters;
 
 extern GwCounters gw_counters;
 
 extern void gw_log_init(int descriptor);
+extern void gw_log_level(const char *least);
 extern void gw_log_begin(GwLogLine *line, const char *level,
 						 const char *event);
 extern void gw_log_text(GwLogLine *line, const char *name, const char *string);

@@ -7,6 +7,11 @@
  * are closed with 1001, and the process exits with 0. After DRAIN_MS, or at
  * a second signal, what is left is answered "outcome unknown" and the
  * process exits with 0 all the same.
+ *
+ * SIGHUP reads the configuration again, and the certificate even where its
+ * path has not changed. It is checked as a whole: with a fault, which is
+ * logged, all stays as it was. Settings that cannot change while the gateway
+ * runs are told in the log.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -21,11 +26,14 @@
 #include "config.h"
 #include "database.h"
 #include "http.h"
+#include "listen.h"
 #include "log.h"
+#include "metrics.h"
+#include "notify.h"
 #include "relay.h"
 #include "socket.h"
-
-#define VERSION		"1.0"
+#include "tls.h"
+#include "version.h"
 
 #define SWEEP_MS	1000
 #define DRAIN_MS	30000
@@ -39,6 +47,10 @@ static GwTimer *sweep_timer;
 static int	signals = -1;
 static int	signals_seen;
 static int64_t drain_until;		/* 0 while the gateway serves */
+static int	given_argc;
+static char **given_argv;
+
+static const GwConfigChecks checks = {gw_database_check_url, gw_tls_check};
 
 static int	check_config(int faults);
 static void prepare_process(void);
@@ -46,6 +58,10 @@ static bool open_all(void);
 static void loop(void);
 static void sweep(void *owner);
 static void signal_ready(void *owner);
+static void begin_drain(int number);
+static void reload(void);
+static void log_kept(const char *name);
+static void log_faults(char *faults);
 static bool drain_is_over(void);
 static void log_ready(void);
 
@@ -56,12 +72,13 @@ main(int argc, char **argv)
 	int			faults;
 	bool		opened;
 
-	faults = gw_config_read(&config, &action, argc, argv,
-							gw_database_check_url, stderr);
+	given_argc = argc;
+	given_argv = argv;
+	faults = gw_config_read(&config, &action, argc, argv, &checks, stderr);
 	if (action == GW_CONFIG_HELP)
 		gw_config_help(stdout);
 	else if (action == GW_CONFIG_VERSION)
-		(void) puts("message-bus-gateway " VERSION);
+		(void) puts("message-bus-gateway " GW_VERSION);
 	if (action == GW_CONFIG_HELP || action == GW_CONFIG_VERSION)
 		return faults > 0 ? 2 : 0;
 	if (action == GW_CONFIG_CHECK)
@@ -74,7 +91,8 @@ main(int argc, char **argv)
 		loop();
 	gw_relay_close();
 	gw_log_event("info", "stopped", NULL);
-	gw_config_free();
+	gw_tls_close();
+	gw_config_free(&config);
 	return opened ? 0 : 1;
 }
 
@@ -99,11 +117,14 @@ prepare_process(void)
 	sigset_t	caught;
 
 	gw_log_init(STDERR_FILENO);
+	gw_log_level(config.log_level);
+	gw_metrics_init();
 	srandom((unsigned int) time(NULL) ^ (unsigned int) getpid() << 8);
 	(void) signal(SIGPIPE, SIG_IGN);
 	(void) sigemptyset(&caught);
 	(void) sigaddset(&caught, SIGTERM);
 	(void) sigaddset(&caught, SIGINT);
+	(void) sigaddset(&caught, SIGHUP);
 	(void) sigprocmask(SIG_BLOCK, &caught, NULL);
 	signals = signalfd(-1, &caught, SFD_NONBLOCK | SFD_CLOEXEC);
 	/* The loop's tables are as large as the limit: not more than needed. */
@@ -119,11 +140,23 @@ prepare_process(void)
 		gw_log_event("warning", "start", "SUPABASE_URL is set, but so is"
 					 " MESSAGE_BUS_ROLE: tokens are not verified, and every"
 					 " frame runs as that role");
+	if (!gw_host_is_loopback(config.host) && config.tls_cert[0] == '\0')
+		gw_log_event("warning", "start", "EXAI_WS_TLS_CERT is not set: beyond"
+					 " this machine tokens and payloads can be read on the"
+					 " way, unless a proxy encrypts");
 }
 
 static bool
 open_all(void)
 {
+	char		why[256];
+
+	if (config.tls_cert[0] != '\0' &&
+		!gw_tls_renew(config.tls_cert, config.tls_key, why, sizeof(why)))
+	{
+		gw_log_event("error", "start", why);
+		return false;
+	}
 	gw_clients_init(&config);
 	if (!gw_loop_open(&config))
 		return false;
@@ -135,7 +168,11 @@ open_all(void)
 		gw_log_event("error", "start", "out of memory or descriptors");
 		return false;
 	}
+	if (!gw_listen_open(&config))
+		return false;
 	gw_timer_start(sweep_timer, SWEEP_MS);
+	gw_notify_open();
+	gw_notify_ready();
 	log_ready();
 	return true;
 }
@@ -168,6 +205,7 @@ sweep(void *owner)
 {
 	(void) owner;
 	gw_clients_sweep();
+	gw_sockets_sweep();
 	gw_relay_sweep();
 	gw_timer_start(sweep_timer, drain_until == 0 ? SWEEP_MS : SWEEP_MS / 10);
 }
@@ -180,15 +218,92 @@ signal_ready(void *owner)
 	(void) owner;
 	while (read(signals, &info, sizeof(info)) == (ssize_t) sizeof(info))
 	{
-		signals_seen++;
-		gw_log_event("info", "stopping", strsignal((int) info.ssi_signo));
+		if (info.ssi_signo != SIGHUP)
+			begin_drain((int) info.ssi_signo);
+		else if (drain_until == 0)
+			reload();
 	}
-	if (signals_seen == 0 || drain_until != 0)
+}
+
+static void
+begin_drain(int number)
+{
+	signals_seen++;
+	gw_log_event("info", "stopping", strsignal(number));
+	if (drain_until != 0)
 		return;
 	drain_until = gw_now_ms() + DRAIN_MS;
+	gw_notify_stopping();
 	gw_http_drain();
 	gw_loop_refuse();
+	if (config.reuse_port)
+		gw_listen_close();
 	gw_timer_start(sweep_timer, SWEEP_MS / 10);
+}
+
+/* reload reads configuration and certificate again: all of it or nothing. */
+static void
+reload(void)
+{
+	char	   *faults = NULL;
+	size_t		size = 0;
+	FILE	   *out = open_memstream(&faults, &size);
+	char		why[256];
+	int			count = 1;
+
+	gw_notify_reloading();
+	gw_counters.reloads++;
+	if (out != NULL)
+	{
+		count = gw_config_reload(&config, given_argc, given_argv, &checks,
+								 out, log_kept);
+		(void) fclose(out);
+	}
+	if (count > 0)
+	{
+		gw_counters.reloads_failed++;
+		log_faults(faults);
+	}
+	else
+	{
+		gw_log_level(config.log_level);
+		if (config.tls_cert[0] != '\0' &&
+			!gw_tls_renew(config.tls_cert, config.tls_key, why, sizeof(why)))
+			gw_log_event("error", "reload", why);
+	}
+	free(faults);
+	gw_log_event("info", "reloaded", count > 0 ? "nothing was changed" : NULL);
+	gw_notify_ready();
+}
+
+/* log_kept tells of a setting that needs a restart to change. */
+static void
+log_kept(const char *name)
+{
+	GwLogLine	line;
+
+	gw_log_begin(&line, "warning", "reload");
+	gw_log_text(&line, "detail", "keeps its value until a restart");
+	gw_log_text(&line, "setting", name);
+	gw_log_end(&line);
+}
+
+/* log_faults logs each line of the faults of a configuration. */
+static void
+log_faults(char *faults)
+{
+	char	   *at = faults;
+	char	   *next;
+
+	if (faults == NULL)
+		gw_log_event("error", "reload", "out of memory");
+	for (; at != NULL && *at != '\0'; at = next)
+	{
+		next = strchr(at, '\n');
+		if (next != NULL)
+			*next++ = '\0';
+		gw_log_event("error", "reload", at);
+	}
 }
 
 /* drain_is_over tells that waiting for what is in flight must end. */
@@ -206,8 +321,9 @@ log_ready(void)
 
 	gw_log_begin(&line, "info", "ready");
 	gw_log_text(&line, "host", config.host);
-	gw_log_number(&line, "port", gw_loop_port());
+	gw_log_number(&line, "port", gw_listen_port());
 	gw_log_text(&line, "role", config.role);
+	gw_log_text(&line, "tls", config.tls_cert[0] != '\0' ? "on" : "off");
 	gw_log_number(&line, "pid", (int64_t) getpid());
 	gw_log_end(&line);
 }

@@ -48,6 +48,7 @@
 #include "batch.h"
 #include "database.h"
 #include "log.h"
+#include "metrics.h"
 
 /* What a batch may take beyond the time of one call before it is given up. */
 #define GRACE_MS	5000
@@ -267,6 +268,30 @@ gw_relay_is_ready(GwBuffer *reasons)
 		ready = false;
 	}
 	return ready;
+}
+
+/* gw_relay_lane_state adds up what the lanes of state->name are doing. */
+void
+gw_relay_lane_state(GwLaneState *state)
+{
+	size_t		i;
+
+	for (i = 0; i < lane_count; i++)
+	{
+		const Lane *lane = &lanes[i];
+
+		if (lane->database == NULL || strcmp(lane->name, state->name) != 0)
+			continue;
+		state->connections++;
+		if (gw_database_is_ready(lane->database))
+			state->ready++;
+		if (gw_now_ms() < lane->closed_until)
+			state->breakers_open++;
+		state->queued += lane->queue.count;
+		state->in_flight += lane->in_flight;
+	}
+	if (strcmp(state->name, lanes[GW_LANE_WAIT].name) == 0)
+		state->queued += waiting.count;
 }
 
 /* gw_relay_drain gives up what has not ended when the time to drain is up. */
@@ -504,6 +529,7 @@ lane_send(Lane *lane)
 		*lane->flight_end = batch;
 		lane->flight_end = &batch->next;
 		lane->in_flight++;
+		gw_metric_batch(lane->name, batch->count);
 		gw_database_send(lane->database, &sessions, &frames,
 						 wait_limit(lane));
 	}
@@ -724,6 +750,7 @@ end_request(const char *lane, GwRequest *request, const GwError *error,
 		gw_request_free(request);
 		return;
 	}
+	gw_metric_request(lane, result, gw_now_ms() - request->arrived_ms);
 	if (error != NULL && error->code == GW_ERROR_OUTCOME_UNKNOWN)
 		gw_counters.outcomes_unknown++;
 	if (client != NULL && error != NULL)

@@ -11,6 +11,7 @@
 
 #include "buffer.h"
 #include "client.h"
+#include "metrics.h"
 #include "config.h"
 
 extern bool gw_relay_open(const GwConfig *config);
@@ -20,6 +21,7 @@ extern void gw_relay_turn(void);
 extern void gw_relay_sweep(void);
 extern bool gw_relay_is_idle(void);
 extern bool gw_relay_is_ready(GwBuffer *reasons);
+extern void gw_relay_lane_state(GwLaneState *state);
 extern void gw_relay_drain(void);
 extern void gw_relay_close(void);
 

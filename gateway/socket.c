@@ -10,6 +10,9 @@
  *	  of WRITE_MAX bytes, each a WebSocket fragment, so that a large one does
  *	  not hold up the loop or need a second copy.
  *	- It closes descriptors that it adopted, so a watch is given a dup().
+ *	- It does not say who a socket's peer is when that is gone, and pings
+ *	  without regard to what else comes in. So listen.c accepts, and each
+ *	  socket has a GwLink of ours, which goes with WSI_DESTROY.
  *	- It forgets a wish to write that is made in the writeable callback of an
  *	  adopted descriptor, so wishes are kept and made again before each turn.
  *	- An adopted descriptor may be let go from anywhere, so that is done by
@@ -20,8 +23,9 @@
  * header is read again for that: the argument of the callback may point to
  * freed memory when libwebsockets has already refused the upgrade.
  *
- * Browsers let any page connect to a loopback port, but they always send
- * Origin: a handshake with an Origin that is not listed is refused.
+ * A client that was not heard for MESSAGE_BUS_PING_SECS is pinged, and closed
+ * if it is not heard for as long again. Bytes of a message count as heard, so
+ * that a slow upload, which holds up the answer to a ping, is not cut off.
  */
 #include "socket.h"
 
@@ -36,19 +40,37 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "access.h"
 #include "client.h"
 #include "http.h"
+#include "listen.h"
 #include "log.h"
+#include "tls.h"
 
 #define PROTOCOL	"message-bus"
 #define WRITE_MAX	((size_t) 128 * 1024)
 #define READ_MAX	16384
+
+/* What each WebSocket holds for input, whether it is used or not. */
+#define FRAME_MAX	4096
 #define HEADERS_MAX	8192
 
-/* Sockets beyond the WebSocket connections: HTTP, handshakes, watches. */
-#define SPARE		64
-
 #define KILL_REASON	PENDING_TIMEOUT_USER_REASON_BASE
+
+/* A client's socket, from accept to close. */
+typedef struct GwLink
+{
+	struct GwLink *next;
+	struct GwLink *previous;
+	struct lws *wsi;
+	GwAddress  *address;
+	GwClient   *client;			/* once it is a WebSocket */
+	GwBuffer	body;			/* of an HTTP answer to be written */
+	int64_t		heard_ms;		/* when it answered a ping */
+	int64_t		pinged_ms;		/* when it was pinged, 0 if it was heard since */
+	bool		want_ping;
+	bool		adopting;		/* gw_socket_adopt frees it if it goes */
+} GwLink;
 
 struct GwWatch
 {
@@ -72,87 +94,75 @@ static const GwConfig *config;
 static struct lws_context *context;
 static struct lws_vhost *vhost;
 static GwWatch *watches;
-static long sockets;			/* of every kind, those of HTTP too */
+static GwLink *links;
+static long link_count;
 static bool refusing;			/* no handshake is accepted any more */
 
 static int	loop_callback(struct lws *wsi, enum lws_callback_reasons reason,
 						  void *user, void *in, size_t len);
-static int	http_callback(struct lws *wsi, enum lws_callback_reasons reason,
-						  const char *path);
+static int	http_callback(struct lws *wsi, GwLink *link,
+						  enum lws_callback_reasons reason, const char *path);
 static int	file_callback(struct lws *wsi, enum lws_callback_reasons reason);
-static int	handshake_check(struct lws *wsi);
-static int	handshake_refuse(struct lws *wsi, unsigned int status,
-							 const char *body);
-static bool origin_is_listed(const char *origin);
+static int	handshake_check(struct lws *wsi, GwLink *link);
+static int	handshake_refuse(struct lws *wsi, GwRefusal reason,
+							 unsigned int status, const char *body);
+static bool host_may(struct lws *wsi);
 static bool key_is_presented(struct lws *wsi);
 static bool take_token(struct lws *wsi, GwBuffer *token);
-static int	websocket_open(struct lws *wsi);
-static int	websocket_write(struct lws *wsi, GwClient *client);
-static int	http_begin(struct lws *wsi, const char *path);
-static int	http_write(struct lws *wsi);
+static int	websocket_open(struct lws *wsi, GwLink *link);
+static int	websocket_write(struct lws *wsi, GwLink *link);
+static int	websocket_ping(struct lws *wsi, GwLink *link);
+static int	http_begin(struct lws *wsi, GwLink *link, const char *path);
+static int	http_write(struct lws *wsi, GwLink *link);
+static void link_sweep(GwLink *link, int64_t now);
+static void link_free(GwLink *link);
 static void log_library(int level, const char *string);
 static void timer_fired(lws_sorted_usec_list_t *sul);
 
+/* The library's own pings are off. */
+static const lws_retry_bo_t no_pings;
+
 static const struct lws_protocols protocols[] = {
-	{PROTOCOL, loop_callback, 0, READ_MAX, 0, NULL, 0},
+	{PROTOCOL, loop_callback, 0, FRAME_MAX, 0, NULL, 0},
 	{NULL, NULL, 0, 0, 0, NULL, 0}
 };
 
-/* gw_loop_open listens; false if it cannot, which is logged. */
+/* gw_loop_open makes the loop; false if it cannot, which is logged. */
 bool
 gw_loop_open(const GwConfig *settings)
 {
 	struct lws_context_creation_info info;
-	const char *host = settings->host;
+	bool		tls = settings->tls_cert[0] != '\0';
 
 	config = settings;
 	lws_set_log_level(LLL_ERR | LLL_WARN, log_library);
-	if (strcmp(host, "localhost") == 0)
-		host = "127.0.0.1";
 	memset(&info, 0, sizeof(info));
-	info.options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS |
-		LWS_SERVER_OPTION_FAIL_UPON_UNABLE_TO_BIND;
-	if (strchr(host, ':') == NULL)
-		info.options |= LWS_SERVER_OPTION_DISABLE_IPV6;
+	info.options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS;
+	if (tls)
+		info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT |
+			LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX;
 	info.pt_serv_buf_size = READ_MAX;
 	info.max_http_header_data = HEADERS_MAX;
 	info.max_http_header_pool = (unsigned short)
 		(settings->max_connections < 60000 ?
-		 settings->max_connections + SPARE : 60000);
-	context = lws_create_context(&info);
-	if (context == NULL)
-	{
-		gw_log_event("error", "start", "could not create the event loop");
-		return false;
-	}
-	info.port = (int) settings->port;
-	info.iface = host;
-	info.protocols = protocols;
-	info.vhost_name = PROTOCOL;
-	info.server_string = "message-bus-gateway";
+		 settings->max_connections + GW_SPARE_SOCKETS : 60000);
 	info.timeout_secs = (unsigned int) settings->http_timeout;
-	info.timeout_secs_ah_idle = (unsigned int) settings->http_timeout;
-	info.keepalive_timeout = (int) settings->http_timeout;
-	vhost = lws_create_vhost(context, &info);
-	if (vhost == NULL || gw_loop_port() <= 0)
+	context = lws_create_context(&info);
+	if (context != NULL)
 	{
-		GwLogLine	line;
-
-		gw_log_begin(&line, "error", "start");
-		gw_log_text(&line, "detail", "could not listen");
-		gw_log_text(&line, "host", settings->host);
-		gw_log_number(&line, "port", settings->port);
-		gw_log_end(&line);
-		return false;
+		info.port = CONTEXT_PORT_NO_LISTEN_SERVER;
+		info.protocols = protocols;
+		info.vhost_name = PROTOCOL;
+		info.server_string = "message-bus-gateway";
+		info.alpn = "http/1.1";
+		info.retry_and_idle_policy = &no_pings;
+		info.timeout_secs_ah_idle = (unsigned int) settings->http_timeout;
+		info.keepalive_timeout = (int) settings->http_timeout;
+		vhost = lws_create_vhost(context, &info);
 	}
-	return true;
-}
-
-/* gw_loop_port returns the port that is listened on. */
-int
-gw_loop_port(void)
-{
-	return lws_get_vhost_listen_port(vhost);
+	if (vhost == NULL)
+		gw_log_event("error", "start", "could not create the event loop");
+	return vhost != NULL;
 }
 
 /* gw_loop_turn waits and handles what is ready; false if the loop failed. */
@@ -192,6 +202,71 @@ gw_unix_ms(void)
 
 	(void) clock_gettime(CLOCK_REALTIME, &now);
 	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * gw_socket_adopt takes over a connection that was accepted, and its address.
+ * If it cannot, both are given back.
+ */
+void
+gw_socket_adopt(int descriptor, GwAddress *address)
+{
+	GwLink	   *link = calloc(1, sizeof(GwLink));
+	lws_adopt_desc_t info;
+
+	if (link == NULL)
+	{
+		gw_listen_refused(GW_REFUSED_MEMORY, address, "out of memory");
+		gw_address_release(address);
+		(void) close(descriptor);
+		return;
+	}
+	link->address = address;
+	link->heard_ms = gw_now_ms();
+	link->adopting = true;
+	link->next = links;
+	if (links != NULL)
+		links->previous = link;
+	links = link;
+	link_count++;
+	memset(&info, 0, sizeof(info));
+	info.vh = vhost;
+	info.type = LWS_ADOPT_SOCKET | LWS_ADOPT_HTTP | LWS_ADOPT_ALLOW_SSL;
+	info.fd.sockfd = descriptor;
+	info.opaque = link;
+	/* On failure, a TLS handshake's for one, the library has closed it. */
+	link->wsi = lws_adopt_descriptor_vhost_via_info(&info);
+	link->adopting = false;
+	if (link->wsi == NULL)
+		link_free(link);
+}
+
+/* gw_sockets_count returns how many there are, those of HTTP too. */
+long
+gw_sockets_count(void)
+{
+	return link_count;
+}
+
+/* gw_sockets_sweep, once a second, looks for those that are not heard. */
+void
+gw_sockets_sweep(void)
+{
+	int64_t		now = gw_now_ms();
+	GwLink	   *link;
+
+	for (link = links; link != NULL; link = link->next)
+		if (link->client != NULL && link->client->state == GW_CLIENT_OPEN)
+			link_sweep(link, now);
+}
+
+/* gw_socket_address writes the address of a client's peer. */
+void
+gw_socket_address(GwSocket *socket, char *to, size_t size)
+{
+	const GwLink *link = lws_get_opaque_user_data(socket);
+
+	gw_address_text(link->address, to, size);
 }
 
 /* gw_socket_write_soon asks for a call to write a client's replies. */
@@ -271,6 +346,14 @@ gw_watch_want_write(GwWatch *watch, bool want)
 	watch->want_write = want;
 }
 
+/* gw_watch_pause stops or resumes looking whether it can be read. */
+void
+gw_watch_pause(GwWatch *watch, bool pause)
+{
+	if (watch->wsi != NULL)
+		(void) lws_rx_flow_control(watch->wsi, pause ? 0 : 1);
+}
+
 void
 gw_watch_free(GwWatch *watch)
 {
@@ -332,56 +415,56 @@ timer_fired(lws_sorted_usec_list_t *sul)
 
 /*
  * loop_callback is where libwebsockets calls. A non-zero result closes the
- * socket. What belongs to a socket hangs on its opaque pointer: a GwClient,
- * a GwWatch, or the body of an HTTP answer.
+ * socket. What belongs to a socket hangs on its opaque pointer: a GwLink, or
+ * a GwWatch on adopted descriptors.
  */
 static int
 loop_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 			  void *in, size_t len)
 {
-	GwClient   *client;
+	GwLink	   *link = NULL;
 
-	(void) user;
+	/* Before there is a vhost there is no socket either. */
+	if (reason == LWS_CALLBACK_OPENSSL_LOAD_EXTRA_SERVER_VERIFY_CERTS)
+		gw_tls_prepare(user);
+	if (reason == LWS_CALLBACK_RAW_RX_FILE ||
+		reason == LWS_CALLBACK_RAW_WRITEABLE_FILE ||
+		reason == LWS_CALLBACK_RAW_CLOSE_FILE)
+		return file_callback(wsi, reason);
+	if (vhost != NULL && wsi != NULL)
+		link = lws_get_opaque_user_data(wsi);
+	if (link == NULL)
+		return 0;
 	switch (reason)
 	{
-		case LWS_CALLBACK_WSI_CREATE:
-			sockets++;
-			break;
 		case LWS_CALLBACK_WSI_DESTROY:
-			sockets--;
+			if (!link->adopting)
+				link_free(link);
 			break;
-		case LWS_CALLBACK_FILTER_NETWORK_CONNECTION:
-			if (sockets < config->max_connections + SPARE)
-				break;
-			gw_counters.connections_refused++;
-			return -1;
 		case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
-			return handshake_check(wsi);
+			return handshake_check(wsi, link);
 		case LWS_CALLBACK_ESTABLISHED:
-			return websocket_open(wsi);
+			return websocket_open(wsi, link);
 		case LWS_CALLBACK_RECEIVE:
-			client = lws_get_opaque_user_data(wsi);
-			gw_client_receive(client, in, len,
+			gw_client_receive(link->client, in, len,
 							  lws_remaining_packet_payload(wsi),
 							  lws_frame_is_binary(wsi) != 0,
 							  lws_is_final_fragment(wsi) != 0);
 			break;
+		case LWS_CALLBACK_RECEIVE_PONG:
+			link->heard_ms = gw_now_ms();
+			break;
 		case LWS_CALLBACK_SERVER_WRITEABLE:
-			return websocket_write(wsi, lws_get_opaque_user_data(wsi));
+			return websocket_write(wsi, link);
 		case LWS_CALLBACK_CLOSED:
-			client = lws_get_opaque_user_data(wsi);
-			lws_set_opaque_user_data(wsi, NULL);
-			if (client != NULL)
-				gw_client_gone(client);
+			if (link->client != NULL)
+				gw_client_gone(link->client);
+			link->client = NULL;
 			break;
 		case LWS_CALLBACK_HTTP:
 		case LWS_CALLBACK_HTTP_WRITEABLE:
 		case LWS_CALLBACK_CLOSED_HTTP:
-			return http_callback(wsi, reason, in);
-		case LWS_CALLBACK_RAW_RX_FILE:
-		case LWS_CALLBACK_RAW_WRITEABLE_FILE:
-		case LWS_CALLBACK_RAW_CLOSE_FILE:
-			return file_callback(wsi, reason);
+			return http_callback(wsi, link, reason, in);
 		default:
 			break;
 	}
@@ -389,20 +472,14 @@ loop_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 }
 
 static int
-http_callback(struct lws *wsi, enum lws_callback_reasons reason,
+http_callback(struct lws *wsi, GwLink *link, enum lws_callback_reasons reason,
 			  const char *path)
 {
-	GwBuffer   *body;
-
 	if (reason == LWS_CALLBACK_HTTP)
-		return http_begin(wsi, path);
+		return http_begin(wsi, link, path);
 	if (reason == LWS_CALLBACK_HTTP_WRITEABLE)
-		return http_write(wsi);
-	body = lws_get_opaque_user_data(wsi);
-	lws_set_opaque_user_data(wsi, NULL);
-	if (body != NULL)
-		gw_buffer_free(body);
-	free(body);
+		return http_write(wsi, link);
+	gw_buffer_free(&link->body);
 	return 0;
 }
 
@@ -416,6 +493,7 @@ file_callback(struct lws *wsi, enum lws_callback_reasons reason)
 	if (reason == LWS_CALLBACK_RAW_CLOSE_FILE)
 	{
 		/* Its owner finds the end when it looks, and frees the watch. */
+		lws_set_opaque_user_data(wsi, NULL);
 		watch->wsi = NULL;
 		watch->want_write = false;
 	}
@@ -425,89 +503,78 @@ file_callback(struct lws *wsi, enum lws_callback_reasons reason)
 
 /* handshake_check refuses everything but a WebSocket that may connect. */
 static int
-handshake_check(struct lws *wsi)
+handshake_check(struct lws *wsi, GwLink *link)
 {
 	char		string[256];
 
 	if (lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_UPGRADE) <= 0 ||
 		strcasecmp(string, "websocket") != 0)
 	{
-		gw_counters.connections_refused++;
-		gw_log_event("warning", "handshake_refused",
-					 "upgrade to something else than websocket");
+		gw_listen_refused(GW_REFUSED_UPGRADE, link->address,
+						  "upgrade to something else than websocket");
 		return -1;
 	}
 	if (refusing)
-		return handshake_refuse(wsi, HTTP_STATUS_SERVICE_UNAVAILABLE,
+		return handshake_refuse(wsi, GW_REFUSED_STOPPING,
+								HTTP_STATUS_SERVICE_UNAVAILABLE,
 								"the gateway is stopping");
+	if (!host_may(wsi))
+		return handshake_refuse(wsi, GW_REFUSED_HOST, HTTP_STATUS_FORBIDDEN,
+								"host not allowed (MESSAGE_BUS_HOSTS)");
 	if (gw_clients_count() >= (size_t) config->max_connections)
-		return handshake_refuse(wsi, HTTP_STATUS_SERVICE_UNAVAILABLE,
+		return handshake_refuse(wsi, GW_REFUSED_CONNECTIONS,
+								HTTP_STATUS_SERVICE_UNAVAILABLE,
 								"too many connections"
 								" (MESSAGE_BUS_MAX_CONNECTIONS)");
 	if (lws_hdr_total_length(wsi, WSI_TOKEN_ORIGIN) > 0 &&
 		(lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_ORIGIN) <= 0 ||
-		 !origin_is_listed(string)))
-		return handshake_refuse(wsi, HTTP_STATUS_FORBIDDEN,
+		 !gw_origin_may(config, string)))
+		return handshake_refuse(wsi, GW_REFUSED_ORIGIN,
+								HTTP_STATUS_FORBIDDEN,
 								"origin not allowed (MESSAGE_BUS_ORIGINS)");
 	if (config->supabase_key[0] != '\0' && !key_is_presented(wsi))
-		return handshake_refuse(wsi, HTTP_STATUS_UNAUTHORIZED,
+		return handshake_refuse(wsi, GW_REFUSED_KEY,
+								HTTP_STATUS_UNAUTHORIZED,
 								"apikey missing or wrong");
 	return 0;
 }
 
 static int
-handshake_refuse(struct lws *wsi, unsigned int status, const char *body)
+handshake_refuse(struct lws *wsi, GwRefusal reason, unsigned int status,
+				 const char *body)
 {
-	gw_counters.connections_refused++;
-	gw_log_event("warning", "handshake_refused", body);
+	const GwLink *link = lws_get_opaque_user_data(wsi);
+
+	gw_listen_refused(reason, link->address, body);
 	(void) lws_return_http_status(wsi, status, body);
 	return -1;
 }
 
-/* origin_is_listed tells whether an origin is in MESSAGE_BUS_ORIGINS. */
+/* host_may tells whether the Host header is one that is answered. */
 static bool
-origin_is_listed(const char *origin)
+host_may(struct lws *wsi)
 {
-	const char *at = config->origins;
-	size_t		length = strlen(origin);
+	char		string[256];
 
-	while (*at != '\0')
-	{
-		size_t		item;
-
-		at += strspn(at, ", ");
-		item = strcspn(at, ", ");
-		if (item == length && length > 0 &&
-			strncasecmp(at, origin, length) == 0)
-			return true;
-		at += item;
-	}
-	return false;
+	/* Without the header, as HTTP/1.0 allows, it counts as an empty one. */
+	if (lws_hdr_total_length(wsi, WSI_TOKEN_HOST) <= 0)
+		string[0] = '\0';
+	else if (lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_HOST) <= 0)
+		return false;
+	return gw_host_may(config, string);
 }
 
-/*
- * key_is_presented compares the header or argument "apikey", in a time that
- * does not tell how much of it is right.
- */
+/* key_is_presented looks at the header or argument "apikey". */
 static bool
 key_is_presented(struct lws *wsi)
 {
-	const char *key = config->supabase_key;
-	size_t		length = strlen(key);
 	char		given[2048];
 	const char *value = given;
-	unsigned char differs;
-	size_t		i;
 
 	memset(given, 0, sizeof(given));
 	if (lws_hdr_custom_copy(wsi, given, sizeof(given), "apikey:", 7) <= 0)
 		value = lws_get_urlarg_by_name(wsi, "apikey=", given, sizeof(given));
-	if (value == NULL)
-		return false;
-	differs = strlen(value) != length;
-	for (i = 0; value[i] != '\0'; i++)
-		differs |= (unsigned char) (value[i] ^ key[i % (length + 1)]);
-	return differs == 0;
+	return value != NULL && gw_key_is(config->supabase_key, value);
 }
 
 /*
@@ -547,23 +614,22 @@ take_token(struct lws *wsi, GwBuffer *token)
 }
 
 static int
-websocket_open(struct lws *wsi)
+websocket_open(struct lws *wsi, GwLink *link)
 {
 	GwBuffer	token = {0};
-	GwClient   *client = NULL;
 
 	/* Without authentication a token is none of the gateway's business. */
 	if (!gw_config_authenticates(config) || take_token(wsi, &token))
-		client = gw_client_open(wsi, &token);
+		link->client = gw_client_open(wsi, &token);
 	gw_buffer_wipe(&token);
-	lws_set_opaque_user_data(wsi, client);
-	return client != NULL ? 0 : -1;
+	return link->client != NULL ? 0 : -1;
 }
 
 /* websocket_write writes one piece of the oldest reply, or closes. */
 static int
-websocket_write(struct lws *wsi, GwClient *client)
+websocket_write(struct lws *wsi, GwLink *link)
 {
+	GwClient   *client = link->client;
 	GwReply    *reply;
 	size_t		length;
 	int			kind;
@@ -571,6 +637,8 @@ websocket_write(struct lws *wsi, GwClient *client)
 	if (client == NULL)
 		return -1;
 	reply = client->replies;
+	if (link->want_ping && (reply == NULL || reply->sent == 0))
+		return websocket_ping(wsi, link);
 	if (reply == NULL)
 	{
 		if (!gw_client_may_close(client))
@@ -597,60 +665,131 @@ websocket_write(struct lws *wsi, GwClient *client)
 	return 0;
 }
 
+/*
+ * websocket_ping writes a ping, and asks for another turn to write. It is not
+ * empty, because the library keeps the answer to an empty one to itself.
+ */
+static int
+websocket_ping(struct lws *wsi, GwLink *link)
+{
+	unsigned char ping[LWS_PRE + 1] = {0};
+
+	link->want_ping = false;
+	ping[LWS_PRE] = '.';
+	if (lws_write(wsi, ping + LWS_PRE, 1, LWS_WRITE_PING) < 0)
+		return -1;
+	(void) lws_callback_on_writable(wsi);
+	return 0;
+}
+
 /* http_begin writes the head of an HTTP answer and keeps its body. */
 static int
-http_begin(struct lws *wsi, const char *path)
+http_begin(struct lws *wsi, GwLink *link, const char *path)
 {
 	unsigned char head[LWS_PRE + 1024];
 	unsigned char *start = head + LWS_PRE;
 	unsigned char *at = start;
 	unsigned char *end = head + sizeof(head) - 1;
-	GwBuffer   *body = calloc(1, sizeof(GwBuffer));
+	GwBuffer   *body = &link->body;
+	const char *type = "application/json";
 	int			status;
 
-	if (body == NULL)
-		return -1;
 	/* Room for the library before the body. */
+	gw_buffer_free(body);
 	memset(head, 0, LWS_PRE);
 	gw_buffer_append(body, head, LWS_PRE);
-	if (lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) > 0)
-		status = gw_http_answer(path, body);
+	if (!host_may(wsi))
+	{
+		gw_listen_refused(GW_REFUSED_HOST, link->address,
+						  "host not allowed (MESSAGE_BUS_HOSTS)");
+		gw_buffer_text(body, "{\"error\":\"host not allowed"
+					   " (MESSAGE_BUS_HOSTS)\"}\n");
+		status = HTTP_STATUS_FORBIDDEN;
+	}
+	else if (lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) > 0)
+		status = gw_http_answer(path, body, &type);
 	else
 	{
 		gw_buffer_text(body, "{\"error\":\"method not allowed\"}\n");
 		status = HTTP_STATUS_METHOD_NOT_ALLOWED;
 	}
 	if (body->failed ||
-		lws_add_http_common_headers(wsi, (unsigned int) status,
-									"application/json",
+		lws_add_http_common_headers(wsi, (unsigned int) status, type,
 									body->length - LWS_PRE, &at, end) != 0 ||
 		lws_finalize_write_http_header(wsi, start, &at, end) != 0)
-	{
-		gw_buffer_free(body);
-		free(body);
 		return -1;
-	}
-	lws_set_opaque_user_data(wsi, body);
 	(void) lws_callback_on_writable(wsi);
 	return 0;
 }
 
 static int
-http_write(struct lws *wsi)
+http_write(struct lws *wsi, GwLink *link)
 {
-	GwBuffer   *body = lws_get_opaque_user_data(wsi);
+	GwBuffer   *body = &link->body;
 	int			written;
 
-	if (body == NULL)
+	if (body->length == 0)
 		return 0;
-	lws_set_opaque_user_data(wsi, NULL);
 	written = lws_write(wsi, body->data + LWS_PRE, body->length - LWS_PRE,
 						LWS_WRITE_HTTP_FINAL);
 	gw_buffer_free(body);
-	free(body);
 	if (written < 0 || lws_http_transaction_completed(wsi) != 0)
 		return -1;
 	return 0;
+}
+
+/*
+ * link_sweep pings a client that was not heard for long, and disconnects one
+ * that does not answer, or that has been idle for too long.
+ */
+static void
+link_sweep(GwLink *link, int64_t now)
+{
+	GwClient   *client = link->client;
+	int64_t		heard = link->heard_ms > client->received_ms ?
+	link->heard_ms : client->received_ms;
+	int64_t		active = client->received_ms > client->progress_ms ?
+	client->received_ms : client->progress_ms;
+	int64_t		silence = config->ping_secs * 1000;
+
+	if (active < client->opened_ms)
+		active = client->opened_ms;
+	/* What is not read from is not heard: the time to send is its limit. */
+	if (client->paused)
+		heard = link->heard_ms = now;
+	if (heard >= link->pinged_ms)
+		link->pinged_ms = 0;
+	if (silence > 0 && link->pinged_ms != 0 &&
+		now - link->pinged_ms >= silence)
+		gw_disconnect(client, GW_CLOSE_GOING_AWAY, "no answer to a ping");
+	else if (silence > 0 && link->pinged_ms == 0 && now - heard >= silence)
+	{
+		link->pinged_ms = now;
+		link->want_ping = true;
+		(void) lws_callback_on_writable(link->wsi);
+	}
+	if (config->idle_timeout > 0 && client->in_flight == 0 &&
+		client->replies == NULL && client->intake == GW_INTAKE_IDLE &&
+		now - active >= config->idle_timeout * 1000)
+		gw_disconnect(client, GW_CLOSE_GOING_AWAY, "idle for too long");
+}
+
+/* link_free forgets a socket that is gone. */
+static void
+link_free(GwLink *link)
+{
+	if (link->previous != NULL)
+		link->previous->next = link->next;
+	else
+		links = link->next;
+	if (link->next != NULL)
+		link->next->previous = link->previous;
+	link_count--;
+	if (link->client != NULL)
+		gw_client_gone(link->client);
+	gw_address_release(link->address);
+	gw_buffer_free(&link->body);
+	free(link);
 }
 
 /* log_library passes on what libwebsockets complains about. */

@@ -9,7 +9,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "address.h"
 #include "config.h"
+
+/* Sockets beyond the WebSocket connections: HTTP, handshakes. */
+#define GW_SPARE_SOCKETS	64
+
+/* An address as text, with its zero byte (INET6_ADDRSTRLEN). */
+#define GW_ADDRESS_MAX		46
 
 /* Room that must be free before the bytes of a reply (LWS_PRE). */
 #define GW_WRITE_ROOM	16
@@ -23,12 +30,15 @@ typedef void (*GwTimerFire) (void *owner);
 typedef void (*GwWatchReady) (void *owner);
 
 extern bool gw_loop_open(const GwConfig *config);
-extern int	gw_loop_port(void);
 extern bool gw_loop_turn(void);
 extern void gw_loop_refuse(void);
 extern int64_t gw_now_ms(void);
 extern int64_t gw_unix_ms(void);
 
+extern void gw_socket_adopt(int descriptor, GwAddress *address);
+extern long gw_sockets_count(void);
+extern void gw_sockets_sweep(void);
+extern void gw_socket_address(GwSocket *socket, char *to, size_t size);
 extern void gw_socket_write_soon(GwSocket *socket);
 extern void gw_socket_pause(GwSocket *socket, bool pause);
 extern void gw_socket_kill(GwSocket *socket);
@@ -37,6 +47,7 @@ extern GwWatch *gw_watch_create(int descriptor, GwWatchReady ready,
 								void *owner);
 extern bool gw_watch_is_on(const GwWatch *watch, int descriptor);
 extern void gw_watch_want_write(GwWatch *watch, bool want);
+extern void gw_watch_pause(GwWatch *watch, bool pause);
 extern void gw_watch_free(GwWatch *watch);
 
 extern GwTimer *gw_timer_create(GwTimerFire fire, void *owner);

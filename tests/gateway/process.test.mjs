@@ -34,7 +34,7 @@ describe('configuration', () => {
 		const { status, stderr } = await gateway(['--check-config',
 			'--port', 'x', '--host=0.0.0.0', '--bogus'],
 		{ TOOL_TIMEOUT_SECS: '-1', WS_MAX_MSG_BYTES: '5',
-			MESSAGE_BUS_ROLE: 'x'.repeat(64) });
+			MESSAGE_BUS_ROLE: 'r'.repeat(64) });
 		assert.equal(status, 2);
 		for (const name of ['EXAI_WS_PORT', 'EXAI_WS_HOST', '--bogus',
 			'TOOL_TIMEOUT_SECS', 'WS_MAX_MSG_BYTES', 'MESSAGE_BUS_ROLE']) {

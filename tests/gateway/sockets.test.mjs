@@ -33,7 +33,7 @@ async function exchange(text, port = gateway.port) {
 }
 
 function handshake(headers) {
-	return ['GET / HTTP/1.1', 'Host: x', 'Connection: Upgrade',
+	return ['GET / HTTP/1.1', 'Host: localhost', 'Connection: Upgrade',
 		'Sec-WebSocket-Version: 13',
 		'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', ...headers, '', '']
 		.join('\r\n');
@@ -135,7 +135,7 @@ describe('handshake', () => {
 		const other = await bus.gateway({ HTTP_CLIENT_TIMEOUT_SECS: '1' });
 		const socket = net.connect(other.port, '127.0.0.1');
 		socket.on('error', () => {});
-		socket.write('GET / HTTP/1.1\r\nHost: x\r\n');
+		socket.write('GET / HTTP/1.1\r\nHost: localhost\r\n');
 		await once(socket, 'close');
 		const client = await other.client();
 		await sleep(1500);
@@ -425,7 +425,7 @@ describe('HTTP', () => {
 
 	test('another path is 404, another method 405', async () => {
 		assert.equal((await gateway.get('/')).status, 404);
-		assert.match(await exchange('POST /healthz HTTP/1.1\r\nHost: x\r\n' +
+		assert.match(await exchange('POST /healthz HTTP/1.1\r\nHost: localhost\r\n' +
 			'Content-Length: 1\r\n\r\nx'), /^HTTP\/1.1 405/);
 	});
 });

@@ -20,6 +20,15 @@ url_is_good(const char *url, char *why, size_t size)
 	return strncmp(url, "postgresql://", 13) == 0;
 }
 
+static bool
+pair_is_good(const char *cert, const char *key, char *why, size_t size)
+{
+	(void) snprintf(why, size, "no pair");
+	return strcmp(cert, "cert") == 0 && strcmp(key, "key") == 0;
+}
+
+static const GwConfigChecks checks = {url_is_good, pair_is_good};
+
 /* read_with reads a configuration from flags given as one list. */
 static int
 read_with(GwConfig *config, GwConfigAction *action, const char **flags)
@@ -32,7 +41,7 @@ read_with(GwConfig *config, GwConfigAction *action, const char **flags)
 	argv[argc++] = (char *) "gateway";
 	while (*flags != NULL)
 		argv[argc++] = (char *) *flags++;
-	count = gw_config_read(config, action, argc, argv, url_is_good, faults);
+	count = gw_config_read(config, action, argc, argv, &checks, faults);
 	(void) fclose(faults);
 	return count;
 }
@@ -62,7 +71,7 @@ default_tests(void)
 	   config.max_payload_mb == 100 && config.checksum &&
 	   config.breaker_threshold == 5 && config.breaker_timeout == 60,
 	   "the defaults are those of the design");
-	gw_config_free();
+	gw_config_free(&config);
 }
 
 static void
@@ -91,7 +100,7 @@ order_tests(void)
 	   "libpq's variables in .env reach the environment");
 	(void) unsetenv("EXAI_WS_PORT");
 	(void) unsetenv("TOOL_TIMEOUT_SECS");
-	gw_config_free();
+	gw_config_free(&config);
 }
 
 static void
@@ -101,26 +110,28 @@ fault_tests(void)
 		"--port", "70000", "--host", "0.0.0.0", "--enabled", "perhaps",
 		"--compression", "rar", "--tool-timeout", "12s", "--database-url",
 		"secretstring", "--nonsense", "x", "--supabase-url", "ftp://x",
-		"--max-buffered-mb", "1", "--role", "r", "--token-skew", "301", NULL
+		"--max-buffered-mb", "1", "--role", "of_which_the_name_is_longer_than"
+		"_any_name_of_a_role_can_be_in_sql", "--tls-cert", "cert",
+		"--reuse-port", "yes", "--token-skew", "301", NULL
 	};
 	const char *wanted[] = {
 		"EXAI_WS_PORT", "EXAI_WS_HOST", "MESSAGE_BUS_ENABLED",
 		"MESSAGE_BUS_COMPRESSION", "TOOL_TIMEOUT_SECS", "DATABASE_URL",
 		"--nonsense", "SUPABASE_URL", "MESSAGE_BUS_MAX_BUFFERED_MB",
-		"MESSAGE_BUS_TOKEN_SKEW_SECS"
+		"MESSAGE_BUS_ROLE", "EXAI_WS_TLS_KEY", "MESSAGE_BUS_TOKEN_SKEW_SECS"
 	};
 	GwConfig	config;
 	GwConfigAction action;
 	bool		all = true;
 	size_t		i;
 
-	ok(read_with(&config, &action, flags) >= 10, "every fault is counted");
+	ok(read_with(&config, &action, flags) >= 11, "every fault is counted");
 	for (i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
 		all = all && strstr(fault_text, wanted[i]) != NULL;
 	ok(all, "every fault is named");
 	ok(strstr(fault_text, "secretstring") == NULL,
 	   "a secret is not repeated in its fault");
-	gw_config_free();
+	gw_config_free(&config);
 }
 
 static void
@@ -136,16 +147,16 @@ authentication_tests(void)
 	   gw_config_authenticates(&config) &&
 	   strcmp(config.anon_role, "anon") == 0,
 	   "without a role clients authenticate, and any host is allowed");
-	gw_config_free();
+	gw_config_free(&config);
 	ok(read_with(&config, &action, shut) == 1 &&
 	   strstr(fault_text, "EXAI_WS_HOST") != NULL &&
 	   !gw_config_authenticates(&config),
 	   "with one they do not, and only loopback is");
-	gw_config_free();
+	gw_config_free(&config);
 	ok(read_with(&config, &action, nobody) == 1 &&
 	   strstr(fault_text, "MESSAGE_BUS_ANON_ROLE") != NULL,
 	   "a client without a token needs a role");
-	gw_config_free();
+	gw_config_free(&config);
 }
 
 static void
@@ -162,10 +173,10 @@ file_fault_tests(void)
 	   strstr(fault_text, "line 1") != NULL &&
 	   strstr(fault_text, "line 2") != NULL,
 	   "faults of .env are told with their lines");
-	gw_config_free();
+	gw_config_free(&config);
 	ok(read_with(&config, &action, missing) == 1,
 	   "a .env file that was named must exist");
-	gw_config_free();
+	gw_config_free(&config);
 }
 
 static void
@@ -183,7 +194,95 @@ print_tests(void)
 	(void) fclose(out);
 	ok(strstr(string, "hush") == NULL && strstr(string, "SUPABASE_KEY=(set)"),
 	   "secrets are printed as set only");
-	gw_config_free();
+	gw_config_free(&config);
+}
+
+static void
+listener_tests(void)
+{
+	const char *open[] = {"--host", "0.0.0.0", "--tls-cert", "cert",
+	"--tls-key", "key", NULL};
+	const char *named[] = {"--host", "example.org", NULL};
+	const char *pair[] = {"--tls-cert", "cert", "--tls-key", "other", NULL};
+	const char *any_port[] = {"--reuse-port", "on", "--port", "0", NULL};
+	GwConfig	config;
+	GwConfigAction action;
+
+	ok(read_with(&config, &action, open) == 0,
+	   "without a role any address may be listened on");
+	gw_config_free(&config);
+	ok(read_with(&config, &action, named) == 1,
+	   "a name other than localhost may not");
+	gw_config_free(&config);
+	ok(read_with(&config, &action, pair) == 1 &&
+	   strstr(fault_text, "EXAI_WS_TLS_CERT: no pair") != NULL,
+	   "a certificate and a key that do not fit are a fault");
+	gw_config_free(&config);
+	ok(read_with(&config, &action, any_port) == 1 &&
+	   strstr(fault_text, "MESSAGE_BUS_REUSE_PORT") != NULL,
+	   "a port that is shared must be named");
+	gw_config_free(&config);
+}
+
+static char kept[256];
+
+static void
+note_kept(const char *name)
+{
+	(void) strncat(kept, name, sizeof(kept) - strlen(kept) - 2);
+	(void) strcat(kept, ",");
+}
+
+/* reload_with reloads from the file, which has this text. */
+static int
+reload_with(GwConfig *config, const char *string)
+{
+	char	   *argv[] = {(char *) "gateway", (char *) "--env-file", env_path};
+	FILE	   *faults = fmemopen(fault_text, sizeof(fault_text), "w");
+	int			count;
+
+	kept[0] = '\0';
+	write_env(string);
+	count = gw_config_reload(config, 3, argv, &checks, faults, note_kept);
+	(void) fclose(faults);
+	return count;
+}
+
+static void
+reload_tests(void)
+{
+	const char *flags[] = {"--env-file", env_path, NULL};
+	GwConfig	config;
+	GwConfigAction action;
+
+	write_env("MESSAGE_BUS_ROLE=r\nMESSAGE_BUS_ORIGINS=http://a\n");
+	(void) read_with(&config, &action, flags);
+	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\n"
+				   "MESSAGE_BUS_ORIGINS=http://b\n"
+				   "MESSAGE_BUS_MAX_IN_FLIGHT=5\n") == 0 &&
+	   strcmp(config.origins, "http://b") == 0 && config.max_in_flight == 5 &&
+	   kept[0] == '\0', "a reload takes over what may change");
+	ok(reload_with(&config, "MESSAGE_BUS_ROLE=other\nEXAI_WS_PORT=1\n") == 0
+	   && strcmp(config.role, "r") == 0 && config.port == 8765 &&
+	   config.origins[0] == '\0' &&
+	   strcmp(kept, "EXAI_WS_PORT,MESSAGE_BUS_ROLE,") == 0,
+	   "and tells what may not");
+	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\n"
+				   "MESSAGE_BUS_ORIGINS=http://c\n"
+				   "MESSAGE_BUS_MAX_IN_FLIGHT=none\n") == 1 &&
+	   config.origins[0] == '\0' && config.max_in_flight == 64 &&
+	   strstr(fault_text, "MESSAGE_BUS_MAX_IN_FLIGHT") != NULL,
+	   "with a fault nothing changes");
+	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\nEXAI_WS_TLS_CERT=cert\n"
+				   "EXAI_WS_TLS_KEY=key\n") == 0 &&
+	   config.tls_cert[0] == '\0' &&
+	   strcmp(kept, "EXAI_WS_TLS_CERT,EXAI_WS_TLS_KEY,") == 0,
+	   "TLS is not turned on");
+	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\nWS_MAX_MSG_BYTES=1024\n"
+				   "MESSAGE_BUS_MAX_BUFFERED_MB=1\n") == 1 &&
+	   config.max_buffered_mb == 512,
+	   "what is checked is the whole that would be in force");
+	gw_config_free(&config);
 }
 
 static void
@@ -211,6 +310,8 @@ config_tests(void)
 	authentication_tests();
 	file_fault_tests();
 	print_tests();
+	listener_tests();
+	reload_tests();
 	loopback_tests();
 	(void) unlink(env_path);
 }

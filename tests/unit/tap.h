@@ -12,6 +12,7 @@ extern void tap_ok(bool passed, const char *name, const char *file, int line);
 #define ok(condition, name) tap_ok((condition), (name), __FILE__, __LINE__)
 
 /* Each file of tests has one of these; unit.c calls them. */
+extern void access_tests(void);
 extern void answer_tests(void);
 extern void batch_tests(void);
 extern void config_tests(void);
