@@ -45,6 +45,8 @@
 #define READ_MAX	16384
 #define HEADERS_MAX	8192
 
+#define HTTP_UPGRADE_REQUIRED 426
+
 /* Sockets beyond the WebSocket connections: HTTP, handshakes, watches. */
 #define SPARE		64
 
@@ -81,9 +83,11 @@ static int	http_callback(struct lws *wsi, enum lws_callback_reasons reason,
 						  const char *path);
 static int	file_callback(struct lws *wsi, enum lws_callback_reasons reason);
 static int	handshake_check(struct lws *wsi);
+static const char *handshake_fault(struct lws *wsi);
+static int	version_refuse(struct lws *wsi);
 static int	handshake_refuse(struct lws *wsi, unsigned int status,
 							 const char *body);
-static bool origin_is_listed(const char *origin);
+static bool list_has(const char *at, const char *item);
 static bool key_is_presented(struct lws *wsi);
 static int	websocket_open(struct lws *wsi);
 static int	websocket_write(struct lws *wsi, GwClient *client);
@@ -417,6 +421,7 @@ static int
 handshake_check(struct lws *wsi)
 {
 	char		string[256];
+	const char *fault;
 
 	if (lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_UPGRADE) <= 0 ||
 		strcasecmp(string, "websocket") != 0)
@@ -426,6 +431,12 @@ handshake_check(struct lws *wsi)
 					 "upgrade to something else than websocket");
 		return -1;
 	}
+	if (lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_VERSION) <= 0 ||
+		strcmp(string, "13") != 0)
+		return version_refuse(wsi);
+	fault = handshake_fault(wsi);
+	if (fault != NULL)
+		return handshake_refuse(wsi, HTTP_STATUS_BAD_REQUEST, fault);
 	if (refusing)
 		return handshake_refuse(wsi, HTTP_STATUS_SERVICE_UNAVAILABLE,
 								"the gateway is stopping");
@@ -435,13 +446,61 @@ handshake_check(struct lws *wsi)
 								" (MESSAGE_BUS_MAX_CONNECTIONS)");
 	if (lws_hdr_total_length(wsi, WSI_TOKEN_ORIGIN) > 0 &&
 		(lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_ORIGIN) <= 0 ||
-		 !origin_is_listed(string)))
+		 !list_has(config->origins, string)))
 		return handshake_refuse(wsi, HTTP_STATUS_FORBIDDEN,
 								"origin not allowed (MESSAGE_BUS_ORIGINS)");
 	if (config->supabase_key[0] != '\0' && !key_is_presented(wsi))
 		return handshake_refuse(wsi, HTTP_STATUS_UNAUTHORIZED,
 								"apikey missing or wrong");
 	return 0;
+}
+
+/*
+ * handshake_fault returns what RFC 6455, section 4.2.1, finds wrong and
+ * libwebsockets does not look at, or NULL. A subprotocol that is unknown is
+ * refused here because libwebsockets would close without an answer.
+ */
+static const char *
+handshake_fault(struct lws *wsi)
+{
+	static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	"abcdefghijklmnopqrstuvwxyz0123456789+/";
+	char		string[256];
+
+	if (lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) <= 0)
+		return "the method must be GET";
+	if (lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_HTTP) <= 0 ||
+		strcmp(string, "HTTP/1.1") != 0)
+		return "the version of HTTP must be 1.1";
+	if (lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_KEY) != 24 ||
+		strspn(string, base64) != 22 || strcmp(string + 22, "==") != 0)
+		return "Sec-WebSocket-Key must be 16 bytes in base64";
+	if (lws_hdr_total_length(wsi, WSI_TOKEN_PROTOCOL) > 0 &&
+		(lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_PROTOCOL) <= 0 ||
+		 !list_has(string, PROTOCOL)))
+		return "the only subprotocol is " PROTOCOL;
+	return NULL;
+}
+
+/* version_refuse tells a client of another version which one there is. */
+static int
+version_refuse(struct lws *wsi)
+{
+	static const unsigned char name[] = "sec-websocket-version:";
+	unsigned char head[LWS_PRE + 512];
+	unsigned char *at = head + LWS_PRE;
+	unsigned char *end = head + sizeof(head) - 1;
+
+	gw_counters.connections_refused++;
+	gw_log_event("warning", "handshake_refused",
+				 "the version of WebSocket must be 13");
+	if (lws_add_http_header_status(wsi, HTTP_UPGRADE_REQUIRED, &at,
+								   end) == 0 &&
+		lws_add_http_header_by_name(wsi, name, (const unsigned char *) "13",
+									2, &at, end) == 0 &&
+		lws_add_http_header_content_length(wsi, 0, &at, end) == 0)
+		(void) lws_finalize_write_http_header(wsi, head + LWS_PRE, &at, end);
+	return -1;
 }
 
 static int
@@ -453,23 +512,25 @@ handshake_refuse(struct lws *wsi, unsigned int status, const char *body)
 	return -1;
 }
 
-/* origin_is_listed tells whether an origin is in MESSAGE_BUS_ORIGINS. */
+/*
+ * list_has tells whether an item is in a list whose items are separated by
+ * commas and spaces; letters may be large or small.
+ */
 static bool
-origin_is_listed(const char *origin)
+list_has(const char *at, const char *item)
 {
-	const char *at = config->origins;
-	size_t		length = strlen(origin);
+	size_t		length = strlen(item);
 
 	while (*at != '\0')
 	{
-		size_t		item;
+		size_t		width;
 
 		at += strspn(at, ", ");
-		item = strcspn(at, ", ");
-		if (item == length && length > 0 &&
-			strncasecmp(at, origin, length) == 0)
+		width = strcspn(at, ", ");
+		if (width == length && length > 0 &&
+			strncasecmp(at, item, length) == 0)
 			return true;
-		at += item;
+		at += width;
 	}
 	return false;
 }
