@@ -361,7 +361,7 @@ describe('thousands of connects at once', () => {
 	const count = Math.min(10000, hard - 200);
 
 	test(`${count} are all served, beside those who were there`, (t) =>
-		besiege(t, { growth: count * 32 * 1024, patience: 3 * PATIENCE_MS,
+		besiege(t, { growth: count * 32 * 1024, patience: 5 * PATIENCE_MS,
 			settings: { MESSAGE_BUS_MAX_CONNECTIONS: '20000' } },
 		async (gateway) => {
 			const raws = await together(count, () => new Raw(gateway.port));
