@@ -178,19 +178,19 @@ nats_say(Connection *connection, const char *text)
 static void
 nats_begin(Connection *connection, int number)
 {
-	char		text[FRAME_MAX];
+	char		line[FRAME_MAX];
 
 	nats_say(connection, "CONNECT {\"verbose\":false,\"pedantic\":false,"
 			 "\"lang\":\"c\",\"version\":\"0\",\"protocol\":1,"
 			 "\"headers\":true,\"no_responders\":true}\r\n");
-	snprintf(text, sizeof(text), "SUB _INBOX.%d.* 1\r\n", number);
-	nats_say(connection, text);
+	snprintf(line, sizeof(line), "SUB _INBOX.%d.* 1\r\n", number);
+	nats_say(connection, line);
 	if (number > 0)
 		return;
-	snprintf(text, sizeof(text),
+	snprintf(line, sizeof(line),
 			 "PUB $JS.API.STREAM.CREATE.BENCH _INBOX.0.make %zu\r\n%s\r\n",
 			 strlen(STREAM), STREAM);
-	nats_say(connection, text);
+	nats_say(connection, line);
 	do
 	{
 		sleep_ns(1000000);
@@ -277,7 +277,7 @@ connection_open(Connection *connection, int number)
 {
 	struct epoll_event event = {EPOLLIN, {.ptr = connection}};
 	char		payload[PAYLOAD + 1];
-	char		text[FRAME_MAX];
+	char		message[FRAME_MAX];
 	int			i;
 
 	websocket_open(&connection->ws, port);
@@ -288,9 +288,9 @@ connection_open(Connection *connection, int number)
 		int			size;
 
 		payload_make(payload, number * POOL + i);
-		size = mode->make(text, payload, number, i);
+		size = mode->make(message, payload, number, i);
 		connection->frame_sizes[i] = websocket_frame(connection->frames[i],
-													 mode->opcode, text,
+													 mode->opcode, message,
 													 (size_t) size);
 	}
 	if (epoll_ctl(poller, EPOLL_CTL_ADD, connection->ws.socket, &event) != 0)
