@@ -490,16 +490,17 @@ version_refuse(struct lws *wsi)
 	unsigned char head[LWS_PRE + 512];
 	unsigned char *at = head + LWS_PRE;
 	unsigned char *end = head + sizeof(head) - 1;
+	const char *detail = "the version of WebSocket must be 13";
 
-	gw_counters.connections_refused++;
-	gw_log_event("warning", "handshake_refused",
-				 "the version of WebSocket must be 13");
 	if (lws_add_http_header_status(wsi, HTTP_UPGRADE_REQUIRED, &at,
-								   end) == 0 &&
+								   end) != 0 ||
 		lws_add_http_header_by_name(wsi, name, (const unsigned char *) "13",
-									2, &at, end) == 0 &&
-		lws_add_http_header_content_length(wsi, 0, &at, end) == 0)
-		(void) lws_finalize_write_http_header(wsi, head + LWS_PRE, &at, end);
+									2, &at, end) != 0 ||
+		lws_add_http_header_content_length(wsi, 0, &at, end) != 0 ||
+		lws_finalize_write_http_header(wsi, head + LWS_PRE, &at, end) != 0)
+		detail = "could not answer a wrong version of WebSocket";
+	gw_counters.connections_refused++;
+	gw_log_event("warning", "handshake_refused", detail);
 	return -1;
 }
 
