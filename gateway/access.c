@@ -17,8 +17,6 @@
 /* What a Host header may name on a loopback address by default. */
 static const char *const loopback_hosts = "localhost,127.0.0.1,[::1]";
 
-static bool list_has(const char *list, const char *item, size_t length);
-
 /*
  * gw_host_may tells whether a Host header is answered. An entry of the list
  * matches with any port, unless it has a port itself; * matches any.
@@ -44,15 +42,15 @@ gw_host_may(const GwConfig *config, const char *host)
 			return true;
 		list = loopback_hosts;
 	}
-	return list_has(list, "*", 1) || list_has(list, host, length) ||
-		list_has(list, host, name);
+	return gw_list_has(list, "*", 1) || gw_list_has(list, host, length) ||
+		gw_list_has(list, host, name);
 }
 
 /* gw_origin_may tells whether pages of an origin may connect. */
 bool
 gw_origin_may(const GwConfig *config, const char *origin)
 {
-	return list_has(config->origins, origin, strlen(origin));
+	return gw_list_has(config->origins, origin, strlen(origin));
 }
 
 /*
@@ -71,9 +69,9 @@ gw_key_is(const char *key, const char *presented)
 	return differs == 0;
 }
 
-/* list_has looks for an entry of a list separated by commas or spaces. */
-static bool
-list_has(const char *list, const char *item, size_t length)
+/* gw_list_has looks for an entry of a list separated by commas or spaces. */
+bool
+gw_list_has(const char *list, const char *item, size_t length)
 {
 	while (*list != '\0')
 	{

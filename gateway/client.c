@@ -60,6 +60,7 @@ static void client_move(GwClient *client, GwClientState state);
 static void client_unlink(GwClient *client);
 static void client_check_expiry(GwClient *client, int64_t now);
 static void client_end_linger(GwClient *client);
+static bool client_check_text(GwClient *client, bool final);
 static bool client_gather(GwClient *client, const unsigned char *bytes,
 						  size_t length, size_t more, bool binary);
 static void client_append(GwClient *client, const unsigned char *bytes,
@@ -266,13 +267,18 @@ gw_client_receive(GwClient *client, const unsigned char *bytes,
 		return;
 	}
 	if (client->intake == GW_INTAKE_IDLE)
+	{
 		client->intake = GW_INTAKE_GATHER;
+		client->characters = 0;
+	}
 	if (client->intake == GW_INTAKE_GATHER &&
 		!client_gather(client, bytes, length, more, binary))
 	{
 		client_forget_message(client);
 		client->intake = GW_INTAKE_DISCARD;
 	}
+	if (client->intake == GW_INTAKE_GATHER && !client_check_text(client, final))
+		return;
 	if (!final)
 		return;
 	client->frames_in++;
@@ -514,6 +520,34 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 	return false;
 }
 
+/*
+ * client_check_text disconnects a client at the first byte of a text that no
+ * UTF-8 can begin with, and returns false then. `final` says that no byte of
+ * the message is still to come.
+ */
+static bool
+client_check_text(GwClient *client, bool final)
+{
+	const GwBuffer *message = &client->incoming;
+	const unsigned char *at;
+	size_t		left;
+
+	if (message->length == 0 || message->data[0] != GW_OPCODE_TEXT)
+		return true;
+	at = message->data + 1 + client->characters;
+	left = message->length - 1 - client->characters;
+	client->characters += gw_utf8_prefix(at, left);
+	at = message->data + 1 + client->characters;
+	left = message->length - 1 - client->characters;
+	if (left == 0 || (!final && gw_utf8_may_go_on(at, left)))
+		return true;
+	gw_metric_refused(GW_REFUSED_NOT_UTF8);
+	log_client("warning", "refused", client, "text is not UTF-8");
+	client->intake = GW_INTAKE_IDLE;
+	gw_disconnect(client, GW_CLOSE_NOT_UTF8, "text is not UTF-8");
+	return false;
+}
+
 /* client_append appends to the message and counts what it holds. */
 static void
 client_append(GwClient *client, const unsigned char *bytes, size_t length)
@@ -559,14 +593,6 @@ client_take_message(GwClient *client)
 	GwSpan		header;
 	GwError		error = {0};
 
-	if (message->data[0] == GW_OPCODE_TEXT &&
-		!gw_utf8_valid(message->data + 1, message->length - 1))
-	{
-		gw_metric_refused(GW_REFUSED_NOT_UTF8);
-		log_client("warning", "refused", client, "text is not UTF-8");
-		gw_disconnect(client, GW_CLOSE_NOT_UTF8, "text is not UTF-8");
-		return;
-	}
 	if (!draining)
 	{
 		client->in_flight++;

@@ -55,6 +55,7 @@ typedef struct GwClient
 	GwSocket   *socket;
 	GwIntake	intake;
 	GwBuffer	incoming;		/* opcode, then the bytes of a message */
+	size_t		characters;		/* bytes of it that are known to be UTF-8 */
 	int64_t		received_ms;	/* when bytes last came in */
 	size_t		in_flight;		/* frames not yet answered */
 	GwReply    *replies;		/* to write, oldest first */

@@ -167,11 +167,36 @@ gw_span_is(GwSpan span, const char *string)
 		(length == 0 || memcmp(span.data, string, length) == 0);
 }
 
-/*
- * gw_utf8_valid tells whether the bytes are well-formed UTF-8 (RFC 3629).
- */
+/* gw_utf8_valid tells whether the bytes are well-formed UTF-8 (RFC 3629). */
 bool
 gw_utf8_valid(const unsigned char *bytes, size_t length)
+{
+	return gw_utf8_prefix(bytes, length) == length;
+}
+
+/*
+ * gw_utf8_may_go_on tells whether bytes that are no whole character may
+ * become one, or are none at all. The second byte of a character is limited
+ * from below or from above, never from both sides but to 0x80 and 0xBF.
+ */
+bool
+gw_utf8_may_go_on(const unsigned char *bytes, size_t length)
+{
+	unsigned char string[4];
+
+	if (length == 0 || length >= sizeof(string))
+		return length == 0;
+	memset(string, 0x80, sizeof(string));
+	memcpy(string, bytes, length);
+	if (utf8_length(string, sizeof(string)) > length)
+		return true;
+	memset(string + length, 0xBF, sizeof(string) - length);
+	return utf8_length(string, sizeof(string)) > length;
+}
+
+/* gw_utf8_prefix returns how many of the bytes are whole characters. */
+size_t
+gw_utf8_prefix(const unsigned char *bytes, size_t length)
 {
 	const uint64_t high = UINT64_C(0x8080808080808080);
 	size_t		at = 0;
@@ -192,10 +217,10 @@ gw_utf8_valid(const unsigned char *bytes, size_t length)
 		}
 		width = utf8_length(bytes + at, length - at);
 		if (width == 0)
-			return false;
+			break;
 		at += width;
 	}
-	return true;
+	return at;
 }
 
 /*

@@ -55,6 +55,8 @@
 #define FRAME_MAX	4096
 #define HEADERS_MAX	8192
 
+#define HTTP_UPGRADE_REQUIRED 426
+
 #define KILL_REASON	PENDING_TIMEOUT_USER_REASON_BASE
 
 /* A client's socket, from accept to close. */
@@ -104,6 +106,8 @@ static int	http_callback(struct lws *wsi, GwLink *link,
 						  enum lws_callback_reasons reason, const char *path);
 static int	file_callback(struct lws *wsi, enum lws_callback_reasons reason);
 static int	handshake_check(struct lws *wsi, GwLink *link);
+static const char *handshake_fault(struct lws *wsi);
+static int	version_refuse(struct lws *wsi, const GwLink *link);
 static int	handshake_refuse(struct lws *wsi, GwRefusal reason,
 							 unsigned int status, const char *body);
 static bool host_may(struct lws *wsi);
@@ -506,6 +510,7 @@ static int
 handshake_check(struct lws *wsi, GwLink *link)
 {
 	char		string[256];
+	const char *fault;
 
 	if (lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_UPGRADE) <= 0 ||
 		strcasecmp(string, "websocket") != 0)
@@ -514,6 +519,13 @@ handshake_check(struct lws *wsi, GwLink *link)
 						  "upgrade to something else than websocket");
 		return -1;
 	}
+	if (lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_VERSION) <= 0 ||
+		strcmp(string, "13") != 0)
+		return version_refuse(wsi, link);
+	fault = handshake_fault(wsi);
+	if (fault != NULL)
+		return handshake_refuse(wsi, GW_REFUSED_UPGRADE,
+								HTTP_STATUS_BAD_REQUEST, fault);
 	if (refusing)
 		return handshake_refuse(wsi, GW_REFUSED_STOPPING,
 								HTTP_STATUS_SERVICE_UNAVAILABLE,
@@ -537,6 +549,54 @@ handshake_check(struct lws *wsi, GwLink *link)
 								HTTP_STATUS_UNAUTHORIZED,
 								"apikey missing or wrong");
 	return 0;
+}
+
+/*
+ * handshake_fault returns what RFC 6455, section 4.2.1, finds wrong and
+ * libwebsockets does not look at, or NULL. A subprotocol that is unknown is
+ * refused here because libwebsockets would close without an answer.
+ */
+static const char *
+handshake_fault(struct lws *wsi)
+{
+	static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	"abcdefghijklmnopqrstuvwxyz0123456789+/";
+	char		string[256];
+
+	if (lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) <= 0)
+		return "the method must be GET";
+	if (lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_HTTP) <= 0 ||
+		strcmp(string, "HTTP/1.1") != 0)
+		return "the version of HTTP must be 1.1";
+	if (lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_KEY) != 24 ||
+		strspn(string, base64) != 22 || strcmp(string + 22, "==") != 0)
+		return "Sec-WebSocket-Key must be 16 bytes in base64";
+	if (lws_hdr_total_length(wsi, WSI_TOKEN_PROTOCOL) > 0 &&
+		(lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_PROTOCOL) <= 0 ||
+		 !gw_list_has(string, PROTOCOL, strlen(PROTOCOL))))
+		return "the only subprotocol is " PROTOCOL;
+	return NULL;
+}
+
+/* version_refuse tells a client of another version which one there is. */
+static int
+version_refuse(struct lws *wsi, const GwLink *link)
+{
+	static const unsigned char name[] = "sec-websocket-version:";
+	unsigned char head[LWS_PRE + 512];
+	unsigned char *at = head + LWS_PRE;
+	unsigned char *end = head + sizeof(head) - 1;
+	const char *detail = "the version of WebSocket must be 13";
+
+	if (lws_add_http_header_status(wsi, HTTP_UPGRADE_REQUIRED, &at,
+								   end) != 0 ||
+		lws_add_http_header_by_name(wsi, name, (const unsigned char *) "13",
+									2, &at, end) != 0 ||
+		lws_add_http_header_content_length(wsi, 0, &at, end) != 0 ||
+		lws_finalize_write_http_header(wsi, head + LWS_PRE, &at, end) != 0)
+		detail = "could not answer a wrong version of WebSocket";
+	gw_listen_refused(GW_REFUSED_UPGRADE, link->address, detail);
+	return -1;
 }
 
 static int

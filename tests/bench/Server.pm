@@ -16,8 +16,9 @@ use File::Path qw(make_path remove_tree);
 use File::Temp qw(tempdir);
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(build bus_reset cluster_cpu cluster_end cluster_start
-  program say_line settings sql sql_file table_reset tell_machine wait_until);
+our @EXPORT = qw(as_user build bus_reset cluster_cpu cluster_end cluster_start
+  gateway_program program say_line settings sql sql_file table_reset
+  tell_machine wait_until work_directory write_file);
 
 my $root = abs_path(dirname(abs_path(__FILE__)) . '/../..');
 my $pg_config = $ENV{PG_CONFIG} || '/usr/lib/postgresql/15/bin/pg_config';
@@ -28,7 +29,13 @@ my ($work, $bindir, $running);
 my %programs = (
 	load => ['calls'],
 	consume => [qw(calls take)],
-	latency => [qw(calls take)]);
+	latency => [qw(calls take)],
+	socket => ['websocket'],
+	pipeline => [],
+	echo => []);
+
+# the libraries that a client needs beside libpq's
+my %libraries = (echo => [qw(-lwebsockets -lcap)]);
 
 # program returns the path of a client.
 sub program
@@ -38,7 +45,19 @@ sub program
 	return "$root/tests/bin/bench_$name";
 }
 
-# build makes the clients and installs the extension.
+# gateway_program returns the path of the gateway.
+sub gateway_program
+{
+	return "$root/gateway/message-bus-gateway";
+}
+
+# work_directory returns where the cluster is, on the disk that is meant.
+sub work_directory
+{
+	return $work;
+}
+
+# build makes the clients and the gateway, and installs the extension.
 sub build
 {
 	my @sudo = $is_root ? () : ('sudo');
@@ -54,8 +73,10 @@ sub build
 
 		must('cc', '-std=gnu99', '-D_GNU_SOURCE', '-O2', '-Wall', '-Wextra',
 			"-I$include", '-o', "$root/tests/bin/bench_$program", @files,
-			"-L$libdir", '-lpq', '-lcrypto', '-lpthread');
+			"-L$libdir", '-lpq', '-lcrypto', '-lpthread',
+			@{ $libraries{$program} // [] });
 	}
+	must('sh', '-c', '"$@" >&2', 'sh', 'make', '-s', '-C', "$root/gateway");
 	must('sh', '-c', '"$@" >&2', 'sh', @sudo, 'make', '-s', '-C',
 		"$root/extension", "PG_CONFIG=$pg_config", 'install');
 }

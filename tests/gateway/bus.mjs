@@ -123,6 +123,37 @@ export class Bus {
 			'stop');
 	}
 
+	// crashServer kills the postmaster, and waits for the end of its children.
+	async crashServer() {
+		const file = path.join(this.data, 'postmaster.pid');
+		const [pid] = fs.readFileSync(file, 'utf8').split('\n');
+		const children = spawnSync('pgrep', ['-P', pid]).stdout.toString()
+			.trim().split('\n');
+		process.kill(Number(pid), 'SIGKILL');
+		await until('the end of the server', () => [pid, ...children].every(
+			(one) => !fs.existsSync(`/proc/${one}`)));
+	}
+
+	// standby makes and starts a hot standby of this cluster, which
+	// promote() makes a primary; it is stopped by its own stop().
+	async standby() {
+		const standby = new Bus();
+		standby.directory = fs.mkdtempSync(path.join(os.tmpdir(), 'mbg-'));
+		standby.data = path.join(standby.directory, 'data');
+		standby.gateways = new Set();
+		if (asRoot) await run('chown', ['postgres:', standby.directory]);
+		await runPostgres('pg_basebackup', '-h', this.directory, '-p', PORT,
+			'-U', 'postgres', '-D', standby.data, '-R', '-c', 'fast');
+		fs.appendFileSync(path.join(standby.data, 'postgresql.conf'),
+			`unix_socket_directories = '${standby.directory}'\n`);
+		await standby.startServer();
+		return standby;
+	}
+
+	async promote() {
+		await runPostgres('pg_ctl', '-D', this.data, '-w', '-s', 'promote');
+	}
+
 	// sql runs statements as superuser and returns the lines of output.
 	async sql(text, database = 'bus') {
 		const { stdout } = await run(path.join(binDir, 'psql'), ['-XAtq',

@@ -203,6 +203,12 @@ member_tests(void)
 	   "or none is");
 }
 
+static bool
+may_go_on(const char *string)
+{
+	return gw_utf8_may_go_on((const unsigned char *) string, strlen(string));
+}
+
 static void
 utf8_tests(void)
 {
@@ -217,6 +223,16 @@ utf8_tests(void)
 	ok(!utf8("abcdefgh\xe2\x82"), "a character cut off is not");
 	ok(!utf8("\xfe"), "0xFE is not");
 	ok(gw_utf8_valid((const unsigned char *) "a\0b", 3), "U+0000 is");
+	ok(may_go_on("") && may_go_on("\xc3") && may_go_on("\xe2\x82") &&
+	   may_go_on("\xf0\x9f\x98"), "a character cut off may go on");
+	ok(may_go_on("\xe0") && may_go_on("\xed") && may_go_on("\xf0") &&
+	   may_go_on("\xf4"), "so may those whose second byte is limited");
+	ok(!may_go_on("\x80") && !may_go_on("\xff") && !may_go_on("\xc0"),
+	   "what begins no character may not");
+	ok(!may_go_on("\xe0\x80") && !may_go_on("\xed\xa0") &&
+	   !may_go_on("\xf0\x8f") && !may_go_on("\xf4\x90"),
+	   "a second byte out of its limits may not");
+	ok(!may_go_on("\xf0\x9f\x98\x80"), "a whole character may not");
 }
 
 void
