@@ -323,7 +323,8 @@ describe('descriptors', () => {
 			const gateway = await bus.gateway(open);
 			const client = await gateway.client();
 			await client.call('ping');
-			const limit = descriptors(gateway) + 20;
+			// It keeps 32 for what it opens itself.
+			const limit = descriptors(gateway) + 60;
 			execFileSync('prlimit', ['--pid', String(gateway.child.pid),
 				`--nofile=${limit}:${limit}`]);
 			const raws = await together(100, () => new Raw(gateway.port));
@@ -338,7 +339,7 @@ describe('descriptors', () => {
 			const busy = cpuMs(gateway);
 			await sleep(1000);
 			assert.ok(cpuMs(gateway) - busy < 500, 'it spins');
-			assert.ok(raws.filter((raw) => raw.status() === 101).length <= 20);
+			assert.ok(raws.filter((raw) => raw.status() === 101).length <= 30);
 			destroy(raws);
 			const later = await until('room', () => gateway.client());
 			assert.equal(await later.call('ping'), 'pong');
