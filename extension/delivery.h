@@ -58,7 +58,8 @@ typedef struct MbusEntry
 	int16		attempt;		/* HELD, LEASED: this one; else the next */
 	uint8		state;			/* MbusEntryState */
 	uint8		pin;			/* MbusPin */
-	bool		committing;		/* its owner has passed PRE_COMMIT */
+	bool		committing;		/* its owner has passed PRE_COMMIT, or the
+								 * frame it is of has ended */
 	bool		voided;			/* its owner frees it, nothing else */
 	bool		corrupt;		/* LEASED: the worker gives it up */
 } MbusEntry;
@@ -262,8 +263,16 @@ extern TimestampTz mbus_earliest_deadline(Oid database);
 
 /* effect.c: what an open transaction has done to entries */
 extern void mbus_effect_init(void);
+extern void mbus_effects_check(void);
 extern void mbus_effect_prepare(int n);
 extern void mbus_effect_claim(uint32 lease);
+extern void mbus_effect_seek(uint32 slot, int64 start_id,
+							 TimestampTz start_at, int64 since_lease);
+extern void mbus_effect_drop(uint32 slot);
+extern void mbus_effect_wake(int32 channel_id);
+extern void mbus_effect_redrive(uint32 slot, TimestampTz at);
+
+/* hold.c: taking hold of a lease's entries */
 extern bool mbus_hold(Oid schema, MbusDatabase *db, int64 lease, int nids,
 					  const int64 *ids, MbusPin pin, MbusHolding *holding);
 extern bool mbus_hold_expired(MbusDatabase *db, Oid schema,
@@ -271,15 +280,10 @@ extern bool mbus_hold_expired(MbusDatabase *db, Oid schema,
 extern bool mbus_hold_corrupt(MbusDatabase *db, Oid schema,
 							  MbusHolding *holding);
 extern void mbus_effect_retry(uint32 entry, TimestampTz retry_at);
+extern void mbus_effect_corrupt(const int64 *ids, int n);
 extern TimestampTz mbus_lease_extend(int64 lease, int nids, const int64 *ids,
 									 TimestampTz deadline);
 extern int	mbus_leases_give_back(Oid schema, int64 session);
-extern void mbus_effect_corrupt(const int64 *ids, int n);
-extern void mbus_effect_seek(uint32 slot, int64 start_id,
-							 TimestampTz start_at, int64 since_lease);
-extern void mbus_effect_drop(uint32 slot);
-extern void mbus_effect_wake(int32 channel_id);
-extern void mbus_effect_redrive(uint32 slot, TimestampTz at);
 
 /* scanner.c: the one who scans for a subscription */
 extern void mbus_scanner_init(void);

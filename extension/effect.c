@@ -9,7 +9,9 @@
  * find them as they were left.
  *
  *	PRE_COMMIT	pinned entries must not have been made void meanwhile (55000);
- *				from here on they are "committing"
+ *				from here on they are "committing".  Those of a frame are
+ *				checked when the frame ends: what comes later is no reason to
+ *				undo the frames of others
  *	COMMIT		in the order of the calls: held entries become leased, acked
  *				ones go, failed ones wait for their time
  *	ABORT		in reverse order: pins are taken off, claims become ready
@@ -34,41 +36,7 @@
 
 #include "compat.h"
 #include "delivery.h"
-#include "fault.h"
-#include "relay.h"
-
-typedef enum EffectKind
-{
-	EFFECT_CLAIM,
-	EFFECT_PIN,
-	EFFECT_SEEK,
-	EFFECT_DROP,
-	EFFECT_WAKE,
-	EFFECT_REDRIVE
-} EffectKind;
-
-typedef struct Pinned
-{
-	uint32		entry;
-	TimestampTz deadline;
-} Pinned;
-
-typedef struct Effect
-{
-	EffectKind	kind;
-	SubTransactionId subid;
-	uint32		lease;			/* CLAIM, PIN */
-	int64		number;			/* the lease's: it may be gone before */
-	bool		woken;			/* waiters of channel_id are to be woken */
-	uint32		slot;			/* SEEK, DROP, REDRIVE */
-	uint32		generation;		/* of the slot then */
-	int32		channel_id;		/* WAKE */
-	int64		start_id;		/* SEEK */
-	TimestampTz at;				/* SEEK: start_at; REDRIVE: retry_at */
-	int64		since_lease;
-	int			npinned;
-	Pinned	   *pinned;
-} Effect;
+#include "effect.h"
 
 static MemoryContext context = NULL;
 static Effect *effects = NULL;
@@ -81,7 +49,7 @@ static void effects_forget(void);
 static void effect_xact(XactEvent event, void *arg);
 static void effect_subxact(SubXactEvent event, SubTransactionId subid,
 						   SubTransactionId parent, void *arg);
-static void effects_check(void);
+static void effects_check(int first);
 static void effects_commit(void);
 static void effects_abort(int first);
 static void redrive_end(MbusSub *sub);
@@ -94,19 +62,6 @@ static bool lease_settle(uint32 lease);
 static void seek_commit(Effect *effect);
 static void effect_abort(Effect *effect);
 static bool claim_abort(uint32 lease);
-static bool lease_channel(Oid schema, MbusDatabase *db, int64 number,
-						  int32 *channel_id);
-static bool ids_have(const int64 *ids, int nids, int64 id);
-static int	int64_compare(const void *a, const void *b);
-static void hold_check(Effect *effect, MbusHolding *holding, uint32 lease,
-					   int nids, const int64 *ids, MbusPin pin, bool *busy);
-static void holding_start(MbusHolding *holding, int n);
-static void holding_fill(MbusHolding *holding, uint32 lease);
-static bool hold_one_expired(MbusDatabase *db, Oid schema,
-							 MbusHolding *holding, bool corrupt);
-static int	leases_of_session(MbusDatabase *db, Oid schema, int64 session,
-							  bool end);
-static int	lease_end(uint32 lease, TimestampTz now, bool end);
 
 /*
  * mbus_effect_init registers the callbacks; from _PG_init.
@@ -191,6 +146,40 @@ mbus_effect_claim(uint32 lease)
 }
 
 /*
+ * mbus_effect_pin begins an effect of pinned entries, for which room was made
+ * (mbus_effect_prepare); the caller holds the delivery lock and fills it in.
+ */
+Effect *
+mbus_effect_pin(uint32 lease, int64 number)
+{
+	Effect	   *effect = effect_new(EFFECT_PIN, MBUS_NONE);
+
+	effect->lease = lease;
+	effect->number = number;
+	return effect;
+}
+
+/*
+ * mbus_effect_unpin takes the last one back, which has pinned nothing: its
+ * lease may go meanwhile.
+ */
+void
+mbus_effect_unpin(void)
+{
+	Assert(neffects > 0 && effects[neffects - 1].npinned == 0);
+	neffects--;
+}
+
+/*
+ * mbus_effect_last_claim returns the lease of the claim that was just made.
+ */
+uint32
+mbus_effect_last_claim(void)
+{
+	return effects[neffects - 1].lease;
+}
+
+/*
  * mbus_effect_seek moves a subscription when the transaction commits, whose
  * scanner this process is.
  */
@@ -264,7 +253,7 @@ effect_xact(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			effects_check();
+			effects_check(0);
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			ereport(ERROR,
@@ -309,23 +298,41 @@ effect_subxact(SubXactEvent event, SubTransactionId subid,
 }
 
 /*
- * effects_check marks the pinned entries as committing, or errors if some
- * have been made void.
+ * mbus_effects_check does for the current subtransaction, a frame's, what
+ * PRE_COMMIT does for the transaction: 55000 if messages that it acknowledged
+ * are not held any more.
+ */
+void
+mbus_effects_check(void)
+{
+	SubTransactionId subid = GetCurrentSubTransactionId();
+	int			first = neffects;
+	bool		pinned = false;
+
+	while (first > 0 && effects[first - 1].subid == subid)
+		pinned |= effects[--first].npinned > 0;
+	if (pinned)
+		effects_check(first);
+}
+
+/*
+ * effects_check marks the entries pinned by the effects from "first" on as
+ * committing, or errors if some have been made void before.
  */
 static void
-effects_check(void)
+effects_check(int first)
 {
 	bool		voided = false;
 	int64		number = 0;
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	for (int i = 0; i < neffects; i++)
+	for (int i = first; i < neffects; i++)
 	{
 		for (int k = 0; k < effects[i].npinned; k++)
 		{
 			MbusEntry  *e = mbus_entry(effects[i].pinned[k].entry);
 
-			if (e->voided)
+			if (e->voided && !e->committing)
 			{
 				voided = true;
 				number = mbus_lease(effects[i].lease)->number;
@@ -653,479 +660,4 @@ claim_abort(uint32 lease)
 	}
 	mbus_lease_release(lease);
 	return slot != MBUS_NONE;
-}
-
-/* ------------------------------------------------------------------------
- * Holding on to a lease's entries
- * ------------------------------------------------------------------------
- */
-
-/*
- * mbus_hold finds the entries of a lease, all (nids < 0) or those of some
- * ids, and pins them for the transaction.  Ids it does not hold are in
- * holding->missing.  False if the lease is gone.  42501 without the privilege
- * to consume; 55000 if another transaction has pinned one, or the claim has
- * not committed and is another's.
- */
-bool
-mbus_hold(Oid schema, MbusDatabase *db, int64 lease, int nids,
-		  const int64 *ids, MbusPin pin, MbusHolding *holding)
-{
-	int32		channel_id;
-	const MbusChannel *channel;
-	uint32		index;
-	int			n;
-	bool		busy = false;
-
-	MemSet(holding, 0, sizeof(*holding));
-	if (!lease_channel(schema, db, lease, &channel_id))
-		return false;
-	channel = mbus_channel_by_id(schema, channel_id);
-	if (channel == NULL)
-		return false;
-	mbus_channel_check(channel, MBUS_CONSUME);
-
-	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	index = mbus_lease_find(db->database, schema, lease);
-	n = index == MBUS_NONE ? 0 : mbus_lease(index)->n;
-	LWLockRelease(mbus_delivery_lock());
-	if (index == MBUS_NONE)
-		return false;
-	/* a lease never grows */
-	if (nids >= 0)
-		n = Min(n, nids);
-	mbus_effect_prepare(n);
-	holding_start(holding, n);
-	holding->missing = palloc(Max(nids, 1) * sizeof(int64));
-
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	index = mbus_lease_find(db->database, schema, lease);
-	if (index != MBUS_NONE)
-	{
-		Effect	   *effect = effect_new(EFFECT_PIN, MBUS_NONE);
-
-		effect->lease = index;
-		effect->number = lease;
-		holding_fill(holding, index);
-		if (mbus_lease(index)->owner != -1 &&
-			mbus_lease(index)->owner != MbusMyProcno())
-			busy = true;
-		else
-			hold_check(effect, holding, index, nids, ids, pin, &busy);
-		/* nothing pinned, nothing to remember: the lease may go meanwhile */
-		if (effect->npinned == 0)
-			neffects--;
-	}
-	LWLockRelease(mbus_delivery_lock());
-	if (busy)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("lease " INT64_FORMAT " is in use by another transaction",
-						lease),
-				 errdetail("It has claimed, acknowledged or given back the same messages and has not ended.")));
-	return index != MBUS_NONE;
-}
-
-/* The channel of a lease; false if it is gone. */
-static bool
-lease_channel(Oid schema, MbusDatabase *db, int64 number, int32 *channel_id)
-{
-	uint32		index;
-
-	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	index = mbus_lease_find(db->database, schema, number);
-	if (index != MBUS_NONE)
-		*channel_id = mbus_sub(mbus_lease(index)->sub)->channel_id;
-	LWLockRelease(mbus_delivery_lock());
-	return index != MBUS_NONE;
-}
-
-static void
-holding_start(MbusHolding *holding, int n)
-{
-	holding->held = palloc(Max(n, 1) * sizeof(MbusHeld));
-}
-
-/* Caller holds the lock. */
-static void
-holding_fill(MbusHolding *holding, uint32 lease)
-{
-	MbusLease  *l = mbus_lease(lease);
-	MbusSub    *sub = mbus_sub(l->sub);
-
-	holding->lease = l->number;
-	holding->sub = l->sub;
-	holding->subscription_id = sub->subscription_id;
-	holding->channel_id = sub->channel_id;
-	holding->since_lease = sub->since_lease;
-	holding->ordered = sub->ordered;
-	holding->claimed_at = l->claimed_at;
-}
-
-/*
- * hold_check walks a lease: pins what is wanted and free, sets *busy if
- * another transaction has it.  Both lists are sorted.
- */
-static void
-hold_check(Effect *effect, MbusHolding *holding, uint32 lease, int nids,
-		   const int64 *ids, MbusPin pin, bool *busy)
-{
-	int			next = 0;
-
-	for (uint32 i = mbus_lease(lease)->first; i != MBUS_NONE;
-		 i = mbus_entry(i)->next)
-	{
-		MbusEntry  *e = mbus_entry(i);
-		bool		mine = e->owner == MbusMyProcno();
-		MbusHeld   *held = &holding->held[holding->n];
-
-		if (nids >= 0)
-		{
-			while (next < nids && ids[next] < e->id)
-				holding->missing[holding->nmissing++] = ids[next++];
-			if (next >= nids || ids[next] != e->id)
-				continue;
-		}
-		if (e->corrupt)
-		{
-			/* it was not delivered: the worker gives it up */
-			if (nids >= 0)
-				holding->missing[holding->nmissing++] = ids[next++];
-			continue;
-		}
-		if (e->pin != MBUS_PIN_NONE && !mine)
-		{
-			*busy = true;
-			return;
-		}
-		if (e->pin == MBUS_PIN_NACK || (e->pin == MBUS_PIN_ACK &&
-										pin != MBUS_PIN_ACK))
-		{
-			if (nids >= 0)
-				holding->missing[holding->nmissing++] = ids[next++];
-			continue;
-		}
-		next++;
-		held->id = e->id;
-		held->entry = i;
-		held->attempt = e->attempt;
-		held->again = e->pin == MBUS_PIN_ACK;
-		holding->n++;
-		if (held->again)
-			continue;
-		effect->pinned[effect->npinned].entry = i;
-		effect->pinned[effect->npinned].deadline = e->deadline;
-		effect->npinned++;
-		e->pin = pin;
-		e->owner = MbusMyProcno();
-		if (pin == MBUS_PIN_NACK)
-			e->deadline = 0;
-	}
-	while (nids >= 0 && next < nids)
-		holding->missing[holding->nmissing++] = ids[next++];
-}
-
-/*
- * mbus_effect_retry says when a message that is pinned by a nack is to be
- * delivered again; 0: never.
- */
-void
-mbus_effect_retry(uint32 entry, TimestampTz retry_at)
-{
-	if (entry == MBUS_NONE)
-		return;
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	Assert(mbus_entry(entry)->pin == MBUS_PIN_NACK);
-	mbus_entry(entry)->deadline = retry_at;
-	LWLockRelease(mbus_delivery_lock());
-}
-
-/*
- * mbus_hold_expired pins the entries of one lease of the database whose time
- * is over; false if there is none.  For the worker.
- */
-bool
-mbus_hold_expired(MbusDatabase *db, Oid schema, MbusHolding *holding)
-{
-	return hold_one_expired(db, schema, holding, false);
-}
-
-/*
- * mbus_hold_corrupt does the same with messages whose bytes do not match.
- */
-bool
-mbus_hold_corrupt(MbusDatabase *db, Oid schema, MbusHolding *holding)
-{
-	return hold_one_expired(db, schema, holding, true);
-}
-
-static bool
-hold_one_expired(MbusDatabase *db, Oid schema, MbusHolding *holding,
-				 bool corrupt)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz earliest_of_all;
-	Effect	   *effect = NULL;
-
-	MemSet(holding, 0, sizeof(*holding));
-	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	earliest_of_all = mbus_earliest_deadline(db->database);
-	LWLockRelease(mbus_delivery_lock());
-	if (earliest_of_all > now)
-		return false;
-	mbus_effect_prepare(MBUS_CLAIM_MAX);
-	holding_start(holding, MBUS_CLAIM_MAX);
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	for (int s = 0; s < mbus_sub_slots() && holding->n == 0; s++)
-	{
-		MbusSub    *sub = mbus_sub(s);
-		TimestampTz earliest = PG_INT64_MAX;
-
-		if (sub->database != db->database || sub->schema != schema ||
-			(corrupt ? !sub->corrupt : sub->earliest > now))
-			continue;
-		for (uint32 l = sub->leases; l != MBUS_NONE && holding->n == 0;
-			 l = mbus_lease(l)->next)
-		{
-			TimestampTz first = PG_INT64_MAX;
-
-			if (!corrupt && mbus_lease(l)->deadline > now)
-			{
-				earliest = Min(earliest, mbus_lease(l)->deadline);
-				continue;
-			}
-			for (uint32 i = mbus_lease(l)->first; i != MBUS_NONE;
-				 i = mbus_entry(i)->next)
-			{
-				MbusEntry  *e = mbus_entry(i);
-				MbusHeld   *held = &holding->held[holding->n];
-
-				if (e->pin != MBUS_PIN_NONE)
-					continue;	/* an abort has us look again */
-				if (e->state != MBUS_ENTRY_LEASED)
-					continue;	/* the claim's commit does, too */
-				if ((corrupt ? !e->corrupt : e->deadline > now))
-				{
-					first = Min(first, e->deadline);
-					continue;
-				}
-				if (effect == NULL)
-				{
-					effect = effect_new(EFFECT_PIN, MBUS_NONE);
-					effect->lease = l;
-					effect->number = mbus_lease(l)->number;
-					holding_fill(holding, l);
-				}
-				held->id = e->id;
-				held->entry = i;
-				held->attempt = e->attempt;
-				held->again = false;
-				effect->pinned[effect->npinned].entry = i;
-				effect->pinned[effect->npinned].deadline = e->deadline;
-				effect->npinned++;
-				holding->n++;
-				e->pin = MBUS_PIN_NACK;
-				e->owner = MbusMyProcno();
-				e->deadline = 0;
-			}
-			if (!corrupt)
-				mbus_lease(l)->deadline = first;
-			earliest = Min(earliest, first);
-		}
-		if (holding->n > 0 && !corrupt)
-			sub->expired += holding->n;
-		else if (corrupt)
-			sub->corrupt = holding->n > 0;
-		else
-			sub->earliest = earliest;
-	}
-	LWLockRelease(mbus_delivery_lock());
-	return holding->n > 0;
-}
-
-/*
- * mbus_effect_corrupt marks messages of this transaction's last claim whose
- * bytes do not match: they are not delivered, and the worker gives them up
- * when the claim has committed.
- */
-void
-mbus_effect_corrupt(const int64 *ids, int n)
-{
-	uint32		lease = effects[neffects - 1].lease;
-
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	for (uint32 i = mbus_lease(lease)->first; i != MBUS_NONE;
-		 i = mbus_entry(i)->next)
-	{
-		if (ids_have(ids, n, mbus_entry(i)->id))
-			mbus_entry(i)->corrupt = true;
-	}
-	if (mbus_lease(lease)->sub != MBUS_NONE)
-		mbus_sub(mbus_lease(lease)->sub)->corrupt = true;
-	LWLockRelease(mbus_delivery_lock());
-}
-
-/*
- * mbus_lease_extend moves the end of a lease, or of some of its messages, and
- * returns it.  It takes effect at once: a lease is no fact.  55000 if
- * the lease, or one of the ids, is not held.
- */
-TimestampTz
-mbus_lease_extend(int64 lease, int nids, const int64 *ids,
-				  TimestampTz deadline)
-{
-	Oid			schema = mbus_schema();
-	MbusDatabase *db = mbus_database();
-	int32		channel_id;
-	uint32		index;
-	int			found = 0;
-	int			wanted = Max(nids, 0);
-	int64	   *sorted = palloc(Max(nids, 1) * sizeof(int64));
-
-	if (nids > 0)
-		memcpy(sorted, ids, nids * sizeof(int64));
-	qsort(sorted, wanted, sizeof(int64), int64_compare);
-	if (lease_channel(schema, db, lease, &channel_id))
-	{
-		const MbusChannel *channel = mbus_channel_by_id(schema, channel_id);
-
-		if (channel)
-			mbus_channel_check(channel, MBUS_CONSUME);
-	}
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	index = mbus_lease_find(db->database, schema, lease);
-	if (index != MBUS_NONE && (mbus_lease(index)->owner == -1 ||
-							   mbus_lease(index)->owner == MbusMyProcno()))
-	{
-		MbusLease  *l = mbus_lease(index);
-
-		/* two rounds: all of the ids, or none */
-		for (int round = 0; round < 2; round++)
-		{
-			if (round == 1 && (nids >= 0 ? found < wanted : found == 0))
-				break;
-			for (uint32 i = l->first; i != MBUS_NONE; i = mbus_entry(i)->next)
-			{
-				MbusEntry  *e = mbus_entry(i);
-
-				if (e->pin != MBUS_PIN_NONE ||
-					(nids >= 0 && !ids_have(sorted, nids, e->id)))
-					continue;
-				if (round == 0)
-					found++;
-				else
-					e->deadline = deadline;
-			}
-			if (round == 1)
-			{
-				l->deadline = Min(l->deadline, deadline);
-				mbus_sub(l->sub)->earliest =
-					Min(mbus_sub(l->sub)->earliest, deadline);
-			}
-		}
-	}
-	LWLockRelease(mbus_delivery_lock());
-	if (nids >= 0 ? found < wanted : found == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 nids >= 0 && index != MBUS_NONE ?
-				 errmsg("lease " INT64_FORMAT " does not hold all of these messages",
-						lease) :
-				 errmsg("lease " INT64_FORMAT " is not held", lease),
-				 errdetail("It has ended, or its messages are being acknowledged.")));
-	mbus_wake_worker(db);
-	return deadline;
-}
-
-/*
- * mbus_leases_give_back ends at once, as if their time were over, the leases
- * that were taken under a gateway's session, and returns how many messages
- * they hold.  What an open transaction has claimed or pinned is left to it,
- * but for claims of this transaction, which end when it commits.
- */
-int
-mbus_leases_give_back(Oid schema, int64 session)
-{
-	MbusDatabase *db = mbus_database();
-	int			n;
-
-	/* most sessions hold nothing when they end: do not stop others for it */
-	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	n = leases_of_session(db, schema, session, false);
-	LWLockRelease(mbus_delivery_lock());
-	if (n == 0)
-		return 0;
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	n = leases_of_session(db, schema, session, true);
-	LWLockRelease(mbus_delivery_lock());
-	if (n > 0)
-		mbus_wake_worker(db);
-	return n;
-}
-
-/* Counts the messages, and ends their leases; caller holds the lock. */
-static int
-leases_of_session(MbusDatabase *db, Oid schema, int64 session, bool end)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	int			n = 0;
-
-	for (int s = 0; s < mbus_sub_slots(); s++)
-	{
-		MbusSub    *sub = mbus_sub(s);
-
-		if (sub->database != db->database || sub->schema != schema)
-			continue;
-		for (uint32 l = sub->leases; l != MBUS_NONE; l = mbus_lease(l)->next)
-		{
-			int			of_lease;
-
-			if (mbus_lease(l)->session != session)
-				continue;
-			of_lease = lease_end(l, now, end);
-			if (end && of_lease > 0)
-			{
-				mbus_lease(l)->deadline = Min(mbus_lease(l)->deadline, now);
-				sub->earliest = Min(sub->earliest, now);
-			}
-			n += of_lease;
-		}
-	}
-	return n;
-}
-
-static int
-lease_end(uint32 lease, TimestampTz now, bool end)
-{
-	int			n = 0;
-
-	for (uint32 i = mbus_lease(lease)->first; i != MBUS_NONE;
-		 i = mbus_entry(i)->next)
-	{
-		MbusEntry  *e = mbus_entry(i);
-
-		if (e->pin != MBUS_PIN_NONE || e->corrupt ||
-			(e->owner != -1 && e->owner != MbusMyProcno()))
-			continue;
-		if (end)
-			e->deadline = Min(e->deadline, now);
-		n++;
-	}
-	return n;
-}
-
-/* Searches sorted ids. */
-static bool
-ids_have(const int64 *ids, int nids, int64 id)
-{
-	return bsearch(&id, ids, nids, sizeof(int64), int64_compare) != NULL;
-}
-
-static int
-int64_compare(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y;
 }

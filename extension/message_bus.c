@@ -25,6 +25,7 @@
  *	scanner.c, scan.c	the scan of a claim; scan_read.c reads for it
  *	claim.c				claim, claim_bytes
  *	effect.c			what an open transaction has claimed or acked
+ *	hold.c				takes hold of a lease's entries for ack and nack
  *	ack.c				ack, nack, extend; dead_letter.c dead letters, redrive
  *	facts.c				acks and failures in the tables
  *	subscription.c		subscriptions as readers see them

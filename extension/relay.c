@@ -55,6 +55,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "delivery.h"
 #include "fault.h"
 #include "read.h"
 #include "relay.h"
@@ -125,6 +126,7 @@ static void reword(ErrorData *edata, MbusRpcCode given, bool timed_out);
 static void cut_text(char *words);
 static void report_failure(Relayed *relayed, ErrorData *edata,
 						   MbusRpcCode code);
+static void tell_lost(Relayed *relayed);
 
 /*
  * relay(sessions bigint[], frames bytea[]) returns a table of replies; see
@@ -385,6 +387,7 @@ relay_element(Relayed *relayed, const MbusNode *element)
 	reply = out->len;
 	relayed->element = element;
 	memset(&relayed->request, 0, sizeof(MbusRequest));
+	relayed->role = InvalidOid;
 	ok = relay_guard(step_element, relayed);
 	if (!mbus_request_is_notification(&relayed->request))
 		return;
@@ -627,11 +630,12 @@ guard_enter(const Relayed *relayed, int *nest_level)
 
 /*
  * guard_leave undoes it where the frame succeeded; after an error the end of
- * the subtransaction does.
+ * the subtransaction does.  The last thing that can fail comes first.
  */
 static void
 guard_leave(int nest_level)
 {
+	mbus_effects_check();
 	stop_timer();
 	mbus_session_leave();
 	PopActiveSnapshot();
@@ -756,6 +760,13 @@ reword(ErrorData *edata, MbusRpcCode given, bool timed_out)
 		edata->detail = pstrdup("What it did has been undone.");
 		edata->hint = NULL;
 	}
+	else if (edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+	{
+		/* a publish with its transaction id, a change to the channel */
+		edata->message = pstrdup("another transaction is in the way");
+		edata->detail = pstrdup("It has locked what this frame needs. What the frame did has been undone.");
+		edata->hint = pstrdup("Ask again.");
+	}
 	else if (edata->sqlerrcode == ERRCODE_STATEMENT_TOO_COMPLEX)
 	{
 		edata->message = pstrdup("frame is nested too deeply");
@@ -780,9 +791,10 @@ cut_text(char *words)
 
 	if (words == NULL)
 		return;
+	mbus_rpc_repair(words);		/* for the log, too */
 	len = strlen(words);
 	if (len <= ERROR_TEXT_MAX)
-		return;					/* half a character at its end counts whole */
+		return;
 	words[pg_encoding_mbcliplen(PG_UTF8, words, len, ERROR_TEXT_MAX)] = '\0';
 }
 
@@ -814,7 +826,29 @@ report_failure(Relayed *relayed, ErrorData *edata, MbusRpcCode code)
 			 errhidestmt(true)));
 
 	if (!relayed->control)
+	{
 		mbus_rpc_append_error(&relayed->out, &relayed->request, edata, code);
+		if (code == MBUS_RPC_AUTHENTICATION &&
+			mbus_session_lost(mbus_relay_session))
+			tell_lost(relayed);
+	}
 	else if (mbus_control_opens(relayed->bytes, relayed->len))
 		mbus_control_refuse(&relayed->out, edata);
+}
+
+/*
+ * tell_lost tells the gateway that a session has been forgotten here, so that
+ * it opens it again before the next frame.
+ */
+static void
+tell_lost(Relayed *relayed)
+{
+	ErrorData	lost = {0};
+
+	lost.message = "session was forgotten: too many are open";
+	lost.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+	initStringInfo(&relayed->told);
+	appendStringInfoSpaces(&relayed->told, MBUS_FRAME_PREFIX);
+	relayed->told.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
+	mbus_control_refuse(&relayed->told, &lost);
 }

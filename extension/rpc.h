@@ -161,6 +161,7 @@ extern void mbus_answer_end(MbusAnswer *answer);
 
 /* rpc_error.c */
 extern int	mbus_rpc(MbusRpcCode code);
+extern void mbus_rpc_repair(char *text);
 extern MbusRpcCode mbus_rpc_take(void);
 extern MbusRpcCode mbus_rpc_code(const ErrorData *edata, MbusRpcCode given,
 								 bool timed_out);

@@ -160,29 +160,38 @@ static void
 append_text(StringInfo out, const char *text)
 {
 	char	   *copy;
-	int			len;
-	int			valid = 0;
 
 	if (text == NULL)
 	{
 		appendStringInfoString(out, "null");
 		return;
 	}
-
 	copy = pstrdup(text);
-	len = strlen(copy);
+	mbus_rpc_repair(copy);
+	escape_json(out, copy);
+	pfree(copy);
+}
+
+/*
+ * mbus_rpc_repair replaces what is no UTF-8 in a text.
+ */
+void
+mbus_rpc_repair(char *text)
+{
+	int			len = strlen(text);
+	int			valid = 0;
+
 	while (valid < len)
 	{
-		int			step = pg_encoding_verifymbchar(PG_UTF8, copy + valid,
+		int			step = pg_encoding_verifymbchar(PG_UTF8, text +valid,
 													len - valid);
 
 		if (step <= 0)
 		{
-			copy[valid] = '?';
+			text[		valid] = '?';
+
 			step = 1;
 		}
 		valid += step;
 	}
-	escape_json(out, copy);
-	pfree(copy);
 }

@@ -70,6 +70,7 @@ static MemoryContext context = NULL;
 static HTAB *sessions = NULL;
 static dlist_head by_use = DLIST_STATIC_INIT(by_use);
 static Size all_bytes = 0;
+static bool bounded = false;	/* some have been forgotten */
 static const Session *current = NULL;	/* whose frame runs */
 
 static void options_read(FunctionCallInfo fcinfo, MbusTokenRules *rules);
@@ -103,11 +104,13 @@ MBUS_FUNCTION(open_session)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("session is NULL")));
+				 errmsg("session is NULL"),
+				 errhidestmt(true)));	/* the token is in it */
 	if (mbus_in_relay)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("message_bus.open_session() cannot be called by a frame")));
+				 errmsg("message_bus.open_session() cannot be called by a frame"),
+				 errhidestmt(true)));
 	if (!PG_ARGISNULL(1))
 	{
 		text	   *argument = PG_GETARG_TEXT_PP(1);
@@ -448,8 +451,21 @@ sessions_bound(void)
 	while ((all_bytes > SESSIONS_BYTES ||
 			hash_get_num_entries(sessions) > SESSIONS_MAX) &&
 		   dlist_has_next(&by_use, dlist_head_node(&by_use)))
+	{
+		bounded = true;
 		session_remove(dlist_container(Session, used,
 									   dlist_tail_node(&by_use)));
+	}
+}
+
+/*
+ * mbus_session_lost tells whether a session that is not known may have been
+ * forgotten because there were too many.
+ */
+bool
+mbus_session_lost(int64 number)
+{
+	return bounded && session_find(number) == NULL;
 }
 
 static Session *
