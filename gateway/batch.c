@@ -44,7 +44,7 @@ static const struct
 
 	{"get", READ_WEIGHT}, {"get_bytes", READ_WEIGHT},
 	{"get_by_transaction", READ_WEIGHT}, {"peek", READ_WEIGHT},
-	{"retrieve_message", READ_WEIGHT}, {"claim", 1}, {"claim_bytes", 1}
+	{"retrieve_message", READ_WEIGHT}, {"claim", 1}
 };
 
 #define METHODS (sizeof(methods) / sizeof(methods[0]))

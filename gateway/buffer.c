@@ -134,7 +134,7 @@ void
 gw_buffer_wipe(GwBuffer *buffer)
 {
 	if (buffer->data != NULL)
-		explicit_bzero(buffer->data, buffer->capacity);
+		explicit_bzero(buffer->data, buffer->length);
 	gw_buffer_free(buffer);
 }
 

@@ -582,7 +582,8 @@ static void
 client_forget_message(GwClient *client)
 {
 	buffered -= client->incoming.length;
-	gw_buffer_free(&client->incoming);
+	/* It may be an authenticate. */
+	gw_buffer_wipe(&client->incoming);
 }
 
 /* client_take_message hands a whole message to the relay, or refuses it. */

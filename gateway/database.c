@@ -319,6 +319,9 @@ database_lose(GwDatabase *database, const char *reason)
 	if (database->watch != NULL)
 		gw_watch_free(database->watch);
 	database->watch = NULL;
+	if (database->resolve != NULL)
+		gw_resolve_free(database->resolve);
+	database->resolve = NULL;
 	forget_result(database);
 	PQfinish(database->conn);
 	database->conn = NULL;

@@ -314,8 +314,7 @@ is_waiting_claim(const GwFrame *frame)
 	bool		zero = false;
 	size_t		i;
 
-	if ((!gw_span_is(frame->method, "claim") &&
-		 !gw_span_is(frame->method, "claim_bytes")) ||
+	if (!gw_span_is(frame->method, "claim") ||
 		!gw_json_member(frame->params, "\"wait\"", &wait) ||
 		gw_span_is(wait, "null"))
 		return false;

@@ -97,7 +97,7 @@ gw_identity_take(GwIdentity *identity, size_t connection,
 
 	if (gw_json_member(json, "\"refused\"", &open))
 	{
-		gw_identity_mark(identity, connection, generation, 0);
+		gw_identity_mark(identity, connection, 0, 0);
 		/* What failed for another reason will be tried again. */
 		if (version == identity->version &&
 			(!gw_json_member(open, "\"sqlstate\"", &value) ||

@@ -158,7 +158,7 @@ gw_relay_submit(GwClient *client, GwBuffer *message)
 	if (request == NULL)
 	{
 		gw_clients_release(message->length);
-		gw_buffer_free(message);
+		gw_buffer_wipe(message);
 		gw_disconnect(client, GW_CLOSE_TRY_LATER, "out of memory");
 		gw_client_answered(client);
 		return;
@@ -190,8 +190,7 @@ gw_relay_session_end(GwIdentity *identity)
 		GwRequest  *request;
 
 		if (!(i == GW_LANE_SHORT && identity->used) &&
-			(identity->opened[i].version == 0 ||
-			 identity->opened[i].generation != lane->generation))
+			identity->opened[i].generation != lane->generation)
 			continue;
 		if (lane->database == NULL || !lane_takes(lane, &error))
 			continue;
@@ -199,7 +198,8 @@ gw_relay_session_end(GwIdentity *identity)
 		if (request != NULL)
 			queue_append(&lane->queue, request);
 	}
-	identity->used = false;
+	/* What is still in flight may claim something: then once more. */
+	identity->used = identity->used && identity->pending > 0;
 }
 
 /* gw_relay_turn, at the end of a turn of the loop, sends what is queued. */
@@ -374,7 +374,8 @@ lane_done(void *owner, const GwOutcome *outcome)
 	else
 		for (request = batch->requests; request != NULL;
 			 request = request->next)
-			gw_identity_mark(request->identity, (size_t) (lane - lanes), 0, 0);
+			gw_identity_mark(request->identity, (size_t) (lane - lanes),
+							 lane->generation, 0);
 	end_batch(lane, batch, outcome->failed ? outcome->error : NULL,
 			  !outcome->failed ? "committed" :
 			  outcome->unknown ? "unknown" : "rolled back");

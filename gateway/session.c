@@ -16,6 +16,9 @@
 
 #include "batch.h"
 
+/* Longest wait of a frame for another transaction. */
+#define LOCK_TIMEOUT_MS	500
+
 /*
  * One row, of one column for each of survey_columns. $1 is the role, $2 tells
  * whether authentication is on.
@@ -140,9 +143,13 @@ gw_session_settings(GwBuffer *json, const GwConfig *config)
 			   config->max_payload_mb * (long) GW_MIB, "");
 	/* Only on the connections of the lane "wait" they may: gw_wait_query. */
 	add_text(json, "message_bus.claim_wait_max", "0");
+	/* Who waits for another transaction holds up the lane. */
+	add_number(json, "lock_timeout", LOCK_TIMEOUT_MS, "ms");
 	add_text(json, "default_transaction_isolation", "read committed");
 	add_text(json, "statement_timeout", "0");
 	add_text(json, "client_min_messages", "warning");
+	/* Parameters are frames, and may hold tokens. */
+	add_text(json, "log_parameter_max_length_on_error", "0");
 	/* So that a backend notices that its gateway is gone. */
 	add_text(json, "client_connection_check_interval", "2s");
 	gw_buffer_text(json, "}");

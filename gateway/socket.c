@@ -176,7 +176,7 @@ gw_loop_turn(void)
 	GwWatch    *watch;
 
 	for (watch = watches; watch != NULL; watch = watch->next)
-		if (watch->want_write)
+		if (watch->want_write && watch->wsi != NULL)
 			(void) lws_callback_on_writable(watch->wsi);
 	return lws_service(context, 0) >= 0;
 }
@@ -630,11 +630,14 @@ key_is_presented(struct lws *wsi)
 {
 	char		given[2048];
 	const char *value = given;
+	bool		right;
 
 	memset(given, 0, sizeof(given));
 	if (lws_hdr_custom_copy(wsi, given, sizeof(given), "apikey:", 7) <= 0)
 		value = lws_get_urlarg_by_name(wsi, "apikey=", given, sizeof(given));
-	return value != NULL && gw_key_is(config->supabase_key, value);
+	right = value != NULL && gw_key_is(config->supabase_key, value);
+	explicit_bzero(given, sizeof(given));
+	return right;
 }
 
 /*
@@ -814,8 +817,12 @@ link_sweep(GwLink *link, int64_t now)
 
 	if (active < client->opened_ms)
 		active = client->opened_ms;
-	/* What is not read from is not heard: the time to send is its limit. */
-	if (client->paused)
+
+	/*
+	 * What is not read from is not heard, and what reads a long reply answers
+	 * no ping before its end: the time to send is its limit.
+	 */
+	if (client->paused || client->replies != NULL)
 		heard = link->heard_ms = now;
 	if (heard >= link->pinged_ms)
 		link->pinged_ms = 0;

@@ -337,6 +337,26 @@ describe('frames do not disturb each other', () => {
 		assert.ok(clients.every((one) => one.frames.length === 0));
 	});
 
+	test('a transaction id that somebody is publishing holds up nobody', async () => {
+		const other = await gateway.client();
+		const open = bus.sql(`BEGIN; SELECT message_bus.publish('default', '1',
+			transaction_id => 'rival'); SELECT pg_sleep(3); COMMIT`);
+		await until('the rival', async () => (await bus.sql(`SELECT count(*)
+			FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)%'
+				AND wait_event = 'PgSleep'`)).trim() === '1');
+		const start = Date.now();
+		const refused = fails(client.call('publish', { channel: 'default',
+			payload: 1, transaction_id: 'rival' }));
+		await other.call('publish', { channel: 'default', payload: 2 });
+		const error = await refused;
+		assert.ok(Date.now() - start < 2500, 'both are answered at once');
+		assert.equal(error.code, -32009);
+		assert.equal(error.data.sqlstate, '55P03');
+		await open;
+		assert.equal(typeof await client.call('publish', { channel: 'default',
+			payload: 1, transaction_id: 'rival' }), 'number');
+	});
+
 	test('a large body does not hold up small publishes', async () => {
 		const big = await gateway.client();
 		const health = async () => (await gateway.get('/healthz')).body;

@@ -424,6 +424,34 @@ describe('claims that wait', () => {
 		assert.equal((await claim(first, 60))[0].id, id);
 		await pool.kill();
 	});
+
+	for (const role of ['', 'app']) {
+		test('give back what they got when their socket has gone, ' +
+			(role ? 'without authentication' : 'with authentication'),
+		async () => {
+			const other = await start({ MESSAGE_BUS_ROLE: role });
+			const subscription = `gone ${role}`;
+			await bus.sql(`SELECT message_bus.create_subscription('events',
+				'${subscription}', start => 'latest')`);
+			const first = await other.client();
+			const second = await other.client();
+			first.call('claim', { channel: 'events', subscription,
+				wait: '5 s', lease_for: 600 }).catch(() => {});
+			await until('the claim to wait', async () => (await bus.sql(
+				`SELECT count(*) FROM pg_stat_activity WHERE application_name
+				= 'message-bus-gateway' AND wait_event = 'Extension'`))
+				.trim() !== '0');
+			await first.close();
+			await publish(second, 'once');
+			const [row] = await until('the message', async () => {
+				const rows = await second.call('claim', { channel: 'events',
+					subscription });
+				return rows.length > 0 ? rows : null;
+			});
+			assert.equal(row.payload, 'once');
+			await other.kill();
+		});
+	}
 });
 
 describe('a login that cannot authenticate clients', () => {

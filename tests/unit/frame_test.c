@@ -168,7 +168,7 @@ wait_tests(void)
 	ok(waits("{\"method\":\"claim\",\"params\":{\"wait\":\"5 s\"},\"id\":1}"),
 	   "a claim may wait");
 	ok(waits("{\"params\":{\"a\":[{\"wait\":0}],\"wait\":0.5},"
-			 "\"method\":\"claim_bytes\"}"),
+			 "\"method\":\"claim\"}"),
 	   "whatever the order, and for less than a second");
 	ok(!waits("{\"method\":\"claim\",\"params\":{\"channel\":\"wait\"}}"),
 	   "without \"wait\" it does not");
