@@ -34,9 +34,10 @@ test:
 stress:
 	tools/setup build run test
 	$(MAKE) -s build
-	STRESS_SECONDS=$(or $(SECONDS),600) tests/run stress
+	STRESS_SECONDS=$(or $(SECONDS),600) FAULTS_LONG=1 \
+		tests/run stress tests/gateway/faults.test.mjs
 
-## bench: measure storing, expiring and delivery against plain SQL and PgQ
+## bench: measure the bus against plain SQL and PgQ, the gateway against NATS
 bench:
 	tools/setup build run bench
 	$(MAKE) -s build

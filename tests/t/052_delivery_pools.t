@@ -65,6 +65,43 @@ is( $node->safe_psql(
 	'0:0 0:0',
 	'nothing is left');
 
+# what only waits takes no room: delayed messages, and those behind one key
+$node->safe_psql(
+	'postgres', q{
+	SELECT message_bus.create_channel('late');
+	SELECT message_bus.create_subscription('late', 's');
+	SELECT count(message_bus.publish('late', to_json(i), delay => '1 hour'))
+	FROM generate_series(1, 1000) i;
+	SELECT count(message_bus.publish('late', to_json(i), delay => '1 second'))
+	FROM generate_series(1001, 1010) i;
+	SELECT message_bus.create_channel('hot');
+	SELECT message_bus.create_subscription('hot', 's', ordered => true);
+	SELECT count(message_bus.publish('hot', to_json(i), key => 'k'))
+	FROM generate_series(1, 1000) i;
+	SELECT count(message_bus.publish('hot', to_json(i), key => i::text))
+	FROM generate_series(1001, 1005) i});
+is(claim_all($node, 'hot', batch => 10),
+	join(' ', map { "$_:1" } 1, 1001 .. 1005),
+	'a thousand messages behind one key hide no others');
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT sum(message_bus.ack(lease))
+		FROM (SELECT DISTINCT lease FROM message_bus.leases) l}),
+	6,
+	'which are acked');
+$node->poll_query_until(
+	'postgres', q{
+	SELECT clock_timestamp() > max(available_at) FROM message_bus.message
+	WHERE available_at < clock_timestamp() + interval '1 minute'});
+is(claim_all($node, 'late', batch => 16),
+	join(' ', map { "$_:1" } 1001 .. 1010),
+	'a thousand delayed messages leave room for those that are due');
+$node->safe_psql(
+	'postgres', q{
+	SELECT message_bus.ack(lease)
+	FROM (SELECT DISTINCT lease FROM message_bus.leases) l;
+	SELECT message_bus.drop_channel('late'), message_bus.drop_channel('hot')});
+
 # a pool full of an ordered subscription's messages that wait for a retry
 $node->safe_psql(
 	'postgres', q{
