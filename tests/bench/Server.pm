@@ -14,6 +14,7 @@ use Exporter 'import';
 use File::Basename qw(dirname);
 use File::Path qw(make_path remove_tree);
 use File::Temp qw(tempdir);
+use List::Util qw(min);
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(as_user build bus_reset cluster_cpu cluster_end cluster_start
@@ -108,6 +109,17 @@ sub as_user
 		'--init-groups', '--', @_);
 }
 
+# buffers_mb returns a quarter of the machine's memory, which PostgreSQL's
+# manual recommends, at most 8 GB.
+sub buffers_mb
+{
+	open(my $file, '<', '/proc/meminfo') or return 512;
+	my ($kb) = join('', <$file>) =~ /^MemTotal:\s+(\d+)/m;
+
+	return 512 if !$kb;
+	return min(8192, int($kb / 4 / 1024));
+}
+
 # cluster_start makes and starts the cluster.  No checkpoint comes by itself,
 # since each measurement begins with one, and autovacuum, which would help
 # one measurement and not the next, is off.
@@ -120,7 +132,7 @@ unix_socket_directories = '$work'
 port = 54321
 fsync = on
 synchronous_commit = on
-shared_buffers = 512MB
+shared_buffers = ${\ buffers_mb()}MB
 max_wal_size = 16GB
 min_wal_size = 2GB
 checkpoint_timeout = 1h

@@ -184,12 +184,13 @@ make_copy_binary(Call *call, int number)
 		Hole	   *hole = &call->holes[i];
 		char		four[4];
 
-		at = put_int16(at, 16);
+		at = put_int16(at, 17);
 		at = put_hole(at, call, &hole->id);
 		at = put_hole(at, call, &hole->created_at);
 		at = put_hole(at, call, &hole->expires_at);
 		at = put_hole(at, call, &hole->available_at);
 		at = put_null(at);		/* session */
+		at = put_null(at);		/* key_hash */
 		put_int32(four, 1);
 		at = put_field(at, four, 4);	/* channel_id */
 		put_int32(four, PAYLOAD);
@@ -246,7 +247,7 @@ make_copy_text(Call *call, int number)
 		int			message = number * BATCH + i;
 
 		call->holes[i].id = (size_t) (at - call->data);
-		at += sprintf(at, "%016d\t%s\t%s\t%s\t\\N\t1\t%d\tpostgres\t"
+		at += sprintf(at, "%016d\t%s\t%s\t%s\t\\N\t\\N\t1\t%d\tpostgres\t"
 					  "application/octet-stream\tnone\t",
 					  0, created, expires, created, PAYLOAD);
 		at = put_hex(at, digests[message], 32);
