@@ -624,7 +624,11 @@ while True:
 					(one) => one === 'WATCHDOG=1').length >= 3);
 				await reload(gateway);
 				assert.equal(await gateway.kill('SIGTERM'), 0);
-				const told = messages().filter((one) => one !== 'WATCHDOG=1');
+				const told = await until('the last message', () => {
+					const all = messages().filter((one) =>
+						one !== 'WATCHDOG=1');
+					return all.length >= 4 ? all : null;
+				});
 				assert.equal(told.length, 4, told.join());
 				assert.equal(told[0], 'READY=1');
 				assert.match(told[1], /^RELOADING=1\\nMONOTONIC_USEC=\d+$/);
