@@ -42,7 +42,7 @@
 #include "socket.h"
 
 #define FIRST_RETRY_MS		50
-#define LAST_RETRY_MS		2000
+#define LAST_RETRY_MS		1500
 #define CONNECT_MS			10000
 #define CONNECT_SEVERAL_MS	3000
 #define LOUD_FAILURES		10
