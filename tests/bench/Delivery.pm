@@ -39,7 +39,13 @@ use constant {
 
 # how messages are stored for each kind of claim
 my %publish_call =
-  (bus => 'batch-bytes', queue => 'queue-batch', pgq => 'pgq-batch');
+  (bus => 'batch-bytes', pgq => 'pgq-batch',
+	map { $_ => 'queue-batch' } qw(queue indexed plain));
+
+# messages that are stored for each second of a measurement in batches: what
+# a side gets through in a half of that or less
+my %stored = (bus => 100_000, pgq => 50_000, queue => 50_000, indexed => 30_000,
+	plain => 150_000);
 
 # size of all tables and indexes of the extension, and of all catalogs
 my $size_query = <<'SQL';
@@ -81,25 +87,31 @@ sub fill
 	# two ticks: what is behind the last one is in no batch
 	sql("SELECT pgq.force_tick('bench')", "SELECT pgq.ticker('bench')")
 	  if $kind eq 'pgq';
-	sql('ANALYZE bench.queue') if $kind eq 'queue';
+	sql('ANALYZE bench.queue') if $publish_call{$kind} eq 'queue-batch';
 }
 
 # drain_of returns a function for alternate() that stores messages and claims
-# and acks them, for the time or until there are no more.
+# and acks them, for the time or until there are no more; with "each", all by
+# each consumer.
 sub drain_of
 {
-	my ($kind, $consumers, $batch, $rate) = @_;
+	my ($kind, $consumers, $batch, $each) = @_;
+	my $rate = $batch == 1 ? 25_000 : $stored{$kind};
 
+	$rate /= $consumers if $each;
 	return sub {
 		my ($length) = @_;
 		my $messages = 2 * BATCH * int($rate * $length / (2 * BATCH));
+		my @options = ('-c', $consumers, '-b', $batch, '-s', $length);
 
+		sql_file('queue_indexed.sql') if $kind eq 'indexed' || $kind eq 'plain';
 		fill($kind, $messages);
 		sql('CHECKPOINT');
 		return drained(
-			measure(
-				'consume', '-c', $consumers, '-b', $batch, '-s', $length,
-				'-n', $messages, $kind));
+			measure('consume', @options,
+				$each ? ('-e', '-n', $messages * $consumers) :
+				  ('-n', $messages),
+				$kind));
 	};
 }
 
@@ -131,20 +143,17 @@ sub latencies
 	return %more;
 }
 
-# bench_consume stores as many messages before the clock starts as a side may
-# get through in half the time that batches of 100 take.
 sub bench_consume
 {
 	my ($bench, $consumers, $batch, $target) = @_;
-	my $rate = $batch > 1 ? 50_000 : 25_000;
 	my ($results, %sides);
 
 	say_line('%s: %d consumers, batches of %d', $bench, $consumers, $batch);
 	queue_settings();
 	$results = alternate(
 		\&reset_sides,
-		map { [ $_ => drain_of($_, $consumers, $batch, $rate) ] }
-		  qw(bus queue));
+		map { [ $_ => drain_of($_, $consumers, $batch) ] }
+		  qw(bus queue indexed plain));
 	%sides = (ours => $results->{bus}, base => $results->{queue});
 	report(
 		bench => $bench,
@@ -156,17 +165,35 @@ sub bench_consume
 		more => {
 			consumers => $consumers,
 			batch => $batch,
-			latencies(%sides)
+			latencies(%sides),
+			indexed => middle($results->{indexed}, 'rate'),
+			indexed_ratio => ratio_of($results, 'bus', 'indexed'),
+			plain => middle($results->{plain}, 'rate'),
+			plain_ratio => ratio_of($results, 'plain', 'queue')
 		});
+	say_line(
+		'  the usual queue table: %.0f; least statements: %.0f messages/s',
+		map { middle($results->{$_}, 'rate') } qw(indexed plain));
+}
+
+# ratio_of returns the median of the ratios of two kinds' rates.
+sub ratio_of
+{
+	my ($results, $one, $other) = @_;
+	my @rate = values_of($results->{$one}, 'rate');
+	my @base = values_of($results->{$other}, 'rate');
+
+	return short(median(map { $rate[$_] / $base[$_] } 0 .. $#rate));
 }
 
 # pgq_reset makes the bus and the PgQ queue anew, with a tick each "batch"
-# events.
+# events, and with these readers of both.
 sub pgq_reset
 {
-	my ($batch) = @_;
+	my ($batch, @readers) = @_;
 
-	bus_reset("SELECT message_bus.create_subscription('bench', 'default')");
+	bus_reset(map { "SELECT message_bus.create_subscription('bench', '$_')" }
+		  @readers);
 	sql('SET client_min_messages = error',
 		'DROP EXTENSION IF EXISTS pgq CASCADE',
 		'DROP SCHEMA IF EXISTS pgq CASCADE',
@@ -174,7 +201,7 @@ sub pgq_reset
 		"SELECT pgq.create_queue('bench')",
 		"SELECT pgq.set_queue_config('bench', 'ticker_max_count', '$batch')",
 		"SELECT pgq.set_queue_config('bench', 'ticker_max_lag', '1 hour')",
-		"SELECT pgq.register_consumer('bench', 'bench')");
+		map { "SELECT pgq.register_consumer('bench', '$_')" } @readers);
 }
 
 sub bench_consume_pgq
@@ -182,37 +209,49 @@ sub bench_consume_pgq
 	if (sql("SELECT count(*) FROM pg_available_extensions WHERE name = 'pgq'")
 		eq '0')
 	{
-		say_line('consume_pgq_1: skipped, there is no PgQ here');
+		say_line('consume_pgq: skipped, there is no PgQ here');
 		return;
 	}
-	consume_pgq('consume_pgq_1', BATCH, 50_000, target => 1, better => 'higher');
-	consume_pgq('consume_pgq_1_large', PGQ_BATCH, 50_000);
+	foreach my $consumers (1, 8)
+	{
+		consume_pgq("consume_pgq_$consumers", $consumers, BATCH, target => 1,
+			better => 'higher');
+		consume_pgq("consume_pgq_${consumers}_large", $consumers, PGQ_BATCH);
+	}
 	sql('SET client_min_messages = error',
 		'DROP EXTENSION pgq CASCADE',
 		'DROP SCHEMA IF EXISTS pgq CASCADE');
 }
 
+# consume_pgq compares consumers that each get all messages, as a PgQ queue
+# and a channel with several subscriptions give them.
 sub consume_pgq
 {
-	my ($bench, $batch, $rate, @target) = @_;
+	my ($bench, $consumers, $batch, @target) = @_;
+	my @readers = $consumers == 1 ? ('default') : map { "bench_$_" }
+	  1 .. $consumers;
 	my ($results, %sides);
 
-	say_line('%s: one consumer, batches of %d', $bench, $batch);
+	say_line('%s: %d consumers that get all, batches of %d',
+		$bench, $consumers, $batch);
 	queue_settings();
 	$results = alternate(
-		sub { pgq_reset($batch) },
-		map { [ $_ => drain_of($_, 1, $batch, $rate) ] } qw(bus pgq));
+		sub { pgq_reset($batch, @readers) },
+		map {
+			[ $_ => drain_of($_, $consumers, $batch, $consumers > 1) ]
+		} qw(bus pgq));
 	%sides = (ours => $results->{bus}, base => $results->{pgq});
 	report(
 		bench => $bench,
 		unit => 'messages/s',
 		figure => 'rate',
 		%sides, @target,
-		more => { consumers => 1, batch => $batch, latencies(%sides) });
+		more =>
+		  { consumers => $consumers, batch => $batch, latencies(%sides) });
 }
 
 # bench_hold keeps the load steady while a transaction is open, and compares
-# the end with the beginning.
+# the end with the beginning; and, for comparison, without the transaction.
 sub bench_hold
 {
 	my ($bench) = @_;
@@ -223,33 +262,15 @@ sub bench_hold
 			bus => "BEGIN; SELECT message_bus.publish_bytes('bench', '1')",
 			queue => "BEGIN; INSERT INTO bench.queue (payload) VALUES ('1')"
 		});
-	# until shared buffers are full, and the kernel writes files back, all goes
-	# faster, whatever is open
-	my %uncounted = (bus => 13_000_000, queue => 1_500_000);
-	my (%result, %ratio, %more);
+	my %result = (
+		queue => hold('queue', 'queue', $open{$bench}{queue}),
+		bus => hold('bus', 'bus', $open{$bench}{bus}),
+		without => hold('without', 'bus', 'SELECT 1'));
+	my %ratio = map {
+		$_ => $result{$_}{last_rate} / $result{$_}{first_rate}
+	} keys %result;
+	my %name = (bus => 'ours', queue => 'base', without => 'without');
 
-	say_line('%s: one publisher, two consumers, %g s', $bench, $hold_seconds);
-	# no checkpoint may come, and what is written is written once
-	queue_settings(max_wal_size => '64GB', wal_init_zero => 'off');
-	foreach my $kind (qw(queue bus))
-	{
-		reset_sides();
-		sql('CHECKPOINT');
-		$result{$kind} = measure(
-			'consume', '-c', 2, '-b', BATCH, '-p', 1, '-m',
-			$publish_call{$kind}, '-k', SMALL_BACKLOG, '-u', $uncounted{$kind}, '-s',
-			$hold_seconds, '-o', $open{$bench}{$kind}, $kind);
-		$ratio{$kind} = $result{$kind}{last_rate} / $result{$kind}{first_rate};
-		say_line('  %-5s messages/s in each sixth of the time: %s',
-			$kind, $result{$kind}{rates});
-	}
-	foreach my $side ([ ours => 'bus' ], [ base => 'queue' ])
-	{
-		my ($name, $kind) = @$side;
-
-		$more{"${name}_first"} = short($result{$kind}{first_rate});
-		$more{"${name}_last"} = short($result{$kind}{last_rate});
-	}
 	report_alone(
 		bench => $bench,
 		unit => 'ratio',
@@ -260,8 +281,35 @@ sub bench_hold
 		more => {
 			seconds => $hold_seconds + 0,
 			base_ratio => short($ratio{queue}),
-			%more
+			without_ratio => short($ratio{without}),
+			map {
+				("$name{$_}_first" => short($result{$_}{first_rate}),
+					"$name{$_}_last" => short($result{$_}{last_rate}))
+			} keys %name
 		});
+}
+
+# hold runs one publisher and two consumers, and opens a transaction when
+# some has gone through.
+sub hold
+{
+	my ($name, $kind, $open) = @_;
+	my %uncounted = (bus => 1_000_000, queue => 200_000);
+	my $result;
+
+	say_line('  %-7s one publisher, two consumers, %g s', $name,
+		$hold_seconds);
+	queue_settings(min_wal_size => '12GB');
+	reset_sides();
+	wal_ready(6144);
+	memory_ready();
+	$result = measure(
+		'consume', '-c', 2, '-b', BATCH, '-p', 1, '-m', $publish_call{$kind},
+		'-k', SMALL_BACKLOG, '-u', $uncounted{$kind}, '-s', $hold_seconds,
+		'-o', $open, $kind);
+	say_line('  %-7s messages/s in each sixth of the time: %s',
+		$name, $result->{rates});
+	return $result;
 }
 
 # bench_backlog takes 10,000 messages again and again, of which all but the

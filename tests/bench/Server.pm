@@ -18,8 +18,8 @@ use List::Util qw(min);
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(as_user build bus_reset cluster_cpu cluster_end cluster_start
-  gateway_program program say_line settings sql sql_file table_reset
-  tell_machine wait_until work_directory write_file);
+  gateway_program memory_ready program say_line settings sql sql_file table_reset
+  tell_machine wait_until wal_ready work_directory write_file);
 
 my $root = abs_path(dirname(abs_path(__FILE__)) . '/../..');
 my $pg_config = $ENV{PG_CONFIG} || '/usr/lib/postgresql/15/bin/pg_config';
@@ -109,15 +109,19 @@ sub as_user
 		'--init-groups', '--', @_);
 }
 
+# memory_mb returns how much memory the machine has.
+sub memory_mb
+{
+	my ($kb) = map { /^MemTotal:\s+(\d+)/ } lines_of('/proc/meminfo');
+
+	return int(($kb // 2 * 1024 * 1024) / 1024);
+}
+
 # buffers_mb returns a quarter of the machine's memory, which PostgreSQL's
 # manual recommends, at most 8 GB.
 sub buffers_mb
 {
-	open(my $file, '<', '/proc/meminfo') or return 512;
-	my ($kb) = join('', <$file>) =~ /^MemTotal:\s+(\d+)/m;
-
-	return 512 if !$kb;
-	return min(8192, int($kb / 4 / 1024));
+	return min(8192, int(memory_mb() / 4));
 }
 
 # cluster_start makes and starts the cluster.  No checkpoint comes by itself,
@@ -157,6 +161,7 @@ CONF
 	$running = 1;
 	must(as_user("$bindir/pg_ctl", '-D', 'data', '-l', 'log', '-w', '-s',
 			'start'));
+	memory_ready();
 }
 
 sub cluster_stop
@@ -175,6 +180,39 @@ sub settings
 	sql('ALTER SYSTEM RESET ALL',
 		(map { "ALTER SYSTEM SET $_ = '$value{$_}'" } sort keys %value),
 		'SELECT pg_reload_conf()');
+}
+
+# wal_ready makes files of WAL to be used again, as a server has them that has
+# run for a while: one that must make new ones writes all twice.
+sub wal_ready
+{
+	my ($megabytes) = @_;
+	my $ready = sql('SELECT count(*) FROM pg_ls_waldir()'
+		  . ' WHERE name > pg_walfile_name(pg_current_wal_lsn())');
+	my $missing = int($megabytes / 16) - $ready;
+
+	sql('CREATE TABLE public.wal_ready ()', 'CHECKPOINT');
+	sql((map { ('INSERT INTO public.wal_ready DEFAULT VALUES',
+		  'SELECT pg_switch_wal()') } 1 .. 100)) for 1 .. $missing / 100 + 1;
+	# the first checkpoint estimates, the second keeps what it may
+	sql('DROP TABLE public.wal_ready', 'CHECKPOINT', 'CHECKPOINT');
+}
+
+# memory_ready fills the kernel's cache, with a file that is one hole, as it
+# is on a server that has run for a while.  A virtual machine's host gives
+# memory that was never used, or not for some time, page by page when it is
+# touched, which is dear.
+sub memory_ready
+{
+	my $name = "$work/hole";
+	my $buffer;
+
+	open(my $file, '+>>', $name) || die "could not open $name: $!\n";
+	truncate($file, memory_mb() * 1024 * 1024)
+	  || die "could not write $name: $!\n";
+	seek($file, 0, 0);
+	1 while sysread($file, $buffer, 1024 * 1024);
+	close($file);
 }
 
 # cluster_cpu returns the milliseconds of processor time that the server's

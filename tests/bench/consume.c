@@ -4,7 +4,7 @@
  *	  Claim and ack messages, from the bus or from a base.
  *
  * Usage:	bench_consume [-c CONSUMERS] [-b BATCH] [-s SECONDS] [-n MESSAGES]
- *				[-u MESSAGES] [-B CHANNEL | -C CHANNELS]
+ *				[-u MESSAGES] [-B CHANNEL | -C CHANNELS] [-e]
  *				[-p PUBLISHERS -k MOST [-m CALL]] [-o SQL] [-q SQL] KIND
  *
  * The server is named by libpq's environment variables.  KIND (see take.c)
@@ -12,6 +12,9 @@
  * by its ack, by each of the consumers, which have a connection and a thread
  * each.  With -C they claim from the channels bench_1, bench_2 ... in turn,
  * else from CHANNEL ("bench").
+ *
+ * With -e each consumer is a reader of its own, bench_1, bench_2 ..., and
+ * gets all messages; a message then counts as often as it is acked.
  *
  * Without -p it takes what is there: it ends when MESSAGES are acked or
  * SECONDS have passed.  With -p there are publishers too, who publish by
@@ -67,6 +70,7 @@ typedef struct Consumer
 	pthread_t	thread;
 	PGconn	   *pg;
 	int			turn;			/* number of the channel */
+	char		reader[20];
 	Taken		taken;
 	Cycle	   *cycles;
 	size_t		ncycles;
@@ -96,6 +100,7 @@ static int	consumers = 1;
 static int	publishers = 0;
 static int	batch = 100;
 static int	channels = 0;
+static bool everything = false;
 static double seconds = 3600;
 static int64_t most = 10000;	/* published and not acked */
 static int64_t max_messages = INT64_MAX;
@@ -238,27 +243,27 @@ sampler_main(void *arg)
  * ----------
  */
 
-/* Ends the program if a message came twice. */
+/* Ends the program if a message came twice to consumers that share them. */
 static void
-check_distinct(const Consumer *all)
+check_distinct(const Consumer *all, int n)
 {
 	int64_t    *ids;
-	size_t		n = 0;
+	size_t		nids = 0;
 	size_t		i;
 	int			c;
 
-	for (c = 0; c < consumers; c++)
-		n += all[c].nids;
-	ids = allocate((n + 1) * sizeof(int64_t));
-	n = 0;
-	for (c = 0; c < consumers; c++)
+	for (c = 0; c < n; c++)
+		nids += all[c].nids;
+	ids = allocate((nids + 1) * sizeof(int64_t));
+	nids = 0;
+	for (c = 0; c < n; c++)
 	{
 		if (all[c].nids > 0)
-			memcpy(ids + n, all[c].ids, all[c].nids * sizeof(int64_t));
-		n += all[c].nids;
+			memcpy(ids + nids, all[c].ids, all[c].nids * sizeof(int64_t));
+		nids += all[c].nids;
 	}
-	sort_numbers(ids, n);
-	for (i = 1; i < n; i++)
+	sort_numbers(ids, nids);
+	for (i = 1; i < nids; i++)
 	{
 		if (ids[i] == ids[i - 1])
 			die("claim", "a message came twice");
@@ -393,7 +398,7 @@ static void
 usage(void)
 {
 	die("usage", "bench_consume [-c CONSUMERS] [-b BATCH] [-s SECONDS]"
-		" [-n MESSAGES] [-u MESSAGES] [-B CHANNEL | -C CHANNELS]"
+		" [-n MESSAGES] [-u MESSAGES] [-B CHANNEL | -C CHANNELS] [-e]"
 		" [-p PUBLISHERS -k MOST [-m CALL]] [-o SQL] [-q SQL] KIND");
 }
 
@@ -403,7 +408,7 @@ read_options(int argc, char **argv)
 	const char *call = NULL;
 	int			option;
 
-	while ((option = getopt(argc, argv, "B:c:b:s:n:u:C:p:k:m:o:q:")) != -1)
+	while ((option = getopt(argc, argv, "B:c:b:s:n:u:C:p:k:m:o:q:e")) != -1)
 	{
 		switch (option)
 		{
@@ -427,6 +432,9 @@ read_options(int argc, char **argv)
 				break;
 			case 'C':
 				channels = (int) strtol(optarg, NULL, 10);
+				break;
+			case 'e':
+				everything = true;
 				break;
 			case 'p':
 				publishers = (int) strtol(optarg, NULL, 10);
@@ -476,9 +484,15 @@ start_all(Consumer *all, Publisher *sources)
 
 	for (i = 0; i < consumers; i++)
 	{
+		/* a part of what is stored, for the kind that needs one */
+		int64_t		part = max_messages / consumers;
+		TakeOptions options = {batch, 0, all[i].reader, i * part, (i + 1) * part};
+
+		snprintf(all[i].reader, sizeof(all[i].reader),
+				 everything ? "bench_%d" : "default", i + 1);
 		all[i].pg = connect_server();
 		all[i].turn = i;
-		take_prepare(kind, all[i].pg, batch, 0);
+		take_prepare(kind, all[i].pg, &options, &all[i].taken);
 		all[i].thread = thread_start(consumer_main, &all[i]);
 	}
 	for (i = 0; i < publishers; i++)
@@ -545,7 +559,8 @@ main(int argc, char **argv)
 		pthread_join(sources[i].thread, NULL);
 	if (sampled)
 		pthread_join(sampler, NULL);
-	check_distinct(all);
+	for (i = 0; i < consumers; i += everything ? 1 : consumers)
+		check_distinct(&all[i], everything ? 1 : consumers);
 	report(all);
 	return 0;
 }

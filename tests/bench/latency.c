@@ -128,6 +128,7 @@ run_wake(void)
 	int64_t    *insert_ns = allocate((size_t) times * sizeof(int64_t));
 	int64_t    *publish_ns = allocate((size_t) times * sizeof(int64_t));
 	int64_t    *wake_ns = allocate((size_t) times * sizeof(int64_t));
+	TakeOptions options = {1, 10000, "default", 0, 0};
 	Waiter		waiter = {0};
 	long		i;
 
@@ -135,7 +136,7 @@ run_wake(void)
 	call_prepare(publish, publish_pg);
 	waiter.times = times + WARM_UP;
 	waiter.pg = connect_server();
-	take_prepare(take_kind("bus"), waiter.pg, 1, 10000);
+	take_prepare(take_kind("bus"), waiter.pg, &options, &waiter.taken);
 	sem_init(&waiter.got, 0, 0);
 	if (pthread_create(&waiter.thread, NULL, waiter_main, &waiter) != 0)
 		die("thread", strerror(errno));

@@ -10,6 +10,11 @@
  *			locked ones, and move their visibility time; DELETE them by id.
  *			A claim that a crash undoes is only a redelivery, so its commit
  *			need not wait for the disk, and does not; that of the DELETE does
+ *	indexed	the usual queue table: with an index on the visibility time, rows
+ *			joined by id, and commits that wait for the disk
+ *	plain	no claim and no ack, but the least that they can be as statements:
+ *			a SELECT of the reader's next rows by primary key, and an INSERT
+ *			of one row into a table without an index
  *	pgq		next_batch() and get_batch_events() in one statement;
  *			finish_batch().  Its claim does not wait for the disk either
  */
@@ -22,14 +27,25 @@
 #include "take.h"
 
 #define PAYLOAD 210				/* bytes of every message; see calls.c */
+#define QUERY_SIZE 1024
+
+/* What a statement's parameters are. */
+typedef enum Parameters
+{
+	NOTHING,
+	CHANNEL,
+	LEASE,
+	IDS,
+	RANGE						/* two ids */
+} Parameters;
 
 struct TakeKind
 {
 	const char *name;
-	const char *claim;			/* with the batch size and the time to wait */
+	const char *claim;			/* {batch}, {wait}, {reader} are replaced */
 	const char *ack;
-	bool		by_channel;		/* the claim's parameter */
-	bool		by_ids;			/* the ack's parameter; else the lease */
+	Parameters	claim_by;
+	Parameters	ack_by;
 	int			lease;			/* columns; -1: none */
 	int			payload;
 };
@@ -37,25 +53,36 @@ struct TakeKind
 #define NOT_SYNCED \
 	"(SELECT set_config('synchronous_commit', 'off', true)) = 'off'"
 
+#define QUEUE_CLAIM(key, and) \
+	"UPDATE bench.queue SET visible_at = now() + '30 seconds'," \
+	" attempts = attempts + 1" \
+	" WHERE " key " = ANY (ARRAY(SELECT " key " FROM bench.queue" \
+	" WHERE visible_at <= now() ORDER BY id LIMIT {batch}" \
+	" FOR UPDATE SKIP LOCKED))" and \
+	" RETURNING id, attempts, payload"
+#define QUEUE_ACK "DELETE FROM bench.queue WHERE id = ANY ($1)"
+
 static const TakeKind kinds[] = {
 	{"bus",
 		"SELECT id, lease, payload FROM message_bus.claim_bytes($1,"
-		" batch => %d, wait => '%d ms')",
-	"SELECT message_bus.ack($1)", true, false, 1, 2},
+		" '{reader}', batch => {batch}, wait => '{wait} ms')",
+	"SELECT message_bus.ack($1)", CHANNEL, LEASE, 1, 2},
 	{"queue",
-		"UPDATE bench.queue SET visible_at = now() + '30 seconds',"
-		" attempts = attempts + 1"
-		" WHERE ctid = ANY (ARRAY(SELECT ctid FROM bench.queue"
-		" WHERE visible_at <= now() ORDER BY id LIMIT %d"
-		" FOR UPDATE SKIP LOCKED)) AND " NOT_SYNCED
-		" RETURNING id, attempts, payload",
-	"DELETE FROM bench.queue WHERE id = ANY ($1)", false, true, -1, 2},
+		QUEUE_CLAIM("ctid", " AND " NOT_SYNCED),
+	QUEUE_ACK, NOTHING, IDS, -1, 2},
+	{"indexed",
+		QUEUE_CLAIM("id", ""),
+	QUEUE_ACK, NOTHING, IDS, -1, 2},
+	{"plain",
+		"SELECT id, attempts, payload FROM bench.queue"
+		" WHERE id > $1 AND id <= $2 ORDER BY id LIMIT {batch}",
+	"INSERT INTO bench.done (lo, hi) VALUES ($1, $2)", RANGE, RANGE, -1, 2},
 	{"pgq",
 		"SELECT e.ev_id, b.id, e.ev_data FROM"
-		" (SELECT pgq.next_batch('bench', 'bench') AS id) AS b,"
+		" (SELECT pgq.next_batch('bench', '{reader}') AS id) AS b,"
 		" LATERAL pgq.get_batch_events(b.id) AS e"
 		" WHERE b.id IS NOT NULL AND " NOT_SYNCED,
-	"SELECT pgq.finish_batch($1)", false, false, 1, 2},
+	"SELECT pgq.finish_batch($1)", NOTHING, LEASE, 1, 2},
 	{NULL}
 };
 
@@ -75,23 +102,72 @@ take_kind(const char *name)
 	return NULL;
 }
 
+/* Writes a query with its words in braces replaced. */
+static void
+make_query(char *to, const char *query, const TakeOptions *options)
+{
+	size_t		n = 0;
+
+	while (*query)
+	{
+		char		value[32] = "";
+		size_t		length;
+
+		if (strncmp(query, "{batch}", 7) == 0)
+			snprintf(value, sizeof(value), "%d", options->batch);
+		else if (strncmp(query, "{wait}", 6) == 0)
+			snprintf(value, sizeof(value), "%d", options->wait_ms);
+		else if (strncmp(query, "{reader}", 8) == 0)
+			snprintf(value, sizeof(value), "%s", options->reader);
+		else
+			value[0] = *query;
+		length = strlen(value);
+		if (n + length >= QUERY_SIZE)
+			die("query", "too long");
+		memcpy(to + n, value, length);
+		n += length;
+		query = *query == '{' ? strchr(query, '}') + 1 : query + 1;
+	}
+	to[n] = '\0';
+}
+
+/* How many parameters these are. */
+static int
+count(Parameters by)
+{
+	return by == NOTHING ? 0 : by == RANGE ? 2 : 1;
+}
+
+static void
+prepare(PGconn *pg, const char *name, const char *query, Parameters by)
+{
+	Oid			types[] = {INT8OID, INT8OID};
+
+	if (by == CHANNEL)
+		types[0] = TEXTOID;
+	if (by == IDS)
+		types[0] = INT8ARRAYOID;
+	pg_check(pg, PQprepare(pg, name, query, count(by), types),
+			 PGRES_COMMAND_OK);
+}
+
 /*
  * take_prepare prepares a connection for claims of a batch, that wait as long
  * for a message where the kind can.
  */
 void
-take_prepare(const TakeKind *kind, PGconn *pg, int batch, int wait_ms)
+take_prepare(const TakeKind *kind, PGconn *pg, const TakeOptions *options,
+			 Taken *taken)
 {
-	const Oid	channel = TEXTOID;
-	const Oid	key = kind->by_ids ? INT8ARRAYOID : INT8OID;
-	char		query[1024];
+	char		query[QUERY_SIZE];
 
 	/* tables whose statistics are of another time mislead the planner */
 	pg_run(pg, "SET enable_seqscan = off; SET enable_bitmapscan = off");
-	snprintf(query, sizeof(query), kind->claim, batch, wait_ms);
-	pg_check(pg, PQprepare(pg, "claim", query, kind->by_channel, &channel),
-			 PGRES_COMMAND_OK);
-	pg_check(pg, PQprepare(pg, "ack", kind->ack, 1, &key), PGRES_COMMAND_OK);
+	make_query(query, kind->claim, options);
+	prepare(pg, "claim", query, kind->claim_by);
+	prepare(pg, "ack", kind->ack, kind->ack_by);
+	taken->last = options->first;
+	taken->end = options->end;
 }
 
 static void
@@ -104,6 +180,31 @@ taken_room(Taken *taken, int n)
 	taken->array = enlarge(taken->array, 20 + (size_t) n * 12);
 }
 
+/* Runs a prepared statement. */
+static PGresult *
+run(const char *name, Parameters by, PGconn *pg, const char *channel,
+	const Taken *taken, int64_t from, int64_t to)
+{
+	char		numbers[2][8];
+	const char *values[] = {numbers[0], numbers[1]};
+	int			lengths[] = {8, 8};
+	const int	formats[] = {1, 1};
+
+	put_int64(numbers[0], (uint64_t) from);
+	put_int64(numbers[1], (uint64_t) to);
+	if (by == CHANNEL)
+	{
+		values[0] = channel;
+		lengths[0] = (int) strlen(channel);
+	}
+	else if (by == IDS)
+	{
+		values[0] = taken->array;
+		lengths[0] = taken->array_size;
+	}
+	return PQexecPrepared(pg, name, count(by), values, lengths, formats, 1);
+}
+
 /*
  * take_claim claims and returns how many messages came.
  */
@@ -111,8 +212,8 @@ int
 take_claim(const TakeKind *kind, PGconn *pg, const char *channel,
 		   Taken *taken)
 {
-	PGresult   *result = PQexecPrepared(pg, "claim", kind->by_channel,
-										&channel, NULL, NULL, 1);
+	PGresult   *result = run("claim", kind->claim_by, pg, channel, taken,
+							 taken->last, taken->end);
 	int			i;
 
 	if (PQresultStatus(result) != PGRES_TUPLES_OK)
@@ -131,8 +232,8 @@ take_claim(const TakeKind *kind, PGconn *pg, const char *channel,
 	return taken->n;
 }
 
-/* Makes a bigint[] of the ids and returns its size. */
-static int
+/* Makes a bigint[] of the ids. */
+static void
 make_ids(Taken *taken)
 {
 	char	   *at = taken->array;
@@ -145,7 +246,7 @@ make_ids(Taken *taken)
 	at = put_int32(at, 1);		/* lower bound */
 	for (i = 0; i < taken->n; i++)
 		at = put_int64(put_int32(at, 8), (uint64_t) taken->ids[i]);
-	return (int) (at - taken->array);
+	taken->array_size = (int) (at - taken->array);
 }
 
 /*
@@ -155,18 +256,16 @@ make_ids(Taken *taken)
 void
 take_ack(const TakeKind *kind, PGconn *pg, Taken *taken)
 {
-	char		lease[8];
-	const char *value = kind->by_ids ? taken->array : lease;
-	int			length = 8;
-	const int	format = 1;
-	int			n;
+	bool		counts = kind->ack_by != RANGE && strcmp(kind->name, "pgq") != 0;
+	int64_t		from = kind->ack_by == RANGE ? taken->last : taken->lease;
 	PGresult   *result;
+	int			n;
 
-	if (kind->by_ids)
-		length = make_ids(taken);
-	else
-		put_int64(lease, (uint64_t) taken->lease);
-	result = PQexecPrepared(pg, "ack", 1, &value, &length, &format, 1);
+	if (kind->ack_by == IDS)
+		make_ids(taken);
+	if (kind->claim_by == RANGE)
+		taken->last = taken->ids[taken->n - 1];
+	result = run("ack", kind->ack_by, pg, "", taken, from, taken->last);
 	if (PQresultStatus(result) == PGRES_COMMAND_OK)
 		n = atoi(PQcmdTuples(result));
 	else if (PQresultStatus(result) == PGRES_TUPLES_OK)
@@ -174,7 +273,7 @@ take_ack(const TakeKind *kind, PGconn *pg, Taken *taken)
 	else
 		die("ack failed", PQerrorMessage(pg));
 	PQclear(result);
-	/* finish_batch() returns 1 for a batch of any size */
-	if (n != taken->n && !(strcmp(kind->name, "pgq") == 0 && n == 1))
+	/* some return 1, whatever was acked */
+	if (n != (counts ? taken->n : 1))
 		die("ack", "another number of messages than was claimed");
 }
