@@ -78,6 +78,7 @@ static void waiting_take(MbusScan *scan, const MbusWaiting *waiting);
 static bool range_read(MbusScan *scan, int64 from, int64 to, int64 *reached);
 static bool leaf_read(MbusScan *scan, Relation leaf, int32 segment,
 					  int64 from, int64 to, int64 *reached);
+static int	block_size(int wanted);
 static bool block_take(MbusScan *scan, HeapTuple *tuples, Look *looks, int n,
 					   int64 *reached);
 static int64 unfinished_end(MbusScan *scan, int64 id);
@@ -516,8 +517,7 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 	Relation	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
 										MBUS_COL_ID, false);
 	bool		events = leaf_has_events(scan, segment);
-	int			block = Min(Max(2 * (scan->batch - scan->nfound), BLOCK_MIN),
-							BLOCK_MAX);
+	int			block = block_size(scan->batch - scan->nfound);
 	HeapTuple  *tuples = NULL;
 	Look	   *looks = NULL;
 	int			n = 0;
@@ -579,15 +579,21 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 		}
 		if (tuples == NULL)
 		{
-			tuples = palloc(block * sizeof(HeapTuple));
-			looks = palloc(block * sizeof(Look));
+			tuples = palloc(BLOCK_MAX * sizeof(HeapTuple));
+			looks = palloc(BLOCK_MAX * sizeof(Look));
 		}
 		tuples[n] = heap_copytuple(tuple);
 		looks[n++] = look;
 		if (n == block)
 		{
+			int			before = scan->nfound;
+
 			all = block_take(scan, tuples, looks, n, reached);
 			n = 0;
+			/* few of these may be left to take: then read more at a time */
+			block = scan->nfound > before ?
+				block_size(2 * (scan->batch - scan->nfound)) :
+				block_size(2 * block);
 		}
 	}
 	if (all && n > 0)
@@ -597,8 +603,15 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 	return all;
 }
 
+static int
+block_size(int wanted)
+{
+	return Min(Max(wanted, BLOCK_MIN), BLOCK_MAX);
+}
+
 /*
- * block_take takes candidates of before the server's start.
+ * block_take takes candidates of before the server's start, as many as the
+ * batch has room for.
  */
 static bool
 block_take(MbusScan *scan, HeapTuple *tuples, Look *looks, int n,
@@ -623,6 +636,12 @@ block_take(MbusScan *scan, HeapTuple *tuples, Look *looks, int n,
 			*reached = looks[i].id;
 			all = false;
 		}
+	}
+	if (all && scan->nfound >= scan->batch)
+	{
+		*reached = looks[n - 1].id + 1;
+		scan->full = true;
+		all = false;
 	}
 	for (int i = 0; i < n; i++)
 		heap_freetuple(tuples[i]);
