@@ -158,6 +158,50 @@ ok(1, 'an open seek holds up no checkpoint of others');
 $sought->query_safe('ROLLBACK');
 $sought->quit;
 
+# what was acked here and there is left out, whatever the batch: claims look
+# up many ids of before the start at a time
+$node->safe_psql(
+	'postgres', q{
+	SELECT message_bus.create_channel('many');
+	SELECT message_bus.create_subscription('many', 's');
+	SELECT message_bus.publish('many', to_json(i))
+	FROM generate_series(0, 4999) i;
+	WITH claimed AS MATERIALIZED (
+		SELECT * FROM message_bus.claim('many', 's', batch => 5000))
+	SELECT message_bus.ack(max(lease), array_agg(id)) FROM claimed
+	WHERE payload::text::int % 7 <> 3
+		AND payload::text::int NOT BETWEEN 1000 AND 3500});
+$node->stop('immediate');
+$node->start;
+bus_ready($node);
+$node->safe_psql(
+	'postgres', q{
+	CREATE TABLE got (n serial, payload int);
+	DO $$
+	DECLARE
+		batches int[] := ARRAY[1, 2, 16, 17, 100, 1000];
+		number int;
+	BEGIN
+		FOR turn IN 0 .. 1000 LOOP
+			INSERT INTO got (payload)
+			SELECT payload::text::int
+			FROM message_bus.claim('many', 's',
+				batch => batches[1 + turn % 6]);
+			GET DIAGNOSTICS number = ROW_COUNT;
+			EXIT WHEN number = 0;
+			COMMIT;
+		END LOOP;
+	END
+	$$});
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT array_agg(payload ORDER BY n) = (
+			SELECT array_agg(i ORDER BY i) FROM generate_series(0, 4999) i
+			WHERE i % 7 = 3 OR i BETWEEN 1000 AND 3500)
+		FROM got}),
+	't',
+	'what was not acked comes once, in order, in batches of any size');
+
 # lease numbers used up
 $node->append_conf('postgresql.conf', 'message_bus.leases_per_epoch = 16');
 $node->restart;
