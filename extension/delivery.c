@@ -230,6 +230,7 @@ sub_reset(MbusSub *sub)
 	sub->earliest = PG_INT64_MAX;
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
 	sub->due_at = sub->retry_at = PG_INT64_MIN;
+	sub->due_id = 0;
 	sub->retry_from = sub->retry_floor = PG_INT64_MAX;
 }
 

@@ -112,7 +112,8 @@ typedef struct MbusSub
 	int64		cursor;
 	int64		check_below;	/* ids below were given out before the start */
 	bool		reloaded;		/* and the scan at work must not move it */
-	TimestampTz due_at;			/* due position */
+	TimestampTz due_at;			/* due position: all before, by time */
+	int64		due_id;			/* and id, has been looked at */
 	TimestampTz next_due;		/* nothing delayed is due before */
 	uint64		delays_seen;	/* mbus_delays() then */
 

@@ -574,6 +574,7 @@ loading_install(MbusWork *work, Loading *l)
 		sub->cursor = l->cursor;
 		sub->check_below = l->check_below;
 		sub->due_at = l->due_at;
+		sub->due_id = 0;
 		sub->retry_at = l->retry_at;
 		sub->next_due = sub->next_retry = PG_INT64_MIN;
 		sub->delays_seen = 0;

@@ -543,6 +543,7 @@ seek_commit(Effect *effect)
 	sub->cursor = Max(effect->start_id - 1, 0);
 	sub->check_below = 0;
 	sub->due_at = sub->retry_at = PG_INT64_MIN;
+	sub->due_id = 0;
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
 }
 
@@ -638,6 +639,7 @@ sub_reload(MbusSub *sub)
 	sub->skipped = MBUS_NONE;
 	sub->nskipped = 0;
 	sub->due_at = sub->next_due = PG_INT64_MIN;
+	sub->due_id = 0;
 	sub->changed_since = true;
 	sub->reloaded = true;
 }

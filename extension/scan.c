@@ -158,6 +158,7 @@ scan_begin(MbusScan *scan)
 				 errhint("Acknowledge some, or raise \"message_bus.max_leases\" and restart the server.")));
 	scan->cursor = scan->sub.cursor;
 	scan->due_at = scan->sub.due_at;
+	scan->due_id = scan->sub.due_id;
 	scan->next_due = scan->sub.next_due;
 	scan->retry_at = scan->sub.retry_at;
 	scan->next_retry = scan->sub.next_retry;
@@ -366,6 +367,7 @@ record_positions(MbusScan *scan, MbusSub *sub)
 	if (scan->read_due)
 	{
 		sub->due_at = scan->due_at;
+		sub->due_id = scan->due_id;
 		sub->next_due = scan->next_due;
 		sub->delays_seen = scan->delays;
 	}

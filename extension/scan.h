@@ -86,6 +86,7 @@ typedef struct MbusScan
 	/* positions reached */
 	int64		cursor;
 	TimestampTz due_at;
+	int64		due_id;
 	TimestampTz next_due;
 	uint64		delays;
 	bool		read_due;

@@ -52,11 +52,11 @@ typedef struct Look
 	bool		live;
 } Look;
 
-/* A message's time, of the index on available_at. */
+/* A delayed message, or a due position: what comes before it is settled. */
 typedef struct Due
 {
-	int64		id;
 	TimestampTz at;
+	int64		id;
 } Due;
 
 typedef struct KeySeen
@@ -86,11 +86,17 @@ static bool in_unfinished(MbusScan *scan, int64 lo, int64 hi);
 static bool in_skipped(MbusScan *scan, int64 id);
 static bool is_busy(MbusScan *scan, int64 id);
 static bool candidates_take(MbusScan *scan, int64 *ids, int n, int most,
-							bool retries, TimestampTz from, TimestampTz to);
+							bool retries, TimestampTz from, TimestampTz to,
+							int64 *left);
 static int	retries_passed(MbusScan *scan, int64 *ids, int n);
-static Due *due_read(MbusScan *scan, int most, int *n, TimestampTz *reached);
+static bool is_later(MbusScan *scan, const Look *look);
+static Due *due_read(MbusScan *scan, int most, int *n, Due *reached);
 static int	due_leaf(MbusScan *scan, Relation leaf, Due *due, int most,
 					 TimestampTz *next);
+static int	due_keys(MbusScan *scan, Relation leaf, Relation index,
+					 StrategyNumber strategy, RegProcedure compare, Due *due,
+					 int most, TimestampTz *next);
+static void due_position(MbusScan *scan, const Due *due, int n, int64 left);
 static int	due_compare(const void *a, const void *b);
 static int	id_compare(const void *a, const void *b);
 static bool next_find(MbusScan *scan, const MbusWaiting *next);
@@ -422,7 +428,7 @@ next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 
 		CHECK_FOR_INTERRUPTS();
 		look_at(scan, tuple, RelationGetDescr(leaf), events, &look);
-		if (!look.live || look.available_at > scan->due_at ||
+		if (!look.live || is_later(scan, &look) ||
 			in_unfinished(scan, look.id, look.id + 1) ||
 			in_skipped(scan, look.id) || is_busy(scan, look.id))
 			continue;
@@ -555,7 +561,7 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 			}
 			continue;
 		}
-		if (!look.live || look.available_at > scan->due_at ||
+		if (!look.live || is_later(scan, &look) ||
 			unfinished_end(scan, look.id) != 0)
 			continue;
 		if (look.id >= scan->sub.check_below)
@@ -711,6 +717,7 @@ mbus_scan_retries(MbusScan *scan, int most)
 		int64	   *ids;
 		TimestampTz reached;
 		TimestampTz next;
+		int64		left;
 		bool		all;
 		int			n;
 
@@ -723,7 +730,7 @@ mbus_scan_retries(MbusScan *scan, int most)
 		qsort(ids, n, sizeof(int64), id_compare);
 		all = candidates_take(scan, ids, n, most, true,
 							  from == scan->sub.retry_at ? PG_INT64_MIN : from,
-							  reached);
+							  reached, &left);
 		pfree(ids);
 		if (!all)
 		{
@@ -776,51 +783,83 @@ mbus_scan_due(MbusScan *scan, int most)
 	}
 	for (;;)
 	{
-		TimestampTz from = scan->due_at;
-		TimestampTz reached;
+		Due			reached;
 		bool		all;
+		int64		left = 0;
 		Due		   *due;
 		int64	   *ids;
-		int			n;
-		int			nids = 0;
+		int			nread;
+		int			n = 0;
 
 		CHECK_FOR_INTERRUPTS();
-		due = due_read(scan, most + 16, &n, &reached);
-		ids = palloc(Max(n, 1) * sizeof(int64));
-		for (int i = 0; i < n; i++)
+		due = due_read(scan, most + 16, &nread, &reached);
+		ids = palloc(Max(nread, 1) * sizeof(int64));
+		for (int i = 0; i < nread; i++)
 		{
 			/* the cursor of now: the last scan of four reads fresh ones first */
 			if (due[i].id <= scan->cursor &&
 				!in_unfinished(scan, due[i].id, due[i].id + 1) &&
 				!in_skipped(scan, due[i].id))
-				ids[nids++] = due[i].id;
+			{
+				due[n] = due[i];
+				ids[n++] = due[i].id;
+			}
 		}
-		qsort(ids, nids, sizeof(int64), id_compare);
-		scan->due_at = reached;
-		all = candidates_take(scan, ids, nids, most, false, PG_INT64_MIN,
-							  scan->now);
+		qsort(ids, n, sizeof(int64), id_compare);
+		all = candidates_take(scan, ids, n, most, false, PG_INT64_MIN,
+							  scan->now, &left);
+		if (all)
+		{
+			scan->due_at = reached.at;
+			scan->due_id = reached.id;
+		}
+		else
+		{
+			due_position(scan, due, n, left);
+			scan->next_due = PG_INT64_MIN;
+		}
 		pfree(due);
 		pfree(ids);
-		if (!all)
-		{
-			scan->due_at = from;
-			scan->next_due = PG_INT64_MIN;
+		if (!all || reached.at > scan->now)
 			return;
-		}
-		if (reached >= scan->now)
-			return;
-		scan->due_at = reached + 1;
 	}
 }
 
 /*
+ * due_position moves the due position to the first message that there was no
+ * room for: taken were those with an id below "left".
+ */
+static void
+due_position(MbusScan *scan, const Due *due, int n, int64 left)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (due[i].id >= left)
+		{
+			scan->due_at = due[i].at;
+			scan->due_id = due[i].id;
+			return;
+		}
+	}
+}
+
+/* Whether a delayed message is left to a later due scan, by its time. */
+static bool
+is_later(MbusScan *scan, const Look *look)
+{
+	return look->available_at > scan->due_at ||
+		(look->available_at == scan->due_at && look->id >= scan->due_id);
+}
+
+/*
  * candidates_take takes those of some messages, by ascending id, that are not
- * busy, done or waiting; false if there was no room for all.  One whose latest failure is not to be retried from "from" to
+ * busy, done or waiting; false if there was no room for all: none from *left
+ * on was taken.  One whose latest failure is not to be retried from "from" to
  * "to" was found by an older failure, and is found again by that.
  */
 static bool
 candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
-				TimestampTz from, TimestampTz to)
+				TimestampTz from, TimestampTz to, int64 *left)
 {
 	MbusFacts  *facts = palloc0(Max(n, 1) * sizeof(MbusFacts));
 	int			nfacts = 0;
@@ -855,6 +894,8 @@ candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
 		all = scan->nfound - before < most &&
 			message_take(scan, &look, tuple, &facts[i], MBUS_NONE,
 						 1) != NO_ROOM;
+		if (!all)
+			*left = facts[i].id;
 		heap_freetuple(tuple);	/* found_add has copied it */
 	}
 	pfree(facts);
@@ -862,17 +903,18 @@ candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
 }
 
 /*
- * due_read returns the earliest delayed messages with a time from the due
- * position to now, and how far that reaches: all of one time, or none.
+ * due_read returns the earliest delayed messages from the due position to
+ * now, by time and id, and the due position behind them.
  */
 static Due *
-due_read(MbusScan *scan, int most, int *n, TimestampTz *reached)
+due_read(MbusScan *scan, int most, int *n, Due *reached)
 {
 	int			max = most;
 	Due		   *due = palloc(max * sizeof(Due));
 
 	*n = 0;
-	*reached = scan->now;
+	reached->at = scan->now + 1;
+	reached->id = 0;
 	scan->next_due = PG_INT64_MAX;
 	for (int i = 0; i < scan->nleaves; i++)
 	{
@@ -890,41 +932,62 @@ due_read(MbusScan *scan, int most, int *n, TimestampTz *reached)
 			due = repalloc(due, max * sizeof(Due));
 		}
 		got = due_leaf(scan, leaf, due + *n, most, &next);
-		/* a leaf with more: nothing behind its last time but one is known */
-		if (got == most)
-			*reached = Min(*reached, due[*n + got - 1].at - 1);
+		/* a leaf with more: nothing behind its last one is known */
+		if (got == most && due_compare(&due[*n + got - 1], reached) < 0)
+		{
+			reached->at = due[*n + got - 1].at;
+			reached->id = due[*n + got - 1].id + 1;
+		}
 		*n += got;
 		scan->next_due = Min(scan->next_due, next);
 		table_close(leaf, AccessShareLock);
 	}
 	qsort(due, *n, sizeof(Due), due_compare);
-	if (*n > 0 && *reached < due[0].at && *reached < scan->now)
-	{
-		/* more than "most" have one time: read them all */
-		pfree(due);
-		return due_read(scan, most * 4, n, reached);
-	}
-	while (*n > 0 && due[*n - 1].at > *reached)
+	while (*n > 0 && due_compare(&due[*n - 1], reached) >= 0)
 		(*n)--;
 	return due;
 }
 
+/*
+ * Reads a leaf from the due position on; returns how many are due.
+ */
 static int
 due_leaf(MbusScan *scan, Relation leaf, Due *due, int most, TimestampTz *next)
 {
 	Relation	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
 										MBUS_COL_AVAILABLE_AT, true);
-	ScanKeyData key[2];
+	int			n;
+
+	n = due_keys(scan, leaf, index, BTEqualStrategyNumber, F_TIMESTAMPTZ_EQ,
+				 due, most, next);
+	n += due_keys(scan, leaf, index, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
+				  due + n, most - n, next);
+	index_close(index, AccessShareLock);
+	return n;
+}
+
+/* Reads what has the position's time, from its id on, or what is later. */
+static int
+due_keys(MbusScan *scan, Relation leaf, Relation index,
+		 StrategyNumber strategy, RegProcedure compare, Due *due, int most,
+		 TimestampTz *next)
+{
+	ScanKeyData key[3];
 	SysScanDesc desc;
 	HeapTuple	tuple;
 	int			n = 0;
 
 	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
 				F_INT4EQ, Int32GetDatum(scan->channel_id));
-	ScanKeyInit(&key[1], MBUS_COL_AVAILABLE_AT,
-				BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+	ScanKeyInit(&key[1], MBUS_COL_AVAILABLE_AT, strategy, compare,
 				TimestampTzGetDatum(scan->due_at));
-	desc = systable_beginscan_ordered(leaf, index, scan->snapshot, 2, key);
+	ScanKeyInit(&key[2], MBUS_COL_ID, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(scan->due_id));
+	if (most == 0)
+		return 0;
+	desc = systable_beginscan_ordered(leaf, index, scan->snapshot,
+									  strategy == BTEqualStrategyNumber ? 3 : 2,
+									  key);
 	while (n < most &&
 		   HeapTupleIsValid(tuple = systable_getnext_ordered(desc,
 															 ForwardScanDirection)))
@@ -947,17 +1010,18 @@ due_leaf(MbusScan *scan, Relation leaf, Due *due, int most, TimestampTz *next)
 		n++;
 	}
 	systable_endscan_ordered(desc);
-	index_close(index, AccessShareLock);
 	return n;
 }
 
 static int
 due_compare(const void *a, const void *b)
 {
-	TimestampTz x = ((const Due *) a)->at;
-	TimestampTz y = ((const Due *) b)->at;
+	const Due  *x = a;
+	const Due  *y = b;
 
-	return x < y ? -1 : x > y;
+	if (x->at != y->at)
+		return x->at < y->at ? -1 : 1;
+	return x->id < y->id ? -1 : x->id > y->id;
 }
 
 static int

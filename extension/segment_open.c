@@ -504,7 +504,7 @@ message_index(const char *name)
 	mbus_sql("CREATE INDEX %s_channel_id_id_idx"
 			 " ON message_bus.%s (channel_id, id)", name, name);
 	mbus_sql("CREATE INDEX %s_available_at_idx"
-			 " ON message_bus.%s (channel_id, available_at)"
+			 " ON message_bus.%s (channel_id, available_at, id)"
 			 " WHERE available_at > created_at", name, name);
 	mbus_sql("CREATE INDEX %s_key_hash_idx"
 			 " ON message_bus.%s (channel_id, key_hash, id)"

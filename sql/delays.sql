@@ -77,4 +77,39 @@ SELECT n AS turn, pg_temp.turns('turn' || n) AS gets FROM generate_series(1, 4) 
 SELECT pg_temp.wait_for('SELECT available_at < clock_timestamp() FROM message_bus.messages WHERE id = ' || :id);
 CALL message_bus.wait(array_fill('turns'::text, ARRAY[4]), ARRAY['turn1', 'turn2', 'turn3', 'turn4'], '0');
 SELECT n AS turn, pg_temp.turns('turn' || n) AS gets FROM generate_series(1, 4) AS n;
+-- many at two times, taken by claims of one message, of seven and of more, some of which are rolled back
+SELECT message_bus.create_channel('campaign', ttl => '1 hour');
+SELECT message_bus.publish('campaign', '0') IS NOT NULL AS published;
+SELECT message_bus.create_subscription('campaign', s) FROM unnest(ARRAY['ones', 'sevens', 'mixed']) AS s;
+CREATE TEMP TABLE campaign_taken (subscription text, id bigint);
+CREATE FUNCTION pg_temp.take_in(subscription text, batch int) RETURNS bigint LANGUAGE sql VOLATILE AS $$
+	WITH claimed AS (
+		INSERT INTO campaign_taken SELECT subscription, c.id FROM message_bus.claim('campaign', subscription, batch => batch) AS c,
+			message_bus.ack(c.lease, ARRAY[c.id]) RETURNING 1)
+	SELECT count(*) FROM claimed
+$$;
+SELECT cardinality(message_bus.publish_batch('campaign', json_agg(json_build_object('payload', i,
+	'delay', CASE WHEN i % 3 = 0 THEN '600 milliseconds' ELSE '400 milliseconds' END)))) FROM generate_series(1, 300) AS i;
+SELECT pg_temp.take_in(s, 10) FROM unnest(ARRAY['ones', 'sevens', 'mixed']) AS s;
+SELECT count(DISTINCT available_at) FROM message_bus.messages WHERE channel = 'campaign' AND available_at > created_at;
+SELECT pg_temp.wait_for($$SELECT max(available_at) < clock_timestamp() FROM message_bus.messages WHERE channel = 'campaign'$$);
+DO $$
+BEGIN
+	FOR i IN 1 .. 310 LOOP
+		PERFORM pg_temp.take_in('ones', 1);
+		COMMIT;
+		PERFORM pg_temp.take_in('sevens', 7);
+		COMMIT;
+		PERFORM pg_temp.take_in('mixed', 1 + i % 40);
+		IF i % 3 = 1 THEN
+			ROLLBACK;
+		ELSE
+			COMMIT;
+		END IF;
+	END LOOP;
+END
+$$;
+SELECT subscription, count(*), count(DISTINCT id) FROM campaign_taken GROUP BY 1 ORDER BY 1;
+SELECT subscription, lag_messages FROM message_bus.subscriptions WHERE channel = 'campaign' ORDER BY 1;
+SELECT message_bus.drop_channel('campaign');
 SELECT message_bus.drop_channel('delays'), message_bus.drop_channel('many'), message_bus.drop_channel('turns');

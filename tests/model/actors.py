@@ -325,7 +325,7 @@ def seeker_steps(scene, s, i, k):
         yield "seek's callback", act(
             s, i, k._replace(pc="done", since=0), entries=entries, cursor=k.to - 1, skipped=frozenset(),
             mem_since=k.since, mem_start=k.to, generation=s.generation + 1, out=frozenset(), check_below=0,
-            due_at=0, retry_at=0, redrive_at=NEVER, scanner=NOBODY if slot else s.scanner)
+            due_at=(0, 0), retry_at=0, redrive_at=NEVER, scanner=NOBODY if slot else s.scanner)
 
 
 def void(scene, entries):
@@ -361,7 +361,7 @@ def reload(scene, s):
     """An ordered subscription is read again from its start, each message as a candidate."""
     check_below = s.check_below if "reload-unchecked" in scene.wrong else max(s.check_below, s.cursor + 1)
     skipped = s.skipped if "reload-keeps-skipped" in scene.wrong else frozenset()
-    return s._replace(check_below=check_below, cursor=max(s.mem_start - 1, 0), skipped=skipped, due_at=0,
+    return s._replace(check_below=check_below, cursor=max(s.mem_start - 1, 0), skipped=skipped, due_at=(0, 0),
                       reloaded=True)
 
 

@@ -51,7 +51,7 @@ class Entry(NamedTuple):
 class Checkpoint(NamedTuple):
     since: int
     cursor: int
-    due_at: int
+    due_at: int             # the id is not kept
     retry_at: int
     entries: tuple          # (id, attempt, lease or 0)
     skipped: frozenset
@@ -77,7 +77,7 @@ class State(NamedTuple):
     retry_at: int = 0                       # retry position
     retry_from: int = NEVER                 # what the running scan remembered of it
     redrive_at: int = NEVER                 # lowest retry_at of open redrives
-    due_at: int = 0                         # due position
+    due_at: tuple = (0, 0)                  # due position: time and id
     check_below: int = 0                    # ids below may have been given out before
     reloaded: bool = False                  # and the running scan is void
     entries: tuple = ()                     # slots; None: free

@@ -10,6 +10,7 @@ from bus import Message
 ONE = (Message(),)
 TWO = (Message(), Message())
 THREE = (Message(), Message(), Message())
+LATER = (Message(at=3), Message(at=3), Message(at=2))
 KEYS = (Message("K"), Message("K"))
 KEYS_LATER = (Message("K"), Message("K"), Message("L"))
 BOTH = ("ack", "nack")
@@ -48,6 +49,10 @@ RIGHT = [
      dict(publishers=(Plan(delay=1), Plan()), claims=3, last_tick=3)),
     ("delayed publish vs two consumers and retries",
      dict(publishers=(Plan(delay=1),), consumers=2, commits=BOTH, last_tick=3)),
+    ("delayed messages of several times vs single claims; two consumers",
+     dict(messages=LATER, consumers=2, last_tick=3)),
+    ("delayed publishes vs single claims",
+     dict(messages=LATER, publishers=(Plan(delay=1),), claims=5, last_tick=3)),
 
     # keys
     ("keys: ack vs a claim of the key's next; two consumers",
@@ -194,6 +199,10 @@ WRONG = [
      dict(publishers=(Plan(delay=1),))),
     ("a time position passes what there was no room for", "cut-ignored", "lost",
      dict(publishers=(Plan(delay=1), Plan(delay=1)), claims=3, last_tick=3)),
+    ("the due position passes the first that there was no room for", "due-behind-cut", "lost",
+     dict(publishers=(Plan(delay=1), Plan(delay=1)), claims=4, last_tick=3)),
+    ("the due position is that of the lowest id that there was no room for", "due-at-cut", "lost",
+     dict(messages=LATER, claims=3, last_tick=3)),
 
     # keys
     ("a key is free before its ack commits", "key-freed-early", "order",

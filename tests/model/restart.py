@@ -23,7 +23,7 @@ def checkpoint_copy(scene, s):
         skipped = frozenset(n for n in skipped if n <= cursor)
     if scene.ordered and "cursor-not-lowered" in scene.wrong:
         cursor = s.cursor
-    return Checkpoint(s.mem_since, cursor, s.due_at, retry_position(scene, s), tuple(sorted(entries)), skipped)
+    return Checkpoint(s.mem_since, cursor, s.due_at[0], retry_position(scene, s), tuple(sorted(entries)), skipped)
 
 
 def retry_position(scene, s):
@@ -56,7 +56,7 @@ def crash(scene, s):
     return s._replace(
         epoch=s.epoch if "same-epoch" in scene.wrong else s.epoch + 1, lease_n=1, loaded=False,
         unfinished=frozenset(), cursor=0, skipped=frozenset(), retry_at=0, retry_from=NEVER, redrive_at=NEVER,
-        due_at=0, check_below=len(s.messages) + 1, entries=(), mem_since=0, mem_start=0, generation=0,
+        due_at=(0, 0), check_below=len(s.messages) + 1, entries=(), mem_since=0, mem_start=0, generation=0,
         reloaded=False, scanner=NOBODY, crashes=s.crashes - 1, out=s.out & leased)
 
 
@@ -128,5 +128,6 @@ def load(scene, s):
     skipped = saved.skipped
     if scene.ordered and "skipped-kept" not in scene.wrong:
         skipped = frozenset(n for n in skipped if n <= cursor)
-    return s._replace(loaded=True, cursor=cursor, skipped=skipped, retry_at=retry_at, due_at=min(saved.due_at, s.now),
+    return s._replace(loaded=True, cursor=cursor, skipped=skipped, retry_at=retry_at,
+                      due_at=(min(saved.due_at, s.now), 0),
                       entries=tuple(entries), mem_since=s.since, mem_start=s.start)

@@ -27,7 +27,7 @@ class Scan(NamedTuple):
     taken: tuple            # slots
     busy: frozenset         # ids
     retry: int              # position remembered; then the one reached
-    due: int
+    due: tuple              # (time, id): what comes before it is settled
     check_below: int
     cursor: int
     skipped: frozenset      # what is left of them
@@ -107,25 +107,42 @@ def retry_offers(scene, scan):
 
 
 def due_offers(s, scan):
-    """Delayed messages at or below the cursor, by their time."""
-    times = sorted((s.messages[n - 1].at, n) for n in scan.seen[0] - scan.skipped - scan.unfinished
-                   if n <= scan.cursor and s.messages[n - 1].at and scan.due <= s.messages[n - 1].at <= scan.now)
-    return [("due", n, at) for at, n in times] + [("due read", 0, 0)]
+    """Delayed messages at or below the cursor, from the due position on."""
+    offers = [("due", n, s.messages[n - 1].at) for n in sorted(scan.seen[0] - scan.skipped - scan.unfinished)
+              if n <= scan.cursor and is_later(scan, n, s.messages[n - 1].at) and s.messages[n - 1].at <= scan.now]
+    return offers + [("due read", 0, 0)]
+
+
+def is_later(scan, n, at):
+    """Whether a message is delayed and left to a due scan from the position on."""
+    return at > 0 and (at, n) >= scan.due
+
+
+def due_cut(scene, scan, n, at):
+    """The due position when there was no room for one that is due, nor for those with higher ids."""
+    if "due-behind-cut" in scene.wrong:
+        return at, n + 1
+    if "due-at-cut" in scene.wrong:
+        return at, n
+    return min([(at, n)] + [(later, other) for where, other, later in scan.offers if where == "due"])
 
 
 def consider(scene, s, scan):
     """4: the next offer.  Returns the state, in which only "passed" may differ, and the scan."""
     (where, n, at), scan = scan.offers[0], scan._replace(offers=scan.offers[1:])
     if where in ("retries read", "due read"):
-        # a position stays where it was if there was no room for all
+        # without room for all a retry position stays where it was, a due position where the first is that had none
         if not scan.cut or "cut-ignored" in scene.wrong:
-            scan = scan._replace(retry=scan.now) if where == "retries read" else scan._replace(due=scan.now)
+            scan = scan._replace(retry=scan.now) if where == "retries read" else \
+                scan._replace(due=(scan.now + 1, 0))
         return s, scan._replace(cut=False)
     if where == "fresh read":
         if scan.room or "cursor-to-limit" in scene.wrong:
             scan = scan._replace(cursor=max(scan.cursor, scan.limit - 1))
         return s, scan
     if scan.room == 0 or where in ("retry", "due") and scan.quota == 0:
+        if where == "due" and not scan.cut:
+            scan = scan._replace(due=due_cut(scene, scan, n, at))
         return s, scan._replace(cut=True)
 
     if where == "next":
@@ -137,7 +154,7 @@ def consider(scene, s, scan):
                 return s, scan          # was rolled back
         else:
             scan = scan._replace(cursor=n)
-        if at > scan.due and "delay-ignored" not in scene.wrong:
+        if is_later(scan, n, at) and "delay-ignored" not in scene.wrong:
             return s, scan              # a later due scan finds it
     if where in ("retry", "due") or n < scan.check_below and "restart-unchecked" not in scene.wrong:
         return consider_candidate(scene, s, scan, n, at if where == "retry" else None)
@@ -196,7 +213,7 @@ def consider_next(scene, s, scan, slot):
     was = s.entries[slot]
     first, key = was.id, was.key
     for n in range(first, scan.cursor + 1):
-        if (n not in scan.seen[0] or n in scan.unfinished or n in scan.skipped or s.messages[n - 1].at > scan.due
+        if (n not in scan.seen[0] or n in scan.unfinished or n in scan.skipped or is_later(scan, n, s.messages[n - 1].at)
                 or n < scan.start or key_of(scene, s, n) != key):
             continue
         told = told_of(scan, n)
