@@ -32,6 +32,7 @@
 
 #define BLOCK_MIN	16			/* candidates looked up at a time */
 #define BLOCK_MAX	1024
+#define DUE_MAX		8192		/* delayed messages looked at at a time */
 #define READ_MAX	200000		/* messages read over in one scan */
 
 /* Why a message was left out. */
@@ -774,6 +775,8 @@ retries_passed(MbusScan *scan, int64 *ids, int n)
 void
 mbus_scan_due(MbusScan *scan, int most)
 {
+	int			want = most + 16;
+
 	if (!scan->read_due)
 		return;
 	if (scan->full || scan->nfound >= scan->batch)
@@ -792,7 +795,7 @@ mbus_scan_due(MbusScan *scan, int most)
 		int			n = 0;
 
 		CHECK_FOR_INTERRUPTS();
-		due = due_read(scan, most + 16, &nread, &reached);
+		due = due_read(scan, want, &nread, &reached);
 		ids = palloc(Max(nread, 1) * sizeof(int64));
 		for (int i = 0; i < nread; i++)
 		{
@@ -822,6 +825,7 @@ mbus_scan_due(MbusScan *scan, int most)
 		pfree(ids);
 		if (!all || reached.at > scan->now)
 			return;
+		want = Min(2 * want, DUE_MAX);
 	}
 }
 
