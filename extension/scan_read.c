@@ -527,6 +527,7 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 	int			block = block_size(scan->batch - scan->nfound);
 	HeapTuple  *tuples = NULL;
 	Look	   *looks = NULL;
+	int			room = 0;
 	int			n = 0;
 	bool		all = true;
 	ScanKeyData key[3];
@@ -586,8 +587,15 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 		}
 		if (tuples == NULL)
 		{
-			tuples = palloc(BLOCK_MAX * sizeof(HeapTuple));
-			looks = palloc(BLOCK_MAX * sizeof(Look));
+			tuples = palloc(block * sizeof(HeapTuple));
+			looks = palloc(block * sizeof(Look));
+			room = block;
+		}
+		else if (n == room)
+		{
+			room = block;
+			tuples = repalloc(tuples, room * sizeof(HeapTuple));
+			looks = repalloc(looks, room * sizeof(Look));
 		}
 		tuples[n] = heap_copytuple(tuple);
 		looks[n++] = look;
@@ -605,6 +613,11 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 	}
 	if (all && n > 0)
 		all = block_take(scan, tuples, looks, n, reached);
+	if (tuples)
+	{
+		pfree(tuples);
+		pfree(looks);
+	}
 	systable_endscan_ordered(desc);
 	index_close(index, AccessShareLock);
 	return all;
@@ -710,6 +723,7 @@ void
 mbus_scan_retries(MbusScan *scan, int most)
 {
 	TimestampTz from = scan->sub.retry_at;
+	int			before = scan->nfound;
 
 	if (!scan->read_retries || scan->full)
 		return;
@@ -729,7 +743,7 @@ mbus_scan_retries(MbusScan *scan, int most)
 							   &next);
 		n = retries_passed(scan, ids, n);
 		qsort(ids, n, sizeof(int64), id_compare);
-		all = candidates_take(scan, ids, n, most, true,
+		all = candidates_take(scan, ids, n, most - (scan->nfound - before), true,
 							  from == scan->sub.retry_at ? PG_INT64_MIN : from,
 							  reached, &left);
 		pfree(ids);
@@ -775,6 +789,7 @@ retries_passed(MbusScan *scan, int64 *ids, int n)
 void
 mbus_scan_due(MbusScan *scan, int most)
 {
+	int			before = scan->nfound;
 	int			want = most + 16;
 
 	if (!scan->read_due)
@@ -809,8 +824,8 @@ mbus_scan_due(MbusScan *scan, int most)
 			}
 		}
 		qsort(ids, n, sizeof(int64), id_compare);
-		all = candidates_take(scan, ids, n, most, false, PG_INT64_MIN,
-							  scan->now, &left);
+		all = candidates_take(scan, ids, n, most - (scan->nfound - before),
+							  false, PG_INT64_MIN, scan->now, &left);
 		if (all)
 		{
 			scan->due_at = reached.at;
@@ -847,10 +862,15 @@ due_position(MbusScan *scan, const Due *due, int n, int64 left)
 	}
 }
 
-/* Whether a delayed message is left to a later due scan, by its time. */
+/*
+ * is_later tells whether a message is left to a later due scan, by its time:
+ * never one without a delay, wherever the due position is.
+ */
 static bool
 is_later(MbusScan *scan, const Look *look)
 {
+	if (look->available_at == PG_INT64_MIN)
+		return false;
 	return look->available_at > scan->due_at ||
 		(look->available_at == scan->due_at && look->id >= scan->due_id);
 }
@@ -1008,7 +1028,7 @@ due_keys(MbusScan *scan, Relation leaf, Relation index,
 											   &isnull));
 		if (due[n].at > scan->now)
 		{
-			*next = due[n].at;
+			*next = Min(*next, due[n].at);
 			break;
 		}
 		n++;

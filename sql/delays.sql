@@ -112,4 +112,12 @@ $$;
 SELECT subscription, count(*), count(DISTINCT id) FROM campaign_taken GROUP BY 1 ORDER BY 1;
 SELECT subscription, lag_messages FROM message_bus.subscriptions WHERE channel = 'campaign' ORDER BY 1;
 SELECT message_bus.drop_channel('campaign');
+-- a seek before a claim that looks for fresh ones first
+SELECT message_bus.create_channel('sought', ttl => '1 hour');
+SELECT message_bus.create_subscription('sought', 's');
+SELECT message_bus.publish('sought', to_json(i)) IS NOT NULL AS published FROM generate_series(1, 4) AS i;
+SELECT count(message_bus.ack(lease)) FROM generate_series(1, 3) AS i, LATERAL message_bus.claim('sought', 's', batch => sign(i)::int);
+SELECT message_bus.seek('sought', 's', 'earliest');
+SELECT payload FROM generate_series(1, 4) AS i, LATERAL message_bus.claim('sought', 's', batch => sign(i)::int);
+SELECT message_bus.drop_channel('sought');
 SELECT message_bus.drop_channel('delays'), message_bus.drop_channel('many'), message_bus.drop_channel('turns');

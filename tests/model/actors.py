@@ -31,6 +31,7 @@ class Scene:
     partial = False         # acks of the first id of a lease alone
     worker = False          # leases may expire
     batch = 1
+    last = False            # scans may read redeliveries last
     share = 0               # of a batch, kept for what is neither a redelivery nor due
     max_attempts = 2
     delays = (0,)           # of a nack
@@ -202,13 +203,14 @@ def scan_steps(scene, s, i, c):
         yield f"{c.name} copies U", act(s, i, c._replace(pc="copied", scan=scanning.copy(scene, s, c.scan)))
         return
     if c.pc == "copied":
-        scan = scanning.look(scene, s, c.scan)
-        what = f"{c.name} takes a snapshot"
-        if not scene.ordered and "memory-last" not in scene.wrong:
-            while scan.offers:
-                _, scan = scanning.consider(scene, s, scan)
-            what += " and reads"
-        yield what, act(s, i, c._replace(pc="looked", scan=scan))
+        for last in (False, True) if scene.last else (False,):
+            scan = scanning.look(scene, s, c.scan, last)
+            what = f"{c.name} takes a snapshot{', redeliveries last' if last else ''}"
+            if not scene.ordered and "memory-last" not in scene.wrong:
+                while scan.offers:
+                    _, scan = scanning.consider(scene, s, scan)
+                what += " and reads"
+            yield what, act(s, i, c._replace(pc="looked", scan=scan))
         return
     if c.scan.offers:
         # what only moves a position is no step of its own

@@ -39,6 +39,7 @@ class Scan(NamedTuple):
     # 3
     seen: tuple = ()        # the snapshot: published, acks, failures
     offers: tuple = None    # (where from, id, available_at or the failure)
+    last: bool = False      # redeliveries are read last
     # 4
     cut: bool = False       # the quota was used up
     got: tuple = ()         # entries, with the slot they have already or None
@@ -76,21 +77,21 @@ def copy(scene, s, scan):
     return scan._replace(limit=len(s.messages) + 1, unfinished=s.unfinished)
 
 
-def look(scene, s, scan):
+def look(scene, s, scan, last=False):
     """3: the snapshot, and what is to be read."""
     if "snapshot-first" in scene.wrong:
         scan = scan._replace(limit=len(s.messages) + 1, unfinished=s.unfinished)
     else:
         scan = scan._replace(seen=(s.published, s.acks, s.failures))
-    offers = retry_offers(scene, scan)
+    offers = [] if last else retry_offers(scene, scan)
     offers += [("next", slot, 0) for slot, e in valid(s.entries) if e.state == NEXT]
-    offers += due_offers(s, scan)
+    offers += [] if last else due_offers(scene, s, scan)
     if "skipped-unread" not in scene.wrong:
         offers += [("skipped", n, s.messages[n - 1].at) for n in sorted(scan.skipped - scan.unfinished)]
     offers += [("fresh", n, s.messages[n - 1].at) for n in range(scan.cursor + 1, scan.limit)
                if n in scan.seen[0] and n not in scan.unfinished]
     offers.append(("fresh read", 0, 0))
-    return scan._replace(offers=tuple(offers))
+    return scan._replace(offers=tuple(offers), last=last)
 
 
 def retry_offers(scene, scan):
@@ -106,16 +107,17 @@ def retry_offers(scene, scan):
     return offers + [("retries read", 0, 0)]
 
 
-def due_offers(s, scan):
+def due_offers(scene, s, scan):
     """Delayed messages at or below the cursor, from the due position on."""
     offers = [("due", n, s.messages[n - 1].at) for n in sorted(scan.seen[0] - scan.skipped - scan.unfinished)
-              if n <= scan.cursor and is_later(scan, n, s.messages[n - 1].at) and s.messages[n - 1].at <= scan.now]
-    return offers + [("due read", 0, 0)]
+              if n <= scan.cursor and 0 < s.messages[n - 1].at <= scan.now
+              and is_later(scene, scan, n, s.messages[n - 1].at)]
+    return [("due begins", 0, 0)] + offers + [("due read", 0, 0)]
 
 
-def is_later(scan, n, at):
+def is_later(scene, scan, n, at):
     """Whether a message is delayed and left to a due scan from the position on."""
-    return at > 0 and (at, n) >= scan.due
+    return (at > 0 or "undelayed-later" in scene.wrong) and (at, n) >= scan.due
 
 
 def due_cut(scene, scan, n, at):
@@ -136,9 +138,14 @@ def consider(scene, s, scan):
             scan = scan._replace(retry=scan.now) if where == "retries read" else \
                 scan._replace(due=(scan.now + 1, 0))
         return s, scan._replace(cut=False)
+    if where == "due begins":
+        # a batch that is full leaves the position where it is
+        return s, scan if scan.room else scan._replace(offers=offers_after(scan.offers, "due read"))
     if where == "fresh read":
         if scan.room or "cursor-to-limit" in scene.wrong:
             scan = scan._replace(cursor=max(scan.cursor, scan.limit - 1))
+        if scan.last:
+            scan = scan._replace(offers=tuple(retry_offers(scene, scan) + due_offers(scene, s, scan)))
         return s, scan
     if scan.room == 0 or where in ("retry", "due") and scan.quota == 0:
         if where == "due" and not scan.cut:
@@ -154,11 +161,16 @@ def consider(scene, s, scan):
                 return s, scan          # was rolled back
         else:
             scan = scan._replace(cursor=n)
-        if is_later(scan, n, at) and "delay-ignored" not in scene.wrong:
+        if is_later(scene, scan, n, at) and "delay-ignored" not in scene.wrong:
             return s, scan              # a later due scan finds it
     if where in ("retry", "due") or n < scan.check_below and "restart-unchecked" not in scene.wrong:
         return consider_candidate(scene, s, scan, n, at if where == "retry" else None)
     return take(scene, s, scan, Entry(n, HELD, 1), False)
+
+
+def offers_after(offers, what):
+    """What comes behind an offer of that kind."""
+    return offers[[where for where, _, _ in offers].index(what) + 1:]
 
 
 def consider_candidate(scene, s, scan, n, failure):
@@ -213,7 +225,7 @@ def consider_next(scene, s, scan, slot):
     was = s.entries[slot]
     first, key = was.id, was.key
     for n in range(first, scan.cursor + 1):
-        if (n not in scan.seen[0] or n in scan.unfinished or n in scan.skipped or is_later(scan, n, s.messages[n - 1].at)
+        if (n not in scan.seen[0] or n in scan.unfinished or n in scan.skipped or is_later(scene, scan, n, s.messages[n - 1].at)
                 or n < scan.start or key_of(scene, s, n) != key):
             continue
         told = told_of(scan, n)

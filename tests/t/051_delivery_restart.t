@@ -202,6 +202,30 @@ is( $node->safe_psql(
 	't',
 	'what was not acked comes once, in order, in batches of any size');
 
+# a retry that fills the first claim, of a subscription without a checkpoint
+$node->safe_psql(
+	'postgres', q{
+	SELECT message_bus.create_channel('retried');
+	SELECT message_bus.create_subscription('retried', 's')});
+publish_some($node, 'retried', 3);
+$node->safe_psql('postgres',
+	q{SELECT message_bus.nack(lease, delay => '0')
+	  FROM message_bus.claim('retried', 's')});
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT count(*) FROM message_bus.checkpoint
+		JOIN message_bus.subscription USING (subscription_id)
+		JOIN message_bus.channel USING (channel_id)
+		WHERE channel.name = 'retried'}),
+	0,
+	'there is no checkpoint yet');
+$node->stop('immediate');
+$node->start;
+bus_ready($node);
+is( join(' ', map { claim_all($node, 'retried', batch => 1) } 1 .. 3),
+	'1:2 2:1 3:1',
+	'a retry that fills the first claim hides nothing');
+
 # lease numbers used up
 $node->append_conf('postgresql.conf', 'message_bus.leases_per_epoch = 16');
 $node->restart;
