@@ -225,8 +225,8 @@ def consider_next(scene, s, scan, slot):
     was = s.entries[slot]
     first, key = was.id, was.key
     for n in range(first, scan.cursor + 1):
-        if (n not in scan.seen[0] or n in scan.unfinished or n in scan.skipped or is_later(scene, scan, n, s.messages[n - 1].at)
-                or n < scan.start or key_of(scene, s, n) != key):
+        if (n not in scan.seen[0] or n in scan.unfinished or n in scan.skipped
+                or is_later(scene, scan, n, s.messages[n - 1].at) or n < scan.start or key_of(scene, s, n) != key):
             continue
         told = told_of(scan, n)
         if told.done or told.last and "failed-left" in scene.wrong:
