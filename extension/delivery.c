@@ -50,6 +50,8 @@ static MbusSkip *skips;
 static uint32 *key_bucket;		/* as many as entries */
 static uint32 *lease_bucket;
 
+static Size delivery_size(void);
+static void delivery_startup(void *memory, bool found, int tranche);
 static void *part(char **at, Size size);
 static void pools_init(void);
 static void sub_reset(MbusSub *sub);
@@ -65,8 +67,20 @@ static void lease_unlink(uint32 lease);
  * ------------------------------------------------------------------------
  */
 
-Size
-mbus_delivery_size(void)
+/*
+ * mbus_delivery_init adds the pools to shared memory; from _PG_init.
+ */
+void
+mbus_delivery_init(void)
+{
+	static const MbusPart part = {"message_bus delivery", delivery_size,
+	delivery_startup};
+
+	mbus_state_part(&part);
+}
+
+static Size
+delivery_size(void)
 {
 	Size		size = MAXALIGN(sizeof(MbusDelivery));
 
@@ -82,10 +96,10 @@ mbus_delivery_size(void)
 }
 
 /*
- * mbus_delivery_startup lays out the memory; the first process fills it in.
+ * delivery_startup lays out the memory; the first process fills it in.
  */
-void
-mbus_delivery_startup(void *memory, bool found, int tranche)
+static void
+delivery_startup(void *memory, bool found, int tranche)
 {
 	char	   *at = memory;
 
@@ -98,7 +112,7 @@ mbus_delivery_startup(void *memory, bool found, int tranche)
 	lease_bucket = part(&at, mbus_max_leases * sizeof(uint32));
 	if (found)
 		return;
-	MemSet(memory, 0, mbus_delivery_size());
+	MemSet(memory, 0, delivery_size());
 	LWLockInitialize(&shared->lock, tranche);
 	shared->nsubs = mbus_max_subscriptions;
 	shared->nentries = mbus_max_leases;

@@ -229,8 +229,7 @@ typedef struct MbusFailure
 
 /* delivery.c: memory, lists and numbers; all but the first five under the
  * delivery lock */
-extern Size mbus_delivery_size(void);
-extern void mbus_delivery_startup(void *memory, bool found, int tranche);
+extern void mbus_delivery_init(void);
 extern LWLock *mbus_delivery_lock(void);
 extern int	mbus_sub_slots(void);
 extern void mbus_subs_forget(Oid database, Oid schema);
@@ -349,8 +348,7 @@ extern int64 mbus_unfinished_wait(MbusDatabase *db, Oid schema,
 								  int *nranges);
 
 /* wait.c: sleeping until something may be there */
-extern Size mbus_wait_size(void);
-extern void mbus_wait_startup(void *memory, bool found, int tranche);
+extern void mbus_wait_init(void);
 extern void mbus_wait_begin(MbusDatabase *db, const int32 *channels, int n);
 extern void mbus_wait_sleep(TimestampTz until);
 extern void mbus_wait_end(void);

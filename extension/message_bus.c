@@ -71,6 +71,8 @@ _PG_init(void)
 	 */
 	if (!process_shared_preload_libraries_in_progress)
 		return;
+	mbus_delivery_init();
+	mbus_wait_init();
 	mbus_state_init();
 	/* the last one registered is called first: a seek before its slot goes */
 	mbus_scanner_init();

@@ -51,6 +51,11 @@ static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 MbusShared *mbus_shared = NULL;
 HTAB	   *mbus_channels = NULL;
 
+#define PARTS_MAX	4
+
+static const MbusPart *parts[PARTS_MAX];
+static int	nparts = 0;
+
 static MbusDatabase *my_database = NULL;	/* this backend's */
 
 static void state_request(void);
@@ -81,6 +86,18 @@ mbus_state_init(void)
 }
 
 /*
+ * mbus_state_part adds a part to shared memory; from _PG_init, in the order
+ * in which the parts are laid out.
+ */
+void
+mbus_state_part(const MbusPart *part)
+{
+	if (nparts >= PARTS_MAX)
+		elog(ERROR, "too many parts of shared memory");
+	parts[nparts++] = part;
+}
+
+/*
  * mbus_preloaded tells whether this copy of the library has shared memory.
  */
 bool
@@ -97,8 +114,8 @@ state_request(void)
 	RequestAddinShmemSpace(state_size());
 	RequestAddinShmemSpace(hash_estimate_size(MBUS_CHANNEL_SLOTS,
 											  sizeof(MbusChannelSlot)));
-	RequestAddinShmemSpace(mbus_delivery_size());
-	RequestAddinShmemSpace(mbus_wait_size());
+	for (int i = 0; i < nparts; i++)
+		RequestAddinShmemSpace(parts[i]->size());
 }
 
 static void
@@ -142,11 +159,11 @@ state_startup(void)
 								  MBUS_CHANNEL_SLOTS, MBUS_CHANNEL_SLOTS,
 								  &ctl, HASH_ELEM | HASH_BLOBS);
 
-	memory = ShmemInitStruct("message_bus delivery", mbus_delivery_size(),
-							 &found);
-	mbus_delivery_startup(memory, found, tranche);
-	memory = ShmemInitStruct("message_bus waiters", mbus_wait_size(), &found);
-	mbus_wait_startup(memory, found, tranche);
+	for (int i = 0; i < nparts; i++)
+	{
+		memory = ShmemInitStruct(parts[i]->name, parts[i]->size(), &found);
+		parts[i]->startup(memory, found, tranche);
+	}
 	LWLockRelease(AddinShmemInitLock);
 }
 

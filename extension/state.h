@@ -176,6 +176,15 @@ typedef struct MbusReservation
 	TimestampTz created_at;
 } MbusReservation;
 
+/* A part of shared memory that another file lays out. */
+typedef struct MbusPart
+{
+	const char *name;
+	Size		(*size) (void);
+	void		(*startup) (void *memory, bool found, int tranche);
+} MbusPart;
+
+extern void mbus_state_part(const MbusPart *part);
 extern bool mbus_preloaded(void);
 extern void mbus_state_init(void);
 

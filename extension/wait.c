@@ -97,6 +97,8 @@ static void callbacks_register(void);
 static void wait_xact_callback(XactEvent event, void *arg);
 static void wait_subxact_callback(SubXactEvent event, SubTransactionId mine,
 								  SubTransactionId parent, void *arg);
+static Size wait_size(void);
+static void wait_startup(void *memory, bool found, int tranche);
 static void wait_exit_callback(int code, Datum arg);
 static int	channel_compare(const void *a, const void *b);
 static void wait_arguments(FunctionCallInfo fcinfo, WaitCall *call);
@@ -120,8 +122,20 @@ wait_slots(void)
 	return MaxBackends + NUM_AUXILIARY_PROCS;
 }
 
-Size
-mbus_wait_size(void)
+/*
+ * mbus_wait_init adds the slots to shared memory; from _PG_init.
+ */
+void
+mbus_wait_init(void)
+{
+	static const MbusPart part = {"message_bus waiters", wait_size,
+	wait_startup};
+
+	mbus_state_part(&part);
+}
+
+static Size
+wait_size(void)
 {
 	Size		size = MAXALIGN(sizeof(WaitShared));
 
@@ -130,10 +144,10 @@ mbus_wait_size(void)
 }
 
 /*
- * mbus_wait_startup finds the memory's parts, and fills it if it is new.
+ * wait_startup finds the memory's parts, and fills it if it is new.
  */
-void
-mbus_wait_startup(void *memory, bool found, int tranche)
+static void
+wait_startup(void *memory, bool found, int tranche)
 {
 	char	   *at = memory;
 
@@ -145,7 +159,7 @@ mbus_wait_startup(void *memory, bool found, int tranche)
 	if (found)
 		return;
 
-	MemSet(memory, 0, mbus_wait_size());
+	MemSet(memory, 0, wait_size());
 	LWLockInitialize(&shared->lock, tranche);
 	pg_atomic_init_u32(&shared->nwaiting, 0);
 	for (int i = 0; i < wait_slots(); i++)
