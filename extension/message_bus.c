@@ -74,6 +74,7 @@ _PG_init(void)
 	mbus_delivery_init();
 	mbus_wait_init();
 	mbus_state_init();
+	mbus_registry_init();
 	/* the last one registered is called first: a seek before its slot goes */
 	mbus_scanner_init();
 	mbus_effect_init();

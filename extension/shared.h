@@ -54,7 +54,6 @@ extern HTAB *mbus_channels;
 extern void mbus_wait_for_worker(MbusDatabase *db, TimestampTz started);
 
 /* registry.c */
-extern void mbus_registry_init(void);
 extern void mbus_registry_forget(MbusDatabase *db);
 
 #endif							/* MBUS_SHARED_H */

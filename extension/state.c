@@ -82,7 +82,6 @@ mbus_state_init(void)
 	shmem_request_hook = state_request;
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = state_startup;
-	mbus_registry_init();
 }
 
 /*

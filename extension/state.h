@@ -195,6 +195,7 @@ extern void mbus_wake_worker(MbusDatabase *db);
 extern void mbus_count(MbusCounter counter, uint64 n);
 
 /* the registry of unfinished publishes */
+extern void mbus_registry_init(void);
 extern void mbus_reserve(MbusDatabase *db, Oid schema, int32 series,
 						 int32 channel_id, int32 rows, int64 bytes,
 						 int64 longest_ttl_us, bool ordered, bool delayed,
