@@ -88,7 +88,7 @@ mbus_checkpoints_write(MbusWork *work)
 	for (int i = 0; i < n; i += CHECKPOINT_BATCH)
 	{
 		due_write(work, due + i, Min(CHECKPOINT_BATCH, n - i));
-		mbus_worker_serve(work);
+		work->serve(work);
 	}
 	mbus_tasks_end(work, MBUS_TASK_CHECKPOINT);
 	pfree(due);

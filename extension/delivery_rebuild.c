@@ -125,7 +125,7 @@ mbus_subscriptions_rebuild(MbusWork *work, const int32 *ids, int n,
 		outcome = mbus_task_run(work, MBUS_TASK_LOAD, batch_read, &batch,
 								n == 1 ? "loading subscription %d" :
 								"loading subscriptions from %d on", ids[0]);
-		mbus_worker_let_go(work);
+		mbus_task_let_go(work);
 		mbus_segments_open(work);
 	} while (outcome == MBUS_BLOCKED && ++blocked <= BLOCKED);
 

@@ -205,7 +205,7 @@ leases_expire(MbusWork *work)
 		expiring.most = single ? 1 : EXPIRE_LEASES;
 		outcome = mbus_task_run(work, MBUS_TASK_EXPIRE, leases_fail,
 								&expiring, "ending leases");
-		mbus_worker_let_go(work);
+		mbus_task_let_go(work);
 		mbus_segments_open(work);
 		if (outcome == MBUS_DONE)
 		{

@@ -101,7 +101,7 @@ mbus_segments_acked(MbusWork *work)
 	wanted_prune(work->schema, &candidates);
 	for (int i = 0; i < candidates.n; i++)
 	{
-		mbus_worker_serve(work);
+		work->serve(work);
 		(void) mbus_task_run(work, MBUS_TASK_ACKED, segment_check,
 							 &candidates.candidate[i],
 							 "looking for acknowledgments of segment %d",

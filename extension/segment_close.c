@@ -115,7 +115,7 @@ mbus_segments_close_lost(MbusWork *work)
 						 "looking for segments to close");
 	for (int i = 0; i < unclosed.n; i++)
 	{
-		mbus_worker_serve(work);
+		work->serve(work);
 		if (!segment_is_open(work->db, unclosed.number[i]))
 			(void) mbus_task_run(work, MBUS_TASK_CLOSE, segment_close_lost,
 								 &unclosed.number[i], "closing segment %d",

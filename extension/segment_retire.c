@@ -153,7 +153,7 @@ segments_retire_once(MbusWork *work)
 						 "looking for segments to retire");
 	for (int i = 0; i < expired.n; i++)
 	{
-		mbus_worker_serve(work);
+		work->serve(work);
 		work->last_drop = i == expired.n - 1 && blocked == 0;
 		if (segment_retire(work, expired.number[i]) != MBUS_DONE)
 			blocked++;
@@ -570,7 +570,7 @@ retire_pause(MbusWork *work)
 					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 50, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
-	mbus_worker_serve(work);
+	work->serve(work);
 }
 
 /*

@@ -21,7 +21,7 @@
  *	7. store failures that backends have left in shared memory
  *
  * 5 to 7 wait for the interval or for expire(); 2 and 3 are done between
- * their parts too (mbus_worker_serve).  Each task is one or more
+ * their parts too (worker_serve).  Each task is one or more
  * transactions of its own, inside mbus_task_run(): an error ends that task
  * alone (worker_task.c).
  *
@@ -51,7 +51,6 @@
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
@@ -81,13 +80,13 @@
 #include "settings.h"
 #include "worker.h"
 
-#define LET_GO_EVERY_MS		500
 #define PRUNE_EVERY_MS		3600000
 
 static void worker_settings(void);
 static bool worker_claim(MbusDatabase *db);
 static void worker_exit(int code, Datum arg);
 static void worker_sleep(MbusWork *work);
+static void worker_serve(MbusWork *work);
 static void worker_pass(MbusWork *work);
 static bool worker_ready(MbusWork *work);
 static MbusOutcome worker_find(MbusWork *work, void *arg);
@@ -116,6 +115,7 @@ mbus_worker_main(Datum main_arg)
 
 	work = MemoryContextAllocZero(TopMemoryContext, sizeof(MbusWork));
 	work->db = mbus_database_attach(MyDatabaseId);
+	work->serve = worker_serve;
 	work->numbered_at = GetCurrentTimestamp();
 	work->load = true;
 	if (work->db == NULL)
@@ -139,7 +139,7 @@ mbus_worker_main(Datum main_arg)
 			ProcessConfigFile(PGC_SIGHUP);
 		}
 		MemoryContextSwitchTo(context);
-		mbus_worker_let_go(work);
+		mbus_task_let_go(work);
 		worker_pass(work);
 		MemoryContextReset(context);
 		worker_sleep(work);
@@ -229,7 +229,7 @@ worker_sleep(MbusWork *work)
 												   mbus_worker_interval);
 	long		ms;
 
-	next = Min(next, TimestampTzPlusMilliseconds(now, LET_GO_EVERY_MS));
+	next = Min(next, TimestampTzPlusMilliseconds(now, MBUS_LET_GO_EVERY_MS));
 	next = mbus_deliveries_wake(work, next);
 	next = Max(next, now);
 	ms = TimestampDifferenceMilliseconds(now, next);
@@ -241,45 +241,13 @@ worker_sleep(MbusWork *work)
 }
 
 /*
- * mbus_worker_let_go exits if somebody wants the database for himself; it
- * looks at most every LET_GO_EVERY_MS.  Called outside transactions.
+ * worker_serve does, between two tasks that may take long, what others wait
+ * for.  Called outside transactions.
  */
-void
-mbus_worker_let_go(MbusWork *work)
+static void
+worker_serve(MbusWork *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	MemoryContext context = CurrentMemoryContext;
-	LOCKTAG		tag;
-
-	CHECK_FOR_INTERRUPTS();
-	if (!TimestampDifferenceExceeds(work->let_go_checked, now,
-									LET_GO_EVERY_MS))
-		return;
-	work->let_go_checked = now;
-
-	StartTransactionCommand();
-	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
-	if (LockAcquire(&tag, RowExclusiveLock, false, true) ==
-		LOCKACQUIRE_NOT_AVAIL)
-	{
-		AbortCurrentTransaction();
-		ereport(LOG,
-				(errmsg("message_bus worker leaves database %u, which is being dropped, copied or moved",
-						MyDatabaseId)));
-		proc_exit(0);
-	}
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
-}
-
-/*
- * mbus_worker_serve does, between two tasks that may take long, what others
- * wait for.  Called outside transactions.
- */
-void
-mbus_worker_serve(MbusWork *work)
-{
-	mbus_worker_let_go(work);
+	mbus_task_let_go(work);
 	mbus_segments_open(work);
 	mbus_deliveries_serve(work);
 }

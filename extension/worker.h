@@ -14,6 +14,8 @@
 /* Transactions that a retirement waits for, at most this many are kept. */
 #define MBUS_BLOCKERS_MAX	64
 
+#define MBUS_LET_GO_EVERY_MS	500
+
 /* Tasks of a kind are put off after one failed; each has its own backoff. */
 typedef enum MbusTaskKind
 {
@@ -43,6 +45,9 @@ typedef enum MbusOutcome
 typedef struct MbusWork
 {
 	MbusDatabase *db;
+	void		(*serve) (struct MbusWork *work);	/* what others wait for,
+													 * done between two long
+													 * tasks */
 
 	/* the extension as found in this pass; InvalidOid: there is none */
 	Oid			extension;
@@ -143,8 +148,6 @@ extern PGDLLEXPORT void mbus_launcher_main(Datum main_arg);
 
 /* worker.c */
 extern PGDLLEXPORT void mbus_worker_main(Datum main_arg);
-extern void mbus_worker_let_go(MbusWork *work);
-extern void mbus_worker_serve(MbusWork *work);
 
 /* worker_task.c */
 extern bool mbus_tasks_begin(MbusWork *work, MbusTaskKind kind, bool force);
@@ -152,6 +155,7 @@ extern void mbus_tasks_end(MbusWork *work, MbusTaskKind kind);
 extern MbusOutcome mbus_task_run(MbusWork *work, MbusTaskKind kind,
 								 MbusTask task, void *arg,
 								 const char *what,...) pg_attribute_printf(5, 6);
+extern void mbus_task_let_go(MbusWork *work);
 extern void mbus_task_begin(void);
 extern void mbus_task_commit(void);
 extern void mbus_task_hold_extension(MbusWork *work);

@@ -15,12 +15,14 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -284,4 +286,36 @@ mbus_sql_int64(bool *isnull, const char *fmt,...)
 		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 							  1, isnull);
 	return *isnull ? 0 : DatumGetInt64(value);
+}
+
+/*
+ * mbus_task_let_go exits if somebody wants the database for himself; it
+ * looks at most every MBUS_LET_GO_EVERY_MS.  Called outside transactions.
+ */
+void
+mbus_task_let_go(MbusWork *work)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	MemoryContext context = CurrentMemoryContext;
+	LOCKTAG		tag;
+
+	CHECK_FOR_INTERRUPTS();
+	if (!TimestampDifferenceExceeds(work->let_go_checked, now,
+									MBUS_LET_GO_EVERY_MS))
+		return;
+	work->let_go_checked = now;
+
+	StartTransactionCommand();
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
+	if (LockAcquire(&tag, RowExclusiveLock, false, true) ==
+		LOCKACQUIRE_NOT_AVAIL)
+	{
+		AbortCurrentTransaction();
+		ereport(LOG,
+				(errmsg("message_bus worker leaves database %u, which is being dropped, copied or moved",
+						MyDatabaseId)));
+		proc_exit(0);
+	}
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
 }
