@@ -23,7 +23,6 @@
 
 #include "compat.h"
 #include "json_slice.h"
-#include "rpc.h"
 
 #define OPEN_MAX	4			/* array, request, params; and room */
 
@@ -48,16 +47,32 @@ static bool slicer_opens(const Slicer *slicer, const MbusNode *node);
 static void child_start(Slicer *slicer, bool named);
 static void child_end(Slicer *slicer);
 static char *member_name(const char *from, const char *end);
-static void report_bad_json(JsonParseErrorType fault, JsonLexContext *lex);
+static char *bad_json(JsonParseErrorType fault, JsonLexContext *lex);
 
 /*
  * mbus_json_slice fills *root from a JSON text.  Nodes are made in the
  * current memory context and borrow the text.  Of an opened object at most
- * MBUS_MEMBERS_MAX members are kept, of an opened array max_elements.  Errors
- * with JSON-RPC's -32700 if it is no JSON.
+ * MBUS_MEMBERS_MAX members are kept, of an opened array max_elements.  22P02
+ * if it is no JSON.
  */
 void
 mbus_json_slice(const char *json, int len, int max_elements, MbusNode *root)
+{
+	char	   *fault = mbus_json_try(json, len, max_elements, root);
+
+	if (fault)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+				 errmsg("text is not valid JSON"),
+				 errdetail("%s", fault)));
+}
+
+/*
+ * mbus_json_try is mbus_json_slice() for who tells of a fault himself: it
+ * returns what is wrong and where, NULL if nothing is.
+ */
+char *
+mbus_json_try(const char *json, int len, int max_elements, MbusNode *root)
 {
 	Slicer		slicer = {0};
 	JsonSemAction action = {0};
@@ -80,7 +95,7 @@ mbus_json_slice(const char *json, int len, int max_elements, MbusNode *root)
 
 	fault = pg_parse_json(slicer.lex, &action);
 	if (fault != JSON_SUCCESS)
-		report_bad_json(fault, slicer.lex);
+		return bad_json(fault, slicer.lex);
 
 	/* a scalar text has no event of its own that tells where it lies */
 	if (root->value.type == JSON_TOKEN_INVALID)
@@ -90,6 +105,7 @@ mbus_json_slice(const char *json, int len, int max_elements, MbusNode *root)
 		root->value.type = JSON_TOKEN_NULL;
 	}
 	pfree(slicer.lex);
+	return NULL;
 }
 
 /*
@@ -156,7 +172,6 @@ mbus_json_string(const MbusSlice *slice, bool missing_ok)
 				(errcode(fault == JSON_UNICODE_CODE_POINT_ZERO ?
 						 ERRCODE_UNTRANSLATABLE_CHARACTER :
 						 ERRCODE_INVALID_TEXT_REPRESENTATION),
-				 mbus_rpc(MBUS_RPC_PARAMS),
 				 errmsg("unsupported Unicode escape sequence"),
 				 errdetail_internal("%s", json_errdetail(fault, lex))));
 	}
@@ -352,10 +367,10 @@ member_name(const char *from, const char *end)
 }
 
 /*
- * report_bad_json errors with the parser's detail, cut short, and the place.
+ * bad_json returns the parser's detail, cut short, and the place.
  */
-static void
-report_bad_json(JsonParseErrorType fault, JsonLexContext *lex)
+static char *
+bad_json(JsonParseErrorType fault, JsonLexContext *lex)
 {
 	const char *at = lex->token_start;
 	char	   *detail = json_errdetail(fault, lex);
@@ -364,10 +379,6 @@ report_bad_json(JsonParseErrorType fault, JsonLexContext *lex)
 	if (at == NULL)
 		at = lex->token_terminator;
 	len = pg_encoding_mbcliplen(PG_UTF8, detail, len, 200);
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-			 mbus_rpc(MBUS_RPC_PARSE),
-			 errmsg("frame is not valid JSON"),
-			 errdetail("%.*s At byte %lld.", len, detail,
-					   (long long) (at - lex->input))));
+	return psprintf("%.*s At byte %lld.", len, detail,
+					(long long) (at - lex->input));
 }

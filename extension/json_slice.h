@@ -36,6 +36,8 @@ typedef struct MbusNode
 
 extern void mbus_json_slice(const char *json, int len, int max_elements,
 							MbusNode *root);
+extern char *mbus_json_try(const char *json, int len, int max_elements,
+						   MbusNode *root);
 extern MbusNode *mbus_json_member(const MbusNode *object, const char *name);
 extern const char *mbus_json_duplicate(const MbusNode *object);
 extern char *mbus_json_string(const MbusSlice *slice, bool missing_ok);

@@ -420,11 +420,18 @@ static void
 step_frame(Relayed *relayed)
 {
 	MbusFrame  *frame = &relayed->frame;
+	char	   *fault;
 
 	mbus_frame_split(relayed->bytes, relayed->len, frame);
 	mbus_frame_check_text(frame);
-	mbus_json_slice(frame->text, frame->text_len, MBUS_RELAY_FRAMES_MAX,
-					&relayed->root);
+	fault = mbus_json_try(frame->text, frame->text_len, MBUS_RELAY_FRAMES_MAX,
+						  &relayed->root);
+	if (fault)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+				 mbus_rpc(MBUS_RPC_PARSE),
+				 errmsg("frame is not valid JSON"),
+				 errdetail("%s", fault)));
 	if (relayed->root.value.type == JSON_TOKEN_ARRAY_START)
 	{
 		if (frame->binary)
