@@ -113,16 +113,6 @@ mbus_request_read(const MbusNode *node, const MbusFrame *frame,
 	read_params(mbus_json_member(node, "params"), request);
 }
 
-/*
- * mbus_request_is_notification tells whether a request, as far as it could be
- * read, is one that has no reply.
- */
-bool
-mbus_request_is_notification(const MbusRequest *request)
-{
-	return request->method != NULL && request->id.type == JSON_TOKEN_INVALID;
-}
-
 static void
 read_id(const MbusNode *node, MbusRequest *request)
 {

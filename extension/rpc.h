@@ -121,7 +121,16 @@ extern void mbus_frame_split(const char *bytes, int len, MbusFrame *frame);
 extern void mbus_frame_check_text(const MbusFrame *frame);
 extern void mbus_request_read(const MbusNode *node, const MbusFrame *frame,
 							  MbusRequest *request);
-extern bool mbus_request_is_notification(const MbusRequest *request);
+
+/*
+ * mbus_request_is_notification tells whether a request, as far as it could be
+ * read, is one that has no reply.
+ */
+static inline bool
+mbus_request_is_notification(const MbusRequest *request)
+{
+	return request->method != NULL && request->id.type == JSON_TOKEN_INVALID;
+}
 
 /* method.c */
 extern void mbus_method_call(const MbusRequest *request, MbusAnswer *answer);
