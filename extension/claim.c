@@ -31,6 +31,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "caller.h"
 #include "compat.h"
 #include "fault.h"
 #include "leaf.h"
@@ -535,7 +536,7 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	memcpy(message.sha256, VARDATA_ANY(digest),
 		   Min(VARSIZE_ANY_EXHDR(digest), MBUS_SHA256_BYTES));
 	content_type = TextDatumGetCString(COLUMN(MBUS_COL_CONTENT_TYPE));
-	json = mbus_content_is_json(content_type) || mbus_relay_raw_payload;
+	json = mbus_content_is_json(content_type) || mbus_caller.raw_payload;
 	if (message.size <= mbus_inline_max)
 	{
 		payload = mbus_payload_read(&message);

@@ -18,10 +18,10 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "caller.h"
 #include "delivery.h"
 #include "leaf.h"
 #include "publish.h"
-#include "relay.h"
 
 static int	segment_acks(Oid schema, const MbusHolding *holding,
 						 const MbusHeld **held, int n, const char *outcome);
@@ -247,6 +247,6 @@ fill_who(TupleTableSlot *slot, int role, int subject, int session)
 {
 	mbus_slot_text(slot, role, GetUserNameFromId(GetUserId(), false));
 	mbus_slot_text(slot, subject, mbus_subject());
-	slot->tts_values[session - 1] = Int64GetDatum(mbus_relay_session);
-	slot->tts_isnull[session - 1] = mbus_relay_session == 0;
+	slot->tts_values[session - 1] = Int64GetDatum(mbus_caller.session);
+	slot->tts_isnull[session - 1] = mbus_caller.session == 0;
 }

@@ -18,8 +18,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "caller.h"
 #include "fault.h"
-#include "relay.h"
 #include "state.h"
 
 static void fault_put(const char *function, Oid user, int sqlerrcode,
@@ -43,7 +43,7 @@ mbus_call(PGFunction body, const char *function, FunctionCallInfo fcinfo)
 	{
 		ErrorData  *edata;
 
-		if (!mbus_in_relay)
+		if (!mbus_caller.in_relay)
 		{
 			MemoryContextSwitchTo(caller);
 			edata = CopyErrorData();
@@ -100,7 +100,7 @@ fault_put(const char *function, Oid user, int sqlerrcode, int64 message_id,
 		fault->sqlerrcode = sqlerrcode;
 		fault->pid = MyProcPid;
 		fault->message_id = message_id;
-		fault->session = mbus_relay_session;
+		fault->session = mbus_caller.session;
 		strlcpy(fault->function, function, sizeof(fault->function));
 		fault->role = user;
 		strlcpy(fault->message, message, sizeof(fault->message));

@@ -29,10 +29,10 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "caller.h"
 #include "compat.h"
 #include "leaf.h"
 #include "publish.h"
-#include "relay.h"
 
 #define MBUS_BATCH_ROWS		1000
 #define MBUS_BATCH_BYTES	(4 * 1024 * 1024)
@@ -273,8 +273,8 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 													  draft->ttl_us);
 	values[MBUS_COL_AVAILABLE_AT] = TimestampTzGetDatum(draft->created_at +
 														draft->delay_us);
-	values[MBUS_COL_SESSION] = Int64GetDatum(mbus_relay_session);
-	isnull[MBUS_COL_SESSION] = mbus_relay_session == 0;
+	values[MBUS_COL_SESSION] = Int64GetDatum(mbus_caller.session);
+	isnull[MBUS_COL_SESSION] = mbus_caller.session == 0;
 	values[MBUS_COL_KEY_HASH] = draft->key ?
 		Int64GetDatum(mbus_key_hash(draft->key)) : (Datum) 0;
 	isnull[MBUS_COL_KEY_HASH] = draft->key == NULL;
@@ -387,8 +387,8 @@ mbus_insert_event(Oid schema, int64 message_id, const char *kind,
 	values = slot->tts_values - 1;
 	values[MBUS_EVENT_MESSAGE_ID] = Int64GetDatum(message_id);
 	values[MBUS_EVENT_AT] = TimestampTzGetDatum(at);
-	values[MBUS_EVENT_SESSION] = Int64GetDatum(mbus_relay_session);
-	slot->tts_isnull[MBUS_EVENT_SESSION - 1] = mbus_relay_session == 0;
+	values[MBUS_EVENT_SESSION] = Int64GetDatum(mbus_caller.session);
+	slot->tts_isnull[MBUS_EVENT_SESSION - 1] = mbus_caller.session == 0;
 	mbus_slot_text(slot, MBUS_EVENT_KIND, kind);
 	mbus_slot_text(slot, MBUS_EVENT_ROLE,
 				   GetUserNameFromId(GetUserId(), false));

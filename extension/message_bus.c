@@ -47,7 +47,6 @@
 #include "delivery.h"
 #include "jwt.h"
 #include "leaf.h"
-#include "relay.h"
 #include "settings.h"
 #include "state.h"
 #include "worker.h"

@@ -81,7 +81,6 @@ extern void mbus_insert_unique(Oid schema, MbusDatabase *db,
 							   MbusDraft **drafts, int ndrafts);
 
 /* subject.c */
-extern const char *mbus_subject(void);
 extern void mbus_subject_cut(char *subject);
 
 #endif							/* MBUS_PUBLISH_H */

@@ -15,12 +15,6 @@
 #include "channel.h"
 #include "payload.h"
 
-/*
- * While message_bus.relay() runs a function, stored_message.payload carries
- * the raw bytes of content that is not JSON instead of NULL.
- */
-extern PGDLLEXPORT bool mbus_relay_raw_payload;
-
 /* A message's row; texts and bytes live in the memory context of the reader. */
 typedef struct MbusStored
 {

@@ -54,11 +54,11 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "caller.h"
 #include "compat.h"
 #include "delivery.h"
 #include "fault.h"
 #include "read.h"
-#include "relay.h"
 #include "rpc.h"
 #include "session.h"
 #include "settings.h"
@@ -67,8 +67,6 @@
 #define REPLY_STORE_KB	(64 * 1024) /* replies kept in memory, not in a file */
 #define ERROR_TEXT_MAX	1000	/* bytes of an error's message, detail, hint */
 
-int64		mbus_relay_session = 0;
-bool		mbus_in_relay = false;
 
 /* One frame on its way; lives in the frame's context. */
 typedef struct Relayed
@@ -140,7 +138,7 @@ MBUS_FUNCTION(relay)
 	Datum	   *frames;
 	int			count;
 
-	if (mbus_in_relay)
+	if (mbus_caller.in_relay)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("message_bus.relay() cannot be called by a frame")));
@@ -152,7 +150,7 @@ MBUS_FUNCTION(relay)
 										   frame_timeout_handler);
 
 	requests_in_call = count_requests(frames, count);
-	mbus_in_relay = true;
+	mbus_caller.in_relay = true;
 	PG_TRY();
 	{
 		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
@@ -168,10 +166,10 @@ MBUS_FUNCTION(relay)
 			ListCell   *cell;
 
 			CHECK_FOR_INTERRUPTS();
-			mbus_relay_session = DatumGetInt64(sessions[i]);
+			mbus_caller.session = DatumGetInt64(sessions[i]);
 			relay_frame(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes),
 						&relayed);
-			mbus_relay_session = 0;
+			mbus_caller.session = 0;
 
 			/* the gateway knows a token before its client goes on */
 			reply_put(store, desc, sessions[i], &relayed.told);
@@ -185,8 +183,8 @@ MBUS_FUNCTION(relay)
 	}
 	PG_FINALLY();
 	{
-		mbus_in_relay = false;
-		mbus_relay_session = 0;
+		mbus_caller.in_relay = false;
+		mbus_caller.session = 0;
 		mbus_session_leave();
 	}
 	PG_END_TRY();
@@ -409,7 +407,7 @@ relay_element(Relayed *relayed, const MbusNode *element)
 static void
 step_control(Relayed *relayed)
 {
-	mbus_control_run(mbus_relay_session, relayed->bytes, relayed->len,
+	mbus_control_run(mbus_caller.session, relayed->bytes, relayed->len,
 					 &relayed->out);
 }
 
@@ -531,9 +529,9 @@ run_authenticate(Relayed *relayed, MbusAnswer *answer)
 	appendStringInfoSpaces(&told, MBUS_FRAME_PREFIX);
 	told.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
 	appendStringInfoString(&told, "{\"open\":");
-	mbus_session_describe(&told, mbus_relay_session, &identity, token);
+	mbus_session_describe(&told, mbus_caller.session, &identity, token);
 	appendStringInfoChar(&told, '}');
-	mbus_session_open(mbus_relay_session, &identity);
+	mbus_session_open(mbus_caller.session, &identity);
 	relayed->told = told;
 }
 
@@ -546,7 +544,7 @@ run_method(Relayed *relayed, MbusAnswer *answer)
 	bool		of_all = mbus_relay_role && mbus_relay_role[0] != '\0';
 
 	relayed->role = of_all ? relay_role() :
-		mbus_session_enter(mbus_relay_session);
+		mbus_session_enter(mbus_caller.session);
 	SetUserIdAndSecContext(relayed->role, SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 	mbus_answer_begin(answer, &relayed->request.id);
@@ -597,7 +595,7 @@ relay_guard(RelayStep step, Relayed *relayed)
 
 		stop_timer();
 		mbus_session_leave();
-		mbus_relay_raw_payload = false;
+		mbus_caller.raw_payload = false;
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
 		timed_out = frame_timed_out &&
@@ -829,14 +827,14 @@ report_failure(Relayed *relayed, ErrorData *edata, MbusRpcCode code)
 			 edata->detail && code != MBUS_RPC_PARSE ?
 			 errdetail_internal("%s", edata->detail) : 0,
 			 errcontext("session " INT64_FORMAT ", method \"%s\"",
-						mbus_relay_session, method ? method : ""),
+						mbus_caller.session, method ? method : ""),
 			 errhidestmt(true)));
 
 	if (!relayed->control)
 	{
 		mbus_rpc_append_error(&relayed->out, &relayed->request, edata, code);
 		if (code == MBUS_RPC_AUTHENTICATION &&
-			mbus_session_lost(mbus_relay_session))
+			mbus_session_lost(mbus_caller.session))
 			tell_lost(relayed);
 	}
 	else if (mbus_control_opens(relayed->bytes, relayed->len))

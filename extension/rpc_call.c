@@ -25,6 +25,7 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
+#include "caller.h"
 #include "channel.h"
 #include "read.h"
 #include "rpc.h"
@@ -63,7 +64,7 @@ mbus_function_answer(const MbusFunction *function, NullableDatum *args,
 	rsinfo.allowedModes = SFRM_ValuePerCall | SFRM_Materialize;
 	rsinfo.returnMode = SFRM_ValuePerCall;
 
-	mbus_relay_raw_payload = true;
+	mbus_caller.raw_payload = true;
 	answer->rows = 0;
 	if (function->returns_set)
 	{
@@ -94,7 +95,7 @@ mbus_function_answer(const MbusFunction *function, NullableDatum *args,
 		mbus_result_scalar(answer, result, fcinfo->isnull,
 						   function->result_type);
 	}
-	mbus_relay_raw_payload = false;
+	mbus_caller.raw_payload = false;
 }
 
 /*

@@ -16,9 +16,9 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "caller.h"
 #include "compat.h"
 #include "publish.h"
-#include "relay.h"
 #include "scan.h"
 #include "settings.h"
 
@@ -533,7 +533,7 @@ record_lease(MbusScan *scan, MbusSub *sub, int64 number)
 	mbus_lease(lease)->owner = MbusMyProcno();
 	mbus_lease(lease)->pid = MyProcPid;
 	mbus_lease(lease)->role = GetUserId();
-	mbus_lease(lease)->session = mbus_relay_session;
+	mbus_lease(lease)->session = mbus_caller.session;
 	mbus_effect_claim(lease);
 	scan->lease = number;
 	if (deadline < scan->db->expiry_wake)

@@ -39,12 +39,12 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "caller.h"
 #include "channel.h"
 #include "compat.h"
 #include "delivery.h"
 #include "fault.h"
 #include "publish.h"
-#include "relay.h"
 #include "session.h"
 #include "settings.h"
 
@@ -71,7 +71,6 @@ static HTAB *sessions = NULL;
 static dlist_head by_use = DLIST_STATIC_INIT(by_use);
 static Size all_bytes = 0;
 static bool bounded = false;	/* some have been forgotten */
-static const Session *current = NULL;	/* whose frame runs */
 
 static void options_read(FunctionCallInfo fcinfo, MbusTokenRules *rules);
 static void option_read(const MbusNode *option, MbusTokenRules *rules);
@@ -106,7 +105,7 @@ MBUS_FUNCTION(open_session)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("session is NULL"),
 				 errhidestmt(true)));	/* the token is in it */
-	if (mbus_in_relay)
+	if (mbus_caller.in_relay)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("message_bus.open_session() cannot be called by a frame"),
@@ -137,7 +136,7 @@ MBUS_FUNCTION(close_session)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("session is NULL")));
-	if (mbus_in_relay)
+	if (mbus_caller.in_relay)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("message_bus.close_session() cannot be called by a frame")));
@@ -542,7 +541,8 @@ mbus_session_enter(int64 number)
 	(void) set_config_option("request.jwt.claims", session->claims,
 							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
 							 true, 0, false);
-	current = session;
+	mbus_caller.verified = true;
+	mbus_caller.subject = session->subject;
 	return session->role;
 }
 
@@ -552,18 +552,6 @@ mbus_session_enter(int64 number)
 void
 mbus_session_leave(void)
 {
-	current = NULL;
-}
-
-/*
- * mbus_session_subject tells whether a frame of a session runs, and whom the
- * token of it names.  This is what was verified, not what a setting says.
- */
-bool
-mbus_session_subject(const char **subject)
-{
-	if (current == NULL)
-		return false;
-	*subject = current->subject;
-	return true;
+	mbus_caller.verified = false;
+	mbus_caller.subject = NULL;
 }

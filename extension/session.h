@@ -38,7 +38,6 @@ extern int	mbus_session_close(int64 number);
 extern Oid	mbus_session_enter(int64 number);
 extern void mbus_session_leave(void);
 extern bool mbus_session_lost(int64 number);
-extern bool mbus_session_subject(const char **subject);
 
 /* control.c */
 extern bool mbus_control_opens(const char *bytes, int len);

@@ -25,6 +25,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "caller.h"
 #include "compat.h"
 #include "delivery.h"
 #include "fault.h"
@@ -32,8 +33,6 @@
 #include "read.h"
 #include "settings.h"
 #include "state.h"
-
-bool		mbus_relay_raw_payload = false;
 
 static bool fetch(Oid schema, int64 id, Snapshot snapshot,
 				  MbusStored *message);
@@ -367,7 +366,7 @@ mbus_message_columns(Oid schema, const MbusStored *message, bool whole,
 	values[i++] = BoolGetDatum(by_reference);
 	Assert(i == MBUS_STORED_COLUMNS - 1);
 	return !by_reference && (mbus_content_is_json(message->content_type) ||
-							 mbus_relay_raw_payload);
+							 mbus_caller.raw_payload);
 }
 
 /*

@@ -1,6 +1,6 @@
 /*
- * subject.c
- *		Who speaks, as told by the request's JWT claims.
+ * caller.c
+ *		Who calls, as told by the relay and by the request's JWT claims.
  *
  * PostgREST, Supabase and the gateway put the verified claims into the
  * setting request.jwt.claims.  In a direct SQL session anybody can set it:
@@ -10,15 +10,12 @@
  */
 #include "postgres.h"
 
-#include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "caller.h"
 #include "compat.h"
-#include "publish.h"
-#include "session.h"
 
 #define MBUS_SUBJECT_MAX 255
 
@@ -28,6 +25,8 @@ typedef struct SubjectState
 	bool		at_sub;
 	char	   *sub;
 } SubjectState;
+
+MbusCaller	mbus_caller;
 
 static char *known_claims = NULL;
 static char *known_subject = NULL;
@@ -42,11 +41,10 @@ const char *
 mbus_subject(void)
 {
 	const char *claims;
-	const char *verified;
 	char	   *subject;
 
-	if (mbus_session_subject(&verified))
-		return verified;
+	if (mbus_caller.verified)
+		return mbus_caller.subject;
 	claims = GetConfigOption("request.jwt.claims", true, false);
 	if (claims == NULL || claims[0] == '\0')
 		return NULL;

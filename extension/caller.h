@@ -1,0 +1,28 @@
+/*
+ * caller.h
+ *		Who calls: a session of SQL, or a frame of a gateway's socket.
+ */
+#ifndef MBUS_CALLER_H
+#define MBUS_CALLER_H
+
+#include "postgres.h"
+
+/* Written by relay.c, rpc_call.c and session.c; all others read it. */
+typedef struct MbusCaller
+{
+	bool		in_relay;		/* a relay call runs; it records the errors of
+								 * its frames itself */
+	bool		raw_payload;	/* stored_message.payload carries the raw
+								 * bytes of content that is not JSON, not NULL */
+	int64		session;		/* the gateway's number of the socket whose
+								 * frame runs; 0: none */
+	bool		verified;		/* its token was: "subject" is what it says */
+	const char *subject;		/* borrowed; NULL: it names none */
+} MbusCaller;
+
+extern MbusCaller mbus_caller;
+
+extern const char *mbus_subject(void);
+extern void mbus_subject_cut(char *subject);
+
+#endif							/* MBUS_CALLER_H */
