@@ -32,6 +32,7 @@
 #include "payload.h"
 #include "read.h"
 #include "rpc.h"
+#include "timestamp.h"
 
 #define PREVIEW_CHARS	200
 #define PREVIEW_BYTES	(PREVIEW_CHARS * MAX_MULTIBYTE_CHAR_LEN)
@@ -51,7 +52,6 @@ typedef struct StoredColumns
 static void append_value(MbusAnswer *answer, Datum value, Oid type);
 static void append_row_datum(MbusAnswer *answer, Datum value);
 static void append_array(MbusAnswer *answer, Datum value, Oid type);
-static void append_timestamp(StringInfo out, TimestampTz at);
 static void append_hex(StringInfo out, const bytea *bytes);
 static void append_base64(MbusAnswer *answer, const bytea *bytes);
 static void append_name(StringInfo out, const char *name, bool *first);
@@ -287,7 +287,7 @@ append_value(MbusAnswer *answer, Datum value, Oid type)
 			appendStringInfo(out, INT64_FORMAT, DatumGetInt64(value));
 			return;
 		case TIMESTAMPTZOID:
-			append_timestamp(out, DatumGetTimestampTz(value));
+			mbus_append_timestamp(out, DatumGetTimestampTz(value));
 			return;
 		case BYTEAOID:
 			append_base64(answer, DatumGetByteaPP(value));
@@ -378,30 +378,6 @@ append_array(MbusAnswer *answer, Datum value, Oid type)
 	}
 	appendStringInfoChar(answer->out, ']');
 	mbus_answer_room(answer, 0);
-}
-
-/*
- * append_timestamp appends RFC 3339 in UTC with microseconds.
- */
-static void
-append_timestamp(StringInfo out, TimestampTz at)
-{
-	struct pg_tm tm;
-	fsec_t		microseconds;
-
-	if (TIMESTAMP_IS_NOBEGIN(at))
-		appendStringInfoString(out, "\"-infinity\"");
-	else if (TIMESTAMP_IS_NOEND(at))
-		appendStringInfoString(out, "\"infinity\"");
-	else if (timestamp2tm(at, NULL, &tm, &microseconds, NULL, NULL) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range")));
-	else
-		appendStringInfo(out, "\"%04d-%02d-%02dT%02d:%02d:%02d.%06dZ\"",
-						 tm.tm_year, tm.tm_mon, tm.tm_mday,
-						 tm.tm_hour, tm.tm_min, tm.tm_sec,
-						 (int) microseconds);
 }
 
 static void

@@ -47,6 +47,7 @@
 #include "publish.h"
 #include "session.h"
 #include "settings.h"
+#include "timestamp.h"
 
 #define SESSION_MAX		((INT64CONST(1) << 53) - 1)
 #define SESSIONS_MAX	65536	/* kept in one process */
@@ -333,17 +334,16 @@ void
 mbus_session_describe(StringInfo out, int64 number,
 					  const MbusIdentity *identity, const char *token)
 {
-	MbusAnswer	answer = {0};
 	bool		never = identity->expires_at == DT_NOEND;
 
-	answer.out = out;
-	answer.limit = INT_MAX;
 	appendStringInfo(out, "{\"session\":" INT64_FORMAT, number);
 	member(out, "role", identity->role_name);
 	member(out, "sub", identity->sub);
 	appendStringInfoString(out, ",\"expires_at\":");
-	mbus_result_scalar(&answer, TimestampTzGetDatum(identity->expires_at),
-					   never, TIMESTAMPTZOID);
+	if (never)
+		appendStringInfoString(out, "null");
+	else
+		mbus_append_timestamp(out, identity->expires_at);
 	if (never)
 		appendStringInfoString(out, ",\"expires_ms\":null");
 	else
