@@ -182,7 +182,7 @@ launcher_look(void)
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
-	mbus_databases_forget(existing);
+	mbus_databases_forget(existing, mbus_database_reset);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
 }

@@ -39,7 +39,6 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
-#include "delivery.h"
 #include "settings.h"
 #include "shared.h"
 
@@ -267,10 +266,12 @@ mbus_database_attach(Oid database)
 
 /*
  * mbus_databases_forget frees the slots of databases that are not in the list
- * of those that exist: nobody can be connected to one that was dropped.
+ * of those that exist, each after "reset": nobody can be connected to one that
+ * was dropped.
  */
 void
-mbus_databases_forget(List *existing)
+mbus_databases_forget(List *existing,
+					  void (*reset) (MbusDatabase *db, Oid schema))
 {
 	for (int i = 0; i < MBUS_MAX_DATABASES; i++)
 	{
@@ -279,42 +280,13 @@ mbus_databases_forget(List *existing)
 		if (!OidIsValid(db->database) ||
 			list_member_oid(existing, db->database))
 			continue;
-		mbus_database_reset(db, InvalidOid);
+		reset(db, InvalidOid);
 		for (int c = 0; c < MBUS_COUNTERS; c++)
 			pg_atomic_write_u64(&db->counter[c], 0);
 		LWLockAcquire(&mbus_shared->slot_lock, LW_EXCLUSIVE);
 		db->database = InvalidOid;
 		LWLockRelease(&mbus_shared->slot_lock);
 	}
-}
-
-/*
- * mbus_database_reset makes the slot that of a new extension (or of none):
- * nothing is open, nothing is delivered, and publishers wait until the worker
- * sets "ready".  Takes the delivery lock and the state lock; hold none.
- */
-void
-mbus_database_reset(MbusDatabase *db, Oid schema)
-{
-	Oid			old;
-
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	old = db->schema;
-	db->schema = schema;
-	db->lease_epoch = 0;
-	db->lease_next = 0;
-	db->ndefault_wanted = 0;
-	db->ready = false;
-	db->next_segment = 0;
-	db->first_segment = 0;
-	MemSet(db->series, 0, sizeof(db->series));
-	db->fault_tail = db->fault_head;
-	LWLockRelease(&db->lock);
-	LWLockRelease(mbus_delivery_lock());
-	mbus_registry_forget(db);
-	if (OidIsValid(old))
-		mbus_subs_forget(db->database, old);
 }
 
 /*

@@ -215,7 +215,8 @@ extern int	mbus_unfinished_ranges(MbusDatabase *db);
 
 /* the database's worker only */
 extern MbusDatabase *mbus_database_attach(Oid database);
-extern void mbus_databases_forget(List *existing);
-extern void mbus_database_reset(MbusDatabase *db, Oid schema);
+extern void mbus_databases_forget(List *existing,
+								  void (*reset) (MbusDatabase *db,
+												 Oid schema));
 
 #endif							/* MBUS_STATE_H */

@@ -142,6 +142,9 @@ typedef struct MbusPosition
 /* A task; returns MBUS_DONE or MBUS_BLOCKED, or errors. */
 typedef MbusOutcome (*MbusTask) (MbusWork *work, void *arg);
 
+/* reset.c */
+extern void mbus_database_reset(MbusDatabase *db, Oid schema);
+
 /* launcher.c */
 extern void mbus_launcher_init(void);
 extern PGDLLEXPORT void mbus_launcher_main(Datum main_arg);
