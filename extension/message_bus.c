@@ -43,13 +43,13 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
-#include "channel.h"
-#include "delivery.h"
-#include "jwt.h"
-#include "leaf.h"
-#include "settings.h"
-#include "state.h"
-#include "worker.h"
+#include "base/settings.h"
+#include "channel/channel.h"
+#include "delivery/delivery.h"
+#include "identity/jwt.h"
+#include "segment/leaf.h"
+#include "state/state.h"
+#include "worker/task.h"
 
 PG_MODULE_MAGIC;
 

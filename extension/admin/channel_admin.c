@@ -1,0 +1,639 @@
+/*
+ * channel_admin.c
+ *		create_channel, alter_channel, drop_channel, grant_channel and
+ *		revoke_channel.
+ *
+ * The catalog tables belong to the extension's owner and nobody else may
+ * touch them.  These functions check what the caller may do, then run their
+ * one statement as that owner, as the server's own foreign key triggers do.
+ * An error resets the user with the (sub)transaction.
+ *
+ * A channel with retention "acked" has a series of segments to itself, so that
+ * its unread messages keep nobody else's space.  Who gives out or takes back
+ * such a series holds a lock on message_bus.channel until its transaction
+ * ends that all changes to channels wait for, and looks at the tables as they
+ * are then, whatever its snapshot.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "base/settings.h"
+#include "channel/channel.h"
+#include "delivery/delivery.h"
+#include "message/publish.h"
+#include "state/fault.h"
+
+/* The policy arguments that create_channel and alter_channel share. */
+enum
+{
+	POLICY_TTL,
+	POLICY_MAX_ATTEMPTS,
+	POLICY_LEASE,
+	POLICY_BACKOFF,
+	POLICY_BACKOFF_MAX,
+	POLICY_DEAD_LETTER,
+	POLICY_RETENTION,
+	POLICY_MAX_PAYLOAD,
+	POLICY_COMPRESSION,
+	POLICIES,
+	/* the statements' further parameters */
+	PARAM_SERIES = POLICIES,
+	PARAM_CHANNEL,
+	PARAM_OWNER,
+	PARAMS
+};
+
+/* Columns of message_bus.channel and message_bus.segment read here. */
+enum
+{
+	COL_CHANNEL_SERIES = 4,
+	COL_SEGMENT_SERIES = 2,
+	COL_SEGMENT_CLOSED_AT = 5
+};
+
+#define MBUS_ATTEMPTS_MAX	1000
+#define MBUS_LEASE_MAX_US	(7 * USECS_PER_DAY)
+
+static const Oid param_types[PARAMS] = {
+	INTERVALOID, INT4OID, INTERVALOID, INTERVALOID, INTERVALOID, TEXTOID,
+	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID
+};
+
+typedef struct Policy
+{
+	Datum		value[PARAMS];
+	char		null[PARAMS];	/* as SPI wants it: 'n' or ' ' */
+} Policy;
+
+static void policy_read(FunctionCallInfo fcinfo, Policy *policy);
+static void policy_check(Oid schema, const char *channel, Policy *policy);
+static void policy_default(Policy *policy, int which, Datum value);
+static int64 policy_interval(Policy *policy, int which, const char *name,
+							 int64 most);
+static void series_alter(Oid schema, text *name, Policy *policy);
+static void policy_lock(Oid schema);
+static bool policy_retention(Policy *policy, const char *retention);
+static int32 own_series_choose(Oid schema);
+static void series_mark(Relation rel, AttrNumber series, AttrNumber closed_at,
+						bool *used);
+static int	privileges_parse(text *privileges);
+
+/*
+ * create_channel(channel, <policy>, if_not_exists) makes a channel that
+ * belongs to the current user.
+ */
+MBUS_FUNCTION(create_channel)
+{
+	Oid			schema = mbus_schema();
+	char	   *name = text_to_cstring(mbus_required_text(fcinfo, 0, "channel"));
+	bool		if_not_exists = !PG_ARGISNULL(10) && PG_GETARG_BOOL(10);
+	Policy		policy;
+	int			rows;
+
+	mbus_write_check("message_bus.create_channel()");
+	mbus_name_check("channel", name);
+	policy_read(fcinfo, &policy);
+	if (policy.null[POLICY_TTL] == 'n')
+		policy_default(&policy, POLICY_TTL,
+					   DirectFunctionCall3(interval_in,
+										   CStringGetDatum(mbus_default_ttl),
+										   ObjectIdGetDatum(InvalidOid),
+										   Int32GetDatum(-1)));
+	if (policy.null[POLICY_COMPRESSION] == 'n')
+		policy_default(&policy, POLICY_COMPRESSION,
+					   CStringGetTextDatum(mbus_default_compression));
+	policy_check(schema, name, &policy);
+	if (policy_retention(&policy, "acked"))
+	{
+		policy_lock(schema);
+		if (mbus_channel_by_name(schema, name) == NULL)
+			policy_default(&policy, PARAM_SERIES,
+						   Int32GetDatum(own_series_choose(schema)));
+	}
+	policy_default(&policy, PARAM_CHANNEL, CStringGetTextDatum(name));
+	policy_default(&policy, PARAM_OWNER, ObjectIdGetDatum(GetUserId()));
+
+	rows = mbus_run_as_owner(schema,
+							 "INSERT INTO message_bus.channel (ttl, max_attempts, lease,"
+							 " backoff, backoff_max, dead_letter, retention, max_payload,"
+							 " compression, series, name, owner) SELECT $1,"
+							 " COALESCE($2, 5), COALESCE($3, '30 seconds'),"
+							 " COALESCE($4, '1 second'), COALESCE($5, '10 minutes'),"
+							 " NULLIF($6, ''), COALESCE($7, 'ttl'), NULLIF($8, 0), $9,"
+							 " $10, $11, $12::regrole"
+							 " WHERE NOT EXISTS (SELECT FROM message_bus.channel"
+							 " WHERE name = $11)"
+							 " ON CONFLICT (name) DO NOTHING",
+							 PARAMS, param_types, policy.value, policy.null);
+	if (rows == 0 && !if_not_exists)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("channel \"%s\" already exists", name)));
+	if (rows == 0)
+		ereport(NOTICE,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("channel \"%s\" already exists, skipping", name)));
+	PG_RETURN_VOID();
+}
+
+/*
+ * alter_channel(channel, <policy>) changes what is not null; the caller must
+ * own the channel.
+ */
+MBUS_FUNCTION(alter_channel)
+{
+	Oid			schema = mbus_schema();
+	text	   *name = mbus_required_text(fcinfo, 0, "channel");
+	Policy		policy;
+	int			rows;
+
+	mbus_write_check("message_bus.alter_channel()");
+	policy_read(fcinfo, &policy);
+	policy_default(&policy, PARAM_OWNER,
+				   ObjectIdGetDatum(mbus_channel_owned(schema, name)->owner));
+	policy_check(schema, text_to_cstring(name), &policy);
+	if (policy.null[POLICY_RETENTION] == ' ')
+		series_alter(schema, name, &policy);
+	policy_default(&policy, PARAM_CHANNEL, PointerGetDatum(name));
+	rows = mbus_run_as_owner(schema,
+							 "UPDATE message_bus.channel SET ttl = COALESCE($1, ttl),"
+							 " max_attempts = COALESCE($2, max_attempts),"
+							 " lease = COALESCE($3, lease),"
+							 " backoff = COALESCE($4, backoff),"
+							 " backoff_max = COALESCE($5, backoff_max),"
+							 " dead_letter = NULLIF(COALESCE($6, dead_letter), ''),"
+							 " retention = COALESCE($7, retention),"
+							 " max_payload = NULLIF(COALESCE($8, max_payload), 0),"
+							 " compression = COALESCE($9, compression),"
+							 " series = CASE WHEN $7 IS NULL AND retention = 'acked'"
+							 " THEN series ELSE COALESCE($10, series) END"
+							 " WHERE name = $11 AND owner = $12::regrole AND"
+							 " COALESCE($4, backoff) <= COALESCE($5, backoff_max)",
+							 PARAMS, param_types, policy.value, policy.null);
+	if (rows == 0)
+	{
+		mbus_channel_owned(schema, name);	/* dropped meanwhile, or another's */
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("backoff is longer than backoff_max")));
+	}
+	PG_RETURN_VOID();
+}
+
+/*
+ * series_alter sets the series of a channel whose retention is given: a
+ * channel's own series stays what it is, else it is that of the TTL.
+ */
+static void
+series_alter(Oid schema, text *name, Policy *policy)
+{
+	const MbusChannel *channel;
+	int64		ttl_us;
+	bool		was_acked;
+
+	policy_lock(schema);
+	channel = mbus_channel_owned(schema, name);
+	ttl_us = channel->ttl_us;
+	was_acked = channel->series >= mbus_own_series();
+	if (policy_retention(policy, "acked"))
+	{
+		policy->null[PARAM_SERIES] = 'n';
+		if (!was_acked)
+			policy_default(policy, PARAM_SERIES,
+						   Int32GetDatum(own_series_choose(schema)));
+	}
+	else if (was_acked && policy->null[PARAM_SERIES] == 'n')
+		policy_default(policy, PARAM_SERIES,
+					   Int32GetDatum(mbus_series_for_ttl(ttl_us)));
+}
+
+/*
+ * drop_channel(channel, if_exists) removes a channel the caller owns: its
+ * messages can no longer be reached, their space is returned by their TTL.
+ */
+MBUS_FUNCTION(drop_channel)
+{
+	Oid			schema = mbus_schema();
+	text	   *name = mbus_required_text(fcinfo, 0, "channel");
+	const MbusChannel *channel;
+	int32		channel_id;
+	Datum		value[2];
+	static const Oid types[2] = {INT4OID, OIDOID};
+
+	mbus_write_check("message_bus.drop_channel()");
+	if (!PG_ARGISNULL(1) && PG_GETARG_BOOL(1) &&
+		mbus_channel_by_name(schema, text_to_cstring(name)) == NULL)
+	{
+		ereport(NOTICE,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("channel \"%s\" does not exist, skipping",
+						text_to_cstring(name))));
+		PG_RETURN_VOID();
+	}
+	channel = mbus_channel_owned(schema, name);
+	channel_id = channel->channel_id;
+	value[0] = Int32GetDatum(channel_id);
+	value[1] = ObjectIdGetDatum(channel->owner);
+	if (mbus_run_as_owner(schema,
+						  "DELETE FROM message_bus.channel WHERE channel_id = $1"
+						  " AND owner = $2::regrole",
+						  2, types, value, NULL) == 0)
+	{
+		mbus_channel_owned(schema, name);	/* dropped meanwhile, or another's */
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access to channel \"%s\"",
+						text_to_cstring(name)),
+				 errdetail("The channel is newer than the transaction's snapshot.")));
+	}
+	mbus_subscriptions_drop(schema, channel_id);
+	PG_RETURN_VOID();
+}
+
+/*
+ * grant_channel(channel, grantee regrole, privileges) lets a role publish,
+ * consume, or all.
+ */
+MBUS_FUNCTION(grant_channel)
+{
+	Oid			schema = mbus_schema();
+	text	   *name = mbus_required_text(fcinfo, 0, "channel");
+	int			privileges;
+	Datum		value[4];
+	static const Oid types[4] = {INT4OID, OIDOID, BOOLOID, BOOLOID};
+
+	mbus_write_check("message_bus.grant_channel()");
+	if (PG_ARGISNULL(1) || !OidIsValid(PG_GETARG_OID(1)))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("grantee must be a role")));
+	(void) GetUserNameFromId(PG_GETARG_OID(1), false);	/* it exists */
+	privileges = privileges_parse(mbus_required_text(fcinfo, 2, "privileges"));
+	value[0] = Int32GetDatum(mbus_channel_owned(schema, name)->channel_id);
+	value[1] = ObjectIdGetDatum(PG_GETARG_OID(1));
+	value[2] = BoolGetDatum(privileges & MBUS_PUBLISH);
+	value[3] = BoolGetDatum(privileges & MBUS_CONSUME);
+	(void) mbus_run_as_owner(schema,
+							 "INSERT INTO message_bus.channel_grant AS g"
+							 " VALUES ($1, $2::regrole, $3, $4)"
+							 " ON CONFLICT (channel_id, grantee) DO UPDATE SET"
+							 " may_publish = g.may_publish OR $3,"
+							 " may_consume = g.may_consume OR $4",
+							 4, types, value, NULL);
+	PG_RETURN_VOID();
+}
+
+/*
+ * revoke_channel(channel, grantee regrole, privileges) takes that back.
+ */
+MBUS_FUNCTION(revoke_channel)
+{
+	Oid			schema = mbus_schema();
+	text	   *name = mbus_required_text(fcinfo, 0, "channel");
+	int			privileges;
+	Datum		value[4];
+	static const Oid types[4] = {INT4OID, OIDOID, BOOLOID, BOOLOID};
+
+	mbus_write_check("message_bus.revoke_channel()");
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("grantee must be a role")));
+	privileges = privileges_parse(mbus_required_text(fcinfo, 2, "privileges"));
+	value[0] = Int32GetDatum(mbus_channel_owned(schema, name)->channel_id);
+	value[1] = ObjectIdGetDatum(PG_GETARG_OID(1));
+	value[2] = BoolGetDatum(privileges & MBUS_PUBLISH);
+	value[3] = BoolGetDatum(privileges & MBUS_CONSUME);
+	(void) mbus_run_as_owner(schema,
+							 "UPDATE message_bus.channel_grant SET"
+							 " may_publish = may_publish AND NOT $3,"
+							 " may_consume = may_consume AND NOT $4"
+							 " WHERE channel_id = $1 AND grantee = $2::regrole",
+							 4, types, value, NULL);
+	(void) mbus_run_as_owner(schema,
+							 "DELETE FROM message_bus.channel_grant WHERE channel_id = $1"
+							 " AND NOT may_publish AND NOT may_consume",
+							 1, types, value, NULL);
+	PG_RETURN_VOID();
+}
+
+/*
+ * mbus_required_text returns a text argument; 22004 if it is null.
+ */
+text *
+mbus_required_text(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+	return PG_GETARG_TEXT_PP(argno);
+}
+
+/* Reads arguments 1 to 9 as they are. */
+static void
+policy_read(FunctionCallInfo fcinfo, Policy *policy)
+{
+	memset(policy->null, 'n', sizeof(policy->null));
+	for (int i = 0; i < POLICIES; i++)
+	{
+		if (PG_ARGISNULL(i + 1))
+			continue;
+		policy->value[i] = PG_GETARG_DATUM(i + 1);
+		policy->null[i] = ' ';
+	}
+}
+
+static void
+policy_default(Policy *policy, int which, Datum value)
+{
+	policy->value[which] = value;
+	policy->null[which] = ' ';
+}
+
+/*
+ * policy_check errors with 22023 for what no channel can have, and sets the
+ * series that belongs to the TTL.
+ */
+static void
+policy_check(Oid schema, const char *channel, Policy *policy)
+{
+	int64		backoff;
+	int64		backoff_max;
+
+	if (policy->null[POLICY_TTL] == ' ')
+		policy_default(policy, PARAM_SERIES,
+					   Int32GetDatum(mbus_series_for_ttl(mbus_ttl_check(DatumGetIntervalP(policy->value[POLICY_TTL])))));
+	if (policy->null[POLICY_MAX_ATTEMPTS] == ' ')
+	{
+		int32		attempts = DatumGetInt32(policy->value[POLICY_MAX_ATTEMPTS]);
+
+		if (attempts < 1 || attempts > MBUS_ATTEMPTS_MAX)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid max_attempts: %d", attempts),
+					 errdetail("It is from 1 to %d.", MBUS_ATTEMPTS_MAX)));
+	}
+	if (policy_interval(policy, POLICY_LEASE, "lease", MBUS_LEASE_MAX_US) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("lease must be longer than zero")));
+	backoff = policy_interval(policy, POLICY_BACKOFF, "backoff",
+							  365 * USECS_PER_DAY);
+	backoff_max = policy_interval(policy, POLICY_BACKOFF_MAX, "backoff_max",
+								  365 * USECS_PER_DAY);
+	if (backoff >= 0 && backoff_max >= 0 && backoff > backoff_max)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("backoff is longer than backoff_max")));
+	if (policy->null[POLICY_DEAD_LETTER] == ' ')
+	{
+		char	   *dead = TextDatumGetCString(policy->value[POLICY_DEAD_LETTER]);
+
+		if (strcmp(dead, channel) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("channel \"%s\" cannot be its own dead-letter channel",
+							dead)));
+		if (dead[0] != '\0')
+		{
+			const MbusChannel *target = mbus_channel_by_name(schema, dead);
+
+			if (target == NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_UNDEFINED_TABLE),
+						 errmsg("channel \"%s\" does not exist", dead),
+						 errdetail("It was to be the dead-letter channel of \"%s\".",
+								   channel)));
+			mbus_channel_check(target, MBUS_PUBLISH);
+		}
+	}
+	if (policy->null[POLICY_RETENTION] == ' ')
+	{
+		char	   *retention = TextDatumGetCString(policy->value[POLICY_RETENTION]);
+
+		if (strcmp(retention, "acked") != 0 && strcmp(retention, "ttl") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("unknown retention \"%s\"", retention),
+					 errdetail("Retention is ttl or acked.")));
+	}
+	if (policy->null[POLICY_MAX_PAYLOAD] == ' ' &&
+		DatumGetInt64(policy->value[POLICY_MAX_PAYLOAD]) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_payload must not be negative")));
+	if (policy->null[POLICY_COMPRESSION] == ' ')
+		(void) mbus_compression_parse(TextDatumGetCString(policy->value[POLICY_COMPRESSION]));
+}
+
+/* An interval from zero to "most" in microseconds; -1 where it is null. */
+static int64
+policy_interval(Policy *policy, int which, const char *name, int64 most)
+{
+	int64		us;
+
+	if (policy->null[which] != ' ')
+		return -1;
+	us = mbus_interval_us(DatumGetIntervalP(policy->value[which]));
+	if (us < 0 || us > most)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid %s: %.3f seconds", name, us / 1e6),
+				 errdetail("It is from 0 to %.0f seconds.", most / 1e6)));
+	return us;
+}
+
+static bool
+policy_retention(Policy *policy, const char *retention)
+{
+	return policy->null[POLICY_RETENTION] == ' ' &&
+		strcmp(TextDatumGetCString(policy->value[POLICY_RETENTION]),
+			   retention) == 0;
+}
+
+/* Waits for other changes to channels, and keeps them waiting. */
+static void
+policy_lock(Oid schema)
+{
+	LockRelationOid(mbus_relation(schema, "channel"), ShareRowExclusiveLock);
+}
+
+/*
+ * own_series_choose returns the lowest series above the TTL's that no channel
+ * has and no open segment; 53400 if there is none.  Caller holds the lock.
+ */
+static int32
+own_series_choose(Oid schema)
+{
+	bool		used[MBUS_MAX_SERIES + 1] = {false};
+	Relation	rel;
+
+	rel = table_open(mbus_relation(schema, "channel"), AccessShareLock);
+	series_mark(rel, COL_CHANNEL_SERIES, 0, used);
+	table_close(rel, AccessShareLock);
+	rel = table_open(mbus_relation(schema, "segment"), AccessShareLock);
+	series_mark(rel, COL_SEGMENT_SERIES, COL_SEGMENT_CLOSED_AT, used);
+	table_close(rel, AccessShareLock);
+
+	for (int32 series = mbus_own_series(); series <= MBUS_MAX_SERIES; series++)
+	{
+		if (!used[series])
+			return series;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many channels with retention \"acked\""),
+			 errdetail("Each has segments of its own; there can be %d of them.",
+					   MBUS_MAX_SERIES - mbus_own_series() + 1),
+			 errhint("The place of one that was dropped is free when its last segment is closed.")));
+}
+
+/*
+ * series_mark notes the series in a table's rows, with closed_at only in
+ * those where that is NULL.
+ */
+static void
+series_mark(Relation rel, AttrNumber series, AttrNumber closed_at, bool *used)
+{
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0,
+										  NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		TupleDesc	desc = RelationGetDescr(rel);
+		bool		isnull;
+		int32		number;
+
+		if (closed_at != 0)
+		{
+			(void) heap_getattr(tuple, closed_at, desc, &isnull);
+			if (!isnull)
+				continue;
+		}
+		number = DatumGetInt32(heap_getattr(tuple, series, desc, &isnull));
+		if (number > 0 && number <= MBUS_MAX_SERIES)
+			used[number] = true;
+	}
+	systable_endscan(scan);
+}
+
+/*
+ * mbus_name_check errors with 42602 unless the name of a channel or
+ * subscription ("kind") is 1 to 255 bytes without control characters.
+ */
+void
+mbus_name_check(const char *kind, const char *name)
+{
+	size_t		len = strlen(name);
+
+	if (len < 1 || len > MBUS_CHANNEL_NAME_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("%s name of %zu bytes", kind, len),
+				 errdetail("A %s name has from 1 to %d bytes.",
+						   kind, MBUS_CHANNEL_NAME_MAX)));
+	for (const unsigned char *p = (const unsigned char *) name; *p; p++)
+	{
+		/* C0, DEL, and C1 as UTF-8 has it: C2 80 to C2 9F */
+		if (*p < 0x20 || *p == 0x7f ||
+			(*p == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_NAME),
+					 errmsg("%s name has a control character", kind),
+					 errdetail("It is at byte %d.",
+							   (int) (p - (const unsigned char *) name) + 1)));
+	}
+}
+
+/*
+ * mbus_channel_owned returns the channel of that name if the current user
+ * owns it; 42P01 or 42501 else.
+ */
+const MbusChannel *
+mbus_channel_owned(Oid schema, text *name)
+{
+	char	   *cname = text_to_cstring(name);
+	const MbusChannel *channel = mbus_channel_by_name(schema, cname);
+
+	if (channel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("channel \"%s\" does not exist", cname)));
+	if (!has_privs_of_role(GetUserId(), channel->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of channel \"%s\"", cname)));
+	return channel;
+}
+
+static int
+privileges_parse(text *privileges)
+{
+	char	   *name = text_to_cstring(privileges);
+
+	if (strcmp(name, "publish") == 0)
+		return MBUS_PUBLISH;
+	if (strcmp(name, "consume") == 0)
+		return MBUS_CONSUME;
+	if (strcmp(name, "all") == 0)
+		return MBUS_PUBLISH | MBUS_CONSUME;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unknown privilege \"%s\"", name),
+			 errdetail("Privileges are publish, consume and all.")));
+}
+
+/*
+ * mbus_run_as_owner runs one statement as the owner of the extension's tables
+ * and returns the rows it touched.  Names in it are qualified.
+ */
+int
+mbus_run_as_owner(Oid schema, const char *command, int nargs, const Oid *types,
+				  Datum *values, const char *nulls)
+{
+	Relation	rel = table_open(mbus_relation(schema, "channel"),
+								 RowExclusiveLock);
+	Oid			user;
+	int			context;
+	int			nestlevel = NewGUCNestLevel();
+	int			result;
+	int			rows;
+
+	/* no operator of the caller's may run with the owner's rights */
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(rel->rd_rel->relowner,
+						   context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_NOFORCE_RLS);
+	SPI_connect();
+	result = SPI_execute_with_args(command, nargs, (Oid *) types, values,
+								   nulls, false, 0);
+	if (result < 0)
+		elog(ERROR, "SPI_execute_with_args failed: %s",
+			 SPI_result_code_string(result));
+	rows = (int) SPI_processed;
+	SPI_finish();
+	SetUserIdAndSecContext(user, context);
+	AtEOXact_GUC(true, nestlevel);
+	table_close(rel, NoLock);
+	return rows;
+}

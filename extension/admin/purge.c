@@ -1,0 +1,340 @@
+/*
+ * purge.c
+ *		purge_channel: all that a channel holds now is gone.
+ *
+ * Nothing is deleted: the channel's row says up to which id its messages are
+ * purged, and every reader takes these for deleted.  Their space comes back
+ * with their segments.
+ *
+ * As with every look at a channel, first the registry is asked for the first
+ * unreserved id and the unfinished ranges, in one step, and then comes the
+ * snapshot.  What the ranges hold stays, also if its transaction has ended by
+ * the time of the snapshot: the row names the ranges, as pairs of the first
+ * id and the one behind the last, ascending.  A later purge names those that
+ * are unfinished then, and takes what has ended since.
+ *
+ * Purges of a channel come one after the other: each holds the channel's row
+ * from its beginning to the end of its transaction.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/bufmgr.h"
+#include "storage/condition_variable.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "channel/channel.h"
+#include "delivery/delivery.h"
+#include "message/publish.h"
+#include "message/stored.h"
+#include "segment/leaf.h"
+#include "state/fault.h"
+#include "state/state.h"
+
+#define MBUS_READY_MS		30000	/* for the worker, before giving up */
+
+/* One call's work. */
+typedef struct Purge
+{
+	Oid			schema;
+	int32		channel_id;
+	MbusPolicy	before;			/* as of the purge before this one */
+	int64		limit;			/* ids from here on stay */
+	MbusRange  *unfinished;		/* as do these */
+	int			nunfinished;
+	int64		count;
+} Purge;
+
+static void channel_hold(Purge *purge, text *name);
+static void purge_count(Purge *purge);
+static void purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot);
+static void purge_write(const Purge *purge);
+static bool ranges_hold(const int64 *pairs, int n, int64 id);
+
+PG_FUNCTION_INFO_V1(mbus_in_ranges);
+
+/*
+ * purge_channel(channel) hides all messages of a channel that the caller
+ * owns, but for those of publishes that have not ended; returns how many it
+ * has hidden.
+ */
+MBUS_FUNCTION(purge_channel)
+{
+	Purge		purge = {0};
+	MbusDatabase *db;
+
+	mbus_write_check("message_bus.purge_channel()");
+	purge.schema = mbus_schema();
+	channel_hold(&purge, mbus_required_text(fcinfo, 0, "channel"));
+	db = mbus_database();
+	purge.limit = mbus_unfinished_wait(db, purge.schema, purge.channel_id,
+									   &purge.unfinished, &purge.nunfinished);
+	purge_count(&purge);
+	purge_write(&purge);
+	PG_RETURN_INT64(purge.count);
+}
+
+/*
+ * mbus_channel_purged tells whether a purge has taken a message.
+ */
+bool
+mbus_channel_purged(const MbusPolicy *policy, int64 id)
+{
+	return id <= policy->purged_to &&
+		!ranges_hold(policy->kept, policy->nkept, id);
+}
+
+/*
+ * mbus_channel_purged_below returns an id at and below which all messages
+ * are purged: nobody need look there.
+ */
+int64
+mbus_channel_purged_below(const MbusPolicy *policy)
+{
+	if (policy->nkept == 0)
+		return policy->purged_to;
+	return Min(policy->purged_to, policy->kept[0] - 1);
+}
+
+/*
+ * mbus_in_ranges (SQL: message_bus.in_ranges(id, ranges bigint[])) is how the
+ * views look into a channel's purge_kept.
+ */
+Datum
+mbus_in_ranges(PG_FUNCTION_ARGS)
+{
+	ArrayType  *ranges = PG_GETARG_ARRAYTYPE_P(1);
+	int			n = ArrayGetNItems(ARR_NDIM(ranges), ARR_DIMS(ranges));
+
+	if (ARR_HASNULL(ranges))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("ranges must not hold nulls")));
+	PG_RETURN_BOOL(ranges_hold((int64 *) ARR_DATA_PTR(ranges), n / 2,
+							   PG_GETARG_INT64(0)));
+}
+
+/* Whether one of the ascending ranges [lo, hi) holds the id. */
+static bool
+ranges_hold(const int64 *pairs, int n, int64 id)
+{
+	int			low = 0;
+	int			high = n;
+
+	/* the first range that begins above the id */
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (pairs[2 * middle] <= id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low > 0 && id < pairs[2 * low - 1];
+}
+
+/*
+ * mbus_unfinished_wait is mbus_unfinished_copy() for who cannot do without:
+ * it waits for a worker that is starting, 55000 if that takes too long.
+ */
+int64
+mbus_unfinished_wait(MbusDatabase *db, Oid schema, int32 channel_id,
+					 MbusRange **ranges, int *nranges)
+{
+	TimestampTz started = GetCurrentTimestamp();
+
+	for (;;)
+	{
+		MbusLeaf   *leaves;
+		int			nleaves = mbus_leaves(schema, &leaves);
+		int64		limit;
+
+		limit = mbus_unfinished_copy(db, schema, channel_id,
+									 nleaves ? leaves[nleaves - 1].segment : 0,
+									 ranges, nranges);
+		pfree(leaves);
+		if (limit >= 0)
+		{
+			ConditionVariableCancelSleep();
+			return limit;
+		}
+		pfree(*ranges);
+		if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
+									   MBUS_READY_MS))
+			break;
+		mbus_wake_worker(db);
+		(void) ConditionVariableTimedSleep(&db->changed, 200,
+										   PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("message_bus is not ready in this database"),
+			 errdetail("Its worker did not answer within %d seconds.",
+					   MBUS_READY_MS / 1000),
+			 errhint("See the view message_bus.worker_status and the server's log; an extension made in this transaction can be used after COMMIT.")));
+}
+
+/*
+ * channel_hold locks the channel's row, so that no other purge or change
+ * comes between, and reads what the purge before it has left.
+ */
+static void
+channel_hold(Purge *purge, text *name)
+{
+	const MbusChannel *channel = mbus_channel_owned(purge->schema, name);
+	const MbusPolicy *policy;
+	Datum		value[2];
+	static const Oid types[2] = {INT4OID, OIDOID};
+
+	purge->channel_id = channel->channel_id;
+	value[0] = Int32GetDatum(channel->channel_id);
+	value[1] = ObjectIdGetDatum(channel->owner);
+	if (mbus_run_as_owner(purge->schema,
+						  "SELECT FROM message_bus.channel"
+						  " WHERE channel_id = $1 AND owner = $2::regrole"
+						  " FOR NO KEY UPDATE", 2, types, value, NULL) == 0)
+	{
+		mbus_channel_owned(purge->schema, name);	/* dropped meanwhile? */
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access to channel \"%s\"",
+						text_to_cstring(name)),
+				 errdetail("The channel is newer than the transaction's snapshot.")));
+	}
+	policy = mbus_channel_policy(purge->schema, purge->channel_id);
+	if (policy == NULL)
+		elog(ERROR, "channel %d is locked and not there", purge->channel_id);
+	purge->before = *policy;
+	if (policy->nkept > 0)
+	{
+		int64	   *kept = palloc(2 * policy->nkept * sizeof(int64));
+
+		memcpy(kept, policy->kept, 2 * policy->nkept * sizeof(int64));
+		purge->before.kept = kept;
+	}
+}
+
+/*
+ * purge_count counts the live messages that the purge takes.
+ */
+static void
+purge_count(Purge *purge)
+{
+	/* the registry has been asked: see the top of this file */
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	MbusLeaf   *leaves;
+	int			nleaves = mbus_leaves(purge->schema, &leaves);
+
+	for (int i = 0; i < nleaves; i++)
+	{
+		if (MbusFirstId(leaves[i].segment) < purge->limit)
+			purge_count_leaf(purge, leaves[i].segment, snapshot);
+	}
+	pfree(leaves);
+	UnregisterSnapshot(snapshot);
+}
+
+static void
+purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
+{
+	const MbusPolicy *before = &purge->before;
+	int64		after = mbus_channel_purged_below(before);
+	Relation	leaf;
+	Relation	events;
+	Relation	index;
+	bool		has_events;
+	ScanKeyData key[3];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	int			range = 0;
+
+	if (MbusFirstId((int64) segment + 1) <= after)
+		return;
+	leaf = mbus_leaf_open(purge->schema, segment, MBUS_MESSAGE,
+						  AccessShareLock);
+	if (leaf == NULL)
+		return;
+	events = mbus_leaf_open(purge->schema, segment, MBUS_EVENT,
+							AccessShareLock);
+	has_events = events && RelationGetNumberOfBlocks(events) > 0;
+	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
+	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(purge->channel_id));
+	ScanKeyInit(&key[1], MBUS_COL_ID, BTGreaterStrategyNumber, F_INT8GT,
+				Int64GetDatum(after));
+	ScanKeyInit(&key[2], MBUS_COL_ID, BTLessStrategyNumber, F_INT8LT,
+				Int64GetDatum(purge->limit));
+	scan = systable_beginscan_ordered(leaf, index, snapshot, 3, key);
+	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
+															 ForwardScanDirection)))
+	{
+		TupleDesc	desc = RelationGetDescr(leaf);
+		TimestampTz expires_at;
+		int64		id;
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc, &isnull));
+		expires_at = DatumGetTimestampTz(heap_getattr(tuple,
+													  MBUS_COL_EXPIRES_AT,
+													  desc, &isnull));
+		while (range < purge->nunfinished && purge->unfinished[range].hi <= id)
+			range++;
+		if (range < purge->nunfinished && purge->unfinished[range].lo <= id)
+			continue;
+		if (expires_at > GetCurrentTimestamp() &&
+			!mbus_channel_purged(before, id) &&
+			!(has_events && mbus_message_deleted(purge->schema, id)))
+			purge->count++;
+	}
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	if (events)
+		table_close(events, AccessShareLock);
+	table_close(leaf, AccessShareLock);
+}
+
+/*
+ * purge_write says it in the channel's row, which this transaction holds.
+ */
+static void
+purge_write(const Purge *purge)
+{
+	int			n = purge->nunfinished;
+	Datum	   *kept = palloc(Max(2 * n, 1) * sizeof(Datum));
+	Datum		value[3];
+	char		nulls[4] = "   ";
+	static const Oid types[3] = {INT4OID, INT8OID, INT8ARRAYOID};
+
+	for (int i = 0; i < n; i++)
+	{
+		kept[2 * i] = Int64GetDatum(purge->unfinished[i].lo);
+		kept[2 * i + 1] = Int64GetDatum(purge->unfinished[i].hi);
+	}
+	value[0] = Int32GetDatum(purge->channel_id);
+	value[1] = Int64GetDatum(Max(purge->limit - 1, purge->before.purged_to));
+	value[2] = PointerGetDatum(construct_array(kept, 2 * n, INT8OID,
+											   sizeof(int64), FLOAT8PASSBYVAL,
+											   TYPALIGN_DOUBLE));
+	if (n == 0)
+		nulls[2] = 'n';
+	if (mbus_run_as_owner(purge->schema,
+						  "UPDATE message_bus.channel SET purged_to = $2,"
+						  " purge_kept = $3 WHERE channel_id = $1",
+						  3, types, value, nulls) != 1)
+		elog(ERROR, "channel %d is locked and was not updated",
+			 purge->channel_id);
+}

@@ -1,0 +1,437 @@
+/*
+ * outcome.c
+ *		What has become of a message: for the views message_bus and
+ *		dead_letters.
+ *
+ * An ack says what a subscription is done with, and how: outcome 'acked', or
+ * 'dead', 'kept' or 'corrupt'.  It counts as facts.c says: not below the
+ * subscription's since_lease, and above the message's last redrive.
+ *
+ * These functions read the leaves, with the snapshot of the query that calls
+ * them, where a subquery of the view would have to plan and lock all segments
+ * for one message.  Everybody may call them; they tell nothing of a channel
+ * that the current user may not consume.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "fmgr.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "channel/channel.h"
+#include "delivery/delivery.h"
+#include "segment/leaf.h"
+#include "state/fault.h"
+
+/* Columns of message_bus.subscription read here. */
+enum
+{
+	COL_SUBSCRIPTION_ID = 1,
+	COL_CHANNEL_ID = 2,
+	COL_START_ID = 7,
+	COL_START_AT = 8,
+	COL_SINCE_LEASE = 9
+};
+
+#define NEVER			PG_INT64_MIN
+
+typedef struct Reader
+{
+	int32		subscription_id;
+	int64		start_id;
+	TimestampTz start_at;		/* or NEVER */
+	int64		since_lease;
+} Reader;
+
+/* What the acks of one subscription say of one message. */
+typedef struct Outcome
+{
+	TimestampTz acked_at;		/* the latest, or NEVER */
+	int64		dead;			/* lease of the latest other end; 0: none */
+} Outcome;
+
+static TimestampTz last_event(Oid schema, int64 id);
+static bool is_of_channel(Oid schema, int64 id, int32 channel_id);
+static int	readers_of(Oid schema, int32 channel_id, Reader **readers);
+static void outcome_read(Oid schema, int32 subscription_id,
+						 int64 since_lease, int64 id, Outcome *outcome);
+static void acks_read(Relation leaf, bool wide, int32 subscription_id,
+					  int64 since_lease, int64 id, Outcome *outcome);
+static void ack_read(HeapTuple tuple, TupleDesc desc, int64 since_lease,
+					 int64 id, Outcome *outcome);
+static int64 last_redrive(Oid schema, int32 subscription_id, int64 id);
+static Relation leaf_written(Oid schema, int32 segment, MbusFamily family);
+static bool may_consume(Oid schema, int32 channel_id);
+
+extern Datum mbus_ack_covers(PG_FUNCTION_ARGS); /* facts.c */
+
+/*
+ * delivery_status(message_id, channel_id, created_at) returns error if the
+ * message is dead for a subscription of its channel, pending if one that
+ * wants it is not done with it, else complete.
+ */
+MBUS_FUNCTION(delivery_status)
+{
+	Oid			schema = mbus_schema();
+	int64		id = PG_GETARG_INT64(0);
+	int32		channel_id = PG_GETARG_INT32(1);
+	TimestampTz created_at = PG_GETARG_TIMESTAMPTZ(2);
+	const char *status = "complete";
+	Reader	   *readers;
+	int			nreaders;
+
+	if (!may_consume(schema, channel_id))
+		PG_RETURN_NULL();
+	nreaders = readers_of(schema, channel_id, &readers);
+	for (int i = 0; i < nreaders; i++)
+	{
+		Outcome		outcome;
+
+		if (id < readers[i].start_id || created_at < readers[i].start_at)
+			continue;
+		outcome_read(schema, readers[i].subscription_id,
+					 readers[i].since_lease, id, &outcome);
+		if (outcome.dead != 0)
+		{
+			status = "error";
+			break;
+		}
+		if (outcome.acked_at == NEVER)
+			status = "pending";
+	}
+	PG_RETURN_TEXT_P(cstring_to_text(status));
+}
+
+/*
+ * last_access(message_id, channel_id) returns when the message was last acked
+ * by a subscription of the channel, also before a seek, or recorded to have
+ * been read; NULL if it never was.
+ */
+MBUS_FUNCTION(last_access)
+{
+	Oid			schema = mbus_schema();
+	int64		id = PG_GETARG_INT64(0);
+	int32		channel_id = PG_GETARG_INT32(1);
+	TimestampTz latest = NEVER;
+	TimestampTz event;
+	Reader	   *readers;
+	int			nreaders;
+
+	if (!may_consume(schema, channel_id))
+		PG_RETURN_NULL();
+	nreaders = readers_of(schema, channel_id, &readers);
+	for (int i = 0; i < nreaders; i++)
+	{
+		Outcome		outcome;
+
+		outcome_read(schema, readers[i].subscription_id, 0, id, &outcome);
+		latest = Max(latest, outcome.acked_at);
+	}
+	/* events do not say whose message it is */
+	event = last_event(schema, id);
+	if (event > latest && is_of_channel(schema, id, channel_id))
+		latest = event;
+	if (latest == NEVER)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(latest);
+}
+
+/* When an access was recorded last, or NEVER. */
+static TimestampTz
+last_event(Oid schema, int64 id)
+{
+	Relation	leaf = leaf_written(schema, MbusSegmentOf(id), MBUS_EVENT);
+	TimestampTz latest = NEVER;
+	Relation	index;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (leaf == NULL)
+		return NEVER;
+	index = mbus_leaf_index(leaf, MBUS_EVENT_MESSAGE_ID, 0, false);
+	ScanKeyInit(&key, MBUS_EVENT_MESSAGE_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(id));
+	scan = systable_beginscan_ordered(leaf, index, GetActiveSnapshot(), 1,
+									  &key);
+	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
+															 ForwardScanDirection)))
+	{
+		TupleDesc	desc = RelationGetDescr(leaf);
+		bool		isnull;
+		char	   *kind;
+
+		kind = TextDatumGetCString(heap_getattr(tuple, MBUS_EVENT_KIND, desc,
+												&isnull));
+		if (strcmp(kind, "accessed") == 0)
+			latest = Max(latest,
+						 DatumGetTimestampTz(heap_getattr(tuple,
+														  MBUS_EVENT_AT,
+														  desc, &isnull)));
+		pfree(kind);
+	}
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	table_close(leaf, AccessShareLock);
+	return latest;
+}
+
+/* Whether a message, live or not, is one of the channel. */
+static bool
+is_of_channel(Oid schema, int64 id, int32 channel_id)
+{
+	Relation	leaf = leaf_written(schema, MbusSegmentOf(id), MBUS_MESSAGE);
+	Relation	index;
+	ScanKeyData key[2];
+	SysScanDesc scan;
+	bool		found;
+
+	if (leaf == NULL)
+		return false;
+	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
+	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(channel_id));
+	ScanKeyInit(&key[1], MBUS_COL_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(id));
+	scan = systable_beginscan_ordered(leaf, index, GetActiveSnapshot(), 2,
+									  key);
+	found = HeapTupleIsValid(systable_getnext_ordered(scan,
+													  ForwardScanDirection));
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	table_close(leaf, AccessShareLock);
+	return found;
+}
+
+/*
+ * is_dead(subscription_id, message_id, lease) tells whether a subscription
+ * gave the message up under that lease, and nobody has redriven it since.
+ */
+MBUS_FUNCTION(is_dead)
+{
+	Oid			schema = mbus_schema();
+	int32		subscription_id = PG_GETARG_INT32(0);
+	const MbusSubscription *subscription;
+	Outcome		outcome;
+
+	subscription = mbus_subscription_by_id(schema, subscription_id);
+	if (subscription == NULL ||
+		!may_consume(schema, subscription->channel_id))
+		PG_RETURN_NULL();
+	outcome_read(schema, subscription_id, 0, PG_GETARG_INT64(1), &outcome);
+	PG_RETURN_BOOL(outcome.dead == PG_GETARG_INT64(2));
+}
+
+static bool
+may_consume(Oid schema, int32 channel_id)
+{
+	const MbusChannel *channel = mbus_channel_by_id(schema, channel_id);
+
+	return channel && mbus_channel_allows(channel, MBUS_CONSUME);
+}
+
+/*
+ * readers_of reads the subscriptions of a channel.
+ */
+static int
+readers_of(Oid schema, int32 channel_id, Reader **readers)
+{
+	Relation	rel = table_open(mbus_relation(schema, "subscription"),
+								 AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			room = 8;
+	int			n = 0;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	*readers = palloc(room * sizeof(Reader));
+	ScanKeyInit(&key, COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(channel_id));
+	scan = systable_beginscan(rel,
+							  mbus_relation(schema, "subscription_channel_id_name_key"),
+							  true, GetActiveSnapshot(), 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Reader	   *reader;
+		bool		isnull;
+
+		if (n == room)
+		{
+			room *= 2;
+			*readers = repalloc(*readers, room * sizeof(Reader));
+		}
+		reader = &(*readers)[n++];
+		reader->subscription_id =
+			DatumGetInt32(heap_getattr(tuple, COL_SUBSCRIPTION_ID, desc,
+									   &isnull));
+		reader->start_id = DatumGetInt64(heap_getattr(tuple, COL_START_ID,
+													  desc, &isnull));
+		reader->since_lease = DatumGetInt64(heap_getattr(tuple,
+														 COL_SINCE_LEASE,
+														 desc, &isnull));
+		reader->start_at = DatumGetTimestampTz(heap_getattr(tuple,
+															COL_START_AT,
+															desc, &isnull));
+		if (isnull)
+			reader->start_at = NEVER;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return n;
+}
+
+/*
+ * outcome_read reads what counts of a subscription's acks of one message.
+ */
+static void
+outcome_read(Oid schema, int32 subscription_id, int64 since_lease, int64 id,
+			 Outcome *outcome)
+{
+	Relation	leaf = leaf_written(schema, MbusSegmentOf(id), MBUS_ACK);
+
+	outcome->acked_at = NEVER;
+	outcome->dead = 0;
+	if (leaf == NULL)
+		return;
+	acks_read(leaf, false, subscription_id, since_lease, id, outcome);
+	acks_read(leaf, true, subscription_id, since_lease, id, outcome);
+	table_close(leaf, AccessShareLock);
+	if (outcome->dead != 0 &&
+		outcome->dead <= last_redrive(schema, subscription_id, id))
+		outcome->dead = 0;
+}
+
+/*
+ * acks_read reads the rows that begin with an id; with "wide" those that
+ * begin below and may hold it.
+ */
+static void
+acks_read(Relation leaf, bool wide, int32 subscription_id, int64 since_lease,
+		  int64 id, Outcome *outcome)
+{
+	Relation	index = mbus_leaf_index(leaf, MBUS_ACK_SUBSCRIPTION_ID,
+										MBUS_ACK_LO, wide);
+	ScanKeyData key[4];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key[0], MBUS_ACK_SUBSCRIPTION_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(subscription_id));
+	if (wide)
+	{
+		ScanKeyInit(&key[1], MBUS_ACK_LO, BTGreaterStrategyNumber, F_INT8GT,
+					Int64GetDatum(id - MBUS_ACK_SPAN));
+		ScanKeyInit(&key[2], MBUS_ACK_LO, BTLessStrategyNumber, F_INT8LT,
+					Int64GetDatum(id));
+		ScanKeyInit(&key[3], MBUS_ACK_HI, BTGreaterEqualStrategyNumber,
+					F_INT8GE, Int64GetDatum(id));
+	}
+	else
+		ScanKeyInit(&key[1], MBUS_ACK_LO, BTEqualStrategyNumber, F_INT8EQ,
+					Int64GetDatum(id));
+	scan = systable_beginscan_ordered(leaf, index, GetActiveSnapshot(),
+									  wide ? 4 : 2, key);
+	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
+															 ForwardScanDirection)))
+		ack_read(tuple, RelationGetDescr(leaf), since_lease, id, outcome);
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+}
+
+static void
+ack_read(HeapTuple tuple, TupleDesc desc, int64 since_lease, int64 id,
+		 Outcome *outcome)
+{
+	LOCAL_FCINFO(covers, 4);
+	int64		lease;
+	TimestampTz at;
+	bool		isnull;
+	char	   *how;
+
+#define READ(column, null) heap_getattr(tuple, column, desc, null)
+	lease = DatumGetInt64(READ(MBUS_ACK_LEASE, &isnull));
+	if (lease < since_lease)
+		return;
+	InitFunctionCallInfoData(*covers, NULL, 4, InvalidOid, NULL, NULL);
+	covers->args[0].value = READ(MBUS_ACK_LO, &covers->args[0].isnull);
+	covers->args[1].value = READ(MBUS_ACK_RUNS, &covers->args[1].isnull);
+	covers->args[2].value = READ(MBUS_ACK_HI, &covers->args[2].isnull);
+	covers->args[3].value = Int64GetDatum(id);
+	covers->args[3].isnull = false;
+	if (!DatumGetBool(mbus_ack_covers(covers)))
+		return;
+
+	how = TextDatumGetCString(READ(MBUS_ACK_OUTCOME, &isnull));
+	if (strcmp(how, "acked") != 0)
+		outcome->dead = Max(outcome->dead, lease);
+	else
+	{
+		at = DatumGetTimestampTz(READ(MBUS_ACK_AT, &isnull));
+		outcome->acked_at = Max(outcome->acked_at, at);
+	}
+	pfree(how);
+#undef READ
+}
+
+/* The lease of a message's last redrive; 0 if there was none. */
+static int64
+last_redrive(Oid schema, int32 subscription_id, int64 id)
+{
+	Relation	leaf = leaf_written(schema, MbusSegmentOf(id), MBUS_FAILURE);
+	int64		last = 0;
+	Relation	index;
+	ScanKeyData key[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (leaf == NULL)
+		return 0;
+	index = mbus_leaf_index(leaf, MBUS_FAILURE_SUBSCRIPTION_ID,
+							MBUS_FAILURE_MESSAGE_ID, false);
+	ScanKeyInit(&key[0], MBUS_FAILURE_SUBSCRIPTION_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(subscription_id));
+	ScanKeyInit(&key[1], MBUS_FAILURE_MESSAGE_ID, BTEqualStrategyNumber,
+				F_INT8EQ, Int64GetDatum(id));
+	scan = systable_beginscan_ordered(leaf, index, GetActiveSnapshot(), 2,
+									  key);
+	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
+															 ForwardScanDirection)))
+	{
+		TupleDesc	desc = RelationGetDescr(leaf);
+		bool		isnull;
+
+		if (DatumGetInt16(heap_getattr(tuple, MBUS_FAILURE_ATTEMPT, desc,
+									   &isnull)) == 0)
+			last = Max(last,
+					   DatumGetInt64(heap_getattr(tuple, MBUS_FAILURE_LEASE,
+												  desc, &isnull)));
+	}
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	table_close(leaf, AccessShareLock);
+	return last;
+}
+
+/* Opens a segment's table; NULL where there is none, or nothing in it. */
+static Relation
+leaf_written(Oid schema, int32 segment, MbusFamily family)
+{
+	Relation	leaf = mbus_leaf_open(schema, segment, family,
+									  AccessShareLock);
+
+	if (leaf && RelationGetNumberOfBlocks(leaf) == 0)
+	{
+		table_close(leaf, AccessShareLock);
+		return NULL;
+	}
+	return leaf;
+}

@@ -1,0 +1,137 @@
+/*
+ * caller.c
+ *		Who calls, as told by the relay and by the request's JWT claims.
+ *
+ * PostgREST, Supabase and the gateway put the verified claims into the
+ * setting request.jwt.claims.  In a direct SQL session anybody can set it:
+ * the role a message is stored with is what cannot be chosen.  A frame of a
+ * gateway's session has the subject of the token that was verified, whatever
+ * the setting says.
+ */
+#include "postgres.h"
+
+#include "mb/pg_wchar.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "base/caller.h"
+#include "base/compat.h"
+
+#define MBUS_SUBJECT_MAX 255
+
+typedef struct SubjectState
+{
+	int			depth;
+	bool		at_sub;
+	char	   *sub;
+} SubjectState;
+
+MbusCaller	mbus_caller;
+
+static char *known_claims = NULL;
+static char *known_subject = NULL;
+
+static char *subject_parse(const char *claims);
+
+/*
+ * mbus_subject returns the "sub" of the claims, NULL if there is none; the
+ * result stays until the claims change.
+ */
+const char *
+mbus_subject(void)
+{
+	const char *claims;
+	char	   *subject;
+
+	if (mbus_caller.verified)
+		return mbus_caller.subject;
+	claims = GetConfigOption("request.jwt.claims", true, false);
+	if (claims == NULL || claims[0] == '\0')
+		return NULL;
+	if (known_claims && strcmp(known_claims, claims) == 0)
+		return known_subject;
+
+	subject = subject_parse(claims);
+	if (known_claims)
+		pfree(known_claims);
+	known_claims = NULL;		/* memory may run out below */
+	if (known_subject)
+		pfree(known_subject);
+	known_subject = NULL;
+	if (subject)
+		known_subject = MemoryContextStrdup(TopMemoryContext, subject);
+	known_claims = MemoryContextStrdup(TopMemoryContext, claims);
+	return known_subject;
+}
+
+/*
+ * mbus_subject_cut cuts a subject to what the audit columns hold.
+ */
+void
+mbus_subject_cut(char *subject)
+{
+	int			len = strlen(subject);
+
+	if (len > MBUS_SUBJECT_MAX)
+		subject[pg_encoding_mbcliplen(PG_UTF8, subject, len,
+									  MBUS_SUBJECT_MAX)] = '\0';
+}
+
+static MbusJsonResult
+subject_value_start(void *arg)
+{
+	((SubjectState *) arg)->depth++;
+	MBUS_JSON_CONTINUE;
+}
+
+static MbusJsonResult
+subject_value_end(void *arg)
+{
+	((SubjectState *) arg)->depth--;
+	MBUS_JSON_CONTINUE;
+}
+
+static MbusJsonResult
+subject_field_start(void *arg, char *name, bool isnull)
+{
+	SubjectState *state = arg;
+
+	state->at_sub = state->depth == 1 && strcmp(name, "sub") == 0;
+	MBUS_JSON_CONTINUE;
+}
+
+static MbusJsonResult
+subject_scalar(void *arg, char *token, JsonTokenType type)
+{
+	SubjectState *state = arg;
+
+	if (state->at_sub && type == JSON_TOKEN_STRING)
+		state->sub = token;
+	state->at_sub = false;
+	MBUS_JSON_CONTINUE;
+}
+
+/* What is no JSON has no subject; that is for others to complain about. */
+static char *
+subject_parse(const char *claims)
+{
+	SubjectState state;
+	JsonSemAction actions;
+	JsonLexContext *lex;
+
+	MemSet(&state, 0, sizeof(state));
+	MemSet(&actions, 0, sizeof(actions));
+	actions.semstate = &state;
+	actions.object_start = subject_value_start;
+	actions.object_end = subject_value_end;
+	actions.array_start = subject_value_start;
+	actions.array_end = subject_value_end;
+	actions.object_field_start = subject_field_start;
+	actions.scalar = subject_scalar;
+	lex = MbusMakeLexer(pstrdup(claims), strlen(claims), true);
+	if (pg_parse_json(lex, &actions) != JSON_SUCCESS)
+		return NULL;
+	if (state.sub)
+		mbus_subject_cut(state.sub);
+	return state.sub;
+}

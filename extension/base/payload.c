@@ -1,0 +1,283 @@
+/*
+ * payload.c
+ *		Payload bytes: checksum, compression, JSON.
+ *
+ * What was published is what is read: the checksum is over the exact bytes,
+ * before any compression.  lz4 is the server's own TOAST compression, done
+ * here because it is chosen by channel and the column's storage is EXTERNAL;
+ * the server decompresses it by itself.  zstd and gzip are stored as such and
+ * undone here.  Where compressing saves nothing the bytes are stored as they
+ * are, and the row says so.
+ */
+#include "postgres.h"
+
+#include <zlib.h>
+#include <zstd.h>
+
+#include "access/toast_compression.h"
+#include "access/toast_internals.h"
+#include "common/cryptohash.h"
+#include "common/jsonapi.h"
+#include "common/sha2.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/jsonfuncs.h"
+
+#include "base/compat.h"
+#include "base/payload.h"
+
+#define MBUS_COMPRESS_MIN	1024	/* bytes; smaller ones are not tried */
+
+static const char *const compression_names[] = {
+	[MBUS_COMPRESS_NONE] = "none",
+	[MBUS_COMPRESS_LZ4] = "lz4",
+	[MBUS_COMPRESS_ZSTD] = "zstd",
+	[MBUS_COMPRESS_GZIP] = "gzip",
+};
+
+static struct varlena *zstd_encode(struct varlena *payload);
+static struct varlena *zstd_decode(struct varlena *stored, int32 size);
+static struct varlena *gzip_encode(struct varlena *payload);
+static struct varlena *gzip_decode(struct varlena *stored, int32 size);
+
+/*
+ * mbus_compression_known tells whether a name is one of the compressions.
+ */
+bool
+mbus_compression_known(const char *name)
+{
+	for (int i = 0; i < (int) lengthof(compression_names); i++)
+	{
+		if (strcmp(name, compression_names[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * mbus_compression_parse returns the compression of that name; 22023 if there
+ * is none.
+ */
+MbusCompression
+mbus_compression_parse(const char *name)
+{
+	for (int i = 0; i < (int) lengthof(compression_names); i++)
+	{
+		if (strcmp(name, compression_names[i]) == 0)
+			return (MbusCompression) i;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unknown compression \"%s\"", name),
+			 errdetail("Compression is lz4, zstd, gzip or none.")));
+}
+
+/*
+ * mbus_compression_name is the inverse of mbus_compression_parse.
+ */
+const char *
+mbus_compression_name(MbusCompression compression)
+{
+	return compression_names[compression];
+}
+
+/*
+ * mbus_sha256 computes SHA-256 (FIPS 180-4) with the server's cryptohash.
+ * Needs a transaction.
+ */
+void
+mbus_sha256(const void *bytes, size_t len, uint8 *digest)
+{
+	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
+
+	if (pg_cryptohash_init(ctx) < 0 ||
+		pg_cryptohash_update(ctx, bytes, len) < 0 ||
+		pg_cryptohash_final(ctx, digest, PG_SHA256_DIGEST_LENGTH) < 0)
+	{
+		const char *why = pg_cryptohash_error(ctx);
+
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not compute SHA-256: %s", why)));
+	}
+	pg_cryptohash_free(ctx);
+}
+
+/*
+ * mbus_payload_encode returns the bytes to store for a plain payload and sets
+ * *used to what was done.  The result may be the payload itself.
+ */
+struct varlena *
+mbus_payload_encode(MbusCompression compression, struct varlena *payload,
+					MbusCompression *used)
+{
+	struct varlena *stored = NULL;
+
+	*used = MBUS_COMPRESS_NONE;
+	if (VARSIZE_ANY_EXHDR(payload) < MBUS_COMPRESS_MIN)
+		return payload;
+	switch (compression)
+	{
+		case MBUS_COMPRESS_NONE:
+			return payload;
+		case MBUS_COMPRESS_LZ4:
+			stored = (struct varlena *)
+				DatumGetPointer(toast_compress_datum(PointerGetDatum(payload),
+													 MBUS_TOAST_COMPRESSION));
+			break;
+		case MBUS_COMPRESS_ZSTD:
+			stored = zstd_encode(payload);
+			break;
+		case MBUS_COMPRESS_GZIP:
+			stored = gzip_encode(payload);
+			break;
+	}
+	if (stored == NULL)
+		return payload;
+	*used = compression;
+	return stored;
+}
+
+/*
+ * mbus_payload_decode returns the payload of a detoasted column value; may be
+ * the value itself.  NULL if the bytes cannot be what was stored.
+ */
+struct varlena *
+mbus_payload_decode(struct varlena *stored, MbusCompression used, int32 size)
+{
+	if (used == MBUS_COMPRESS_ZSTD)
+		return zstd_decode(stored, size);
+	if (used == MBUS_COMPRESS_GZIP)
+		return gzip_decode(stored, size);
+	return stored;
+}
+
+/* Allocates a varlena with room for len bytes; for payloads below 1 GB. */
+static struct varlena *
+payload_alloc(size_t len)
+{
+	struct varlena *result = palloc_extended(len + VARHDRSZ,
+											 MCXT_ALLOC_NO_OOM);
+
+	if (result == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory"),
+				 errdetail("Could not allocate %zu bytes for a payload.", len)));
+	return result;
+}
+
+/* What was compressed well is kept; else NULL. */
+static struct varlena *
+keep_if_smaller(struct varlena *result, size_t len, struct varlena *payload)
+{
+	if (len >= VARSIZE_ANY_EXHDR(payload))
+	{
+		pfree(result);
+		return NULL;
+	}
+	SET_VARSIZE(result, len + VARHDRSZ);
+	return result;
+}
+
+static struct varlena *
+zstd_encode(struct varlena *payload)
+{
+	size_t		room = ZSTD_compressBound(VARSIZE_ANY_EXHDR(payload));
+	struct varlena *result = payload_alloc(room);
+	size_t		len;
+
+	len = ZSTD_compress(VARDATA(result), room, VARDATA_ANY(payload),
+						VARSIZE_ANY_EXHDR(payload), ZSTD_CLEVEL_DEFAULT);
+	if (ZSTD_isError(len))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not compress payload: %s",
+						ZSTD_getErrorName(len))));
+	return keep_if_smaller(result, len, payload);
+}
+
+static struct varlena *
+zstd_decode(struct varlena *stored, int32 size)
+{
+	struct varlena *result;
+	size_t		len;
+
+	if (size < 0 || size > MBUS_PAYLOAD_MAX)
+		return NULL;
+	result = payload_alloc(size);
+	len = ZSTD_decompress(VARDATA(result), size, VARDATA_ANY(stored),
+						  VARSIZE_ANY_EXHDR(stored));
+	if (ZSTD_isError(len) || len != (size_t) size)
+		return NULL;
+	SET_VARSIZE(result, len + VARHDRSZ);
+	return result;
+}
+
+static struct varlena *
+gzip_encode(struct varlena *payload)
+{
+	uLongf		len = compressBound(VARSIZE_ANY_EXHDR(payload));
+	struct varlena *result = payload_alloc(len);
+
+	if (compress((Bytef *) VARDATA(result), &len,
+				 (const Bytef *) VARDATA_ANY(payload),
+				 VARSIZE_ANY_EXHDR(payload)) != Z_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("could not compress payload with gzip")));
+	return keep_if_smaller(result, len, payload);
+}
+
+static struct varlena *
+gzip_decode(struct varlena *stored, int32 size)
+{
+	uLongf		len = size;
+	struct varlena *result;
+
+	if (size < 0 || size > MBUS_PAYLOAD_MAX)
+		return NULL;
+	result = payload_alloc(size);
+	if (uncompress((Bytef *) VARDATA(result), &len,
+				   (const Bytef *) VARDATA_ANY(stored),
+				   VARSIZE_ANY_EXHDR(stored)) != Z_OK || len != (uLongf) size)
+		return NULL;
+	SET_VARSIZE(result, len + VARHDRSZ);
+	return result;
+}
+
+/*
+ * mbus_content_is_json tells whether a media type is JSON: application/json,
+ * text/json or a "+json" suffix (RFC 6839), parameters aside.
+ */
+bool
+mbus_content_is_json(const char *content_type)
+{
+	size_t		len = strcspn(content_type, "; \t");
+
+	if (len == 16 && pg_strncasecmp(content_type, "application/json", 16) == 0)
+		return true;
+	if (len == 9 && pg_strncasecmp(content_type, "text/json", 9) == 0)
+		return true;
+	return len > 5 && pg_strncasecmp(content_type + len - 5, "+json", 5) == 0;
+}
+
+/*
+ * mbus_json_check errors with 22P02 if the bytes are not JSON in UTF-8; they
+ * are not changed, so that numbers, duplicate keys and escapes stay as sent.
+ */
+void
+mbus_json_check(struct varlena *payload)
+{
+	JsonLexContext *lex;
+
+	if (!pg_verify_mbstr(PG_UTF8, VARDATA_ANY(payload),
+						 VARSIZE_ANY_EXHDR(payload), true))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+				 errmsg("invalid input syntax for type json"),
+				 errdetail("The payload is not valid UTF-8.")));
+	lex = MbusMakeLexer(VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload),
+						false);
+	pg_parse_json_or_ereport(lex, &nullSemAction);
+}

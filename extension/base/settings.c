@@ -1,0 +1,275 @@
+/*
+ * settings.c
+ *		The extension's settings: definition, checks, and the list of
+ *		databases that are served.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/varlena.h"
+
+#include "base/payload.h"
+#include "base/settings.h"
+#include "state/state.h"
+
+char	   *mbus_databases = NULL;
+uint64		mbus_databases_version = 0;
+int			mbus_worker_interval = 1000;
+int			mbus_segment_max_rows = 8 * 1024 * 1024;
+int			mbus_segment_max_mb = 4096;
+int			mbus_max_subscriptions = 4096;
+int			mbus_max_leases = 65536;
+int			mbus_leases_per_epoch = 1 << 28;
+bool		mbus_enabled = true;
+char	   *mbus_default_channel = NULL;
+char	   *mbus_default_ttl = NULL;
+char	   *mbus_default_compression = NULL;
+int			mbus_inline_max = 1024 * 1024;
+int			mbus_max_payload = 100 * 1024 * 1024;
+int			mbus_client_max_payload = 0;
+bool		mbus_verify_on_read = true;
+char	   *mbus_relay_role = NULL;
+char	   *mbus_token_issuer = NULL;
+char	   *mbus_token_audience = NULL;
+int			mbus_token_skew = 30;
+char	   *mbus_anonymous_role = NULL;
+int			mbus_frame_timeout = 120000;
+int			mbus_frame_max = 32 * 1024 * 1024;
+int			mbus_claim_wait_max = -1;
+
+static bool check_databases(char **newval, void **extra, GucSource source);
+static void assign_databases(const char *newval, void *extra);
+static bool check_ttl(char **newval, void **extra, GucSource source);
+static bool check_compression(char **newval, void **extra, GucSource source);
+static void define_server_settings(void);
+static void define_shared_sizes(void);
+static void define_session_settings(void);
+static void define_relay_settings(void);
+static void define_token_settings(void);
+
+/*
+ * mbus_settings_init defines the settings; called from _PG_init.
+ */
+void
+mbus_settings_init(void)
+{
+	define_server_settings();
+	if (process_shared_preload_libraries_in_progress)
+		define_shared_sizes();
+	define_session_settings();
+	define_relay_settings();
+	define_token_settings();
+	MarkGUCPrefixReserved("message_bus");
+}
+
+static void
+define_server_settings(void)
+{
+	DefineCustomStringVariable("message_bus.databases",
+							   "Databases that message_bus serves, separated by commas.",
+							   "Each gets a background worker once it has the extension.",
+							   &mbus_databases, "",
+							   PGC_SIGHUP, GUC_LIST_INPUT,
+							   check_databases, assign_databases, NULL);
+	DefineCustomIntVariable("message_bus.worker_interval",
+							"Longest time between two passes of a database's worker.",
+							NULL, &mbus_worker_interval, 1000, 10, 60000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.segment_max_rows",
+							"Messages that one segment may hold.",
+							"A segment that is nearly full is followed by a new one.",
+							&mbus_segment_max_rows, 8 * 1024 * 1024, 16,
+							MBUS_ROWS_LIMIT,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.segment_max_size",
+							"Payload that one segment holds before the next one is opened.",
+							NULL, &mbus_segment_max_mb, 4096, 1, 1024 * 1024,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.leases_per_epoch",
+							"Lease numbers until the worker begins a new epoch.",
+							"To test what happens then.",
+							&mbus_leases_per_epoch, 1 << 28, 16, 1 << 28,
+							PGC_SIGHUP, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+}
+
+/* The sizes of shared memory: there is none if the library is loaded later. */
+static void
+define_shared_sizes(void)
+{
+	DefineCustomIntVariable("message_bus.max_subscriptions",
+							"Subscriptions that can be claimed from, in all databases.",
+							NULL, &mbus_max_subscriptions, 4096, 16, 65536,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_leases",
+							"Messages that can be claimed at one time, in all databases.",
+							"A claim beyond that is refused.",
+							&mbus_max_leases, 65536, 16, 16 * 1024 * 1024,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+}
+
+static void
+define_session_settings(void)
+{
+	DefineCustomBoolVariable("message_bus.enabled",
+							 "Allows publishing; if off, every publish is refused.",
+							 NULL, &mbus_enabled, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("message_bus.default_channel",
+							   "Channel of store_message() and of the view message_bus.message_bus.",
+							   NULL, &mbus_default_channel, "default",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("message_bus.default_ttl",
+							   "Time to live of a channel that is created with none.",
+							   NULL, &mbus_default_ttl, "48 hours",
+							   PGC_USERSET, 0, check_ttl, NULL, NULL);
+	DefineCustomStringVariable("message_bus.default_compression",
+							   "Compression of a channel that is created with none: lz4, zstd, gzip or none.",
+							   NULL, &mbus_default_compression, "lz4",
+							   PGC_USERSET, 0, check_compression, NULL, NULL);
+	DefineCustomIntVariable("message_bus.inline_max",
+							"Largest payload that is delivered inline; a larger one travels by reference.",
+							NULL, &mbus_inline_max, 1024 * 1024, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_payload",
+							"Largest payload that may be published.",
+							NULL, &mbus_max_payload, 100 * 1024 * 1024, 1,
+							MBUS_PAYLOAD_MAX,
+							PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.client_max_payload",
+							"Lowers message_bus.max_payload for this session; 0 leaves it.",
+							NULL, &mbus_client_max_payload, 0, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomBoolVariable("message_bus.verify_on_read",
+							 "Compares the checksum of every payload that is read.",
+							 NULL, &mbus_verify_on_read, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+static void
+define_relay_settings(void)
+{
+	DefineCustomStringVariable("message_bus.relay_role",
+							   "Role that every frame of message_bus.relay() runs as; if empty, each runs as its session's.",
+							   "The session's login role must be a member of it.",
+							   &mbus_relay_role, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.frame_timeout",
+							"Longest time one frame of message_bus.relay() may take; 0 is no limit.",
+							NULL, &mbus_frame_timeout, 120000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.frame_max",
+							"Largest frame that message_bus.relay() may return.",
+							NULL, &mbus_frame_max, 32 * 1024 * 1024, 1024,
+							1024 * 1024 * 1024 - 1024,
+							PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.claim_wait_max",
+							"Longest time a claim waits for messages, whatever it asks for; -1 is no limit.",
+							NULL, &mbus_claim_wait_max, -1, -1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/* What open_session() and a gateway's control frames expect of a token. */
+static void
+define_token_settings(void)
+{
+	DefineCustomStringVariable("message_bus.token_issuer",
+							   "Issuer that a token must name as its claim \"iss\"; empty is any.",
+							   NULL, &mbus_token_issuer, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("message_bus.token_audience",
+							   "Audience that a token must name in its claim \"aud\"; empty is any.",
+							   NULL, &mbus_token_audience, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.token_skew",
+							"How far clocks may differ where a token's times are checked.",
+							NULL, &mbus_token_skew, 30, 0, 300,
+							PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomStringVariable("message_bus.anonymous_role",
+							   "Role of a session without a token, or whose token names none; empty refuses these.",
+							   NULL, &mbus_anonymous_role, "anon",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	char	   *copy = pstrdup(*newval);
+	List	   *names;
+	bool		ok;
+
+	ok = SplitIdentifierString(copy, ',', &names);
+	if (!ok)
+		GUC_check_errdetail("List syntax is invalid.");
+	else if (list_length(names) > MBUS_MAX_DATABASES)
+	{
+		ok = false;
+		GUC_check_errdetail("At most %d databases can be listed.",
+							MBUS_MAX_DATABASES);
+	}
+	list_free(names);
+	pfree(copy);
+	return ok;
+}
+
+static void
+assign_databases(const char *newval, void *extra)
+{
+	mbus_databases_version++;
+}
+
+/* The text is parsed where it is used; here only what would be no TTL. */
+static bool
+check_ttl(char **newval, void **extra, GucSource source)
+{
+	if ((*newval)[0] == '\0' || strlen(*newval) > 100)
+	{
+		GUC_check_errdetail("A time to live is an interval, such as \"48 hours\".");
+		return false;
+	}
+	return true;
+}
+
+static bool
+check_compression(char **newval, void **extra, GucSource source)
+{
+	if (!mbus_compression_known(*newval))
+	{
+		GUC_check_errdetail("Compression is lz4, zstd, gzip or none.");
+		return false;
+	}
+	return true;
+}
+
+/*
+ * mbus_listed_databases returns the names in message_bus.databases as a list
+ * of palloc'd strings.
+ */
+List *
+mbus_listed_databases(void)
+{
+	List	   *names = NIL;
+
+	if (!SplitIdentifierString(pstrdup(mbus_databases), ',', &names))
+		return NIL;				/* check_databases refuses that */
+	return names;
+}
+
+/*
+ * mbus_database_listed tells whether message_bus.databases has the name.
+ */
+bool
+mbus_database_listed(const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, mbus_listed_databases())
+	{
+		if (strcmp((const char *) lfirst(cell), name) == 0)
+			return true;
+	}
+	return false;
+}

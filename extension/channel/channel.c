@@ -1,0 +1,582 @@
+/*
+ * channel.c
+ *		Channels as publishers and readers see them.
+ *
+ * A backend keeps the rows of message_bus.channel and the grants it has seen
+ * in a cache of its own.  Triggers on both tables invalidate the relation
+ * cache entry of message_bus.channel; the callback here only marks the cache
+ * stale, and the next look-up empties it.  Pointers into the cache are
+ * therefore good until the next look-up.
+ *
+ * Rows are read with the catalog snapshot, through the tables' indexes, with
+ * no right needed: the privilege that counts is the channel's own.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "common/int.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "channel/channel.h"
+#include "delivery/delivery.h"
+
+/* Columns of message_bus.channel and message_bus.channel_grant read here. */
+enum
+{
+	COL_CHANNEL_ID = 1,
+	COL_NAME = 2,
+	COL_OWNER = 3,
+	COL_SERIES = 4,
+	COL_TTL = 5,
+	COL_MAX_ATTEMPTS = 6,
+	COL_LEASE = 7,
+	COL_BACKOFF = 8,
+	COL_BACKOFF_MAX = 9,
+	COL_DEAD_LETTER = 10,
+	COL_RETENTION = 11,
+	COL_MAX_PAYLOAD = 12,
+	COL_COMPRESSION = 13,
+	COL_PURGED_TO = 15,
+	COL_PURGE_KEPT = 16,
+	COL_GRANT_CHANNEL = 1,
+	COL_GRANT_GRANTEE = 2,
+	COL_GRANT_PUBLISH = 3,
+	COL_GRANT_CONSUME = 4
+};
+
+#define MBUS_TTL_MAX_DAYS	36525	/* a hundred years */
+#define MBUS_OWN_WINDOW_MINUTES 10	/* of a series that is one channel's own */
+
+/*
+ * The TTL buckets: each is a series, so that messages that expire together
+ * lie together.  A segment's window is about an eighth of the TTL, at least
+ * ten minutes where the TTL allows.  The series above these each belong to
+ * one channel with retention "acked".
+ */
+typedef struct MbusBucket
+{
+	int64		ttl_minutes;	/* longest TTL */
+	int64		window_minutes;
+} MbusBucket;
+
+static const MbusBucket buckets[] = {
+	{10, 5},
+	{60, 10},
+	{6 * 60, 45},
+	{24 * 60, 3 * 60},
+	{48 * 60, 6 * 60},
+	{7 * 24 * 60, 21 * 60},
+	{30 * 24 * 60, 90 * 60},
+	{366 * 24 * 60, 45 * 24 * 60},
+	{INT64CONST(1440) * MBUS_TTL_MAX_DAYS, 366 * 24 * 60},
+};
+
+typedef struct MbusCachedChannel
+{
+	int32		channel_id;		/* hash key */
+	MbusChannel channel;
+	MbusPolicy	policy;
+} MbusCachedChannel;
+
+typedef struct MbusCachedName
+{
+	char		name[MBUS_CHANNEL_NAME_MAX + 1];	/* hash key */
+	int32		channel_id;
+} MbusCachedName;
+
+static MemoryContext cache_context = NULL;
+static HTAB *cache_by_id = NULL;
+static HTAB *cache_by_name = NULL;
+static Oid	cache_schema = InvalidOid;
+static Oid	cache_relation = InvalidOid;
+static bool cache_stale = true;
+
+static void channel_invalidate(Datum arg, Oid relid);
+static MbusCachedChannel *cached_by_id(Oid schema, int32 channel_id);
+static void cache_prepare(Oid schema);
+static MbusCachedChannel *channel_load(Oid schema, const char *index_name,
+									   AttrNumber column, RegProcedure equals,
+									   Datum value);
+static void channel_read(HeapTuple tuple, TupleDesc desc,
+						 MbusChannel *channel);
+static void policy_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy);
+static void purge_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy);
+static void grants_load(Oid schema, MbusChannel *channel);
+
+PG_FUNCTION_INFO_V1(mbus_channel_changed);
+PG_FUNCTION_INFO_V1(mbus_may);
+
+/*
+ * mbus_channel_init registers the cache's invalidation; from _PG_init.
+ */
+void
+mbus_channel_init(void)
+{
+	CacheRegisterRelcacheCallback(channel_invalidate, (Datum) 0);
+}
+
+static void
+channel_invalidate(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == cache_relation)
+		cache_stale = true;
+}
+
+/*
+ * mbus_channel_changed (statement trigger) tells all backends that channels
+ * or grants have changed, at commit.
+ */
+Datum
+mbus_channel_changed(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		elog(ERROR, "mbus_channel_changed: not called as a trigger");
+	CacheInvalidateRelcacheByRelid(mbus_relation(mbus_schema(), "channel"));
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * mbus_schema returns the schema message_bus, 55000 if there is none.
+ */
+Oid
+mbus_schema(void)
+{
+	Oid			schema = get_namespace_oid("message_bus", true);
+
+	if (!OidIsValid(schema))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension message_bus does not exist in this database"),
+				 errhint("Run CREATE EXTENSION message_bus.")));
+	return schema;
+}
+
+/*
+ * mbus_relation returns a table or index of the extension by its name.
+ */
+Oid
+mbus_relation(Oid schema, const char *name)
+{
+	Oid			relid = get_relname_relid(name, schema);
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("relation \"message_bus.%s\" does not exist", name),
+				 errhint("Drop extension message_bus and create it again.")));
+	return relid;
+}
+
+/*
+ * mbus_channel_open returns the channel of that name if the current user has
+ * the privilege; 42P01 if there is no such channel, 42501 without privilege.
+ */
+const MbusChannel *
+mbus_channel_open(Oid schema, text *name, MbusPrivilege privilege)
+{
+	char	   *cname = text_to_cstring(name);
+	const MbusChannel *channel = mbus_channel_by_name(schema, cname);
+
+	if (channel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("channel \"%s\" does not exist", cname)));
+	mbus_channel_check(channel, privilege);
+	return channel;
+}
+
+/*
+ * mbus_channel_check errors with 42501 if the current user may not.
+ */
+void
+mbus_channel_check(const MbusChannel *channel, MbusPrivilege privilege)
+{
+	const char *verb = privilege == MBUS_PUBLISH ? "publish" : "consume";
+
+	if (!mbus_channel_allows(channel, privilege))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for channel \"%s\"", channel->name),
+				 errdetail("Role \"%s\" has no privilege to %s.",
+						   GetUserNameFromId(GetUserId(), false), verb),
+				 errhint("The channel's owner can grant it with message_bus.grant_channel().")));
+}
+
+/*
+ * mbus_channel_allows tells whether the current user has the privilege.
+ */
+bool
+mbus_channel_allows(const MbusChannel *channel, MbusPrivilege privilege)
+{
+	Oid			user = GetUserId();
+
+	if (has_privs_of_role(user, channel->owner))
+		return true;
+	for (int i = 0; i < channel->ngrants; i++)
+	{
+		if ((channel->grant[i].privileges & privilege) != 0 &&
+			has_privs_of_role(user, channel->grant[i].grantee))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * mbus_may (SQL: message_bus.may(channel_id integer, privilege text)) is what
+ * the views filter by.
+ */
+Datum
+mbus_may(PG_FUNCTION_ARGS)
+{
+	const MbusChannel *channel;
+	char	   *privilege = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	channel = mbus_channel_by_id(mbus_schema(), PG_GETARG_INT32(0));
+	if (channel == NULL)
+		PG_RETURN_BOOL(false);
+	if (strcmp(privilege, "consume") == 0)
+		PG_RETURN_BOOL(mbus_channel_allows(channel, MBUS_CONSUME));
+	if (strcmp(privilege, "publish") == 0)
+		PG_RETURN_BOOL(mbus_channel_allows(channel, MBUS_PUBLISH));
+	PG_RETURN_BOOL(has_privs_of_role(GetUserId(), channel->owner));
+}
+
+/*
+ * mbus_channel_by_name returns a channel or NULL; good until the next look-up.
+ */
+const MbusChannel *
+mbus_channel_by_name(Oid schema, const char *name)
+{
+	MbusCachedName *named;
+	MbusCachedChannel *cached;
+
+	if (strlen(name) > MBUS_CHANNEL_NAME_MAX)
+		return NULL;
+	cache_prepare(schema);
+	named = hash_search(cache_by_name, name, HASH_FIND, NULL);
+	if (named)
+		return mbus_channel_by_id(schema, named->channel_id);
+	cached = channel_load(schema, "channel_name_key", COL_NAME, F_TEXTEQ,
+						  CStringGetTextDatum(name));
+	if (cached == NULL)
+		return NULL;
+	named = hash_search(cache_by_name, cached->channel.name, HASH_ENTER, NULL);
+	named->channel_id = cached->channel_id;
+	return &cached->channel;
+}
+
+/*
+ * mbus_channel_by_id returns a channel or NULL; good until the next look-up.
+ */
+const MbusChannel *
+mbus_channel_by_id(Oid schema, int32 channel_id)
+{
+	MbusCachedChannel *cached = cached_by_id(schema, channel_id);
+
+	return cached ? &cached->channel : NULL;
+}
+
+/*
+ * mbus_channel_policy returns a channel's policy or NULL; good until the next
+ * look-up.
+ */
+const MbusPolicy *
+mbus_channel_policy(Oid schema, int32 channel_id)
+{
+	MbusCachedChannel *cached = cached_by_id(schema, channel_id);
+
+	return cached ? &cached->policy : NULL;
+}
+
+static MbusCachedChannel *
+cached_by_id(Oid schema, int32 channel_id)
+{
+	MbusCachedChannel *cached;
+
+	cache_prepare(schema);
+	cached = hash_search(cache_by_id, &channel_id, HASH_FIND, NULL);
+	if (cached)
+		return cached;
+	return channel_load(schema, "channel_pkey", COL_CHANNEL_ID, F_INT4EQ,
+						Int32GetDatum(channel_id));
+}
+
+/* Empties the cache if it is stale. */
+static void
+cache_prepare(Oid schema)
+{
+	HASHCTL		ctl;
+
+	AcceptInvalidationMessages();
+	if (!cache_stale && cache_schema == schema)
+		return;
+
+	cache_relation = mbus_relation(schema, "channel");
+	if (cache_context)
+		MemoryContextReset(cache_context);
+	else
+		cache_context = AllocSetContextCreate(CacheMemoryContext,
+											  "message_bus channels",
+											  ALLOCSET_DEFAULT_SIZES);
+	MemSet(&ctl, 0, sizeof(ctl));
+	ctl.hcxt = cache_context;
+	ctl.keysize = sizeof(int32);
+	ctl.entrysize = sizeof(MbusCachedChannel);
+	cache_by_id = hash_create("message_bus channels by id", 64, &ctl,
+							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ctl.keysize = MBUS_CHANNEL_NAME_MAX + 1;
+	ctl.entrysize = sizeof(MbusCachedName);
+	cache_by_name = hash_create("message_bus channels by name", 64, &ctl,
+								HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	cache_schema = schema;
+	cache_stale = false;
+}
+
+/*
+ * channel_load reads one row through an index and remembers it, when it is
+ * read to its end: what errs leaves no half of it.
+ */
+static MbusCachedChannel *
+channel_load(Oid schema, const char *index_name, AttrNumber column,
+			 RegProcedure equals, Datum value)
+{
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	MbusChannel channel;
+	MbusPolicy	policy;
+	MbusCachedChannel *cached;
+	bool		found;
+
+	rel = table_open(cache_relation, AccessShareLock);
+	ScanKeyInit(&key, column, BTEqualStrategyNumber, equals, value);
+	if (equals == F_TEXTEQ)
+		key.sk_collation = TupleDescAttr(RelationGetDescr(rel),
+										 column - 1)->attcollation;
+	scan = systable_beginscan(rel, mbus_relation(schema, index_name), true,
+							  NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	found = HeapTupleIsValid(tuple);
+	if (found)
+	{
+		channel_read(tuple, RelationGetDescr(rel), &channel);
+		policy_read(tuple, RelationGetDescr(rel), &policy);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	if (!found)
+		return NULL;
+	grants_load(schema, &channel);
+	cached = hash_search(cache_by_id, &channel.channel_id, HASH_ENTER, NULL);
+	cached->channel = channel;
+	cached->policy = policy;
+	return cached;
+}
+
+static void
+channel_read(HeapTuple tuple, TupleDesc desc, MbusChannel *channel)
+{
+	Datum		value;
+	bool		isnull;
+
+	MemSet(channel, 0, sizeof(*channel));
+	channel->channel_id = DatumGetInt32(heap_getattr(tuple, COL_CHANNEL_ID,
+													 desc, &isnull));
+	value = heap_getattr(tuple, COL_NAME, desc, &isnull);
+	strlcpy(channel->name, TextDatumGetCString(value), sizeof(channel->name));
+	channel->owner = DatumGetObjectId(heap_getattr(tuple, COL_OWNER, desc,
+												   &isnull));
+	channel->series = DatumGetInt32(heap_getattr(tuple, COL_SERIES, desc,
+												 &isnull));
+	value = heap_getattr(tuple, COL_TTL, desc, &isnull);
+	channel->ttl_us = mbus_interval_us(DatumGetIntervalP(value));
+	value = heap_getattr(tuple, COL_MAX_PAYLOAD, desc, &isnull);
+	channel->max_payload = isnull ? 0 : DatumGetInt64(value);
+	value = heap_getattr(tuple, COL_COMPRESSION, desc, &isnull);
+	channel->compression = mbus_compression_parse(TextDatumGetCString(value));
+}
+
+static void
+policy_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy)
+{
+	Datum		value;
+	bool		isnull;
+
+	MemSet(policy, 0, sizeof(*policy));
+	policy->max_attempts = DatumGetInt32(heap_getattr(tuple, COL_MAX_ATTEMPTS,
+													  desc, &isnull));
+	value = heap_getattr(tuple, COL_LEASE, desc, &isnull);
+	policy->lease_us = mbus_interval_us(DatumGetIntervalP(value));
+	value = heap_getattr(tuple, COL_BACKOFF, desc, &isnull);
+	policy->backoff_us = mbus_interval_us(DatumGetIntervalP(value));
+	value = heap_getattr(tuple, COL_BACKOFF_MAX, desc, &isnull);
+	policy->backoff_max_us = mbus_interval_us(DatumGetIntervalP(value));
+	value = heap_getattr(tuple, COL_DEAD_LETTER, desc, &isnull);
+	if (!isnull)
+		strlcpy(policy->dead_letter, TextDatumGetCString(value),
+				sizeof(policy->dead_letter));
+	value = heap_getattr(tuple, COL_RETENTION, desc, &isnull);
+	policy->acked = strcmp(TextDatumGetCString(value), "acked") == 0;
+	purge_read(tuple, desc, policy);
+}
+
+/* Reads what purge_channel() wrote; the ranges live in the cache. */
+static void
+purge_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy)
+{
+	Datum		value;
+	bool		isnull;
+	ArrayType  *kept;
+	int			n;
+	int64	   *copy;
+
+	policy->purged_to = DatumGetInt64(heap_getattr(tuple, COL_PURGED_TO, desc,
+												   &isnull));
+	value = heap_getattr(tuple, COL_PURGE_KEPT, desc, &isnull);
+	if (isnull)
+		return;
+	kept = DatumGetArrayTypeP(value);
+	n = ArrayGetNItems(ARR_NDIM(kept), ARR_DIMS(kept));
+	if (n == 0 || n % 2 != 0 || ARR_HASNULL(kept) ||
+		ARR_ELEMTYPE(kept) != INT8OID)
+		return;
+	copy = MemoryContextAlloc(cache_context, n * sizeof(int64));
+	memcpy(copy, ARR_DATA_PTR(kept), n * sizeof(int64));
+	policy->kept = copy;
+	policy->nkept = n / 2;
+}
+
+/*
+ * grants_load fills in who may use the channel.
+ */
+static void
+grants_load(Oid schema, MbusChannel *channel)
+{
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	int			room = 0;
+
+	rel = table_open(mbus_relation(schema, "channel_grant"), AccessShareLock);
+	ScanKeyInit(&key, COL_GRANT_CHANNEL, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(channel->channel_id));
+	scan = systable_beginscan(rel, mbus_relation(schema, "channel_grant_pkey"),
+							  true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		TupleDesc	desc = RelationGetDescr(rel);
+		MbusGrant  *grant;
+		bool		isnull;
+
+		if (channel->ngrants >= room)
+		{
+			room = room ? room * 2 : 4;
+			channel->grant = channel->grant ?
+				repalloc(channel->grant, room * sizeof(MbusGrant)) :
+				MemoryContextAlloc(cache_context, room * sizeof(MbusGrant));
+		}
+		grant = &channel->grant[channel->ngrants++];
+		grant->grantee = DatumGetObjectId(heap_getattr(tuple,
+													   COL_GRANT_GRANTEE,
+													   desc, &isnull));
+		grant->privileges =
+			(DatumGetBool(heap_getattr(tuple, COL_GRANT_PUBLISH, desc,
+									   &isnull)) ? MBUS_PUBLISH : 0) |
+			(DatumGetBool(heap_getattr(tuple, COL_GRANT_CONSUME, desc,
+									   &isnull)) ? MBUS_CONSUME : 0);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+/*
+ * mbus_interval_us returns an interval in microseconds, a month being 30
+ * days; PG_INT64_MAX or PG_INT64_MIN where that does not fit.
+ */
+int64
+mbus_interval_us(const Interval *interval)
+{
+	int64		days = (int64) interval->month * 30 + interval->day;
+	int64		us;
+
+	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &us) ||
+		pg_add_s64_overflow(us, interval->time, &us))
+		return days > 0 ? PG_INT64_MAX : PG_INT64_MIN;
+	return us;
+}
+
+/*
+ * mbus_ttl_check returns a TTL in microseconds; 22023 if it is not positive
+ * or longer than a hundred years.
+ */
+int64
+mbus_ttl_check(const Interval *interval)
+{
+	int64		us = mbus_interval_us(interval);
+
+	if (us <= 0 || us > MBUS_TTL_MAX_DAYS * USECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid ttl: %s",
+						DatumGetCString(DirectFunctionCall1(interval_out,
+															IntervalPGetDatum(interval)))),
+				 errdetail("A time to live is positive and at most 100 years.")));
+	return us;
+}
+
+/*
+ * mbus_series_for_ttl returns the series of a TTL's bucket.
+ */
+int32
+mbus_series_for_ttl(int64 ttl_us)
+{
+	for (int i = 0; i < (int) lengthof(buckets); i++)
+	{
+		if (ttl_us <= buckets[i].ttl_minutes * 60 * USECS_PER_SEC)
+			return i + 1;
+	}
+	return lengthof(buckets);
+}
+
+/*
+ * mbus_own_series returns the first of the series that are one channel's own.
+ */
+int32
+mbus_own_series(void)
+{
+	return lengthof(buckets) + 1;
+}
+
+/*
+ * mbus_series_window_us returns for how long a series' segment takes
+ * messages before it rolls.
+ */
+int64
+mbus_series_window_us(int32 series)
+{
+	int64		minutes = MBUS_OWN_WINDOW_MINUTES;
+
+	if (series < mbus_own_series())
+		minutes = buckets[Max(1, series) - 1].window_minutes;
+	return minutes * 60 * USECS_PER_SEC;
+}

@@ -1,0 +1,435 @@
+/*
+ * ack.c
+ *		ack, nack and extend: what becomes of claimed messages.
+ *
+ * Each first takes hold of the entries in shared memory (effect.c), which
+ * pins them to the transaction and checks the privilege to consume, and then
+ * inserts the rows that say it (fact_insert.c).  A call does all it was asked
+ * to or, raising an error, nothing.
+ *
+ * An ack that is repeated finds its lease gone, or without these messages:
+ * then the rows of acks are asked, which bear the lease.  So a client that
+ * does not know whether its ack was committed may say it again.
+ *
+ * A failed delivery (mbus_fail: by nack, an expired lease or a crash) is one
+ * row, and the message comes again at its time.  The last attempt that the
+ * channel allows closes it: failure, dead letter and ack are one transaction.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "catalog/pg_type.h"
+#include "common/pg_prng.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "channel/channel.h"
+#include "delivery/delivery.h"
+#include "message/publish.h"
+#include "state/fault.h"
+
+#define MBUS_LEASE_MAX_US	(7 * USECS_PER_DAY)
+#define MBUS_DELAY_MAX_US	(INT64CONST(36525) * USECS_PER_DAY)
+#define NAMED_IDS			5	/* in an error */
+
+/* Failures of one holding on their way into the tables. */
+typedef struct Failing
+{
+	Oid			schema;
+	MbusHolding *holding;
+	const char *kind;
+	const char *reason;
+	int64		delay_us;		/* before the next attempt; < 0: backoff */
+	TimestampTz now;
+	bool		policed;		/* the channel exists, policy is its */
+	MbusPolicy	policy;
+	int			n;
+	MbusFailure *failure;
+	const char **outcome;		/* of its ack; NULL: there is none */
+} Failing;
+
+static int64 lease_argument(FunctionCallInfo fcinfo);
+static int	ids_argument(FunctionCallInfo fcinfo, int argno, int64 **ids);
+static int	id_compare(const void *a, const void *b);
+static int	repeated(Oid schema, int64 lease, int nids, const int64 *ids,
+					 bool held);
+pg_noreturn static void not_held(int64 lease, const int64 *ids, int nids,
+								 bool gone);
+static int64 delay_argument(FunctionCallInfo fcinfo, int argno);
+static char *reason_argument(FunctionCallInfo fcinfo, int argno);
+static void failing_one(Failing *failing, const MbusHeld *held);
+static bool is_kind(const Failing *failing, const char *kind);
+static TimestampTz retry_time(const Failing *failing, int attempt);
+static void failing_close(Failing *failing, const char *outcome);
+
+/*
+ * ack(lease, ids) says that messages are done with, all of the lease's if
+ * ids is null, and returns how many.
+ */
+MBUS_FUNCTION(ack)
+{
+	int64		lease = lease_argument(fcinfo);
+	int64	   *ids;
+	int			nids = ids_argument(fcinfo, 1, &ids);
+	Oid			schema = mbus_schema();
+	MbusHolding holding;
+	int			again = 0;
+	int			total;
+
+	mbus_write_check("message_bus.ack()");
+	if (nids == 0)
+		PG_RETURN_INT32(0);
+	if (!mbus_hold(schema, mbus_database(), lease, nids, ids, MBUS_PIN_ACK,
+				   &holding))
+		PG_RETURN_INT32(repeated(schema, lease, nids, ids, false));
+	/* all given back by this transaction; or what is left is corrupt */
+	if (nids < 0 && holding.n == 0)
+		PG_RETURN_INT32(repeated(schema, lease, nids, ids, false));
+	total = holding.n;
+	if (nids > 0 && holding.nmissing > 0)
+		total += repeated(schema, lease, holding.nmissing, holding.missing,
+						  true);
+	for (int i = 0; i < holding.n; i++)
+		again += holding.held[i].again;
+	mbus_ack_insert(schema, &holding, "acked");
+	mbus_count(MBUS_C_ACKED, holding.n - again);
+	PG_RETURN_INT32(total);
+}
+
+/*
+ * nack(lease, ids, delay, reason) gives messages back, all of the lease's if
+ * ids is null, and returns how many.
+ */
+MBUS_FUNCTION(nack)
+{
+	int64		lease = lease_argument(fcinfo);
+	int64	   *ids;
+	int			nids = ids_argument(fcinfo, 1, &ids);
+	int64		delay_us = delay_argument(fcinfo, 2);
+	char	   *reason = reason_argument(fcinfo, 3);
+	Oid			schema = mbus_schema();
+	MbusDatabase *db;
+	MbusHolding holding;
+
+	mbus_write_check("message_bus.nack()");
+	if (nids == 0)
+		PG_RETURN_INT32(0);
+	db = mbus_database();
+	if (!mbus_hold(schema, db, lease, nids, ids, MBUS_PIN_NACK, &holding))
+		not_held(lease, ids, nids, true);
+	if (nids < 0 && holding.n == 0)
+		not_held(lease, NULL, 0, true);
+	if (nids > 0 && holding.nmissing > 0)
+		not_held(lease, holding.missing, holding.nmissing, false);
+	mbus_fail(schema, db, &holding, "nacked", delay_us, reason);
+	mbus_count(MBUS_C_NACKED, holding.n);
+	PG_RETURN_INT32(holding.n);
+}
+
+/*
+ * extend(lease, lease_for, ids) lets messages be held for lease_for from now
+ * on, and returns until when.
+ */
+MBUS_FUNCTION(extend)
+{
+	int64		lease = lease_argument(fcinfo);
+	int64	   *ids;
+	int			nids = ids_argument(fcinfo, 2, &ids);
+	int64		us;
+	TimestampTz deadline;
+
+	mbus_write_check("message_bus.extend()");
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("lease_for must not be null")));
+	us = mbus_interval_us(PG_GETARG_INTERVAL_P(1));
+	if (us <= 0 || us > MBUS_LEASE_MAX_US)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid lease_for: %.3f seconds", us / 1e6),
+				 errdetail("It is positive and at most 7 days.")));
+	deadline = GetCurrentTimestamp() + us;
+	PG_RETURN_TIMESTAMPTZ(mbus_lease_extend(lease, nids, ids, deadline));
+}
+
+static int64
+lease_argument(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("lease must not be null")));
+	return PG_GETARG_INT64(0);
+}
+
+/*
+ * ids_argument reads an array of ids, ascending and each once; returns how
+ * many, -1 if it is null.
+ */
+static int
+ids_argument(FunctionCallInfo fcinfo, int argno, int64 **ids)
+{
+	ArrayType  *array;
+	int64	   *given;
+	int			ngiven;
+	int			n = 0;
+
+	*ids = NULL;
+	if (PG_ARGISNULL(argno))
+		return -1;
+	array = PG_GETARG_ARRAYTYPE_P(argno);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("ids must be an array of one dimension")));
+	if (array_contains_nulls(array))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("ids must not hold nulls")));
+	ngiven = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	given = palloc(Max(ngiven, 1) * sizeof(int64));
+	memcpy(given, ARR_DATA_PTR(array), ngiven * sizeof(int64));
+	qsort(given, ngiven, sizeof(int64), id_compare);
+	for (int i = 0; i < ngiven; i++)
+	{
+		if (n == 0 || given[i] != given[n - 1])
+			given[n++] = given[i];
+	}
+	if (n > MBUS_CLAIM_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many ids in one call: %d", n),
+				 errdetail("The limit is %d.", MBUS_CLAIM_MAX)));
+	*ids = given;
+	return n;
+}
+
+static int
+id_compare(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * repeated returns how many messages were acked under the lease before: the
+ * ids, or all (nids < 0).  "held" tells that the lease is there and does not
+ * hold the ids.  55000 if some were not; 42501 without the privilege.
+ */
+static int
+repeated(Oid schema, int64 lease, int nids, const int64 *ids, bool held)
+{
+	bool	   *found = palloc(Max(nids, 1) * sizeof(bool));
+	int64	   *lacking = palloc(Max(nids, 1) * sizeof(int64));
+	int			nlacking = 0;
+	int32		subscription_id;
+	const MbusSubscription *subscription;
+	const MbusChannel *channel = NULL;
+	int			total;
+
+	total = mbus_ack_repeated(schema, lease, nids, ids, found,
+							  &subscription_id);
+	subscription = mbus_subscription_by_id(schema, subscription_id);
+	if (subscription)
+		channel = mbus_channel_by_id(schema, subscription->channel_id);
+	if (channel)
+		mbus_channel_check(channel, MBUS_CONSUME);
+	else
+		total = 0;
+	for (int i = 0; i < nids; i++)
+	{
+		if (channel == NULL || !found[i])
+			lacking[nlacking++] = ids[i];
+	}
+	if (total == 0 || nlacking > 0)
+		not_held(lease, lacking, nlacking, !held);
+	pfree(found);
+	pfree(lacking);
+	return total;
+}
+
+/* Errors with 55000 and names the first few of the ids. */
+static void
+not_held(int64 lease, const int64 *ids, int nids, bool gone)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int i = 0; i < Min(nids, NAMED_IDS); i++)
+		appendStringInfo(&list, "%s" INT64_FORMAT, i > 0 ? ", " : "", ids[i]);
+	if (nids > NAMED_IDS)
+		appendStringInfo(&list, " and %d more", nids - NAMED_IDS);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 gone ? errmsg("lease " INT64_FORMAT " is not held", lease) :
+			 errmsg("lease " INT64_FORMAT " does not hold message "
+					INT64_FORMAT, lease, ids[0]),
+			 nids > 0 ?
+			 errdetail("It has expired, was given back, or is from before a restart of the server. Not held: %s.",
+					   list.data) :
+			 errdetail("It has expired, was given back, or is from before a restart of the server.")));
+}
+
+/* The delay in microseconds, -1 if it is null. */
+static int64
+delay_argument(FunctionCallInfo fcinfo, int argno)
+{
+	int64		us;
+
+	if (PG_ARGISNULL(argno))
+		return -1;
+	us = mbus_interval_us(PG_GETARG_INTERVAL_P(argno));
+	if (us < 0 || us > MBUS_DELAY_MAX_US)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid delay: %.3f seconds", us / 1e6),
+				 errdetail("It is not negative and at most 100 years.")));
+	return us;
+}
+
+static char *
+reason_argument(FunctionCallInfo fcinfo, int argno)
+{
+	text	   *reason;
+
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	reason = PG_GETARG_TEXT_PP(argno);
+	if (VARSIZE_ANY_EXHDR(reason) > MBUS_REASON_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("reason of %zu bytes",
+						(size_t) VARSIZE_ANY_EXHDR(reason)),
+				 errdetail("The limit is %d bytes.", MBUS_REASON_MAX)));
+	return text_to_cstring(reason);
+}
+
+/* ------------------------------------------------------------------------
+ * Failures
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * mbus_fail records that the deliveries held, which are pinned by a nack,
+ * have failed, and when the messages come again: after delay_us, or (< 0)
+ * after the channel's backoff.  kind: nacked, expired, crash, corrupt; what
+ * expired or was cut off by a crash comes again at once, what is corrupt
+ * never.  It asks for no privilege.  Errors: as mbus_publish_waived.
+ */
+void
+mbus_fail(Oid schema, MbusDatabase *db, MbusHolding *holding,
+		  const char *kind, int64 delay_us, const char *reason)
+{
+	const MbusPolicy *policy;
+	Failing		failing;
+
+	MemSet(&failing, 0, sizeof(failing));
+	failing.schema = schema;
+	failing.holding = holding;
+	failing.kind = kind;
+	failing.reason = reason;
+	failing.delay_us = delay_us;
+	failing.now = GetCurrentTimestamp();
+	policy = mbus_channel_policy(schema, holding->channel_id);
+	failing.policed = policy != NULL;
+	if (policy)
+		failing.policy = *policy;
+	failing.failure = palloc(Max(holding->n, 1) * sizeof(MbusFailure));
+	failing.outcome = palloc(Max(holding->n, 1) * sizeof(char *));
+
+	for (int i = 0; i < holding->n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!holding->held[i].again)
+			failing_one(&failing, &holding->held[i]);
+	}
+	mbus_failures_insert(schema, holding, failing.failure, failing.n);
+	failing_close(&failing, "dead");
+	failing_close(&failing, "kept");
+	failing_close(&failing, "corrupt");
+	for (int i = 0; i < failing.n; i++)
+		mbus_effect_retry(failing.failure[i].held->entry,
+						  failing.failure[i].retry_at);
+	pfree(failing.failure);
+	pfree(failing.outcome);
+}
+
+/* Decides what becomes of one. */
+static void
+failing_one(Failing *failing, const MbusHeld *held)
+{
+	MbusFailure *failure = &failing->failure[failing->n];
+	const char **outcome = &failing->outcome[failing->n];
+
+	failing->n++;
+	MemSet(failure, 0, sizeof(*failure));
+	failure->held = held;
+	failure->kind = failing->kind;
+	failure->reason = failing->reason;
+	*outcome = NULL;
+	if (is_kind(failing, "corrupt"))
+		*outcome = "corrupt";
+	else if (!failing->policed)
+		 /* the channel was dropped: nobody waits for it any more */ ;
+	else if (held->attempt >= failing->policy.max_attempts)
+	{
+		*outcome = mbus_dead_letter(failing->schema, failing->holding,
+									failing->policy.dead_letter, failure);
+		mbus_count(MBUS_C_DEAD_LETTERED, 1);
+	}
+	else
+		failure->retry_at = retry_time(failing, held->attempt);
+}
+
+static bool
+is_kind(const Failing *failing, const char *kind)
+{
+	return strcmp(failing->kind, kind) == 0;
+}
+
+/*
+ * retry_time returns when a message comes again: the backoff doubles with
+ * each attempt, and half of it is random, so that what failed together does
+ * not come together.
+ */
+static TimestampTz
+retry_time(const Failing *failing, int attempt)
+{
+	double		us;
+
+	if (is_kind(failing, "expired") || is_kind(failing, "crash"))
+		return failing->now;
+	if (failing->delay_us >= 0)
+		return failing->now + failing->delay_us;
+	us = Min(ldexp((double) failing->policy.backoff_us, attempt - 1),
+			 (double) failing->policy.backoff_max_us);
+	us *= 0.5 + pg_prng_double(&pg_global_prng_state) / 2;
+	return failing->now + (int64) us;
+}
+
+/* Inserts the acks of those with one outcome. */
+static void
+failing_close(Failing *failing, const char *outcome)
+{
+	MbusHolding closed = *failing->holding;
+
+	closed.held = palloc(Max(failing->n, 1) * sizeof(MbusHeld));
+	closed.n = 0;
+	for (int i = 0; i < failing->n; i++)
+	{
+		if (failing->outcome[i] && strcmp(failing->outcome[i], outcome) == 0)
+			closed.held[closed.n++] = *failing->failure[i].held;
+	}
+	if (closed.n > 0)
+		mbus_ack_insert(failing->schema, &closed, outcome);
+	pfree(closed.held);
+}

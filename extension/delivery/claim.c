@@ -1,0 +1,566 @@
+/*
+ * claim.c
+ *		claim and claim_bytes: taking messages to work on.
+ *
+ * A claim finds its subscription's slot (the worker loads it), becomes its
+ * scanner, scans (scan.c), lets the next one scan, and only then reads the
+ * payloads of what it got: copies of the rows are all it needs.  Its leases
+ * are the transaction's until that commits (effect.c).
+ *
+ * If there is nothing and the caller waits, it sleeps until a publish or
+ * something else wakes its channel's waiters, or until the time the scan has
+ * said that something is due.  It enters itself as a waiter before it scans.
+ *
+ * A message whose bytes do not match its checksum is left out of the result;
+ * the worker gives it up when the claim has committed.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "base/caller.h"
+#include "base/compat.h"
+#include "base/settings.h"
+#include "delivery/scanning.h"
+#include "message/publish.h"
+#include "message/stored.h"
+#include "segment/leaf.h"
+#include "state/fault.h"
+
+#define READY_MS		30000	/* for the worker, before giving up */
+#define WAIT_MAX_US		USECS_PER_DAY
+#define LEASE_MAX_US	(7 * USECS_PER_DAY)
+#define COLUMNS			12
+#define WORK_KEPT		(128 * 1024)
+
+typedef struct Claim
+{
+	Oid			schema;
+	MbusDatabase *db;
+	int32		channel_id;
+	int32		subscription_id;
+	char	   *subscription;
+	uint32		slot;
+	TimestampTz until;			/* of the wait; 0: do not */
+	bool		bytes;			/* payload as bytes */
+	MbusScan	scan;
+} Claim;
+
+/*
+ * Where claims keep what they find until they return it.  It stays, and keeps
+ * WORK_KEPT bytes: memory that is given back to the kernel at the end of each
+ * claim is dear.  An error leaves it for the next claim to reset.
+ */
+static MemoryContext work = NULL;
+
+static Datum claim_run(FunctionCallInfo fcinfo, bool bytes);
+static void claim_arguments(FunctionCallInfo fcinfo, Claim *claim);
+static const MbusSubscription *claim_subscription(Claim *claim);
+static void default_wanted(MbusDatabase *db, int32 channel_id);
+static void worker_wait(MbusDatabase *db, TimestampTz started,
+						const char *what);
+static void consume_check(const Claim *claim);
+static bool claim_once(Claim *claim);
+static void claim_result(Claim *claim, ReturnSetInfo *rsinfo);
+static bool delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
+							Datum *values, bool *isnull);
+
+/*
+ * claim(channel, subscription, batch, lease_for, wait, max_bytes)
+ */
+MBUS_FUNCTION(claim)
+{
+	return claim_run(fcinfo, false);
+}
+
+/*
+ * claim_bytes: the same with payload as bytea.
+ */
+MBUS_FUNCTION(claim_bytes)
+{
+	return claim_run(fcinfo, true);
+}
+
+static Datum
+claim_run(FunctionCallInfo fcinfo, bool bytes)
+{
+	Claim		claim;
+	bool		waiting;
+	MemoryContext caller;
+
+	MemSet(&claim, 0, sizeof(claim));
+	claim.bytes = bytes;
+	if (work == NULL)
+		work = AllocSetContextCreate(TopMemoryContext, "message_bus scan",
+									 WORK_KEPT, ALLOCSET_DEFAULT_INITSIZE,
+									 ALLOCSET_DEFAULT_MAXSIZE);
+	InitMaterializedSRF(fcinfo, 0);
+	claim_arguments(fcinfo, &claim);
+	waiting = claim.until != 0;
+	if (waiting)
+		mbus_wait_begin(claim.db, &claim.channel_id, 1);
+	for (;;)
+	{
+		TimestampTz now;
+		bool		found;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextReset(work);
+		caller = MemoryContextSwitchTo(work);
+		found = claim_once(&claim);
+		MemoryContextSwitchTo(caller);
+		if (found)
+			break;
+		now = GetCurrentTimestamp();
+		if (!waiting || now >= claim.until)
+			break;
+		if (claim.scan.next > now)
+		{
+			mbus_wait_sleep(Min(claim.until, claim.scan.next));
+			consume_check(&claim);
+		}
+	}
+	if (waiting)
+		mbus_wait_end();
+	claim_result(&claim, (ReturnSetInfo *) fcinfo->resultinfo);
+	MemoryContextReset(work);
+	return (Datum) 0;
+}
+
+static void
+claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
+{
+	MbusScan   *scan = &claim->scan;
+	int64		wait_us;
+
+	mbus_write_check("message_bus.claim()");
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null",
+						PG_ARGISNULL(0) ? "channel" : "subscription")));
+	scan->batch = PG_ARGISNULL(2) ? 1 : PG_GETARG_INT32(2);
+	if (scan->batch < 1 || scan->batch > MBUS_CLAIM_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid batch: %d", scan->batch),
+				 errdetail("It is from 1 to %d.", MBUS_CLAIM_MAX)));
+	scan->max_bytes = PG_ARGISNULL(5) ? PG_INT64_MAX : PG_GETARG_INT64(5);
+	if (scan->max_bytes < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid max_bytes: " INT64_FORMAT, scan->max_bytes),
+				 errdetail("It is 1 or more.")));
+	wait_us = PG_ARGISNULL(4) ? 0 : mbus_interval_us(PG_GETARG_INTERVAL_P(4));
+	if (wait_us < 0 || wait_us > WAIT_MAX_US)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("wait must be from 0 to one day")));
+	if (mbus_claim_wait_max >= 0)
+		wait_us = Min(wait_us, (int64) mbus_claim_wait_max * 1000);
+	if (wait_us > 0 && IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot wait for messages in a REPEATABLE READ or SERIALIZABLE transaction"),
+				 errhint("Use READ COMMITTED, or a claim without wait.")));
+
+	claim->schema = scan->schema = mbus_schema();
+	claim->channel_id = scan->channel_id =
+		mbus_channel_open(claim->schema, PG_GETARG_TEXT_PP(0),
+						  MBUS_CONSUME)->channel_id;
+	claim->db = scan->db = mbus_database();
+	claim->subscription = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (PG_ARGISNULL(3))
+	{
+		const MbusPolicy *policy = mbus_channel_policy(claim->schema,
+													   claim->channel_id);
+
+		if (policy == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("channel \"%s\" does not exist",
+							text_to_cstring(PG_GETARG_TEXT_PP(0)))));
+		scan->lease_us = policy->lease_us;
+	}
+	else
+		scan->lease_us = mbus_interval_us(PG_GETARG_INTERVAL_P(3));
+	if (scan->lease_us < 1 || scan->lease_us > LEASE_MAX_US)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("lease_for must be longer than 0 and at most 7 days")));
+	if (wait_us > 0)
+		claim->until = GetCurrentTimestamp() + wait_us;
+}
+
+/*
+ * claim_subscription finds the subscription; "default" is made at the first
+ * claim, by the worker, so that it is there for everybody.
+ */
+static const MbusSubscription *
+claim_subscription(Claim *claim)
+{
+	TimestampTz started = 0;
+
+	for (;;)
+	{
+		const MbusSubscription *subscription;
+
+		subscription = mbus_subscription_by_name(claim->schema,
+												 claim->channel_id,
+												 claim->subscription);
+		if (subscription)
+			return subscription;
+		if (strcmp(claim->subscription, "default") != 0 ||
+			mbus_channel_by_id(claim->schema, claim->channel_id) == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("subscription \"%s\" does not exist",
+							claim->subscription)));
+		if (started == 0)
+			started = GetCurrentTimestamp();
+		default_wanted(claim->db, claim->channel_id);
+		worker_wait(claim->db, started, "make the subscription");
+		AcceptInvalidationMessages();
+	}
+}
+
+static void
+default_wanted(MbusDatabase *db, int32 channel_id)
+{
+	bool		there = false;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	for (int i = 0; i < db->ndefault_wanted; i++)
+		there |= db->default_wanted[i] == channel_id;
+	if (!there && db->ndefault_wanted < (int) lengthof(db->default_wanted))
+		db->default_wanted[db->ndefault_wanted++] = channel_id;
+	db->loads_wanted++;
+	LWLockRelease(mbus_delivery_lock());
+}
+
+/* Waits a moment for the worker; 55000 if that has gone on for too long. */
+static void
+worker_wait(MbusDatabase *db, TimestampTz started, const char *what)
+{
+	char		why[sizeof(db->worker.last_error)] = "";
+
+	mbus_wake_worker(db);
+	if (!TimestampDifferenceExceeds(started, GetCurrentTimestamp(), READY_MS))
+	{
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		return;
+	}
+	LWLockAcquire(&db->lock, LW_SHARED);
+	strlcpy(why, db->worker.last_error, sizeof(why));
+	LWLockRelease(&db->lock);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the worker of message_bus did not %s", what),
+			 why[0] ? errdetail("Its last error was: %s", why) :
+			 errdetail("It did not answer within %d seconds.",
+					   READY_MS / 1000),
+			 errhint("See the view message_bus.worker_status and the server's log.")));
+}
+
+/*
+ * mbus_sub_open returns the slot of a subscription once the worker has loaded
+ * it.  55000 if it was made by this transaction or the worker does not
+ * answer, 53400 if there are too many.
+ */
+uint32
+mbus_sub_open(Oid schema, MbusDatabase *db,
+			  const MbusSubscription *subscription)
+{
+	int32		subscription_id = subscription->subscription_id;
+	uint32		slot = subscription->slot;
+	TimestampTz started = 0;
+	uint64		ticket = 0;
+
+	for (;;)
+	{
+		bool		loaded;
+		bool		served;
+
+		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+		if (slot == MBUS_NONE ||
+			mbus_sub(slot)->subscription_id != subscription_id ||
+			mbus_sub(slot)->database != db->database ||
+			mbus_sub(slot)->schema != schema || mbus_sub(slot)->dropped)
+			slot = mbus_sub_find(db->database, schema, subscription_id);
+		loaded = slot != MBUS_NONE && mbus_sub(slot)->loaded;
+		served = ticket != 0 && db->loads_done >= ticket;
+		LWLockRelease(mbus_delivery_lock());
+		if (loaded)
+		{
+			mbus_subscription_remember(subscription_id, slot);
+			return slot;
+		}
+		if (started == 0)
+		{
+			if (subscription->uncommitted)
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("subscription \"%s\" was created in this transaction",
+								subscription->name),
+						 errhint("It can be claimed from after COMMIT.")));
+			started = GetCurrentTimestamp();
+		}
+		if (served && slot == MBUS_NONE)
+		{
+			if (mbus_subscription_by_id(schema, subscription_id) == NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_UNDEFINED_TABLE),
+						 errmsg("subscription %d does not exist",
+								subscription_id)));
+			if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
+										   1000))
+				ereport(ERROR,
+						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						 errmsg("too many subscriptions are in use"),
+						 errdetail("The server follows at most %d.",
+								   mbus_max_subscriptions),
+						 errhint("Raise \"message_bus.max_subscriptions\" and restart the server.")));
+		}
+		if (ticket == 0 || served)
+		{
+			LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+			ticket = ++db->loads_wanted;
+			LWLockRelease(mbus_delivery_lock());
+		}
+		worker_wait(db, started, "load the subscription");
+		AcceptInvalidationMessages();
+	}
+}
+
+/* After a sleep: the channel may be gone, or the privilege. */
+static void
+consume_check(const Claim *claim)
+{
+	const MbusChannel *channel;
+
+	AcceptInvalidationMessages();
+	channel = mbus_channel_by_id(claim->schema, claim->channel_id);
+	if (channel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("channel %d does not exist", claim->channel_id),
+				 errdetail("It was dropped meanwhile.")));
+	mbus_channel_check(channel, MBUS_CONSUME);
+}
+
+/*
+ * claim_once scans once; true if something was found.
+ */
+static bool
+claim_once(Claim *claim)
+{
+	TimestampTz started = 0;
+
+	claim->scan.nfound = 0;
+	claim->scan.next = PG_INT64_MAX;
+	for (;;)
+	{
+		const MbusSubscription *subscription;
+		bool		recorded = false;
+		bool		same;
+
+		CHECK_FOR_INTERRUPTS();
+		subscription = claim_subscription(claim);
+
+		if (subscription->paused)
+		{
+			/* resume wakes before it sends what makes our cache stale */
+			claim->scan.next = GetCurrentTimestamp() + USECS_PER_SEC / 4;
+			return false;
+		}
+		claim->subscription_id = subscription->subscription_id;
+		claim->slot = mbus_sub_open(claim->schema, claim->db, subscription);
+		claim->scan.slot = claim->slot;
+		mbus_scanner_acquire(claim->slot, false);
+		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+		same = mbus_sub(claim->slot)->subscription_id ==
+			claim->subscription_id &&
+			mbus_sub(claim->slot)->database == claim->db->database &&
+			mbus_sub(claim->slot)->schema == claim->schema && mbus_sub(claim->slot)->loaded &&
+			!mbus_sub(claim->slot)->dropped;
+		LWLockRelease(mbus_delivery_lock());
+		if (same)
+			recorded = mbus_scan(&claim->scan);
+		mbus_scanner_release();
+		if (recorded && claim->scan.lease == 0 && !claim->scan.probe &&
+			(claim->scan.full || claim->scan.next == PG_INT64_MIN))
+			continue;			/* only what has to wait was found so far */
+		if (recorded)
+			break;
+		if (started == 0)
+			started = GetCurrentTimestamp();
+		worker_wait(claim->db, started, "get ready");
+		AcceptInvalidationMessages();
+	}
+	return claim->scan.lease != 0;
+}
+
+/*
+ * mbus_claim_probe tells whether a claim would find something, and sets *next
+ * to when to look again at the latest.
+ */
+bool
+mbus_claim_probe(Oid schema, MbusDatabase *db, const MbusChannel *channel,
+				 const MbusSubscription *subscription, TimestampTz *next)
+{
+	Claim		claim;
+	bool		found = false;
+
+	MemSet(&claim, 0, sizeof(claim));
+	claim.schema = claim.scan.schema = schema;
+	claim.db = claim.scan.db = db;
+	claim.channel_id = claim.scan.channel_id = channel->channel_id;
+	claim.subscription = pstrdup(subscription->name);
+	claim.scan.batch = 1;
+	claim.scan.max_bytes = PG_INT64_MAX;
+	claim.scan.probe = true;
+	(void) claim_once(&claim);
+	for (int i = 0; i < claim.scan.nfound; i++)
+		found |= claim.scan.found[i].retry_at == 0;
+	*next = claim.scan.next;
+	return found;
+}
+
+/*
+ * claim_result returns what was found.
+ */
+static void
+claim_result(Claim *claim, ReturnSetInfo *rsinfo)
+{
+	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
+											  "message_bus claim",
+											  ALLOCSET_DEFAULT_SIZES);
+	int64	   *corrupt = NULL;
+	int			ncorrupt = 0;
+	int			claimed = 0;
+	int			again = 0;
+	Relation	leaf = NULL;
+	int32		segment = 0;
+
+	for (int i = 0; i < claim->scan.nfound; i++)
+	{
+		MbusFound  *found = &claim->scan.found[i];
+		MemoryContext caller;
+		Datum		values[COLUMNS];
+		bool		isnull[COLUMNS];
+
+		if (found->retry_at != 0)
+			continue;
+		if (leaf == NULL || segment != MbusSegmentOf(found->id))
+		{
+			if (leaf)
+				table_close(leaf, NoLock);
+			segment = MbusSegmentOf(found->id);
+			leaf = mbus_leaf_open(claim->schema, segment, MBUS_MESSAGE,
+								  AccessShareLock);
+			if (leaf == NULL)
+				continue;		/* cannot be: the scan has it locked */
+		}
+		CHECK_FOR_INTERRUPTS();
+		caller = MemoryContextSwitchTo(row);
+		if (delivery_values(claim, found, RelationGetDescr(leaf), values,
+							isnull))
+		{
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
+								 isnull);
+			claimed++;
+			again += found->attempt > 1;
+		}
+		else
+		{
+			MemoryContextSwitchTo(caller);
+			if (corrupt == NULL)
+				corrupt = palloc(claim->scan.nfound * sizeof(int64));
+			corrupt[ncorrupt++] = found->id;
+		}
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(row);
+	}
+	if (leaf)
+		table_close(leaf, NoLock);
+	if (ncorrupt > 0)
+		mbus_effect_corrupt(corrupt, ncorrupt);
+	MemoryContextDelete(row);
+	mbus_count(MBUS_C_CLAIMED, claimed);
+	mbus_count(MBUS_C_REDELIVERED, again);
+	mbus_count(MBUS_C_CORRUPT_SKIPPED, ncorrupt);
+}
+
+/*
+ * delivery_values fills in a row of message_bus.delivery; false if the bytes
+ * do not match.
+ */
+static bool
+delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
+				Datum *values, bool *isnull)
+{
+	Datum		column[MBUS_MESSAGE_COLUMNS];
+	bool		null[MBUS_MESSAGE_COLUMNS];
+	MbusStored	message;
+	bytea	   *digest;
+	char	   *content_type;
+	struct varlena *payload = NULL;
+	bool		json;
+
+#define COLUMN(c) (column[(c) - 1])
+	heap_deform_tuple(found->tuple, desc, column, null);
+	MemSet(isnull, 0, COLUMNS * sizeof(bool));
+	MemSet(&message, 0, sizeof(message));
+	message.id = found->id;
+	message.size = DatumGetInt32(COLUMN(MBUS_COL_SIZE));
+	message.compression = mbus_compression_parse(TextDatumGetCString(COLUMN(MBUS_COL_ENCODING)));
+	message.stored = (struct varlena *) DatumGetPointer(COLUMN(MBUS_COL_PAYLOAD));
+	digest = DatumGetByteaPP(COLUMN(MBUS_COL_SHA256));
+	memcpy(message.sha256, VARDATA_ANY(digest),
+		   Min(VARSIZE_ANY_EXHDR(digest), MBUS_SHA256_BYTES));
+	content_type = TextDatumGetCString(COLUMN(MBUS_COL_CONTENT_TYPE));
+	json = mbus_content_is_json(content_type) || mbus_caller.raw_payload;
+	if (message.size <= mbus_inline_max)
+	{
+		payload = mbus_payload_read(&message);
+		if (payload == NULL)
+			return false;
+	}
+
+	values[0] = Int64GetDatum(found->id);
+	values[1] = Int64GetDatum(claim->scan.lease);
+	values[2] = Int32GetDatum(found->attempt);
+	values[3] = COLUMN(MBUS_COL_CREATED_AT);
+	values[4] = COLUMN(MBUS_COL_EXPIRES_AT);
+	values[5] = COLUMN(MBUS_COL_KEY);
+	isnull[5] = null[MBUS_COL_KEY - 1];
+	values[6] = COLUMN(MBUS_COL_HEADERS);
+	isnull[6] = null[MBUS_COL_HEADERS - 1];
+	if (!isnull[6])
+		values[6] = PointerGetDatum(PG_DETOAST_DATUM(values[6]));
+	values[7] = COLUMN(MBUS_COL_CONTENT_TYPE);
+	values[8] = Int64GetDatum(message.size);
+	values[9] = COLUMN(MBUS_COL_SHA256);
+	values[10] = BoolGetDatum(payload == NULL);
+	isnull[11] = payload == NULL || (!claim->bytes && !json);
+	values[11] = PointerGetDatum(payload);
+#undef COLUMN
+	return true;
+}

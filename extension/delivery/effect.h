@@ -1,0 +1,54 @@
+/*
+ * effect.h
+ *		The list of what an open transaction has done to entries.
+ *
+ * Shared by effect.c, which keeps it and ends it with the transaction, and
+ * hold.c, which takes hold of a lease's entries.
+ */
+#ifndef MBUS_EFFECT_H
+#define MBUS_EFFECT_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+#include "delivery/delivery.h"
+
+typedef enum EffectKind
+{
+	EFFECT_CLAIM,
+	EFFECT_PIN,
+	EFFECT_SEEK,
+	EFFECT_DROP,
+	EFFECT_WAKE,
+	EFFECT_REDRIVE
+} EffectKind;
+
+typedef struct Pinned
+{
+	uint32		entry;
+	TimestampTz deadline;
+} Pinned;
+
+typedef struct Effect
+{
+	EffectKind	kind;
+	SubTransactionId subid;
+	uint32		lease;			/* CLAIM, PIN */
+	int64		number;			/* the lease's: it may be gone before */
+	bool		woken;			/* waiters of channel_id are to be woken */
+	uint32		slot;			/* SEEK, DROP, REDRIVE */
+	uint32		generation;		/* of the slot then */
+	int32		channel_id;		/* WAKE */
+	int64		start_id;		/* SEEK */
+	TimestampTz at;				/* SEEK: start_at; REDRIVE: retry_at */
+	int64		since_lease;
+	int			npinned;
+	Pinned	   *pinned;
+} Effect;
+
+extern Effect *mbus_effect_pin(uint32 lease, int64 number);
+extern void mbus_effect_unpin(void);
+extern uint32 mbus_effect_last_claim(void);
+
+#endif							/* MBUS_EFFECT_H */

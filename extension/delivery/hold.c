@@ -1,0 +1,503 @@
+/*
+ * hold.c
+ *		Taking hold of what a lease holds.
+ *
+ * ack, nack and the worker pin a lease's entries to their transaction before
+ * they insert the rows that say what has become of them; effect.c ends that
+ * with the transaction.  A pinned entry is left alone by everybody else, also
+ * when its deadline passes.  extend() and the end of a session only move
+ * deadlines, at once.
+ *
+ * All of it is under the delivery lock; nothing here waits for another
+ * transaction: what one has pinned is refused to others with 55000.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "channel/channel.h"
+#include "delivery/delivery.h"
+#include "delivery/effect.h"
+#include "message/publish.h"
+
+static bool lease_channel(Oid schema, MbusDatabase *db, int64 number,
+						  int32 *channel_id);
+static bool ids_have(const int64 *ids, int nids, int64 id);
+static int	int64_compare(const void *a, const void *b);
+static void hold_check(Effect *effect, MbusHolding *holding, uint32 lease,
+					   int nids, const int64 *ids, MbusPin pin, bool *busy);
+static void holding_start(MbusHolding *holding, int n);
+static void holding_fill(MbusHolding *holding, uint32 lease);
+static bool hold_one_expired(MbusDatabase *db, Oid schema,
+							 MbusHolding *holding, bool corrupt);
+static int	leases_of_session(MbusDatabase *db, Oid schema, int64 session,
+							  bool end);
+static int	lease_end(uint32 lease, TimestampTz now, bool end);
+
+/*
+ * mbus_hold finds the entries of a lease, all (nids < 0) or those of some
+ * ids, and pins them for the transaction.  Ids it does not hold are in
+ * holding->missing.  False if the lease is gone.  42501 without the privilege
+ * to consume; 55000 if another transaction has pinned one, or the claim has
+ * not committed and is another's.
+ */
+bool
+mbus_hold(Oid schema, MbusDatabase *db, int64 lease, int nids,
+		  const int64 *ids, MbusPin pin, MbusHolding *holding)
+{
+	int32		channel_id;
+	const MbusChannel *channel;
+	uint32		index;
+	int			n;
+	bool		busy = false;
+
+	MemSet(holding, 0, sizeof(*holding));
+	if (!lease_channel(schema, db, lease, &channel_id))
+		return false;
+	channel = mbus_channel_by_id(schema, channel_id);
+	if (channel == NULL)
+		return false;
+	mbus_channel_check(channel, MBUS_CONSUME);
+
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	index = mbus_lease_find(db->database, schema, lease);
+	n = index == MBUS_NONE ? 0 : mbus_lease(index)->n;
+	LWLockRelease(mbus_delivery_lock());
+	if (index == MBUS_NONE)
+		return false;
+	/* a lease never grows */
+	if (nids >= 0)
+		n = Min(n, nids);
+	mbus_effect_prepare(n);
+	holding_start(holding, n);
+	holding->missing = palloc(Max(nids, 1) * sizeof(int64));
+
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	index = mbus_lease_find(db->database, schema, lease);
+	if (index != MBUS_NONE)
+	{
+		Effect	   *effect = mbus_effect_pin(index, lease);
+
+		holding_fill(holding, index);
+		if (mbus_lease(index)->owner != -1 &&
+			mbus_lease(index)->owner != MbusMyProcno())
+			busy = true;
+		else
+			hold_check(effect, holding, index, nids, ids, pin, &busy);
+		if (effect->npinned == 0)
+			mbus_effect_unpin();
+	}
+	LWLockRelease(mbus_delivery_lock());
+	if (busy)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("lease " INT64_FORMAT " is in use by another transaction",
+						lease),
+				 errdetail("It has claimed, acknowledged or given back the same messages and has not ended.")));
+	return index != MBUS_NONE;
+}
+
+/* The channel of a lease; false if it is gone. */
+static bool
+lease_channel(Oid schema, MbusDatabase *db, int64 number, int32 *channel_id)
+{
+	uint32		index;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	index = mbus_lease_find(db->database, schema, number);
+	if (index != MBUS_NONE)
+		*channel_id = mbus_sub(mbus_lease(index)->sub)->channel_id;
+	LWLockRelease(mbus_delivery_lock());
+	return index != MBUS_NONE;
+}
+
+static void
+holding_start(MbusHolding *holding, int n)
+{
+	holding->held = palloc(Max(n, 1) * sizeof(MbusHeld));
+}
+
+/* Caller holds the lock. */
+static void
+holding_fill(MbusHolding *holding, uint32 lease)
+{
+	MbusLease  *l = mbus_lease(lease);
+	MbusSub    *sub = mbus_sub(l->sub);
+
+	holding->lease = l->number;
+	holding->sub = l->sub;
+	holding->subscription_id = sub->subscription_id;
+	holding->channel_id = sub->channel_id;
+	holding->since_lease = sub->since_lease;
+	holding->ordered = sub->ordered;
+	holding->claimed_at = l->claimed_at;
+}
+
+/*
+ * hold_check walks a lease: pins what is wanted and free, sets *busy if
+ * another transaction has it.  Both lists are sorted.
+ */
+static void
+hold_check(Effect *effect, MbusHolding *holding, uint32 lease, int nids,
+		   const int64 *ids, MbusPin pin, bool *busy)
+{
+	int			next = 0;
+
+	for (uint32 i = mbus_lease(lease)->first; i != MBUS_NONE;
+		 i = mbus_entry(i)->next)
+	{
+		MbusEntry  *e = mbus_entry(i);
+		bool		mine = e->owner == MbusMyProcno();
+		MbusHeld   *held = &holding->held[holding->n];
+
+		if (nids >= 0)
+		{
+			while (next < nids && ids[next] < e->id)
+				holding->missing[holding->nmissing++] = ids[next++];
+			if (next >= nids || ids[next] != e->id)
+				continue;
+		}
+		if (e->corrupt)
+		{
+			/* it was not delivered: the worker gives it up */
+			if (nids >= 0)
+				holding->missing[holding->nmissing++] = ids[next++];
+			continue;
+		}
+		if (e->pin != MBUS_PIN_NONE && !mine)
+		{
+			*busy = true;
+			return;
+		}
+		if (e->pin == MBUS_PIN_NACK || (e->pin == MBUS_PIN_ACK &&
+										pin != MBUS_PIN_ACK))
+		{
+			if (nids >= 0)
+				holding->missing[holding->nmissing++] = ids[next++];
+			continue;
+		}
+		next++;
+		held->id = e->id;
+		held->entry = i;
+		held->attempt = e->attempt;
+		held->again = e->pin == MBUS_PIN_ACK;
+		holding->n++;
+		if (held->again)
+			continue;
+		effect->pinned[effect->npinned].entry = i;
+		effect->pinned[effect->npinned].deadline = e->deadline;
+		effect->npinned++;
+		e->pin = pin;
+		e->owner = MbusMyProcno();
+		if (pin == MBUS_PIN_NACK)
+			e->deadline = 0;
+	}
+	while (nids >= 0 && next < nids)
+		holding->missing[holding->nmissing++] = ids[next++];
+}
+
+/*
+ * mbus_effect_retry says when a message that is pinned by a nack is to be
+ * delivered again; 0: never.
+ */
+void
+mbus_effect_retry(uint32 entry, TimestampTz retry_at)
+{
+	if (entry == MBUS_NONE)
+		return;
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	Assert(mbus_entry(entry)->pin == MBUS_PIN_NACK);
+	mbus_entry(entry)->deadline = retry_at;
+	LWLockRelease(mbus_delivery_lock());
+}
+
+/*
+ * mbus_hold_expired pins the entries of one lease of the database whose time
+ * is over; false if there is none.  For the worker.
+ */
+bool
+mbus_hold_expired(MbusDatabase *db, Oid schema, MbusHolding *holding)
+{
+	return hold_one_expired(db, schema, holding, false);
+}
+
+/*
+ * mbus_hold_corrupt does the same with messages whose bytes do not match.
+ */
+bool
+mbus_hold_corrupt(MbusDatabase *db, Oid schema, MbusHolding *holding)
+{
+	return hold_one_expired(db, schema, holding, true);
+}
+
+static bool
+hold_one_expired(MbusDatabase *db, Oid schema, MbusHolding *holding,
+				 bool corrupt)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz earliest_of_all;
+	Effect	   *effect = NULL;
+
+	MemSet(holding, 0, sizeof(*holding));
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	earliest_of_all = mbus_earliest_deadline(db->database);
+	LWLockRelease(mbus_delivery_lock());
+	if (earliest_of_all > now)
+		return false;
+	mbus_effect_prepare(MBUS_CLAIM_MAX);
+	holding_start(holding, MBUS_CLAIM_MAX);
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	for (int s = 0; s < mbus_sub_slots() && holding->n == 0; s++)
+	{
+		MbusSub    *sub = mbus_sub(s);
+		TimestampTz earliest = PG_INT64_MAX;
+
+		if (sub->database != db->database || sub->schema != schema ||
+			(corrupt ? !sub->corrupt : sub->earliest > now))
+			continue;
+		for (uint32 l = sub->leases; l != MBUS_NONE && holding->n == 0;
+			 l = mbus_lease(l)->next)
+		{
+			TimestampTz first = PG_INT64_MAX;
+
+			if (!corrupt && mbus_lease(l)->deadline > now)
+			{
+				earliest = Min(earliest, mbus_lease(l)->deadline);
+				continue;
+			}
+			for (uint32 i = mbus_lease(l)->first; i != MBUS_NONE;
+				 i = mbus_entry(i)->next)
+			{
+				MbusEntry  *e = mbus_entry(i);
+				MbusHeld   *held = &holding->held[holding->n];
+
+				if (e->pin != MBUS_PIN_NONE)
+					continue;	/* an abort has us look again */
+				if (e->state != MBUS_ENTRY_LEASED)
+					continue;	/* the claim's commit does, too */
+				if ((corrupt ? !e->corrupt : e->deadline > now))
+				{
+					first = Min(first, e->deadline);
+					continue;
+				}
+				if (effect == NULL)
+				{
+					effect = mbus_effect_pin(l, mbus_lease(l)->number);
+					holding_fill(holding, l);
+				}
+				held->id = e->id;
+				held->entry = i;
+				held->attempt = e->attempt;
+				held->again = false;
+				effect->pinned[effect->npinned].entry = i;
+				effect->pinned[effect->npinned].deadline = e->deadline;
+				effect->npinned++;
+				holding->n++;
+				e->pin = MBUS_PIN_NACK;
+				e->owner = MbusMyProcno();
+				e->deadline = 0;
+			}
+			if (!corrupt)
+				mbus_lease(l)->deadline = first;
+			earliest = Min(earliest, first);
+		}
+		if (holding->n > 0 && !corrupt)
+			sub->expired += holding->n;
+		else if (corrupt)
+			sub->corrupt = holding->n > 0;
+		else
+			sub->earliest = earliest;
+	}
+	LWLockRelease(mbus_delivery_lock());
+	return holding->n > 0;
+}
+
+/*
+ * mbus_effect_corrupt marks messages of this transaction's last claim whose
+ * bytes do not match: they are not delivered, and the worker gives them up
+ * when the claim has committed.
+ */
+void
+mbus_effect_corrupt(const int64 *ids, int n)
+{
+	uint32		lease = mbus_effect_last_claim();
+
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	for (uint32 i = mbus_lease(lease)->first; i != MBUS_NONE;
+		 i = mbus_entry(i)->next)
+	{
+		if (ids_have(ids, n, mbus_entry(i)->id))
+			mbus_entry(i)->corrupt = true;
+	}
+	if (mbus_lease(lease)->sub != MBUS_NONE)
+		mbus_sub(mbus_lease(lease)->sub)->corrupt = true;
+	LWLockRelease(mbus_delivery_lock());
+}
+
+/*
+ * mbus_lease_extend moves the end of a lease, or of some of its messages, and
+ * returns it.  It takes effect at once: a lease is no fact.  55000 if
+ * the lease, or one of the ids, is not held.
+ */
+TimestampTz
+mbus_lease_extend(int64 lease, int nids, const int64 *ids,
+				  TimestampTz deadline)
+{
+	Oid			schema = mbus_schema();
+	MbusDatabase *db = mbus_database();
+	int32		channel_id;
+	uint32		index;
+	int			found = 0;
+	int			wanted = Max(nids, 0);
+	int64	   *sorted = palloc(Max(nids, 1) * sizeof(int64));
+
+	if (nids > 0)
+		memcpy(sorted, ids, nids * sizeof(int64));
+	qsort(sorted, wanted, sizeof(int64), int64_compare);
+	if (lease_channel(schema, db, lease, &channel_id))
+	{
+		const MbusChannel *channel = mbus_channel_by_id(schema, channel_id);
+
+		if (channel)
+			mbus_channel_check(channel, MBUS_CONSUME);
+	}
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	index = mbus_lease_find(db->database, schema, lease);
+	if (index != MBUS_NONE && (mbus_lease(index)->owner == -1 ||
+							   mbus_lease(index)->owner == MbusMyProcno()))
+	{
+		MbusLease  *l = mbus_lease(index);
+
+		/* two rounds: all of the ids, or none */
+		for (int round = 0; round < 2; round++)
+		{
+			if (round == 1 && (nids >= 0 ? found < wanted : found == 0))
+				break;
+			for (uint32 i = l->first; i != MBUS_NONE; i = mbus_entry(i)->next)
+			{
+				MbusEntry  *e = mbus_entry(i);
+
+				if (e->pin != MBUS_PIN_NONE ||
+					(nids >= 0 && !ids_have(sorted, nids, e->id)))
+					continue;
+				if (round == 0)
+					found++;
+				else
+					e->deadline = deadline;
+			}
+			if (round == 1)
+			{
+				l->deadline = Min(l->deadline, deadline);
+				mbus_sub(l->sub)->earliest =
+					Min(mbus_sub(l->sub)->earliest, deadline);
+			}
+		}
+	}
+	LWLockRelease(mbus_delivery_lock());
+	if (nids >= 0 ? found < wanted : found == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 nids >= 0 && index != MBUS_NONE ?
+				 errmsg("lease " INT64_FORMAT " does not hold all of these messages",
+						lease) :
+				 errmsg("lease " INT64_FORMAT " is not held", lease),
+				 errdetail("It has ended, or its messages are being acknowledged.")));
+	mbus_wake_worker(db);
+	return deadline;
+}
+
+/*
+ * mbus_leases_give_back ends at once, as if their time were over, the leases
+ * that were taken under a gateway's session, and returns how many messages
+ * they hold.  What an open transaction has claimed or pinned is left to it,
+ * but for claims of this transaction, which end when it commits.
+ */
+int
+mbus_leases_give_back(Oid schema, int64 session)
+{
+	MbusDatabase *db = mbus_database();
+	int			n;
+
+	/* most sessions hold nothing when they end: do not stop others for it */
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	n = leases_of_session(db, schema, session, false);
+	LWLockRelease(mbus_delivery_lock());
+	if (n == 0)
+		return 0;
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	n = leases_of_session(db, schema, session, true);
+	LWLockRelease(mbus_delivery_lock());
+	if (n > 0)
+		mbus_wake_worker(db);
+	return n;
+}
+
+/* Counts the messages, and ends their leases; caller holds the lock. */
+static int
+leases_of_session(MbusDatabase *db, Oid schema, int64 session, bool end)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			n = 0;
+
+	for (int s = 0; s < mbus_sub_slots(); s++)
+	{
+		MbusSub    *sub = mbus_sub(s);
+
+		if (sub->database != db->database || sub->schema != schema)
+			continue;
+		for (uint32 l = sub->leases; l != MBUS_NONE; l = mbus_lease(l)->next)
+		{
+			int			of_lease;
+
+			if (mbus_lease(l)->session != session)
+				continue;
+			of_lease = lease_end(l, now, end);
+			if (end && of_lease > 0)
+			{
+				mbus_lease(l)->deadline = Min(mbus_lease(l)->deadline, now);
+				sub->earliest = Min(sub->earliest, now);
+			}
+			n += of_lease;
+		}
+	}
+	return n;
+}
+
+static int
+lease_end(uint32 lease, TimestampTz now, bool end)
+{
+	int			n = 0;
+
+	for (uint32 i = mbus_lease(lease)->first; i != MBUS_NONE;
+		 i = mbus_entry(i)->next)
+	{
+		MbusEntry  *e = mbus_entry(i);
+
+		if (e->pin != MBUS_PIN_NONE || e->corrupt ||
+			(e->owner != -1 && e->owner != MbusMyProcno()))
+			continue;
+		if (end)
+			e->deadline = Min(e->deadline, now);
+		n++;
+	}
+	return n;
+}
+
+/* Searches sorted ids. */
+static bool
+ids_have(const int64 *ids, int nids, int64 id)
+{
+	return bsearch(&id, ids, nids, sizeof(int64), int64_compare) != NULL;
+}
+
+static int
+int64_compare(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}

@@ -1,0 +1,112 @@
+/*
+ * scanning.h
+ *		Reading what a subscription is to get next.
+ */
+#ifndef MBUS_SCAN_H
+#define MBUS_SCAN_H
+
+#include "postgres.h"
+
+#include "access/htup.h"
+#include "utils/hsearch.h"
+#include "utils/rel.h"
+
+#include "delivery/delivery.h"
+#include "segment/leaf.h"
+
+/* A message that a claim takes. */
+typedef struct MbusFound
+{
+	int64		id;
+	int64		key_hash;		/* ordered and with a key, else 0 */
+	int64		passed;			/* lowest id passed over for its key */
+	uint32		entry;			/* it has one; MBUS_NONE: it is new */
+	int32		attempt;
+	TimestampTz retry_at;		/* ordered: not yet, it is to wait */
+	HeapTuple	tuple;			/* a copy */
+} MbusFound;
+
+/* An entry that waits to be claimed, as the scan saw it at its start. */
+typedef struct MbusWaiting
+{
+	uint32		entry;
+	int64		id;
+	int64		key_hash;
+	TimestampTz at;				/* when it became due */
+	int			attempt;
+} MbusWaiting;
+
+typedef struct MbusScan
+{
+	/* set by the caller */
+	Oid			schema;
+	MbusDatabase *db;
+	uint32		slot;
+	int32		channel_id;
+	int			batch;
+	int64		max_bytes;		/* PG_INT64_MAX: no limit */
+	bool		probe;			/* look only */
+	int64		lease_us;
+
+	/* result */
+	int			nfound;
+	int			maxfound;
+	MbusFound  *found;			/* by ascending id */
+	int64		lease;
+	TimestampTz next;			/* when something may be due */
+
+	/* at work: scan.c, scan_read.c */
+	MbusSub		sub;			/* its slot as it was at the start */
+	MbusPolicy	policy;
+	TimestampTz now;
+	int			room;			/* how many may be taken */
+	int64		bytes;
+	bool		full;
+	int			nread;			/* ids read over by ranges */
+	Snapshot	snapshot;
+	int64		limit;
+	MbusRange  *unfinished;
+	int			nunfinished;
+	int64	   *busy;			/* ids of all entries, sorted */
+	int			nbusy;
+	MbusWaiting *ready;
+	int			nready;
+	MbusWaiting *nexts;
+	int			nnexts;
+	MbusWaiting *retries;
+	int			nretries;
+	uint32	   *gone;			/* entries whose message is no more */
+	int			ngone;
+	MbusRange  *skipped;		/* what is left of them is [lo, hi) */
+	int			nskipped;
+	HTAB	   *keys;			/* ordered: of found */
+	MbusLeaf   *leaves;
+	int			nleaves;
+
+	/* positions reached */
+	int64		cursor;
+	TimestampTz due_at;
+	int64		due_id;
+	TimestampTz next_due;
+	uint64		delays;
+	bool		read_due;
+	TimestampTz retry_at;
+	TimestampTz next_retry;
+	bool		read_retries;
+	TimestampTz waits;			/* probe, ordered: one that it found is to
+								 * wait */
+} MbusScan;
+
+/* scan.c */
+extern bool mbus_scan(MbusScan *scan);
+extern void mbus_scan_undo(uint32 slot);
+
+/* scan_read.c */
+extern void mbus_scan_ready(MbusScan *scan);
+extern void mbus_scan_retries(MbusScan *scan, int most);
+extern void mbus_scan_due(MbusScan *scan, int most);
+extern void mbus_scan_nexts(MbusScan *scan);
+extern void mbus_scan_skipped(MbusScan *scan);
+extern void mbus_scan_fresh(MbusScan *scan);
+
+#endif							/* MBUS_SCAN_H */

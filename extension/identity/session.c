@@ -1,0 +1,557 @@
+/*
+ * session.c
+ *		Sessions: who the sockets of a gateway speak for.
+ *
+ * A session is one socket, known by the number the gateway gave it.  Opening
+ * it verifies a token and remembers, in this process only, the role and the
+ * claims that it stands for; the token itself is not kept.  Frames of the
+ * session then run as that role until it expires.  A gateway opens a session
+ * on each of its database connections; when one is lost, what it knew is
+ * gone with it.
+ *
+ * Sessions are no part of a transaction: what a call has opened stays open
+ * if the call is rolled back.  The token was verified all the same.
+ *
+ * Nothing is believed twice that can change: each frame checks anew that the
+ * role exists, is no superuser, bypasses row security only if the token
+ * itself names it, and that the user who logged in is a member of it; and
+ * that this user is the one who opened the session.
+ *
+ * If there are too many sessions, those that were not used for longest are
+ * forgotten: a gateway that does not close its sessions must not use up the
+ * memory.  A frame of a forgotten one is refused, never run as another.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "lib/ilist.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/json.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "base/caller.h"
+#include "base/compat.h"
+#include "base/settings.h"
+#include "base/timestamp.h"
+#include "channel/channel.h"
+#include "delivery/delivery.h"
+#include "identity/session.h"
+#include "message/publish.h"
+#include "state/fault.h"
+
+#define SESSION_MAX		((INT64CONST(1) << 53) - 1)
+#define SESSIONS_MAX	65536	/* kept in one process */
+#define SESSIONS_BYTES	(64 * 1024 * 1024)	/* of their claims */
+#define SKEW_MAX		300		/* seconds */
+
+typedef struct Session
+{
+	int64		number;			/* hash key */
+	dlist_node	used;			/* in "by_use" */
+	Oid			login;			/* who opened it */
+	Oid			role;
+	bool		claimed;		/* the token names the role */
+	TimestampTz ends_at;		/* DT_NOEND: never */
+	Size		bytes;			/* of claims and subject */
+	char	   *claims;
+	char	   *subject;		/* for the audit columns; NULL: none */
+} Session;
+
+static MemoryContext context = NULL;
+static HTAB *sessions = NULL;
+static dlist_head by_use = DLIST_STATIC_INIT(by_use);
+static Size all_bytes = 0;
+static bool bounded = false;	/* some have been forgotten */
+
+static void options_read(FunctionCallInfo fcinfo, MbusTokenRules *rules);
+static void option_read(const MbusNode *option, MbusTokenRules *rules);
+static void number_check(int64 number);
+static Oid	identity_role(const char *name, bool claimed);
+static const char *role_fault(Oid role, bool claimed);
+pg_noreturn static void identity_fault(bool claimed, const char *detail);
+static Session *session_find(int64 number);
+static void session_remove(Session *session);
+static void sessions_bound(void);
+static void member(StringInfo out, const char *name, const char *value);
+
+/* ------------------------------------------------------------------------
+ * Functions
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * open_session(session bigint, token text, options json) verifies a token,
+ * remembers whom the session speaks for, and returns it as json.
+ */
+MBUS_FUNCTION(open_session)
+{
+	MbusTokenRules rules;
+	MbusIdentity identity;
+	StringInfoData out;
+	const char *token = "";
+	int			len = 0;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("session is NULL"),
+				 errhidestmt(true)));	/* the token is in it */
+	if (mbus_caller.in_relay)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message_bus.open_session() cannot be called by a frame"),
+				 errhidestmt(true)));
+	if (!PG_ARGISNULL(1))
+	{
+		text	   *argument = PG_GETARG_TEXT_PP(1);
+
+		token = VARDATA_ANY(argument);
+		len = VARSIZE_ANY_EXHDR(argument);
+	}
+	mbus_session_rules(&rules);
+	options_read(fcinfo, &rules);
+	mbus_session_verify(token, len, &rules, &identity);
+	initStringInfo(&out);
+	mbus_session_describe(&out, PG_GETARG_INT64(0), &identity, NULL);
+	mbus_session_open(PG_GETARG_INT64(0), &identity);
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
+}
+
+/*
+ * close_session(session bigint) forgets a session and returns how many
+ * messages it had claimed and now gives back.
+ */
+MBUS_FUNCTION(close_session)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("session is NULL")));
+	if (mbus_caller.in_relay)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message_bus.close_session() cannot be called by a frame")));
+	PG_RETURN_INT32(mbus_session_close(PG_GETARG_INT64(0)));
+}
+
+/*
+ * mbus_session_rules fills in what the settings expect of a token.
+ */
+void
+mbus_session_rules(MbusTokenRules *rules)
+{
+	rules->issuer = mbus_token_issuer ? mbus_token_issuer : "";
+	rules->audience = mbus_token_audience ? mbus_token_audience : "";
+	rules->anonymous = mbus_anonymous_role ? mbus_anonymous_role : "";
+	rules->skew = mbus_token_skew;
+}
+
+/* What open_session() is told goes before the settings. */
+static void
+options_read(FunctionCallInfo fcinfo, MbusTokenRules *rules)
+{
+	text	   *options;
+	MbusNode	root;
+
+	if (PG_ARGISNULL(2))
+		return;
+	options = PG_GETARG_TEXT_PP(2);
+	mbus_json_slice(VARDATA_ANY(options), VARSIZE_ANY_EXHDR(options), 1,
+					&root);
+	if (root.value.type != JSON_TOKEN_OBJECT_START ||
+		root.total > root.nchildren || mbus_json_duplicate(&root))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("options are not an object that has each member once"),
+				 errhidestmt(true)));
+	for (int i = 0; i < root.nchildren; i++)
+		option_read(&root.children[i], rules);
+}
+
+static void
+option_read(const MbusNode *option, MbusTokenRules *rules)
+{
+	const char *string = NULL;
+
+	if (option->value.type == JSON_TOKEN_STRING)
+		string = mbus_json_string(&option->value, true);
+	if (strcmp(option->name, "skew") == 0 &&
+		option->value.type == JSON_TOKEN_NUMBER)
+	{
+		double		skew = strtod(mbus_json_token(&option->value, -1), NULL);
+
+		if (skew >= 0 && skew <= SKEW_MAX && skew == (int) skew)
+		{
+			rules->skew = (int) skew;
+			return;
+		}
+	}
+	else if (strcmp(option->name, "issuer") == 0 && string)
+	{
+		rules->issuer = string;
+		return;
+	}
+	else if (strcmp(option->name, "audience") == 0 && string)
+	{
+		rules->audience = string;
+		return;
+	}
+	else if (strcmp(option->name, "anonymous") == 0 && string)
+	{
+		rules->anonymous = string;
+		return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid option \"%.64s\"", option->name),
+			 errdetail("Options are issuer, audience and anonymous, which are strings, and skew, seconds from 0 to %d.",
+					   SKEW_MAX),
+			 errhidestmt(true)));
+}
+
+/* ------------------------------------------------------------------------
+ * Identities
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * mbus_session_verify finds out who a token is for, in the current memory
+ * context; an empty one is for the anonymous role.  28000 if it is not valid.
+ */
+void
+mbus_session_verify(const char *token, int len, const MbusTokenRules *rules,
+					MbusIdentity *identity)
+{
+	MbusClaims	claims = {0};
+
+	memset(identity, 0, sizeof(*identity));
+	identity->expires_at = DT_NOEND;
+	identity->skew = rules->skew;
+	if (len > 0)
+	{
+		int			payload_len;
+		char	   *payload = mbus_jwt_verify(token, len, &payload_len);
+
+		mbus_claims_read(payload, payload_len, rules, &claims);
+		identity->claims = claims.text;
+		identity->sub = claims.sub;
+		identity->expires_at = claims.expires_at;
+	}
+	identity->claimed = claims.role != NULL;
+	identity->role_name = claims.role ? claims.role :
+		pstrdup(rules->anonymous);
+	identity->role = identity_role(identity->role_name, identity->claimed);
+	if (len == 0)
+	{
+		StringInfoData json;
+
+		initStringInfo(&json);
+		appendStringInfoString(&json, "{\"role\":");
+		escape_json(&json, identity->role_name);
+		appendStringInfoChar(&json, '}');
+		identity->claims = json.data;
+	}
+}
+
+/*
+ * identity_role returns a role that frames may run as, by its name.
+ */
+static Oid
+identity_role(const char *name, bool claimed)
+{
+	Oid			role = InvalidOid;
+	const char *fault;
+
+	if (name[0] == '\0')
+		identity_fault(false, "There is no role for sessions without a role claim.");
+	if (strlen(name) < NAMEDATALEN)
+		role = get_role_oid(name, true);
+	fault = role_fault(role, claimed);
+	if (fault)
+		identity_fault(claimed, fault);
+	return role;
+}
+
+/*
+ * role_fault says why frames may not run as a role, NULL if they may.
+ */
+static const char *
+role_fault(Oid role, bool claimed)
+{
+	HeapTuple	tuple;
+	Form_pg_authid form;
+	bool		super;
+	bool		bypasses;
+
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	if (!HeapTupleIsValid(tuple))
+		return "Its role does not exist.";
+	form = (Form_pg_authid) GETSTRUCT(tuple);
+	super = form->rolsuper;
+	bypasses = form->rolbypassrls;
+	ReleaseSysCache(tuple);
+
+	if (super)
+		return "Its role is a superuser.";
+	if (bypasses && !claimed)
+		return "Its role bypasses row security and is not named by a token.";
+	if (role == GetSessionUserId())
+		return "Its role is the user who has logged in.";
+	if (!MbusMaySetRole(GetSessionUserId(), role))
+		return "The user who has logged in is not a member of its role.";
+	return NULL;
+}
+
+/* A role that the token does not name is no fault of the token's. */
+static void
+identity_fault(bool claimed, const char *detail)
+{
+	if (claimed)
+		mbus_token_fault(detail);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+			 errmsg("session cannot be anonymous"),
+			 errdetail_internal("%s", detail),
+			 errhint("message_bus.anonymous_role names the role."),
+			 errhidestmt(true)));
+}
+
+/*
+ * mbus_session_describe appends what open_session() returns, and the token if
+ * it is given: the characters of a valid one need no escapes.
+ */
+void
+mbus_session_describe(StringInfo out, int64 number,
+					  const MbusIdentity *identity, const char *token)
+{
+	bool		never = identity->expires_at == DT_NOEND;
+
+	appendStringInfo(out, "{\"session\":" INT64_FORMAT, number);
+	member(out, "role", identity->role_name);
+	member(out, "sub", identity->sub);
+	appendStringInfoString(out, ",\"expires_at\":");
+	if (never)
+		appendStringInfoString(out, "null");
+	else
+		mbus_append_timestamp(out, identity->expires_at);
+	if (never)
+		appendStringInfoString(out, ",\"expires_ms\":null");
+	else
+		appendStringInfo(out, ",\"expires_ms\":" INT64_FORMAT,
+						 identity->expires_at / 1000 +
+						 (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) *
+						 SECS_PER_DAY * INT64CONST(1000));
+	if (token)
+		member(out, "token", token);
+	appendStringInfoChar(out, '}');
+}
+
+/* Appends a member behind another. */
+static void
+member(StringInfo out, const char *name, const char *value)
+{
+	appendStringInfo(out, ",\"%s\":", name);
+	if (value)
+		escape_json(out, value);
+	else
+		appendStringInfoString(out, "null");
+}
+
+/* ------------------------------------------------------------------------
+ * Sessions
+ * ------------------------------------------------------------------------
+ */
+
+/* 22023 unless the number is one that a gateway gives. */
+static void
+number_check(int64 number)
+{
+	if (number < 1 || number > SESSION_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid session: " INT64_FORMAT, number),
+				 errdetail("A session's number is above 0 and below 2^53."),
+				 errhidestmt(true)));
+}
+
+/*
+ * mbus_session_open remembers whom a session speaks for, in place of whom it
+ * spoke for before.  22023 for a number that is none.
+ */
+void
+mbus_session_open(int64 number, const MbusIdentity *identity)
+{
+	Session    *session;
+	Size		claims_size = strlen(identity->claims) + 1;
+	Size		subject_size = 0;
+	char	   *memory;
+	bool		found;
+
+	number_check(number);
+	if (context == NULL)
+		context = AllocSetContextCreate(TopMemoryContext,
+										"message_bus sessions",
+										ALLOCSET_DEFAULT_SIZES);
+	if (sessions == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		ctl.keysize = sizeof(int64);
+		ctl.entrysize = sizeof(Session);
+		ctl.hcxt = context;
+		sessions = hash_create("message_bus sessions", 256, &ctl,
+							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	if (identity->sub)
+		subject_size = strlen(identity->sub) + 1;
+	memory = MemoryContextAlloc(context, claims_size + subject_size);
+	session = hash_search(sessions, &number, HASH_ENTER, &found);
+	/* from here on nothing fails */
+	if (found)
+	{
+		dlist_delete(&session->used);
+		all_bytes -= session->bytes;
+		pfree(session->claims);
+	}
+	session->login = GetSessionUserId();
+	session->role = identity->role;
+	session->claimed = identity->claimed;
+	session->ends_at = identity->expires_at == DT_NOEND ? DT_NOEND :
+		identity->expires_at + identity->skew * USECS_PER_SEC;
+	session->bytes = claims_size + subject_size;
+	session->claims = memory;
+	memcpy(memory, identity->claims, claims_size);
+	session->subject = NULL;
+	if (identity->sub)
+	{
+		session->subject = memory + claims_size;
+		memcpy(session->subject, identity->sub, subject_size);
+		mbus_subject_cut(session->subject);
+	}
+	all_bytes += session->bytes;
+	dlist_push_head(&by_use, &session->used);
+	sessions_bound();
+}
+
+/* Forgets the sessions that were not used for longest, if there are too many. */
+static void
+sessions_bound(void)
+{
+	while ((all_bytes > SESSIONS_BYTES ||
+			hash_get_num_entries(sessions) > SESSIONS_MAX) &&
+		   dlist_has_next(&by_use, dlist_head_node(&by_use)))
+	{
+		bounded = true;
+		session_remove(dlist_container(Session, used,
+									   dlist_tail_node(&by_use)));
+	}
+}
+
+/*
+ * mbus_session_lost tells whether a session that is not known may have been
+ * forgotten because there were too many.
+ */
+bool
+mbus_session_lost(int64 number)
+{
+	return bounded && session_find(number) == NULL;
+}
+
+static Session *
+session_find(int64 number)
+{
+	if (sessions == NULL)
+		return NULL;
+	return hash_search(sessions, &number, HASH_FIND, NULL);
+}
+
+static void
+session_remove(Session *session)
+{
+	dlist_delete(&session->used);
+	all_bytes -= session->bytes;
+	pfree(session->claims);
+	hash_search(sessions, &session->number, HASH_REMOVE, NULL);
+}
+
+/*
+ * mbus_session_forget forgets a session, if it is known here.
+ */
+void
+mbus_session_forget(int64 number)
+{
+	Session    *session = session_find(number);
+
+	if (session)
+		session_remove(session);
+}
+
+/*
+ * mbus_session_close forgets a session and gives back what was claimed under
+ * it, in whatever process; returns how many messages.
+ */
+int
+mbus_session_close(int64 number)
+{
+	number_check(number);
+	mbus_session_forget(number);
+	return mbus_leases_give_back(mbus_schema(), number);
+}
+
+/*
+ * mbus_session_enter prepares for a frame: returns the role it runs as, and
+ * sets request.jwt.claims for the current nest level of settings.  28000 if
+ * the session is not open, has expired, or may no longer speak for its role.
+ */
+Oid
+mbus_session_enter(int64 number)
+{
+	Session    *session = session_find(number);
+	const char *fault;
+
+	if (session == NULL || session->login != GetSessionUserId())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("session is not open"),
+				 errhint("Call authenticate with a token.")));
+	if (session->ends_at != DT_NOEND &&
+		session->ends_at < GetCurrentTimestamp())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("session has expired"),
+				 errhint("Call authenticate with a new token.")));
+	fault = role_fault(session->role, session->claimed);
+	if (fault)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("session cannot be used any more"),
+				 errdetail_internal("%s", fault)));
+
+	dlist_move_head(&by_use, &session->used);
+	(void) set_config_option("request.jwt.claims", session->claims,
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+	mbus_caller.verified = true;
+	mbus_caller.subject = session->subject;
+	return session->role;
+}
+
+/*
+ * mbus_session_leave ends that.  It cannot fail.
+ */
+void
+mbus_session_leave(void)
+{
+	mbus_caller.verified = false;
+	mbus_caller.subject = NULL;
+}

@@ -1,0 +1,52 @@
+/*
+ * session.h
+ *		Sessions: who the sockets of a gateway speak for.
+ */
+#ifndef MBUS_SESSION_H
+#define MBUS_SESSION_H
+
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+
+#include "identity/jwt.h"
+#include "relay/rpc.h"
+
+/* Who a token says it is for, all of it checked. */
+typedef struct MbusIdentity
+{
+	Oid			role;
+	char	   *role_name;
+	bool		claimed;		/* the token names the role */
+	char	   *claims;			/* JSON, as it was signed */
+	char	   *sub;			/* NULL: none */
+	TimestampTz expires_at;		/* DT_NOEND: never */
+	int			skew;			/* seconds */
+} MbusIdentity;
+
+/* session.c */
+extern void mbus_session_rules(MbusTokenRules *rules);
+extern void mbus_session_verify(const char *token, int len,
+								const MbusTokenRules *rules,
+								MbusIdentity *identity);
+extern void mbus_session_describe(StringInfo out, int64 number,
+								  const MbusIdentity *identity,
+								  const char *token);
+extern void mbus_session_open(int64 number, const MbusIdentity *identity);
+extern void mbus_session_forget(int64 number);
+extern int	mbus_session_close(int64 number);
+extern Oid	mbus_session_enter(int64 number);
+extern void mbus_session_leave(void);
+extern bool mbus_session_lost(int64 number);
+
+/* control.c */
+extern bool mbus_control_opens(const char *bytes, int len);
+extern char *mbus_control_method(const char *bytes, int len);
+extern void mbus_control_run(int64 session, const char *bytes, int len,
+							 StringInfo out);
+extern void mbus_control_refuse(StringInfo out, const ErrorData *edata);
+extern char *mbus_authenticate_token(const MbusRequest *request);
+extern void mbus_authenticate_answer(MbusAnswer *answer,
+									 const MbusIdentity *identity);
+
+#endif							/* MBUS_SESSION_H */

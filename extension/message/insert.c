@@ -1,0 +1,399 @@
+/*
+ * insert.c
+ *		Rows into the open segment.
+ *
+ * Rows are inserted into a leaf opened by its OID, with table_multi_insert
+ * where no transaction id asks for more.  That interface checks nothing, so
+ * everything it lacks is done here: the table is refused if it has triggers
+ * or generated columns, NOT NULL and CHECK constraints are run (but for the
+ * one of each leaf that is the range of its ids, which holds for ids that
+ * were reserved in it; the partition constraint says the same, and reading
+ * it would lock the parent), every index gets its entry, and what leaks goes
+ * into a context that is reset with each batch.
+ *
+ * The leaf stays locked (RowExclusive) until the transaction ends, as with
+ * any INSERT.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "base/caller.h"
+#include "base/compat.h"
+#include "message/publish.h"
+#include "segment/leaf.h"
+
+#define MBUS_BATCH_ROWS		1000
+#define MBUS_BATCH_BYTES	(4 * 1024 * 1024)
+
+struct MbusInserter
+{
+	Relation	rel;
+	EState	   *estate;
+	ResultRelInfo *rri;
+	TupleTableSlot *slot;		/* for one row; batches have their own */
+	List	   *arbiters;		/* the index on transaction ids */
+};
+
+static void inserter_check(Relation rel, int ncolumns);
+static void row_check(MbusInserter *inserter, TupleTableSlot *slot);
+static void fill_slot(TupleTableSlot *slot, int32 channel_id,
+					  const MbusDraft *draft, Datum publisher,
+					  const char *subject);
+static int	insert_batch(MbusInserter *inserter, TupleTableSlot **slots,
+						 int32 channel_id, MbusDraft **drafts, int ndrafts,
+						 const char *subject);
+
+/*
+ * mbus_inserter_open opens a leaf for inserting.  With "speculative" its
+ * index on transaction ids arbitrates.
+ */
+MbusInserter *
+mbus_inserter_open(Oid leaf, int ncolumns, bool speculative)
+{
+	MbusInserter *inserter = palloc0(sizeof(MbusInserter));
+
+	inserter->rel = table_open(leaf, RowExclusiveLock);
+	inserter_check(inserter->rel, ncolumns);
+	inserter->estate = CreateExecutorState();
+	inserter->rri = makeNode(ResultRelInfo);
+	/* not in any range table: the error of a constraint looks for it there */
+	InitResultRelInfo(inserter->rri, inserter->rel, 0, NULL, 0);
+	ExecOpenIndices(inserter->rri, speculative);
+	inserter->slot = table_slot_create(inserter->rel, NULL);
+	if (speculative)
+	{
+		Relation	index = mbus_leaf_index(inserter->rel,
+											MBUS_COL_CHANNEL_ID,
+											MBUS_COL_TRANSACTION_ID, true);
+
+		inserter->arbiters = list_make1_oid(RelationGetRelid(index));
+		index_close(index, NoLock);
+	}
+	return inserter;
+}
+
+/*
+ * mbus_inserter_close closes it; the leaf's lock stays.
+ */
+void
+mbus_inserter_close(MbusInserter *inserter)
+{
+	ExecDropSingleTupleTableSlot(inserter->slot);
+	ExecCloseIndices(inserter->rri);
+	FreeExecutorState(inserter->estate);
+	table_close(inserter->rel, NoLock);
+	pfree(inserter);
+}
+
+/*
+ * mbus_inserter_relation returns the leaf.
+ */
+Relation
+mbus_inserter_relation(MbusInserter *inserter)
+{
+	return inserter->rel;
+}
+
+/*
+ * mbus_inserter_slot returns the slot of the next row, no column of it null:
+ * the caller fills it in, in a memory context that lasts until the put.
+ */
+TupleTableSlot *
+mbus_inserter_slot(MbusInserter *inserter)
+{
+	TupleTableSlot *slot = inserter->slot;
+
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, false,
+		   slot->tts_tupleDescriptor->natts * sizeof(bool));
+	return slot;
+}
+
+/*
+ * mbus_inserter_put inserts the row that is in the slot.
+ */
+void
+mbus_inserter_put(MbusInserter *inserter)
+{
+	TupleTableSlot *slot = inserter->slot;
+	MemoryContext caller;
+
+	caller = MemoryContextSwitchTo(GetPerTupleMemoryContext(inserter->estate));
+	ExecStoreVirtualTuple(slot);
+	row_check(inserter, slot);
+	table_tuple_insert(inserter->rel, slot, GetCurrentCommandId(true), 0,
+					   NULL);
+	list_free(MbusInsertIndexTuples(inserter->rri, slot, inserter->estate,
+									false, NULL, NIL));
+	ExecClearTuple(slot);
+	MemoryContextSwitchTo(caller);
+	ResetPerTupleExprContext(inserter->estate);
+}
+
+/*
+ * inserter_check refuses a leaf that somebody has changed.
+ */
+static void
+inserter_check(Relation rel, int ncolumns)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	if (rel->rd_rel->relkind != RELKIND_RELATION || desc->natts != ncolumns ||
+		rel->trigdesc || rel->rd_rules ||
+		(desc->constr && desc->constr->has_generated_stored))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"message_bus.%s\" is not as the extension made it",
+						RelationGetRelationName(rel)),
+				 errdetail("Segments take no triggers, rules or further columns.")));
+}
+
+/*
+ * mbus_insert_run inserts drafts without a transaction id, which have ids of
+ * the reservation.
+ */
+void
+mbus_insert_run(const MbusReservation *run, int32 channel_id,
+				MbusDraft **drafts, int ndrafts)
+{
+	MbusInserter *inserter;
+	TupleTableSlot **slots;
+	int			nslots = Min(ndrafts, MBUS_BATCH_ROWS);
+	const char *subject = mbus_subject();
+
+	inserter = mbus_inserter_open(run->leaf[MBUS_MESSAGE],
+								  MBUS_MESSAGE_COLUMNS, false);
+	slots = palloc(nslots * sizeof(TupleTableSlot *));
+	slots[0] = inserter->slot;
+	for (int i = 1; i < nslots; i++)
+		slots[i] = table_slot_create(inserter->rel, NULL);
+	while (ndrafts > 0)
+	{
+		int			done = insert_batch(inserter, slots, channel_id, drafts,
+										ndrafts, subject);
+
+		drafts += done;
+		ndrafts -= done;
+	}
+	for (int i = 1; i < nslots; i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	mbus_inserter_close(inserter);
+}
+
+/*
+ * insert_batch inserts the first drafts, as many as make a batch, and returns
+ * how many they were.
+ */
+static int
+insert_batch(MbusInserter *inserter, TupleTableSlot **slots,
+			 int32 channel_id, MbusDraft **drafts, int ndrafts,
+			 const char *subject)
+{
+	MemoryContext batch = GetPerTupleMemoryContext(inserter->estate);
+	MemoryContext caller = MemoryContextSwitchTo(batch);
+	Datum		publisher;
+	Size		bytes = 0;
+	int			n = 0;
+
+	publisher = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	while (n < ndrafts && n < MBUS_BATCH_ROWS && bytes < MBUS_BATCH_BYTES)
+	{
+		bytes += VARSIZE_ANY(drafts[n]->stored);
+		fill_slot(slots[n], channel_id, drafts[n], publisher, subject);
+		row_check(inserter, slots[n]);
+		n++;
+	}
+	if (n == 1)
+		table_tuple_insert(inserter->rel, slots[0], GetCurrentCommandId(true),
+						   0, NULL);
+	else
+		table_multi_insert(inserter->rel, slots, n, GetCurrentCommandId(true),
+						   0, NULL);
+	for (int i = 0; i < n; i++)
+	{
+		list_free(MbusInsertIndexTuples(inserter->rri, slots[i],
+										inserter->estate, false, NULL, NIL));
+		ExecClearTuple(slots[i]);
+	}
+	MemoryContextSwitchTo(caller);
+	ResetPerTupleExprContext(inserter->estate);
+	return n;
+}
+
+/*
+ * row_check checks a row against the leaf's constraints.  The one CHECK that
+ * the extension makes, the range of ids, is left out: insert_reserved has
+ * seen to it, and the server would read it anew in each statement, which
+ * costs as much as inserting a small row.  ExecConstraints does the rest, and
+ * raises what there is to raise.
+ */
+static void
+row_check(MbusInserter *inserter, TupleTableSlot *slot)
+{
+	TupleDesc	desc = RelationGetDescr(inserter->rel);
+	bool		wanted = desc->constr && desc->constr->num_check > 1;
+
+	for (int i = 0; i < desc->natts && !wanted; i++)
+		wanted = TupleDescAttr(desc, i)->attnotnull && slot->tts_isnull[i];
+	if (wanted)
+		ExecConstraints(inserter->rri, slot, inserter->estate);
+}
+
+/*
+ * fill_slot makes the row of a draft that has its id.  Values are borrowed.
+ */
+static void
+fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
+		  Datum publisher, const char *subject)
+{
+	bytea	   *digest = palloc(VARHDRSZ + MBUS_SHA256_BYTES);
+	Datum	   *values = slot->tts_values - 1;	/* columns count from 1 */
+	bool	   *isnull = slot->tts_isnull - 1;
+
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, false, MBUS_MESSAGE_COLUMNS * sizeof(bool));
+	SET_VARSIZE(digest, VARHDRSZ + MBUS_SHA256_BYTES);
+	memcpy(VARDATA(digest), draft->sha256, MBUS_SHA256_BYTES);
+
+	values[MBUS_COL_ID] = Int64GetDatum(draft->id);
+	values[MBUS_COL_CREATED_AT] = TimestampTzGetDatum(draft->created_at);
+	values[MBUS_COL_EXPIRES_AT] = TimestampTzGetDatum(draft->created_at +
+													  draft->ttl_us);
+	values[MBUS_COL_AVAILABLE_AT] = TimestampTzGetDatum(draft->created_at +
+														draft->delay_us);
+	values[MBUS_COL_SESSION] = Int64GetDatum(mbus_caller.session);
+	isnull[MBUS_COL_SESSION] = mbus_caller.session == 0;
+	values[MBUS_COL_KEY_HASH] = draft->key ?
+		Int64GetDatum(mbus_key_hash(draft->key)) : (Datum) 0;
+	isnull[MBUS_COL_KEY_HASH] = draft->key == NULL;
+	values[MBUS_COL_CHANNEL_ID] = Int32GetDatum(channel_id);
+	values[MBUS_COL_SIZE] = Int32GetDatum(VARSIZE_ANY_EXHDR(draft->payload));
+	values[MBUS_COL_PUBLISHER] = publisher;
+	mbus_slot_text(slot, MBUS_COL_CONTENT_TYPE, draft->content_type);
+	mbus_slot_text(slot, MBUS_COL_ENCODING,
+				   mbus_compression_name(draft->compression));
+	values[MBUS_COL_SHA256] = PointerGetDatum(digest);
+	mbus_slot_text(slot, MBUS_COL_SUBJECT, subject);
+	values[MBUS_COL_KEY] = PointerGetDatum(draft->key);
+	isnull[MBUS_COL_KEY] = draft->key == NULL;
+	values[MBUS_COL_TRANSACTION_ID] = PointerGetDatum(draft->transaction_id);
+	isnull[MBUS_COL_TRANSACTION_ID] = draft->transaction_id == NULL;
+	values[MBUS_COL_HEADERS] = draft->headers;
+	isnull[MBUS_COL_HEADERS] = draft->headers == (Datum) 0;
+	values[MBUS_COL_PAYLOAD] = PointerGetDatum(draft->stored);
+	ExecStoreVirtualTuple(slot);
+}
+
+/*
+ * mbus_key_hash returns what is stored of a key as key_hash; never 0.
+ */
+int64
+mbus_key_hash(const text *key)
+{
+	int64		hash = (int64) hash_bytes_extended((const unsigned char *) VARDATA_ANY(key),
+												   (int) VARSIZE_ANY_EXHDR(key),
+												   0);
+
+	return hash != 0 ? hash : 1;
+}
+
+/*
+ * mbus_slot_text sets a text column of a slot; NULL is NULL.
+ */
+void
+mbus_slot_text(TupleTableSlot *slot, int column, const char *value)
+{
+	slot->tts_isnull[column - 1] = value == NULL;
+	slot->tts_values[column - 1] = value ? CStringGetTextDatum(value) :
+		(Datum) 0;
+}
+
+/*
+ * mbus_insert_speculative inserts one draft so that it can be taken back;
+ * returns whether its transaction id is new in this leaf.  The caller ends it
+ * with mbus_insert_speculative_end in either case.
+ */
+bool
+mbus_insert_speculative(MbusInserter *inserter, int32 channel_id,
+						MbusDraft *draft, uint32 *token)
+{
+	MemoryContext caller;
+	Datum		publisher;
+	bool		conflict = false;
+
+	caller = MemoryContextSwitchTo(GetPerTupleMemoryContext(inserter->estate));
+	publisher = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	fill_slot(inserter->slot, channel_id, draft, publisher, mbus_subject());
+	row_check(inserter, inserter->slot);
+
+	*token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
+	inserter->slot->tts_tableOid = RelationGetRelid(inserter->rel);
+	table_tuple_insert_speculative(inserter->rel, inserter->slot,
+								   GetCurrentCommandId(true), 0, NULL,
+								   *token);
+	list_free(MbusInsertIndexTuples(inserter->rri, inserter->slot,
+									inserter->estate, true, &conflict,
+									inserter->arbiters));
+	MemoryContextSwitchTo(caller);
+	return !conflict;
+}
+
+/*
+ * mbus_insert_speculative_end keeps the row or takes it back, and lets those
+ * go on that wait to know.
+ */
+void
+mbus_insert_speculative_end(MbusInserter *inserter, uint32 token, bool keep)
+{
+	table_tuple_complete_speculative(inserter->rel, inserter->slot, token,
+									 keep);
+	SpeculativeInsertionLockRelease(GetCurrentTransactionId());
+	ExecClearTuple(inserter->slot);
+	ResetPerTupleExprContext(inserter->estate);
+}
+
+/*
+ * mbus_insert_event records a fact about a message, beside it.
+ */
+void
+mbus_insert_event(Oid schema, int64 message_id, const char *kind,
+				  TimestampTz at)
+{
+	Relation	leaf;
+	MbusInserter *inserter;
+	TupleTableSlot *slot;
+	Datum	   *values;
+
+	leaf = mbus_leaf_open(schema, MbusSegmentOf(message_id), MBUS_EVENT,
+						  RowExclusiveLock);
+	if (leaf == NULL)
+		return;					/* the segment was retired: nothing to say */
+	inserter = mbus_inserter_open(RelationGetRelid(leaf), MBUS_EVENT_COLUMNS,
+								  false);
+	table_close(leaf, NoLock);
+	slot = mbus_inserter_slot(inserter);
+	values = slot->tts_values - 1;
+	values[MBUS_EVENT_MESSAGE_ID] = Int64GetDatum(message_id);
+	values[MBUS_EVENT_AT] = TimestampTzGetDatum(at);
+	values[MBUS_EVENT_SESSION] = Int64GetDatum(mbus_caller.session);
+	slot->tts_isnull[MBUS_EVENT_SESSION - 1] = mbus_caller.session == 0;
+	mbus_slot_text(slot, MBUS_EVENT_KIND, kind);
+	mbus_slot_text(slot, MBUS_EVENT_ROLE,
+				   GetUserNameFromId(GetUserId(), false));
+	mbus_slot_text(slot, MBUS_EVENT_SUBJECT, mbus_subject());
+	mbus_inserter_put(inserter);
+	mbus_inserter_close(inserter);
+	CommandCounterIncrement();
+}

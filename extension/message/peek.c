@@ -1,0 +1,166 @@
+/*
+ * peek.c
+ *		peek: a channel's messages by ascending id, with no gaps.
+ *
+ * The registry is asked for the first unfinished publish, and only then the
+ * snapshot is taken: in the other order peek would show a message and later
+ * one before it.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "delivery/delivery.h"
+#include "message/stored.h"
+#include "segment/leaf.h"
+#include "state/fault.h"
+#include "state/state.h"
+
+#define MBUS_PEEK_MAX		10000
+
+static void peek_leaf(Oid schema, Relation leaf, int32 channel_id,
+					  int64 after, int64 limit, int *left,
+					  Snapshot snapshot, ReturnSetInfo *rsinfo);
+static void peek_values(Oid schema, const MbusStored *message, Datum *values,
+						bool *isnull);
+
+/*
+ * peek(channel, after_id, max_messages) returns messages by ascending id, and
+ * stops before the first unfinished publish, so that nothing is skipped.
+ */
+MBUS_FUNCTION(peek)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			schema = mbus_schema();
+	int32		channel_id;
+	int64		after = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
+	int			left = PG_ARGISNULL(2) ? 100 : PG_GETARG_INT32(2);
+	int64		limit;
+	const MbusPolicy *policy;
+	Snapshot	snapshot;
+	MbusLeaf   *leaves;
+	int			nleaves;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (PG_ARGISNULL(0))
+		return (Datum) 0;
+	if (left < 1 || left > MBUS_PEEK_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid max_messages: %d", left),
+				 errdetail("It is from 1 to %d.", MBUS_PEEK_MAX)));
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot peek during recovery"),
+				 errdetail("A standby does not know which publishes are unfinished.")));
+	channel_id = mbus_channel_open(schema, PG_GETARG_TEXT_PP(0),
+								   MBUS_CONSUME)->channel_id;
+	policy = mbus_channel_policy(schema, channel_id);
+	if (policy)
+		after = Max(after, mbus_channel_purged_below(policy));
+
+	/* first the limit, then the snapshot: see the top of this file */
+	nleaves = mbus_leaves(schema, &leaves);
+	limit = mbus_published_limit(mbus_database(), schema, channel_id,
+								 nleaves ? leaves[nleaves - 1].segment : 0);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	pfree(leaves);
+	nleaves = mbus_leaves(schema, &leaves);
+	for (int i = 0; i < nleaves && left > 0; i++)
+	{
+		Relation	leaf;
+
+		if (leaves[i].segment < (after >> MBUS_ROW_BITS) ||
+			MbusFirstId(leaves[i].segment) >= limit)
+			continue;
+		leaf = mbus_leaf_open(schema, leaves[i].segment, MBUS_MESSAGE,
+							  AccessShareLock);
+		if (leaf == NULL)
+			continue;
+		peek_leaf(schema, leaf, channel_id, after, limit, &left, snapshot,
+				  rsinfo);
+		table_close(leaf, AccessShareLock);
+	}
+	UnregisterSnapshot(snapshot);
+	return (Datum) 0;
+}
+
+static void
+peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
+		  int64 limit, int *left, Snapshot snapshot, ReturnSetInfo *rsinfo)
+{
+	Relation	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
+										MBUS_COL_ID, false);
+	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
+											  "message_bus peek",
+											  ALLOCSET_DEFAULT_SIZES);
+	ScanKeyData key[3];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(channel_id));
+	ScanKeyInit(&key[1], MBUS_COL_ID, BTGreaterStrategyNumber, F_INT8GT,
+				Int64GetDatum(after));
+	ScanKeyInit(&key[2], MBUS_COL_ID, BTLessStrategyNumber, F_INT8LT,
+				Int64GetDatum(limit));
+	scan = systable_beginscan_ordered(leaf, index, snapshot, 3, key);
+	while (*left > 0 &&
+		   HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
+															 ForwardScanDirection)))
+	{
+		MemoryContext caller = MemoryContextSwitchTo(row);
+		MbusStored	message;
+		Datum		values[MBUS_STORED_COLUMNS];
+		bool		isnull[MBUS_STORED_COLUMNS];
+
+		CHECK_FOR_INTERRUPTS();
+		mbus_message_read(tuple, RelationGetDescr(leaf), &message);
+		if (message.expires_at > GetCurrentTimestamp() &&
+			!mbus_message_purged(schema, channel_id, message.id) &&
+			!mbus_message_deleted(schema, message.id))
+		{
+			peek_values(schema, &message, values, isnull);
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
+								 isnull);
+			(*left)--;
+		}
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(row);
+	}
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	MemoryContextDelete(row);
+}
+
+/*
+ * peek_values fills in a row of peek.  A message whose bytes do not match is
+ * there by reference, so that it stops nobody from reading on: get() tells.
+ */
+static void
+peek_values(Oid schema, const MbusStored *message, Datum *values,
+			bool *isnull)
+{
+	bool		inlined = mbus_message_columns(schema, message, false, values,
+											   isnull);
+	struct varlena *payload = inlined ? mbus_payload_read(message) : NULL;
+
+	if (inlined && payload == NULL)
+		values[MBUS_STORED_COLUMNS - 2] = BoolGetDatum(true);
+	values[MBUS_STORED_COLUMNS - 1] = PointerGetDatum(payload);
+	isnull[MBUS_STORED_COLUMNS - 1] = payload == NULL;
+}

@@ -1,0 +1,553 @@
+/*
+ * publish.c
+ *		The publish functions.
+ *
+ * All come down to mbus_publish_drafts: check the privilege and every limit, compute
+ * checksums and compress; reserve ids, which registers the publish as
+ * unfinished; insert.  What can fail comes before the reservation where it
+ * can, so that ids are not used up by bad input.  A call stores all of its
+ * messages or, raising an error, none.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "tcop/utility.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#include "base/settings.h"
+#include "message/batch.h"
+#include "message/publish.h"
+#include "state/fault.h"
+
+static void draft_context(void *arg);
+static void draft_check(const MbusChannel *channel, MbusDraft *draft);
+static void payload_size_check(const MbusChannel *channel, size_t size);
+static void text_size_check(const char *what, size_t size);
+static void headers_check(Datum headers);
+static void insert_reserved(Oid schema, MbusDatabase *db,
+							const MbusChannel *channel,
+							const MbusReservation *run, MbusDraft *drafts);
+static void not_null(FunctionCallInfo fcinfo, int argno, const char *name);
+static void draft_arguments(FunctionCallInfo fcinfo, int argno,
+							MbusDraft *draft);
+static ArrayType *ids_array(const MbusDraft *drafts, int ndrafts);
+static void array_arguments(FunctionCallInfo fcinfo, int argno,
+							const char *name, Oid type, int expected,
+							Datum **values, bool **isnull, int *count);
+
+/*
+ * mbus_write_check errors with 25006 in a read-only transaction, on a standby
+ * or in a parallel worker.
+ */
+void
+mbus_write_check(const char *what)
+{
+	PreventCommandDuringRecovery(what);
+	PreventCommandIfReadOnly(what);
+	PreventCommandIfParallelMode(what);
+}
+
+/*
+ * mbus_call_too_large errors with 54000.
+ */
+void
+mbus_call_too_large(int messages)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("too many messages in one call: %d", messages),
+			 errdetail("The limit is %d.", MBUS_CALL_MAX)));
+}
+
+/*
+ * mbus_draft_init starts a draft from its payload, as it came from the
+ * caller (possibly toasted).
+ */
+void
+mbus_draft_init(MbusDraft *draft, struct varlena *payload,
+				const char *content_type, bool check_json)
+{
+	MemSet(draft, 0, sizeof(*draft));
+	draft->payload = pg_detoast_datum_packed(payload);
+	draft->content_type = content_type;
+	draft->check_json = check_json;
+}
+
+/*
+ * mbus_draft_options sets what else a publisher may give; NULL is not given.
+ * 22023 for a ttl, delay or sha256 that cannot be.
+ */
+void
+mbus_draft_options(MbusDraft *draft, text *key, text *transaction_id,
+				   Interval *ttl, Interval *delay, bytea *sha256)
+{
+	draft->key = key;
+	draft->transaction_id = transaction_id;
+	if (ttl)
+		draft->ttl_us = mbus_ttl_check(ttl);
+	if (delay)
+	{
+		draft->delay_us = mbus_interval_us(delay);
+		if (draft->delay_us < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("delay must not be negative")));
+	}
+	if (sha256)
+	{
+		uint8	   *digest = palloc(MBUS_SHA256_BYTES);
+		size_t		len = VARSIZE_ANY_EXHDR(sha256);
+		bool		valid = true;
+
+		if (len == MBUS_SHA256_BYTES)
+			memcpy(digest, VARDATA_ANY(sha256), MBUS_SHA256_BYTES);
+		else if (len == 2 * MBUS_SHA256_BYTES &&
+				 strspn(text_to_cstring((text *) sha256),
+						"0123456789abcdefABCDEF") == len)
+			hex_decode(VARDATA_ANY(sha256), len, (char *) digest);
+		else
+			valid = false;
+		if (!valid)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid sha256 of %zu bytes", len),
+					 errdetail("It is 32 bytes, or 64 hexadecimal digits.")));
+		draft->expected_sha256 = digest;
+	}
+}
+
+/*
+ * mbus_publish_drafts stores the drafts in a channel and sets their ids.  Errors:
+ * 42P01, 42501, 22023, 22P02, 23505, 25006, 54000, 53400, 55000, 57000.
+ */
+void
+mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
+{
+	Oid			schema = mbus_schema();
+	MbusDatabase *db;
+	MbusChannel channel;
+	int64		bytes = 0;
+	int64		longest_ttl = 0;
+	int			published = 0;
+	int			checked;
+	bool		ordered = false;
+	bool		delayed = false;
+	ErrorContextCallback where;
+
+	mbus_write_check("message_bus.publish()");
+	if (!mbus_enabled)
+		ereport(ERROR,
+				(errcode(ERRCODE_OPERATOR_INTERVENTION),
+				 errmsg("publishing is disabled"),
+				 errhint("It is allowed again when \"message_bus.enabled\" is on.")));
+	if (ndrafts > MBUS_CALL_MAX)
+		mbus_call_too_large(ndrafts);
+	channel = *mbus_channel_open(schema, channel_name, MBUS_PUBLISH);
+	where.callback = draft_context;
+	where.arg = &checked;
+	where.previous = error_context_stack;
+	if (ndrafts > 1)
+		error_context_stack = &where;
+	for (checked = 0; checked < ndrafts; checked++)
+	{
+		MbusDraft  *draft = &drafts[checked];
+
+		CHECK_FOR_INTERRUPTS();
+		draft_check(&channel, draft);
+		bytes += VARSIZE_ANY_EXHDR(draft->stored);
+		longest_ttl = Max(longest_ttl, draft->ttl_us);
+		ordered |= draft->key != NULL;
+		delayed |= draft->delay_us > 0;
+	}
+	error_context_stack = where.previous;
+
+	db = mbus_database();
+	for (int done = 0; done < ndrafts;)
+	{
+		MbusReservation run;
+
+		mbus_reserve(db, schema, channel.series, channel.channel_id,
+					 ndrafts - done, done == 0 ? bytes : 0, longest_ttl,
+					 ordered, delayed, &run);
+		insert_reserved(schema, db, &channel, &run, &drafts[done]);
+		done += run.rows;
+	}
+	CommandCounterIncrement();
+
+	bytes = 0;
+	for (int i = 0; i < ndrafts; i++)
+	{
+		if (drafts[i].duplicate)
+			continue;
+		published++;
+		bytes += VARSIZE_ANY_EXHDR(drafts[i].payload);
+	}
+	mbus_count(MBUS_C_PUBLISHED, published);
+	mbus_count(MBUS_C_PUBLISHED_BYTES, bytes);
+	mbus_count(MBUS_C_DUPLICATES, ndrafts - published);
+}
+
+/*
+ * mbus_publish_waived stores what the extension itself moves, a dead letter or
+ * one that is redriven, and returns its id.  Neither the channel's privileges
+ * and limits nor message_bus.enabled stop it, and the channel's time to live
+ * is its own.  A key gives it no place among the publishes of others: where
+ * they come between, a transaction's ranges would be used up.  Errors: 53400,
+ * 55000.
+ */
+int64
+mbus_publish_waived(Oid schema, const MbusChannel *channel, MbusDraft *draft)
+{
+	MbusDatabase *db = mbus_database();
+	MbusReservation run;
+
+	draft->ttl_us = channel->ttl_us;
+	mbus_sha256(VARDATA_ANY(draft->payload),
+				VARSIZE_ANY_EXHDR(draft->payload), draft->sha256);
+	draft->stored = mbus_payload_encode(channel->compression, draft->payload,
+										&draft->compression);
+	mbus_reserve(db, schema, channel->series, channel->channel_id, 1,
+				 VARSIZE_ANY_EXHDR(draft->stored), draft->ttl_us, false,
+				 false, &run);
+	insert_reserved(schema, db, channel, &run, draft);
+	CommandCounterIncrement();
+	mbus_count(MBUS_C_PUBLISHED, 1);
+	mbus_count(MBUS_C_PUBLISHED_BYTES, VARSIZE_ANY_EXHDR(draft->payload));
+	return draft->id;
+}
+
+/* Tells which message of a call an error is about, counted from 0. */
+static void
+draft_context(void *arg)
+{
+	errcontext("message_bus messages[%d]", *(int *) arg);
+}
+
+/*
+ * insert_reserved gives the first drafts the reserved ids and inserts them.
+ */
+static void
+insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
+				const MbusReservation *run, MbusDraft *drafts)
+{
+	MbusDraft **plain = palloc(run->rows * sizeof(MbusDraft *));
+	MbusDraft **unique = palloc(run->rows * sizeof(MbusDraft *));
+	int			nplain = 0;
+	int			nunique = 0;
+
+	/* what the leaf's CHECK would find: see row_check in insert.c */
+	if (MbusSegmentOf(run->first_id) != run->segment ||
+		MbusSegmentOf(run->first_id + run->rows - 1) != run->segment)
+		elog(ERROR, "reserved ids are not of segment %d", run->segment);
+
+	for (int i = 0; i < run->rows; i++)
+	{
+		drafts[i].id = run->first_id + i;
+		drafts[i].created_at = run->created_at;
+		if (drafts[i].transaction_id)
+			unique[nunique++] = &drafts[i];
+		else
+			plain[nplain++] = &drafts[i];
+	}
+	if (nplain > 0)
+		mbus_insert_run(run, channel->channel_id, plain, nplain);
+	if (nunique > 0)
+		mbus_insert_unique(schema, db, run, channel, unique, nunique);
+	pfree(plain);
+	pfree(unique);
+}
+
+/*
+ * draft_check checks one draft against its channel and the limits, and fills
+ * in its checksum and stored bytes.
+ */
+static void
+draft_check(const MbusChannel *channel, MbusDraft *draft)
+{
+	size_t		size = VARSIZE_ANY_EXHDR(draft->payload);
+
+	payload_size_check(channel, size);
+	text_size_check("content_type", strlen(draft->content_type));
+	if (draft->key)
+		text_size_check("key", VARSIZE_ANY_EXHDR(draft->key));
+	if (draft->transaction_id)
+		text_size_check("transaction_id",
+						VARSIZE_ANY_EXHDR(draft->transaction_id));
+	if (draft->headers != (Datum) 0)
+		headers_check(draft->headers);
+
+	if (draft->ttl_us == 0)
+		draft->ttl_us = channel->ttl_us;
+	else if (draft->ttl_us > channel->ttl_us)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("ttl of %.3f seconds is longer than that of channel \"%s\"",
+						draft->ttl_us / 1e6, channel->name),
+				 errdetail("The channel's time to live is %.3f seconds.",
+						   channel->ttl_us / 1e6)));
+	if (draft->delay_us >= draft->ttl_us)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("delay of %.3f seconds is not shorter than the ttl",
+						draft->delay_us / 1e6),
+				 errdetail("The message lives for %.3f seconds.",
+						   draft->ttl_us / 1e6)));
+
+	if (draft->check_json)
+		mbus_json_check(draft->payload);
+	mbus_sha256(VARDATA_ANY(draft->payload), size, draft->sha256);
+	if (draft->expected_sha256 &&
+		memcmp(draft->sha256, draft->expected_sha256, MBUS_SHA256_BYTES) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("payload does not match the given sha256"),
+				 errdetail("The checksum of the %zu bytes received is another one.",
+						   size),
+				 errhint("It is over the exact bytes: JSON that was parsed and written again has others. The view message_bus.message_bus takes the exact text as payload_text."),
+				 err_generic_string(PG_DIAG_CONSTRAINT_NAME, "sha256")));
+	draft->stored = mbus_payload_encode(channel->compression, draft->payload,
+										&draft->compression);
+}
+
+static void
+payload_size_check(const MbusChannel *channel, size_t size)
+{
+	int64		limit = mbus_max_payload;
+	const char *whose = "message_bus.max_payload";
+
+	if (mbus_client_max_payload > 0 && mbus_client_max_payload < limit)
+	{
+		limit = mbus_client_max_payload;
+		whose = "message_bus.client_max_payload";
+	}
+	if (channel->max_payload > 0 && channel->max_payload < limit)
+	{
+		limit = channel->max_payload;
+		whose = "the channel's max_payload";
+	}
+	if ((int64) size > limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("payload of %zu bytes is too large for channel \"%s\"",
+						size, channel->name),
+				 errdetail("The limit is " INT64_FORMAT " bytes (%s).",
+						   limit, whose)));
+}
+
+static void
+text_size_check(const char *what, size_t size)
+{
+	if (size < 1 || size > MBUS_TRANSACTION_ID_MAX)
+		ereport(ERROR,
+				(errcode(size < 1 ? ERRCODE_INVALID_PARAMETER_VALUE :
+						 ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s of %zu bytes", what, size),
+				 errdetail("It has from 1 to %d bytes.",
+						   MBUS_TRANSACTION_ID_MAX)));
+}
+
+/* Headers are an object of limited size. */
+static void
+headers_check(Datum headers)
+{
+	Jsonb	   *jsonb = DatumGetJsonbP(headers);
+
+	if (!JB_ROOT_IS_OBJECT(jsonb))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("headers must be a JSON object")));
+	if (VARSIZE(jsonb) > MBUS_HEADERS_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("headers of %zu bytes", (size_t) VARSIZE(jsonb)),
+				 errdetail("The limit is %d bytes, as jsonb.",
+						   MBUS_HEADERS_MAX)));
+}
+
+/*
+ * publish(channel, payload json, headers, key, transaction_id, ttl, delay,
+ * sha256) returns the message's id.
+ */
+MBUS_FUNCTION(publish)
+{
+	MbusDraft	draft;
+
+	not_null(fcinfo, 0, "channel");
+	not_null(fcinfo, 1, "payload");
+	mbus_draft_init(&draft, (struct varlena *) PG_GETARG_POINTER(1),
+					"application/json", false);
+	draft_arguments(fcinfo, 2, &draft);
+	mbus_publish_drafts(PG_GETARG_TEXT_PP(0), &draft, 1);
+	PG_RETURN_INT64(draft.id);
+}
+
+/*
+ * publish_text(channel, payload text, content_type, ...) returns the
+ * message's id; text of a JSON content type must be JSON.
+ */
+MBUS_FUNCTION(publish_text)
+{
+	MbusDraft	draft;
+	char	   *content_type;
+
+	not_null(fcinfo, 0, "channel");
+	not_null(fcinfo, 1, "payload");
+	not_null(fcinfo, 2, "content_type");
+	content_type = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	mbus_draft_init(&draft, (struct varlena *) PG_GETARG_POINTER(1),
+					content_type, mbus_content_is_json(content_type));
+	draft_arguments(fcinfo, 3, &draft);
+	mbus_publish_drafts(PG_GETARG_TEXT_PP(0), &draft, 1);
+	PG_RETURN_INT64(draft.id);
+}
+
+/*
+ * publish_bytes(channel, payload bytea, content_type, ...) returns the
+ * message's id; bytes of a JSON content type must be JSON.
+ */
+PG_FUNCTION_INFO_V1(mbus_publish_bytes);
+Datum
+mbus_publish_bytes(PG_FUNCTION_ARGS)
+{
+	return mbus_call(publish_text_body, "publish_bytes", fcinfo);
+}
+
+/*
+ * publish_batch(channel, messages json) returns the ids, in the order of the
+ * array's objects.
+ */
+MBUS_FUNCTION(publish_batch)
+{
+	MbusDraft  *drafts;
+	int			ndrafts;
+
+	not_null(fcinfo, 0, "channel");
+	not_null(fcinfo, 1, "messages");
+	drafts = mbus_batch_parse(PG_GETARG_TEXT_PP(1), &ndrafts);
+	mbus_publish_drafts(PG_GETARG_TEXT_PP(0), drafts, ndrafts);
+	PG_RETURN_ARRAYTYPE_P(ids_array(drafts, ndrafts));
+}
+
+/*
+ * publish_batch_bytes(channel, payloads bytea[], content_type, headers
+ * jsonb[], keys text[], transaction_ids text[]) returns the ids.
+ */
+MBUS_FUNCTION(publish_batch_bytes)
+{
+	MbusDraft  *drafts;
+	char	   *content_type;
+	bool		check_json;
+	Datum	   *payloads;
+	Datum	   *headers;
+	Datum	   *keys;
+	Datum	   *transaction_ids;
+	bool	   *null_payload;
+	bool	   *null_header;
+	bool	   *null_key;
+	bool	   *null_transaction_id;
+	int			n;
+
+	not_null(fcinfo, 0, "channel");
+	not_null(fcinfo, 1, "payloads");
+	not_null(fcinfo, 2, "content_type");
+	content_type = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	check_json = mbus_content_is_json(content_type);
+	array_arguments(fcinfo, 1, "payloads", BYTEAOID, -1, &payloads,
+					&null_payload, &n);
+	array_arguments(fcinfo, 3, "headers", JSONBOID, n, &headers,
+					&null_header, NULL);
+	array_arguments(fcinfo, 4, "keys", TEXTOID, n, &keys, &null_key, NULL);
+	array_arguments(fcinfo, 5, "transaction_ids", TEXTOID, n,
+					&transaction_ids, &null_transaction_id, NULL);
+
+	drafts = palloc(Max(n, 1) * sizeof(MbusDraft));
+	for (int i = 0; i < n; i++)
+	{
+		if (null_payload[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("payloads[%d] must not be null", i + 1)));
+		mbus_draft_init(&drafts[i],
+						(struct varlena *) DatumGetPointer(payloads[i]),
+						content_type, check_json);
+		if (headers && !null_header[i])
+			drafts[i].headers = headers[i];
+		if (keys && !null_key[i])
+			drafts[i].key = DatumGetTextPP(keys[i]);
+		if (transaction_ids && !null_transaction_id[i])
+			drafts[i].transaction_id = DatumGetTextPP(transaction_ids[i]);
+	}
+	mbus_publish_drafts(PG_GETARG_TEXT_PP(0), drafts, n);
+	PG_RETURN_ARRAYTYPE_P(ids_array(drafts, n));
+}
+
+/* Takes an array argument apart; NULL for an argument that is null. */
+static void
+array_arguments(FunctionCallInfo fcinfo, int argno, const char *name,
+				Oid type, int expected, Datum **values, bool **isnull,
+				int *count)
+{
+	ArrayType  *array;
+	int			n;
+
+	*values = NULL;
+	*isnull = NULL;
+	if (PG_ARGISNULL(argno))
+		return;
+	array = PG_GETARG_ARRAYTYPE_P(argno);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("%s must be an array of one dimension", name)));
+	deconstruct_array(array, type, -1, false, TYPALIGN_INT, values, isnull,
+					  &n);
+	if (expected >= 0 && n != expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s has %d elements, payloads has %d", name, n,
+						expected)));
+	if (count)
+		*count = n;
+}
+
+static void
+not_null(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+}
+
+/* The arguments that the publish functions have in common, from argno on. */
+static void
+draft_arguments(FunctionCallInfo fcinfo, int argno, MbusDraft *draft)
+{
+#define ARG(n, get) (PG_ARGISNULL(argno + (n)) ? NULL : get(argno + (n)))
+	if (!PG_ARGISNULL(argno))
+		draft->headers = PointerGetDatum(PG_DETOAST_DATUM(PG_GETARG_DATUM(argno)));
+	mbus_draft_options(draft, ARG(1, PG_GETARG_TEXT_PP),
+					   ARG(2, PG_GETARG_TEXT_PP),
+					   ARG(3, PG_GETARG_INTERVAL_P),
+					   ARG(4, PG_GETARG_INTERVAL_P),
+					   ARG(5, PG_GETARG_BYTEA_PP));
+#undef ARG
+}
+
+static ArrayType *
+ids_array(const MbusDraft *drafts, int ndrafts)
+{
+	Datum	   *ids = palloc(Max(ndrafts, 1) * sizeof(Datum));
+
+	for (int i = 0; i < ndrafts; i++)
+		ids[i] = Int64GetDatum(drafts[i].id);
+	return construct_array(ids, ndrafts, INT8OID, 8, FLOAT8PASSBYVAL,
+						   TYPALIGN_DOUBLE);
+}

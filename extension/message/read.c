@@ -1,0 +1,317 @@
+/*
+ * read.c
+ *		What reads and hides single messages: get, get_bytes,
+ *		get_by_transaction, retrieve_message, delete_message.
+ *
+ * Each finds its message (stored.c), checks that the current user may consume
+ * the channel, and returns it or records what it did.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "base/settings.h"
+#include "message/publish.h"
+#include "message/stored.h"
+#include "state/fault.h"
+#include "state/state.h"
+
+#define MBUS_VERIFIED		16
+
+/* Large messages this backend has verified: ranges are not verified anew. */
+static struct
+{
+	Oid			schema;
+	int64		id;
+}			verified[MBUS_VERIFIED];
+static int	next_verified = 0;
+
+static bool readable_fetch(Oid schema, int64 id, MbusStored *message);
+static void may_read(Oid schema, const MbusStored *message);
+static Datum stored_message_result(FunctionCallInfo fcinfo, Oid schema,
+								   const MbusStored *message, bool whole);
+static void message_values(Oid schema, const MbusStored *message, bool whole,
+						   Datum *values, bool *isnull);
+static bool is_verified(Oid schema, int64 id);
+static void remember_verified(Oid schema, int64 id);
+
+/*
+ * get(id bigint) returns one message, whole; no row where there is none.
+ */
+MBUS_FUNCTION(get)
+{
+	FuncCallContext *call;
+	Oid			schema;
+	MbusStored	message;
+
+	if (!SRF_IS_FIRSTCALL())
+	{
+		call = SRF_PERCALL_SETUP();
+		SRF_RETURN_DONE(call);
+	}
+	call = SRF_FIRSTCALL_INIT();
+	schema = mbus_schema();
+	if (PG_ARGISNULL(0) ||
+		!readable_fetch(schema, PG_GETARG_INT64(0), &message))
+		SRF_RETURN_DONE(call);
+	SRF_RETURN_NEXT(call, stored_message_result(fcinfo, schema, &message,
+												true));
+}
+
+/*
+ * get_by_transaction(channel, transaction_id) returns one message; by
+ * reference if it is larger than message_bus.inline_max; no row where there is
+ * none.
+ */
+MBUS_FUNCTION(get_by_transaction)
+{
+	FuncCallContext *call;
+	Oid			schema;
+	const MbusChannel *channel;
+	MbusStored	message;
+
+	if (!SRF_IS_FIRSTCALL())
+	{
+		call = SRF_PERCALL_SETUP();
+		SRF_RETURN_DONE(call);
+	}
+	call = SRF_FIRSTCALL_INIT();
+	schema = mbus_schema();
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		SRF_RETURN_DONE(call);
+	channel = mbus_channel_open(schema, PG_GETARG_TEXT_PP(0), MBUS_CONSUME);
+	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(1),
+									 &message))
+		SRF_RETURN_DONE(call);
+	SRF_RETURN_NEXT(call, stored_message_result(fcinfo, schema, &message,
+												false));
+}
+
+/*
+ * retrieve_message(transaction_id) returns the payload of the message with
+ * that transaction id on the default channel, and records the access.
+ */
+MBUS_FUNCTION(retrieve_message)
+{
+	Oid			schema = mbus_schema();
+	const MbusChannel *channel;
+	MbusStored	message;
+	struct varlena *payload;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	channel = mbus_channel_open(schema,
+								cstring_to_text(mbus_default_channel),
+								MBUS_CONSUME);
+	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(0), &message) ||
+		!mbus_content_is_json(message.content_type))
+		PG_RETURN_NULL();
+	payload = mbus_message_payload(schema, &message);
+	if (!XactReadOnly && !RecoveryInProgress())
+		mbus_insert_event(schema, message.id, "accessed",
+						  GetCurrentTimestamp());
+	PG_RETURN_POINTER(payload);
+}
+
+/*
+ * delete_message(transaction_id) hides the message with that transaction id
+ * on the default channel; false if there is none.
+ */
+MBUS_FUNCTION(delete_message)
+{
+	Oid			schema = mbus_schema();
+	const MbusChannel *channel;
+	MbusStored	message;
+
+	mbus_write_check("message_bus.delete_message()");
+	if (PG_ARGISNULL(0))
+		PG_RETURN_BOOL(false);
+	channel = mbus_channel_open(schema,
+								cstring_to_text(mbus_default_channel),
+								MBUS_CONSUME);
+	mbus_channel_check(channel, MBUS_PUBLISH);
+	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(0), &message))
+		PG_RETURN_BOOL(false);
+	mbus_insert_event(schema, message.id, "deleted", GetCurrentTimestamp());
+	mbus_count(MBUS_C_DELETED, 1);
+	PG_RETURN_BOOL(true);
+}
+
+/*
+ * record_event(id bigint, kind text, at timestamptz) is what the triggers of
+ * the view message_bus.message_bus record with.
+ */
+MBUS_FUNCTION(record_event)
+{
+	Oid			schema = mbus_schema();
+	char	   *kind = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	bool		deletes = strcmp(kind, "deleted") == 0;
+	const MbusChannel *channel;
+	MbusStored	message;
+
+	mbus_write_check("message_bus.record_event()");
+	if (!deletes && strcmp(kind, "accessed") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown kind of event \"%s\"", kind),
+				 errdetail("An event is accessed or deleted.")));
+	if (!readable_fetch(schema, PG_GETARG_INT64(0), &message))
+		PG_RETURN_BOOL(false);
+	if (deletes)
+	{
+		channel = mbus_channel_by_id(schema, message.channel_id);
+		mbus_channel_check(channel, MBUS_PUBLISH);
+		mbus_count(MBUS_C_DELETED, 1);
+	}
+	mbus_insert_event(schema, message.id, kind, PG_GETARG_TIMESTAMPTZ(2));
+	PG_RETURN_BOOL(true);
+}
+
+/*
+ * get_bytes(id bigint, from_byte bigint, max_bytes bigint) returns a range of
+ * a payload's bytes; an empty one behind its end.
+ */
+MBUS_FUNCTION(get_bytes)
+{
+	Oid			schema = mbus_schema();
+	MbusStored	message;
+	struct varlena *payload;
+	int64		from;
+	int64		count;
+
+	if (PG_ARGISNULL(0) ||
+		!readable_fetch(schema, PG_GETARG_INT64(0), &message))
+		PG_RETURN_NULL();
+	from = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
+	count = PG_ARGISNULL(2) ? Max(message.size, 0) : PG_GETARG_INT64(2);
+	if (from < 0 || count < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid range of bytes: from_byte " INT64_FORMAT ", max_bytes " INT64_FORMAT,
+						from, count),
+				 errdetail("Both are zero or more.")));
+	from = Min(from, message.size);
+	count = Min(count, message.size - from);
+
+	if (message.size > mbus_inline_max && is_verified(schema, message.id) &&
+		message.compression <= MBUS_COMPRESS_LZ4)
+		PG_RETURN_BYTEA_P(PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored),
+												 from, count));
+	payload = mbus_message_payload(schema, &message);
+	if (mbus_verify_on_read)
+		remember_verified(schema, message.id);
+	if (from == 0 && count == message.size)
+		PG_RETURN_BYTEA_P(payload);
+	PG_RETURN_BYTEA_P(cstring_to_text_with_len(VARDATA_ANY(payload) + from,
+											   count));
+}
+
+/*
+ * mbus_message_preview returns the first bytes of a message that the caller
+ * may read, NULL where there is none or where that would mean to decompress
+ * all of it.  They are not verified: a preview is not the message.
+ */
+struct varlena *
+mbus_message_preview(int64 id, int32 max_bytes)
+{
+	Oid			schema = mbus_schema();
+	MbusStored	message;
+
+	if (!readable_fetch(schema, id, &message) ||
+		message.compression > MBUS_COMPRESS_LZ4)
+		return NULL;
+	return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored), 0,
+								  max_bytes);
+}
+
+static bool
+is_verified(Oid schema, int64 id)
+{
+	if (!mbus_verify_on_read)
+		return true;
+	for (int i = 0; i < MBUS_VERIFIED; i++)
+	{
+		if (verified[i].id == id && verified[i].schema == schema)
+			return true;
+	}
+	return false;
+}
+
+static void
+remember_verified(Oid schema, int64 id)
+{
+	if (is_verified(schema, id))
+		return;
+	verified[next_verified].schema = schema;
+	verified[next_verified].id = id;
+	next_verified = (next_verified + 1) % MBUS_VERIFIED;
+}
+
+/* Finds a message; false also where its channel has been dropped. */
+static bool
+readable_fetch(Oid schema, int64 id, MbusStored *message)
+{
+	if (!mbus_message_fetch(schema, id, message) ||
+		mbus_channel_by_id(schema, message->channel_id) == NULL)
+		return false;
+	may_read(schema, message);
+	return true;
+}
+
+/* Errors unless the current user may consume the message's channel. */
+static void
+may_read(Oid schema, const MbusStored *message)
+{
+	const MbusChannel *channel;
+
+	channel = mbus_channel_by_id(schema, message->channel_id);
+	if (channel == NULL || !mbus_channel_allows(channel, MBUS_CONSUME))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for message " INT64_FORMAT,
+						message->id),
+				 errdetail("Role \"%s\" has no privilege to consume its channel.",
+						   GetUserNameFromId(GetUserId(), false))));
+}
+
+/* One stored_message, in the type the call expects. */
+static Datum
+stored_message_result(FunctionCallInfo fcinfo, Oid schema,
+					  const MbusStored *message, bool whole)
+{
+	TupleDesc	desc;
+	Datum		values[MBUS_STORED_COLUMNS];
+	bool		isnull[MBUS_STORED_COLUMNS];
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("function returning record called in context that cannot accept type record")));
+	message_values(schema, message, whole, values, isnull);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values,
+											 isnull));
+}
+
+/*
+ * message_values fills in the columns of message_bus.stored_message.  With
+ * "whole" the payload is there whatever its size.
+ */
+static void
+message_values(Oid schema, const MbusStored *message, bool whole,
+			   Datum *values, bool *isnull)
+{
+	bool		inlined = mbus_message_columns(schema, message, whole, values,
+											   isnull);
+
+	isnull[MBUS_STORED_COLUMNS - 1] = !inlined;
+	values[MBUS_STORED_COLUMNS - 1] = inlined ?
+		PointerGetDatum(mbus_message_payload(schema, message)) : (Datum) 0;
+}

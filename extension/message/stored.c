@@ -1,0 +1,405 @@
+/*
+ * stored.c
+ *		Stored messages: found by id or transaction id, read, verified.
+ *
+ * A message is found by its id alone: the id's upper bits are the segment,
+ * whose leaf is opened by OID.  What has expired by clock_timestamp(), was
+ * deleted or purged is not there, whether or not its space has been returned.
+ *
+ * Under READ COMMITTED a new snapshot is taken for each read, so that a call
+ * sees what earlier calls of the same statement or relay did.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "mb/pg_wchar.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/caller.h"
+#include "base/compat.h"
+#include "base/settings.h"
+#include "delivery/delivery.h"
+#include "message/stored.h"
+#include "segment/leaf.h"
+#include "state/fault.h"
+#include "state/state.h"
+
+static bool fetch(Oid schema, int64 id, Snapshot snapshot,
+				  MbusStored *message);
+static Snapshot read_snapshot(void);
+static bool is_live(Oid schema, const MbusStored *message);
+static bool scan_one(Relation leaf, AttrNumber first, AttrNumber second,
+					 ScanKey key, int nkeys, Snapshot snapshot,
+					 MbusStored *message);
+static text *text_or_null(HeapTuple tuple, TupleDesc desc, int column);
+static bool payload_matches(const MbusStored *message,
+							struct varlena *payload);
+
+/*
+ * mbus_message_fetch finds a message by its id; false if there is none, or it
+ * has expired, was deleted or purged.  Privileges are the caller's to check.
+ */
+bool
+mbus_message_fetch(Oid schema, int64 id, MbusStored *message)
+{
+	return fetch(schema, id, read_snapshot(), message);
+}
+
+/*
+ * mbus_message_fetch_latest does the same with all that has been committed,
+ * whatever the transaction's isolation: a claim delivers that, too.
+ */
+bool
+mbus_message_fetch_latest(Oid schema, int64 id, MbusStored *message)
+{
+	return fetch(schema, id, RegisterSnapshot(GetLatestSnapshot()), message);
+}
+
+/* Fetches a message and lets the snapshot go. */
+static bool
+fetch(Oid schema, int64 id, Snapshot snapshot, MbusStored *message)
+{
+	Relation	leaf = NULL;
+	ScanKeyData key;
+	bool		found;
+
+	if (id > 0 && (id >> MBUS_ROW_BITS) <= MBUS_SEGMENT_MAX)
+		leaf = mbus_leaf_open(schema, MbusSegmentOf(id), MBUS_MESSAGE,
+							  AccessShareLock);
+	if (leaf == NULL)
+	{
+		UnregisterSnapshot(snapshot);
+		return false;
+	}
+	ScanKeyInit(&key, MBUS_COL_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(id));
+	found = scan_one(leaf, MBUS_COL_ID, 0, &key, 1, snapshot, message);
+	UnregisterSnapshot(snapshot);
+	/* the payload may still be in its TOAST table: a found one stays locked */
+	table_close(leaf, found ? NoLock : AccessShareLock);
+	return found && is_live(schema, message);
+}
+
+/*
+ * mbus_message_by_transaction finds the live message with a transaction id, newest
+ * segment first.
+ */
+bool
+mbus_message_by_transaction(Oid schema, const MbusChannel *channel,
+							text *transaction_id, MbusStored *message)
+{
+	int32		channel_id = channel->channel_id;
+	Snapshot	snapshot;
+	MbusLeaf   *leaves;
+	int			nleaves = mbus_leaves(schema, &leaves);
+	bool		found = false;
+
+	snapshot = read_snapshot();
+	for (int i = nleaves - 1; i >= 0 && !found; i--)
+	{
+		ScanKeyData key[2];
+		Relation	leaf;
+
+		leaf = mbus_leaf_open(schema, leaves[i].segment, MBUS_MESSAGE,
+							  AccessShareLock);
+		if (leaf == NULL)
+			continue;
+		ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
+					F_INT4EQ, Int32GetDatum(channel_id));
+		ScanKeyInit(&key[1], MBUS_COL_TRANSACTION_ID, BTEqualStrategyNumber,
+					F_TEXTEQ, PointerGetDatum(transaction_id));
+		found = scan_one(leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_TRANSACTION_ID,
+						 key, 2, snapshot, message);
+		table_close(leaf, found ? NoLock : AccessShareLock);
+	}
+	UnregisterSnapshot(snapshot);
+	return found && is_live(schema, message);
+}
+
+/* Whether a stored message has neither expired nor been deleted or purged. */
+static bool
+is_live(Oid schema, const MbusStored *message)
+{
+	return message->expires_at > GetCurrentTimestamp() &&
+		!mbus_message_purged(schema, message->channel_id, message->id) &&
+		!mbus_message_deleted(schema, message->id);
+}
+
+/*
+ * mbus_message_purged tells whether a committed purge of its channel has
+ * taken the message, now, as with a deletion.  It looks up the channel.
+ */
+bool
+mbus_message_purged(Oid schema, int32 channel_id, int64 id)
+{
+	const MbusPolicy *policy = mbus_channel_policy(schema, channel_id);
+
+	return policy != NULL && mbus_channel_purged(policy, id);
+}
+
+/*
+ * mbus_message_deleted tells whether a committed deletion hides the message,
+ * now, whatever the transaction's snapshot: as with expiry.
+ */
+bool
+mbus_message_deleted(Oid schema, int64 id)
+{
+	Relation	leaf;
+	Relation	index;
+	Snapshot	snapshot;
+	SysScanDesc scan;
+	ScanKeyData key;
+	bool		deleted;
+
+	leaf = mbus_leaf_open(schema, MbusSegmentOf(id), MBUS_EVENT,
+						  AccessShareLock);
+	if (leaf == NULL)
+		return false;
+	if (RelationGetNumberOfBlocks(leaf) == 0)
+	{
+		table_close(leaf, AccessShareLock);
+		return false;
+	}
+	/* the partial index has only deletions */
+	index = mbus_leaf_index(leaf, MBUS_EVENT_MESSAGE_ID, 0, true);
+	ScanKeyInit(&key, MBUS_EVENT_MESSAGE_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(id));
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = systable_beginscan_ordered(leaf, index, snapshot, 1, &key);
+	deleted = HeapTupleIsValid(systable_getnext_ordered(scan,
+														ForwardScanDirection));
+	systable_endscan_ordered(scan);
+	UnregisterSnapshot(snapshot);
+	index_close(index, AccessShareLock);
+	table_close(leaf, AccessShareLock);
+	return deleted;
+}
+
+/* A registered snapshot; the caller unregisters it. */
+static Snapshot
+read_snapshot(void)
+{
+	if (IsolationUsesXactSnapshot())
+		return RegisterSnapshot(GetTransactionSnapshot());
+	return RegisterSnapshot(GetLatestSnapshot());
+}
+
+/* Reads the first row of an index scan. */
+static bool
+scan_one(Relation leaf, AttrNumber first, AttrNumber second, ScanKey key,
+		 int nkeys, Snapshot snapshot, MbusStored *message)
+{
+	Relation	index = mbus_leaf_index(leaf, first, second,
+										second == MBUS_COL_TRANSACTION_ID);
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	for (int i = 0; i < nkeys; i++)
+		key[i].sk_collation = index->rd_indcollation[i];
+	scan = systable_beginscan_ordered(leaf, index, snapshot, nkeys, key);
+	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
+	if (HeapTupleIsValid(tuple))
+		mbus_message_read(tuple, RelationGetDescr(leaf), message);
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	return HeapTupleIsValid(tuple);
+}
+
+/*
+ * mbus_message_read copies a row; the payload stays toasted if it is.
+ */
+void
+mbus_message_read(HeapTuple tuple, TupleDesc desc, MbusStored *m)
+{
+	Datum		value;
+	bool		isnull;
+	bytea	   *digest;
+
+#define READ(column) heap_getattr(tuple, column, desc, &isnull)
+	MemSet(m, 0, sizeof(*m));
+	m->id = DatumGetInt64(READ(MBUS_COL_ID));
+	m->channel_id = DatumGetInt32(READ(MBUS_COL_CHANNEL_ID));
+	m->size = DatumGetInt32(READ(MBUS_COL_SIZE));
+	m->created_at = DatumGetTimestampTz(READ(MBUS_COL_CREATED_AT));
+	m->expires_at = DatumGetTimestampTz(READ(MBUS_COL_EXPIRES_AT));
+	m->available_at = DatumGetTimestampTz(READ(MBUS_COL_AVAILABLE_AT));
+	value = READ(MBUS_COL_SESSION);
+	m->session = isnull ? 0 : DatumGetInt64(value);
+	m->publisher = text_or_null(tuple, desc, MBUS_COL_PUBLISHER);
+	m->content_type = TextDatumGetCString(READ(MBUS_COL_CONTENT_TYPE));
+	m->compression =
+		mbus_compression_parse(TextDatumGetCString(READ(MBUS_COL_ENCODING)));
+	digest = DatumGetByteaPP(READ(MBUS_COL_SHA256));
+	memcpy(m->sha256, VARDATA_ANY(digest),
+		   Min(VARSIZE_ANY_EXHDR(digest), MBUS_SHA256_BYTES));
+	m->subject = text_or_null(tuple, desc, MBUS_COL_SUBJECT);
+	m->key = text_or_null(tuple, desc, MBUS_COL_KEY);
+	m->transaction_id = text_or_null(tuple, desc, MBUS_COL_TRANSACTION_ID);
+	m->headers = (struct varlena *) text_or_null(tuple, desc,
+												 MBUS_COL_HEADERS);
+	value = READ(MBUS_COL_PAYLOAD);
+	m->stored = (struct varlena *)
+		DatumGetPointer(datumCopy(value, false, -1));
+#undef READ
+}
+
+static text *
+text_or_null(HeapTuple tuple, TupleDesc desc, int column)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, column, desc, &isnull);
+
+	if (isnull)
+		return NULL;
+	return (text *) PG_DETOAST_DATUM_COPY(value);
+}
+
+/*
+ * mbus_message_payload returns a message's payload, verified if the session
+ * verifies reads: XX001, recorded, if the bytes are not those published.
+ */
+struct varlena *
+mbus_message_payload(Oid schema, const MbusStored *message)
+{
+	struct varlena *payload = mbus_payload_read(message);
+
+	if (payload == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("stored bytes of message " INT64_FORMAT " do not match their checksum",
+						message->id),
+				 errhint("The storage below the database has changed them; restore the message from its publisher or a backup.")));
+	return payload;
+}
+
+/*
+ * mbus_payload_read returns a message's payload, or NULL, and records that, if the
+ * bytes are not those published.
+ */
+struct varlena *
+mbus_payload_read(const MbusStored *message)
+{
+	struct varlena *payload;
+	char		why[100];
+
+	payload = PG_DETOAST_DATUM(PointerGetDatum(message->stored));
+	payload = mbus_payload_decode(payload, message->compression,
+								  message->size);
+	if (!payload_matches(message, payload))
+	{
+		snprintf(why, sizeof(why),
+				 "stored bytes of message " INT64_FORMAT
+				 " do not match their checksum", message->id);
+		mbus_fault_checksum(message->id, why);
+		return NULL;
+	}
+	mbus_count(MBUS_C_READ, 1);
+	mbus_count(MBUS_C_READ_BYTES, message->size);
+	return payload;
+}
+
+/*
+ * payload_matches tells whether the bytes are those published.  Their number
+ * counts also where the session does not verify: ranges are cut by it.
+ */
+static bool
+payload_matches(const MbusStored *message, struct varlena *payload)
+{
+	uint8		sha256[MBUS_SHA256_BYTES];
+
+	if (payload == NULL || VARSIZE_ANY_EXHDR(payload) != message->size)
+		return false;
+	if (!mbus_verify_on_read)
+		return true;
+	mbus_sha256(VARDATA_ANY(payload), message->size, sha256);
+	return memcmp(sha256, message->sha256, MBUS_SHA256_BYTES) == 0;
+}
+
+/*
+ * mbus_message_columns fills in all columns but the last, the payload, and returns
+ * whether that is to be there.
+ */
+bool
+mbus_message_columns(Oid schema, const MbusStored *message, bool whole,
+					 Datum *values, bool *isnull)
+{
+	const MbusChannel *channel = mbus_channel_by_id(schema,
+													message->channel_id);
+	bytea	   *digest = palloc(VARHDRSZ + MBUS_SHA256_BYTES);
+	bool		by_reference = !whole && message->size > mbus_inline_max;
+	int			i = 0;
+
+	SET_VARSIZE(digest, VARHDRSZ + MBUS_SHA256_BYTES);
+	memcpy(VARDATA(digest), message->sha256, MBUS_SHA256_BYTES);
+	MemSet(isnull, 0, MBUS_STORED_COLUMNS * sizeof(bool));
+
+	values[i++] = Int64GetDatum(message->id);
+	isnull[i] = channel == NULL;
+	values[i++] = channel ? CStringGetTextDatum(channel->name) : (Datum) 0;
+	values[i++] = TimestampTzGetDatum(message->created_at);
+	values[i++] = TimestampTzGetDatum(message->expires_at);
+	values[i++] = TimestampTzGetDatum(message->available_at);
+	isnull[i] = message->key == NULL;
+	values[i++] = PointerGetDatum(message->key);
+	isnull[i] = message->transaction_id == NULL;
+	values[i++] = PointerGetDatum(message->transaction_id);
+	values[i++] = PointerGetDatum(message->publisher);
+	isnull[i] = message->subject == NULL;
+	values[i++] = PointerGetDatum(message->subject);
+	isnull[i] = message->session == 0;
+	values[i++] = Int64GetDatum(message->session);
+	isnull[i] = message->headers == NULL;
+	values[i++] = PointerGetDatum(message->headers);
+	values[i++] = CStringGetTextDatum(message->content_type);
+	values[i++] = Int64GetDatum(message->size);
+	values[i++] = PointerGetDatum(digest);
+	values[i++] = BoolGetDatum(by_reference);
+	Assert(i == MBUS_STORED_COLUMNS - 1);
+	return !by_reference && (mbus_content_is_json(message->content_type) ||
+							 mbus_caller.raw_payload);
+}
+
+/*
+ * stored_json(payload, encoding, size, content_type, sha256) returns a row's
+ * payload as json, NULL where it is not JSON or does not match: no stored
+ * message may make a view fail.
+ */
+PG_FUNCTION_INFO_V1(mbus_stored_json);
+Datum
+mbus_stored_json(PG_FUNCTION_ARGS)
+{
+	struct varlena *payload;
+	char	   *encoding;
+	int32		size = PG_GETARG_INT32(2);
+	bytea	   *digest = PG_GETARG_BYTEA_PP(4);
+	uint8		sha256[MBUS_SHA256_BYTES];
+
+	if (!mbus_content_is_json(text_to_cstring(PG_GETARG_TEXT_PP(3))))
+		PG_RETURN_NULL();
+	encoding = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (!mbus_compression_known(encoding))
+		PG_RETURN_NULL();
+	payload = mbus_payload_decode((struct varlena *) PG_GETARG_BYTEA_PP(0),
+								  mbus_compression_parse(encoding), size);
+	if (payload == NULL)
+		PG_RETURN_NULL();
+	mbus_sha256(VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload), sha256);
+	if (VARSIZE_ANY_EXHDR(digest) != MBUS_SHA256_BYTES ||
+		memcmp(sha256, VARDATA_ANY(digest), MBUS_SHA256_BYTES) != 0)
+		PG_RETURN_NULL();
+	/* anybody may call this, with bytes that were never published */
+	if (!pg_verify_mbstr(PG_UTF8, VARDATA_ANY(payload),
+						 VARSIZE_ANY_EXHDR(payload), true))
+		PG_RETURN_NULL();
+	PG_RETURN_POINTER(payload);
+}

@@ -1,0 +1,63 @@
+/*
+ * stored.h
+ *		Stored messages.
+ */
+#ifndef MBUS_READ_H
+#define MBUS_READ_H
+
+#include "postgres.h"
+
+#include "access/htup.h"
+#include "access/tupdesc.h"
+#include "datatype/timestamp.h"
+#include "utils/snapshot.h"
+
+#include "base/payload.h"
+#include "channel/channel.h"
+
+/* A message's row; texts and bytes live in the memory context of the reader. */
+typedef struct MbusStored
+{
+	int64		id;
+	int32		channel_id;
+	int32		size;
+	TimestampTz created_at;
+	TimestampTz expires_at;
+	TimestampTz available_at;
+	int64		session;		/* 0: none */
+	text	   *publisher;
+	char	   *content_type;
+	MbusCompression compression;
+	uint8		sha256[MBUS_SHA256_BYTES];
+	text	   *subject;		/* or NULL, as the following */
+	text	   *key;
+	text	   *transaction_id;
+	struct varlena *headers;
+	struct varlena *stored;		/* still toasted */
+} MbusStored;
+
+/* columns of message_bus.stored_message; the last is the payload */
+#define MBUS_STORED_COLUMNS 16
+
+/* stored.c */
+extern bool mbus_message_deleted(Oid schema, int64 id);
+extern bool mbus_message_purged(Oid schema, int32 channel_id, int64 id);
+extern bool mbus_message_fetch(Oid schema, int64 id, MbusStored *message);
+extern bool mbus_message_fetch_latest(Oid schema, int64 id,
+									  MbusStored *message);
+extern bool mbus_message_by_transaction(Oid schema,
+										const MbusChannel *channel,
+										text *transaction_id,
+										MbusStored *message);
+extern void mbus_message_read(HeapTuple tuple, TupleDesc desc,
+							  MbusStored *m);
+extern struct varlena *mbus_message_payload(Oid schema,
+											const MbusStored *message);
+extern struct varlena *mbus_payload_read(const MbusStored *message);
+extern bool mbus_message_columns(Oid schema, const MbusStored *message,
+								 bool whole, Datum *values, bool *isnull);
+
+/* read.c */
+extern struct varlena *mbus_message_preview(int64 id, int32 max_bytes);
+
+#endif							/* MBUS_READ_H */

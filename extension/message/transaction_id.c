@@ -1,0 +1,393 @@
+/*
+ * transaction_id.c
+ *		The caller's own ids: each is used once in a channel.
+ *
+ * A transaction id (the publisher's idempotency key) is unique in its channel
+ * across all segments that exist.  Each leaf has a unique index; what spans
+ * leaves is done here, for all drafts of a call that have one, in the order
+ * of the ids, so that two batches do not wait for each other in a circle:
+ *
+ *	1. The ids of the rows are reserved and registered (by the caller).  From
+ *	   now on every new publish to the channel goes into this segment or a
+ *	   later one.
+ *	2. Ask the registry whether another publish to the channel is unfinished
+ *	   in another segment ("elsewhere").  What has finished is visible to 3.
+ *	3. Look into every leaf of the channel with a dirty snapshot.  A row that
+ *	   is there: the same bytes give its id, other bytes are an error.  A row
+ *	   whose transaction is open: wait for its end, and again.
+ *	4. Insert speculatively.  The leaf's own index finds a rival in this
+ *	   segment: take the row back, and again from 3.
+ *	5. If "elsewhere", or if ids of the channel have been reserved in a later
+ *	   segment by now: look into the other leaves again.  Both rivals insert
+ *	   before they look, so at least one sees the other.  If both have only
+ *	   speculative rows, the older transaction keeps its row and waits for the
+ *	   other to decide; the younger takes its row back and waits for the
+ *	   older to end.
+ *	6. Keep the row.
+ *
+ * The waits are heavyweight locks, so the deadlock detector sees them.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "message/publish.h"
+#include "message/stored.h"
+#include "segment/leaf.h"
+
+typedef enum Finding
+{
+	FOUND_NONE,
+	FOUND_ROW,					/* the draft is a duplicate, or it errored */
+	FOUND_WAITED,				/* somebody's transaction ended: look again */
+	FOUND_RIVAL					/* an unfinished one, not waited for */
+} Finding;
+
+/* A row that has the transaction id. */
+typedef struct Holder
+{
+	int64		id;
+	TimestampTz expires_at;
+	int32		size;
+	uint8		sha256[MBUS_SHA256_BYTES];
+	TransactionId xmin;			/* valid: its transaction is open */
+	uint32		token;			/* not 0: its row is speculative */
+	ItemPointerData tid;
+} Holder;
+
+/* A leaf that is looked into; it stays open for the call. */
+typedef struct OpenLeaf
+{
+	int32		segment;
+	Relation	rel;			/* NULL: the segment was retired */
+	Relation	index;
+} OpenLeaf;
+
+/* One call's work. */
+typedef struct Search
+{
+	Oid			schema;
+	MbusDatabase *db;
+	const MbusChannel *channel;
+	MbusInserter *inserter;
+	int32		segment;		/* that the rows go into */
+	bool		elsewhere;
+	OpenLeaf   *open;			/* by ascending segment */
+	int			nopen;
+	int			room;
+} Search;
+
+static int	draft_compare(const void *a, const void *b);
+static void insert_one(Search *search, MbusDraft *draft);
+static Finding look(Search *search, MbusDraft *draft, int32 except,
+					bool inserted);
+static OpenLeaf *search_leaf(Search *search, int32 segment);
+static void search_close(Search *search);
+static Finding settle(Search *search, MbusDraft *draft, const OpenLeaf *leaf,
+					  const Holder *holder, bool inserted);
+static bool holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
+						const MbusDraft *draft, Holder *holder);
+static void holder_read(HeapTuple tuple, TupleDesc desc, Holder *holder);
+static void holder_wait(Relation leaf, const Holder *holder);
+static void use_holder(Oid schema, const MbusChannel *channel,
+					   MbusDraft *draft, const Holder *holder);
+
+/*
+ * mbus_insert_unique inserts drafts that have transaction ids, and ids of the
+ * reservation; those that duplicate a message get its id instead.  It sorts
+ * the array.
+ */
+void
+mbus_insert_unique(Oid schema, MbusDatabase *db, const MbusReservation *run,
+				   const MbusChannel *channel, MbusDraft **drafts,
+				   int ndrafts)
+{
+	Search		search;
+
+	qsort(drafts, ndrafts, sizeof(MbusDraft *), draft_compare);
+	MemSet(&search, 0, sizeof(search));
+	search.schema = schema;
+	search.db = db;
+	search.channel = channel;
+	search.segment = run->segment;
+	search.elsewhere = mbus_unfinished_elsewhere(db, channel->channel_id,
+												 run->segment);
+	search.inserter = mbus_inserter_open(run->leaf[MBUS_MESSAGE],
+										 MBUS_MESSAGE_COLUMNS, true);
+	for (int i = 0; i < ndrafts; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		insert_one(&search, drafts[i]);
+	}
+	mbus_inserter_close(search.inserter);
+	search_close(&search);
+}
+
+static int
+draft_compare(const void *a, const void *b)
+{
+	const MbusDraft *x = *(MbusDraft *const *) a;
+	const MbusDraft *y = *(MbusDraft *const *) b;
+	size_t		xlen = VARSIZE_ANY_EXHDR(x->transaction_id);
+	size_t		ylen = VARSIZE_ANY_EXHDR(y->transaction_id);
+	int			order = memcmp(VARDATA_ANY(x->transaction_id),
+							   VARDATA_ANY(y->transaction_id),
+							   Min(xlen, ylen));
+
+	if (order != 0)
+		return order;
+	if (xlen != ylen)
+		return xlen < ylen ? -1 : 1;
+	/* the first of a batch is the one that is stored */
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * insert_one takes one draft through steps 3 to 6.
+ */
+static void
+insert_one(Search *search, MbusDraft *draft)
+{
+	int32		channel_id = search->channel->channel_id;
+
+	for (;;)
+	{
+		Finding		found;
+		uint32		token;
+		bool		unique;
+
+		CHECK_FOR_INTERRUPTS();
+		found = look(search, draft, 0, false);
+		if (found == FOUND_ROW)
+			return;
+		if (found == FOUND_WAITED)
+			continue;
+
+		unique = mbus_insert_speculative(search->inserter, channel_id, draft,
+										 &token);
+		if (unique &&
+			(search->elsewhere ||
+			 mbus_reserved_above(search->db, channel_id, search->segment)))
+		{
+			while ((found = look(search, draft, search->segment,
+								 true)) == FOUND_WAITED)
+				CHECK_FOR_INTERRUPTS();
+			unique = (found == FOUND_NONE);
+		}
+		mbus_insert_speculative_end(search->inserter, token, unique);
+		if (unique)
+			return;
+	}
+}
+
+/*
+ * look looks for the draft's transaction id in all leaves but one.
+ * "inserted": our own speculative row is there.
+ */
+static Finding
+look(Search *search, MbusDraft *draft, int32 except, bool inserted)
+{
+	MbusLeaf   *leaves;
+	int			nleaves = mbus_leaves(search->schema, &leaves);
+	Finding		found = FOUND_NONE;
+
+	for (int i = nleaves - 1; i >= 0 && found == FOUND_NONE; i--)
+	{
+		OpenLeaf   *leaf;
+		Holder		holder;
+
+		if (leaves[i].segment == except)
+			continue;
+		leaf = search_leaf(search, leaves[i].segment);
+		if (leaf->rel != NULL &&
+			holder_find(leaf, search->channel, draft, &holder))
+			found = settle(search, draft, leaf, &holder, inserted);
+	}
+	pfree(leaves);
+	return found;
+}
+
+/*
+ * search_leaf returns a segment's leaf, which it opens the first time.
+ */
+static OpenLeaf *
+search_leaf(Search *search, int32 segment)
+{
+	int			low = 0;
+	int			high = search->nopen;
+	OpenLeaf   *leaf;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (search->open[middle].segment < segment)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low < search->nopen && search->open[low].segment == segment)
+		return &search->open[low];
+
+	if (search->nopen >= search->room)
+	{
+		search->room = search->room ? search->room * 2 : 16;
+		search->open = search->open ?
+			repalloc(search->open, search->room * sizeof(OpenLeaf)) :
+			palloc(search->room * sizeof(OpenLeaf));
+	}
+	leaf = &search->open[low];
+	memmove(leaf + 1, leaf, (search->nopen - low) * sizeof(OpenLeaf));
+	search->nopen++;
+	leaf->segment = segment;
+	leaf->index = NULL;
+	leaf->rel = mbus_leaf_open(search->schema, segment, MBUS_MESSAGE,
+							   AccessShareLock);
+	if (leaf->rel)
+		leaf->index = mbus_leaf_index(leaf->rel, MBUS_COL_CHANNEL_ID,
+									  MBUS_COL_TRANSACTION_ID, true);
+	return leaf;
+}
+
+static void
+search_close(Search *search)
+{
+	for (int i = 0; i < search->nopen; i++)
+	{
+		if (search->open[i].rel == NULL)
+			continue;
+		index_close(search->open[i].index, AccessShareLock);
+		table_close(search->open[i].rel, AccessShareLock);
+	}
+}
+
+/*
+ * settle decides what a row that has the transaction id means for us.
+ */
+static Finding
+settle(Search *search, MbusDraft *draft, const OpenLeaf *leaf,
+	   const Holder *holder, bool inserted)
+{
+	if (!TransactionIdIsValid(holder->xmin))
+	{
+		if (!inserted)
+			use_holder(search->schema, search->channel, draft, holder);
+		return FOUND_ROW;
+	}
+	if (inserted &&
+		(holder->token == 0 ||
+		 TransactionIdPrecedes(holder->xmin, GetCurrentTransactionId())))
+		return FOUND_RIVAL;
+	holder_wait(leaf->rel, holder);
+	return FOUND_WAITED;
+}
+
+static void
+holder_wait(Relation leaf, const Holder *holder)
+{
+	ItemPointerData tid = holder->tid;
+
+	if (holder->token != 0)
+		SpeculativeInsertionWait(holder->xmin, holder->token);
+	else
+		XactLockTableWait(holder->xmin, leaf, &tid, XLTW_InsertIndex);
+}
+
+/*
+ * holder_find finds the row with the transaction id in a leaf, committed or
+ * not.
+ */
+static bool
+holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
+			const MbusDraft *draft, Holder *holder)
+{
+	SnapshotData dirty;
+	SysScanDesc scan;
+	ScanKeyData key[2];
+	HeapTuple	tuple;
+	bool		found = false;
+
+	InitDirtySnapshot(dirty);
+	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(channel->channel_id));
+	ScanKeyInit(&key[1], MBUS_COL_TRANSACTION_ID, BTEqualStrategyNumber,
+				F_TEXTEQ, PointerGetDatum(draft->transaction_id));
+	key[1].sk_collation = leaf->index->rd_indcollation[1];
+	scan = systable_beginscan_ordered(leaf->rel, leaf->index, &dirty, 2,
+									  key);
+	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
+	if (HeapTupleIsValid(tuple))
+	{
+		found = true;
+		holder->xmin = dirty.xmin;
+		holder->token = dirty.speculativeToken;
+		holder->tid = tuple->t_self;
+		holder_read(tuple, RelationGetDescr(leaf->rel), holder);
+	}
+	systable_endscan_ordered(scan);
+	return found;
+}
+
+static void
+holder_read(HeapTuple tuple, TupleDesc desc, Holder *holder)
+{
+	bool		isnull;
+	bytea	   *digest;
+
+	holder->id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc,
+											&isnull));
+	holder->expires_at =
+		DatumGetTimestampTz(heap_getattr(tuple, MBUS_COL_EXPIRES_AT, desc,
+										 &isnull));
+	holder->size = DatumGetInt32(heap_getattr(tuple, MBUS_COL_SIZE, desc,
+											  &isnull));
+	digest = DatumGetByteaPP(heap_getattr(tuple, MBUS_COL_SHA256, desc,
+										  &isnull));
+	MemSet(holder->sha256, 0, sizeof(holder->sha256));
+	memcpy(holder->sha256, VARDATA_ANY(digest),
+		   Min(VARSIZE_ANY_EXHDR(digest), MBUS_SHA256_BYTES));
+}
+
+/*
+ * use_holder makes the draft a duplicate of a message, or errors with 23505
+ * where that cannot be.
+ */
+static void
+use_holder(Oid schema, const MbusChannel *channel, MbusDraft *draft,
+		   const Holder *holder)
+{
+	const char *why = NULL;
+
+	if (holder->expires_at <= GetCurrentTimestamp())
+		why = "has expired";
+	else if (mbus_message_deleted(schema, holder->id))
+		why = "was deleted";
+	else if (mbus_message_purged(schema, channel->channel_id, holder->id))
+		why = "was purged";
+	else if (holder->size != VARSIZE_ANY_EXHDR(draft->payload) ||
+			 memcmp(holder->sha256, draft->sha256, MBUS_SHA256_BYTES) != 0)
+		why = "has other bytes";
+	if (why)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("transaction id \"%s\" was used before in channel \"%s\"",
+						text_to_cstring(draft->transaction_id),
+						channel->name),
+				 errdetail("Message " INT64_FORMAT " with that transaction id %s.",
+						   holder->id, why),
+				 errhint("A transaction id is unique in its channel until the space of its first message is returned, some time after its expiry.")));
+	draft->id = holder->id;
+	draft->duplicate = true;
+}

@@ -1,0 +1,859 @@
+/*
+ * relay.c
+ *		message_bus.relay(): frames of a gateway's sockets in, frames out.
+ *
+ * A call brings the frames that arrived on all sockets in one turn of the
+ * gateway's loop, and runs in one transaction.  Each frame, and each request
+ * of a JSON-RPC batch, runs on its own:
+ *
+ * - in a subtransaction, so that its error undoes nothing but itself;
+ * - as the role of its session (session.c), or, if there is one, as the role
+ *   message_bus.relay_role, under SECURITY_LOCAL_USERID_CHANGE and
+ *   SECURITY_RESTRICTED_OPERATION.  SetUserIdAndSecContext() checks nothing,
+ *   so it is checked before that the role is no superuser, does not bypass
+ *   row security unless a token names it, and that the session's user is a
+ *   member of it;
+ * - in its own nest level of settings, undone also where it succeeds;
+ * - with a snapshot of its own, so that it sees what the frames before it
+ *   did and others have committed;
+ * - within message_bus.frame_timeout.  The timeout's handler cancels as a
+ *   cancel request would, and sets a flag that tells the two apart: a real
+ *   cancel, statement_timeout and termination end the whole call.
+ *
+ * What is built for a frame lives in a context that is reset behind it; its
+ * reply goes to a tuplestore.  Errors of a frame are counted, kept for the
+ * view errors, logged, and told to the client; they are never errors of the
+ * call.
+ *
+ * Frames that the gateway makes itself open and close sessions: control.c.
+ *
+ * The files: json_slice.c finds the values in a frame, frame.c reads requests
+ * from them, method.c and function.c call the SQL function, rpc_param.c and
+ * rpc_result.c turn JSON into SQL's values and back, rpc_error.c turns errors
+ * into JSON.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "base/caller.h"
+#include "base/compat.h"
+#include "base/settings.h"
+#include "delivery/delivery.h"
+#include "identity/session.h"
+#include "message/stored.h"
+#include "relay/rpc.h"
+#include "state/fault.h"
+#include "state/state.h"
+
+#define REPLY_STORE_KB	(64 * 1024) /* replies kept in memory, not in a file */
+#define ERROR_TEXT_MAX	1000	/* bytes of an error's message, detail, hint */
+
+
+/* One frame on its way; lives in the frame's context. */
+typedef struct Relayed
+{
+	const char *bytes;
+	int			len;
+	TimestampTz deadline;		/* 0: none */
+	MbusFrame	frame;
+	MbusNode	root;
+	const MbusNode *element;	/* of a batch, that runs now */
+	MbusRequest request;		/* as far as it could be read */
+	StringInfoData out;
+	bool		binary;			/* the reply is a binary frame */
+	bool		control;		/* the frame and its reply are control frames */
+	StringInfoData told;		/* control frame beside the reply, if any */
+	Oid			role;			/* that it ran as, if it came so far */
+	List	   *notices;		/* StringInfo: frames behind the reply */
+} Relayed;
+
+typedef void (*RelayStep) (Relayed *relayed);
+
+static int	requests_in_call;	/* frames but for those of the gateway itself */
+
+static TimeoutId frame_timeout_id = MAX_TIMEOUTS;
+static volatile sig_atomic_t frame_timed_out = false;
+
+static void relay_arrays(FunctionCallInfo fcinfo, Datum **sessions,
+						 Datum **frames, int *count);
+static Datum *relay_array(FunctionCallInfo fcinfo, int arg, Oid type,
+						  const char *name, int *count);
+static int	count_requests(Datum *frames, int count);
+static Tuplestorestate *relay_result(FunctionCallInfo fcinfo,
+									 TupleDesc *desc);
+static void reply_put(Tuplestorestate *store, TupleDesc desc, Datum session,
+					  StringInfo frame);
+static void relay_frame(const char *bytes, int len, Relayed *relayed);
+static void relay_batch(Relayed *relayed);
+static void relay_element(Relayed *relayed, const MbusNode *element);
+static void step_control(Relayed *relayed);
+static void step_frame(Relayed *relayed);
+static void step_element(Relayed *relayed);
+static void step_batch_too_large(Relayed *relayed);
+static void run_request(Relayed *relayed, int limit);
+static void run_authenticate(Relayed *relayed, MbusAnswer *answer);
+static void run_method(Relayed *relayed, MbusAnswer *answer);
+static bool relay_guard(RelayStep step, Relayed *relayed);
+static void guard_enter(const Relayed *relayed, int *nest_level);
+static void guard_leave(int nest_level);
+static Oid	relay_role(void);
+static void start_timer(const Relayed *relayed);
+static void stop_timer(void);
+static void frame_timeout_handler(void);
+static void keep_going(const ErrorData *edata, bool timed_out);
+static void reword(ErrorData *edata, MbusRpcCode given, bool timed_out);
+static void cut_text(char *words);
+static void report_failure(Relayed *relayed, ErrorData *edata,
+						   MbusRpcCode code);
+static void tell_lost(Relayed *relayed);
+
+/*
+ * relay(sessions bigint[], frames bytea[]) returns a table of replies; see
+ * the top of this file.
+ */
+MBUS_FUNCTION(relay)
+{
+	Tuplestorestate *store;
+	TupleDesc	desc;
+	Datum	   *sessions;
+	Datum	   *frames;
+	int			count;
+
+	if (mbus_caller.in_relay)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message_bus.relay() cannot be called by a frame")));
+	relay_arrays(fcinfo, &sessions, &frames, &count);
+	store = relay_result(fcinfo, &desc);
+
+	if (frame_timeout_id == MAX_TIMEOUTS)
+		frame_timeout_id = RegisterTimeout(USER_TIMEOUT,
+										   frame_timeout_handler);
+
+	requests_in_call = count_requests(frames, count);
+	mbus_caller.in_relay = true;
+	PG_TRY();
+	{
+		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+													  "message_bus frame",
+													  ALLOCSET_DEFAULT_SIZES);
+		int			i;
+
+		for (i = 0; i < count; i++)
+		{
+			MemoryContext caller = MemoryContextSwitchTo(context);
+			bytea	   *bytes = DatumGetByteaPP(frames[i]);
+			Relayed		relayed;
+			ListCell   *cell;
+
+			CHECK_FOR_INTERRUPTS();
+			mbus_caller.session = DatumGetInt64(sessions[i]);
+			relay_frame(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes),
+						&relayed);
+			mbus_caller.session = 0;
+
+			/* the gateway knows a token before its client goes on */
+			reply_put(store, desc, sessions[i], &relayed.told);
+			reply_put(store, desc, sessions[i], &relayed.out);
+			foreach(cell, relayed.notices)
+				reply_put(store, desc, sessions[i], lfirst(cell));
+			MemoryContextSwitchTo(caller);
+			MemoryContextReset(context);
+		}
+		MemoryContextDelete(context);
+	}
+	PG_FINALLY();
+	{
+		mbus_caller.in_relay = false;
+		mbus_caller.session = 0;
+		mbus_session_leave();
+	}
+	PG_END_TRY();
+	mbus_count(MBUS_C_FRAMES, count);
+	return (Datum) 0;
+}
+
+static void
+relay_arrays(FunctionCallInfo fcinfo, Datum **sessions, Datum **frames,
+			 int *count)
+{
+	int			nsessions;
+
+	*sessions = relay_array(fcinfo, 0, INT8OID, "sessions", &nsessions);
+	*frames = relay_array(fcinfo, 1, BYTEAOID, "frames", count);
+	if (nsessions != *count)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("arrays \"sessions\" and \"frames\" differ in length: %d and %d",
+						nsessions, *count)));
+	if (*count > MBUS_RELAY_FRAMES_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many frames in one call: %d", *count),
+				 errdetail("At most %d are relayed in one transaction.",
+						   MBUS_RELAY_FRAMES_MAX)));
+}
+
+static Datum *
+relay_array(FunctionCallInfo fcinfo, int arg, Oid type, const char *name,
+			int *count)
+{
+	ArrayType  *array;
+	Datum	   *values;
+	bool	   *nulls;
+	int			i;
+
+	if (PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("array \"%s\" is NULL", name)));
+	array = PG_GETARG_ARRAYTYPE_P(arg);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("array \"%s\" has more than one dimension", name)));
+	if (type == INT8OID)
+		deconstruct_array(array, type, sizeof(int64), FLOAT8PASSBYVAL,
+						  TYPALIGN_DOUBLE, &values, &nulls, count);
+	else
+		deconstruct_array(array, type, -1, false, TYPALIGN_INT,
+						  &values, &nulls, count);
+	for (i = 0; i < *count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("array \"%s\" has a NULL element", name)));
+	}
+	return values;
+}
+
+/*
+ * count_requests counts the frames that clients wait for; those that the
+ * gateway makes itself are no reason not to wait.
+ */
+static int
+count_requests(Datum *frames, int count)
+{
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < count; i++)
+	{
+		bytea	   *bytes = DatumGetByteaPP(frames[i]);
+
+		if (VARSIZE_ANY_EXHDR(bytes) == 0 ||
+			*VARDATA_ANY(bytes) != MBUS_OPCODE_CONTROL)
+			n++;
+	}
+	return n;
+}
+
+/*
+ * relay_result makes the tuplestore that is the call's result.  It is larger
+ * than work_mem commonly is: a reply of 30 MB is no reason to write a file.
+ */
+static Tuplestorestate *
+relay_result(FunctionCallInfo fcinfo, TupleDesc *desc)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext caller;
+
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		(rsinfo->allowedModes & SFRM_Materialize) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("message_bus.relay() must be called in FROM")));
+
+	caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+	if (get_call_result_type(fcinfo, NULL, desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	rsinfo->returnMode = SFRM_Materialize;
+	rsinfo->setResult =
+		tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0,
+							  false, Max(work_mem, REPLY_STORE_KB));
+	rsinfo->setDesc = *desc;
+	MemoryContextSwitchTo(caller);
+	return rsinfo->setResult;
+}
+
+/* Returns a frame to a session, if there is anything in it. */
+static void
+reply_put(Tuplestorestate *store, TupleDesc desc, Datum session,
+		  StringInfo frame)
+{
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	if (frame->len <= MBUS_FRAME_PREFIX)
+		return;
+	SET_VARSIZE(frame->data, frame->len);
+	values[0] = session;
+	values[1] = PointerGetDatum(frame->data);
+	tuplestore_putvalues(store, desc, values, nulls);
+}
+
+/*
+ * relay_frame runs one frame.  Its reply, if there is one, is in
+ * relayed->out.
+ */
+static void
+relay_frame(const char *bytes, int len, Relayed *relayed)
+{
+	memset(relayed, 0, sizeof(*relayed));
+	relayed->bytes = bytes;
+	relayed->len = len;
+	if (mbus_frame_timeout > 0)
+		relayed->deadline =
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										mbus_frame_timeout);
+
+	initStringInfo(&relayed->out);
+	appendStringInfoSpaces(&relayed->out, MBUS_FRAME_PREFIX);
+
+	if (len > 0 && bytes[0] == MBUS_OPCODE_CONTROL)
+	{
+		relayed->control = true;
+		relayed->request.method = mbus_control_method(bytes, len);
+		(void) relay_guard(step_control, relayed);
+		relayed->out.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
+		return;
+	}
+	if (relay_guard(step_frame, relayed) &&
+		relayed->root.value.type == JSON_TOKEN_ARRAY_START)
+		relay_batch(relayed);
+	relayed->out.data[VARHDRSZ] =
+		relayed->binary ? MBUS_OPCODE_BINARY : MBUS_OPCODE_TEXT;
+}
+
+/*
+ * relay_batch runs the requests of a JSON-RPC batch, whose replies are one
+ * array; no array if there are none.
+ */
+static void
+relay_batch(Relayed *relayed)
+{
+	StringInfo	out = &relayed->out;
+	int			i;
+
+	if (relayed->root.total == 0 ||
+		relayed->root.total > relayed->root.nchildren)
+	{
+		relay_guard(step_batch_too_large, relayed);
+		return;
+	}
+
+	appendStringInfoChar(out, '[');
+	for (i = 0; i < relayed->root.nchildren; i++)
+		relay_element(relayed, &relayed->root.children[i]);
+	if (out->len == MBUS_FRAME_PREFIX + 1)
+		out->len = MBUS_FRAME_PREFIX;
+	else
+		appendStringInfoChar(out, ']');
+}
+
+static void
+relay_element(Relayed *relayed, const MbusNode *element)
+{
+	StringInfo	out = &relayed->out;
+	int			start = out->len;
+	int			reply;
+	bool		ok;
+
+	CHECK_FOR_INTERRUPTS();
+	if (start > MBUS_FRAME_PREFIX + 1)
+		appendStringInfoChar(out, ',');
+	reply = out->len;
+	relayed->element = element;
+	memset(&relayed->request, 0, sizeof(MbusRequest));
+	relayed->role = InvalidOid;
+	ok = relay_guard(step_element, relayed);
+	if (!mbus_request_is_notification(&relayed->request))
+		return;
+
+	/* it has no reply; that it failed is told in a frame of its own */
+	if (!ok)
+	{
+		StringInfo	notice = makeStringInfo();
+
+		appendStringInfoSpaces(notice, MBUS_FRAME_PREFIX);
+		notice->data[VARHDRSZ] = MBUS_OPCODE_TEXT;
+		appendBinaryStringInfo(notice, out->data + reply, out->len - reply);
+		relayed->notices = lappend(relayed->notices, notice);
+	}
+	out->len = start;
+}
+
+/* step_control runs a frame that the gateway has made. */
+static void
+step_control(Relayed *relayed)
+{
+	mbus_control_run(mbus_caller.session, relayed->bytes, relayed->len,
+					 &relayed->out);
+}
+
+/*
+ * step_frame parses a frame, and runs it unless it is a batch.
+ */
+static void
+step_frame(Relayed *relayed)
+{
+	MbusFrame  *frame = &relayed->frame;
+	char	   *fault;
+
+	mbus_frame_split(relayed->bytes, relayed->len, frame);
+	mbus_frame_check_text(frame);
+	fault = mbus_json_try(frame->text, frame->text_len, MBUS_RELAY_FRAMES_MAX,
+						  &relayed->root);
+	if (fault)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+				 mbus_rpc(MBUS_RPC_PARSE),
+				 errmsg("frame is not valid JSON"),
+				 errdetail("%s", fault)));
+	if (relayed->root.value.type == JSON_TOKEN_ARRAY_START)
+	{
+		if (frame->binary)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 mbus_rpc(MBUS_RPC_REQUEST),
+					 errmsg("binary frame cannot be a batch")));
+		return;
+	}
+
+	mbus_request_read(&relayed->root, frame, &relayed->request);
+	run_request(relayed, mbus_frame_max);
+	if (mbus_request_is_notification(&relayed->request))
+	{
+		relayed->out.len = MBUS_FRAME_PREFIX;
+		relayed->binary = false;
+	}
+}
+
+/*
+ * step_element runs one request of a batch; what it may return is what is
+ * left of the frame's limit.
+ */
+static void
+step_element(Relayed *relayed)
+{
+	mbus_request_read(relayed->element, &relayed->frame, &relayed->request);
+	relayed->request.binary = false;
+	run_request(relayed, mbus_frame_max - 1);
+}
+
+static void
+step_batch_too_large(Relayed *relayed)
+{
+	if (relayed->root.total == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_REQUEST),
+				 errmsg("batch is empty")));
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 mbus_rpc(MBUS_RPC_REQUEST),
+			 errmsg("batch has %d requests", relayed->root.total),
+			 errdetail("At most %d can be in one frame.",
+					   MBUS_RELAY_FRAMES_MAX)));
+}
+
+/*
+ * run_request runs a request.  Until here the frame was only read, so that
+ * its id is known to an error reply.
+ */
+static void
+run_request(Relayed *relayed, int limit)
+{
+	MbusAnswer	answer = {0};
+
+	CHECK_FOR_INTERRUPTS();
+	if (relayed->deadline != 0 && GetCurrentTimestamp() >= relayed->deadline)
+	{
+		frame_timed_out = true;
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("frame timed out")));
+	}
+	relayed->request.deadline = relayed->deadline;
+	relayed->request.alone = requests_in_call == 1 &&
+		(relayed->element == NULL || relayed->root.total == 1);
+	answer.out = &relayed->out;
+	answer.start = relayed->out.len;
+	answer.limit = limit;
+	answer.binary = relayed->request.binary;
+	if (strcmp(relayed->request.method, "authenticate") == 0)
+		run_authenticate(relayed, &answer);
+	else
+		run_method(relayed, &answer);
+}
+
+/*
+ * run_authenticate changes whom the session speaks for, as the last thing:
+ * what can fail, fails before.
+ */
+static void
+run_authenticate(Relayed *relayed, MbusAnswer *answer)
+{
+	char	   *token = mbus_authenticate_token(&relayed->request);
+	MbusTokenRules rules;
+	MbusIdentity identity;
+	StringInfoData told;
+
+	mbus_session_rules(&rules);
+	mbus_session_verify(token, strlen(token), &rules, &identity);
+	mbus_answer_begin(answer, &relayed->request.id);
+	mbus_authenticate_answer(answer, &identity);
+	mbus_answer_end(answer);
+
+	initStringInfo(&told);
+	appendStringInfoSpaces(&told, MBUS_FRAME_PREFIX);
+	told.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
+	appendStringInfoString(&told, "{\"open\":");
+	mbus_session_describe(&told, mbus_caller.session, &identity, token);
+	appendStringInfoChar(&told, '}');
+	mbus_session_open(mbus_caller.session, &identity);
+	relayed->told = told;
+}
+
+/*
+ * run_method calls the request's method as the role of its session.
+ */
+static void
+run_method(Relayed *relayed, MbusAnswer *answer)
+{
+	bool		of_all = mbus_relay_role && mbus_relay_role[0] != '\0';
+
+	relayed->role = of_all ? relay_role() :
+		mbus_session_enter(mbus_caller.session);
+	SetUserIdAndSecContext(relayed->role, SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	mbus_answer_begin(answer, &relayed->request.id);
+	mbus_method_call(&relayed->request, answer);
+	mbus_answer_end(answer);
+	if (answer->nbodies > 0)
+		relayed->binary = true;
+}
+
+/*
+ * relay_guard runs a step on its own, as the top of this file says.  False if
+ * it failed: then the reply has its error in place of what it had appended.
+ */
+static bool
+relay_guard(RelayStep step, Relayed *relayed)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	int			start = relayed->out.len;
+	Oid			caller;
+	int			sec_context;
+	ErrorData  *volatile failure = NULL;
+	volatile MbusRpcCode code = MBUS_RPC_NONE;
+
+	mbus_function_cache_begin();
+	(void) mbus_rpc_take();
+	(void) mbus_param_take();
+	GetUserIdAndSecContext(&caller, &sec_context);
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		int			nest_level;
+
+		guard_enter(relayed, &nest_level);
+		step(relayed);
+		guard_leave(nest_level);
+		SetUserIdAndSecContext(caller, sec_context);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+		bool		timed_out;
+
+		stop_timer();
+		mbus_session_leave();
+		mbus_caller.raw_payload = false;
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		timed_out = frame_timed_out &&
+			edata->sqlerrcode == ERRCODE_QUERY_CANCELED;
+		keep_going(edata, timed_out);
+		FlushErrorState();
+
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		SetUserIdAndSecContext(caller, sec_context);
+		code = mbus_rpc_take();
+		reword(edata, code, timed_out);
+		code = mbus_rpc_code(edata, code, timed_out);
+		failure = edata;
+	}
+	PG_END_TRY();
+
+	if (failure == NULL)
+		return true;
+	relayed->out.len = start;
+	relayed->binary = false;
+	report_failure(relayed, failure, code);
+	return false;
+}
+
+/*
+ * guard_enter makes the surroundings of a frame, inside its subtransaction.
+ */
+static void
+guard_enter(const Relayed *relayed, int *nest_level)
+{
+	*nest_level = NewGUCNestLevel();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	start_timer(relayed);
+}
+
+/*
+ * guard_leave undoes it where the frame succeeded; after an error the end of
+ * the subtransaction does.  The last thing that can fail comes first.
+ */
+static void
+guard_leave(int nest_level)
+{
+	mbus_effects_check();
+	stop_timer();
+	mbus_session_leave();
+	PopActiveSnapshot();
+	AtEOXact_GUC(false, nest_level);
+}
+
+/*
+ * relay_role returns the one role that all frames run as, after the checks
+ * that SetUserIdAndSecContext() does not make.
+ */
+static Oid
+relay_role(void)
+{
+	HeapTuple	tuple;
+	Form_pg_authid form;
+	Oid			role;
+	bool		mighty;
+
+	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(mbus_relay_role));
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" of message_bus.relay_role does not exist",
+						mbus_relay_role)));
+	form = (Form_pg_authid) GETSTRUCT(tuple);
+	role = form->oid;
+	mighty = form->rolsuper || form->rolbypassrls;
+	ReleaseSysCache(tuple);
+
+	if (mighty)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("frames cannot run as role \"%s\"", mbus_relay_role),
+				 errdetail("It is a superuser or bypasses row security.")));
+	if (!MbusMaySetRole(GetSessionUserId(), role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to run frames as role \"%s\"",
+						mbus_relay_role),
+				 errdetail("The session's user is not a member of it.")));
+	return role;
+}
+
+/*
+ * start_timer arms the frame's timeout for what is left of it; with nothing
+ * left it fires at once.
+ */
+static void
+start_timer(const Relayed *relayed)
+{
+	frame_timed_out = false;
+	if (relayed->deadline != 0)
+		enable_timeout_at(frame_timeout_id, relayed->deadline);
+}
+
+/*
+ * stop_timer disarms it.  If it fired when there was nothing left to cancel,
+ * the cancel it asked for must not hit what comes next.
+ */
+static void
+stop_timer(void)
+{
+	if (get_timeout_active(frame_timeout_id))
+		disable_timeout(frame_timeout_id, false);
+	if (frame_timed_out)
+		QueryCancelPending = false;
+}
+
+/* Runs in a signal handler. */
+static void
+frame_timeout_handler(void)
+{
+	frame_timed_out = true;
+	QueryCancelPending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+/*
+ * keep_going raises an error again that is none of the frame's own: a cancel,
+ * a statement timeout, a shutdown.
+ */
+static void
+keep_going(const ErrorData *edata, bool timed_out)
+{
+	bool		of_the_call;
+
+	switch (edata->sqlerrcode)
+	{
+		case ERRCODE_QUERY_CANCELED:
+			of_the_call = !timed_out ||
+				(edata->message_id &&
+				 strcmp(edata->message_id,
+						"canceling statement due to statement timeout") == 0);
+			break;
+		case ERRCODE_ADMIN_SHUTDOWN:
+		case ERRCODE_CRASH_SHUTDOWN:
+		case ERRCODE_CANNOT_CONNECT_NOW:
+		case ERRCODE_DATABASE_DROPPED:
+			of_the_call = true;
+			break;
+		default:
+			of_the_call = false;
+	}
+	if (of_the_call)
+		PG_RE_THROW();
+}
+
+/*
+ * reword says in terms of a frame what the server said in those of a
+ * statement, and at no greater length than a client needs.
+ */
+static void
+reword(ErrorData *edata, MbusRpcCode given, bool timed_out)
+{
+	const char *param = mbus_param_take();
+
+	if (timed_out)
+	{
+		edata->message = psprintf("frame took longer than %d ms",
+								  mbus_frame_timeout);
+		edata->detail = pstrdup("What it did has been undone.");
+		edata->hint = NULL;
+	}
+	else if (edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+	{
+		/* a publish with its transaction id, a change to the channel */
+		edata->message = pstrdup("another transaction is in the way");
+		edata->detail = pstrdup("It has locked what this frame needs. What the frame did has been undone.");
+		edata->hint = pstrdup("Ask again.");
+	}
+	else if (edata->sqlerrcode == ERRCODE_STATEMENT_TOO_COMPLEX)
+	{
+		edata->message = pstrdup("frame is nested too deeply");
+		edata->detail = pstrdup("The server's max_stack_depth limits how deep JSON can be parsed.");
+		edata->hint = NULL;
+	}
+	else if (param && given == MBUS_RPC_NONE)
+		edata->message = psprintf("parameter \"%s\": %s", param,
+								  edata->message);
+	cut_text(edata->message);
+	cut_text(edata->detail);
+	cut_text(edata->hint);
+}
+
+/*
+ * cut_text cuts what quotes a client's bytes: an error of 30 MB helps nobody.
+ */
+static void
+cut_text(char *words)
+{
+	int			len;
+
+	if (words == NULL)
+		return;
+	mbus_rpc_repair(words);		/* for the log, too */
+	len = strlen(words);
+	if (len <= ERROR_TEXT_MAX)
+		return;
+	words[pg_encoding_mbcliplen(PG_UTF8, words, len, ERROR_TEXT_MAX)] = '\0';
+}
+
+/*
+ * report_failure counts, keeps and logs a frame's error, under the role that
+ * it ran as, and appends it as the reply.
+ */
+static void
+report_failure(Relayed *relayed, ErrorData *edata, MbusRpcCode code)
+{
+	const char *method = relayed->request.method;
+	Oid			caller;
+	int			sec_context;
+
+	GetUserIdAndSecContext(&caller, &sec_context);
+	if (OidIsValid(relayed->role))
+		SetUserIdAndSecContext(relayed->role, sec_context);
+	mbus_fault_record(method ? method : "relay", edata, GetUserId());
+	SetUserIdAndSecContext(caller, sec_context);
+
+	/* what the parser stumbles over may be a token */
+	ereport(LOG,
+			(errcode(edata->sqlerrcode),
+			 errmsg("frame failed with %d: %s", (int) code, edata->message),
+			 edata->detail && code != MBUS_RPC_PARSE ?
+			 errdetail_internal("%s", edata->detail) : 0,
+			 errcontext("session " INT64_FORMAT ", method \"%s\"",
+						mbus_caller.session, method ? method : ""),
+			 errhidestmt(true)));
+
+	if (!relayed->control)
+	{
+		mbus_rpc_append_error(&relayed->out, &relayed->request, edata, code);
+		if (code == MBUS_RPC_AUTHENTICATION &&
+			mbus_session_lost(mbus_caller.session))
+			tell_lost(relayed);
+	}
+	else if (mbus_control_opens(relayed->bytes, relayed->len))
+		mbus_control_refuse(&relayed->out, edata);
+}
+
+/*
+ * tell_lost tells the gateway that a session has been forgotten here, so that
+ * it opens it again before the next frame.
+ */
+static void
+tell_lost(Relayed *relayed)
+{
+	ErrorData	lost = {0};
+
+	lost.message = "session was forgotten: too many are open";
+	lost.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+	initStringInfo(&relayed->told);
+	appendStringInfoSpaces(&relayed->told, MBUS_FRAME_PREFIX);
+	relayed->told.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
+	mbus_control_refuse(&relayed->told, &lost);
+}

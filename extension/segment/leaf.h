@@ -1,0 +1,93 @@
+/*
+ * leaf.h
+ *		The tables of a segment, found and opened without their parents.
+ */
+#ifndef MBUS_LEAF_H
+#define MBUS_LEAF_H
+
+#include "postgres.h"
+
+#include "storage/lockdefs.h"
+#include "utils/relcache.h"
+
+#include "state/state.h"
+
+/* Columns of message_bus.message, event, ack and failure. */
+enum
+{
+	MBUS_COL_ID = 1,
+	MBUS_COL_CREATED_AT,
+	MBUS_COL_EXPIRES_AT,
+	MBUS_COL_AVAILABLE_AT,
+	MBUS_COL_SESSION,
+	MBUS_COL_KEY_HASH,
+	MBUS_COL_CHANNEL_ID,
+	MBUS_COL_SIZE,
+	MBUS_COL_PUBLISHER,
+	MBUS_COL_CONTENT_TYPE,
+	MBUS_COL_ENCODING,
+	MBUS_COL_SHA256,
+	MBUS_COL_SUBJECT,
+	MBUS_COL_KEY,
+	MBUS_COL_TRANSACTION_ID,
+	MBUS_COL_HEADERS,
+	MBUS_COL_PAYLOAD,
+	MBUS_MESSAGE_COLUMNS = MBUS_COL_PAYLOAD,
+
+	MBUS_EVENT_MESSAGE_ID = 1,
+	MBUS_EVENT_AT,
+	MBUS_EVENT_SESSION,
+	MBUS_EVENT_KIND,
+	MBUS_EVENT_ROLE,
+	MBUS_EVENT_SUBJECT,
+	MBUS_EVENT_COLUMNS = MBUS_EVENT_SUBJECT,
+
+	MBUS_ACK_LO = 1,
+	MBUS_ACK_HI,
+	MBUS_ACK_AT,
+	MBUS_ACK_CLAIMED_AT,
+	MBUS_ACK_LEASE,
+	MBUS_ACK_SESSION,
+	MBUS_ACK_SUBSCRIPTION_ID,
+	MBUS_ACK_N,
+	MBUS_ACK_ATTEMPT,
+	MBUS_ACK_OUTCOME,
+	MBUS_ACK_ROLE,
+	MBUS_ACK_SUBJECT,
+	MBUS_ACK_RUNS,
+	MBUS_ACK_COLUMNS = MBUS_ACK_RUNS,
+
+	MBUS_FAILURE_MESSAGE_ID = 1,
+	MBUS_FAILURE_AT,
+	MBUS_FAILURE_CLAIMED_AT,
+	MBUS_FAILURE_RETRY_AT,
+	MBUS_FAILURE_LEASE,
+	MBUS_FAILURE_DEAD_LETTER_ID,
+	MBUS_FAILURE_SESSION,
+	MBUS_FAILURE_SUBSCRIPTION_ID,
+	MBUS_FAILURE_ATTEMPT,
+	MBUS_FAILURE_KIND,
+	MBUS_FAILURE_ROLE,
+	MBUS_FAILURE_SUBJECT,
+	MBUS_FAILURE_REASON,
+	MBUS_FAILURE_COLUMNS = MBUS_FAILURE_REASON
+};
+
+/* The tables of one segment; InvalidOid where one is missing. */
+typedef struct MbusLeaf
+{
+	int32		segment;
+	Oid			relid[MBUS_FAMILIES];
+} MbusLeaf;
+
+extern void mbus_leaf_init(void);
+extern const char *mbus_family_name(MbusFamily family);
+extern int	mbus_leaves(Oid schema, MbusLeaf **leaves);
+extern Relation mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
+							   LOCKMODE lockmode);
+extern Relation mbus_leaf_open_written(Oid schema, int32 segment,
+									   MbusFamily family);
+extern Relation mbus_leaf_index(Relation leaf, AttrNumber first,
+								AttrNumber second, bool partial);
+
+#endif							/* MBUS_LEAF_H */

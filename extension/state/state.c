@@ -1,0 +1,364 @@
+/*
+ * state.c
+ *		Shared memory of the bus: made, found, given out and taken back.
+ *
+ * All of it is volatile: the tables are the truth, and a worker that starts
+ * builds this anew (numbering above every segment that exists).  Losing it
+ * loses nothing.
+ *
+ * There are four parts, each its own piece of memory: the databases and the
+ * registry of unfinished publishes (this file and registry.c), the hash of
+ * channels (registry.c), deliveries (delivery.c) and waiters (wait.c).
+ *
+ * Locks, in the order they are taken:
+ *
+ *	1. the delivery lock, see delivery.c.
+ *	2. MbusDatabase.lock, the state lock, one for each database: series,
+ *	   numbering, worker status, failures, and the ranges of this database's
+ *	   backends.
+ *	3. MbusShared.channel_lock: the hash of channels.
+ *	4. the waiter lock, see wait.c.
+ *
+ * MbusShared.slot_lock protects only the claiming of a free MbusDatabase and
+ * is never held together with the others.  Nothing is done under a lock that
+ * can raise an error, wait or do I/O.
+ *
+ * A database's slot is claimed by its first worker and reset when the worker
+ * finds that the extension has gone or is another one; the launcher frees it
+ * when the database has been dropped.
+ */
+#include "postgres.h"
+
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "base/settings.h"
+#include "state/state_internal.h"
+
+#define MBUS_WAIT_MS		30000	/* for the worker, before giving up */
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+MbusShared *mbus_shared = NULL;
+HTAB	   *mbus_channels = NULL;
+
+#define PARTS_MAX	4
+
+static const MbusPart *parts[PARTS_MAX];
+static int	nparts = 0;
+
+static MbusDatabase *my_database = NULL;	/* this backend's */
+
+static void state_request(void);
+static void state_startup(void);
+static void check_listed(void);
+
+static Size
+state_size(void)
+{
+	int			nbackends = MaxBackends + NUM_AUXILIARY_PROCS;
+
+	return add_size(offsetof(MbusShared, backend),
+					mul_size(nbackends, sizeof(MbusBackend)));
+}
+
+/*
+ * mbus_state_init installs the hooks; called from _PG_init while the server
+ * preloads libraries.
+ */
+void
+mbus_state_init(void)
+{
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = state_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = state_startup;
+}
+
+/*
+ * mbus_state_part adds a part to shared memory; from _PG_init, in the order
+ * in which the parts are laid out.
+ */
+void
+mbus_state_part(const MbusPart *part)
+{
+	if (nparts >= PARTS_MAX)
+		elog(ERROR, "too many parts of shared memory");
+	parts[nparts++] = part;
+}
+
+/*
+ * mbus_preloaded tells whether this copy of the library has shared memory.
+ */
+bool
+mbus_preloaded(void)
+{
+	return mbus_shared != NULL;
+}
+
+static void
+state_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+	RequestAddinShmemSpace(state_size());
+	RequestAddinShmemSpace(hash_estimate_size(MBUS_CHANNEL_SLOTS,
+											  sizeof(MbusChannelSlot)));
+	for (int i = 0; i < nparts; i++)
+		RequestAddinShmemSpace(parts[i]->size());
+}
+
+static void
+state_startup(void)
+{
+	HASHCTL		ctl;
+	void	   *memory;
+	bool		found;
+	int			tranche;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	mbus_shared = ShmemInitStruct("message_bus", state_size(), &found);
+	if (!found)
+	{
+		MemSet(mbus_shared, 0, state_size());
+		tranche = LWLockNewTrancheId();
+		LWLockInitialize(&mbus_shared->slot_lock, tranche);
+		LWLockInitialize(&mbus_shared->channel_lock, tranche);
+		mbus_shared->nbackends = MaxBackends + NUM_AUXILIARY_PROCS;
+		for (int i = 0; i < MBUS_MAX_DATABASES; i++)
+		{
+			MbusDatabase *db = &mbus_shared->db[i];
+
+			LWLockInitialize(&db->lock, tranche);
+			ConditionVariableInit(&db->changed);
+			db->worker.procno = -1;
+			for (int c = 0; c < MBUS_COUNTERS; c++)
+				pg_atomic_init_u64(&db->counter[c], 0);
+		}
+	}
+	tranche = mbus_shared->slot_lock.tranche;
+	LWLockRegisterTranche(tranche, "message_bus");
+
+	MemSet(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(MbusChannelKey);
+	ctl.entrysize = sizeof(MbusChannelSlot);
+	mbus_channels = ShmemInitHash("message_bus channels",
+								  MBUS_CHANNEL_SLOTS, MBUS_CHANNEL_SLOTS,
+								  &ctl, HASH_ELEM | HASH_BLOBS);
+
+	for (int i = 0; i < nparts; i++)
+	{
+		memory = ShmemInitStruct(parts[i]->name, parts[i]->size(), &found);
+		parts[i]->startup(memory, found, tranche);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/*
+ * mbus_database_or_null returns this backend's database's shared state, or
+ * NULL if the library is not preloaded or no worker has claimed a slot yet.
+ */
+MbusDatabase *
+mbus_database_or_null(void)
+{
+	if (mbus_shared == NULL || !OidIsValid(MyDatabaseId))
+		return NULL;
+	if (my_database && my_database->database == MyDatabaseId)
+		return my_database;
+
+	my_database = NULL;
+	LWLockAcquire(&mbus_shared->slot_lock, LW_SHARED);
+	for (int i = 0; i < MBUS_MAX_DATABASES; i++)
+	{
+		if (mbus_shared->db[i].database == MyDatabaseId)
+			my_database = &mbus_shared->db[i];
+	}
+	LWLockRelease(&mbus_shared->slot_lock);
+	return my_database;
+}
+
+/*
+ * mbus_database returns this database's shared state.  It waits for a worker
+ * that is starting, and errors with 55000 where there can be none.
+ */
+MbusDatabase *
+mbus_database(void)
+{
+	TimestampTz started = 0;
+	MbusDatabase *db;
+
+	if (mbus_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message_bus is not preloaded"),
+				 errhint("Add \"message_bus\" to \"shared_preload_libraries\" and restart the server.")));
+
+	check_listed();
+	while ((db = mbus_database_or_null()) == NULL)
+	{
+		if (started == 0)
+			started = GetCurrentTimestamp();
+		mbus_wait_for_worker(NULL, started);
+		check_listed();
+	}
+	return db;
+}
+
+/*
+ * check_listed errors if the database is not in message_bus.databases, as
+ * far as this backend has read the setting.  It looks again only after the
+ * setting has changed.
+ */
+static void
+check_listed(void)
+{
+	static uint64 listed_at = 0;
+	char	   *name;
+
+	if (listed_at == mbus_databases_version)
+		return;
+	name = get_database_name(MyDatabaseId);
+	if (name == NULL || !mbus_database_listed(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message_bus does not serve database \"%s\"",
+						name ? name : "?"),
+				 errhint("Add the database to \"message_bus.databases\" and reload the server's configuration.")));
+	listed_at = mbus_databases_version;
+}
+
+/*
+ * mbus_database_attach gives the calling worker its database's slot, claiming
+ * a free one if need be, or NULL if all are taken.
+ */
+MbusDatabase *
+mbus_database_attach(Oid database)
+{
+	MbusDatabase *db = NULL;
+
+	LWLockAcquire(&mbus_shared->slot_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < MBUS_MAX_DATABASES; i++)
+	{
+		if (mbus_shared->db[i].database == database)
+		{
+			db = &mbus_shared->db[i];
+			break;
+		}
+		if (db == NULL && !OidIsValid(mbus_shared->db[i].database))
+			db = &mbus_shared->db[i];
+	}
+	if (db)
+		db->database = database;
+	LWLockRelease(&mbus_shared->slot_lock);
+	return db;
+}
+
+/*
+ * mbus_databases_forget frees the slots of databases that are not in the list
+ * of those that exist, each after "reset": nobody can be connected to one that
+ * was dropped.
+ */
+void
+mbus_databases_forget(List *existing,
+					  void (*reset) (MbusDatabase *db, Oid schema))
+{
+	for (int i = 0; i < MBUS_MAX_DATABASES; i++)
+	{
+		MbusDatabase *db = &mbus_shared->db[i];
+
+		if (!OidIsValid(db->database) ||
+			list_member_oid(existing, db->database))
+			continue;
+		reset(db, InvalidOid);
+		for (int c = 0; c < MBUS_COUNTERS; c++)
+			pg_atomic_write_u64(&db->counter[c], 0);
+		LWLockAcquire(&mbus_shared->slot_lock, LW_EXCLUSIVE);
+		db->database = InvalidOid;
+		LWLockRelease(&mbus_shared->slot_lock);
+	}
+}
+
+/*
+ * mbus_wake_worker sets the latch of the database's worker, if one runs.
+ */
+void
+mbus_wake_worker(MbusDatabase *db)
+{
+	int			procno;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	procno = db->worker.procno;
+	LWLockRelease(&db->lock);
+	if (procno >= 0)
+		SetLatch(&ProcGlobal->allProcs[procno].procLatch);
+}
+
+/*
+ * mbus_count adds to one of the database's counters.
+ */
+void
+mbus_count(MbusCounter counter, uint64 n)
+{
+	MbusDatabase *db = mbus_database_or_null();
+
+	if (db)
+		pg_atomic_fetch_add_u64(&db->counter[counter], n);
+}
+
+/*
+ * mbus_wait_for_worker sleeps until the worker has changed something, or a moment;
+ * past MBUS_WAIT_MS it errors with what the worker said last.  The worker itself
+ * does not wait but errors with 55P03 (see delivery_work.c).
+ */
+void
+mbus_wait_for_worker(MbusDatabase *db, TimestampTz started)
+{
+	char		why[sizeof(db->worker.last_error)] = "";
+
+	if (db && db->worker.pid == MyProcPid)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("a segment must be opened first")));
+	if (!TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
+									MBUS_WAIT_MS))
+	{
+		if (db)
+			(void) ConditionVariableTimedSleep(&db->changed, 200,
+											   PG_WAIT_EXTENSION);
+		else
+		{
+			(void) WaitLatch(MyLatch,
+							 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 50, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+		}
+		return;
+	}
+
+	ConditionVariableCancelSleep();
+	if (db)
+	{
+		LWLockAcquire(&db->lock, LW_SHARED);
+		strlcpy(why, db->worker.last_error, sizeof(why));
+		LWLockRelease(&db->lock);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("message_bus is not ready in this database"),
+			 why[0] ? errdetail("The worker's last error was: %s", why) :
+			 errdetail("Its worker did not answer within %d seconds.",
+					   MBUS_WAIT_MS / 1000),
+			 errhint("See the view message_bus.worker_status and the server's log; an extension made in this transaction can be used after COMMIT.")));
+}

@@ -1,0 +1,59 @@
+/*
+ * state_internal.h
+ *		What state.c and registry.c share; nobody else includes this.
+ */
+#ifndef MBUS_SHARED_H
+#define MBUS_SHARED_H
+
+#include "postgres.h"
+
+#include "storage/lwlock.h"
+#include "utils/hsearch.h"
+
+#include "state/state.h"
+
+/* A backend's unfinished ranges; protected by its database's lock. */
+typedef struct MbusBackend
+{
+	Oid			database;
+	Oid			schema;
+	int32		nranges;
+	MbusRange	range[MBUS_RANGES_PER_BACKEND];
+} MbusBackend;
+
+typedef struct MbusChannelKey
+{
+	Oid			database;
+	int32		channel_id;
+} MbusChannelKey;
+
+/*
+ * What is known of a channel that was published to lately; protected by
+ * channel_lock, and what is in it by the database's lock.
+ */
+typedef struct MbusChannelSlot
+{
+	MbusChannelKey key;
+	int64		last_id;		/* newest id reserved */
+	uint64		delays;			/* see mbus_delays() */
+} MbusChannelSlot;
+
+typedef struct MbusShared
+{
+	LWLock		slot_lock;
+	LWLock		channel_lock;
+	int32		nbackends;
+	MbusDatabase db[MBUS_MAX_DATABASES];
+	MbusBackend backend[FLEXIBLE_ARRAY_MEMBER];
+} MbusShared;
+
+extern MbusShared *mbus_shared;
+extern HTAB *mbus_channels;
+
+/* state.c */
+extern void mbus_wait_for_worker(MbusDatabase *db, TimestampTz started);
+
+/* registry.c */
+extern void mbus_registry_forget(MbusDatabase *db);
+
+#endif							/* MBUS_SHARED_H */

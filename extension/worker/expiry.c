@@ -1,0 +1,312 @@
+/*
+ * expiry.c
+ *		The worker's part in deliveries: lease epochs, leases that have ended.
+ *
+ * Epochs.  A lease number is epoch << 28 | n.  The epoch is in
+ * message_bus.server_state, raised with numbering at every start
+ * (segment_open.c) and here when n runs low; it is durable before the first
+ * number of it is given out, so that no lease is given out twice, and every
+ * later one is higher.  A worker that ends between the commit and shared
+ * memory has used up an epoch; there are 33 million.
+ *
+ * Leases that have ended are failures, written in batches: entries are
+ * pinned as by a nack, failure rows inserted, and the callback of the commit
+ * lets them wait for their time (effect.c).  The commit is flushed: the next
+ * delivery of a message has a higher attempt than any before, also after a
+ * crash.  If it fails the abort takes the pins off and it is tried again.
+ *
+ * A message that is given up may go to a dead-letter channel, whose segment
+ * this very process has to open.  Publishing does not wait for it here but
+ * errors (mbus_wait_for_worker); the task is then "blocked", the segment is
+ * opened, and the task runs again.
+ *
+ * Waking.  Before it sleeps the worker says in db->expiry_wake when it will
+ * look again, not later than the earliest deadline.  A claim with an earlier
+ * one wakes it.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
+
+#include "base/settings.h"
+#include "delivery/delivery.h"
+#include "worker/task.h"
+
+#define EXPIRE_LEASES	100		/* in one transaction */
+#define EXPIRE_MESSAGES	10000
+#define EXPIRE_BLOCKED	3		/* tries, if segments must be opened */
+#define EXPIRE_STUCK_MS 100
+#define EXPIRE_AGAIN_MS 60000	/* for one that cannot be seen to: longer than
+								 * tasks are put off */
+#define EXPIRE_POSTPONED 1000	/* at one time */
+
+/* Leases to be seen to in one transaction. */
+typedef struct Expiring
+{
+	int			most;
+	int			leases;			/* out */
+	int			messages;		/* out */
+	int64		lease;			/* out: the one worked on last */
+	bool		corrupt;		/* out: it was for this */
+} Expiring;
+
+static void epoch_look(MbusWork *work);
+static MbusOutcome epoch_raise(MbusWork *work, void *arg);
+static void leases_expire(MbusWork *work);
+static TimestampTz earliest_deadline(MbusDatabase *db);
+static MbusOutcome leases_fail(MbusWork *work, void *arg);
+static bool lease_fail(MbusWork *work, Expiring *expiring, bool corrupt);
+static void lease_postpone(MbusWork *work, int64 number);
+
+/*
+ * mbus_deliveries_serve does what claims wait for.  Cheap if there is nothing
+ * to do: other tasks call it in between.
+ */
+void
+mbus_deliveries_serve(MbusWork *work)
+{
+	if (!work->db->ready)
+		return;
+	epoch_look(work);
+	mbus_subscriptions_load(work);
+	leases_expire(work);
+}
+
+/*
+ * mbus_deliveries_wake returns when the worker must look again, "wake" at the
+ * latest, and lets claims know.
+ */
+TimestampTz
+mbus_deliveries_wake(MbusWork *work, TimestampTz wake)
+{
+	MbusDatabase *db = work->db;
+	TimestampTz earliest;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	earliest = mbus_earliest_deadline(db->database);
+	if (work->expiry_stuck)
+		earliest = Max(earliest,
+					   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   EXPIRE_STUCK_MS));
+	db->expiry_wake = wake = Min(wake, earliest);
+	LWLockRelease(mbus_delivery_lock());
+	return wake;
+}
+
+/* ------------------------------------------------------------------------
+ * Epochs
+ * ------------------------------------------------------------------------
+ */
+
+/* Begins a new epoch if three quarters of the numbers are used up. */
+static void
+epoch_look(MbusWork *work)
+{
+	int32		next;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	next = work->db->lease_next;
+	LWLockRelease(mbus_delivery_lock());
+	if (next >= mbus_leases_per_epoch / 4 * 3)
+		(void) mbus_epoch_raise(work, 0);
+}
+
+/*
+ * mbus_epoch_raise begins a new epoch, above "least"; false if that failed.
+ */
+bool
+mbus_epoch_raise(MbusWork *work, int64 least)
+{
+	int64		epoch = least;
+	MbusOutcome outcome;
+
+	if (!mbus_tasks_begin(work, MBUS_TASK_EPOCH, false))
+		return false;
+	outcome = mbus_task_run(work, MBUS_TASK_EPOCH, epoch_raise, &epoch,
+							"beginning an epoch of leases");
+	mbus_tasks_end(work, MBUS_TASK_EPOCH);
+	if (outcome != MBUS_DONE)
+		return false;
+	mbus_epoch_begin(work->db, epoch);
+	return true;
+}
+
+static MbusOutcome
+epoch_raise(MbusWork *work, void *arg)
+{
+	int64	   *epoch = arg;
+	bool		isnull;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	*epoch = mbus_sql_int64(&isnull, "UPDATE message_bus.server_state"
+							" SET epoch = least(greatest(epoch, " INT64_FORMAT
+							") + 1, %d) RETURNING epoch::int8",
+							*epoch, MBUS_EPOCH_MAX + 1);
+	if (isnull)
+		elog(ERROR, "message_bus.server_state has no row");
+	if (*epoch > MBUS_EPOCH_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("message_bus has used up its lease epochs"),
+				 errdetail("The highest is %d.", MBUS_EPOCH_MAX)));
+	ForceSyncCommit();
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+/*
+ * mbus_epoch_begin lets leases of an epoch be given out, which is durable.
+ */
+void
+mbus_epoch_begin(MbusDatabase *db, int64 epoch)
+{
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	db->lease_epoch = (int32) epoch;
+	db->lease_next = 0;
+	LWLockRelease(mbus_delivery_lock());
+	ConditionVariableBroadcast(&db->changed);
+}
+
+/* ------------------------------------------------------------------------
+ * Leases that have ended
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * leases_expire sees to all leases that have ended, and to messages that
+ * turned out corrupt.  After an error it takes one at a time, and puts off
+ * one that fails again, so that it does not hold up the others.
+ */
+static void
+leases_expire(MbusWork *work)
+{
+	int			blocked = 0;
+	int			postponed = 0;
+	bool		single = work->failures[MBUS_TASK_EXPIRE] > 0;
+
+	work->expiry_stuck = false;
+	if (earliest_deadline(work->db) > GetCurrentTimestamp())
+		return;
+	if (!mbus_tasks_begin(work, MBUS_TASK_EXPIRE, false))
+	{
+		work->expiry_stuck = true;
+		return;
+	}
+	do
+	{
+		Expiring	expiring = {0};
+		MbusOutcome outcome;
+
+		expiring.most = single ? 1 : EXPIRE_LEASES;
+		outcome = mbus_task_run(work, MBUS_TASK_EXPIRE, leases_fail,
+								&expiring, "ending leases");
+		mbus_task_let_go(work);
+		mbus_segments_open(work);
+		if (outcome == MBUS_DONE)
+		{
+			mbus_count(MBUS_C_LEASES_EXPIRED, expiring.messages);
+			if (expiring.leases == 0)
+				break;
+			continue;
+		}
+		if (outcome == MBUS_BLOCKED && ++blocked <= EXPIRE_BLOCKED)
+			continue;
+		blocked = 0;
+		if (single)
+		{
+			/* put off this one, and go on with the others */
+			if (expiring.lease == 0 || expiring.corrupt ||
+				++postponed > EXPIRE_POSTPONED)
+				break;
+			lease_postpone(work, expiring.lease);
+		}
+		single = true;
+	} while (earliest_deadline(work->db) <= GetCurrentTimestamp());
+	mbus_tasks_end(work, MBUS_TASK_EXPIRE);
+
+	/* nothing can be done now: the worker is to sleep all the same */
+	work->expiry_stuck = earliest_deadline(work->db) <= GetCurrentTimestamp();
+}
+
+static TimestampTz
+earliest_deadline(MbusDatabase *db)
+{
+	TimestampTz earliest;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	earliest = mbus_earliest_deadline(db->database);
+	LWLockRelease(mbus_delivery_lock());
+	return earliest;
+}
+
+/*
+ * leases_fail gives up some leases, in one transaction.
+ */
+static MbusOutcome
+leases_fail(MbusWork *work, void *arg)
+{
+	Expiring   *expiring = arg;
+	int			n = 0;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	while (n < expiring->most && expiring->messages < EXPIRE_MESSAGES &&
+		   lease_fail(work, expiring, false))
+		n++;
+	while (n < expiring->most && lease_fail(work, expiring, true))
+		n++;
+	if (n > 0)
+		ForceSyncCommit();
+	mbus_task_commit();
+	expiring->leases = n;
+	return MBUS_DONE;
+}
+
+/* Gives up what of one lease has ended; false if there is none. */
+static bool
+lease_fail(MbusWork *work, Expiring *expiring, bool corrupt)
+{
+	MbusHolding holding;
+
+	CHECK_FOR_INTERRUPTS();
+	if (corrupt ? !mbus_hold_corrupt(work->db, work->schema, &holding) :
+		!mbus_hold_expired(work->db, work->schema, &holding))
+		return false;
+	expiring->lease = holding.lease;
+	expiring->corrupt = corrupt;
+	mbus_fail(work->schema, work->db, &holding,
+			  corrupt ? "corrupt" : "expired", 0, NULL);
+	if (!corrupt)
+		expiring->messages += holding.n;
+	return true;
+}
+
+/*
+ * lease_postpone gives a lease that cannot be ended some more time.  Nobody
+ * is promised less: its messages may be acknowledged until then.
+ */
+static void
+lease_postpone(MbusWork *work, int64 number)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz later = TimestampTzPlusMilliseconds(now, EXPIRE_AGAIN_MS);
+	uint32		index;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	index = mbus_lease_find(work->db->database, work->schema, number);
+	if (index != MBUS_NONE)
+	{
+		for (uint32 e = mbus_lease(index)->first; e != MBUS_NONE;
+			 e = mbus_entry(e)->next)
+		{
+			if (mbus_entry(e)->pin == MBUS_PIN_NONE)
+				mbus_entry(e)->deadline = Max(mbus_entry(e)->deadline, later);
+		}
+	}
+	LWLockRelease(mbus_delivery_lock());
+}

@@ -1,0 +1,348 @@
+/*
+ * load.c
+ *		The worker loads subscriptions into shared memory: which, and when.
+ *
+ * A subscription is loaded after the server's start, when the first claim
+ * asks for it, and when the worker finds its row without a slot.  How that is
+ * done is in delivery_rebuild.c.  Slots whose row is gone are let go.
+ *
+ * Restores.  A dump brings subscriptions, messages, acks and failures, whose
+ * leases may be higher than those of this server, but no checkpoints.  So
+ * before a subscription that was not made since the last numbering is loaded
+ * the epoch is raised above all that the tables have, but for the first time
+ * after a numbering that knows its past; and so it is until the first
+ * segment is opened that comes after those of the restore.
+ *
+ * The subscription "default" of a channel is made here, when its first claim
+ * asks for it, with the channel's owner.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "delivery/delivery.h"
+#include "worker/task.h"
+
+#define LOAD_EVERY_MS	10000	/* even if nobody asks */
+#define LOAD_AGAIN_MS	1000	/* if it failed and somebody asks */
+#define LOAD_FULL_MS	200		/* if there was no free slot */
+#define LOAD_BATCH		100		/* subscriptions in one transaction */
+#define DEFAULT_WAIT_MS	100
+
+/* A slot as memory had it before the tables were read. */
+typedef struct Known
+{
+	int32		subscription_id;
+	uint32		slot;
+	bool		loaded;
+	bool		exists;			/* has a row */
+} Known;
+
+/* A look at all subscriptions. */
+typedef struct Roll
+{
+	MemoryContext context;		/* of all that outlives a transaction */
+	int			nknown;
+	Known	   *known;			/* by ascending id */
+	int			nmissing;
+	int32	   *missing;		/* have a row and are not loaded */
+	uint64		older;			/* hash of those that may be older than the
+								 * last numbering; 0: none is */
+	int32		highest;		/* segment that there is */
+	bool		restored;		/* there are some that we did not make */
+	bool		full;			/* no slot was left for one */
+	bool		failed;
+} Roll;
+
+static void defaults_make(MbusWork *work);
+static MbusOutcome default_make(MbusWork *work, void *arg);
+static bool subscriptions_look(MbusWork *work);
+static void known_collect(MbusWork *work, Roll *roll);
+static int	known_compare(const void *a, const void *b);
+static MbusOutcome rows_compare(MbusWork *work, void *arg);
+static void slots_drop(MbusWork *work, Roll *roll);
+static MbusOutcome leases_highest(MbusWork *work, void *arg);
+
+/*
+ * mbus_subscriptions_load makes what is asked for, loads what is not loaded
+ * and drops what is gone, if somebody asks for it or it has been a while.
+ */
+void
+mbus_subscriptions_load(MbusWork *work)
+{
+	MbusDatabase *db = work->db;
+	TimestampTz now = GetCurrentTimestamp();
+	uint64		wanted;
+	bool		asked;
+	bool		full;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	wanted = db->loads_wanted;
+	asked = wanted > db->loads_done || db->ndefault_wanted > 0;
+	full = db->subs_full;
+	LWLockRelease(mbus_delivery_lock());
+	if (full && !TimestampDifferenceExceeds(work->loaded_at, now,
+											LOAD_FULL_MS))
+		return;					/* who asks asks again and again */
+	if (!asked && !work->load &&
+		!TimestampDifferenceExceeds(work->loaded_at, now,
+									LOAD_EVERY_MS))
+		return;
+	if (!mbus_tasks_begin(work, MBUS_TASK_LOAD,
+						  asked &&
+						  TimestampDifferenceExceeds(work->loaded_at, now,
+													 LOAD_AGAIN_MS)))
+		return;
+
+	work->loaded_at = now;
+	defaults_make(work);
+	if (subscriptions_look(work))
+	{
+		/* what failed alone is in the log, and others need not wait for it */
+		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+		db->loads_done = Max(db->loads_done, wanted);
+		LWLockRelease(mbus_delivery_lock());
+		ConditionVariableBroadcast(&db->changed);
+	}
+	mbus_tasks_end(work, MBUS_TASK_LOAD);
+}
+
+/* ------------------------------------------------------------------------
+ * Subscriptions named "default"
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * defaults_make makes the subscriptions that are asked for; who asked for one
+ * that cannot be made now goes on asking.
+ */
+static void
+defaults_make(MbusWork *work)
+{
+	MbusDatabase *db = work->db;
+	int32		channels[MBUS_DEFAULTS_WANTED];
+	int			n;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	n = db->ndefault_wanted;
+	memcpy(channels, db->default_wanted, n * sizeof(int32));
+	db->ndefault_wanted = 0;
+	LWLockRelease(mbus_delivery_lock());
+	for (int i = 0; i < n; i++)
+		(void) mbus_task_run(work, MBUS_TASK_LOAD, default_make, &channels[i],
+							 "making the default subscription of channel %d",
+							 channels[i]);
+}
+
+/*
+ * default_make makes one.  The foreign key is checked and all backends told,
+ * which on 15 and 16 our session_replication_role would prevent.
+ */
+static MbusOutcome
+default_make(MbusWork *work, void *arg)
+{
+	int32		channel_id = *(int32 *) arg;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	mbus_task_lock_timeout(DEFAULT_WAIT_MS);
+	mbus_sql("SET LOCAL session_replication_role = origin");
+	mbus_task_become_owner(work);
+	mbus_sql("INSERT INTO message_bus.subscription"
+			 " (channel_id, name, owner, ordered, created_epoch)"
+			 " SELECT channel_id, 'default', owner, false, %d"
+			 " FROM message_bus.channel WHERE channel_id = %d"
+			 " ON CONFLICT DO NOTHING", work->db->lease_epoch, channel_id);
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+/* ------------------------------------------------------------------------
+ * What is there and what is missing
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * subscriptions_look compares the table with memory; false if that failed.
+ */
+static bool
+subscriptions_look(MbusWork *work)
+{
+	Roll		roll = {.context = CurrentMemoryContext};
+
+	known_collect(work, &roll);
+	if (mbus_task_run(work, MBUS_TASK_LOAD, rows_compare, &roll,
+					  "looking for subscriptions") != MBUS_DONE)
+		return false;
+	slots_drop(work, &roll);
+	if ((roll.restored ||
+		 (roll.older != 0 && roll.older != work->older_checked)) &&
+		!work->epoch_is_new)
+	{
+		int64		highest = 0;
+
+		if (mbus_task_run(work, MBUS_TASK_LOAD, leases_highest, &highest,
+						  "looking for leases of before") != MBUS_DONE)
+			return false;
+		if (highest >= work->db->lease_epoch &&
+			!mbus_epoch_raise(work, highest))
+			return false;
+	}
+	for (int i = 0; i < roll.nmissing; i += LOAD_BATCH)
+	{
+		if (!mbus_subscriptions_rebuild(work, roll.missing + i,
+										Min(LOAD_BATCH, roll.nmissing - i),
+										&roll.full))
+			roll.failed = true;
+	}
+
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	if (roll.full && !work->db->subs_full)
+		roll.full = work->db->subs_full = true;
+	else
+	{
+		work->db->subs_full = roll.full;
+		roll.full = false;
+	}
+	LWLockRelease(mbus_delivery_lock());
+	if (roll.full)
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("message_bus has no room for all subscriptions of database %u",
+						MyDatabaseId),
+				 errhint("Increase \"message_bus.max_subscriptions\".")));
+	work->older_checked = roll.older;
+	work->highest_checked = roll.highest;
+	work->epoch_is_new = false;
+	work->load = roll.failed;
+	return true;
+}
+
+/* Lists the slots of this extension. */
+static void
+known_collect(MbusWork *work, Roll *roll)
+{
+	roll->known = palloc(mbus_sub_slots() * sizeof(Known));
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	for (int s = 0; s < mbus_sub_slots(); s++)
+	{
+		MbusSub    *sub = mbus_sub(s);
+		Known	   *known = &roll->known[roll->nknown];
+
+		if (sub->database != work->db->database ||
+			sub->schema != work->schema || sub->dropped)
+			continue;
+		known->subscription_id = sub->subscription_id;
+		known->slot = s;
+		known->loaded = sub->loaded;
+		known->exists = false;
+		roll->nknown++;
+	}
+	LWLockRelease(mbus_delivery_lock());
+	qsort(roll->known, roll->nknown, sizeof(Known), known_compare);
+}
+
+static int
+known_compare(const void *a, const void *b)
+{
+	int32		x = ((const Known *) a)->subscription_id;
+	int32		y = ((const Known *) b)->subscription_id;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * rows_compare finds the rows that are not loaded, and the slots that have a
+ * row.
+ */
+static MbusOutcome
+rows_compare(MbusWork *work, void *arg)
+{
+	Roll	   *roll = arg;
+	Oid			types[] = {INT4OID, TIMESTAMPTZOID};
+	Datum		values[] = {Int32GetDatum(work->db->lease_epoch),
+	TimestampTzGetDatum(work->numbered_at)};
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	if (SPI_execute_with_args("SELECT subscription_id, created_epoch <> $1"
+							  " OR created_at < $2"
+							  " FROM message_bus.subscription"
+							  " ORDER BY subscription_id",
+							  2, types, values, NULL, true,
+							  0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read message_bus.subscription");
+	roll->missing = MemoryContextAlloc(roll->context,
+									   (SPI_processed + 1) * sizeof(int32));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Known		key = {0};
+		Known	   *known;
+
+		key.subscription_id =
+			DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+		known = bsearch(&key, roll->known, roll->nknown, sizeof(Known),
+						known_compare);
+		if (known)
+			known->exists = true;
+		if (known && known->loaded)
+			continue;
+		roll->missing[roll->nmissing++] = key.subscription_id;
+		if (DatumGetBool(SPI_getbinval(row, desc, 2, &isnull)))
+			roll->older = roll->older * 31 + key.subscription_id;
+	}
+	roll->highest = mbus_highest_segment();
+	roll->restored = roll->highest >= work->db->next_segment &&
+		roll->highest != work->highest_checked;
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+/* Lets the slots go that have no row. */
+static void
+slots_drop(MbusWork *work, Roll *roll)
+{
+	for (int i = 0; i < roll->nknown; i++)
+	{
+		Known	   *known = &roll->known[i];
+		MbusSub    *sub = mbus_sub(known->slot);
+
+		if (known->exists)
+			continue;
+		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+		if (sub->database == work->db->database &&
+			sub->schema == work->schema && !sub->dropped &&
+			sub->subscription_id == known->subscription_id)
+			mbus_sub_drop(known->slot);
+		LWLockRelease(mbus_delivery_lock());
+	}
+}
+
+/*
+ * leases_highest finds the highest epoch of a lease in the tables.
+ */
+static MbusOutcome
+leases_highest(MbusWork *work, void *arg)
+{
+	int64	   *highest = arg;
+	bool		isnull;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	*highest = mbus_sql_int64(&isnull, "SELECT greatest("
+							  "(SELECT max(lease) >> %d FROM message_bus.ack),"
+							  "(SELECT max(lease) >> %d FROM message_bus.failure),"
+							  "(SELECT max(since_lease) >> %d FROM message_bus.subscription))",
+							  MBUS_LEASE_BITS, MBUS_LEASE_BITS,
+							  MBUS_LEASE_BITS);
+	mbus_task_commit();
+	return MBUS_DONE;
+}

@@ -1,0 +1,39 @@
+/*
+ * reset.c
+ *		A database's part of shared memory begins anew, or is let go.
+ */
+#include "postgres.h"
+
+#include "delivery/delivery.h"
+#include "state/state.h"
+#include "state/state_internal.h"
+#include "worker/task.h"
+
+/*
+ * mbus_database_reset makes the slot that of a new extension (or of none):
+ * nothing is open, nothing is delivered, and publishers wait until the worker
+ * sets "ready".  Takes the delivery lock and the state lock; hold none.
+ */
+void
+mbus_database_reset(MbusDatabase *db, Oid schema)
+{
+	Oid			old;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	old = db->schema;
+	db->schema = schema;
+	db->lease_epoch = 0;
+	db->lease_next = 0;
+	db->ndefault_wanted = 0;
+	db->ready = false;
+	db->next_segment = 0;
+	db->first_segment = 0;
+	MemSet(db->series, 0, sizeof(db->series));
+	db->fault_tail = db->fault_head;
+	LWLockRelease(&db->lock);
+	LWLockRelease(mbus_delivery_lock());
+	mbus_registry_forget(db);
+	if (OidIsValid(old))
+		mbus_subs_forget(db->database, old);
+}

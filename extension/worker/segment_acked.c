@@ -1,0 +1,370 @@
+/*
+ * segment_acked.c
+ *		Finds the segments of channels with retention "acked" in which nobody
+ *		wants anything any more.
+ *
+ * Such a channel has a series of its own, and its segments know it.  A closed
+ * one is let go before its expiry when each message in it that is still there
+ * (not expired, deleted or purged) is acknowledged, or moved to a dead-letter
+ * channel, by every subscription that wanted it.  A channel without
+ * subscriptions has acknowledged nothing; what is kept dead in place, or is
+ * corrupt, stays until its expiry.  If the channel was dropped nobody wants
+ * anything of it.
+ *
+ * A segment is let go by setting its expiry to now: segment_retire.c does
+ * the rest.
+ *
+ * First shared memory is asked: each subscription must be past the segment
+ * and have nothing outstanding in it.  That costs little and says no most of
+ * the time.  Then a snapshot is taken and the tables are read
+ * (segment_acks.c).  Nothing is in flight by then: the segment is closed and
+ * no publish in it unfinished.  A seek that commits after the snapshot finds
+ * the messages gone, as if it had come later; a redrive is kept away by a
+ * lock on the segment (see segment_stays in dead_letter.c).
+ *
+ * The first message that is wanted is remembered in this process: the
+ * segment is not read again while that one is.
+ *
+ * Rows that belong to another channel (the series was given to a new one
+ * while its last segment was open) keep the segment until its expiry.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/settings.h"
+#include "channel/channel.h"
+#include "delivery/delivery.h"
+#include "worker/acked.h"
+#include "worker/task.h"
+
+#define PASSES	5				/* of the worker between two looks */
+
+typedef struct Candidate
+{
+	int32		segment;
+	int32		channel_id;
+	bool		exists;			/* the channel does */
+} Candidate;
+
+typedef struct Candidates
+{
+	MemoryContext context;
+	int			n;
+	Candidate  *candidate;
+	int			norphans;		/* open series whose channel has gone */
+	int32	   *orphan;
+} Candidates;
+
+static MbusWanted *wanted = NULL;
+static int	nwanted = 0;
+static int	maxwanted = 0;
+static Oid	wanted_schema = InvalidOid;
+
+static MbusOutcome candidates_find(MbusWork *work, void *arg);
+static void wanted_prune(Oid schema, const Candidates *candidates);
+static MbusWanted *wanted_find(int32 segment);
+static MbusOutcome segment_check(MbusWork *work, void *arg);
+static bool look_begin(MbusWork *work, const Candidate *candidate,
+					   MbusLook *look);
+static void readers_find(MbusLook *look);
+static bool memory_is_past(MbusWork *work, const MbusLook *look);
+static bool position_is_past(const MbusPosition *position, const MbusLook *look);
+
+/*
+ * mbus_segments_acked lets go of what is acknowledged, and closes what is
+ * left open of dropped channels; looks only now and then.
+ */
+void
+mbus_segments_acked(MbusWork *work)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Candidates	candidates = {.context = CurrentMemoryContext};
+
+	if (!TimestampDifferenceExceeds(work->acked_at, now,
+									PASSES * mbus_worker_interval) ||
+		!mbus_tasks_begin(work, MBUS_TASK_ACKED, false))
+		return;
+	work->acked_at = now;
+	(void) mbus_task_run(work, MBUS_TASK_ACKED, candidates_find, &candidates,
+						 "looking for acknowledged segments");
+	for (int i = 0; i < candidates.norphans; i++)
+		mbus_series_close(work, candidates.orphan[i]);
+	wanted_prune(work->schema, &candidates);
+	for (int i = 0; i < candidates.n; i++)
+	{
+		work->serve(work);
+		(void) mbus_task_run(work, MBUS_TASK_ACKED, segment_check,
+							 &candidates.candidate[i],
+							 "looking for acknowledgments of segment %d",
+							 candidates.candidate[i].segment);
+	}
+	mbus_tasks_end(work, MBUS_TASK_ACKED);
+}
+
+/*
+ * candidates_find lists the closed segments of own series.  One that was
+ * opened before its channel's creation was committed learns now whose it is.
+ */
+static MbusOutcome
+candidates_find(MbusWork *work, void *arg)
+{
+	Candidates *found = arg;
+	bool		isnull;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	mbus_sql("UPDATE message_bus.segment s SET channel_id = c.channel_id"
+			 " FROM message_bus.channel c WHERE s.channel_id IS NULL"
+			 " AND s.series >= %d AND c.series = s.series",
+			 mbus_own_series());
+
+	if (SPI_execute("SELECT s.segment_no, s.channel_id,"
+					" c.channel_id IS NOT NULL FROM message_bus.segment s"
+					" LEFT JOIN message_bus.channel c USING (channel_id)"
+					" WHERE s.closed_at IS NOT NULL AND NOT s.detached"
+					" AND s.channel_id IS NOT NULL"
+					" AND s.expires_at >= clock_timestamp()"
+					" AND (c.channel_id IS NULL OR c.retention = 'acked')"
+					" ORDER BY s.segment_no", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read message_bus.segment");
+	found->candidate = MemoryContextAlloc(found->context, (SPI_processed + 1) *
+										  sizeof(Candidate));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		Candidate  *candidate = &found->candidate[found->n++];
+
+		candidate->segment = DatumGetInt32(SPI_getbinval(row, desc, 1,
+														 &isnull));
+		candidate->channel_id = DatumGetInt32(SPI_getbinval(row, desc, 2,
+															&isnull));
+		candidate->exists = DatumGetBool(SPI_getbinval(row, desc, 3,
+													   &isnull));
+	}
+
+	if (SPI_execute("SELECT s.series FROM message_bus.segment s"
+					" WHERE s.closed_at IS NULL AND s.channel_id IS NOT NULL"
+					" AND NOT EXISTS (SELECT FROM message_bus.channel c"
+					"  WHERE c.channel_id = s.channel_id"
+					"  AND c.series = s.series)", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read message_bus.segment");
+	found->orphan = MemoryContextAlloc(found->context,
+									   (SPI_processed + 1) * sizeof(int32));
+	for (uint64 i = 0; i < SPI_processed; i++)
+		found->orphan[found->norphans++] =
+			DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
+										SPI_tuptable->tupdesc, 1, &isnull));
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+/* Forgets the reasons for segments that are no candidates any more. */
+static void
+wanted_prune(Oid schema, const Candidates *candidates)
+{
+	int			kept = 0;
+
+	if (schema != wanted_schema)
+		nwanted = 0;			/* another extension's, numbered anew */
+	wanted_schema = schema;
+
+	for (int i = 0; i < nwanted; i++)
+	{
+		for (int k = 0; k < candidates->n; k++)
+		{
+			if (candidates->candidate[k].segment == wanted[i].segment)
+			{
+				wanted[kept++] = wanted[i];
+				break;
+			}
+		}
+	}
+	nwanted = kept;
+}
+
+/* The place for a segment's reason; its id is 0 if there is none. */
+static MbusWanted *
+wanted_find(int32 segment)
+{
+	for (int i = 0; i < nwanted; i++)
+	{
+		if (wanted[i].segment == segment)
+			return &wanted[i];
+	}
+	if (nwanted >= maxwanted)
+	{
+		maxwanted = Max(16, maxwanted * 2);
+		if (wanted)
+			wanted = repalloc(wanted, maxwanted * sizeof(MbusWanted));
+		else
+			wanted = MemoryContextAlloc(TopMemoryContext,
+										maxwanted * sizeof(MbusWanted));
+	}
+	MemSet(&wanted[nwanted], 0, sizeof(MbusWanted));
+	wanted[nwanted].segment = segment;
+	return &wanted[nwanted++];
+}
+
+/*
+ * segment_check lets one segment go if nothing in it is wanted.
+ */
+static MbusOutcome
+segment_check(MbusWork *work, void *arg)
+{
+	const Candidate *candidate = arg;
+	MbusWanted *why = wanted_find(candidate->segment);
+	MbusLook	look;
+	LOCKTAG		tag;
+
+	/* first the registry, then the snapshot */
+	if (mbus_segment_unfinished(work->db, candidate->segment))
+		return MBUS_BLOCKED;
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	/* against redrive, see dead_letter.c; before the snapshot */
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId,
+					   get_relname_relid("segment", work->schema),
+					   candidate->segment, 0);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	{
+		mbus_task_commit();
+		return MBUS_BLOCKED;
+	}
+	if (look_begin(work, candidate, &look))
+	{
+		look.snapshot = RegisterSnapshot(GetLatestSnapshot());
+		if (look.last == 0 ||
+			(!(why->id != 0 && mbus_still_wanted(&look, why)) &&
+			 !mbus_wanted_read(&look, why)))
+			mbus_sql("UPDATE message_bus.segment"
+					 " SET expires_at = clock_timestamp()"
+					 " WHERE segment_no = %d", candidate->segment);
+		UnregisterSnapshot(look.snapshot);
+	}
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+/*
+ * look_begin finds out who reads the segment; false if memory says that it is
+ * no use to read on.
+ */
+static bool
+look_begin(MbusWork *work, const Candidate *candidate, MbusLook *look)
+{
+	bool		isnull;
+	Oid			leaf;
+
+	MemSet(look, 0, sizeof(*look));
+	look->schema = work->schema;
+	look->segment = candidate->segment;
+	look->channel_id = candidate->channel_id;
+	look->now = GetCurrentTimestamp();
+	look->first = MbusFirstId(candidate->segment);
+	look->policy = mbus_channel_policy(work->schema, candidate->channel_id);
+	if ((look->policy != NULL) != candidate->exists ||
+		mbus_leaf_state(work, MBUS_MESSAGE, candidate->segment,
+						&leaf) != MBUS_LEAF_ATTACHED)
+		return false;
+	readers_find(look);
+	if (look->policy && look->nreaders == 0)
+		return false;
+	look->last = mbus_sql_int64(&isnull, "SELECT max(id)"
+								" FROM message_bus.message_%d",
+								candidate->segment);
+	return isnull || memory_is_past(work, look);
+}
+
+/* Reads the subscriptions of the channel. */
+static void
+readers_find(MbusLook *look)
+{
+	Oid			types[] = {INT4OID};
+	Datum		values[] = {Int32GetDatum(look->channel_id)};
+
+	if (SPI_execute_with_args("SELECT subscription_id, start_id, start_at,"
+							  " since_lease FROM message_bus.subscription"
+							  " WHERE channel_id = $1", 1, types, values,
+							  NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read message_bus.subscription");
+	look->reader = palloc0((SPI_processed + 1) * sizeof(MbusReader));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		MbusReader *reader = &look->reader[look->nreaders++];
+		Datum		start_at;
+		bool		isnull;
+
+		reader->subscription_id =
+			DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+		reader->start_id = DatumGetInt64(SPI_getbinval(row, desc, 2,
+													   &isnull));
+		start_at = SPI_getbinval(row, desc, 3, &isnull);
+		reader->start_at = isnull ? PG_INT64_MIN :
+			DatumGetTimestampTz(start_at);
+		reader->since_lease = DatumGetInt64(SPI_getbinval(row, desc, 4,
+														  &isnull));
+	}
+}
+
+/*
+ * memory_is_past tells whether all readers are past the segment and have
+ * nothing outstanding in it.
+ */
+static bool
+memory_is_past(MbusWork *work, const MbusLook *look)
+{
+	MbusPosition position = {0};
+	bool		past = true;
+
+	for (int i = 0; i < look->nreaders && past; i++)
+	{
+		const MbusReader *reader = &look->reader[i];
+		uint32		slot;
+
+		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+		slot = mbus_sub_find(work->db->database, work->schema,
+							 reader->subscription_id);
+		/* most are not past: no need to copy anything */
+		past = slot != MBUS_NONE && mbus_sub(slot)->loaded &&
+			mbus_sub(slot)->cursor >= look->last;
+		LWLockRelease(mbus_delivery_lock());
+		past = past &&
+			mbus_position_copy(work, slot, reader->subscription_id,
+							   &position) &&
+			position.since_lease == reader->since_lease &&
+			position_is_past(&position, look);
+	}
+	return past;
+}
+
+static bool
+position_is_past(const MbusPosition *position, const MbusLook *look)
+{
+	if (position->cursor < look->last || position->passed <= look->last)
+		return false;
+	for (int i = 0; i < position->npending; i++)
+	{
+		if (position->pending[i].id >= look->first &&
+			position->pending[i].id <= look->last)
+			return false;
+	}
+	for (int i = 0; i < position->nskips; i++)
+	{
+		if (position->skips[2 * i] <= look->last &&
+			position->skips[2 * i + 1] > look->first)
+			return false;
+	}
+	return true;
+}

@@ -1,0 +1,210 @@
+/*
+ * segment_close.c
+ *		Closes segments: they take no more messages, and when the last of
+ *		these expires is written to their rows.
+ *
+ * Who closes a segment in shared memory knows its last expiry and writes it
+ * to the segment's row.  Rows that are not closed and belong to no open
+ * segment are left by a restart, by a failure in between, or come from a
+ * restore: their tables are read for the last expiry, once.  A table that a
+ * restore has not finished (it lacks indexes or row security, which come
+ * after the rows) is neither closed nor retired.
+ *
+ * A worker that ends between shared memory and the row leaves a row that is
+ * not closed; all else is one transaction.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "worker/task.h"
+
+typedef struct Closing
+{
+	int32		segment;
+	TimestampTz expires_at;		/* 0: nothing was ever reserved in it */
+} Closing;
+
+static MbusOutcome segment_close(MbusWork *work, void *arg);
+static MbusOutcome segments_unclosed(MbusWork *work, void *arg);
+static MbusOutcome segment_close_lost(MbusWork *work, void *arg);
+static bool segment_is_open(MbusDatabase *db, int32 segment);
+
+/*
+ * mbus_segment_closed records that a segment which shared memory has closed
+ * takes no more messages, and when the last of them expires.
+ */
+void
+mbus_segment_closed(MbusWork *work, int32 segment, TimestampTz expires_at)
+{
+	Closing		closing = {segment, expires_at};
+
+	(void) mbus_task_run(work, MBUS_TASK_CLOSE, segment_close, &closing,
+						 "closing segment %d", segment);
+}
+
+static MbusOutcome
+segment_close(MbusWork *work, void *arg)
+{
+	Closing    *closing = arg;
+	Oid			types[] = {INT4OID, TIMESTAMPTZOID};
+	Datum		values[] = {Int32GetDatum(closing->segment),
+	TimestampTzGetDatum(closing->expires_at)};
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	if (SPI_execute_with_args("UPDATE message_bus.segment"
+							  " SET closed_at = clock_timestamp(),"
+							  " expires_at = coalesce($2, clock_timestamp())"
+							  " WHERE segment_no = $1 AND closed_at IS NULL",
+							  2, types, values,
+							  closing->expires_at == 0 ? " n" : NULL,
+							  false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update message_bus.segment");
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+/*
+ * mbus_segments_close_expired closes, for expire(), the open segments in
+ * which every message has expired.  A publisher who comes meanwhile gets a
+ * new one.
+ */
+void
+mbus_segments_close_expired(MbusWork *work)
+{
+	MbusDatabase *db = work->db;
+
+	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
+	{
+		MbusSeries *series = &db->series[s];
+		Closing		closing = {0};
+
+		LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+		if (series->open_segment != 0 && series->next_row > 0 &&
+			series->max_expires_at < GetCurrentTimestamp())
+		{
+			int32		wanted = series->wanted;
+
+			closing.segment = series->open_segment;
+			closing.expires_at = series->max_expires_at;
+			MemSet(series, 0, sizeof(*series));
+			series->wanted = wanted;
+		}
+		LWLockRelease(&db->lock);
+		if (closing.segment != 0)
+			mbus_segment_closed(work, closing.segment, closing.expires_at);
+	}
+}
+
+/*
+ * mbus_segments_close_lost closes the segments that are not open and whose
+ * row does not say so.
+ */
+void
+mbus_segments_close_lost(MbusWork *work)
+{
+	MbusNumbers unclosed = {.context = CurrentMemoryContext};
+
+	if (!mbus_tasks_begin(work, MBUS_TASK_CLOSE, false))
+		return;
+	(void) mbus_task_run(work, MBUS_TASK_CLOSE, segments_unclosed, &unclosed,
+						 "looking for segments to close");
+	for (int i = 0; i < unclosed.n; i++)
+	{
+		work->serve(work);
+		if (!segment_is_open(work->db, unclosed.number[i]))
+			(void) mbus_task_run(work, MBUS_TASK_CLOSE, segment_close_lost,
+								 &unclosed.number[i], "closing segment %d",
+								 unclosed.number[i]);
+	}
+	mbus_tasks_end(work, MBUS_TASK_CLOSE);
+}
+
+static MbusOutcome
+segments_unclosed(MbusWork *work, void *arg)
+{
+	mbus_segments_query(work, arg, "SELECT segment_no FROM message_bus.segment"
+						" WHERE closed_at IS NULL ORDER BY segment_no");
+	return MBUS_DONE;
+}
+
+static MbusOutcome
+segment_close_lost(MbusWork *work, void *arg)
+{
+	int32		segment = *(int32 *) arg;
+	Oid			leaf;
+	MbusLeafState state;
+
+	/*
+	 * First the registry, then the snapshot: once it says that nothing is
+	 * unfinished, all rows there will ever be are visible.
+	 */
+	if (mbus_segment_unfinished(work->db, segment))
+		return MBUS_BLOCKED;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	state = mbus_leaf_state(work, MBUS_MESSAGE, segment, &leaf);
+	if (state == MBUS_LEAF_UNFINISHED)
+	{
+		mbus_task_commit();
+		return MBUS_BLOCKED;
+	}
+	if (state == MBUS_LEAF_GONE)
+		mbus_sql("UPDATE message_bus.segment SET closed_at ="
+				 " clock_timestamp(), expires_at = clock_timestamp()"
+				 " WHERE segment_no = %d AND closed_at IS NULL", segment);
+	else
+		mbus_sql("UPDATE message_bus.segment SET closed_at ="
+				 " clock_timestamp(), expires_at = coalesce("
+				 "(SELECT max(expires_at) FROM message_bus.message_%d),"
+				 " clock_timestamp())"
+				 " WHERE segment_no = %d AND closed_at IS NULL",
+				 segment, segment);
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+static bool
+segment_is_open(MbusDatabase *db, int32 segment)
+{
+	bool		open = false;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
+	{
+		if (db->series[s].open_segment == segment)
+			open = true;
+	}
+	LWLockRelease(&db->lock);
+	return open;
+}
+
+/*
+ * mbus_segments_query runs a query for segment numbers, in a transaction of
+ * its own.
+ */
+void
+mbus_segments_query(MbusWork *work, MbusNumbers *found, const char *query)
+{
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	if (SPI_execute(query, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not execute \"%s\"", query);
+	found->n = (int) SPI_processed;
+	found->number = MemoryContextAlloc(found->context,
+									   Max(found->n, 1) * sizeof(int32));
+	for (int i = 0; i < found->n; i++)
+	{
+		bool		isnull;
+
+		found->number[i] =
+			DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
+										SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	mbus_task_commit();
+}

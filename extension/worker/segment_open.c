@@ -1,0 +1,607 @@
+/*
+ * segment_open.c
+ *		Numbers segments, opens the ones that publishers want, and rolls the
+ *		ones that are old or full.
+ *
+ * A segment n is one table of each family, message_bus.message_<n>, event_<n>,
+ * ack_<n> and failure_<n>, with the ids [n << 28, (n + 1) << 28), attached to
+ * their parents, and a row in message_bus.segment.  All of that is made in
+ * one transaction, made durable with ForceSyncCommit(), and only then shown
+ * to publishers in shared memory.
+ *
+ * Numbering.  An id must never be given out twice, so a number is never
+ * used twice:
+ *
+ *	- a worker that finds no numbering in shared memory (the server started,
+ *	  or the extension is new) takes the highest of what server_state says,
+ *	  of the rows of message_bus.segment and of the tables that exist; no
+ *	  segment that existed before is written again
+ *	- on another timeline than the last segment was opened on (a promotion,
+ *	  a recovery to a point in time) it skips 4096 numbers, which the old
+ *	  timeline may have used after what we know of it
+ *	- each opening looks once more at rows and tables: a pg_restore may have
+ *	  brought some while we run
+ *
+ * Locks.  The tables are made aside and attached: ShareUpdateExclusive on
+ * the parents, for which no reader and no writer waits.  The lock is waited
+ * for with a lock_timeout.  The extension is share-locked, so that DROP
+ * EXTENSION comes before or after the whole.  The parents are locked in the
+ * order of MbusFamily everywhere.
+ *
+ * The tables belong to the parents' owner.  They have row security and no
+ * grants, like their parents: neither is inherited, and default privileges
+ * might give a table to everybody.  Each depends on the extension
+ * (DEPENDENCY_AUTO), so that DROP EXTENSION takes it along after it has been
+ * detached too; pg_dump dumps it as any other table.
+ *
+ * Ends in the middle:
+ *
+ *	- before the commit: nothing happened; the number may be used
+ *	- between the commit and shared memory: the segment is in the catalog
+ *	  and not open; mbus_segments_close_lost() closes it, it is empty, and it
+ *	  is retired.  Its number is below server_state.next_segment
+ *	- after shared memory has the new one, before the old one's row says that
+ *	  it is closed: mbus_segments_close_lost() finds its last expiry by
+ *	  reading the table
+ *
+ * Nothing is opened before a publisher wants it.  A segment that is old is
+ * followed by a new one only if its series is still being published to;
+ * else it is closed, and the next publisher waits the 20 ms that opening
+ * takes.  So is one in which all has been expired for a while, before its
+ * window is over.
+ *
+ * The series above those of the TTLs each belong to one channel with retention
+ * "acked".  Their segments are smaller, and know their channel, so that they
+ * can be retired when all in them is acknowledged (segment_acked.c).  They
+ * are closed soon when the channel is idle; while it is not, their window is
+ * that of its TTL.
+ *
+ * Numbering also begins an epoch of leases; see delivery_work.c.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/settings.h"
+#include "channel/channel.h"
+#include "delivery/delivery.h"
+#include "segment/leaf.h"
+#include "worker/task.h"
+
+#define TIMELINE_SKIP		4096
+#define OWN_SERIES_ROWS		(1024 * 1024)
+#define EXPIRED_MS			15000	/* a segment whose messages all expired
+									 * that long ago is closed */
+#define BUSY_MS				60000	/* a series that grew lately gets its next
+									 * segment ahead */
+
+/* the range column of each family */
+static const char *const range_column[MBUS_FAMILIES] = {
+	[MBUS_MESSAGE] = "id",
+	[MBUS_EVENT] = "message_id",
+	[MBUS_ACK] = "lo",
+	[MBUS_FAILURE] = "message_id",
+};
+
+/* What a numbering begins with. */
+typedef struct Numbering
+{
+	int32		next;			/* segment */
+	int64		epoch;			/* of leases */
+	bool		known;			/* it follows one that is known */
+} Numbering;
+
+/* What is done about a series in this pass. */
+typedef enum Need
+{
+	NEED_NOTHING,
+	NEED_SEGMENT,
+	NEED_CLOSE
+} Need;
+
+typedef struct Opening
+{
+	int32		series;
+	int32		at_least;		/* lowest number that serves the waiters */
+	int32		segment;		/* out */
+	Oid			leaf[MBUS_FAMILIES];	/* out */
+} Opening;
+
+static MbusOutcome segments_number(MbusWork *work, void *arg);
+static int64 epoch_number(int64 timeline, int64 last_timeline);
+static void adopt_strays(void);
+static Need series_need(MbusWork *work, int32 series_no, Opening *opening);
+static bool series_busy(MbusWork *work, int32 series_no);
+static int64 series_window(MbusSeries *series, int32 series_no, bool busy);
+static MbusOutcome segment_open(MbusWork *work, void *arg);
+static Oid	leaf_create(MbusWork *work, MbusFamily family, int32 segment);
+static void leaf_index(MbusFamily family, const char *name);
+static void message_index(const char *name);
+static void leaf_revoke(const char *name, Oid leaf);
+static void segment_publish(MbusWork *work, Opening *opening);
+
+/* ------------------------------------------------------------------------
+ * Numbering
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * mbus_segments_number finds the number of the next segment and lets
+ * publishing and claiming begin.  Where it fails, these go on waiting.
+ */
+void
+mbus_segments_number(MbusWork *work)
+{
+	MbusDatabase *db = work->db;
+	Numbering	numbering = {0};
+	MbusOutcome outcome;
+
+	if (!mbus_tasks_begin(work, MBUS_TASK_NUMBER, false))
+		return;
+	outcome = mbus_task_run(work, MBUS_TASK_NUMBER, segments_number,
+							&numbering, "numbering segments");
+	mbus_tasks_end(work, MBUS_TASK_NUMBER);
+	if (outcome != MBUS_DONE)
+		return;
+
+	work->numbered_at = GetCurrentTimestamp();
+	work->epoch_is_new = numbering.known;
+	work->load = true;
+	mbus_epoch_begin(db, numbering.epoch);
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->next_segment = numbering.next;
+	db->first_segment = numbering.next;
+	db->ready = true;
+	LWLockRelease(&db->lock);
+	ConditionVariableBroadcast(&db->changed);
+}
+
+static MbusOutcome
+segments_number(MbusWork *work, void *arg)
+{
+	Numbering  *numbering = arg;
+	int64		timeline = GetWALInsertionTimeLine();
+	int64		last_timeline;
+	int64		next;
+	int64		epoch;
+	bool		restored;
+	bool		isnull;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	adopt_strays();
+	next = mbus_sql_int64(&isnull, "SELECT next_segment::int8"
+						  " FROM message_bus.server_state");
+	restored = mbus_highest_segment() >= next;
+	next = Max(next, mbus_highest_segment() + 1);
+	last_timeline = mbus_sql_int64(&isnull, "SELECT timeline"
+								   " FROM message_bus.server_state");
+	if (last_timeline != 0 && last_timeline != timeline)
+		next += TIMELINE_SKIP;
+	if (next > MBUS_SEGMENT_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("message_bus has used up its segment numbers"),
+				 errdetail("The highest is %d.", MBUS_SEGMENT_MAX)));
+	epoch = epoch_number(timeline, last_timeline);
+
+	mbus_sql("INSERT INTO message_bus.server_state"
+			 " (timeline, next_segment, epoch)"
+			 " VALUES (" INT64_FORMAT ", " INT64_FORMAT ", " INT64_FORMAT ")"
+			 " ON CONFLICT (only_row) DO UPDATE SET"
+			 " timeline = EXCLUDED.timeline,"
+			 " next_segment = EXCLUDED.next_segment,"
+			 " epoch = EXCLUDED.epoch",
+			 timeline, next, epoch);
+	ForceSyncCommit();
+	mbus_task_commit();
+	numbering->next = (int32) next;
+	numbering->epoch = epoch;
+	numbering->known = last_timeline != 0 && !restored;
+	return MBUS_DONE;
+}
+
+/*
+ * epoch_number returns the epoch of leases that begins with this numbering.
+ * One that a restore has brought is found when its subscriptions are loaded.
+ */
+static int64
+epoch_number(int64 timeline, int64 last_timeline)
+{
+	bool		isnull;
+	int64		epoch = mbus_sql_int64(&isnull, "SELECT epoch::int8"
+									   " FROM message_bus.server_state");
+
+	epoch++;
+	if (last_timeline != 0 && last_timeline != timeline)
+		epoch += TIMELINE_SKIP;
+	if (epoch > MBUS_EPOCH_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("message_bus has used up its lease epochs"),
+				 errdetail("The highest is %d.", MBUS_EPOCH_MAX)));
+	return epoch;
+}
+
+/*
+ * mbus_highest_segment returns the highest segment number in the catalog, as row
+ * or as table, or as part of an id below which nothing is wanted (a restore
+ * brings these without the segments that have been retired); or 0.
+ */
+int64
+mbus_highest_segment(void)
+{
+	bool		isnull;
+
+	return mbus_sql_int64(&isnull,
+						  "SELECT greatest("
+						  "(SELECT max(segment_no) FROM message_bus.segment),"
+						  "(SELECT max(n) FROM"
+						  " (SELECT substring(relname"
+						  "   FROM '^(?:message|event|ack|failure)_([0-9]{1,8})$')::int"
+						  "  FROM pg_class WHERE relnamespace ="
+						  "   'message_bus'::regnamespace) AS t (n)"
+						  " WHERE n <= %d),"
+						  "(SELECT max(purged_to) >> %d FROM message_bus.channel),"
+						  "(SELECT max(start_id) - 1 >> %d"
+						  " FROM message_bus.subscription))::int8",
+						  MBUS_SEGMENT_MAX, MBUS_ROW_BITS, MBUS_ROW_BITS);
+}
+
+/*
+ * adopt_strays makes rows for attached tables that have none, so that they
+ * are closed and retired in time.  None come from here; a restore that left
+ * out message_bus.segment brings some.  Only whole ones, with their indexes
+ * and row security: a restore makes those last.
+ */
+static void
+adopt_strays(void)
+{
+	mbus_sql("INSERT INTO message_bus.segment (segment_no, series, opened_at)"
+			 " SELECT DISTINCT n, 1, clock_timestamp() FROM"
+			 " (SELECT substring(c.relname"
+			 "   FROM '^(?:message|event|ack|failure)_([0-9]{1,8})$')::int"
+			 "  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+			 "  WHERE i.inhparent IN ('message_bus.message'::regclass,"
+			 "                        'message_bus.event'::regclass,"
+			 "                        'message_bus.ack'::regclass,"
+			 "                        'message_bus.failure'::regclass)"
+			 "  AND c.relrowsecurity AND c.relhasindex) AS t (n) WHERE n <= %d ON CONFLICT (segment_no) DO NOTHING",
+			 MBUS_SEGMENT_MAX);
+}
+
+/* ------------------------------------------------------------------------
+ * Opening and rolling
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * mbus_segments_open opens what publishers want and rolls what is old or
+ * full.  Cheap if there is nothing to do: other tasks call it in between.
+ */
+void
+mbus_segments_open(MbusWork *work)
+{
+	if (!mbus_tasks_begin(work, MBUS_TASK_OPEN, false))
+		return;
+	for (int32 series = 1; series <= MBUS_MAX_SERIES; series++)
+	{
+		Opening		opening = {series};
+
+		switch (series_need(work, series, &opening))
+		{
+			case NEED_NOTHING:
+				break;
+			case NEED_CLOSE:
+				mbus_series_close(work, series);
+				break;
+			case NEED_SEGMENT:
+				if (mbus_task_run(work, MBUS_TASK_OPEN, segment_open,
+								  &opening, "opening a segment of series %d",
+								  series) == MBUS_DONE)
+					segment_publish(work, &opening);
+				break;
+		}
+	}
+	mbus_tasks_end(work, MBUS_TASK_OPEN);
+}
+
+/*
+ * series_need decides what is to be done about a series.  A segment in which
+ * nothing has been reserved has not begun: its window starts anew.
+ */
+static Need
+series_need(MbusWork *work, int32 series_no, Opening *opening)
+{
+	MbusSeries *series = &work->db->series[series_no];
+	TimestampTz now = GetCurrentTimestamp();
+	bool		busy;
+	Need		need = NEED_NOTHING;
+
+	LWLockAcquire(&work->db->lock, LW_EXCLUSIVE);
+	busy = series_busy(work, series_no);
+	if (series->wanted > series->open_segment)
+		need = NEED_SEGMENT;
+	else if (series->open_segment == 0)
+		need = NEED_NOTHING;
+	else if (series->next_row == 0)
+		series->opened_at = now;
+	else if (series->next_row > series->max_rows / 4 * 3 ||
+			 series->bytes > (int64) mbus_segment_max_mb * 1024 * 1024)
+		need = NEED_SEGMENT;
+	else if (now - series->opened_at > series_window(series, series_no, busy))
+		need = busy ? NEED_SEGMENT : NEED_CLOSE;
+	else if (now - series->max_expires_at > EXPIRED_MS * INT64CONST(1000))
+		need = NEED_CLOSE;
+	opening->at_least = Max(series->wanted, work->db->next_segment);
+	LWLockRelease(&work->db->lock);
+	return need;
+}
+
+/*
+ * series_busy tells whether something was reserved in the series lately;
+ * caller holds the state lock.
+ */
+static bool
+series_busy(MbusWork *work, int32 series_no)
+{
+	MbusSeries *series = &work->db->series[series_no];
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (series->open_segment != work->seen_segment[series_no] ||
+		series->next_row != work->seen_row[series_no])
+	{
+		work->seen_segment[series_no] = series->open_segment;
+		work->seen_row[series_no] = series->next_row;
+		work->grew_at[series_no] = now;
+		return true;
+	}
+	return now - work->grew_at[series_no] < BUSY_MS * INT64CONST(1000);
+}
+
+/*
+ * series_window returns for how long a segment takes messages; caller holds
+ * the state lock.  An own series' TTL shows in what is in the segment.
+ */
+static int64
+series_window(MbusSeries *series, int32 series_no, bool busy)
+{
+	int64		window = mbus_series_window_us(series_no);
+
+	if (busy && series_no >= mbus_own_series())
+		return Max(window,
+				   mbus_series_window_us(mbus_series_for_ttl(series->max_expires_at -
+															 series->opened_at)));
+	return window;
+}
+
+/*
+ * segment_open makes a segment's tables and its row, in one transaction.
+ */
+static MbusOutcome
+segment_open(MbusWork *work, void *arg)
+{
+	Opening    *opening = arg;
+	int64		number;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	mbus_task_become_owner(work);
+	number = Max(opening->at_least, mbus_highest_segment() + 1);
+	if (number > MBUS_SEGMENT_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("message_bus has used up its segment numbers"),
+				 errdetail("The highest is %d.", MBUS_SEGMENT_MAX)));
+
+	opening->segment = (int32) number;
+	for (int f = 0; f < MBUS_FAMILIES; f++)
+		opening->leaf[f] = leaf_create(work, (MbusFamily) f,
+									   opening->segment);
+	mbus_sql("INSERT INTO message_bus.segment"
+			 " (segment_no, series, channel_id, opened_at)"
+			 " VALUES (%d, %d, (SELECT max(channel_id)"
+			 " FROM message_bus.channel WHERE series = %d AND series >= %d),"
+			 " clock_timestamp())",
+			 opening->segment, opening->series, opening->series,
+			 mbus_own_series());
+	mbus_sql("UPDATE message_bus.server_state SET next_segment = %d",
+			 opening->segment + 1);
+	ForceSyncCommit();
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+/*
+ * leaf_create makes one table of a segment and returns its oid.  The CHECK
+ * constraint implies the partition's, so that neither attaching nor
+ * detaching reads or changes the table.
+ */
+static Oid
+leaf_create(MbusWork *work, MbusFamily family, int32 segment)
+{
+	const char *parent = mbus_family_name(family);
+	char	   *name = psprintf("%s_%d", parent, segment);
+	int64		lo = MbusFirstId(segment);
+	int64		hi = MbusFirstId((int64) segment + 1);
+	Oid			leaf;
+
+	mbus_sql("CREATE TABLE message_bus.%s (LIKE message_bus.%s"
+			 " INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION,"
+			 " CHECK (%s >= " INT64_FORMAT " AND %s < " INT64_FORMAT "))"
+			 " USING heap"
+			 " WITH (autovacuum_vacuum_insert_threshold = -1,"
+			 " toast.autovacuum_vacuum_insert_threshold = -1)",
+			 name, parent, range_column[family], lo, range_column[family], hi);
+	leaf = get_relname_relid(name, work->schema);
+	if (!OidIsValid(leaf))
+		elog(ERROR, "table \"message_bus.%s\" was not created", name);
+
+	leaf_index(family, name);
+	leaf_revoke(name, leaf);
+	mbus_sql("ALTER TABLE message_bus.%s ENABLE ROW LEVEL SECURITY", name);
+	mbus_sql("ALTER TABLE message_bus.%s ATTACH PARTITION message_bus.%s"
+			 " FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
+			 parent, name, lo, hi);
+	mbus_segment_depend(leaf, work->extension);
+	return leaf;
+}
+
+/*
+ * leaf_index makes the indexes of a segment's table.  The parents have none:
+ * attaching a table to a parent with indexes makes them by itself, and then
+ * pg_restore, which attaches first, fails to create those of the dump.
+ */
+static void
+leaf_index(MbusFamily family, const char *name)
+{
+	switch (family)
+	{
+		case MBUS_EVENT:
+			mbus_sql("CREATE INDEX %s_message_id_idx"
+					 " ON message_bus.%s (message_id)", name, name);
+			mbus_sql("CREATE INDEX %s_deleted_idx ON message_bus.%s"
+					 " (message_id) WHERE kind = 'deleted'", name, name);
+			break;
+		case MBUS_ACK:
+			mbus_sql("CREATE INDEX %s_lease_idx"
+					 " ON message_bus.%s (lease)", name, name);
+			mbus_sql("CREATE INDEX %s_subscription_id_lo_idx"
+					 " ON message_bus.%s (subscription_id, lo)", name, name);
+			mbus_sql("CREATE INDEX %s_subscription_id_lo_hi_idx"
+					 " ON message_bus.%s (subscription_id, lo, hi)"
+					 " WHERE hi > lo", name, name);
+			break;
+		case MBUS_FAILURE:
+			mbus_sql("CREATE INDEX %s_subscription_id_message_id_idx"
+					 " ON message_bus.%s (subscription_id, message_id)",
+					 name, name);
+			mbus_sql("CREATE INDEX %s_retry_at_idx"
+					 " ON message_bus.%s (subscription_id, retry_at)"
+					 " WHERE retry_at IS NOT NULL", name, name);
+			break;
+		default:
+			message_index(name);
+			break;
+	}
+}
+
+static void
+message_index(const char *name)
+{
+	mbus_sql("CREATE UNIQUE INDEX %s_id_idx ON message_bus.%s (id)",
+			 name, name);
+	mbus_sql("CREATE INDEX %s_channel_id_id_idx"
+			 " ON message_bus.%s (channel_id, id)", name, name);
+	mbus_sql("CREATE INDEX %s_available_at_idx"
+			 " ON message_bus.%s (channel_id, available_at, id)"
+			 " WHERE available_at > created_at", name, name);
+	mbus_sql("CREATE INDEX %s_key_hash_idx"
+			 " ON message_bus.%s (channel_id, key_hash, id)"
+			 " WHERE key_hash IS NOT NULL", name, name);
+	mbus_sql("CREATE UNIQUE INDEX %s_transaction_id_idx"
+			 " ON message_bus.%s (channel_id, transaction_id)"
+			 " WHERE transaction_id IS NOT NULL", name, name);
+}
+
+/*
+ * leaf_revoke takes back what default privileges granted on a new table.
+ */
+static void
+leaf_revoke(const char *name, Oid leaf)
+{
+	char	   *grantees;
+
+	if (SPI_execute(psprintf("SELECT string_agg(DISTINCT CASE a.grantee"
+							 " WHEN 0 THEN 'PUBLIC'"
+							 " ELSE quote_ident(pg_get_userbyid(a.grantee))"
+							 " END, ', ')"
+							 " FROM pg_class c, aclexplode(c.relacl) a"
+							 " WHERE c.oid = %u AND a.grantee <> c.relowner",
+							 leaf), false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read privileges of \"message_bus.%s\"", name);
+	grantees = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	if (grantees)
+		mbus_sql("REVOKE ALL ON TABLE message_bus.%s FROM %s",
+				 name, grantees);
+}
+
+/*
+ * mbus_segment_depend makes a segment's table go with the extension.
+ */
+void
+mbus_segment_depend(Oid leaf, Oid extension)
+{
+	ObjectAddress table;
+	ObjectAddress owner;
+
+	ObjectAddressSet(table, RelationRelationId, leaf);
+	ObjectAddressSet(owner, ExtensionRelationId, extension);
+	recordDependencyOn(&table, &owner, DEPENDENCY_AUTO);
+}
+
+/*
+ * segment_publish shows a new segment to publishers, and closes the one it
+ * follows: nobody reserves in that from here on, so that what it says of its
+ * last expiry under the lock is final.
+ */
+static void
+segment_publish(MbusWork *work, Opening *opening)
+{
+	MbusDatabase *db = work->db;
+	MbusSeries *series = &db->series[opening->series];
+	MbusSeries	old;
+
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	old = *series;
+	series->open_segment = opening->segment;
+	memcpy(series->leaf, opening->leaf, sizeof(series->leaf));
+	series->next_row = 0;
+	series->max_rows = Min(mbus_segment_max_rows, MBUS_ROWS_LIMIT);
+	if (opening->series >= mbus_own_series())
+		series->max_rows = Min(series->max_rows, OWN_SERIES_ROWS);
+	series->bytes = 0;
+	series->opened_at = GetCurrentTimestamp();
+	series->max_expires_at = 0;
+	if (series->wanted <= opening->segment)
+		series->wanted = 0;
+	db->next_segment = opening->segment + 1;
+	LWLockRelease(&db->lock);
+	ConditionVariableBroadcast(&db->changed);
+	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_SEGMENTS_OPENED], 1);
+
+	if (old.open_segment != 0)
+		mbus_segment_closed(work, old.open_segment, old.max_expires_at);
+}
+
+/*
+ * mbus_series_close closes a series' segment without a successor, unless
+ * somebody wants one by now.
+ */
+void
+mbus_series_close(MbusWork *work, int32 series_no)
+{
+	MbusDatabase *db = work->db;
+	MbusSeries *series = &db->series[series_no];
+	MbusSeries	old = {0};
+
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (series->wanted <= series->open_segment && series->open_segment != 0)
+	{
+		old = *series;
+		MemSet(series, 0, sizeof(*series));
+	}
+	LWLockRelease(&db->lock);
+	if (old.open_segment != 0)
+		mbus_segment_closed(work, old.open_segment, old.max_expires_at);
+}

@@ -1,0 +1,598 @@
+/*
+ * segment_retire.c
+ *		Drops the segments that nobody can want any more.
+ *
+ * A segment is retired when it is closed, its last expiry has passed (which
+ * segment_acked.c sets to now for one in which all is acknowledged), and no
+ * publish in it is unfinished.  For each of its tables:
+ *
+ *	attached --(a)--> detach-pending --(b)--> detached
+ *
+ * and when all are detached, one transaction drops the tables and deletes
+ * the row of message_bus.segment (c).
+ *
+ * (a) and (b) are the two transactions of ALTER TABLE ... DETACH PARTITION
+ * CONCURRENTLY, which no reader or writer of the parent waits for: (a) takes
+ * ShareUpdateExclusive on parent and table; then, holding nothing, it waits
+ * for the transactions that have the parent locked; (b) takes
+ * AccessExclusive on the table alone.  DETACH and DROP without it lock the
+ * parent AccessExclusive, which under load is never to be had.
+ *
+ * Waiting.  The command waits with a lock_timeout.  If it runs out, (a) has
+ * committed and the table stays detach-pending: for new queries it is gone
+ * from the parent, and only one table of a parent can be so.  Then (b) is
+ * done by DETACH ... FINALIZE, which waits for more: for every snapshot of
+ * the database that is older, whatever it reads.  So it is worth not to get
+ * there: before (a) we look who has locked parent or table now, and go on
+ * only when these are gone, however many passes that takes; who comes later
+ * is expected to be as quick as most are, and gets a second.
+ *
+ * FINALIZE takes AccessExclusive on the table before it waits.  So we take
+ * the locks first, without waiting, and look for old snapshots ourselves;
+ * only if there are none is the command run.  What it must wait for is who
+ * may still see the table attached, that is snapshots of before (a).  We
+ * remember the xmin of a snapshot taken after (a) and run FINALIZE under it,
+ * so that it does not wait for snapshots that are merely older than itself,
+ * of which a busy database always has some.  A snapshot's xmin only says
+ * below what transaction ids need not be looked up; lowering it is safe.
+ *
+ * (c) takes AccessExclusive on the detached tables, without waiting.  If
+ * that fails the row is marked "detached", which shows in the view segments.
+ * Its commit deletes the files, last of all, which takes the longer the
+ * larger they are (0.1 s for 300 MB where the file system discards blocks).
+ * By then everybody sees that the segment is gone and its locks are released,
+ * so expire() is answered from a callback in the commit, before that.
+ *
+ * Ends in the middle (a crash, an error):
+ *
+ *	- before (a): nothing happened
+ *	- after (a): detach-pending; the next pass finalizes it before it
+ *	  detaches another one
+ *	- after (b): the table stands alone, in no query's way; the next pass
+ *	  goes on with the other family, then (c).  It depends on the extension,
+ *	  and DROP EXTENSION takes it along (segment_open.c)
+ *	- (c) is one transaction: the row exists as long as the tables do
+ *
+ * The state is read from the catalog each time; nothing depends on what
+ * this process remembers, but for the choice when to try.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "tcop/tcopprot.h"
+#include "tcop/utility.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "segment/leaf.h"
+#include "worker/task.h"
+
+#define SETTLE_MS			100 /* for who is in the way to get out of it */
+#define DETACH_WAIT_MS		1000
+#define DETACH_LONG_WAIT_MS 3000	/* where somebody always is in the way */
+#define DROP_WAIT_MS		100
+#define INSIST_MS			3000	/* expire() tries for that long */
+#define SAY_BLOCKED_MS		3600000
+
+/* A segment that is being retired, and its table that is worked on. */
+typedef struct Retiring
+{
+	int32		segment;
+	MbusFamily	family;
+	MbusLeafState state[MBUS_FAMILIES];
+	Oid			leaf[MBUS_FAMILIES];
+} Retiring;
+
+static MbusOutcome segments_expired(MbusWork *work, void *arg);
+static int	segments_retire_once(MbusWork *work);
+static MbusOutcome segment_retire(MbusWork *work, int32 segment);
+static MbusOutcome segment_inspect(MbusWork *work, void *arg);
+static bool leaf_whole(Oid leaf);
+static bool leaf_clear(MbusWork *work, Retiring *retiring, int *wait_ms);
+static int	leaf_lockers(MbusWork *work, Retiring *retiring);
+static void blockers_settle(MbusWork *work, int ms);
+static MbusOutcome leaf_detach(MbusWork *work, void *arg);
+static MbusOutcome leaf_finalize(MbusWork *work, void *arg);
+static bool old_snapshots_gone(TransactionId xmin);
+static void detach_command(MbusFamily family, int32 segment,
+						   const char *how);
+static MbusOutcome segment_drop(MbusWork *work, void *arg);
+static void drop_released(ResourceReleasePhase phase, bool is_commit,
+						  bool is_top_level, void *arg);
+static void retire_pause(MbusWork *work);
+static void retire_report(MbusWork *work, int blocked);
+
+/*
+ * mbus_segments_retire retires what can be; returns how many segments could
+ * not be because somebody was in the way, or by an error.  If expire() asks
+ * for it, it tries these again for a while.
+ */
+int
+mbus_segments_retire(MbusWork *work)
+{
+	TimestampTz started = GetCurrentTimestamp();
+	bool		insist = work->ticket != 0;
+	int			blocked;
+
+	if (!mbus_tasks_begin(work, MBUS_TASK_RETIRE, insist))
+		return 0;
+	for (;;)
+	{
+		blocked = segments_retire_once(work);
+		if (blocked == 0 || !insist ||
+			TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
+									   INSIST_MS))
+			break;
+		retire_pause(work);
+	}
+	mbus_tasks_end(work, MBUS_TASK_RETIRE);
+	retire_report(work, blocked);
+	return blocked;
+}
+
+static int
+segments_retire_once(MbusWork *work)
+{
+	MbusNumbers expired = {.context = CurrentMemoryContext};
+	int			blocked = 0;
+
+	(void) mbus_task_run(work, MBUS_TASK_RETIRE, segments_expired, &expired,
+						 "looking for segments to retire");
+	for (int i = 0; i < expired.n; i++)
+	{
+		work->serve(work);
+		work->last_drop = i == expired.n - 1 && blocked == 0;
+		if (segment_retire(work, expired.number[i]) != MBUS_DONE)
+			blocked++;
+	}
+	return blocked;
+}
+
+/*
+ * segments_expired lists the segments to retire: first the one that is
+ * detach-pending, if there is one.
+ */
+static MbusOutcome
+segments_expired(MbusWork *work, void *arg)
+{
+	mbus_segments_query(work, arg, "SELECT segment_no FROM message_bus.segment"
+						" WHERE closed_at IS NOT NULL"
+						" AND expires_at < clock_timestamp()"
+						" ORDER BY segment_no IN"
+						" (SELECT substring(c.relname FROM '[0-9]{1,8}$')::int"
+						"  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+						"  WHERE i.inhparent IN ('message_bus.message'::regclass,"
+						"                        'message_bus.event'::regclass,"
+						"                        'message_bus.ack'::regclass,"
+						"                        'message_bus.failure'::regclass)"
+						"  AND i.inhdetachpending) DESC, detached DESC, segment_no");
+	return MBUS_DONE;
+}
+
+/*
+ * segment_retire takes one segment as far as it can.
+ */
+static MbusOutcome
+segment_retire(MbusWork *work, int32 segment)
+{
+	Retiring	retiring = {.segment = segment};
+	MbusOutcome outcome;
+
+	if (mbus_segment_unfinished(work->db, segment))
+		return MBUS_BLOCKED;
+	outcome = mbus_task_run(work, MBUS_TASK_RETIRE, segment_inspect,
+							&retiring, "inspecting segment %d", segment);
+
+	for (int f = 0; f < MBUS_FAMILIES && outcome == MBUS_DONE; f++)
+	{
+		retiring.family = (MbusFamily) f;
+		if (retiring.state[f] == MBUS_LEAF_PENDING)
+			outcome = mbus_task_run(work, MBUS_TASK_RETIRE, leaf_finalize,
+									&retiring, "finalizing segment %d",
+									segment);
+		else if (retiring.state[f] == MBUS_LEAF_ATTACHED)
+			outcome = mbus_task_run(work, MBUS_TASK_RETIRE, leaf_detach,
+									&retiring, "detaching segment %d",
+									segment);
+	}
+	if (outcome == MBUS_DONE)
+		outcome = mbus_task_run(work, MBUS_TASK_RETIRE, segment_drop,
+								&retiring, "dropping segment %d", segment);
+	return outcome;
+}
+
+/*
+ * segment_inspect reads the state of the segment's tables, and makes sure
+ * that they go with the extension: those of a restore do not yet.
+ */
+static MbusOutcome
+segment_inspect(MbusWork *work, void *arg)
+{
+	Retiring   *retiring = arg;
+	bool		unfinished = false;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	for (int f = 0; f < MBUS_FAMILIES; f++)
+	{
+		bool		none;
+		Oid			leaf;
+
+		retiring->state[f] = mbus_leaf_state(work, (MbusFamily) f,
+											 retiring->segment, &leaf);
+		retiring->leaf[f] = leaf;
+		unfinished = unfinished || retiring->state[f] == MBUS_LEAF_UNFINISHED;
+		if (!OidIsValid(leaf))
+			continue;
+		(void) mbus_sql_int64(&none, "SELECT 1::int8 FROM pg_depend"
+							  " WHERE classid = 'pg_class'::regclass"
+							  " AND objid = %u AND objsubid = 0"
+							  " AND refclassid = 'pg_extension'::regclass"
+							  " AND refobjid = %u", leaf, work->extension);
+		if (none)
+			mbus_segment_depend(leaf, work->extension);
+	}
+	mbus_task_commit();
+	return unfinished ? MBUS_BLOCKED : MBUS_DONE;
+}
+
+/*
+ * mbus_leaf_state reads the state of one table, and sets *leaf to its oid;
+ * called in a transaction, with SPI.
+ */
+MbusLeafState
+mbus_leaf_state(MbusWork *work, MbusFamily family, int32 segment, Oid *leaf)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "%s_%d", mbus_family_name(family), segment);
+	*leaf = get_relname_relid(name, work->schema);
+	if (!OidIsValid(*leaf))
+		return MBUS_LEAF_GONE;
+	if (!get_rel_relispartition(*leaf))
+		return MBUS_LEAF_DETACHED;
+	if (PartitionHasPendingDetach(*leaf))
+		return MBUS_LEAF_PENDING;
+	return leaf_whole(*leaf) ? MBUS_LEAF_ATTACHED : MBUS_LEAF_UNFINISHED;
+}
+
+/*
+ * leaf_whole tells whether a table has what a restore makes after it has
+ * filled the table: indexes, and row security as about the last of all.
+ */
+static bool
+leaf_whole(Oid leaf)
+{
+	bool		isnull;
+
+	return mbus_sql_int64(&isnull,
+						  "SELECT (relrowsecurity AND relhasindex)::int::int8"
+						  " FROM pg_class WHERE oid = %u", leaf) == 1;
+}
+
+/*
+ * leaf_detach runs (a) and, if nobody is in the way, (b).
+ */
+static MbusOutcome
+leaf_detach(MbusWork *work, void *arg)
+{
+	Retiring   *retiring = arg;
+	int			wait_ms;
+
+	if (!leaf_clear(work, retiring, &wait_ms))
+		return MBUS_BLOCKED;
+
+	work->pending_xmin = InvalidTransactionId;
+	mbus_task_lock_timeout(wait_ms);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	detach_command(retiring->family, retiring->segment, "CONCURRENTLY");
+	if (ActiveSnapshotSet())
+		PopActiveSnapshot();
+	CommitTransactionCommand();
+	return MBUS_DONE;
+}
+
+/*
+ * leaf_clear tells whether those who were in the way when a retirement was
+ * last tried are gone, and sets *wait_ms to how long to wait for the others.
+ */
+static bool
+leaf_clear(MbusWork *work, Retiring *retiring, int *wait_ms)
+{
+	bool		tried = work->nblockers > 0;
+
+	*wait_ms = tried ? DETACH_LONG_WAIT_MS : DETACH_WAIT_MS;
+	StartTransactionCommand();
+	if (!tried)
+		work->nblockers = leaf_lockers(work, retiring);
+	blockers_settle(work, SETTLE_MS);
+	CommitTransactionCommand();
+	return work->nblockers == 0;
+}
+
+/* Collects who has locked the parent, or the table itself. */
+static int
+leaf_lockers(MbusWork *work, Retiring *retiring)
+{
+	Oid			relid[] = {work->parent[retiring->family],
+	retiring->leaf[retiring->family]};
+	int			n = 0;
+
+	for (int i = 0; i < (int) lengthof(relid); i++)
+	{
+		LOCKTAG		tag;
+		VirtualTransactionId *vxid;
+
+		SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid[i]);
+		vxid = GetLockConflicts(&tag, AccessExclusiveLock, NULL);
+		for (; VirtualTransactionIdIsValid(*vxid); vxid++)
+		{
+			if (n < MBUS_BLOCKERS_MAX)
+				work->blocker[n++] = *vxid;
+		}
+	}
+	return n;
+}
+
+/* Waits a while for the blockers to end, and forgets those that did. */
+static void
+blockers_settle(MbusWork *work, int ms)
+{
+	TimestampTz started = GetCurrentTimestamp();
+
+	for (;;)
+	{
+		int			left = 0;
+
+		for (int i = 0; i < work->nblockers; i++)
+		{
+			if (!VirtualXactLock(work->blocker[i], false))
+				work->blocker[left++] = work->blocker[i];
+		}
+		work->nblockers = left;
+		if (left == 0 ||
+			TimestampDifferenceExceeds(started, GetCurrentTimestamp(), ms))
+			return;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(2000);
+	}
+}
+
+/*
+ * leaf_finalize does (b) for a table that is detach-pending.
+ */
+static MbusOutcome
+leaf_finalize(MbusWork *work, void *arg)
+{
+	Retiring   *retiring = arg;
+	Snapshot	snapshot;
+
+	mbus_task_lock_timeout(DETACH_WAIT_MS);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	snapshot = GetActiveSnapshot();
+	if (!TransactionIdIsValid(work->pending_xmin))
+		work->pending_xmin = snapshot->xmin;
+	if (TransactionIdPrecedes(work->pending_xmin, snapshot->xmin))
+		snapshot->xmin = work->pending_xmin;
+
+	if (!old_snapshots_gone(snapshot->xmin) ||
+		!ConditionalLockRelationOid(work->parent[retiring->family],
+									ShareUpdateExclusiveLock) ||
+		!ConditionalLockRelationOid(retiring->leaf[retiring->family],
+									AccessExclusiveLock))
+	{
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		return MBUS_BLOCKED;
+	}
+	detach_command(retiring->family, retiring->segment, "FINALIZE");
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	work->pending_xmin = InvalidTransactionId;
+	return MBUS_DONE;
+}
+
+/* Tells what WaitForOlderSnapshots() would find, after a short wait. */
+static bool
+old_snapshots_gone(TransactionId xmin)
+{
+	TimestampTz started = GetCurrentTimestamp();
+
+	for (;;)
+	{
+		VirtualTransactionId *vxids;
+		int			n;
+
+		vxids = GetCurrentVirtualXIDs(xmin, true, false,
+									  PROC_IS_AUTOVACUUM | PROC_IN_VACUUM |
+									  PROC_IN_SAFE_IC, &n);
+		pfree(vxids);
+		if (n == 0 ||
+			TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
+									   SETTLE_MS))
+			return n == 0;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(2000);
+	}
+}
+
+/*
+ * detach_command runs ALTER TABLE ... DETACH PARTITION as a top-level
+ * command.  In a transaction, with an active snapshot; CONCURRENTLY ends
+ * that transaction and begins another one.  What the command works on must
+ * outlive that: it lies in a context of its own, which is also what it
+ * expects PortalContext to be.
+ */
+static void
+detach_command(MbusFamily family, int32 segment, const char *how)
+{
+	static MemoryContext context = NULL;
+	MemoryContext portal_context = PortalContext;
+	PlannedStmt *statement;
+	char	   *sql;
+
+	if (context == NULL)
+		context = AllocSetContextCreate(TopMemoryContext,
+										"message_bus detach",
+										ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(context);	/* of the last one, which may have failed */
+	MemoryContextSwitchTo(context);
+	sql = psprintf("ALTER TABLE message_bus.%s"
+				   " DETACH PARTITION message_bus.%s_%d %s",
+				   mbus_family_name(family), mbus_family_name(family),
+				   segment, how);
+	statement = makeNode(PlannedStmt);
+	statement->commandType = CMD_UTILITY;
+	statement->canSetTag = true;
+	statement->utilityStmt =
+		linitial_node(RawStmt, pg_parse_query(sql))->stmt;
+	statement->stmt_location = 0;
+	statement->stmt_len = (int) strlen(sql);
+
+	PortalContext = context;
+	PG_TRY();
+	{
+		ProcessUtility(statement, sql, false, PROCESS_UTILITY_TOPLEVEL,
+					   NULL, NULL, None_Receiver, NULL);
+	}
+	PG_FINALLY();
+	{
+		PortalContext = portal_context;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(TopTransactionContext);
+}
+
+/*
+ * segment_drop does (c).
+ */
+static MbusOutcome
+segment_drop(MbusWork *work, void *arg)
+{
+	Retiring   *retiring = arg;
+	int32		segment = retiring->segment;
+	bool		locked = true;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	mbus_task_lock_timeout(DROP_WAIT_MS);
+	mbus_task_become_owner(work);
+	for (int f = 0; f < MBUS_FAMILIES && locked; f++)
+	{
+		if (retiring->state[f] != MBUS_LEAF_GONE)
+			locked = ConditionalLockRelationOid(retiring->leaf[f],
+												AccessExclusiveLock);
+	}
+	if (!locked)
+	{
+		mbus_sql("UPDATE message_bus.segment SET detached = true"
+				 " WHERE segment_no = %d AND NOT detached", segment);
+		mbus_task_commit();
+		return MBUS_BLOCKED;
+	}
+
+	for (int f = 0; f < MBUS_FAMILIES; f++)
+	{
+		if (retiring->state[f] != MBUS_LEAF_GONE)
+			mbus_sql("DROP TABLE message_bus.%s_%d",
+					 mbus_family_name((MbusFamily) f), segment);
+	}
+	mbus_sql("DELETE FROM message_bus.segment WHERE segment_no = %d",
+			 segment);
+	work->dropping = true;
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+/*
+ * drop_released counts a drop when it has committed and its locks are
+ * released, and answers expire() if it was the last.  What the commit has
+ * left to do is to delete the files, which nobody needs to wait for.  It
+ * must not fail: the transaction is committed.
+ */
+static void
+drop_released(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
+			  void *arg)
+{
+	MbusWork   *work = arg;
+	MbusDatabase *db = work->db;
+
+	if (!work->dropping || !is_top_level ||
+		phase != RESOURCE_RELEASE_AFTER_LOCKS)
+		return;
+	work->dropping = false;
+	if (!is_commit)
+		return;
+
+	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_SEGMENTS_RETIRED], 1);
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->expire_retired++;
+	if (work->last_drop && work->ticket != 0)
+	{
+		db->expire_done = work->ticket;
+		db->expire_blocked = 0;
+	}
+	LWLockRelease(&db->lock);
+	ConditionVariableBroadcast(&db->changed);
+}
+
+/*
+ * mbus_retire_init installs the worker's callback.
+ */
+void
+mbus_retire_init(MbusWork *work)
+{
+	RegisterResourceReleaseCallback(drop_released, work);
+}
+
+/* Waits a moment between two tries, and serves publishers meanwhile. */
+static void
+retire_pause(MbusWork *work)
+{
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 50, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	work->serve(work);
+}
+
+/*
+ * retire_report tells the log, once an hour, that space is not returned.
+ */
+static void
+retire_report(MbusWork *work, int blocked)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (blocked == 0)
+		work->blocked_said = 0;
+	else if (work->blocked_said == 0)
+		work->blocked_said = now;	/* let it be for the first hour */
+	else if (TimestampDifferenceExceeds(work->blocked_said, now,
+										SAY_BLOCKED_MS))
+	{
+		work->blocked_said = now;
+		ereport(LOG,
+				(errmsg("message_bus cannot drop %d expired segments of database %u",
+						blocked, MyDatabaseId),
+				 errdetail("Transactions that have been open for an hour publish to them, or read message_bus.message."),
+				 errhint("See pg_stat_activity.xact_start and pg_locks.")));
+	}
+}

@@ -1,0 +1,321 @@
+/*
+ * task.c
+ *		Runs one task of the worker, and what tasks share.
+ *
+ * A task is one or more transactions inside mbus_task_run(), between
+ * mbus_task_begin() and mbus_task_commit() where one with SPI will do.  An
+ * error ends the task alone.  It is logged with what was being done,
+ * counted, and shown in worker_status.
+ *
+ * Tasks of one kind run in groups, between mbus_tasks_begin() and
+ * mbus_tasks_end().  If one of a group failed, the others of it run all the
+ * same, so that one bad segment does not keep back the rest; the next group
+ * is put off by 0.1 s, doubling to 30 s.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "worker/task.h"
+
+#define BACKOFF_FIRST_MS	100
+#define BACKOFF_LONGEST_MS	30000
+
+/* mbus_task_hold_extension() failed for this: no fault, the next pass sees */
+static bool extension_gone = false;
+
+static void task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
+						MemoryContext context, bool quiet);
+static void task_context(void *arg);
+
+/*
+ * mbus_tasks_begin begins a group of tasks of one kind, unless they are put
+ * off because one failed lately: then it returns false.
+ */
+bool
+mbus_tasks_begin(MbusWork *work, MbusTaskKind kind, bool force)
+{
+	work->failed[kind] = false;
+	return force || work->failures[kind] == 0 ||
+		GetCurrentTimestamp() >= work->retry_at[kind];
+}
+
+/*
+ * mbus_tasks_end ends a group: if any of it failed, the next is put off.
+ */
+void
+mbus_tasks_end(MbusWork *work, MbusTaskKind kind)
+{
+	int			pause;
+
+	if (!work->failed[kind])
+	{
+		work->failures[kind] = 0;
+		return;
+	}
+	pause = Min(BACKOFF_FIRST_MS << Min(work->failures[kind], 12),
+				BACKOFF_LONGEST_MS);
+	work->failures[kind]++;
+	work->retry_at[kind] =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+}
+
+/*
+ * mbus_task_run runs a task and returns its outcome; the task makes its own
+ * transactions.  An error in it is logged with "what", counted and kept for
+ * worker_status.  Retirement and the kinds after it give up on a lock in the
+ * normal course of things, and an extension may be dropped while we work: that
+ * is MBUS_BLOCKED, and no error.
+ */
+MbusOutcome
+mbus_task_run(MbusWork *work, MbusTaskKind kind, MbusTask task, void *arg,
+			  const char *what,...)
+{
+	MemoryContext context = CurrentMemoryContext;
+	char		doing[128];
+	ErrorContextCallback callback;
+	volatile MbusOutcome outcome = MBUS_FAILED;
+	va_list		args;
+
+	va_start(args, what);
+	vsnprintf(doing, sizeof(doing), what, args);
+	va_end(args);
+	pgstat_report_activity(STATE_RUNNING, doing);
+	callback.callback = task_context;
+	callback.arg = doing;
+	callback.previous = error_context_stack;
+
+	PG_TRY();
+	{
+		error_context_stack = &callback;
+		outcome = task(work, arg);
+	}
+	PG_CATCH();
+	{
+		int			code = geterrcode();
+		bool		quiet = extension_gone ||
+		(kind >= MBUS_TASK_RETIRE &&
+		 (code == ERRCODE_LOCK_NOT_AVAILABLE ||
+		  code == ERRCODE_T_R_DEADLOCK_DETECTED));
+
+		extension_gone = false;
+		task_failed(work, kind, doing, context, quiet);
+		outcome = quiet ? MBUS_BLOCKED : MBUS_FAILED;
+	}
+	PG_END_TRY();
+	error_context_stack = callback.previous;
+	MemoryContextSwitchTo(context);
+	return outcome;
+}
+
+static void
+task_context(void *arg)
+{
+	errcontext("message_bus worker while %s", (const char *) arg);
+}
+
+/*
+ * task_failed ends the transaction of a task that raised an error, and says
+ * so unless it is "quiet".
+ */
+static void
+task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
+			MemoryContext context, bool quiet)
+{
+	MbusDatabase *db = work->db;
+	ErrorData  *edata;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(context);
+	edata = CopyErrorData();
+	if (!quiet)
+		EmitErrorReport();
+	AbortCurrentTransaction();
+	FlushErrorState();
+	QueryCancelPending = false;
+	RESUME_INTERRUPTS();
+	if (quiet)
+		return;
+
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->worker.last_error_at = GetCurrentTimestamp();
+	snprintf(db->worker.last_error, sizeof(db->worker.last_error), "%s: %s",
+			 what, edata->message);
+	LWLockRelease(&db->lock);
+	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_WORKER_ERRORS], 1);
+	ConditionVariableBroadcast(&db->changed);
+
+	work->failed[kind] = true;
+	FreeErrorData(edata);
+}
+
+/*
+ * mbus_task_begin starts a transaction with a snapshot and SPI; what a task
+ * allocates until mbus_task_commit() is gone with it.
+ */
+void
+mbus_task_begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+mbus_task_commit(void)
+{
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+	PopActiveSnapshot();
+	SetUserIdAndSecContext(GetSessionUserId(), 0);
+	CommitTransactionCommand();
+}
+
+/*
+ * mbus_task_hold_extension locks the extension until the end of the
+ * transaction, against DROP EXTENSION, and errors if it is not the one found
+ * at the start of the pass any more.
+ */
+void
+mbus_task_hold_extension(MbusWork *work)
+{
+	mbus_task_lock_timeout(5000);
+	LockDatabaseObject(ExtensionRelationId, work->extension, 0,
+					   AccessShareLock);
+	extension_gone =
+		get_extension_oid("message_bus", true) != work->extension;
+	if (extension_gone)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"message_bus\" was dropped meanwhile")));
+}
+
+/*
+ * mbus_task_become_owner continues the transaction as the owner of the
+ * extension's tables, in a restricted context: what the commands may happen
+ * to call gets no more rights than that.  Undone by mbus_task_commit(), or
+ * by an abort.
+ */
+void
+mbus_task_become_owner(MbusWork *work)
+{
+	SetUserIdAndSecContext(work->owner,
+						   SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+}
+
+/*
+ * mbus_task_lock_timeout bounds each wait for a lock from here on.
+ */
+void
+mbus_task_lock_timeout(int ms)
+{
+	char		value[16];
+
+	snprintf(value, sizeof(value), "%d", ms);
+	SetConfigOption("lock_timeout", value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/*
+ * mbus_sql runs one statement through SPI and errors unless it succeeds.
+ * The format's arguments must be numbers or quoted identifiers.
+ */
+void
+mbus_sql(const char *fmt,...)
+{
+	StringInfoData sql;
+	int			needed;
+	int			result;
+
+	initStringInfo(&sql);
+	for (;;)
+	{
+		va_list		args;
+
+		va_start(args, fmt);
+		needed = appendStringInfoVA(&sql, fmt, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&sql, needed);
+	}
+	result = SPI_execute(sql.data, false, 0);
+	if (result < 0)
+		elog(ERROR, "could not execute \"%s\": %s", sql.data,
+			 SPI_result_code_string(result));
+	pfree(sql.data);
+}
+
+/*
+ * mbus_sql_int64 returns the first column of the first row of a query whose
+ * first column is a bigint; *isnull if there is none.
+ */
+int64
+mbus_sql_int64(bool *isnull, const char *fmt,...)
+{
+	va_list		args;
+	char		sql[2048];
+	Datum		value = (Datum) 0;
+	int			len;
+
+	va_start(args, fmt);
+	len = vsnprintf(sql, sizeof(sql), fmt, args);
+	va_end(args);
+	if (len >= (int) sizeof(sql))
+		elog(ERROR, "query is too long");
+
+	if (SPI_execute(sql, false, 1) < 0)
+		elog(ERROR, "could not execute \"%s\"", sql);
+	*isnull = true;
+	if (SPI_processed > 0)
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+							  1, isnull);
+	return *isnull ? 0 : DatumGetInt64(value);
+}
+
+/*
+ * mbus_task_let_go exits if somebody wants the database for himself; it
+ * looks at most every MBUS_LET_GO_EVERY_MS.  Called outside transactions.
+ */
+void
+mbus_task_let_go(MbusWork *work)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	MemoryContext context = CurrentMemoryContext;
+	LOCKTAG		tag;
+
+	CHECK_FOR_INTERRUPTS();
+	if (!TimestampDifferenceExceeds(work->let_go_checked, now,
+									MBUS_LET_GO_EVERY_MS))
+		return;
+	work->let_go_checked = now;
+
+	StartTransactionCommand();
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
+	if (LockAcquire(&tag, RowExclusiveLock, false, true) ==
+		LOCKACQUIRE_NOT_AVAIL)
+	{
+		AbortCurrentTransaction();
+		ereport(LOG,
+				(errmsg("message_bus worker leaves database %u, which is being dropped, copied or moved",
+						MyDatabaseId)));
+		proc_exit(0);
+	}
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+}

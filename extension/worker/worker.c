@@ -1,0 +1,490 @@
+/*
+ * worker.c
+ *		The background worker of one database: its loop and its small tasks.
+ *
+ * One worker runs for each listed database (launcher.c).  It is the only
+ * process that makes, rolls and drops segments, and the only writer of
+ * MbusDatabase.worker, .series[].open_segment and their neighbours; the
+ * larger tasks are in segment_open.c and segment_retire.c.
+ *
+ * A pass runs when somebody sets the latch (a publisher who wants a segment,
+ * a caller of expire(), a claim whose subscription is not loaded), when a
+ * lease ends, or when message_bus.worker_interval is over:
+ *
+ *	1. find the extension; if it is another one than before (dropped, created
+ *	   again) shared memory starts anew, and numbering with it
+ *	2. open what publishers want, roll what is old or full
+ *	3. begin a lease epoch, load subscriptions, end leases (delivery_work.c)
+ *	4. write checkpoints that are due
+ *	5. close what is not open any more and was not closed in an orderly way
+ *	6. find what is acknowledged in full, retire that and what has expired
+ *	7. store failures that backends have left in shared memory
+ *
+ * 5 to 7 wait for the interval or for expire(); 2 and 3 are done between
+ * their parts too (worker_serve).  Each task is one or more
+ * transactions of its own, inside mbus_task_run(): an error ends that task
+ * alone (worker_task.c).
+ *
+ * Locks.  The state lock is taken for straight-line code only, never across
+ * a catalog access.  Heavyweight locks are waited for with a lock_timeout,
+ * so that a pass ends.
+ *
+ * Letting go.  DROP DATABASE and CREATE DATABASE ... TEMPLATE wait at most
+ * five seconds for others to leave the database, holding a lock on it that
+ * conflicts with what a connecting backend takes.  The worker tries for that
+ * same lock at least every second (between tasks too), without waiting; if
+ * somebody holds it, the worker exits, and the launcher starts another one
+ * some seconds later, which waits in InitPostgres, where it is not yet
+ * counted as connected.
+ *
+ * Life cycle.  The worker publishes its pid and latch in the slot and takes
+ * them back when it exits.  Shared memory stays as it is: open segments stay
+ * open and publishers go on in them, and the next worker takes over.  What a
+ * worker leaves half done is described where it is done.
+ *
+ * Commits are asynchronous (synchronous_commit = off) but for those that say
+ * ForceSyncCommit or drop files: everything here can be done again.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "base/settings.h"
+#include "delivery/delivery.h"
+#include "segment/leaf.h"
+#include "worker/task.h"
+
+#define PRUNE_EVERY_MS		3600000
+
+static void worker_settings(void);
+static bool worker_claim(MbusDatabase *db);
+static void worker_exit(int code, Datum arg);
+static void worker_sleep(MbusWork *work);
+static void worker_serve(MbusWork *work);
+static void worker_pass(MbusWork *work);
+static bool worker_ready(MbusWork *work);
+static MbusOutcome worker_find(MbusWork *work, void *arg);
+static void worker_store(MbusWork *work);
+static MbusOutcome faults_store(MbusWork *work, void *arg);
+static void fault_store(MbusFault *fault);
+static char *utf8_checked(const char *s);
+static MbusOutcome errors_prune(MbusWork *work, void *arg);
+
+/*
+ * mbus_worker_main is the loop of the worker of the database whose oid it is
+ * given; it never returns.
+ */
+void
+mbus_worker_main(Datum main_arg)
+{
+	MbusWork   *work;
+	MemoryContext context;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	worker_settings();
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(main_arg),
+											  InvalidOid, 0);
+
+	work = MemoryContextAllocZero(TopMemoryContext, sizeof(MbusWork));
+	work->db = mbus_database_attach(MyDatabaseId);
+	work->serve = worker_serve;
+	work->numbered_at = GetCurrentTimestamp();
+	work->load = true;
+	if (work->db == NULL)
+		ereport(FATAL,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("message_bus serves %d databases already",
+						MBUS_MAX_DATABASES)));
+	if (!worker_claim(work->db))
+		proc_exit(0);
+	before_shmem_exit(worker_exit, PointerGetDatum(work->db));
+	mbus_retire_init(work);
+
+	context = AllocSetContextCreate(TopMemoryContext, "message_bus worker",
+									ALLOCSET_DEFAULT_SIZES);
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		MemoryContextSwitchTo(context);
+		mbus_task_let_go(work);
+		worker_pass(work);
+		MemoryContextReset(context);
+		worker_sleep(work);
+	}
+}
+
+/*
+ * worker_settings overrides what the database or the server may have set
+ * that would change what our commands mean or how long they wait.
+ */
+static void
+worker_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"application_name", "message_bus worker"},
+		{"search_path", ""},
+		{"synchronous_commit", "off"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_table_access_method", "heap"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"statement_timeout", "0"},
+		{"jit", "off"},
+		{"max_parallel_workers_per_gather", "0"},
+		{"row_security", "off"},
+		{MBUS_NO_EVENT_TRIGGERS, MBUS_NO_EVENT_TRIGGERS_VALUE},
+#if PG_VERSION_NUM >= 170000
+		{"transaction_timeout", "0"},
+#endif
+	};
+
+	for (int i = 0; i < (int) lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
+						PGC_S_OVERRIDE);
+}
+
+/*
+ * worker_claim enters this process as the database's worker; false if there
+ * is another one that lives.
+ */
+static bool
+worker_claim(MbusDatabase *db)
+{
+	int			other;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	other = db->worker.pid;
+	LWLockRelease(&db->lock);
+	if (other != 0 && BackendPidGetProc(other) != NULL)
+		return false;			/* the launcher tries again */
+
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (db->worker.pid != other)
+	{
+		LWLockRelease(&db->lock);
+		return false;
+	}
+	db->worker.pid = MyProcPid;
+	db->worker.procno = MbusMyProcno();
+	db->worker.started_at = GetCurrentTimestamp();
+	LWLockRelease(&db->lock);
+	return true;
+}
+
+static void
+worker_exit(int code, Datum arg)
+{
+	MbusDatabase *db = (MbusDatabase *) DatumGetPointer(arg);
+
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->worker.pid = 0;
+	db->worker.procno = -1;
+	LWLockRelease(&db->lock);
+	ConditionVariableBroadcast(&db->changed);
+}
+
+/*
+ * worker_sleep waits for the next pass: the latch, the end of a lease, or
+ * worker_interval after the last full pass, but never longer than until the
+ * next look at the database's lock.
+ */
+static void
+worker_sleep(MbusWork *work)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = TimestampTzPlusMilliseconds(work->full_pass_at,
+												   mbus_worker_interval);
+	long		ms;
+
+	next = Min(next, TimestampTzPlusMilliseconds(now, MBUS_LET_GO_EVERY_MS));
+	next = mbus_deliveries_wake(work, next);
+	next = Max(next, now);
+	ms = TimestampDifferenceMilliseconds(now, next);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 Max(ms, 1), PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+}
+
+/*
+ * worker_serve does, between two tasks that may take long, what others wait
+ * for.  Called outside transactions.
+ */
+static void
+worker_serve(MbusWork *work)
+{
+	mbus_task_let_go(work);
+	mbus_segments_open(work);
+	mbus_deliveries_serve(work);
+}
+
+static void
+worker_pass(MbusWork *work)
+{
+	MbusDatabase *db = work->db;
+	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz ended;
+	int			blocked = 0;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	work->ticket = db->expire_requested > db->expire_done ?
+		db->expire_requested : 0;
+	LWLockRelease(&db->lock);
+
+	if (worker_ready(work))
+	{
+		mbus_segments_open(work);
+		mbus_deliveries_serve(work);
+		mbus_checkpoints_write(work);
+		if (work->ticket != 0 ||
+			TimestampDifferenceExceeds(work->full_pass_at, started,
+									   mbus_worker_interval))
+		{
+			work->full_pass_at = started;
+			mbus_segments_close_lost(work);
+			if (work->ticket != 0)
+				mbus_segments_close_expired(work);
+			mbus_segments_acked(work);
+			blocked = mbus_segments_retire(work);
+			worker_store(work);
+		}
+	}
+	else
+	{
+		work->full_pass_at = started;
+		work->expiry_stuck = true;	/* nobody has seen to leases that ended */
+	}
+
+	ended = GetCurrentTimestamp();
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->worker.last_pass_at = ended;
+	db->worker.last_pass_us = ended - started;
+	if (work->ticket != 0)
+	{
+		db->expire_done = work->ticket;
+		db->expire_blocked = blocked;
+	}
+	LWLockRelease(&db->lock);
+	ConditionVariableBroadcast(&db->changed);
+	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_WORKER_PASSES], 1);
+	pgstat_report_stat(true);
+}
+
+/*
+ * worker_ready finds the extension and sees to it that segments are
+ * numbered; true if the other tasks can go on.
+ */
+static bool
+worker_ready(MbusWork *work)
+{
+	MbusOutcome outcome;
+
+	if (!mbus_tasks_begin(work, MBUS_TASK_FIND, false))
+		return false;
+	outcome = mbus_task_run(work, MBUS_TASK_FIND, worker_find, NULL,
+							"looking for the extension");
+	mbus_tasks_end(work, MBUS_TASK_FIND);
+	if (outcome != MBUS_DONE)
+		return false;
+
+	if (work->schema != work->db->schema)
+	{
+		/* nobody but the worker writes "schema" */
+		mbus_database_reset(work->db, work->schema);
+		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+		work->db->ndefault_wanted = 0;
+		work->db->subs_full = false;
+		LWLockRelease(mbus_delivery_lock());
+		work->load = true;
+		work->older_checked = 0;
+		work->highest_checked = 0;
+		MemSet(work->failures, 0, sizeof(work->failures));
+		MemSet(work->retry_at, 0, sizeof(work->retry_at));
+	}
+	if (!OidIsValid(work->schema))
+		return false;
+	if (!work->db->ready)
+		mbus_segments_number(work);
+	return work->db->ready;
+}
+
+/*
+ * worker_find looks up the extension, its schema and the parent tables.
+ * Anything missing means that there is no extension.
+ */
+static MbusOutcome
+worker_find(MbusWork *work, void *arg)
+{
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	work->extension = get_extension_oid("message_bus", true);
+	work->schema = get_namespace_oid("message_bus", true);
+	if (!OidIsValid(work->extension) || !OidIsValid(work->schema) ||
+		getExtensionOfObject(NamespaceRelationId,
+							 work->schema) != work->extension)
+		work->schema = InvalidOid;
+
+	for (int f = 0; f < MBUS_FAMILIES && OidIsValid(work->schema); f++)
+	{
+		work->parent[f] = get_relname_relid(mbus_family_name((MbusFamily) f),
+											work->schema);
+		if (!OidIsValid(work->parent[f]) ||
+			get_rel_relkind(work->parent[f]) != RELKIND_PARTITIONED_TABLE)
+			work->schema = InvalidOid;
+	}
+	if (OidIsValid(work->schema))
+	{
+		tuple = SearchSysCache1(RELOID,
+								ObjectIdGetDatum(work->parent[0]));
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for relation %u",
+				 work->parent[0]);
+		work->owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+		ReleaseSysCache(tuple);
+	}
+	CommitTransactionCommand();
+	return MBUS_DONE;
+}
+
+/* Stores failures, and removes old ones. */
+static void
+worker_store(MbusWork *work)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!mbus_tasks_begin(work, MBUS_TASK_STORE, false))
+		return;
+	(void) mbus_task_run(work, MBUS_TASK_STORE, faults_store, NULL,
+						 "storing failures");
+	if (TimestampDifferenceExceeds(work->pruned_at, now, PRUNE_EVERY_MS) &&
+		mbus_task_run(work, MBUS_TASK_STORE, errors_prune, NULL,
+					  "removing old failures") == MBUS_DONE)
+		work->pruned_at = now;
+	mbus_tasks_end(work, MBUS_TASK_STORE);
+}
+
+/*
+ * faults_store moves failures from shared memory to message_bus.error.  A
+ * worker that ends between the commit and the advance of fault_tail stores
+ * them twice.
+ */
+static MbusOutcome
+faults_store(MbusWork *work, void *arg)
+{
+	MbusDatabase *db = work->db;
+	MbusFault  *faults;
+	uint64		tail;
+	uint64		head;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	tail = db->fault_tail;
+	head = db->fault_head;
+	LWLockRelease(&db->lock);
+	if (tail == head)
+		return MBUS_DONE;
+
+	/* what is in [tail, head) does not change until we advance the tail */
+	head = Min(head, tail + MBUS_FAULTS);
+	faults = palloc((head - tail) * sizeof(MbusFault));
+	LWLockAcquire(&db->lock, LW_SHARED);
+	for (uint64 i = tail; i < head; i++)
+		faults[i - tail] = db->fault[i % MBUS_FAULTS];
+	LWLockRelease(&db->lock);
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	for (uint64 i = 0; i < head - tail; i++)
+		fault_store(&faults[i]);
+	mbus_task_commit();
+
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (db->fault_tail == tail)
+		db->fault_tail = head;
+	LWLockRelease(&db->lock);
+	return MBUS_DONE;
+}
+
+static void
+fault_store(MbusFault *fault)
+{
+	Oid			types[] = {TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID,
+	INT4OID, INT8OID, INT8OID, TEXTOID};
+	Datum		values[8];
+	char		nulls[] = "        ";
+	char	   *role = GetUserNameFromId(fault->role, true);
+
+	values[0] = TimestampTzGetDatum(fault->at);
+	values[1] = CStringGetTextDatum(unpack_sql_state(fault->sqlerrcode));
+	values[2] = CStringGetTextDatum(fault->function);
+	values[3] = CStringGetTextDatum(role ? role :
+									psprintf("%u", fault->role));
+	values[4] = Int32GetDatum(fault->pid);
+	values[5] = Int64GetDatum(fault->session);
+	if (fault->session == 0)
+		nulls[5] = 'n';
+	values[6] = Int64GetDatum(fault->message_id);
+	if (fault->message_id == 0)
+		nulls[6] = 'n';
+	values[7] = CStringGetTextDatum(utf8_checked(fault->message));
+	if (SPI_execute_with_args("INSERT INTO message_bus.error (at, sqlstate,"
+							  " function, role, pid, session, message_id, message)"
+							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+							  8, types, values, nulls, false, 0) < 0)
+		elog(ERROR, "could not insert into message_bus.error");
+}
+
+/*
+ * utf8_checked returns the text, without what is no valid text at its end
+ * (it may have been cut inside a character).
+ */
+static char *
+utf8_checked(const char *s)
+{
+	return pnstrdup(s, pg_encoding_verifymbstr(PG_UTF8, s, (int) strlen(s)));
+}
+
+static MbusOutcome
+errors_prune(MbusWork *work, void *arg)
+{
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	mbus_sql("DELETE FROM message_bus.error"
+			 " WHERE at < pg_catalog.clock_timestamp() - interval '7 days'");
+	mbus_task_commit();
+	return MBUS_DONE;
+}

@@ -1,0 +1,181 @@
+/*
+ * worker_sql.c
+ *		What SQL can see of the worker, and ask of it.
+ *
+ * expire() takes a ticket under the state lock, sets the worker's latch and
+ * waits on MbusDatabase.changed until the worker has served a pass that
+ * began after the ticket.  The worker retires segments, not the caller: it
+ * sees what has committed, and waits for nobody longer than a few seconds,
+ * so that a caller whose own transaction is in the way gets a warning and
+ * not a deadlock.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "commands/dbcommands.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/settings.h"
+#include "state/fault.h"
+#include "state/state.h"
+
+#define EXPIRE_WAIT_MS		60000
+#define OPEN_COLUMNS		7
+#define STATUS_COLUMNS		13
+
+static bool expire_wait(MbusDatabase *db, uint64 ticket);
+
+/*
+ * mbus_expire is message_bus.expire() RETURNS integer: the number of
+ * segments that were dropped.
+ */
+MBUS_FUNCTION(expire)
+{
+	MbusDatabase *db;
+	uint64		ticket;
+	int32		before;
+	int32		after;
+	int32		blocked;
+
+	PreventCommandDuringRecovery("message_bus.expire()");
+	db = mbus_database();
+	if (!mbus_database_listed(get_database_name(MyDatabaseId)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message_bus does not serve database \"%s\" any more",
+						get_database_name(MyDatabaseId)),
+				 errhint("Add the database to \"message_bus.databases\" and reload the server's configuration.")));
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	ticket = ++db->expire_requested;
+	before = db->expire_retired;
+	LWLockRelease(&db->lock);
+
+	if (!expire_wait(db, ticket))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message_bus worker did not answer within %d seconds",
+						EXPIRE_WAIT_MS / 1000),
+				 errhint("See the view message_bus.worker_status and the server's log.")));
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	after = db->expire_retired;
+	blocked = db->expire_blocked;
+	LWLockRelease(&db->lock);
+	if (blocked > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg_plural("%d expired segment could not be dropped yet",
+							   "%d expired segments could not be dropped yet",
+							   blocked, blocked),
+				 errdetail("Open transactions publish to them or read message_bus.message or message_bus.event, or dropping them failed."),
+				 errhint("The worker goes on trying; see pg_locks and the view message_bus.worker_status.")));
+	PG_RETURN_INT32(after - before);
+}
+
+/* Waits until the ticket is served; false if that takes too long. */
+static bool
+expire_wait(MbusDatabase *db, uint64 ticket)
+{
+	TimestampTz started = GetCurrentTimestamp();
+	bool		served;
+
+	ConditionVariablePrepareToSleep(&db->changed);
+	for (;;)
+	{
+		LWLockAcquire(&db->lock, LW_SHARED);
+		served = db->expire_done >= ticket;
+		LWLockRelease(&db->lock);
+		if (served || TimestampDifferenceExceeds(started,
+												 GetCurrentTimestamp(),
+												 EXPIRE_WAIT_MS))
+			break;
+		mbus_wake_worker(db);
+		(void) ConditionVariableTimedSleep(&db->changed, 500,
+										   PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+	return served;
+}
+
+/*
+ * mbus_open_segments is message_bus.open_segments(): the segments that take
+ * messages, as shared memory has them.
+ */
+MBUS_FUNCTION(open_segments)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MbusDatabase *db;
+
+	InitMaterializedSRF(fcinfo, 0);
+	db = mbus_database_or_null();
+	for (int s = 1; db != NULL && s <= MBUS_MAX_SERIES; s++)
+	{
+		Datum		values[OPEN_COLUMNS];
+		bool		nulls[OPEN_COLUMNS] = {0};
+		MbusSeries	series;
+
+		LWLockAcquire(&db->lock, LW_SHARED);
+		series = db->series[s];
+		LWLockRelease(&db->lock);
+		if (series.open_segment == 0)
+			continue;
+		values[0] = Int32GetDatum(series.open_segment);
+		values[1] = Int32GetDatum(s);
+		values[2] = TimestampTzGetDatum(series.opened_at);
+		values[3] = Int32GetDatum(series.next_row);
+		values[4] = Int32GetDatum(series.max_rows);
+		values[5] = Int64GetDatum(series.bytes);
+		values[6] = TimestampTzGetDatum(series.max_expires_at);
+		nulls[6] = series.max_expires_at == 0;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
+							 nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * mbus_worker_status is message_bus.worker_status_row(): what the worker of
+ * this database tells of itself; no row where none has ever run.
+ */
+MBUS_FUNCTION(worker_status_row)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MbusDatabase *db;
+	MbusWorkerStatus worker;
+	Datum		values[STATUS_COLUMNS];
+	bool		nulls[STATUS_COLUMNS] = {0};
+	bool		ready;
+
+	InitMaterializedSRF(fcinfo, 0);
+	db = mbus_database_or_null();
+	if (db == NULL)
+		return (Datum) 0;
+	LWLockAcquire(&db->lock, LW_SHARED);
+	worker = db->worker;
+	ready = db->ready;
+	LWLockRelease(&db->lock);
+
+	values[0] = Int32GetDatum(worker.pid);
+	nulls[0] = worker.pid == 0;
+	values[1] = TimestampTzGetDatum(worker.started_at);
+	values[2] = TimestampTzGetDatum(worker.last_pass_at);
+	nulls[2] = worker.last_pass_at == 0;
+	values[3] = Float8GetDatum((double) worker.last_pass_us / 1000.0);
+	values[4] = BoolGetDatum(ready);
+	values[5] = Int64GetDatum(pg_atomic_read_u64(&db->counter[MBUS_C_WORKER_PASSES]));
+	values[6] = Int64GetDatum(pg_atomic_read_u64(&db->counter[MBUS_C_WORKER_ERRORS]));
+	values[7] = CStringGetTextDatum(worker.last_error);
+	nulls[7] = worker.last_error[0] == '\0';
+	values[8] = TimestampTzGetDatum(worker.last_error_at);
+	nulls[8] = worker.last_error_at == 0;
+	values[9] = Int64GetDatum(pg_atomic_read_u64(&db->counter[MBUS_C_SEGMENTS_OPENED]));
+	values[10] = Int64GetDatum(pg_atomic_read_u64(&db->counter[MBUS_C_SEGMENTS_RETIRED]));
+	values[11] = Int32GetDatum(mbus_unfinished_ranges(db));
+	values[12] = Int32GetDatum(mbus_worker_interval);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	return (Datum) 0;
+}
