@@ -2,41 +2,8 @@
  * message_bus.c
  *		The library's entry: magic block and _PG_init.
  *
- * Each file is one subject:
- *
- *	settings.c			settings (GUCs)
- *	state.c				shared memory, registry of unfinished publishes
- *	launcher.c			starts one worker for each listed database
- *	worker.c			a worker's loop and its tasks
- *	worker_task.c		runs one task; worker_sql.c shows and asks from SQL
- *	segment_open.c		numbers, opens and rolls segments
- *	segment_close.c		closes them; segment_retire.c drops them
- *	leaf.c				finds the tables of a segment without their parents
- *	channel.c			channels as publishers and readers see them
- *	channel_admin.c		create, alter, drop, grant, revoke
- *	publish.c			publish functions
- *	insert.c			rows into the open segment
- *	transaction_id.c	the caller's own ids: once in a channel
- *	payload.c			checksum, compression, JSON check
- *	stored.c			stored messages: found, read, verified
- *	read.c				get, get_bytes, get_by_transaction, retrieve, delete
- *	peek.c				a channel's messages by id, with no gaps
- *	delivery.c			shared memory of deliveries: subscriptions, leases
- *	scanner.c, scan.c	the scan of a claim; scan_read.c reads for it
- *	claim.c				claim, claim_bytes
- *	effect.c			what an open transaction has claimed or acked
- *	hold.c				takes hold of a lease's entries for ack and nack
- *	ack.c				ack, nack, extend; dead_letter.c dead letters, redrive
- *	facts.c				acks and failures in the tables
- *	subscription.c		subscriptions as readers see them
- *	subscription_admin.c	create, drop, pause, resume, seek
- *	purge.c				purge_channel
- *	wait.c				sleeping until something may be there
- *	delivery_work.c		the worker's part, and the files named there
- *	fault.c				failures: counted, kept, told
- *	relay.c				frames of a gateway, and the files named there
- *	session.c			who its sockets speak for; control.c its control frames
- *	jwt.c				tokens; jwt_claims.c what they say, jwt_key.c their keys
+ * The sources lie in rooms (folders); README.md tells what is in each.  ROOMS
+ * says which rooms a room may use, and tools/rooms checks it.
  */
 #include "postgres.h"
 
@@ -45,11 +12,16 @@
 
 #include "base/settings.h"
 #include "channel/channel.h"
-#include "delivery/delivery.h"
-#include "identity/jwt.h"
+#include "channel/subscription.h"
+#include "delivery/effect.h"
+#include "delivery/pool.h"
+#include "delivery/scanner.h"
+#include "identity/jwt_key.h"
 #include "segment/leaf.h"
+#include "state/registry.h"
 #include "state/state.h"
-#include "worker/task.h"
+#include "state/waiter.h"
+#include "worker/launcher.h"
 
 PG_MODULE_MAGIC;
 

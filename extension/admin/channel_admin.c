@@ -32,11 +32,18 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "admin/channel_admin.h"
+#include "admin/subscription_admin.h"
+#include "base/argument.h"
+#include "base/limits.h"
+#include "base/owner.h"
+#include "base/payload.h"
+#include "base/schema.h"
 #include "base/settings.h"
 #include "channel/channel.h"
-#include "delivery/delivery.h"
-#include "message/publish.h"
+#include "channel/series.h"
 #include "state/fault.h"
+#include "state/state.h"
 
 /* The policy arguments that create_channel and alter_channel share. */
 enum

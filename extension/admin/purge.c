@@ -34,13 +34,20 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "admin/channel_admin.h"
+#include "base/argument.h"
+#include "base/ids.h"
+#include "base/owner.h"
+#include "base/schema.h"
 #include "channel/channel.h"
-#include "delivery/delivery.h"
-#include "message/publish.h"
+#include "channel/purged.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
+#include "segment/published.h"
 #include "state/fault.h"
+#include "state/range.h"
 #include "state/state.h"
+#include "state/unfinished.h"
 
 #define MBUS_READY_MS		30000	/* for the worker, before giving up */
 

@@ -30,10 +30,20 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "admin/subscription_admin.h"
+#include "base/argument.h"
+#include "base/ids.h"
+#include "base/owner.h"
+#include "base/schema.h"
 #include "channel/channel.h"
-#include "delivery/delivery.h"
-#include "message/publish.h"
+#include "channel/subscription.h"
+#include "delivery/effect.h"
+#include "delivery/pool.h"
+#include "delivery/scanner.h"
+#include "delivery/slot.h"
+#include "segment/published.h"
 #include "state/fault.h"
+#include "state/range.h"
 #include "state/state.h"
 
 #define MBUS_ID_END			(INT64CONST(1) << 53)	/* behind the last id */

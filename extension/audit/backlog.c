@@ -37,6 +37,11 @@
 #include "utils/timestamp.h"
 
 #include "audit/backlog.h"
+#include "base/ids.h"
+#include "channel/channel.h"
+#include "channel/purged.h"
+#include "delivery/pool.h"
+#include "facts/facts.h"
 #include "segment/leaf.h"
 
 #define CANDIDATES		1000	/* looked up at one time */

@@ -7,9 +7,9 @@
 
 #include "postgres.h"
 
-#include "delivery/delivery.h"
+#include "delivery/pool.h"
 
-/* An outstanding message, with what its lease says; see delivery.h. */
+/* An outstanding message, with what its lease says; see pool.h. */
 typedef struct MbusOut
 {
 	MbusEntry	entry;

@@ -20,7 +20,11 @@
 #include "utils/timestamp.h"
 
 #include "audit/backlog.h"
+#include "base/ids.h"
+#include "base/schema.h"
 #include "channel/channel.h"
+#include "channel/subscription.h"
+#include "delivery/pool.h"
 #include "state/fault.h"
 #include "state/state.h"
 

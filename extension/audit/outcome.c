@@ -26,8 +26,11 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/ids.h"
+#include "base/schema.h"
 #include "channel/channel.h"
-#include "delivery/delivery.h"
+#include "channel/subscription.h"
+#include "facts/facts.h"
 #include "segment/leaf.h"
 #include "state/fault.h"
 

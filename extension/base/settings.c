@@ -12,9 +12,9 @@
 #include "utils/guc.h"
 #include "utils/varlena.h"
 
+#include "base/ids.h"
 #include "base/payload.h"
 #include "base/settings.h"
-#include "state/state.h"
 
 char	   *mbus_databases = NULL;
 uint64		mbus_databases_version = 0;

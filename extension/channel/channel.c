@@ -35,8 +35,12 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "base/argument.h"
+#include "base/limits.h"
+#include "base/payload.h"
+#include "base/schema.h"
 #include "channel/channel.h"
-#include "delivery/delivery.h"
+#include "channel/series.h"
 
 /* Columns of message_bus.channel and message_bus.channel_grant read here. */
 enum

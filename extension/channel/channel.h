@@ -10,9 +10,8 @@
 #include "datatype/timestamp.h"
 #include "fmgr.h"
 
+#include "base/limits.h"
 #include "base/payload.h"
-
-#define MBUS_CHANNEL_NAME_MAX 255	/* bytes */
 
 typedef enum MbusPrivilege
 {
@@ -40,6 +39,20 @@ typedef struct MbusChannel
 	char		name[MBUS_CHANNEL_NAME_MAX + 1];
 } MbusChannel;
 
+/* A channel's policy on deliveries; borrowed, as MbusChannel. */
+typedef struct MbusPolicy
+{
+	int32		max_attempts;
+	int64		lease_us;
+	int64		backoff_us;
+	int64		backoff_max_us;
+	bool		acked;			/* retention */
+	int64		purged_to;		/* ids at or below are gone, but for kept */
+	int			nkept;			/* of pairs */
+	const int64 *kept;			/* lo, behind the last */
+	char		dead_letter[256];	/* "" : none */
+} MbusPolicy;
+
 extern void mbus_channel_init(void);
 extern const MbusChannel *mbus_channel_by_name(Oid schema, const char *name);
 extern const MbusChannel *mbus_channel_by_id(Oid schema, int32 channel_id);
@@ -49,23 +62,6 @@ extern void mbus_channel_check(const MbusChannel *channel,
 							   MbusPrivilege privilege);
 extern const MbusChannel *mbus_channel_open(Oid schema, text *name,
 											MbusPrivilege privilege);
-extern Oid	mbus_schema(void);
-extern Oid	mbus_relation(Oid schema, const char *name);
-
-/* channel_admin.c: what administration shares */
-extern text *mbus_required_text(FunctionCallInfo fcinfo, int argno,
-								const char *name);
-extern void mbus_name_check(const char *kind, const char *name);
-extern const MbusChannel *mbus_channel_owned(Oid schema, text *name);
-extern int	mbus_run_as_owner(Oid schema, const char *command, int nargs,
-							  const Oid *types, Datum *values,
-							  const char *nulls);
-
-/* time to live */
-extern int64 mbus_interval_us(const Interval *interval);
-extern int32 mbus_series_for_ttl(int64 ttl_us);
-extern int32 mbus_own_series(void);
-extern int64 mbus_series_window_us(int32 series);
-extern int64 mbus_ttl_check(const Interval *interval);
+extern const MbusPolicy *mbus_channel_policy(Oid schema, int32 channel_id);
 
 #endif							/* MBUS_CHANNEL_H */

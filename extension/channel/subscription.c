@@ -28,8 +28,10 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "channel/channel.h"
-#include "delivery/delivery.h"
+#include "base/ids.h"
+#include "base/limits.h"
+#include "base/schema.h"
+#include "channel/subscription.h"
 
 /* Columns of message_bus.subscription read here. */
 enum

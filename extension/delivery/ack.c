@@ -28,11 +28,19 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/argument.h"
 #include "base/compat.h"
+#include "base/limits.h"
+#include "base/schema.h"
 #include "channel/channel.h"
-#include "delivery/delivery.h"
-#include "message/publish.h"
+#include "channel/subscription.h"
+#include "delivery/dead_letter.h"
+#include "delivery/fail.h"
+#include "delivery/hold.h"
+#include "delivery/pool.h"
+#include "facts/facts.h"
 #include "state/fault.h"
+#include "state/state.h"
 
 #define MBUS_LEASE_MAX_US	(7 * USECS_PER_DAY)
 #define MBUS_DELAY_MAX_US	(INT64CONST(36525) * USECS_PER_DAY)

@@ -35,8 +35,10 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "delivery/delivery.h"
+#include "base/ids.h"
 #include "delivery/effect.h"
+#include "delivery/pool.h"
+#include "state/waiter.h"
 
 static MemoryContext context = NULL;
 static Effect *effects = NULL;

@@ -12,8 +12,6 @@
 
 #include "datatype/timestamp.h"
 
-#include "delivery/delivery.h"
-
 typedef enum EffectKind
 {
 	EFFECT_CLAIM,
@@ -47,6 +45,15 @@ typedef struct Effect
 	Pinned	   *pinned;
 } Effect;
 
+extern void mbus_effect_init(void);
+extern void mbus_effects_check(void);
+extern void mbus_effect_prepare(int n);
+extern void mbus_effect_claim(uint32 lease);
+extern void mbus_effect_seek(uint32 slot, int64 start_id,
+							 TimestampTz start_at, int64 since_lease);
+extern void mbus_effect_drop(uint32 slot);
+extern void mbus_effect_wake(int32 channel_id);
+extern void mbus_effect_redrive(uint32 slot, TimestampTz at);
 extern Effect *mbus_effect_pin(uint32 lease, int64 number);
 extern void mbus_effect_unpin(void);
 extern uint32 mbus_effect_last_claim(void);

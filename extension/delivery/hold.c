@@ -18,10 +18,15 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/ids.h"
+#include "base/limits.h"
+#include "base/schema.h"
 #include "channel/channel.h"
-#include "delivery/delivery.h"
 #include "delivery/effect.h"
-#include "message/publish.h"
+#include "delivery/hold.h"
+#include "delivery/pool.h"
+#include "facts/facts.h"
+#include "state/state.h"
 
 static bool lease_channel(Oid schema, MbusDatabase *db, int64 number,
 						  int32 *channel_id);

@@ -26,8 +26,10 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
+#include "base/ids.h"
 #include "base/settings.h"
-#include "delivery/delivery.h"
+#include "delivery/pool.h"
+#include "state/state.h"
 
 #define SKIPS		32768
 

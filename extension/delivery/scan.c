@@ -18,9 +18,20 @@
 
 #include "base/caller.h"
 #include "base/compat.h"
+#include "base/ids.h"
 #include "base/settings.h"
+#include "channel/channel.h"
+#include "delivery/effect.h"
+#include "delivery/pool.h"
+#include "delivery/scan.h"
+#include "delivery/scan_due.h"
+#include "delivery/scan_range.h"
+#include "delivery/scan_take.h"
 #include "delivery/scanning.h"
-#include "message/publish.h"
+#include "segment/leaf.h"
+#include "state/range.h"
+#include "state/state.h"
+#include "state/unfinished.h"
 
 /* What this scan has taken from shared memory and not recorded. */
 static struct

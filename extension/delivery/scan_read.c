@@ -25,10 +25,17 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "base/compat.h"
+#include "base/ids.h"
+#include "channel/purged.h"
+#include "delivery/pool.h"
+#include "delivery/scan_due.h"
+#include "delivery/scan_range.h"
+#include "delivery/scan_take.h"
 #include "delivery/scanning.h"
+#include "facts/facts.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
+#include "state/range.h"
 
 #define BLOCK_MIN	16			/* candidates looked up at a time */
 #define BLOCK_MAX	1024

@@ -21,8 +21,10 @@
 #include "utils/memutils.h"
 
 #include "base/compat.h"
-#include "delivery/delivery.h"
-#include "delivery/scanning.h"
+#include "delivery/pool.h"
+#include "delivery/scan.h"
+#include "delivery/scanner.h"
+#include "state/waiter.h"
 
 /* The slots that this process has: those of its seeks, and of one claim. */
 typedef struct Held

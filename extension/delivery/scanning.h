@@ -1,9 +1,9 @@
 /*
  * scanning.h
- *		Reading what a subscription is to get next.
+ *		A scan at work: what a subscription is to get next.
  */
-#ifndef MBUS_SCAN_H
-#define MBUS_SCAN_H
+#ifndef MBUS_SCANNING_H
+#define MBUS_SCANNING_H
 
 #include "postgres.h"
 
@@ -11,8 +11,11 @@
 #include "utils/hsearch.h"
 #include "utils/rel.h"
 
-#include "delivery/delivery.h"
+#include "channel/channel.h"
+#include "delivery/pool.h"
 #include "segment/leaf.h"
+#include "state/range.h"
+#include "state/state.h"
 
 /* A message that a claim takes. */
 typedef struct MbusFound
@@ -55,7 +58,7 @@ typedef struct MbusScan
 	int64		lease;
 	TimestampTz next;			/* when something may be due */
 
-	/* at work: scan.c, scan_read.c */
+	/* at work: scan.c, scan_take.c */
 	MbusSub		sub;			/* its slot as it was at the start */
 	MbusPolicy	policy;
 	TimestampTz now;
@@ -97,16 +100,4 @@ typedef struct MbusScan
 								 * wait */
 } MbusScan;
 
-/* scan.c */
-extern bool mbus_scan(MbusScan *scan);
-extern void mbus_scan_undo(uint32 slot);
-
-/* scan_read.c */
-extern void mbus_scan_ready(MbusScan *scan);
-extern void mbus_scan_retries(MbusScan *scan, int most);
-extern void mbus_scan_due(MbusScan *scan, int most);
-extern void mbus_scan_nexts(MbusScan *scan);
-extern void mbus_scan_skipped(MbusScan *scan);
-extern void mbus_scan_fresh(MbusScan *scan);
-
-#endif							/* MBUS_SCAN_H */
+#endif							/* MBUS_SCANNING_H */

@@ -46,11 +46,15 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/argument.h"
 #include "base/compat.h"
+#include "base/schema.h"
 #include "channel/channel.h"
-#include "delivery/delivery.h"
-#include "message/publish.h"
+#include "channel/subscription.h"
+#include "delivery/claim.h"
 #include "state/fault.h"
+#include "state/state.h"
+#include "state/waiter.h"
 
 #define MBUS_WAIT_CHANNELS	256 /* of one waiter */
 #define DEFAULT_SUBSCRIPTION "default"

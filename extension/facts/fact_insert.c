@@ -19,8 +19,9 @@
 #include "utils/timestamp.h"
 
 #include "base/caller.h"
-#include "delivery/delivery.h"
-#include "message/publish.h"
+#include "base/ids.h"
+#include "facts/facts.h"
+#include "segment/inserter.h"
 #include "segment/leaf.h"
 
 static int	segment_acks(Oid schema, const MbusHolding *holding,

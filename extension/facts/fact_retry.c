@@ -17,7 +17,8 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
-#include "delivery/delivery.h"
+#include "base/ids.h"
+#include "facts/facts.h"
 #include "segment/leaf.h"
 
 /* What is looked for, and the segment's table at hand. */

@@ -37,7 +37,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "delivery/delivery.h"
+#include "base/ids.h"
+#include "facts/facts.h"
 #include "segment/leaf.h"
 
 #define FACTS_GAP		64		/* ids that a scan for single ids reads over */

@@ -31,8 +31,11 @@
 
 #include "mb/pg_wchar.h"
 
+#include "base/compat.h"
+#include "base/json_slice.h"
 #include "identity/jwt.h"
-#include "relay/rpc.h"
+#include "identity/jwt_key.h"
+#include "identity/token.h"
 
 #define HEADER_MAX		4096	/* bytes of the header's JSON */
 #define SHA256_BYTES	32

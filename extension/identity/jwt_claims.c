@@ -13,8 +13,9 @@
 
 #include "utils/timestamp.h"
 
-#include "identity/jwt.h"
-#include "relay/rpc.h"
+#include "base/json_slice.h"
+#include "identity/jwt_claims.h"
+#include "identity/token.h"
 
 #define AUDIENCES_MAX	64
 #define UNIX_TO_POSTGRES_SECS \

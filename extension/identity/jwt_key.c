@@ -32,9 +32,13 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
-#include "channel/channel.h"
-#include "identity/jwt.h"
-#include "message/publish.h"
+#include "base/argument.h"
+#include "base/compat.h"
+#include "base/json_slice.h"
+#include "base/owner.h"
+#include "base/schema.h"
+#include "identity/jwt_key.h"
+#include "identity/token.h"
 #include "state/fault.h"
 
 /* Columns of message_bus.jwt_key. */

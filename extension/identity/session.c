@@ -41,12 +41,16 @@
 
 #include "base/caller.h"
 #include "base/compat.h"
+#include "base/json_slice.h"
+#include "base/schema.h"
 #include "base/settings.h"
 #include "base/timestamp.h"
-#include "channel/channel.h"
-#include "delivery/delivery.h"
+#include "delivery/hold.h"
+#include "identity/jwt.h"
+#include "identity/jwt_claims.h"
 #include "identity/session.h"
-#include "message/publish.h"
+#include "identity/token.h"
+#include "relay/session_sql.h"
 #include "state/fault.h"
 
 #define SESSION_MAX		((INT64CONST(1) << 53) - 1)

@@ -9,8 +9,7 @@
 
 #include "lib/stringinfo.h"
 
-#include "identity/jwt.h"
-#include "relay/rpc.h"
+#include "identity/jwt_claims.h"
 
 /* Who a token says it is for, all of it checked. */
 typedef struct MbusIdentity
@@ -34,19 +33,9 @@ extern void mbus_session_describe(StringInfo out, int64 number,
 								  const char *token);
 extern void mbus_session_open(int64 number, const MbusIdentity *identity);
 extern void mbus_session_forget(int64 number);
-extern int	mbus_session_close(int64 number);
 extern Oid	mbus_session_enter(int64 number);
 extern void mbus_session_leave(void);
 extern bool mbus_session_lost(int64 number);
-
-/* control.c */
-extern bool mbus_control_opens(const char *bytes, int len);
-extern char *mbus_control_method(const char *bytes, int len);
-extern void mbus_control_run(int64 session, const char *bytes, int len,
-							 StringInfo out);
-extern void mbus_control_refuse(StringInfo out, const ErrorData *edata);
-extern char *mbus_authenticate_token(const MbusRequest *request);
-extern void mbus_authenticate_answer(MbusAnswer *answer,
-									 const MbusIdentity *identity);
+extern void mbus_session_number_check(int64 number);
 
 #endif							/* MBUS_SESSION_H */

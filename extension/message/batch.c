@@ -15,9 +15,10 @@
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
-#include "base/compat.h"
 #include "base/json_slice.h"
+#include "base/limits.h"
 #include "message/batch.h"
+#include "message/draft.h"
 
 #define MBUS_SECONDS_MAX	1e11	/* what an interval is trusted to hold */
 

@@ -7,7 +7,7 @@
 
 #include "postgres.h"
 
-#include "message/publish.h"
+#include "message/draft.h"
 
 extern MbusDraft *mbus_batch_parse(text *messages, int *ndrafts);
 

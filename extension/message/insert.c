@@ -31,23 +31,20 @@
 
 #include "base/caller.h"
 #include "base/compat.h"
-#include "message/publish.h"
+#include "base/ids.h"
+#include "base/payload.h"
+#include "message/draft.h"
+#include "message/insert.h"
+#include "segment/inserter.h"
 #include "segment/leaf.h"
+#include "state/registry.h"
 
 #define MBUS_BATCH_ROWS		1000
 #define MBUS_BATCH_BYTES	(4 * 1024 * 1024)
 
-struct MbusInserter
-{
-	Relation	rel;
-	EState	   *estate;
-	ResultRelInfo *rri;
-	TupleTableSlot *slot;		/* for one row; batches have their own */
-	List	   *arbiters;		/* the index on transaction ids */
-};
-
 static void inserter_check(Relation rel, int ncolumns);
 static void row_check(MbusInserter *inserter, TupleTableSlot *slot);
+static int64 key_hash(const text *key);
 static void fill_slot(TupleTableSlot *slot, int32 channel_id,
 					  const MbusDraft *draft, Datum publisher,
 					  const char *subject);
@@ -95,15 +92,6 @@ mbus_inserter_close(MbusInserter *inserter)
 	FreeExecutorState(inserter->estate);
 	table_close(inserter->rel, NoLock);
 	pfree(inserter);
-}
-
-/*
- * mbus_inserter_relation returns the leaf.
- */
-Relation
-mbus_inserter_relation(MbusInserter *inserter)
-{
-	return inserter->rel;
 }
 
 /*
@@ -276,7 +264,7 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 	values[MBUS_COL_SESSION] = Int64GetDatum(mbus_caller.session);
 	isnull[MBUS_COL_SESSION] = mbus_caller.session == 0;
 	values[MBUS_COL_KEY_HASH] = draft->key ?
-		Int64GetDatum(mbus_key_hash(draft->key)) : (Datum) 0;
+		Int64GetDatum(key_hash(draft->key)) : (Datum) 0;
 	isnull[MBUS_COL_KEY_HASH] = draft->key == NULL;
 	values[MBUS_COL_CHANNEL_ID] = Int32GetDatum(channel_id);
 	values[MBUS_COL_SIZE] = Int32GetDatum(VARSIZE_ANY_EXHDR(draft->payload));
@@ -297,10 +285,10 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 }
 
 /*
- * mbus_key_hash returns what is stored of a key as key_hash; never 0.
+ * key_hash returns what is stored of a key as key_hash; never 0.
  */
-int64
-mbus_key_hash(const text *key)
+static int64
+key_hash(const text *key)
 {
 	int64		hash = (int64) hash_bytes_extended((const unsigned char *) VARDATA_ANY(key),
 												   (int) VARSIZE_ANY_EXHDR(key),

@@ -22,12 +22,15 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "base/compat.h"
-#include "delivery/delivery.h"
+#include "base/ids.h"
+#include "base/schema.h"
+#include "channel/channel.h"
+#include "channel/purged.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
 #include "state/fault.h"
 #include "state/state.h"
+#include "state/unfinished.h"
 
 #define MBUS_PEEK_MAX		10000
 

@@ -21,10 +21,22 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "base/argument.h"
+#include "base/ids.h"
+#include "base/limits.h"
+#include "base/payload.h"
+#include "base/schema.h"
 #include "base/settings.h"
+#include "channel/channel.h"
+#include "channel/series.h"
 #include "message/batch.h"
+#include "message/draft.h"
+#include "message/insert.h"
 #include "message/publish.h"
+#include "message/transaction_id.h"
 #include "state/fault.h"
+#include "state/registry.h"
+#include "state/state.h"
 
 static void draft_context(void *arg);
 static void draft_check(const MbusChannel *channel, MbusDraft *draft);

@@ -26,9 +26,11 @@
 #include "utils/timestamp.h"
 
 #include "base/caller.h"
-#include "base/compat.h"
+#include "base/ids.h"
+#include "base/payload.h"
 #include "base/settings.h"
-#include "delivery/delivery.h"
+#include "channel/channel.h"
+#include "channel/purged.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
 #include "state/fault.h"

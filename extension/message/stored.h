@@ -2,8 +2,8 @@
  * stored.h
  *		Stored messages.
  */
-#ifndef MBUS_READ_H
-#define MBUS_READ_H
+#ifndef MBUS_STORED_H
+#define MBUS_STORED_H
 
 #include "postgres.h"
 
@@ -39,7 +39,6 @@ typedef struct MbusStored
 /* columns of message_bus.stored_message; the last is the payload */
 #define MBUS_STORED_COLUMNS 16
 
-/* stored.c */
 extern bool mbus_message_deleted(Oid schema, int64 id);
 extern bool mbus_message_purged(Oid schema, int32 channel_id, int64 id);
 extern bool mbus_message_fetch(Oid schema, int64 id, MbusStored *message);
@@ -57,7 +56,4 @@ extern struct varlena *mbus_payload_read(const MbusStored *message);
 extern bool mbus_message_columns(Oid schema, const MbusStored *message,
 								 bool whole, Datum *values, bool *isnull);
 
-/* read.c */
-extern struct varlena *mbus_message_preview(int64 id, int32 max_bytes);
-
-#endif							/* MBUS_READ_H */
+#endif							/* MBUS_STORED_H */

@@ -43,9 +43,18 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "message/publish.h"
+#include "base/ids.h"
+#include "base/payload.h"
+#include "channel/channel.h"
+#include "message/draft.h"
+#include "message/insert.h"
 #include "message/stored.h"
+#include "message/transaction_id.h"
+#include "segment/inserter.h"
 #include "segment/leaf.h"
+#include "state/registry.h"
+#include "state/state.h"
+#include "state/unfinished.h"
 
 typedef enum Finding
 {

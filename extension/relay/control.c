@@ -26,8 +26,13 @@
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
+#include "base/json_slice.h"
 #include "base/settings.h"
+#include "identity/jwt_claims.h"
 #include "identity/session.h"
+#include "relay/control.h"
+#include "relay/rpc.h"
+#include "relay/session_sql.h"
 
 #define CONTROL_OPEN	'O'
 #define CONTROL_CLOSE	'C'

@@ -15,6 +15,7 @@
 
 #include "mb/pg_wchar.h"
 
+#include "base/json_slice.h"
 #include "relay/rpc.h"
 
 #define BODIES_MAX	100000		/* messages of a binary publish_batch */

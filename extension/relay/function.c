@@ -28,7 +28,7 @@
 #include "utils/syscache.h"
 
 #include "base/compat.h"
-#include "channel/channel.h"
+#include "base/schema.h"
 #include "relay/rpc.h"
 
 static MemoryContext cache_context = NULL;

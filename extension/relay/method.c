@@ -18,7 +18,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
-#include "message/stored.h"
+#include "base/json_slice.h"
 #include "relay/rpc.h"
 
 #define MESSAGES_MAX	100000	/* in a binary publish_batch */

@@ -122,10 +122,7 @@ extern void mbus_frame_check_text(const MbusFrame *frame);
 extern void mbus_request_read(const MbusNode *node, const MbusFrame *frame,
 							  MbusRequest *request);
 
-/*
- * mbus_request_is_notification tells whether a request, as far as it could be
- * read, is one that has no reply.
- */
+/* tells whether a request is a notification: it has no id */
 static inline bool
 mbus_request_is_notification(const MbusRequest *request)
 {

@@ -25,10 +25,9 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
+#include "base/argument.h"
 #include "base/caller.h"
 #include "base/settings.h"
-#include "channel/channel.h"
-#include "message/stored.h"
 #include "relay/rpc.h"
 
 #define ANSWER_MS_MAX	1000	/* of its timeout, kept for a claim's answer */

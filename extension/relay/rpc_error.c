@@ -15,6 +15,7 @@
 #include "utils/elog.h"
 #include "utils/json.h"
 
+#include "base/json_slice.h"
 #include "relay/rpc.h"
 
 static MbusRpcCode given_code = MBUS_RPC_NONE;

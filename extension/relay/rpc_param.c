@@ -18,6 +18,7 @@
 #include "utils/jsonb.h"
 
 #include "base/compat.h"
+#include "base/json_slice.h"
 #include "base/payload.h"
 #include "relay/rpc.h"
 

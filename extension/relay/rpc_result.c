@@ -29,9 +29,10 @@
 #include "utils/typcache.h"
 
 #include "base/compat.h"
+#include "base/json_slice.h"
 #include "base/payload.h"
 #include "base/timestamp.h"
-#include "message/stored.h"
+#include "message/read.h"
 #include "relay/rpc.h"
 
 #define PREVIEW_CHARS	200

@@ -22,7 +22,8 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
-#include "channel/channel.h"
+#include "base/ids.h"
+#include "base/schema.h"
 #include "segment/leaf.h"
 
 static const char *const family_names[MBUS_FAMILIES] = {

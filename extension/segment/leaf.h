@@ -10,7 +10,7 @@
 #include "storage/lockdefs.h"
 #include "utils/relcache.h"
 
-#include "state/state.h"
+#include "base/ids.h"
 
 /* Columns of message_bus.message, event, ack and failure. */
 enum

@@ -39,8 +39,13 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "delivery/delivery.h"
+#include "base/ids.h"
+#include "state/range.h"
+#include "state/registry.h"
+#include "state/state.h"
 #include "state/state_internal.h"
+#include "state/unfinished.h"
+#include "state/waiter.h"
 
 #define MBUS_CHUNK_MAX_BITS 16
 #define MBUS_RANGES_GUESS	32

@@ -39,7 +39,9 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
+#include "base/ids.h"
 #include "base/settings.h"
+#include "state/state.h"
 #include "state/state_internal.h"
 
 #define MBUS_WAIT_MS		30000	/* for the worker, before giving up */

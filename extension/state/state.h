@@ -17,28 +17,13 @@
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 
-#define MBUS_MAX_DATABASES	32
+#include "base/ids.h"
+
 #define MBUS_MAX_SERIES		64	/* the TTL buckets come first */
 #define MBUS_RANGES_PER_BACKEND 128
 #define MBUS_FAULTS			256
 #define MBUS_CHANNEL_SLOTS	32768
 #define MBUS_DEFAULTS_WANTED 16
-
-#define MBUS_ROW_BITS		28
-#define MBUS_SEGMENT_MAX	((1 << 25) - 1)
-#define MBUS_ROWS_LIMIT		(1 << MBUS_ROW_BITS)
-#define MbusSegmentOf(id)	((int32) ((id) >> MBUS_ROW_BITS))
-#define MbusFirstId(segment) (((int64) (segment)) << MBUS_ROW_BITS)
-
-/* The tables that are cut into segments, each beside the others. */
-typedef enum MbusFamily
-{
-	MBUS_MESSAGE,
-	MBUS_EVENT,
-	MBUS_ACK,
-	MBUS_FAILURE,
-	MBUS_FAMILIES
-} MbusFamily;
 
 /* Counters shown by the view metrics; names in metrics.c. */
 typedef enum MbusCounter
@@ -125,7 +110,7 @@ typedef struct MbusDatabase
 								 * the next: delivery lock */
 	int32		lease_next;		/* next n in it */
 
-	/* what backends ask of the worker, delivery_work.c; delivery lock */
+	/* what backends ask of the worker, expiry.c; delivery lock */
 	uint64		loads_wanted;	/* a request is served when done >= its number */
 	uint64		loads_done;
 	int32		default_wanted[MBUS_DEFAULTS_WANTED];	/* channels whose
@@ -157,25 +142,6 @@ typedef struct MbusDatabase
 	MbusFault	fault[MBUS_FAULTS];
 } MbusDatabase;
 
-/* Ids reserved by a transaction that has not ended. */
-typedef struct MbusRange
-{
-	int32		channel_id;
-	bool		delayed;		/* a message in it may have a delay */
-	int64		lo;				/* first id */
-	int64		hi;				/* behind the last id */
-} MbusRange;
-
-/* What a publisher got: [first_id, first_id + rows) in one segment. */
-typedef struct MbusReservation
-{
-	int64		first_id;
-	int32		rows;
-	int32		segment;
-	Oid			leaf[MBUS_FAMILIES];
-	TimestampTz created_at;
-} MbusReservation;
-
 /* A part of shared memory that another file lays out. */
 typedef struct MbusPart
 {
@@ -194,29 +160,9 @@ extern MbusDatabase *mbus_database_or_null(void);
 extern void mbus_wake_worker(MbusDatabase *db);
 extern void mbus_count(MbusCounter counter, uint64 n);
 
-/* the registry of unfinished publishes */
-extern void mbus_registry_init(void);
-extern void mbus_reserve(MbusDatabase *db, Oid schema, int32 series,
-						 int32 channel_id, int32 rows, int64 bytes,
-						 int64 longest_ttl_us, bool ordered, bool delayed,
-						 MbusReservation *out);
-extern int64 mbus_published_limit(MbusDatabase *db, Oid schema,
-								  int32 channel_id, int32 highest_leaf);
-extern int64 mbus_unfinished_copy(MbusDatabase *db, Oid schema,
-								  int32 channel_id, int32 highest_leaf,
-								  MbusRange **ranges, int *nranges);
-extern uint64 mbus_delays(MbusDatabase *db, int32 channel_id);
-extern bool mbus_unfinished_elsewhere(MbusDatabase *db, int32 channel_id,
-									  int32 segment);
-extern bool mbus_reserved_above(MbusDatabase *db, int32 channel_id,
-								int32 segment);
-extern bool mbus_segment_unfinished(MbusDatabase *db, int32 segment);
-extern int	mbus_unfinished_ranges(MbusDatabase *db);
-
 /* the database's worker only */
 extern MbusDatabase *mbus_database_attach(Oid database);
 extern void mbus_databases_forget(List *existing,
-								  void (*reset) (MbusDatabase *db,
-												 Oid schema));
+								  void (*reset) (MbusDatabase *db, Oid schema));
 
 #endif							/* MBUS_STATE_H */

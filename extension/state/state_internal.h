@@ -1,15 +1,17 @@
 /*
  * state_internal.h
- *		What state.c and registry.c share; nobody else includes this.
+ *		What the files of this room share; nobody else includes this.
  */
-#ifndef MBUS_SHARED_H
-#define MBUS_SHARED_H
+#ifndef MBUS_STATE_INTERNAL_H
+#define MBUS_STATE_INTERNAL_H
 
 #include "postgres.h"
 
 #include "storage/lwlock.h"
 #include "utils/hsearch.h"
 
+#include "base/ids.h"
+#include "state/range.h"
 #include "state/state.h"
 
 /* A backend's unfinished ranges; protected by its database's lock. */
@@ -50,10 +52,13 @@ typedef struct MbusShared
 extern MbusShared *mbus_shared;
 extern HTAB *mbus_channels;
 
+/* channel_slot.c: all under the state lock */
+extern MbusChannelSlot *mbus_channel_slot_find(MbusDatabase *db, int32 channel_id);
+extern MbusChannelSlot *mbus_channel_slot(MbusDatabase *db, int32 channel_id);
+extern int32 mbus_oldest_open_segment(MbusDatabase *db);
+extern bool mbus_segment_wanted(MbusDatabase *db);
+
 /* state.c */
 extern void mbus_wait_for_worker(MbusDatabase *db, TimestampTz started);
 
-/* registry.c */
-extern void mbus_registry_forget(MbusDatabase *db);
-
-#endif							/* MBUS_SHARED_H */
+#endif							/* MBUS_STATE_INTERNAL_H */

@@ -12,7 +12,7 @@
 #include "datatype/timestamp.h"
 #include "utils/snapshot.h"
 
-#include "delivery/delivery.h"
+#include "channel/channel.h"
 
 /* A message's last redrive. */
 typedef struct MbusRedriven

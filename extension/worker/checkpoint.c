@@ -31,7 +31,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "delivery/delivery.h"
+#include "base/ids.h"
+#include "delivery/pool.h"
+#include "worker/checkpoint.h"
 #include "worker/task.h"
 
 #define LOOK_EVERY_MS		200

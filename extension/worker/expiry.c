@@ -32,8 +32,17 @@
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
+#include "base/ids.h"
 #include "base/settings.h"
-#include "delivery/delivery.h"
+#include "delivery/fail.h"
+#include "delivery/hold.h"
+#include "delivery/pool.h"
+#include "facts/facts.h"
+#include "state/state.h"
+#include "worker/epoch.h"
+#include "worker/expiry.h"
+#include "worker/load.h"
+#include "worker/segment_open.h"
 #include "worker/task.h"
 
 #define EXPIRE_LEASES	100		/* in one transaction */

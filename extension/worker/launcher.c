@@ -41,8 +41,12 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/ids.h"
 #include "base/settings.h"
-#include "worker/task.h"
+#include "state/state.h"
+#include "worker/launcher.h"
+#include "worker/reset.h"
+#include "worker/worker.h"
 
 #define LOOK_EVERY_MS		1000	/* for databases that came or went */
 #define RESTART_FIRST_MS	5000

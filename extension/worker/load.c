@@ -25,7 +25,13 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "delivery/delivery.h"
+#include "base/ids.h"
+#include "delivery/pool.h"
+#include "state/state.h"
+#include "worker/epoch.h"
+#include "worker/load.h"
+#include "worker/rebuild.h"
+#include "worker/segment_catalog.h"
 #include "worker/task.h"
 
 #define LOAD_EVERY_MS	10000	/* even if nobody asks */

@@ -35,8 +35,16 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "delivery/delivery.h"
+#include "base/ids.h"
+#include "delivery/fail.h"
+#include "delivery/pool.h"
+#include "facts/facts.h"
 #include "segment/leaf.h"
+#include "state/waiter.h"
+#include "worker/checkpoint.h"
+#include "worker/rebuild.h"
+#include "worker/segment_catalog.h"
+#include "worker/segment_open.h"
 #include "worker/task.h"
 
 #define FACTS		10000		/* ids in one look into the tables */

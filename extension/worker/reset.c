@@ -4,10 +4,10 @@
  */
 #include "postgres.h"
 
-#include "delivery/delivery.h"
+#include "delivery/pool.h"
+#include "state/registry.h"
 #include "state/state.h"
-#include "state/state_internal.h"
-#include "worker/task.h"
+#include "worker/reset.h"
 
 /*
  * mbus_database_reset makes the slot that of a new extension (or of none):

@@ -40,10 +40,17 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/ids.h"
 #include "base/settings.h"
 #include "channel/channel.h"
-#include "delivery/delivery.h"
+#include "channel/series.h"
+#include "delivery/pool.h"
+#include "state/unfinished.h"
 #include "worker/acked.h"
+#include "worker/checkpoint.h"
+#include "worker/segment_acked.h"
+#include "worker/segment_catalog.h"
+#include "worker/segment_close.h"
 #include "worker/task.h"
 
 #define PASSES	5				/* of the worker between two looks */

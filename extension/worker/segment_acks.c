@@ -27,6 +27,9 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/ids.h"
+#include "channel/purged.h"
+#include "facts/facts.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
 #include "worker/acked.h"

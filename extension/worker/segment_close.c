@@ -20,6 +20,11 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/ids.h"
+#include "state/state.h"
+#include "state/unfinished.h"
+#include "worker/segment_catalog.h"
+#include "worker/segment_close.h"
 #include "worker/task.h"
 
 typedef struct Closing

@@ -72,10 +72,15 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/ids.h"
 #include "base/settings.h"
-#include "channel/channel.h"
-#include "delivery/delivery.h"
+#include "channel/series.h"
 #include "segment/leaf.h"
+#include "state/state.h"
+#include "worker/epoch.h"
+#include "worker/segment_catalog.h"
+#include "worker/segment_close.h"
+#include "worker/segment_open.h"
 #include "worker/task.h"
 
 #define TIMELINE_SKIP		4096

@@ -77,7 +77,12 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/ids.h"
 #include "segment/leaf.h"
+#include "state/state.h"
+#include "state/unfinished.h"
+#include "worker/segment_catalog.h"
+#include "worker/segment_retire.h"
 #include "worker/task.h"
 
 #define SETTLE_MS			100 /* for who is in the way to get out of it */

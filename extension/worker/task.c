@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "state/state.h"
 #include "worker/task.h"
 
 #define BACKOFF_FIRST_MS	100

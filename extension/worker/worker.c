@@ -75,10 +75,20 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/ids.h"
 #include "base/settings.h"
-#include "delivery/delivery.h"
+#include "delivery/pool.h"
 #include "segment/leaf.h"
+#include "state/state.h"
+#include "worker/checkpoint.h"
+#include "worker/expiry.h"
+#include "worker/reset.h"
+#include "worker/segment_acked.h"
+#include "worker/segment_close.h"
+#include "worker/segment_open.h"
+#include "worker/segment_retire.h"
 #include "worker/task.h"
+#include "worker/worker.h"
 
 #define PRUNE_EVERY_MS		3600000
 

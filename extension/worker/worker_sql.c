@@ -22,6 +22,7 @@
 #include "base/settings.h"
 #include "state/fault.h"
 #include "state/state.h"
+#include "state/unfinished.h"
 
 #define EXPIRE_WAIT_MS		60000
 #define OPEN_COLUMNS		7

@@ -1,0 +1,34 @@
+/*
+ * ids.h
+ *		Numbers of messages, segments and leases.
+ */
+#ifndef MBUS_IDS_H
+#define MBUS_IDS_H
+
+#include "postgres.h"
+
+#define MBUS_ROW_BITS		28
+#define MBUS_SEGMENT_MAX	((1 << 25) - 1)
+#define MBUS_ROWS_LIMIT		(1 << MBUS_ROW_BITS)
+#define MbusSegmentOf(id)	((int32) ((id) >> MBUS_ROW_BITS))
+#define MbusFirstId(segment) (((int64) (segment)) << MBUS_ROW_BITS)
+
+#define MBUS_LEASE_BITS		28
+#define MBUS_EPOCH_MAX		((1 << 25) - 1)
+
+#define MBUS_NONE			UINT32_MAX	/* no index */
+#define MBUS_MAX_DATABASES	32
+
+/* The tables that are cut into segments, each beside the others. */
+typedef enum MbusFamily
+{
+	MBUS_MESSAGE,
+	MBUS_EVENT,
+	MBUS_ACK,
+	MBUS_FAILURE,
+	MBUS_FAMILIES
+} MbusFamily;
+
+extern int	mbus_int64_compare(const void *a, const void *b);
+
+#endif							/* MBUS_IDS_H */

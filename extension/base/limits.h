@@ -1,0 +1,17 @@
+/*
+ * limits.h
+ *		How much may be in a call, a message, a name.
+ */
+#ifndef MBUS_LIMITS_H
+#define MBUS_LIMITS_H
+
+#include "postgres.h"
+
+#define MBUS_CALL_MAX		100000	/* messages in one call */
+#define MBUS_HEADERS_MAX	(1024 * 1024)	/* bytes of jsonb */
+#define MBUS_TRANSACTION_ID_MAX 255 /* bytes, as for keys and content types */
+#define MBUS_CLAIM_MAX		10000	/* messages in one claim */
+#define MBUS_REASON_MAX		1000	/* bytes */
+#define MBUS_CHANNEL_NAME_MAX 255	/* bytes */
+
+#endif							/* MBUS_LIMITS_H */

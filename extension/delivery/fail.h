@@ -1,0 +1,16 @@
+/*
+ * fail.h
+ *		Deliveries that failed.
+ */
+#ifndef MBUS_FAIL_H
+#define MBUS_FAIL_H
+
+#include "postgres.h"
+
+#include "facts/facts.h"
+#include "state/state.h"
+
+extern void mbus_fail(Oid schema, MbusDatabase *db, MbusHolding *holding,
+					  const char *kind, int64 delay_us, const char *reason);
+
+#endif							/* MBUS_FAIL_H */

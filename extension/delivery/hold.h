@@ -1,0 +1,28 @@
+/*
+ * hold.h
+ *		Taking hold of what a lease holds.
+ */
+#ifndef MBUS_HOLD_H
+#define MBUS_HOLD_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+#include "delivery/pool.h"
+#include "facts/facts.h"
+#include "state/state.h"
+
+extern bool mbus_hold(Oid schema, MbusDatabase *db, int64 lease, int nids,
+					  const int64 *ids, MbusPin pin, MbusHolding *holding);
+extern bool mbus_hold_expired(MbusDatabase *db, Oid schema,
+							  MbusHolding *holding);
+extern bool mbus_hold_corrupt(MbusDatabase *db, Oid schema,
+							  MbusHolding *holding);
+extern void mbus_effect_retry(uint32 entry, TimestampTz retry_at);
+extern void mbus_effect_corrupt(const int64 *ids, int n);
+extern TimestampTz mbus_lease_extend(int64 lease, int nids, const int64 *ids,
+									 TimestampTz deadline);
+extern int	mbus_leases_give_back(Oid schema, int64 session);
+
+#endif							/* MBUS_HOLD_H */

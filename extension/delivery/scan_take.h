@@ -1,0 +1,49 @@
+/*
+ * scan_take.h
+ *		What a scan takes and leaves out, and the sources in memory.
+ */
+#ifndef MBUS_SCAN_TAKE_H
+#define MBUS_SCAN_TAKE_H
+
+#include "postgres.h"
+
+#include "access/htup.h"
+#include "access/tupdesc.h"
+#include "datatype/timestamp.h"
+
+#include "delivery/scanning.h"
+#include "facts/facts.h"
+
+/* Why a message was left out. */
+typedef enum MbusScanTaken
+{
+	MBUS_SCAN_TAKEN,
+	MBUS_SCAN_LEFT_OUT,			/* for good, or another source has it */
+	MBUS_SCAN_NO_ROOM			/* the batch is full: read no further */
+} MbusScanTaken;
+
+/* What of a message decides. */
+typedef struct MbusScanRow
+{
+	int64		id;
+	int64		key_hash;
+	int32		size;
+	TimestampTz available_at;
+	bool		live;
+} MbusScanRow;
+
+extern void mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
+						  MbusScanRow *look);
+extern bool mbus_scan_has_events(MbusScan *scan, int32 segment);
+extern MbusScanTaken mbus_scan_take(MbusScan *scan, const MbusScanRow *look, HeapTuple tuple,
+									const MbusFacts *facts, uint32 entry, int attempt);
+extern HeapTuple mbus_scan_by_id(MbusScan *scan, int64 id, MbusScanRow *look);
+extern int64 mbus_scan_unfinished_end(MbusScan *scan, int64 id);
+extern bool mbus_scan_in_unfinished(MbusScan *scan, int64 lo, int64 hi);
+extern bool mbus_scan_in_skipped(MbusScan *scan, int64 id);
+extern bool mbus_scan_is_busy(MbusScan *scan, int64 id);
+extern bool mbus_scan_is_later(MbusScan *scan, const MbusScanRow *look);
+extern void mbus_scan_ready(MbusScan *scan);
+extern void mbus_scan_nexts(MbusScan *scan);
+
+#endif							/* MBUS_SCAN_TAKE_H */

@@ -1,0 +1,14 @@
+/*
+ * scanner.h
+ *		The scanner slot of a subscription.
+ */
+#ifndef MBUS_SCANNER_H
+#define MBUS_SCANNER_H
+
+#include "postgres.h"
+
+extern void mbus_scanner_init(void);
+extern void mbus_scanner_acquire(uint32 slot, bool seek);
+extern void mbus_scanner_release(void);
+
+#endif							/* MBUS_SCANNER_H */

@@ -1,0 +1,19 @@
+/*
+ * slot.h
+ *		The slot of a subscription, once the worker has loaded it.
+ */
+#ifndef MBUS_SLOT_H
+#define MBUS_SLOT_H
+
+#include "postgres.h"
+
+#include "channel/subscription.h"
+#include "state/state.h"
+
+extern uint32 mbus_sub_open(Oid schema, MbusDatabase *db,
+							const MbusSubscription *subscription);
+extern void mbus_worker_wait(MbusDatabase *db, TimestampTz started,
+							 const char *what);
+extern void mbus_default_wanted(MbusDatabase *db, int32 channel_id);
+
+#endif							/* MBUS_SLOT_H */

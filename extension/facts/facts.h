@@ -1,0 +1,82 @@
+/*
+ * facts.h
+ *		What the tables say of deliveries, and what is written there.
+ */
+#ifndef MBUS_FACTS_H
+#define MBUS_FACTS_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "utils/snapshot.h"
+
+#define MBUS_ACK_SPAN		65536	/* ids that one ack row may cover */
+
+/*
+ * What the tables say of a message: mbus_facts().  Facts under leases below
+ * since_lease do not count; nor do acks at or below the last redrive.
+ */
+typedef struct MbusFacts
+{
+	int64		id;				/* in: ascending */
+	bool		done;			/* acked, dead, or given up */
+	bool		failed;			/* delivered before */
+	int64		lease;			/* failed: of the newest failure */
+	int16		attempt;		/* the next one's number */
+	TimestampTz retry_at;		/* failed and not done */
+} MbusFacts;
+
+/* A delivery as ack and nack see it: a copy of an entry and its lease. */
+typedef struct MbusHeld
+{
+	int64		id;
+	uint32		entry;
+	int16		attempt;
+	bool		again;			/* acked before in this transaction */
+} MbusHeld;
+
+typedef struct MbusHolding
+{
+	int64		lease;
+	uint32		sub;
+	int32		subscription_id;
+	int32		channel_id;
+	int64		since_lease;
+	bool		ordered;
+	TimestampTz claimed_at;
+	int			n;
+	MbusHeld   *held;			/* by ascending id */
+	int			nmissing;		/* asked for and not held */
+	int64	   *missing;
+} MbusHolding;
+
+/* A delivery that failed. */
+typedef struct MbusFailure
+{
+	const MbusHeld *held;
+	const char *kind;
+	TimestampTz retry_at;		/* 0: never */
+	int64		dead_letter_id; /* 0: none */
+	const char *reason;			/* or NULL */
+} MbusFailure;
+
+extern void mbus_facts(Oid schema, int32 subscription_id, int64 since_lease,
+					   MbusFacts *facts, int n, Snapshot snapshot);
+extern int	mbus_facts_retries(Oid schema, int32 subscription_id,
+							   int64 since_lease, TimestampTz from,
+							   TimestampTz to, int most, Snapshot snapshot,
+							   int64 **ids, TimestampTz *reached,
+							   TimestampTz *next);
+extern void mbus_ack_insert(Oid schema, const MbusHolding *holding,
+							const char *outcome);
+extern int	mbus_ack_repeated(Oid schema, int64 lease, int nids,
+							  const int64 *ids, bool *found,
+							  int32 *subscription_id);
+extern void mbus_failure_insert(Oid schema, const MbusHolding *holding,
+								const MbusHeld *held, const char *kind,
+								TimestampTz retry_at, int64 dead_letter_id,
+								const char *reason);
+extern void mbus_failures_insert(Oid schema, const MbusHolding *holding,
+								 const MbusFailure *failures, int n);
+
+#endif							/* MBUS_FACTS_H */

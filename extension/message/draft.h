@@ -1,0 +1,45 @@
+/*
+ * draft.h
+ *		A message as its publisher gives it.
+ */
+#ifndef MBUS_DRAFT_H
+#define MBUS_DRAFT_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+#include "base/payload.h"
+#include "channel/channel.h"
+
+/* A message as its publisher gave it, and what publishing makes of it. */
+typedef struct MbusDraft
+{
+	struct varlena *payload;	/* plain bytes */
+	const char *content_type;
+	bool		check_json;		/* not known to be JSON yet */
+	Datum		headers;		/* jsonb, or 0 */
+	text	   *key;			/* or NULL */
+	text	   *transaction_id; /* or NULL */
+	int64		ttl_us;			/* 0: the channel's */
+	int64		delay_us;
+	const uint8 *expected_sha256;	/* or NULL */
+
+	/* filled in on the way */
+	uint8		sha256[MBUS_SHA256_BYTES];
+	struct varlena *stored;		/* encoded payload */
+	MbusCompression compression;
+	int64		id;				/* also: of the message it duplicates */
+	bool		duplicate;		/* there is a live one with the same bytes */
+	TimestampTz created_at;
+} MbusDraft;
+
+extern void mbus_draft_init(MbusDraft *draft, struct varlena *payload,
+							const char *content_type, bool check_json);
+extern void mbus_draft_options(MbusDraft *draft, text *key,
+							   text *transaction_id, Interval *ttl,
+							   Interval *delay, bytea *sha256);
+extern void mbus_call_too_large(int messages);
+extern void mbus_draft_check(const MbusChannel *channel, MbusDraft *draft);
+
+#endif							/* MBUS_DRAFT_H */

@@ -1,0 +1,40 @@
+/*
+ * relay_internal.h
+ *		A frame on its way; shared by relay.c and guard.c.
+ */
+#ifndef MBUS_RELAY_INTERNAL_H
+#define MBUS_RELAY_INTERNAL_H
+
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "nodes/pg_list.h"
+
+#include "base/json_slice.h"
+#include "relay/rpc.h"
+
+/* One frame on its way; lives in the frame's context. */
+typedef struct MbusRelayed
+{
+	const char *bytes;
+	int			len;
+	TimestampTz deadline;		/* 0: none */
+	MbusFrame	frame;
+	MbusNode	root;
+	const MbusNode *element;	/* of a batch, that runs now */
+	MbusRequest request;		/* as far as it could be read */
+	StringInfoData out;
+	bool		binary;			/* the reply is a binary frame */
+	bool		control;		/* the frame and its reply are control frames */
+	StringInfoData told;		/* control frame beside the reply, if any */
+	Oid			role;			/* that it ran as, if it came so far */
+	List	   *notices;		/* StringInfo: frames behind the reply */
+} MbusRelayed;
+
+typedef void (*MbusRelayStep) (MbusRelayed *relayed);
+
+extern bool mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed);
+extern void mbus_guard_init(void);
+extern void mbus_guard_time_out(void);
+
+#endif							/* MBUS_RELAY_INTERNAL_H */

@@ -1,0 +1,12 @@
+/*
+ * session_sql.h
+ *		open_session and close_session.
+ */
+#ifndef MBUS_SESSION_SQL_H
+#define MBUS_SESSION_SQL_H
+
+#include "postgres.h"
+
+extern int	mbus_session_close(int64 number);
+
+#endif							/* MBUS_SESSION_SQL_H */

@@ -1,0 +1,32 @@
+/*
+ * inserter.h
+ *		A leaf opened for inserting.
+ */
+#ifndef MBUS_INSERTER_H
+#define MBUS_INSERTER_H
+
+#include "postgres.h"
+
+#include "executor/tuptable.h"
+#include "nodes/execnodes.h"
+#include "utils/relcache.h"
+
+typedef struct MbusInserter
+{
+	Relation	rel;
+	EState	   *estate;
+	ResultRelInfo *rri;
+	TupleTableSlot *slot;		/* for one row; batches have their own */
+	List	   *arbiters;		/* the index on transaction ids */
+} MbusInserter;
+
+extern MbusInserter *mbus_inserter_open(Oid leaf, int ncolumns,
+										bool speculative);
+extern void mbus_inserter_close(MbusInserter *inserter);
+extern TupleTableSlot *mbus_inserter_slot(MbusInserter *inserter);
+extern void mbus_inserter_put(MbusInserter *inserter);
+extern void mbus_row_check(MbusInserter *inserter, TupleTableSlot *slot);
+extern void mbus_slot_text(TupleTableSlot *slot, int column,
+						   const char *value);
+
+#endif							/* MBUS_INSERTER_H */

@@ -1,0 +1,26 @@
+/*
+ * unfinished.h
+ *		What of a database's publishes has not ended.
+ */
+#ifndef MBUS_UNFINISHED_H
+#define MBUS_UNFINISHED_H
+
+#include "postgres.h"
+
+#include "state/range.h"
+#include "state/state.h"
+
+extern int64 mbus_published_limit(MbusDatabase *db, Oid schema,
+								  int32 channel_id, int32 highest_leaf);
+extern int64 mbus_unfinished_copy(MbusDatabase *db, Oid schema,
+								  int32 channel_id, int32 highest_leaf,
+								  MbusRange **ranges, int *nranges);
+extern uint64 mbus_delays(MbusDatabase *db, int32 channel_id);
+extern bool mbus_unfinished_elsewhere(MbusDatabase *db, int32 channel_id,
+									  int32 segment);
+extern bool mbus_reserved_above(MbusDatabase *db, int32 channel_id,
+								int32 segment);
+extern bool mbus_segment_unfinished(MbusDatabase *db, int32 segment);
+extern int	mbus_unfinished_ranges(MbusDatabase *db);
+
+#endif							/* MBUS_UNFINISHED_H */

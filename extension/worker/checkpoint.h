@@ -1,0 +1,45 @@
+/*
+ * checkpoint.h
+ *		Where subscriptions are, written down.
+ */
+#ifndef MBUS_CHECKPOINT_H
+#define MBUS_CHECKPOINT_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+#include "worker/task.h"
+
+/* What is outstanding in a segment or a whole subscription. */
+typedef struct MbusPending
+{
+	int64		id;
+	int64		lease;			/* 0: not claimed, or not committed */
+	int16		attempt;
+} MbusPending;
+
+/* A subscription's part of shared memory, copied in one step. */
+typedef struct MbusPosition
+{
+	int32		subscription_id;
+	bool		ordered;
+	int64		since_lease;
+	int64		cursor;
+	int64		passed;			/* lowest id an entry has let wait; INT64_MAX */
+	TimestampTz due_at;
+	TimestampTz retry_at;
+	int			npending;		/* by ascending id */
+	int			maxpending;
+	MbusPending *pending;
+	int			nskips;			/* of pairs [lo, hi) */
+	int			maxskips;
+	int64	   *skips;
+} MbusPosition;
+
+extern void mbus_checkpoints_write(MbusWork *work);
+extern bool mbus_position_copy(MbusWork *work, uint32 slot,
+							   int32 subscription_id,
+							   MbusPosition *position);
+
+#endif							/* MBUS_CHECKPOINT_H */

@@ -1,0 +1,14 @@
+/*
+ * segment_acked.h
+ *		Finds segments in which all is acknowledged.
+ */
+#ifndef MBUS_SEGMENT_ACKED_H
+#define MBUS_SEGMENT_ACKED_H
+
+#include "postgres.h"
+
+#include "worker/task.h"
+
+extern void mbus_segments_acked(MbusWork *work);
+
+#endif							/* MBUS_SEGMENT_ACKED_H */
