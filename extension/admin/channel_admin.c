@@ -35,7 +35,6 @@
 #include "admin/channel_admin.h"
 #include "admin/subscription_admin.h"
 #include "base/argument.h"
-#include "base/limits.h"
 #include "base/owner.h"
 #include "base/payload.h"
 #include "base/schema.h"
@@ -339,19 +338,6 @@ MBUS_FUNCTION(revoke_channel)
 	PG_RETURN_VOID();
 }
 
-/*
- * mbus_required_text returns a text argument; 22004 if it is null.
- */
-text *
-mbus_required_text(FunctionCallInfo fcinfo, int argno, const char *name)
-{
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
-	return PG_GETARG_TEXT_PP(argno);
-}
-
 /* Reads arguments 1 to 9 as they are. */
 static void
 policy_read(FunctionCallInfo fcinfo, Policy *policy)
@@ -542,34 +528,6 @@ series_mark(Relation rel, AttrNumber series, AttrNumber closed_at, bool *used)
 }
 
 /*
- * mbus_name_check errors with 42602 unless the name of a channel or
- * subscription ("kind") is 1 to 255 bytes without control characters.
- */
-void
-mbus_name_check(const char *kind, const char *name)
-{
-	size_t		len = strlen(name);
-
-	if (len < 1 || len > MBUS_CHANNEL_NAME_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("%s name of %zu bytes", kind, len),
-				 errdetail("A %s name has from 1 to %d bytes.",
-						   kind, MBUS_CHANNEL_NAME_MAX)));
-	for (const unsigned char *p = (const unsigned char *) name; *p; p++)
-	{
-		/* C0, DEL, and C1 as UTF-8 has it: C2 80 to C2 9F */
-		if (*p < 0x20 || *p == 0x7f ||
-			(*p == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_NAME),
-					 errmsg("%s name has a control character", kind),
-					 errdetail("It is at byte %d.",
-							   (int) (p - (const unsigned char *) name) + 1)));
-	}
-}
-
-/*
  * mbus_channel_owned returns the channel of that name if the current user
  * owns it; 42P01 or 42501 else.
  */
@@ -605,42 +563,4 @@ privileges_parse(text *privileges)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unknown privilege \"%s\"", name),
 			 errdetail("Privileges are publish, consume and all.")));
-}
-
-/*
- * mbus_run_as_owner runs one statement as the owner of the extension's tables
- * and returns the rows it touched.  Names in it are qualified.
- */
-int
-mbus_run_as_owner(Oid schema, const char *command, int nargs, const Oid *types,
-				  Datum *values, const char *nulls)
-{
-	Relation	rel = table_open(mbus_relation(schema, "channel"),
-								 RowExclusiveLock);
-	Oid			user;
-	int			context;
-	int			nestlevel = NewGUCNestLevel();
-	int			result;
-	int			rows;
-
-	/* no operator of the caller's may run with the owner's rights */
-	(void) set_config_option("search_path", "pg_catalog, pg_temp",
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
-							 true, 0, false);
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(rel->rd_rel->relowner,
-						   context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_NOFORCE_RLS);
-	SPI_connect();
-	result = SPI_execute_with_args(command, nargs, (Oid *) types, values,
-								   nulls, false, 0);
-	if (result < 0)
-		elog(ERROR, "SPI_execute_with_args failed: %s",
-			 SPI_result_code_string(result));
-	rows = (int) SPI_processed;
-	SPI_finish();
-	SetUserIdAndSecContext(user, context);
-	AtEOXact_GUC(true, nestlevel);
-	table_close(rel, NoLock);
-	return rows;
 }

@@ -125,7 +125,6 @@ static void deleted_read(Count *count);
 static void ids_add(Ids *ids, int64 id);
 static int	ids_find(const Ids *ids, int64 id);
 static bool ids_have(const Ids *ids, int64 id);
-static int	int64_compare(const void *a, const void *b);
 
 /*
  * mbus_backlog counts what a subscription still has to get, or has out, from
@@ -534,7 +533,7 @@ candidates_count(Count *count)
 static int
 candidate_compare(const void *a, const void *b)
 {
-	return int64_compare(&((const Candidate *) a)->id,
+	return mbus_int64_compare(&((const Candidate *) a)->id,
 						 &((const Candidate *) b)->id);
 }
 
@@ -648,13 +647,4 @@ ids_have(const Ids *ids, int64 id)
 	int			i = ids_find(ids, id);
 
 	return i < ids->n && ids->id[i] == id;
-}
-
-static int
-int64_compare(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y;
 }

@@ -158,38 +158,6 @@ mbus_channel_changed(PG_FUNCTION_ARGS)
 }
 
 /*
- * mbus_schema returns the schema message_bus, 55000 if there is none.
- */
-Oid
-mbus_schema(void)
-{
-	Oid			schema = get_namespace_oid("message_bus", true);
-
-	if (!OidIsValid(schema))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension message_bus does not exist in this database"),
-				 errhint("Run CREATE EXTENSION message_bus.")));
-	return schema;
-}
-
-/*
- * mbus_relation returns a table or index of the extension by its name.
- */
-Oid
-mbus_relation(Oid schema, const char *name)
-{
-	Oid			relid = get_relname_relid(name, schema);
-
-	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("relation \"message_bus.%s\" does not exist", name),
-				 errhint("Drop extension message_bus and create it again.")));
-	return relid;
-}
-
-/*
  * mbus_channel_open returns the channel of that name if the current user has
  * the privilege; 42P01 if there is no such channel, 42501 without privilege.
  */
@@ -511,22 +479,6 @@ grants_load(Oid schema, MbusChannel *channel)
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-}
-
-/*
- * mbus_interval_us returns an interval in microseconds, a month being 30
- * days; PG_INT64_MAX or PG_INT64_MIN where that does not fit.
- */
-int64
-mbus_interval_us(const Interval *interval)
-{
-	int64		days = (int64) interval->month * 30 + interval->day;
-	int64		us;
-
-	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &us) ||
-		pg_add_s64_overflow(us, interval->time, &us))
-		return days > 0 ? PG_INT64_MAX : PG_INT64_MIN;
-	return us;
 }
 
 /*

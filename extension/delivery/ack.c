@@ -30,6 +30,7 @@
 
 #include "base/argument.h"
 #include "base/compat.h"
+#include "base/ids.h"
 #include "base/limits.h"
 #include "base/schema.h"
 #include "channel/channel.h"
@@ -64,7 +65,6 @@ typedef struct Failing
 
 static int64 lease_argument(FunctionCallInfo fcinfo);
 static int	ids_argument(FunctionCallInfo fcinfo, int argno, int64 **ids);
-static int	id_compare(const void *a, const void *b);
 static int	repeated(Oid schema, int64 lease, int nids, const int64 *ids,
 					 bool held);
 pg_noreturn static void not_held(int64 lease, const int64 *ids, int nids,
@@ -204,7 +204,7 @@ ids_argument(FunctionCallInfo fcinfo, int argno, int64 **ids)
 	ngiven = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 	given = palloc(Max(ngiven, 1) * sizeof(int64));
 	memcpy(given, ARR_DATA_PTR(array), ngiven * sizeof(int64));
-	qsort(given, ngiven, sizeof(int64), id_compare);
+	qsort(given, ngiven, sizeof(int64), mbus_int64_compare);
 	for (int i = 0; i < ngiven; i++)
 	{
 		if (n == 0 || given[i] != given[n - 1])
@@ -217,15 +217,6 @@ ids_argument(FunctionCallInfo fcinfo, int argno, int64 **ids)
 				 errdetail("The limit is %d.", MBUS_CLAIM_MAX)));
 	*ids = given;
 	return n;
-}
-
-static int
-id_compare(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y;
 }
 
 /*

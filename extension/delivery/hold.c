@@ -31,7 +31,6 @@
 static bool lease_channel(Oid schema, MbusDatabase *db, int64 number,
 						  int32 *channel_id);
 static bool ids_have(const int64 *ids, int nids, int64 id);
-static int	int64_compare(const void *a, const void *b);
 static void hold_check(Effect *effect, MbusHolding *holding, uint32 lease,
 					   int nids, const int64 *ids, MbusPin pin, bool *busy);
 static void holding_start(MbusHolding *holding, int n);
@@ -361,7 +360,7 @@ mbus_lease_extend(int64 lease, int nids, const int64 *ids,
 
 	if (nids > 0)
 		memcpy(sorted, ids, nids * sizeof(int64));
-	qsort(sorted, wanted, sizeof(int64), int64_compare);
+	qsort(sorted, wanted, sizeof(int64), mbus_int64_compare);
 	if (lease_channel(schema, db, lease, &channel_id))
 	{
 		const MbusChannel *channel = mbus_channel_by_id(schema, channel_id);
@@ -495,14 +494,5 @@ lease_end(uint32 lease, TimestampTz now, bool end)
 static bool
 ids_have(const int64 *ids, int nids, int64 id)
 {
-	return bsearch(&id, ids, nids, sizeof(int64), int64_compare) != NULL;
-}
-
-static int
-int64_compare(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y;
+	return bsearch(&id, ids, nids, sizeof(int64), mbus_int64_compare) != NULL;
 }

@@ -61,7 +61,6 @@ static uint32 record_entry(MbusScan *scan, MbusFound *found);
 static void times_next(MbusScan *scan, const MbusSub *sub);
 static int	found_compare(const void *a, const void *b);
 static int	waiting_compare(const void *a, const void *b);
-static int	id_compare(const void *a, const void *b);
 
 /*
  * mbus_scan takes up to scan->batch messages for a subscription, or, as a
@@ -153,7 +152,7 @@ scan_begin(MbusScan *scan)
 		}
 	}
 	LWLockRelease(mbus_delivery_lock());
-	qsort(scan->busy, scan->nbusy, sizeof(int64), id_compare);
+	qsort(scan->busy, scan->nbusy, sizeof(int64), mbus_int64_compare);
 	qsort(scan->retries, scan->nretries, sizeof(MbusWaiting), waiting_compare);
 	scan->nretries = Min(scan->nretries, scan->batch);
 
@@ -646,13 +645,4 @@ waiting_compare(const void *a, const void *b)
 	if (x->at != y->at)
 		return x->at < y->at ? -1 : 1;
 	return x->id < y->id ? -1 : x->id > y->id;
-}
-
-static int
-id_compare(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y;
 }

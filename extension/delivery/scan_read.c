@@ -106,7 +106,6 @@ static int	due_keys(MbusScan *scan, Relation leaf, Relation index,
 					 int most, TimestampTz *next);
 static void due_position(MbusScan *scan, const Due *due, int n, int64 left);
 static int	due_compare(const void *a, const void *b);
-static int	id_compare(const void *a, const void *b);
 static bool next_find(MbusScan *scan, const MbusWaiting *next);
 static bool next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 					  const MbusWaiting *next);
@@ -714,7 +713,7 @@ static bool
 is_busy(MbusScan *scan, int64 id)
 {
 	return bsearch(&id, scan->busy, scan->nbusy, sizeof(int64),
-				   id_compare) != NULL;
+				   mbus_int64_compare) != NULL;
 }
 
 /* ------------------------------------------------------------------------
@@ -749,7 +748,7 @@ mbus_scan_retries(MbusScan *scan, int most)
 							   most + 16, scan->snapshot, &ids, &reached,
 							   &next);
 		n = retries_passed(scan, ids, n);
-		qsort(ids, n, sizeof(int64), id_compare);
+		qsort(ids, n, sizeof(int64), mbus_int64_compare);
 		all = candidates_take(scan, ids, n, most - (scan->nfound - before), true,
 							  from == scan->sub.retry_at ? PG_INT64_MIN : from,
 							  reached, &left);
@@ -830,7 +829,7 @@ mbus_scan_due(MbusScan *scan, int most)
 				ids[n++] = due[i].id;
 			}
 		}
-		qsort(ids, n, sizeof(int64), id_compare);
+		qsort(ids, n, sizeof(int64), mbus_int64_compare);
 		all = candidates_take(scan, ids, n, most - (scan->nfound - before),
 							  false, PG_INT64_MIN, scan->now, &left);
 		if (all)
@@ -1053,13 +1052,4 @@ due_compare(const void *a, const void *b)
 	if (x->at != y->at)
 		return x->at < y->at ? -1 : 1;
 	return x->id < y->id ? -1 : x->id > y->id;
-}
-
-static int
-id_compare(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y;
 }

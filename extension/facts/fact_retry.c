@@ -53,7 +53,6 @@ static SysScanDesc retry_scan(Search *search, StrategyNumber strategy,
 static int	retries_cut(Retries *retries, int most, TimestampTz *reached,
 						int64 **ids);
 static int	retry_compare(const void *a, const void *b);
-static int	id_compare(const void *a, const void *b);
 
 /*
  * mbus_facts_retries finds ids whose retry_at lies in [from, to]: about the
@@ -224,7 +223,7 @@ retries_cut(Retries *retries, int most, TimestampTz *reached, int64 **ids)
 	for (int i = 0; i < total; i++)
 		(*ids)[i] = retries->retry[i].id;
 	if (total > 1)
-		qsort(*ids, total, sizeof(int64), id_compare);
+		qsort(*ids, total, sizeof(int64), mbus_int64_compare);
 	for (int i = 0; i < total; i++)
 	{
 		if (n == 0 || (*ids)[i] != (*ids)[n - 1])
@@ -238,15 +237,6 @@ retry_compare(const void *a, const void *b)
 {
 	TimestampTz x = ((const Retry *) a)->at;
 	TimestampTz y = ((const Retry *) b)->at;
-
-	return x < y ? -1 : x > y;
-}
-
-static int
-id_compare(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
 
 	return x < y ? -1 : x > y;
 }

@@ -55,18 +55,6 @@ static void array_arguments(FunctionCallInfo fcinfo, int argno,
 							Datum **values, bool **isnull, int *count);
 
 /*
- * mbus_write_check errors with 25006 in a read-only transaction, on a standby
- * or in a parallel worker.
- */
-void
-mbus_write_check(const char *what)
-{
-	PreventCommandDuringRecovery(what);
-	PreventCommandIfReadOnly(what);
-	PreventCommandIfParallelMode(what);
-}
-
-/*
  * mbus_call_too_large errors with 54000.
  */
 void
