@@ -47,7 +47,6 @@
 #include "utils/timestamp.h"
 
 #include "base/argument.h"
-#include "base/compat.h"
 #include "base/schema.h"
 #include "channel/channel.h"
 #include "channel/subscription.h"
@@ -87,24 +86,11 @@ typedef struct WaitCall
 	TimestampTz until;
 } WaitCall;
 
-static WaitShared *shared = NULL;
-static int32 *waiting;			/* procnos, the first nwaiting count */
-static Waiter *waiters;			/* by procno */
 
 /* this process */
 static bool entered = false;	/* its slot is on the list */
 static bool keep = false;		/* over commits */
-static bool slept = false;		/* since it entered */
-static int	entered_level;		/* of subtransactions */
 
-static void callbacks_register(void);
-static void wait_xact_callback(XactEvent event, void *arg);
-static void wait_subxact_callback(SubXactEvent event, SubTransactionId mine,
-								  SubTransactionId parent, void *arg);
-static Size wait_size(void);
-static void wait_startup(void *memory, bool found, int tranche);
-static void wait_exit_callback(int code, Datum arg);
-static int	channel_compare(const void *a, const void *b);
 static void wait_arguments(FunctionCallInfo fcinfo, WaitCall *call);
 static int	wait_texts(FunctionCallInfo fcinfo, int argno, const char *name,
 					   Datum **values, bool **isnull);
@@ -120,245 +106,10 @@ static Datum wait_result(FunctionCallInfo fcinfo, const WaitCall *call);
  * ------------------------------------------------------------------------
  */
 
-static int
-wait_slots(void)
-{
-	return MaxBackends + NUM_AUXILIARY_PROCS;
-}
-
-/*
- * mbus_wait_init adds the slots to shared memory; from _PG_init.
- */
-void
-mbus_wait_init(void)
-{
-	static const MbusPart part = {"message_bus waiters", wait_size,
-	wait_startup};
-
-	mbus_state_part(&part);
-}
-
-static Size
-wait_size(void)
-{
-	Size		size = MAXALIGN(sizeof(WaitShared));
-
-	size = add_size(size, MAXALIGN(mul_size(wait_slots(), sizeof(int32))));
-	return add_size(size, mul_size(wait_slots(), sizeof(Waiter)));
-}
-
-/*
- * wait_startup finds the memory's parts, and fills it if it is new.
- */
-static void
-wait_startup(void *memory, bool found, int tranche)
-{
-	char	   *at = memory;
-
-	shared = memory;
-	at += MAXALIGN(sizeof(WaitShared));
-	waiting = (int32 *) at;
-	at += MAXALIGN(mul_size(wait_slots(), sizeof(int32)));
-	waiters = (Waiter *) at;
-	if (found)
-		return;
-
-	MemSet(memory, 0, wait_size());
-	LWLockInitialize(&shared->lock, tranche);
-	pg_atomic_init_u32(&shared->nwaiting, 0);
-	for (int i = 0; i < wait_slots(); i++)
-		pg_atomic_init_u32(&waiters[i].woken, 0);
-}
-
 /* ------------------------------------------------------------------------
  * Slots
  * ------------------------------------------------------------------------
  */
-
-/*
- * mbus_wait_begin enters this process as one that waits for channels, in
- * place of those it waited for; look only then.  54000 if they are too many.
- */
-void
-mbus_wait_begin(MbusDatabase *db, const int32 *channels, int n)
-{
-	Waiter	   *me = &waiters[MbusMyProcno()];
-	uint32		place;
-
-	if (n > MBUS_WAIT_CHANNELS)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("too many channels to wait for: %d", n),
-				 errdetail("The limit is %d.", MBUS_WAIT_CHANNELS)));
-	callbacks_register();
-	mbus_wait_end();
-
-	me->database = db->database;
-	me->n = n;
-	memcpy(me->channel, channels, n * sizeof(int32));
-	qsort(me->channel, n, sizeof(int32), channel_compare);
-	pg_atomic_write_u32(&me->woken, 0);
-
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	place = pg_atomic_read_u32(&shared->nwaiting);
-	me->place = (int32) place;
-	waiting[place] = MbusMyProcno();
-	pg_atomic_write_u32(&shared->nwaiting, place + 1);
-	entered = true;
-	LWLockRelease(&shared->lock);
-	entered_level = GetCurrentTransactionNestLevel();
-	slept = false;
-}
-
-/*
- * mbus_wait_end takes this process off the list, if it is on it.  Takes the
- * waiter lock; cannot fail.
- */
-void
-mbus_wait_end(void)
-{
-	uint32		last;
-	int32		place;
-
-	keep = false;
-	if (!entered)
-		return;
-
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	last = pg_atomic_read_u32(&shared->nwaiting) - 1;
-	place = waiters[MbusMyProcno()].place;
-	waiting[place] = waiting[last];
-	waiters[waiting[place]].place = place;
-	pg_atomic_write_u32(&shared->nwaiting, last);
-	entered = false;
-	LWLockRelease(&shared->lock);
-}
-
-/*
- * mbus_wait_sleep sleeps until the process is woken or the time has come
- * (PG_INT64_MAX: only woken), but for no longer than nothing has happened
- * since it began to look.  It may return early: look again.
- */
-void
-mbus_wait_sleep(TimestampTz until)
-{
-	Waiter	   *me = &waiters[MbusMyProcno()];
-	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-	long		timeout = -1;
-
-	CHECK_FOR_INTERRUPTS();
-	if (pg_atomic_exchange_u32(&me->woken, 0) != 0)
-		return;
-	if (until != PG_INT64_MAX)
-	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		if (until <= now)
-			return;
-		timeout = TimestampDifferenceMilliseconds(now, until);
-		events |= WL_TIMEOUT;
-	}
-	if (!slept)
-		mbus_count(MBUS_C_WAITS, 1);
-	slept = true;
-
-	/* as the server does before it waits for a client */
-	InvalidateCatalogSnapshotConditionally();
-	(void) WaitLatch(MyLatch, events, timeout, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-	(void) pg_atomic_exchange_u32(&me->woken, 0);
-}
-
-/*
- * mbus_wake_channel wakes who waits for a channel.  Call it when what they
- * wait for can be seen, with no lock held but, at most, the delivery lock.
- * Takes the waiter lock if anybody waits; cannot fail.
- */
-void
-mbus_wake_channel(Oid database, int32 channel_id)
-{
-	uint32		n;
-
-	if (shared == NULL)
-		return;
-	/* what was done before must be seen by who enters after we have looked */
-	pg_memory_barrier();
-	if (pg_atomic_read_u32(&shared->nwaiting) == 0)
-		return;
-
-	LWLockAcquire(&shared->lock, LW_SHARED);
-	n = pg_atomic_read_u32(&shared->nwaiting);
-	for (uint32 i = 0; i < n; i++)
-	{
-		Waiter	   *waiter = &waiters[waiting[i]];
-
-		if (waiter->database != database ||
-			bsearch(&channel_id, waiter->channel, waiter->n, sizeof(int32),
-					channel_compare) == NULL)
-			continue;
-		/* set already: its latch is or was, and it will look again */
-		if (pg_atomic_exchange_u32(&waiter->woken, 1) == 0)
-			SetLatch(&ProcGlobal->allProcs[waiting[i]].procLatch);
-	}
-	LWLockRelease(&shared->lock);
-}
-
-static int
-channel_compare(const void *a, const void *b)
-{
-	int32		x = *(const int32 *) a;
-	int32		y = *(const int32 *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-/* Once in a process, before it enters its slot. */
-static void
-callbacks_register(void)
-{
-	static bool registered = false;
-
-	if (registered)
-		return;
-	before_shmem_exit(wait_exit_callback, (Datum) 0);
-	RegisterXactCallback(wait_xact_callback, NULL);
-	RegisterSubXactCallback(wait_subxact_callback, NULL);
-	registered = true;
-}
-
-static void
-wait_xact_callback(XactEvent event, void *arg)
-{
-	switch (event)
-	{
-		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_PREPARE:
-			if (!keep)
-				mbus_wait_end();
-			break;
-		case XACT_EVENT_ABORT:
-			mbus_wait_end();
-			break;
-		default:
-			break;
-	}
-}
-
-static void
-wait_subxact_callback(SubXactEvent event, SubTransactionId mine,
-					  SubTransactionId parent, void *arg)
-{
-	if (event == SUBXACT_EVENT_ABORT_SUB &&
-		GetCurrentTransactionNestLevel() <= entered_level)
-		mbus_wait_end();
-}
-
-static void
-wait_exit_callback(int code, Datum arg)
-{
-	mbus_wait_end();
-}
 
 /* ------------------------------------------------------------------------
  * CALL message_bus.wait()

@@ -8,16 +8,16 @@
  *
  * There are four parts, each its own piece of memory: the databases and the
  * registry of unfinished publishes (this file and registry.c), the hash of
- * channels (registry.c), deliveries (delivery.c) and waiters (wait.c).
+ * channels (registry.c), deliveries (pool.c) and waiters (waiter.c).
  *
  * Locks, in the order they are taken:
  *
- *	1. the delivery lock, see delivery.c.
+ *	1. the delivery lock, see pool.c.
  *	2. MbusDatabase.lock, the state lock, one for each database: series,
  *	   numbering, worker status, failures, and the ranges of this database's
  *	   backends.
  *	3. MbusShared.channel_lock: the hash of channels.
- *	4. the waiter lock, see wait.c.
+ *	4. the waiter lock, see waiter.c.
  *
  * MbusShared.slot_lock protects only the claiming of a free MbusDatabase and
  * is never held together with the others.  Nothing is done under a lock that
@@ -30,14 +30,9 @@
 #include "postgres.h"
 
 #include "commands/dbcommands.h"
-#include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
-#include "storage/lwlock.h"
 #include "storage/proc.h"
-#include "storage/shmem.h"
-#include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "base/settings.h"
@@ -321,7 +316,7 @@ mbus_count(MbusCounter counter, uint64 n)
 /*
  * mbus_wait_for_worker sleeps until the worker has changed something, or a moment;
  * past MBUS_WAIT_MS it errors with what the worker said last.  The worker itself
- * does not wait but errors with 55P03 (see delivery_work.c).
+ * does not wait but errors with 55P03 (see expiry.c).
  */
 void
 mbus_wait_for_worker(MbusDatabase *db, TimestampTz started)

@@ -1,0 +1,154 @@
+/*
+ * channel_slot.c
+ *		What is known of channels that were published to lately; see the top of
+ *		registry.c.
+ */
+#include "postgres.h"
+
+#include "base/ids.h"
+#include "state/registry.h"
+#include "state/state.h"
+#include "state/state_internal.h"
+
+static void channel_slots_purge(MbusDatabase *db);
+
+/*
+ * mbus_channel_slot_find returns the slot of a channel, or NULL.  Caller holds the
+ * database's lock, which is what protects the slot that is returned: the
+ * purge of another database never touches it.  Cannot fail.
+ */
+MbusChannelSlot *
+mbus_channel_slot_find(MbusDatabase *db, int32 channel_id)
+{
+	MbusChannelKey key;
+	MbusChannelSlot *slot;
+
+	MemSet(&key, 0, sizeof(key));
+	key.database = db->database;
+	key.channel_id = channel_id;
+
+	LWLockAcquire(&mbus_shared->channel_lock, LW_SHARED);
+	slot = hash_search(mbus_channels, &key, HASH_FIND, NULL);
+	LWLockRelease(&mbus_shared->channel_lock);
+	return slot;
+}
+
+/*
+ * mbus_channel_slot finds or makes the slot of a channel; NULL if the table is
+ * full of slots that are needed.  Caller holds the database's lock
+ * exclusively.
+ */
+MbusChannelSlot *
+mbus_channel_slot(MbusDatabase *db, int32 channel_id)
+{
+	MbusChannelSlot *slot = mbus_channel_slot_find(db, channel_id);
+	MbusChannelKey key;
+	int32		oldest;
+
+	if (slot)
+		return slot;
+
+	MemSet(&key, 0, sizeof(key));
+	key.database = db->database;
+	key.channel_id = channel_id;
+
+	LWLockAcquire(&mbus_shared->channel_lock, LW_EXCLUSIVE);
+	if (hash_get_num_entries(mbus_channels) >= MBUS_CHANNEL_SLOTS)
+		channel_slots_purge(db);
+	if (hash_get_num_entries(mbus_channels) < MBUS_CHANNEL_SLOTS)
+		slot = hash_search(mbus_channels, &key, HASH_ENTER_NULL, NULL);
+	if (slot)
+	{
+		/*
+		 * All that the channel holds lies below what is open now, so that a
+		 * purged slot can start anew from there.
+		 */
+		oldest = mbus_oldest_open_segment(db);
+		slot->last_id = MbusFirstId(oldest ? oldest : db->next_segment) - 1;
+		slot->delays = db->delays_purged;
+	}
+	LWLockRelease(&mbus_shared->channel_lock);
+	return slot;
+}
+
+/*
+ * channel_slots_purge drops the slots of this database whose channels hold
+ * nothing in or above the oldest open segment: an id reserved later is above
+ * all of theirs anyway.  Caller holds both locks exclusively.
+ */
+static void
+channel_slots_purge(MbusDatabase *db)
+{
+	HASH_SEQ_STATUS scan;
+	MbusChannelSlot *slot;
+	int32		oldest = mbus_oldest_open_segment(db);
+
+	if (oldest == 0)
+		oldest = db->next_segment;
+	/* no channel may come back to a number that it had */
+	db->delays_purged = ++db->delays;
+	hash_seq_init(&scan, mbus_channels);
+	while ((slot = hash_seq_search(&scan)) != NULL)
+	{
+		if (slot->key.database == db->database &&
+			MbusSegmentOf(slot->last_id) < oldest)
+			(void) hash_search(mbus_channels, &slot->key, HASH_REMOVE, NULL);
+	}
+}
+
+/*
+ * mbus_registry_forget drops all slots of a database whose extension is new.
+ * Takes the state lock and channel_lock.
+ */
+void
+mbus_registry_forget(MbusDatabase *db)
+{
+	HASH_SEQ_STATUS scan;
+	MbusChannelSlot *slot;
+
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	LWLockAcquire(&mbus_shared->channel_lock, LW_EXCLUSIVE);
+	db->delays_purged = ++db->delays;
+	hash_seq_init(&scan, mbus_channels);
+	while ((slot = hash_seq_search(&scan)) != NULL)
+	{
+		if (slot->key.database == db->database)
+			(void) hash_search(mbus_channels, &slot->key, HASH_REMOVE, NULL);
+	}
+	LWLockRelease(&mbus_shared->channel_lock);
+	LWLockRelease(&db->lock);
+}
+
+/*
+ * mbus_oldest_open_segment returns the lowest number of an open segment, 0 if none
+ * is open.  Caller holds the database's lock.
+ */
+int32
+mbus_oldest_open_segment(MbusDatabase *db)
+{
+	int32		oldest = 0;
+
+	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
+	{
+		int32		open = db->series[s].open_segment;
+
+		if (open != 0 && (oldest == 0 || open < oldest))
+			oldest = open;
+	}
+	return oldest;
+}
+
+/*
+ * mbus_segment_wanted tells whether a publisher waits for a segment.  Caller holds
+ * the database's lock.
+ */
+bool
+mbus_segment_wanted(MbusDatabase *db)
+{
+	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
+	{
+		if (db->series[s].wanted > db->series[s].open_segment)
+			return true;
+	}
+	return false;
+}

@@ -1,0 +1,267 @@
+/*
+ * unfinished.c
+ *		What of a database's publishes has not ended; see the top of registry.c.
+ */
+#include "postgres.h"
+
+#include "base/ids.h"
+#include "state/range.h"
+#include "state/state.h"
+#include "state/state_internal.h"
+#include "state/unfinished.h"
+#define MBUS_RANGES_GUESS	32
+
+/* A walk over the unfinished ranges of a database. */
+typedef struct RangeScan
+{
+	MbusDatabase *db;
+	int32		channel_id;		/* 0: of any */
+	int			backend;
+	int			range;			/* next to look at */
+} RangeScan;
+
+static void range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id);
+static const MbusRange *range_next(RangeScan *scan);
+static int	range_compare(const void *a, const void *b);
+static int64 unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf);
+
+/*
+ * range_scan begins a walk over the unfinished ranges of the database's
+ * extension, those of one channel or of all (0).  Caller holds the database's
+ * lock until the walk is over.
+ */
+static void
+range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id)
+{
+	scan->db = db;
+	scan->channel_id = channel_id;
+	scan->backend = 0;
+	scan->range = 0;
+}
+
+/* The next range, NULL if there are no more. */
+static const MbusRange *
+range_next(RangeScan *scan)
+{
+	for (; scan->backend < mbus_shared->nbackends; scan->backend++)
+	{
+		const MbusBackend *b = &mbus_shared->backend[scan->backend];
+
+		if (b->nranges > 0 && b->database == scan->db->database &&
+			b->schema == scan->db->schema)
+		{
+			while (scan->range < b->nranges)
+			{
+				const MbusRange *range = &b->range[scan->range++];
+
+				if (scan->channel_id == 0 ||
+					range->channel_id == scan->channel_id)
+					return range;
+			}
+		}
+		scan->range = 0;
+	}
+	return NULL;
+}
+
+/*
+ * mbus_published_limit returns the first id of a channel that is not
+ * reserved yet or belongs to a publish that has not ended.  Every message of
+ * the channel below it is settled; take the snapshot AFTER this call.
+ *
+ * "highest_leaf" is the highest segment the caller knew before the call: with
+ * none open and none about to be, segments above our numbering are those that
+ * a restore has brought.
+ */
+int64
+mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id,
+					 int32 highest_leaf)
+{
+	RangeScan	scan;
+	const MbusRange *range;
+	int64		limit = PG_INT64_MAX;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	/* if not ready, no publish of this extension can have begun */
+	if (db->ready && db->schema == schema)
+	{
+		limit = unreserved(db, channel_id, highest_leaf);
+		range_scan(&scan, db, channel_id);
+		while ((range = range_next(&scan)) != NULL)
+			limit = Min(limit, range->lo);
+	}
+	LWLockRelease(&db->lock);
+	return limit;
+}
+
+/*
+ * mbus_unfinished_copy returns the first id of a channel that is not reserved
+ * yet, and sets *ranges to the channel's unfinished ranges, by ascending id;
+ * take the snapshot AFTER this call.  The array is the caller's, in the
+ * current memory context; "highest_leaf" as above.  Returns -1, and no
+ * ranges, while the worker is not ready: nothing can be said.
+ */
+int64
+mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
+					 int32 highest_leaf, MbusRange **ranges, int *nranges)
+{
+	int			room = MBUS_RANGES_GUESS;
+	int64		limit = -1;
+	int			n;
+
+	for (;;)
+	{
+		RangeScan	scan;
+		const MbusRange *range;
+
+		*ranges = palloc(room * sizeof(MbusRange));
+		n = 0;
+		LWLockAcquire(&db->lock, LW_SHARED);
+		if (db->ready && db->schema == schema)
+		{
+			limit = unreserved(db, channel_id, highest_leaf);
+			range_scan(&scan, db, channel_id);
+			while ((range = range_next(&scan)) != NULL)
+			{
+				if (n < room)
+					(*ranges)[n] = *range;
+				n++;
+			}
+		}
+		LWLockRelease(&db->lock);
+		if (n <= room)
+			break;
+		pfree(*ranges);
+		room = n + MBUS_RANGES_GUESS;
+		limit = -1;
+	}
+	*nranges = n;
+	if (n > 1)
+		qsort(*ranges, n, sizeof(MbusRange), range_compare);
+	return limit;
+}
+
+static int
+range_compare(const void *a, const void *b)
+{
+	int64		x = ((const MbusRange *) a)->lo;
+	int64		y = ((const MbusRange *) b)->lo;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * unreserved returns the first id of a channel that is not reserved.  Caller
+ * holds the database's lock.
+ */
+static int64
+unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf)
+{
+	MbusChannelSlot *slot = mbus_channel_slot_find(db, channel_id);
+	int64		limit;
+	int32		oldest;
+
+	if (slot)
+		return slot->last_id + 1;
+
+	/*
+	 * Nothing was published to it since the server started, or its slot was
+	 * purged: its messages lie below all that is open.
+	 */
+	oldest = mbus_oldest_open_segment(db);
+	limit = MbusFirstId(oldest ? oldest : db->next_segment);
+	if (oldest == 0 && !mbus_segment_wanted(db))
+		limit = Max(limit, MbusFirstId((int64) highest_leaf + 1));
+	return limit;
+}
+
+/*
+ * mbus_delays returns a number that is another one after each publish with a
+ * delay to the channel that has become visible; it never comes back to one
+ * that it was.  Other causes may change it too.
+ */
+uint64
+mbus_delays(MbusDatabase *db, int32 channel_id)
+{
+	MbusChannelSlot *slot;
+	uint64		delays;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	slot = mbus_channel_slot_find(db, channel_id);
+	delays = slot ? slot->delays : db->delays_purged;
+	LWLockRelease(&db->lock);
+	return delays;
+}
+
+/*
+ * mbus_unfinished_elsewhere tells whether a publish to the channel into
+ * another segment than this one has not ended.
+ */
+bool
+mbus_unfinished_elsewhere(MbusDatabase *db, int32 channel_id, int32 segment)
+{
+	RangeScan	scan;
+	const MbusRange *range;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	range_scan(&scan, db, channel_id);
+	do
+		range = range_next(&scan);
+	while (range && MbusSegmentOf(range->lo) == segment);
+	LWLockRelease(&db->lock);
+	return range != NULL;
+}
+
+/*
+ * mbus_reserved_above tells whether ids of the channel may have been reserved
+ * in a segment above this one, by a publish that has ended or not.
+ */
+bool
+mbus_reserved_above(MbusDatabase *db, int32 channel_id, int32 segment)
+{
+	MbusChannelSlot *slot;
+	bool		above;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	slot = mbus_channel_slot_find(db, channel_id);
+	/* a slot that was purged may have said so */
+	above = slot == NULL || MbusSegmentOf(slot->last_id) > segment;
+	LWLockRelease(&db->lock);
+	return above;
+}
+
+/*
+ * mbus_segment_unfinished tells whether a publish into a segment has not
+ * ended.  No new one can begin in a segment that is closed.
+ */
+bool
+mbus_segment_unfinished(MbusDatabase *db, int32 segment)
+{
+	RangeScan	scan;
+	const MbusRange *range;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	range_scan(&scan, db, 0);
+	do
+		range = range_next(&scan);
+	while (range && MbusSegmentOf(range->lo) != segment);
+	LWLockRelease(&db->lock);
+	return range != NULL;
+}
+
+/*
+ * mbus_unfinished_ranges counts the registered ranges of a database.
+ */
+int
+mbus_unfinished_ranges(MbusDatabase *db)
+{
+	RangeScan	scan;
+	int			n = 0;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	range_scan(&scan, db, 0);
+	while (range_next(&scan) != NULL)
+		n++;
+	LWLockRelease(&db->lock);
+	return n;
+}
