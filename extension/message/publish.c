@@ -242,7 +242,7 @@ insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 	int			nplain = 0;
 	int			nunique = 0;
 
-	/* what the leaf's CHECK would find: see row_check in insert.c */
+	/* what the leaf's CHECK would find: see mbus_row_check in insert.c */
 	if (MbusSegmentOf(run->first_id) != run->segment ||
 		MbusSegmentOf(run->first_id + run->rows - 1) != run->segment)
 		elog(ERROR, "reserved ids are not of segment %d", run->segment);
