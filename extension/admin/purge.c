@@ -66,9 +66,7 @@ static void channel_hold(Purge *purge, text *name);
 static void purge_count(Purge *purge);
 static void purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot);
 static void purge_write(const Purge *purge);
-static bool ranges_hold(const int64 *pairs, int n, int64 id);
 
-PG_FUNCTION_INFO_V1(mbus_in_ranges);
 
 /*
  * purge_channel(channel) hides all messages of a channel that the caller
@@ -89,66 +87,6 @@ MBUS_FUNCTION(purge_channel)
 	purge_count(&purge);
 	purge_write(&purge);
 	PG_RETURN_INT64(purge.count);
-}
-
-/*
- * mbus_channel_purged tells whether a purge has taken a message.
- */
-bool
-mbus_channel_purged(const MbusPolicy *policy, int64 id)
-{
-	return id <= policy->purged_to &&
-		!ranges_hold(policy->kept, policy->nkept, id);
-}
-
-/*
- * mbus_channel_purged_below returns an id at and below which all messages
- * are purged: nobody need look there.
- */
-int64
-mbus_channel_purged_below(const MbusPolicy *policy)
-{
-	if (policy->nkept == 0)
-		return policy->purged_to;
-	return Min(policy->purged_to, policy->kept[0] - 1);
-}
-
-/*
- * mbus_in_ranges (SQL: message_bus.in_ranges(id, ranges bigint[])) is how the
- * views look into a channel's purge_kept.
- */
-Datum
-mbus_in_ranges(PG_FUNCTION_ARGS)
-{
-	ArrayType  *ranges = PG_GETARG_ARRAYTYPE_P(1);
-	int			n = ArrayGetNItems(ARR_NDIM(ranges), ARR_DIMS(ranges));
-
-	if (ARR_HASNULL(ranges))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("ranges must not hold nulls")));
-	PG_RETURN_BOOL(ranges_hold((int64 *) ARR_DATA_PTR(ranges), n / 2,
-							   PG_GETARG_INT64(0)));
-}
-
-/* Whether one of the ascending ranges [lo, hi) holds the id. */
-static bool
-ranges_hold(const int64 *pairs, int n, int64 id)
-{
-	int			low = 0;
-	int			high = n;
-
-	/* the first range that begins above the id */
-	while (low < high)
-	{
-		int			middle = (low + high) / 2;
-
-		if (pairs[2 * middle] <= id)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low > 0 && id < pairs[2 * low - 1];
 }
 
 /*

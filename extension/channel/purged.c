@@ -1,0 +1,74 @@
+/*
+ * purged.c
+ *		Which of a channel's messages a purge has taken; see purge.c.
+ */
+#include "postgres.h"
+
+#include "utils/array.h"
+
+#include "channel/channel.h"
+#include "channel/purged.h"
+
+PG_FUNCTION_INFO_V1(mbus_in_ranges);
+
+static bool ranges_hold(const int64 *pairs, int n, int64 id);
+
+/*
+ * mbus_channel_purged tells whether a purge has taken a message.
+ */
+bool
+mbus_channel_purged(const MbusPolicy *policy, int64 id)
+{
+	return id <= policy->purged_to &&
+		!ranges_hold(policy->kept, policy->nkept, id);
+}
+
+/*
+ * mbus_channel_purged_below returns an id at and below which all messages
+ * are purged: nobody need look there.
+ */
+int64
+mbus_channel_purged_below(const MbusPolicy *policy)
+{
+	if (policy->nkept == 0)
+		return policy->purged_to;
+	return Min(policy->purged_to, policy->kept[0] - 1);
+}
+
+/*
+ * mbus_in_ranges (SQL: message_bus.in_ranges(id, ranges bigint[])) is how the
+ * views look into a channel's purge_kept.
+ */
+Datum
+mbus_in_ranges(PG_FUNCTION_ARGS)
+{
+	ArrayType  *ranges = PG_GETARG_ARRAYTYPE_P(1);
+	int			n = ArrayGetNItems(ARR_NDIM(ranges), ARR_DIMS(ranges));
+
+	if (ARR_HASNULL(ranges))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("ranges must not hold nulls")));
+	PG_RETURN_BOOL(ranges_hold((int64 *) ARR_DATA_PTR(ranges), n / 2,
+							   PG_GETARG_INT64(0)));
+}
+
+/* Whether one of the ascending ranges [lo, hi) holds the id. */
+static bool
+ranges_hold(const int64 *pairs, int n, int64 id)
+{
+	int			low = 0;
+	int			high = n;
+
+	/* the first range that begins above the id */
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (pairs[2 * middle] <= id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low > 0 && id < pairs[2 * low - 1];
+}
