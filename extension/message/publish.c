@@ -11,12 +11,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
-#include "catalog/pg_type.h"
-#include "fmgr.h"
 #include "miscadmin.h"
-#include "tcop/utility.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -28,7 +23,6 @@
 #include "base/schema.h"
 #include "base/settings.h"
 #include "channel/channel.h"
-#include "channel/series.h"
 #include "message/batch.h"
 #include "message/draft.h"
 #include "message/insert.h"
@@ -39,10 +33,6 @@
 #include "state/state.h"
 
 static void draft_context(void *arg);
-static void draft_check(const MbusChannel *channel, MbusDraft *draft);
-static void payload_size_check(const MbusChannel *channel, size_t size);
-static void text_size_check(const char *what, size_t size);
-static void headers_check(Datum headers);
 static void insert_reserved(Oid schema, MbusDatabase *db,
 							const MbusChannel *channel,
 							const MbusReservation *run, MbusDraft *drafts);
@@ -53,75 +43,6 @@ static ArrayType *ids_array(const MbusDraft *drafts, int ndrafts);
 static void array_arguments(FunctionCallInfo fcinfo, int argno,
 							const char *name, Oid type, int expected,
 							Datum **values, bool **isnull, int *count);
-
-/*
- * mbus_call_too_large errors with 54000.
- */
-void
-mbus_call_too_large(int messages)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("too many messages in one call: %d", messages),
-			 errdetail("The limit is %d.", MBUS_CALL_MAX)));
-}
-
-/*
- * mbus_draft_init starts a draft from its payload, as it came from the
- * caller (possibly toasted).
- */
-void
-mbus_draft_init(MbusDraft *draft, struct varlena *payload,
-				const char *content_type, bool check_json)
-{
-	MemSet(draft, 0, sizeof(*draft));
-	draft->payload = pg_detoast_datum_packed(payload);
-	draft->content_type = content_type;
-	draft->check_json = check_json;
-}
-
-/*
- * mbus_draft_options sets what else a publisher may give; NULL is not given.
- * 22023 for a ttl, delay or sha256 that cannot be.
- */
-void
-mbus_draft_options(MbusDraft *draft, text *key, text *transaction_id,
-				   Interval *ttl, Interval *delay, bytea *sha256)
-{
-	draft->key = key;
-	draft->transaction_id = transaction_id;
-	if (ttl)
-		draft->ttl_us = mbus_ttl_check(ttl);
-	if (delay)
-	{
-		draft->delay_us = mbus_interval_us(delay);
-		if (draft->delay_us < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("delay must not be negative")));
-	}
-	if (sha256)
-	{
-		uint8	   *digest = palloc(MBUS_SHA256_BYTES);
-		size_t		len = VARSIZE_ANY_EXHDR(sha256);
-		bool		valid = true;
-
-		if (len == MBUS_SHA256_BYTES)
-			memcpy(digest, VARDATA_ANY(sha256), MBUS_SHA256_BYTES);
-		else if (len == 2 * MBUS_SHA256_BYTES &&
-				 strspn(text_to_cstring((text *) sha256),
-						"0123456789abcdefABCDEF") == len)
-			hex_decode(VARDATA_ANY(sha256), len, (char *) digest);
-		else
-			valid = false;
-		if (!valid)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid sha256 of %zu bytes", len),
-					 errdetail("It is 32 bytes, or 64 hexadecimal digits.")));
-		draft->expected_sha256 = digest;
-	}
-}
 
 /*
  * mbus_publish_drafts stores the drafts in a channel and sets their ids.  Errors:
@@ -160,7 +81,7 @@ mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 		MbusDraft  *draft = &drafts[checked];
 
 		CHECK_FOR_INTERRUPTS();
-		draft_check(&channel, draft);
+		mbus_draft_check(&channel, draft);
 		bytes += VARSIZE_ANY_EXHDR(draft->stored);
 		longest_ttl = Max(longest_ttl, draft->ttl_us);
 		ordered |= draft->key != NULL;
@@ -242,7 +163,7 @@ insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 	int			nplain = 0;
 	int			nunique = 0;
 
-	/* what the leaf's CHECK would find: see mbus_row_check in insert.c */
+	/* what the leaf's CHECK would find: see row_check in insert.c */
 	if (MbusSegmentOf(run->first_id) != run->segment ||
 		MbusSegmentOf(run->first_id + run->rows - 1) != run->segment)
 		elog(ERROR, "reserved ids are not of segment %d", run->segment);
@@ -262,113 +183,6 @@ insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 		mbus_insert_unique(schema, db, run, channel, unique, nunique);
 	pfree(plain);
 	pfree(unique);
-}
-
-/*
- * draft_check checks one draft against its channel and the limits, and fills
- * in its checksum and stored bytes.
- */
-static void
-draft_check(const MbusChannel *channel, MbusDraft *draft)
-{
-	size_t		size = VARSIZE_ANY_EXHDR(draft->payload);
-
-	payload_size_check(channel, size);
-	text_size_check("content_type", strlen(draft->content_type));
-	if (draft->key)
-		text_size_check("key", VARSIZE_ANY_EXHDR(draft->key));
-	if (draft->transaction_id)
-		text_size_check("transaction_id",
-						VARSIZE_ANY_EXHDR(draft->transaction_id));
-	if (draft->headers != (Datum) 0)
-		headers_check(draft->headers);
-
-	if (draft->ttl_us == 0)
-		draft->ttl_us = channel->ttl_us;
-	else if (draft->ttl_us > channel->ttl_us)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("ttl of %.3f seconds is longer than that of channel \"%s\"",
-						draft->ttl_us / 1e6, channel->name),
-				 errdetail("The channel's time to live is %.3f seconds.",
-						   channel->ttl_us / 1e6)));
-	if (draft->delay_us >= draft->ttl_us)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("delay of %.3f seconds is not shorter than the ttl",
-						draft->delay_us / 1e6),
-				 errdetail("The message lives for %.3f seconds.",
-						   draft->ttl_us / 1e6)));
-
-	if (draft->check_json)
-		mbus_json_check(draft->payload);
-	mbus_sha256(VARDATA_ANY(draft->payload), size, draft->sha256);
-	if (draft->expected_sha256 &&
-		memcmp(draft->sha256, draft->expected_sha256, MBUS_SHA256_BYTES) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("payload does not match the given sha256"),
-				 errdetail("The checksum of the %zu bytes received is another one.",
-						   size),
-				 errhint("It is over the exact bytes: JSON that was parsed and written again has others. The view message_bus.message_bus takes the exact text as payload_text."),
-				 err_generic_string(PG_DIAG_CONSTRAINT_NAME, "sha256")));
-	draft->stored = mbus_payload_encode(channel->compression, draft->payload,
-										&draft->compression);
-}
-
-static void
-payload_size_check(const MbusChannel *channel, size_t size)
-{
-	int64		limit = mbus_max_payload;
-	const char *whose = "message_bus.max_payload";
-
-	if (mbus_client_max_payload > 0 && mbus_client_max_payload < limit)
-	{
-		limit = mbus_client_max_payload;
-		whose = "message_bus.client_max_payload";
-	}
-	if (channel->max_payload > 0 && channel->max_payload < limit)
-	{
-		limit = channel->max_payload;
-		whose = "the channel's max_payload";
-	}
-	if ((int64) size > limit)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("payload of %zu bytes is too large for channel \"%s\"",
-						size, channel->name),
-				 errdetail("The limit is " INT64_FORMAT " bytes (%s).",
-						   limit, whose)));
-}
-
-static void
-text_size_check(const char *what, size_t size)
-{
-	if (size < 1 || size > MBUS_TRANSACTION_ID_MAX)
-		ereport(ERROR,
-				(errcode(size < 1 ? ERRCODE_INVALID_PARAMETER_VALUE :
-						 ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("%s of %zu bytes", what, size),
-				 errdetail("It has from 1 to %d bytes.",
-						   MBUS_TRANSACTION_ID_MAX)));
-}
-
-/* Headers are an object of limited size. */
-static void
-headers_check(Datum headers)
-{
-	Jsonb	   *jsonb = DatumGetJsonbP(headers);
-
-	if (!JB_ROOT_IS_OBJECT(jsonb))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("headers must be a JSON object")));
-	if (VARSIZE(jsonb) > MBUS_HEADERS_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("headers of %zu bytes", (size_t) VARSIZE(jsonb)),
-				 errdetail("The limit is %d bytes, as jsonb.",
-						   MBUS_HEADERS_MAX)));
 }
 
 /*
