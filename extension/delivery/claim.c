@@ -16,19 +16,12 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "fmgr.h"
 #include "funcapi.h"
-#include "miscadmin.h"
 #include "pgstat.h"
-#include "storage/latch.h"
-#include "storage/lwlock.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
-#include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "base/argument.h"
@@ -53,7 +46,6 @@
 #include "state/state.h"
 #include "state/waiter.h"
 
-#define READY_MS		30000	/* for the worker, before giving up */
 #define WAIT_MAX_US		USECS_PER_DAY
 #define LEASE_MAX_US	(7 * USECS_PER_DAY)
 #define COLUMNS			12
@@ -82,9 +74,6 @@ static MemoryContext work = NULL;
 static Datum claim_run(FunctionCallInfo fcinfo, bool bytes);
 static void claim_arguments(FunctionCallInfo fcinfo, Claim *claim);
 static const MbusSubscription *claim_subscription(Claim *claim);
-static void default_wanted(MbusDatabase *db, int32 channel_id);
-static void worker_wait(MbusDatabase *db, TimestampTz started,
-						const char *what);
 static void consume_check(const Claim *claim);
 static bool claim_once(Claim *claim);
 static void claim_result(Claim *claim, ReturnSetInfo *rsinfo);
@@ -244,120 +233,8 @@ claim_subscription(Claim *claim)
 							claim->subscription)));
 		if (started == 0)
 			started = GetCurrentTimestamp();
-		default_wanted(claim->db, claim->channel_id);
-		worker_wait(claim->db, started, "make the subscription");
-		AcceptInvalidationMessages();
-	}
-}
-
-static void
-default_wanted(MbusDatabase *db, int32 channel_id)
-{
-	bool		there = false;
-
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	for (int i = 0; i < db->ndefault_wanted; i++)
-		there |= db->default_wanted[i] == channel_id;
-	if (!there && db->ndefault_wanted < (int) lengthof(db->default_wanted))
-		db->default_wanted[db->ndefault_wanted++] = channel_id;
-	db->loads_wanted++;
-	LWLockRelease(mbus_delivery_lock());
-}
-
-/* Waits a moment for the worker; 55000 if that has gone on for too long. */
-static void
-worker_wait(MbusDatabase *db, TimestampTz started, const char *what)
-{
-	char		why[sizeof(db->worker.last_error)] = "";
-
-	mbus_wake_worker(db);
-	if (!TimestampDifferenceExceeds(started, GetCurrentTimestamp(), READY_MS))
-	{
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5,
-						 PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		return;
-	}
-	LWLockAcquire(&db->lock, LW_SHARED);
-	strlcpy(why, db->worker.last_error, sizeof(why));
-	LWLockRelease(&db->lock);
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("the worker of message_bus did not %s", what),
-			 why[0] ? errdetail("Its last error was: %s", why) :
-			 errdetail("It did not answer within %d seconds.",
-					   READY_MS / 1000),
-			 errhint("See the view message_bus.worker_status and the server's log.")));
-}
-
-/*
- * mbus_sub_open returns the slot of a subscription once the worker has loaded
- * it.  55000 if it was made by this transaction or the worker does not
- * answer, 53400 if there are too many.
- */
-uint32
-mbus_sub_open(Oid schema, MbusDatabase *db,
-			  const MbusSubscription *subscription)
-{
-	int32		subscription_id = subscription->subscription_id;
-	uint32		slot = subscription->slot;
-	TimestampTz started = 0;
-	uint64		ticket = 0;
-
-	for (;;)
-	{
-		bool		loaded;
-		bool		served;
-
-		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-		if (slot == MBUS_NONE ||
-			mbus_sub(slot)->subscription_id != subscription_id ||
-			mbus_sub(slot)->database != db->database ||
-			mbus_sub(slot)->schema != schema || mbus_sub(slot)->dropped)
-			slot = mbus_sub_find(db->database, schema, subscription_id);
-		loaded = slot != MBUS_NONE && mbus_sub(slot)->loaded;
-		served = ticket != 0 && db->loads_done >= ticket;
-		LWLockRelease(mbus_delivery_lock());
-		if (loaded)
-		{
-			mbus_subscription_remember(subscription_id, slot);
-			return slot;
-		}
-		if (started == 0)
-		{
-			if (subscription->uncommitted)
-				ereport(ERROR,
-						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						 errmsg("subscription \"%s\" was created in this transaction",
-								subscription->name),
-						 errhint("It can be claimed from after COMMIT.")));
-			started = GetCurrentTimestamp();
-		}
-		if (served && slot == MBUS_NONE)
-		{
-			if (mbus_subscription_by_id(schema, subscription_id) == NULL)
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_TABLE),
-						 errmsg("subscription %d does not exist",
-								subscription_id)));
-			if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
-										   1000))
-				ereport(ERROR,
-						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						 errmsg("too many subscriptions are in use"),
-						 errdetail("The server follows at most %d.",
-								   mbus_max_subscriptions),
-						 errhint("Raise \"message_bus.max_subscriptions\" and restart the server.")));
-		}
-		if (ticket == 0 || served)
-		{
-			LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-			ticket = ++db->loads_wanted;
-			LWLockRelease(mbus_delivery_lock());
-		}
-		worker_wait(db, started, "load the subscription");
+		mbus_default_wanted(claim->db, claim->channel_id);
+		mbus_worker_wait(claim->db, started, "make the subscription");
 		AcceptInvalidationMessages();
 	}
 }
@@ -424,7 +301,7 @@ claim_once(Claim *claim)
 			break;
 		if (started == 0)
 			started = GetCurrentTimestamp();
-		worker_wait(claim->db, started, "get ready");
+		mbus_worker_wait(claim->db, started, "get ready");
 		AcceptInvalidationMessages();
 	}
 	return claim->scan.lease != 0;

@@ -21,10 +21,6 @@
 #include "postgres.h"
 
 #include "common/hashfn.h"
-#include "miscadmin.h"
-#include "storage/lwlock.h"
-#include "storage/shmem.h"
-#include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "base/settings.h"

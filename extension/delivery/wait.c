@@ -26,23 +26,10 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "common/int.h"
 #include "executor/spi.h"
-#include "fmgr.h"
 #include "funcapi.h"
-#include "miscadmin.h"
-#include "nodes/parsenodes.h"
 #include "pgstat.h"
-#include "storage/ipc.h"
-#include "storage/latch.h"
-#include "storage/lwlock.h"
-#include "storage/proc.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -55,24 +42,7 @@
 #include "state/state.h"
 #include "state/waiter.h"
 
-#define MBUS_WAIT_CHANNELS	256 /* of one waiter */
 #define DEFAULT_SUBSCRIPTION "default"
-
-/* A process that may wait. */
-typedef struct Waiter
-{
-	int32		place;			/* on the list */
-	pg_atomic_uint32 woken;		/* since it last began to look */
-	Oid			database;
-	int32		n;
-	int32		channel[MBUS_WAIT_CHANNELS];	/* ascending */
-} Waiter;
-
-typedef struct WaitShared
-{
-	LWLock		lock;			/* the waiter lock */
-	pg_atomic_uint32 nwaiting;	/* written under it, read without */
-} WaitShared;
 
 /* A call of message_bus.wait(). */
 typedef struct WaitCall
@@ -86,11 +56,6 @@ typedef struct WaitCall
 	TimestampTz until;
 } WaitCall;
 
-
-/* this process */
-static bool entered = false;	/* its slot is on the list */
-static bool keep = false;		/* over commits */
-
 static void wait_arguments(FunctionCallInfo fcinfo, WaitCall *call);
 static int	wait_texts(FunctionCallInfo fcinfo, int argno, const char *name,
 					   Datum **values, bool **isnull);
@@ -100,21 +65,6 @@ static void wait_enter(WaitCall *call, MbusDatabase *db, Oid schema);
 static bool wait_probe(Oid schema, MbusDatabase *db, text *channel_name,
 					   const char *name, TimestampTz *next);
 static Datum wait_result(FunctionCallInfo fcinfo, const WaitCall *call);
-
-/* ------------------------------------------------------------------------
- * Memory
- * ------------------------------------------------------------------------
- */
-
-/* ------------------------------------------------------------------------
- * Slots
- * ------------------------------------------------------------------------
- */
-
-/* ------------------------------------------------------------------------
- * CALL message_bus.wait()
- * ------------------------------------------------------------------------
- */
 
 /*
  * wait(channels, subscriptions, timeout, INOUT ready) returns the channels
@@ -294,7 +244,7 @@ wait_look(WaitCall *call, MbusDatabase *db, TimestampTz *next)
 static void
 wait_enter(WaitCall *call, MbusDatabase *db, Oid schema)
 {
-	bool		changed = !entered;
+	bool		changed = !mbus_wait_entered();
 
 	for (int i = 0; i < call->n; i++)
 	{
@@ -307,7 +257,7 @@ wait_enter(WaitCall *call, MbusDatabase *db, Oid schema)
 	if (changed && !call->atomic)
 	{
 		mbus_wait_begin(db, call->channel_id, call->n);
-		keep = true;
+		mbus_wait_keep();
 	}
 }
 

@@ -1,0 +1,545 @@
+/*
+ * redrive.c
+ *		Dead letters: copies of messages that used up their attempts, and
+ *		redrive, which gives such messages back.
+ *
+ * A copy is published to the dead-letter channel of the message's channel,
+ * with the same bytes, key and content type, and a header "dead_letter" that
+ * tells where it came from and why.  The one whose nack was the last, or the
+ * worker, needs no privilege for it.  Without a dead-letter channel the
+ * message stays where it is, with an ack of outcome 'kept'.
+ *
+ * redrive undoes both.  While the message itself lives, a row of kind
+ * 'redriven' lets its one subscription get it again, with all its attempts;
+ * no other subscription sees anything.  The row's lease is taken after the
+ * snapshot that shows the dead letters, so it is above that of the ack that
+ * closed them.  Where the message or the subscription is gone, a copy is
+ * published to the channel it came from.  The dead letter is then marked as
+ * deleted.
+ *
+ * Two redrives of one channel come one after the other: a lock on the
+ * channel's id is held to the end of the transaction.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/argument.h"
+#include "base/ids.h"
+#include "base/schema.h"
+#include "channel/channel.h"
+#include "channel/subscription.h"
+#include "delivery/dead_letter.h"
+#include "delivery/effect.h"
+#include "delivery/pool.h"
+#include "delivery/slot.h"
+#include "facts/facts.h"
+#include "message/draft.h"
+#include "message/insert.h"
+#include "message/publish.h"
+#include "message/stored.h"
+#include "segment/leaf.h"
+#include "state/fault.h"
+#include "state/state.h"
+
+/* Columns of message_bus.subscription read here. */
+enum
+{
+	COL_SUBSCRIPTION_ID = 1,
+	COL_CHANNEL_ID = 2,
+	COL_SINCE_LEASE = 9
+};
+
+/* Columns of message_bus.segment read here. */
+enum
+{
+	COL_SEGMENT_NO = 1,
+	COL_SEGMENT_EXPIRES_AT = 6
+};
+
+/* One call of redrive. */
+typedef struct Redrive
+{
+	Oid			schema;
+	MbusDatabase *db;
+	MbusChannel channel;
+	Snapshot	snapshot;
+	TimestampTz now;
+	int64		lease;			/* of its rows; 0: not taken yet */
+	List	   *woken;			/* subscriptions that have been told */
+	MemoryContext context;		/* of the call */
+	MemoryContext each;			/* of one message */
+	int			left;
+	int			done;
+} Redrive;
+
+/* Where a dead letter came from, as its header says. */
+typedef struct Origin
+{
+	char	   *channel;
+	char	   *subscription;
+	int64		id;
+} Origin;
+
+/* The newest failure of a message. */
+typedef struct Last
+{
+	int64		id;				/* 0: none */
+	int64		lease;
+	int16		attempt;
+	bool		kept;			/* given up, and no copy was made */
+	bool		corrupt;
+} Last;
+
+static void letters_redrive(Redrive *redrive);
+static void letters_of_leaf(Redrive *redrive, Relation leaf);
+static bool letter_redrive(Redrive *redrive, const MbusStored *letter);
+static bool origin_read(const struct varlena *headers, Origin *origin);
+static bool copy_back(Redrive *redrive, const MbusChannel *channel,
+					  const MbusStored *letter);
+static void message_redrive(Redrive *redrive,
+							const MbusSubscription *subscription, int64 id);
+static bool segment_stays(Redrive *redrive, int32 segment);
+static void redrive_lease(Redrive *redrive);
+static void kept_redrive(Redrive *redrive);
+static void kept_of_leaf(Redrive *redrive, Relation leaf,
+						 int32 subscription_id, int64 since_lease);
+static void last_read(HeapTuple tuple, TupleDesc desc, Last *last);
+static void kept_one(Redrive *redrive, int32 subscription_id,
+					 const Last *last);
+
+/*
+ * redrive(dead_letter, max_messages) gives dead messages back, and returns
+ * how many: those whose dead letters are in the channel, and those of the
+ * channel itself that lie in place.
+ */
+MBUS_FUNCTION(redrive)
+{
+	Redrive		redrive;
+
+	mbus_write_check("message_bus.redrive()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("dead_letter must not be null")));
+	MemSet(&redrive, 0, sizeof(redrive));
+	redrive.left = PG_ARGISNULL(1) ? PG_INT32_MAX : PG_GETARG_INT32(1);
+	if (redrive.left < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid max_messages: %d", redrive.left),
+				 errdetail("It is at least 1.")));
+	redrive.schema = mbus_schema();
+	redrive.db = mbus_database();
+	redrive.channel = *mbus_channel_open(redrive.schema,
+										 PG_GETARG_TEXT_PP(0), MBUS_CONSUME);
+	LockDatabaseObject(mbus_relation(redrive.schema, "channel"),
+					   redrive.channel.channel_id, 0, ExclusiveLock);
+
+	redrive.context = CurrentMemoryContext;
+	redrive.each = AllocSetContextCreate(CurrentMemoryContext,
+										 "message_bus redrive",
+										 ALLOCSET_DEFAULT_SIZES);
+	redrive.now = GetCurrentTimestamp();
+	redrive.snapshot = RegisterSnapshot(GetLatestSnapshot());
+	letters_redrive(&redrive);
+	kept_redrive(&redrive);
+	UnregisterSnapshot(redrive.snapshot);
+	MemoryContextDelete(redrive.each);
+	mbus_count(MBUS_C_REDRIVEN, redrive.done);
+	PG_RETURN_INT32(redrive.done);
+}
+
+/* The channel's dead letters, the oldest first. */
+static void
+letters_redrive(Redrive *redrive)
+{
+	MbusLeaf   *leaves;
+	int			nleaves = mbus_leaves(redrive->schema, &leaves);
+
+	for (int i = 0; i < nleaves && redrive->left > 0; i++)
+	{
+		Relation	leaf = mbus_leaf_open_written(redrive->schema,
+												  leaves[i].segment,
+												  MBUS_MESSAGE);
+
+		if (leaf == NULL)
+			continue;
+		letters_of_leaf(redrive, leaf);
+		/* payloads may have come from its TOAST table: it stays locked */
+		table_close(leaf, NoLock);
+	}
+	pfree(leaves);
+}
+
+static void
+letters_of_leaf(Redrive *redrive, Relation leaf)
+{
+	Relation	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
+										MBUS_COL_ID, false);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(redrive->channel.channel_id));
+	scan = systable_beginscan_ordered(leaf, index, redrive->snapshot, 1, &key);
+	while (redrive->left > 0 &&
+		   HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
+															 ForwardScanDirection)))
+	{
+		MemoryContext caller = MemoryContextSwitchTo(redrive->each);
+		MbusStored	letter;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!heap_attisnull(tuple, MBUS_COL_HEADERS, RelationGetDescr(leaf)))
+		{
+			mbus_message_read(tuple, RelationGetDescr(leaf), &letter);
+			if (letter_redrive(redrive, &letter))
+			{
+				redrive->left--;
+				redrive->done++;
+			}
+		}
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(redrive->each);
+	}
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+}
+
+/*
+ * letter_redrive redrives one dead letter; false if it is none, is no longer
+ * there, or there is nowhere to bring it.  42501 without the privilege to
+ * publish where it came from: a header can be made by anybody who may publish
+ * dead letters.
+ */
+static bool
+letter_redrive(Redrive *redrive, const MbusStored *letter)
+{
+	Oid			schema = redrive->schema;
+	const MbusChannel *found;
+	const MbusSubscription *subscription;
+	MbusChannel channel;
+	Origin		origin;
+	MbusStored	message;
+
+	if (!origin_read(letter->headers, &origin) ||
+		letter->expires_at <= GetCurrentTimestamp() ||
+		mbus_message_purged(schema, letter->channel_id, letter->id) ||
+		mbus_message_deleted(schema, letter->id))
+		return false;
+	found = mbus_channel_by_name(schema, origin.channel);
+	if (found == NULL)
+		return false;
+	if (!mbus_channel_allows(found, MBUS_PUBLISH))
+	{
+		/* its headers may be forged: it must not stop the others */
+		ereport(WARNING,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("dead letter " INT64_FORMAT " is not redriven",
+						letter->id),
+				 errdetail("Role \"%s\" has no privilege to publish where it says it came from.",
+						   GetUserNameFromId(GetUserId(), false))));
+		return false;
+	}
+	channel = *found;
+	if (mbus_message_fetch_latest(schema, origin.id, &message) &&
+		message.channel_id == channel.channel_id &&
+		(subscription = mbus_subscription_by_name(schema, channel.channel_id,
+												  origin.subscription)) != NULL &&
+		origin.id >= subscription->start_id &&
+		message.created_at >= subscription->start_at &&
+		segment_stays(redrive, MbusSegmentOf(origin.id)))
+		message_redrive(redrive, subscription, origin.id);
+	else if (!copy_back(redrive, &channel, letter))
+		return false;
+	mbus_insert_event(schema, letter->id, "deleted", GetCurrentTimestamp());
+	return true;
+}
+
+/* Reads the header of a dead letter; false if there is none that makes sense. */
+static bool
+origin_read(const struct varlena *headers, Origin *origin)
+{
+	JsonbContainer *root = &((Jsonb *) unconstify(struct varlena *, headers))->root;
+	JsonbValue	object;
+	JsonbValue	channel;
+	JsonbValue	subscription;
+	JsonbValue	id;
+	char	   *digits;
+
+	if (!JsonContainerIsObject(root) ||
+		getKeyJsonValueFromContainer(root, MBUS_DEAD_LETTER_HEADER, strlen(MBUS_DEAD_LETTER_HEADER),
+									 &object) == NULL ||
+		object.type != jbvBinary ||
+		!JsonContainerIsObject(object.val.binary.data))
+		return false;
+	root = object.val.binary.data;
+	if (getKeyJsonValueFromContainer(root, "channel", 7, &channel) == NULL ||
+		getKeyJsonValueFromContainer(root, "subscription", 12,
+									 &subscription) == NULL ||
+		getKeyJsonValueFromContainer(root, "id", 2, &id) == NULL ||
+		channel.type != jbvString || subscription.type != jbvString ||
+		id.type != jbvNumeric)
+		return false;
+	origin->channel = pnstrdup(channel.val.string.val, channel.val.string.len);
+	origin->subscription = pnstrdup(subscription.val.string.val,
+									subscription.val.string.len);
+	/* digits only, and not more than an id has */
+	digits = DatumGetCString(DirectFunctionCall1(numeric_out,
+												 NumericGetDatum(id.val.numeric)));
+	if (strlen(digits) > 16 ||
+		strspn(digits, "0123456789") != strlen(digits))
+		return false;
+	origin->id = strtoll(digits, NULL, 10);
+	return true;
+}
+
+/*
+ * copy_back publishes a dead letter to the channel it came from; false if its
+ * bytes do not match.
+ */
+static bool
+copy_back(Redrive *redrive, const MbusChannel *channel,
+		  const MbusStored *letter)
+{
+	struct varlena *payload = mbus_sound_payload(letter);
+	MbusDraft	draft;
+
+	if (payload == NULL)
+		return false;
+	mbus_draft_init(&draft, payload, letter->content_type, false);
+	draft.key = letter->key;
+	draft.headers = DirectFunctionCall2(jsonb_delete,
+										PointerGetDatum(letter->headers),
+										CStringGetTextDatum(MBUS_DEAD_LETTER_HEADER));
+	if (JB_ROOT_COUNT(DatumGetJsonbP(draft.headers)) == 0)
+		draft.headers = (Datum) 0;
+	(void) mbus_publish_waived(redrive->schema, channel, &draft);
+	return true;
+}
+
+/*
+ * message_redrive lets a subscription get a message again.  Its slot must be
+ * there to be told of it at the commit: one that is loaded later may have
+ * read the rows before that.
+ */
+static void
+message_redrive(Redrive *redrive, const MbusSubscription *subscription,
+				int64 id)
+{
+	int32		subscription_id = subscription->subscription_id;
+	MbusHolding holding;
+	MbusHeld	held;
+
+	if (!list_member_int(redrive->woken, subscription_id))
+	{
+		MemoryContext caller = MemoryContextSwitchTo(redrive->context);
+		uint32		slot = mbus_sub_open(redrive->schema, redrive->db,
+										 subscription);
+
+		mbus_effect_redrive(slot, redrive->now);
+		redrive->woken = lappend_int(redrive->woken, subscription_id);
+		MemoryContextSwitchTo(caller);
+	}
+	redrive_lease(redrive);
+	MemSet(&holding, 0, sizeof(holding));
+	MemSet(&held, 0, sizeof(held));
+	holding.lease = redrive->lease;
+	holding.subscription_id = subscription_id;
+	held.id = id;
+	mbus_failure_insert(redrive->schema, &holding, &held, "redriven",
+						redrive->now, 0, NULL);
+}
+
+/*
+ * segment_stays tells whether a message's segment has not been let go: what
+ * lies in it would be lost.  The lock, which is held to the end of the
+ * transaction, keeps segment_acked.c from letting it go meanwhile.
+ */
+static bool
+segment_stays(Redrive *redrive, int32 segment)
+{
+	Oid			relid = mbus_relation(redrive->schema, "segment");
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		stays = false;
+
+	LockDatabaseObject(relid, segment, 0, ShareLock);
+	rel = table_open(relid, AccessShareLock);
+	ScanKeyInit(&key, COL_SEGMENT_NO, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(segment));
+	/* as it is now, whatever the transaction's snapshot */
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		at = heap_getattr(tuple, COL_SEGMENT_EXPIRES_AT,
+									  RelationGetDescr(rel), &isnull);
+
+		stays = isnull || DatumGetTimestampTz(at) > GetCurrentTimestamp();
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return stays;
+}
+
+/* Takes the number of this call's rows; 55000 if there is none just now. */
+static void
+redrive_lease(Redrive *redrive)
+{
+	if (redrive->lease != 0)
+		return;
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	redrive->lease = mbus_lease_number(redrive->db);
+	LWLockRelease(mbus_delivery_lock());
+	if (redrive->lease != 0)
+		return;
+	mbus_wake_worker(redrive->db);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("message_bus has no lease numbers left at the moment"),
+			 errhint("Try again; the worker makes new ones.")));
+}
+
+/* The channel's own messages that died and were kept. */
+static void
+kept_redrive(Redrive *redrive)
+{
+	Oid			schema = redrive->schema;
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	rel = table_open(mbus_relation(schema, "subscription"), AccessShareLock);
+	ScanKeyInit(&key, COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(redrive->channel.channel_id));
+	scan = systable_beginscan(rel,
+							  mbus_relation(schema,
+											"subscription_channel_id_name_key"),
+							  true, redrive->snapshot, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		TupleDesc	desc = RelationGetDescr(rel);
+		bool		isnull;
+		int32		id = DatumGetInt32(heap_getattr(tuple,
+													COL_SUBSCRIPTION_ID,
+													desc, &isnull));
+		int64		since = DatumGetInt64(heap_getattr(tuple, COL_SINCE_LEASE,
+													   desc, &isnull));
+		MbusLeaf   *leaves;
+		int			nleaves = mbus_leaves(schema, &leaves);
+
+		for (int i = 0; i < nleaves && redrive->left > 0; i++)
+		{
+			Relation	leaf = mbus_leaf_open_written(schema,
+													  leaves[i].segment,
+													  MBUS_FAILURE);
+
+			if (leaf == NULL)
+				continue;
+			kept_of_leaf(redrive, leaf, id, since);
+			table_close(leaf, AccessShareLock);
+		}
+		pfree(leaves);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+/* Failures of one message follow each other; the newest of them counts. */
+static void
+kept_of_leaf(Redrive *redrive, Relation leaf, int32 subscription_id,
+			 int64 since_lease)
+{
+	Relation	index = mbus_leaf_index(leaf, MBUS_FAILURE_SUBSCRIPTION_ID,
+										MBUS_FAILURE_MESSAGE_ID, false);
+	Last		last = {0};
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, MBUS_FAILURE_SUBSCRIPTION_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(subscription_id));
+	scan = systable_beginscan_ordered(leaf, index, redrive->snapshot, 1, &key);
+	while (redrive->left > 0 &&
+		   HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
+															 ForwardScanDirection)))
+	{
+		Last		next;
+
+		CHECK_FOR_INTERRUPTS();
+		last_read(tuple, RelationGetDescr(leaf), &next);
+		if (next.lease < since_lease)
+			continue;
+		if (next.id != last.id)
+			kept_one(redrive, subscription_id, &last);
+		else if (next.lease < last.lease ||
+				 (next.lease == last.lease && next.attempt < last.attempt))
+			continue;
+		last = next;
+	}
+	if (redrive->left > 0)
+		kept_one(redrive, subscription_id, &last);
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+}
+
+static void
+last_read(HeapTuple tuple, TupleDesc desc, Last *last)
+{
+	bool		isnull;
+	text	   *kind;
+
+#define READ(column) heap_getattr(tuple, column, desc, &isnull)
+	last->id = DatumGetInt64(READ(MBUS_FAILURE_MESSAGE_ID));
+	last->lease = DatumGetInt64(READ(MBUS_FAILURE_LEASE));
+	last->attempt = DatumGetInt16(READ(MBUS_FAILURE_ATTEMPT));
+	kind = DatumGetTextPP(READ(MBUS_FAILURE_KIND));
+#undef READ
+	last->corrupt = VARSIZE_ANY_EXHDR(kind) == strlen("corrupt") &&
+		memcmp(VARDATA_ANY(kind), "corrupt", strlen("corrupt")) == 0;
+	last->kept = heap_attisnull(tuple, MBUS_FAILURE_RETRY_AT, desc) &&
+		heap_attisnull(tuple, MBUS_FAILURE_DEAD_LETTER_ID, desc);
+}
+
+/*
+ * kept_one redrives a message that was kept, if it still lives; one that was
+ * corrupt only if its bytes match by now.
+ */
+static void
+kept_one(Redrive *redrive, int32 subscription_id, const Last *last)
+{
+	Oid			schema = redrive->schema;
+	const MbusSubscription *subscription;
+	MemoryContext caller;
+	MbusStored	message;
+
+	if (last->id == 0 || !last->kept)
+		return;
+	mbus_channel_check(&redrive->channel, MBUS_PUBLISH);
+	caller = MemoryContextSwitchTo(redrive->each);
+	if (mbus_message_fetch_latest(schema, last->id, &message) &&
+		(!last->corrupt || mbus_sound_payload(&message) != NULL) &&
+		(subscription = mbus_subscription_by_id(schema,
+												subscription_id)) != NULL)
+	{
+		message_redrive(redrive, subscription, last->id);
+		redrive->left--;
+		redrive->done++;
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(redrive->each);
+}

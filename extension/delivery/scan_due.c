@@ -1,0 +1,358 @@
+/*
+ * scan_due.c
+ *		The scan reads by time: what is to be tried again, what was delayed.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/timestamp.h"
+
+#include "base/ids.h"
+#include "delivery/scan_due.h"
+#include "delivery/scan_take.h"
+#include "delivery/scanning.h"
+#include "facts/facts.h"
+#include "segment/leaf.h"
+#define DUE_MAX		8192		/* delayed messages looked at at a time */
+
+/* A delayed message, or a due position: what comes before it is settled. */
+typedef struct Due
+{
+	TimestampTz at;
+	int64		id;
+} Due;
+
+static int	retries_passed(MbusScan *scan, int64 *ids, int n);
+static void due_position(MbusScan *scan, const Due *due, int n, int64 left);
+static bool candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
+							TimestampTz from, TimestampTz to, int64 *left);
+static Due *due_read(MbusScan *scan, int most, int *n, Due *reached);
+static int	due_leaf(MbusScan *scan, Relation leaf, Due *due, int most, TimestampTz *next);
+static int	due_keys(MbusScan *scan, Relation leaf, Relation index,
+					 StrategyNumber strategy, RegProcedure compare, Due *due, int most,
+					 TimestampTz *next);
+static int	due_compare(const void *a, const void *b);
+
+/*
+ * mbus_scan_retries takes messages that failed and are to be tried again now.
+ * The ordered subscription's are in memory.
+ */
+void
+mbus_scan_retries(MbusScan *scan, int most)
+{
+	TimestampTz from = scan->sub.retry_at;
+	int			before = scan->nfound;
+
+	if (!scan->read_retries || scan->full)
+		return;
+	for (;;)
+	{
+		int64	   *ids;
+		TimestampTz reached;
+		TimestampTz next;
+		int64		left;
+		bool		all;
+		int			n;
+
+		CHECK_FOR_INTERRUPTS();
+		n = mbus_facts_retries(scan->schema, scan->sub.subscription_id,
+							   scan->sub.since_lease, from, scan->now,
+							   most + 16, scan->snapshot, &ids, &reached,
+							   &next);
+		n = retries_passed(scan, ids, n);
+		qsort(ids, n, sizeof(int64), mbus_int64_compare);
+		all = candidates_take(scan, ids, n, most - (scan->nfound - before), true,
+							  from == scan->sub.retry_at ? PG_INT64_MIN : from,
+							  reached, &left);
+		pfree(ids);
+		if (!all)
+		{
+			/* some have to wait for the next claim, which begins here again */
+			scan->retry_at = from;
+			scan->next_retry = PG_INT64_MIN;
+			return;
+		}
+		if (reached >= scan->now)
+		{
+			scan->retry_at = scan->now;
+			scan->next_retry = next;
+			return;
+		}
+		from = reached + 1;
+	}
+}
+
+/*
+ * retries_passed keeps the ids that the cursor has passed.  One above it, of a
+ * dead letter that was redriven after a seek, comes when the cursor gets
+ * there; unless it is of before the server's start: then the other source
+ * leaves it to this one.
+ */
+static int
+retries_passed(MbusScan *scan, int64 *ids, int n)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (ids[i] <= scan->sub.cursor || ids[i] < scan->sub.check_below)
+			ids[kept++] = ids[i];
+	}
+	return kept;
+}
+
+/*
+ * mbus_scan_due takes delayed messages whose time has come.
+ */
+void
+mbus_scan_due(MbusScan *scan, int most)
+{
+	int			before = scan->nfound;
+	int			want = most + 16;
+
+	if (!scan->read_due)
+		return;
+	if (scan->full || scan->nfound >= scan->batch)
+	{
+		scan->read_due = false;
+		return;
+	}
+	for (;;)
+	{
+		Due			reached;
+		bool		all;
+		int64		left = 0;
+		Due		   *due;
+		int64	   *ids;
+		int			nread;
+		int			n = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		due = due_read(scan, want, &nread, &reached);
+		ids = palloc(Max(nread, 1) * sizeof(int64));
+		for (int i = 0; i < nread; i++)
+		{
+			/* the cursor of now: the last scan of four reads fresh ones first */
+			if (due[i].id <= scan->cursor &&
+				!mbus_scan_in_unfinished(scan, due[i].id, due[i].id + 1) &&
+				!mbus_scan_in_skipped(scan, due[i].id))
+			{
+				due[n] = due[i];
+				ids[n++] = due[i].id;
+			}
+		}
+		qsort(ids, n, sizeof(int64), mbus_int64_compare);
+		all = candidates_take(scan, ids, n, most - (scan->nfound - before),
+							  false, PG_INT64_MIN, scan->now, &left);
+		if (all)
+		{
+			scan->due_at = reached.at;
+			scan->due_id = reached.id;
+		}
+		else
+		{
+			due_position(scan, due, n, left);
+			scan->next_due = PG_INT64_MIN;
+		}
+		pfree(due);
+		pfree(ids);
+		if (!all || reached.at > scan->now)
+			return;
+		want = Min(2 * want, DUE_MAX);
+	}
+}
+
+/*
+ * due_position moves the due position to the first message that there was no
+ * room for: taken were those with an id below "left".
+ */
+static void
+due_position(MbusScan *scan, const Due *due, int n, int64 left)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (due[i].id >= left)
+		{
+			scan->due_at = due[i].at;
+			scan->due_id = due[i].id;
+			return;
+		}
+	}
+}
+
+/*
+ * candidates_take takes those of some messages, by ascending id, that are not
+ * busy, done or waiting; false if there was no room for all: none from *left
+ * on was taken.  One whose latest failure is not to be retried from "from" to
+ * "to" was found by an older failure, and is found again by that.
+ */
+static bool
+candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
+				TimestampTz from, TimestampTz to, int64 *left)
+{
+	MbusFacts  *facts = palloc0(Max(n, 1) * sizeof(MbusFacts));
+	int			nfacts = 0;
+	int			before = scan->nfound;
+	bool		all = true;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (!mbus_scan_is_busy(scan, ids[i]))
+			facts[nfacts++].id = ids[i];
+	}
+	mbus_facts(scan->schema, scan->sub.subscription_id,
+			   scan->sub.since_lease, facts, nfacts, scan->snapshot);
+	for (int i = 0; i < nfacts && all; i++)
+	{
+		HeapTuple	tuple;
+		MbusScanRow look;
+
+		if (facts[i].done || (retries && (!facts[i].failed ||
+										  facts[i].retry_at < from ||
+										  facts[i].retry_at > to)) ||
+			(!retries && facts[i].failed && !scan->sub.ordered))
+			continue;
+		tuple = mbus_scan_by_id(scan, facts[i].id, &look);
+		if (tuple == NULL)
+			continue;
+		if (!look.live)
+		{
+			heap_freetuple(tuple);
+			continue;
+		}
+		all = scan->nfound - before < most &&
+			mbus_scan_take(scan, &look, tuple, &facts[i], MBUS_NONE,
+						   1) != MBUS_SCAN_NO_ROOM;
+		if (!all)
+			*left = facts[i].id;
+		heap_freetuple(tuple);	/* found_add has copied it */
+	}
+	pfree(facts);
+	return all;
+}
+
+/*
+ * due_read returns the earliest delayed messages from the due position to
+ * now, by time and id, and the due position behind them.
+ */
+static Due *
+due_read(MbusScan *scan, int most, int *n, Due *reached)
+{
+	int			max = most;
+	Due		   *due = palloc(max * sizeof(Due));
+
+	*n = 0;
+	reached->at = scan->now + 1;
+	reached->id = 0;
+	scan->next_due = PG_INT64_MAX;
+	for (int i = 0; i < scan->nleaves; i++)
+	{
+		Relation	leaf;
+		TimestampTz next = PG_INT64_MAX;
+		int			got;
+
+		leaf = mbus_leaf_open(scan->schema, scan->leaves[i].segment,
+							  MBUS_MESSAGE, AccessShareLock);
+		if (leaf == NULL)
+			continue;
+		if (*n + most > max)
+		{
+			max = Max(2 * max, *n + most);
+			due = repalloc(due, max * sizeof(Due));
+		}
+		got = due_leaf(scan, leaf, due + *n, most, &next);
+		/* a leaf with more: nothing behind its last one is known */
+		if (got == most && due_compare(&due[*n + got - 1], reached) < 0)
+		{
+			reached->at = due[*n + got - 1].at;
+			reached->id = due[*n + got - 1].id + 1;
+		}
+		*n += got;
+		scan->next_due = Min(scan->next_due, next);
+		table_close(leaf, AccessShareLock);
+	}
+	qsort(due, *n, sizeof(Due), due_compare);
+	while (*n > 0 && due_compare(&due[*n - 1], reached) >= 0)
+		(*n)--;
+	return due;
+}
+
+/*
+ * Reads a leaf from the due position on; returns how many are due.
+ */
+static int
+due_leaf(MbusScan *scan, Relation leaf, Due *due, int most, TimestampTz *next)
+{
+	Relation	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
+										MBUS_COL_AVAILABLE_AT, true);
+	int			n;
+
+	n = due_keys(scan, leaf, index, BTEqualStrategyNumber, F_TIMESTAMPTZ_EQ,
+				 due, most, next);
+	n += due_keys(scan, leaf, index, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
+				  due + n, most - n, next);
+	index_close(index, AccessShareLock);
+	return n;
+}
+
+/* Reads what has the position's time, from its id on, or what is later. */
+static int
+due_keys(MbusScan *scan, Relation leaf, Relation index,
+		 StrategyNumber strategy, RegProcedure compare, Due *due, int most,
+		 TimestampTz *next)
+{
+	ScanKeyData key[3];
+	SysScanDesc desc;
+	HeapTuple	tuple;
+	int			n = 0;
+
+	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(scan->channel_id));
+	ScanKeyInit(&key[1], MBUS_COL_AVAILABLE_AT, strategy, compare,
+				TimestampTzGetDatum(scan->due_at));
+	ScanKeyInit(&key[2], MBUS_COL_ID, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(scan->due_id));
+	if (most == 0)
+		return 0;
+	desc = systable_beginscan_ordered(leaf, index, scan->snapshot,
+									  strategy == BTEqualStrategyNumber ? 3 : 2,
+									  key);
+	while (n < most &&
+		   HeapTupleIsValid(tuple = systable_getnext_ordered(desc,
+															 ForwardScanDirection)))
+	{
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		due[n].at = DatumGetTimestampTz(heap_getattr(tuple,
+													 MBUS_COL_AVAILABLE_AT,
+													 RelationGetDescr(leaf),
+													 &isnull));
+		due[n].id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID,
+											   RelationGetDescr(leaf),
+											   &isnull));
+		if (due[n].at > scan->now)
+		{
+			*next = Min(*next, due[n].at);
+			break;
+		}
+		n++;
+	}
+	systable_endscan_ordered(desc);
+	return n;
+}
+
+static int
+due_compare(const void *a, const void *b)
+{
+	const Due  *x = a;
+	const Due  *y = b;
+
+	if (x->at != y->at)
+		return x->at < y->at ? -1 : 1;
+	return x->id < y->id ? -1 : x->id > y->id;
+}

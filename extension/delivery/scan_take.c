@@ -1,0 +1,435 @@
+/*
+ * scan_take.c
+ *		The reading part of a scan: what is taken and what is left out.  The
+ *		sources are here (what waits in memory), in scan_range.c and
+ *		scan_due.c.
+ *
+ * Each source finds messages by its index, in the scan's snapshot, and hands
+ * them to mbus_scan_take(), which leaves out what has expired, was deleted or
+ * purged, is not wanted, is not due yet, or has to wait for its key.  What
+ * comes from a time index, or from ids given out before the server started,
+ * is only a candidate: its id must not be busy, and the tables must say that
+ * it is not done and waits for no retry (mbus_facts).
+ *
+ * A source stops when the batch is full, and says in the scan how far it got.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/timestamp.h"
+
+#include "base/ids.h"
+#include "channel/purged.h"
+#include "delivery/pool.h"
+#include "delivery/scan_take.h"
+#include "delivery/scanning.h"
+#include "facts/facts.h"
+#include "message/stored.h"
+#include "segment/leaf.h"
+
+typedef struct KeySeen
+{
+	int64		key_hash;		/* hash key */
+	int			found;			/* index in scan->found */
+} KeySeen;
+
+static bool key_blocked(MbusScan *scan, const MbusScanRow *look);
+static MbusFound *found_add(MbusScan *scan, const MbusScanRow *look, HeapTuple tuple, uint32 entry,
+							int attempt);
+static void waiting_take(MbusScan *scan, const MbusWaiting *waiting);
+static bool next_find(MbusScan *scan, const MbusWaiting *next);
+static bool next_leaf(MbusScan *scan, Relation leaf, int32 segment,
+					  const MbusWaiting *next);
+
+void
+mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
+			  MbusScanRow *look)
+{
+	bool		isnull;
+	TimestampTz created_at;
+	TimestampTz expires_at;
+	Datum		value;
+
+	look->id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc, &isnull));
+	created_at = DatumGetTimestampTz(heap_getattr(tuple, MBUS_COL_CREATED_AT,
+												  desc, &isnull));
+	expires_at = DatumGetTimestampTz(heap_getattr(tuple, MBUS_COL_EXPIRES_AT,
+												  desc, &isnull));
+	look->available_at = DatumGetTimestampTz(heap_getattr(tuple,
+														  MBUS_COL_AVAILABLE_AT,
+														  desc, &isnull));
+	/* behind columns of variable length: not for nothing */
+	look->size = scan->max_bytes == PG_INT64_MAX ? 0 :
+		DatumGetInt32(heap_getattr(tuple, MBUS_COL_SIZE, desc, &isnull));
+	if (look->available_at <= created_at)
+		look->available_at = PG_INT64_MIN;	/* without a delay */
+	look->key_hash = 0;
+	if (scan->sub.ordered)
+	{
+		value = heap_getattr(tuple, MBUS_COL_KEY_HASH, desc, &isnull);
+		look->key_hash = isnull ? 0 : DatumGetInt64(value);
+	}
+	look->live = expires_at > scan->now && look->id >= scan->sub.start_id &&
+		created_at >= scan->sub.start_at &&
+		!mbus_channel_purged(&scan->policy, look->id) &&
+		!(events && mbus_message_deleted(scan->schema, look->id));
+}
+
+/* Whether something in the segment may have been deleted. */
+bool
+mbus_scan_has_events(MbusScan *scan, int32 segment)
+{
+	Relation	leaf = mbus_leaf_open(scan->schema, segment, MBUS_EVENT,
+									  AccessShareLock);
+	bool		some;
+
+	if (leaf == NULL)
+		return false;
+	some = RelationGetNumberOfBlocks(leaf) > 0;
+	table_close(leaf, AccessShareLock);
+	return some;
+}
+
+/*
+ * mbus_scan_take puts a message into the batch, if it is to be had now.
+ */
+MbusScanTaken
+mbus_scan_take(MbusScan *scan, const MbusScanRow *look, HeapTuple tuple,
+			   const MbusFacts *facts, uint32 entry, int attempt)
+{
+	MbusFound  *found;
+
+	if (!look->live || (facts && facts->done))
+		return MBUS_SCAN_LEFT_OUT;
+	if (facts && facts->failed && !scan->sub.ordered &&
+		facts->retry_at > scan->now)
+		return MBUS_SCAN_LEFT_OUT;	/* found by its time */
+	if (scan->probe && entry == MBUS_NONE && facts && facts->failed &&
+		facts->retry_at > scan->now)
+	{
+		scan->waits = Min(scan->waits, facts->retry_at);
+		return MBUS_SCAN_LEFT_OUT;
+	}
+	if (scan->nfound >= scan->batch ||
+		(entry == MBUS_NONE && scan->room <= 0))
+	{
+		scan->full = true;
+		return MBUS_SCAN_NO_ROOM;
+	}
+	if (scan->bytes + look->size > scan->max_bytes && scan->nfound > 0)
+	{
+		scan->full = true;
+		return MBUS_SCAN_NO_ROOM;
+	}
+	if (entry == MBUS_NONE && look->key_hash != 0 && key_blocked(scan, look))
+		return MBUS_SCAN_LEFT_OUT;
+	found = found_add(scan, look, tuple, entry,
+					  facts && facts->failed ? facts->attempt : attempt);
+	if (facts && facts->failed && facts->retry_at > scan->now)
+		found->retry_at = facts->retry_at;	/* ordered: waits in memory */
+	else
+		scan->bytes += look->size;
+	return MBUS_SCAN_TAKEN;
+}
+
+/*
+ * key_blocked tells whether another message of the key is out, and then
+ * notes that this one was passed over; in one step, so that it is not
+ * forgotten if that one is done meanwhile.
+ */
+static bool
+key_blocked(MbusScan *scan, const MbusScanRow *look)
+{
+	KeySeen    *seen;
+	bool		have;
+	uint32		other;
+	int64		passed;
+
+	if (scan->probe)
+	{
+		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+		other = mbus_key_find(scan->slot, look->key_hash);
+		LWLockRelease(mbus_delivery_lock());
+		return other != MBUS_NONE;
+	}
+	/* only we, the scanner, give a key an entry, or change "passed" so */
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	other = mbus_key_find(scan->slot, look->key_hash);
+	passed = other == MBUS_NONE ? 0 : mbus_entry(other)->passed;
+	LWLockRelease(mbus_delivery_lock());
+	if (other != MBUS_NONE && (passed == 0 || look->id < passed))
+	{
+		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+		other = mbus_key_find(scan->slot, look->key_hash);
+		if (other != MBUS_NONE)
+		{
+			MbusEntry  *e = mbus_entry(other);
+
+			if (e->passed == 0 || look->id < e->passed)
+				e->passed = look->id;
+		}
+		LWLockRelease(mbus_delivery_lock());
+	}
+	if (other != MBUS_NONE)
+		return true;
+
+	if (scan->keys == NULL)
+	{
+		HASHCTL		ctl;
+
+		MemSet(&ctl, 0, sizeof(ctl));
+		ctl.keysize = sizeof(int64);
+		ctl.entrysize = sizeof(KeySeen);
+		ctl.hcxt = CurrentMemoryContext;
+		scan->keys = hash_create("message_bus keys", 64, &ctl,
+								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	seen = hash_search(scan->keys, &look->key_hash, HASH_ENTER, &have);
+	if (have)
+	{
+		MbusFound  *found = &scan->found[seen->found];
+
+		if (found->passed == 0 || look->id < found->passed)
+			found->passed = look->id;
+		return true;
+	}
+	seen->found = scan->nfound;
+	return false;
+}
+
+static MbusFound *
+found_add(MbusScan *scan, const MbusScanRow *look, HeapTuple tuple, uint32 entry,
+		  int attempt)
+{
+	MbusFound  *found;
+
+	if (scan->nfound >= scan->maxfound)
+	{
+		scan->maxfound = scan->maxfound == 0 ?
+			Min(Max(scan->batch, 1), 128) : scan->maxfound * 2;
+		if (scan->found == NULL)
+			scan->found = palloc(scan->maxfound * sizeof(MbusFound));
+		else
+			scan->found = repalloc(scan->found,
+								   scan->maxfound * sizeof(MbusFound));
+	}
+	found = &scan->found[scan->nfound++];
+	MemSet(found, 0, sizeof(*found));
+	found->id = look->id;
+	found->key_hash = look->key_hash;
+	found->entry = entry;
+	found->attempt = attempt;
+	found->tuple = scan->probe ? NULL : heap_copytuple(tuple);
+	if (entry == MBUS_NONE)
+		scan->room--;
+	return found;
+}
+
+/* A message by its id, or NULL. */
+HeapTuple
+mbus_scan_by_id(MbusScan *scan, int64 id, MbusScanRow *look)
+{
+	Relation	leaf = mbus_leaf_open(scan->schema, MbusSegmentOf(id),
+									  MBUS_MESSAGE, AccessShareLock);
+	Relation	index;
+	SysScanDesc desc;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	if (leaf == NULL)
+		return NULL;
+	index = mbus_leaf_index(leaf, MBUS_COL_ID, 0, false);
+	ScanKeyInit(&key, MBUS_COL_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(id));
+	desc = systable_beginscan_ordered(leaf, index, scan->snapshot, 1, &key);
+	tuple = systable_getnext_ordered(desc, ForwardScanDirection);
+	if (HeapTupleIsValid(tuple))
+	{
+		tuple = heap_copytuple(tuple);
+		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), true, look);
+	}
+	systable_endscan_ordered(desc);
+	index_close(index, AccessShareLock);
+	/* its payload may be in the TOAST table: a found one stays locked */
+	table_close(leaf, HeapTupleIsValid(tuple) ? NoLock : AccessShareLock);
+	return tuple;
+}
+
+/*
+ * mbus_scan_ready takes what claims that were rolled back gave back, and of
+ * an ordered subscription what is to be tried again now.
+ */
+void
+mbus_scan_ready(MbusScan *scan)
+{
+	for (int i = 0; i < scan->nready; i++)
+		waiting_take(scan, &scan->ready[i]);
+	for (int i = 0; i < scan->nretries; i++)
+		waiting_take(scan, &scan->retries[i]);
+}
+
+static void
+waiting_take(MbusScan *scan, const MbusWaiting *waiting)
+{
+	MbusScanRow look;
+	HeapTuple	tuple;
+
+	if (scan->full || scan->nfound >= scan->batch)
+		return;
+	tuple = mbus_scan_by_id(scan, waiting->id, &look);
+	if (tuple == NULL || !look.live)
+	{
+		scan->gone[scan->ngone++] = waiting->entry;
+		return;
+	}
+	look.key_hash = waiting->key_hash;
+	(void) mbus_scan_take(scan, &look, tuple, NULL, waiting->entry,
+						  waiting->attempt);
+}
+
+/*
+ * mbus_scan_nexts looks for the next messages of keys that have become free.
+ */
+void
+mbus_scan_nexts(MbusScan *scan)
+{
+	for (int i = 0; i < scan->nnexts && !scan->full; i++)
+	{
+		if (scan->nfound >= scan->batch)
+			return;
+		if (!next_find(scan, &scan->nexts[i]) && !scan->full)
+			scan->gone[scan->ngone++] = scan->nexts[i].entry;
+	}
+}
+
+/* Searches the segments from that of the first message passed over on. */
+static bool
+next_find(MbusScan *scan, const MbusWaiting *next)
+{
+	for (int i = 0; i < scan->nleaves; i++)
+	{
+		Relation	leaf;
+		bool		found;
+
+		if (scan->leaves[i].segment < MbusSegmentOf(next->id) ||
+			MbusFirstId(scan->leaves[i].segment) > scan->sub.cursor)
+			continue;
+		leaf = mbus_leaf_open(scan->schema, scan->leaves[i].segment,
+							  MBUS_MESSAGE, AccessShareLock);
+		if (leaf == NULL)
+			continue;
+		found = next_leaf(scan, leaf, scan->leaves[i].segment, next);
+		table_close(leaf, found ? NoLock : AccessShareLock);
+		if (found || scan->full)
+			return found;
+	}
+	return false;
+}
+
+static bool
+next_leaf(MbusScan *scan, Relation leaf, int32 segment,
+		  const MbusWaiting *next)
+{
+	Relation	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
+										MBUS_COL_KEY_HASH, true);
+	bool		events = mbus_scan_has_events(scan, segment);
+	ScanKeyData key[4];
+	SysScanDesc desc;
+	HeapTuple	tuple;
+	bool		found = false;
+
+	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(scan->channel_id));
+	ScanKeyInit(&key[1], MBUS_COL_KEY_HASH, BTEqualStrategyNumber,
+				F_INT8EQ, Int64GetDatum(next->key_hash));
+	ScanKeyInit(&key[2], MBUS_COL_ID, BTGreaterEqualStrategyNumber,
+				F_INT8GE, Int64GetDatum(next->id));
+	ScanKeyInit(&key[3], MBUS_COL_ID, BTLessEqualStrategyNumber,
+				F_INT8LE, Int64GetDatum(scan->sub.cursor));
+	desc = systable_beginscan_ordered(leaf, index, scan->snapshot, 4, key);
+	while (!found && !scan->full &&
+		   HeapTupleIsValid(tuple = systable_getnext_ordered(desc,
+															 ForwardScanDirection)))
+	{
+		MbusFacts	facts = {0};
+		MbusScanRow look;
+
+		CHECK_FOR_INTERRUPTS();
+		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), events, &look);
+		if (!look.live || mbus_scan_is_later(scan, &look) ||
+			mbus_scan_in_unfinished(scan, look.id, look.id + 1) ||
+			mbus_scan_in_skipped(scan, look.id) || mbus_scan_is_busy(scan, look.id))
+			continue;
+		facts.id = look.id;
+		mbus_facts(scan->schema, scan->sub.subscription_id,
+				   scan->sub.since_lease, &facts, 1, scan->snapshot);
+		if (mbus_scan_take(scan, &look, tuple, &facts, next->entry, 1) == MBUS_SCAN_TAKEN)
+		{
+			/* there may be more behind it */
+			scan->found[scan->nfound - 1].passed = look.id + 1;
+			found = true;
+		}
+	}
+	systable_endscan_ordered(desc);
+	index_close(index, AccessShareLock);
+	return found;
+}
+
+/* The end of the unfinished range that an id is in; 0 if there is none. */
+int64
+mbus_scan_unfinished_end(MbusScan *scan, int64 id)
+{
+	for (int i = 0; i < scan->nunfinished; i++)
+	{
+		if (id >= scan->unfinished[i].lo && id < scan->unfinished[i].hi)
+			return scan->unfinished[i].hi;
+	}
+	return 0;
+}
+
+bool
+mbus_scan_in_unfinished(MbusScan *scan, int64 lo, int64 hi)
+{
+	for (int i = 0; i < scan->nunfinished; i++)
+	{
+		if (lo < scan->unfinished[i].hi && hi > scan->unfinished[i].lo)
+			return true;
+	}
+	return false;
+}
+
+bool
+mbus_scan_in_skipped(MbusScan *scan, int64 id)
+{
+	for (int i = 0; i < scan->nskipped; i++)
+	{
+		if (id >= scan->skipped[i].lo && id < scan->skipped[i].hi)
+			return true;
+	}
+	return false;
+}
+
+bool
+mbus_scan_is_busy(MbusScan *scan, int64 id)
+{
+	return bsearch(&id, scan->busy, scan->nbusy, sizeof(int64),
+				   mbus_int64_compare) != NULL;
+}
+
+/*
+ * mbus_scan_is_later tells whether a message is left to a later due scan, by its time:
+ * never one without a delay, wherever the due position is.
+ */
+bool
+mbus_scan_is_later(MbusScan *scan, const MbusScanRow *look)
+{
+	if (look->available_at == PG_INT64_MIN)
+		return false;
+	return look->available_at > scan->due_at ||
+		(look->available_at == scan->due_at && look->id >= scan->due_id);
+}
