@@ -20,18 +20,13 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/stratnum.h"
 #include "access/table.h"
-#include "catalog/pg_type.h"
-#include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
-#include "storage/condition_variable.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "admin/channel_admin.h"
@@ -47,8 +42,6 @@
 #include "state/fault.h"
 #include "state/range.h"
 #include "state/state.h"
-
-#define MBUS_READY_MS		30000	/* for the worker, before giving up */
 
 /* One call's work. */
 typedef struct Purge
@@ -66,7 +59,6 @@ static void channel_hold(Purge *purge, text *name);
 static void purge_count(Purge *purge);
 static void purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot);
 static void purge_write(const Purge *purge);
-
 
 /*
  * purge_channel(channel) hides all messages of a channel that the caller
