@@ -534,7 +534,7 @@ static int
 candidate_compare(const void *a, const void *b)
 {
 	return mbus_int64_compare(&((const Candidate *) a)->id,
-						 &((const Candidate *) b)->id);
+							  &((const Candidate *) b)->id);
 }
 
 /* ------------------------------------------------------------------------

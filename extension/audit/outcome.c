@@ -71,7 +71,6 @@ static void acks_read(Relation leaf, bool wide, int32 subscription_id,
 static void ack_read(HeapTuple tuple, TupleDesc desc, int64 since_lease,
 					 int64 id, Outcome *outcome);
 static int64 last_redrive(Oid schema, int32 subscription_id, int64 id);
-static Relation leaf_written(Oid schema, int32 segment, MbusFamily family);
 static bool may_consume(Oid schema, int32 channel_id);
 
 extern Datum mbus_ack_covers(PG_FUNCTION_ARGS); /* facts.c */
@@ -151,7 +150,7 @@ MBUS_FUNCTION(last_access)
 static TimestampTz
 last_event(Oid schema, int64 id)
 {
-	Relation	leaf = leaf_written(schema, MbusSegmentOf(id), MBUS_EVENT);
+	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id), MBUS_EVENT);
 	TimestampTz latest = NEVER;
 	Relation	index;
 	ScanKeyData key;
@@ -191,7 +190,7 @@ last_event(Oid schema, int64 id)
 static bool
 is_of_channel(Oid schema, int64 id, int32 channel_id)
 {
-	Relation	leaf = leaf_written(schema, MbusSegmentOf(id), MBUS_MESSAGE);
+	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id), MBUS_MESSAGE);
 	Relation	index;
 	ScanKeyData key[2];
 	SysScanDesc scan;
@@ -299,7 +298,7 @@ static void
 outcome_read(Oid schema, int32 subscription_id, int64 since_lease, int64 id,
 			 Outcome *outcome)
 {
-	Relation	leaf = leaf_written(schema, MbusSegmentOf(id), MBUS_ACK);
+	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id), MBUS_ACK);
 
 	outcome->acked_at = NEVER;
 	outcome->dead = 0;
@@ -389,7 +388,7 @@ ack_read(HeapTuple tuple, TupleDesc desc, int64 since_lease, int64 id,
 static int64
 last_redrive(Oid schema, int32 subscription_id, int64 id)
 {
-	Relation	leaf = leaf_written(schema, MbusSegmentOf(id), MBUS_FAILURE);
+	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id), MBUS_FAILURE);
 	int64		last = 0;
 	Relation	index;
 	ScanKeyData key[2];
@@ -422,19 +421,4 @@ last_redrive(Oid schema, int32 subscription_id, int64 id)
 	index_close(index, AccessShareLock);
 	table_close(leaf, AccessShareLock);
 	return last;
-}
-
-/* Opens a segment's table; NULL where there is none, or nothing in it. */
-static Relation
-leaf_written(Oid schema, int32 segment, MbusFamily family)
-{
-	Relation	leaf = mbus_leaf_open(schema, segment, family,
-									  AccessShareLock);
-
-	if (leaf && RelationGetNumberOfBlocks(leaf) == 0)
-	{
-		table_close(leaf, AccessShareLock);
-		return NULL;
-	}
-	return leaf;
 }
