@@ -46,7 +46,6 @@
 #include "state/state.h"
 #include "worker/launcher.h"
 #include "worker/reset.h"
-#include "worker/worker.h"
 
 #define LOOK_EVERY_MS		1000	/* for databases that came or went */
 #define RESTART_FIRST_MS	5000

@@ -4,7 +4,7 @@
  *
  * A subscription is loaded after the server's start, when the first claim
  * asks for it, and when the worker finds its row without a slot.  How that is
- * done is in delivery_rebuild.c.  Slots whose row is gone are let go.
+ * done is in rebuild.c.  Slots whose row is gone are let go.
  *
  * Restores.  A dump brings subscriptions, messages, acks and failures, whose
  * leases may be higher than those of this server, but no checkpoints.  So
@@ -18,12 +18,8 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/lwlock.h"
-#include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "delivery/pool.h"

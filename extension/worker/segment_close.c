@@ -15,10 +15,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "state/state.h"
@@ -190,26 +187,23 @@ segment_is_open(MbusDatabase *db, int32 segment)
 }
 
 /*
- * mbus_segments_query runs a query for segment numbers, in a transaction of
- * its own.
+ * mbus_series_close closes a series' segment without a successor, unless
+ * somebody wants one by now.
  */
 void
-mbus_segments_query(MbusWork *work, MbusNumbers *found, const char *query)
+mbus_series_close(MbusWork *work, int32 series_no)
 {
-	mbus_task_begin();
-	mbus_task_hold_extension(work);
-	if (SPI_execute(query, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not execute \"%s\"", query);
-	found->n = (int) SPI_processed;
-	found->number = MemoryContextAlloc(found->context,
-									   Max(found->n, 1) * sizeof(int32));
-	for (int i = 0; i < found->n; i++)
-	{
-		bool		isnull;
+	MbusDatabase *db = work->db;
+	MbusSeries *series = &db->series[series_no];
+	MbusSeries	old = {0};
 
-		found->number[i] =
-			DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
-										SPI_tuptable->tupdesc, 1, &isnull));
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (series->wanted <= series->open_segment && series->open_segment != 0)
+	{
+		old = *series;
+		MemSet(series, 0, sizeof(*series));
 	}
-	mbus_task_commit();
+	LWLockRelease(&db->lock);
+	if (old.open_segment != 0)
+		mbus_segment_closed(work, old.open_segment, old.max_expires_at);
 }

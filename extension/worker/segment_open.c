@@ -56,21 +56,12 @@
  * are closed soon when the channel is idle; while it is not, their window is
  * that of its TTL.
  *
- * Numbering also begins an epoch of leases; see delivery_work.c.
+ * Numbering also begins an epoch of leases; see expiry.c.
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "access/xlog.h"
-#include "catalog/dependency.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_extension.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "base/settings.h"
@@ -236,31 +227,6 @@ epoch_number(int64 timeline, int64 last_timeline)
 				 errmsg("message_bus has used up its lease epochs"),
 				 errdetail("The highest is %d.", MBUS_EPOCH_MAX)));
 	return epoch;
-}
-
-/*
- * mbus_highest_segment returns the highest segment number in the catalog, as row
- * or as table, or as part of an id below which nothing is wanted (a restore
- * brings these without the segments that have been retired); or 0.
- */
-int64
-mbus_highest_segment(void)
-{
-	bool		isnull;
-
-	return mbus_sql_int64(&isnull,
-						  "SELECT greatest("
-						  "(SELECT max(segment_no) FROM message_bus.segment),"
-						  "(SELECT max(n) FROM"
-						  " (SELECT substring(relname"
-						  "   FROM '^(?:message|event|ack|failure)_([0-9]{1,8})$')::int"
-						  "  FROM pg_class WHERE relnamespace ="
-						  "   'message_bus'::regnamespace) AS t (n)"
-						  " WHERE n <= %d),"
-						  "(SELECT max(purged_to) >> %d FROM message_bus.channel),"
-						  "(SELECT max(start_id) - 1 >> %d"
-						  " FROM message_bus.subscription))::int8",
-						  MBUS_SEGMENT_MAX, MBUS_ROW_BITS, MBUS_ROW_BITS);
 }
 
 /*
@@ -542,20 +508,6 @@ leaf_revoke(const char *name, Oid leaf)
 }
 
 /*
- * mbus_segment_depend makes a segment's table go with the extension.
- */
-void
-mbus_segment_depend(Oid leaf, Oid extension)
-{
-	ObjectAddress table;
-	ObjectAddress owner;
-
-	ObjectAddressSet(table, RelationRelationId, leaf);
-	ObjectAddressSet(owner, ExtensionRelationId, extension);
-	recordDependencyOn(&table, &owner, DEPENDENCY_AUTO);
-}
-
-/*
  * segment_publish shows a new segment to publishers, and closes the one it
  * follows: nobody reserves in that from here on, so that what it says of its
  * last expiry under the lock is final.
@@ -585,28 +537,6 @@ segment_publish(MbusWork *work, Opening *opening)
 	ConditionVariableBroadcast(&db->changed);
 	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_SEGMENTS_OPENED], 1);
 
-	if (old.open_segment != 0)
-		mbus_segment_closed(work, old.open_segment, old.max_expires_at);
-}
-
-/*
- * mbus_series_close closes a series' segment without a successor, unless
- * somebody wants one by now.
- */
-void
-mbus_series_close(MbusWork *work, int32 series_no)
-{
-	MbusDatabase *db = work->db;
-	MbusSeries *series = &db->series[series_no];
-	MbusSeries	old = {0};
-
-	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	if (series->wanted <= series->open_segment && series->open_segment != 0)
-	{
-		old = *series;
-		MemSet(series, 0, sizeof(*series));
-	}
-	LWLockRelease(&db->lock);
 	if (old.open_segment != 0)
 		mbus_segment_closed(work, old.open_segment, old.max_expires_at);
 }

@@ -58,24 +58,14 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
-#include "commands/extension.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
 #include "pgstat.h"
-#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
-#include "tcop/tcopprot.h"
 #include "tcop/utility.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "segment/leaf.h"
@@ -105,7 +95,6 @@ static MbusOutcome segments_expired(MbusWork *work, void *arg);
 static int	segments_retire_once(MbusWork *work);
 static MbusOutcome segment_retire(MbusWork *work, int32 segment);
 static MbusOutcome segment_inspect(MbusWork *work, void *arg);
-static bool leaf_whole(Oid leaf);
 static bool leaf_clear(MbusWork *work, Retiring *retiring, int *wait_ms);
 static int	leaf_lockers(MbusWork *work, Retiring *retiring);
 static void blockers_settle(MbusWork *work, int ms);
@@ -252,40 +241,6 @@ segment_inspect(MbusWork *work, void *arg)
 	}
 	mbus_task_commit();
 	return unfinished ? MBUS_BLOCKED : MBUS_DONE;
-}
-
-/*
- * mbus_leaf_state reads the state of one table, and sets *leaf to its oid;
- * called in a transaction, with SPI.
- */
-MbusLeafState
-mbus_leaf_state(MbusWork *work, MbusFamily family, int32 segment, Oid *leaf)
-{
-	char		name[NAMEDATALEN];
-
-	snprintf(name, sizeof(name), "%s_%d", mbus_family_name(family), segment);
-	*leaf = get_relname_relid(name, work->schema);
-	if (!OidIsValid(*leaf))
-		return MBUS_LEAF_GONE;
-	if (!get_rel_relispartition(*leaf))
-		return MBUS_LEAF_DETACHED;
-	if (PartitionHasPendingDetach(*leaf))
-		return MBUS_LEAF_PENDING;
-	return leaf_whole(*leaf) ? MBUS_LEAF_ATTACHED : MBUS_LEAF_UNFINISHED;
-}
-
-/*
- * leaf_whole tells whether a table has what a restore makes after it has
- * filled the table: indexes, and row security as about the last of all.
- */
-static bool
-leaf_whole(Oid leaf)
-{
-	bool		isnull;
-
-	return mbus_sql_int64(&isnull,
-						  "SELECT (relrowsecurity AND relhasindex)::int::int8"
-						  " FROM pg_class WHERE oid = %u", leaf) == 1;
 }
 
 /*

@@ -14,7 +14,7 @@
  *	1. find the extension; if it is another one than before (dropped, created
  *	   again) shared memory starts anew, and numbering with it
  *	2. open what publishers want, roll what is old or full
- *	3. begin a lease epoch, load subscriptions, end leases (delivery_work.c)
+ *	3. begin a lease epoch, load subscriptions, end leases (expiry.c)
  *	4. write checkpoints that are due
  *	5. close what is not open any more and was not closed in an orderly way
  *	6. find what is acknowledged in full, retire that and what has expired
@@ -23,7 +23,7 @@
  * 5 to 7 wait for the interval or for expire(); 2 and 3 are done between
  * their parts too (worker_serve).  Each task is one or more
  * transactions of its own, inside mbus_task_run(): an error ends that task
- * alone (worker_task.c).
+ * alone (task.c).
  *
  * Locks.  The state lock is taken for straight-line code only, never across
  * a catalog access.  Heavyweight locks are waited for with a lock_timeout,
@@ -47,32 +47,22 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
-#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
-#include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
-#include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "base/ids.h"
@@ -251,8 +241,8 @@ worker_sleep(MbusWork *work)
 }
 
 /*
- * worker_serve does, between two tasks that may take long, what others wait
- * for.  Called outside transactions.
+ * worker_serve does, between two tasks that may take long, what others
+ * wait for.  Called outside transactions.
  */
 static void
 worker_serve(MbusWork *work)

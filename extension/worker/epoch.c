@@ -1,0 +1,86 @@
+/*
+ * epoch.c
+ *		Epochs of leases; see the top of expiry.c.
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+
+#include "base/ids.h"
+#include "base/settings.h"
+#include "delivery/pool.h"
+#include "state/state.h"
+#include "worker/epoch.h"
+#include "worker/task.h"
+
+static MbusOutcome epoch_raise(MbusWork *work, void *arg);
+
+/* Begins a new epoch if three quarters of the numbers are used up. */
+void
+mbus_epoch_look(MbusWork *work)
+{
+	int32		next;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	next = work->db->lease_next;
+	LWLockRelease(mbus_delivery_lock());
+	if (next >= mbus_leases_per_epoch / 4 * 3)
+		(void) mbus_epoch_raise(work, 0);
+}
+
+/*
+ * mbus_epoch_raise begins a new epoch, above "least"; false if that failed.
+ */
+bool
+mbus_epoch_raise(MbusWork *work, int64 least)
+{
+	int64		epoch = least;
+	MbusOutcome outcome;
+
+	if (!mbus_tasks_begin(work, MBUS_TASK_EPOCH, false))
+		return false;
+	outcome = mbus_task_run(work, MBUS_TASK_EPOCH, epoch_raise, &epoch,
+							"beginning an epoch of leases");
+	mbus_tasks_end(work, MBUS_TASK_EPOCH);
+	if (outcome != MBUS_DONE)
+		return false;
+	mbus_epoch_begin(work->db, epoch);
+	return true;
+}
+
+static MbusOutcome
+epoch_raise(MbusWork *work, void *arg)
+{
+	int64	   *epoch = arg;
+	bool		isnull;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	*epoch = mbus_sql_int64(&isnull, "UPDATE message_bus.server_state"
+							" SET epoch = least(greatest(epoch, " INT64_FORMAT
+							") + 1, %d) RETURNING epoch::int8",
+							*epoch, MBUS_EPOCH_MAX + 1);
+	if (isnull)
+		elog(ERROR, "message_bus.server_state has no row");
+	if (*epoch > MBUS_EPOCH_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("message_bus has used up its lease epochs"),
+				 errdetail("The highest is %d.", MBUS_EPOCH_MAX)));
+	ForceSyncCommit();
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+/*
+ * mbus_epoch_begin lets leases of an epoch be given out, which is durable.
+ */
+void
+mbus_epoch_begin(MbusDatabase *db, int64 epoch)
+{
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	db->lease_epoch = (int32) epoch;
+	db->lease_next = 0;
+	LWLockRelease(mbus_delivery_lock());
+	ConditionVariableBroadcast(&db->changed);
+}
