@@ -34,66 +34,28 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "access/xact.h"
 #include "catalog/pg_authid.h"
-#include "catalog/pg_type.h"
-#include "fmgr.h"
 #include "funcapi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/acl.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
-#include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/timeout.h"
-#include "utils/timestamp.h"
 
 #include "base/caller.h"
 #include "base/compat.h"
 #include "base/json_slice.h"
 #include "base/settings.h"
-#include "delivery/effect.h"
 #include "identity/jwt_claims.h"
 #include "identity/session.h"
 #include "relay/control.h"
+#include "relay/relay_internal.h"
 #include "relay/rpc.h"
 #include "state/fault.h"
 #include "state/state.h"
 
 #define REPLY_STORE_KB	(64 * 1024) /* replies kept in memory, not in a file */
-#define ERROR_TEXT_MAX	1000	/* bytes of an error's message, detail, hint */
-
-
-/* One frame on its way; lives in the frame's context. */
-typedef struct Relayed
-{
-	const char *bytes;
-	int			len;
-	TimestampTz deadline;		/* 0: none */
-	MbusFrame	frame;
-	MbusNode	root;
-	const MbusNode *element;	/* of a batch, that runs now */
-	MbusRequest request;		/* as far as it could be read */
-	StringInfoData out;
-	bool		binary;			/* the reply is a binary frame */
-	bool		control;		/* the frame and its reply are control frames */
-	StringInfoData told;		/* control frame beside the reply, if any */
-	Oid			role;			/* that it ran as, if it came so far */
-	List	   *notices;		/* StringInfo: frames behind the reply */
-} Relayed;
-
-typedef void (*RelayStep) (Relayed *relayed);
 
 static int	requests_in_call;	/* frames but for those of the gateway itself */
-
-static TimeoutId frame_timeout_id = MAX_TIMEOUTS;
-static volatile sig_atomic_t frame_timed_out = false;
 
 static void relay_arrays(FunctionCallInfo fcinfo, Datum **sessions,
 						 Datum **frames, int *count);
@@ -104,29 +66,17 @@ static Tuplestorestate *relay_result(FunctionCallInfo fcinfo,
 									 TupleDesc *desc);
 static void reply_put(Tuplestorestate *store, TupleDesc desc, Datum session,
 					  StringInfo frame);
-static void relay_frame(const char *bytes, int len, Relayed *relayed);
-static void relay_batch(Relayed *relayed);
-static void relay_element(Relayed *relayed, const MbusNode *element);
-static void step_control(Relayed *relayed);
-static void step_frame(Relayed *relayed);
-static void step_element(Relayed *relayed);
-static void step_batch_too_large(Relayed *relayed);
-static void run_request(Relayed *relayed, int limit);
-static void run_authenticate(Relayed *relayed, MbusAnswer *answer);
-static void run_method(Relayed *relayed, MbusAnswer *answer);
-static bool relay_guard(RelayStep step, Relayed *relayed);
-static void guard_enter(const Relayed *relayed, int *nest_level);
-static void guard_leave(int nest_level);
+static void relay_frame(const char *bytes, int len, MbusRelayed *relayed);
+static void relay_batch(MbusRelayed *relayed);
+static void relay_element(MbusRelayed *relayed, const MbusNode *element);
+static void step_control(MbusRelayed *relayed);
+static void step_frame(MbusRelayed *relayed);
+static void step_element(MbusRelayed *relayed);
+static void step_batch_too_large(MbusRelayed *relayed);
+static void run_request(MbusRelayed *relayed, int limit);
+static void run_authenticate(MbusRelayed *relayed, MbusAnswer *answer);
+static void run_method(MbusRelayed *relayed, MbusAnswer *answer);
 static Oid	relay_role(void);
-static void start_timer(const Relayed *relayed);
-static void stop_timer(void);
-static void frame_timeout_handler(void);
-static void keep_going(const ErrorData *edata, bool timed_out);
-static void reword(ErrorData *edata, MbusRpcCode given, bool timed_out);
-static void cut_text(char *words);
-static void report_failure(Relayed *relayed, ErrorData *edata,
-						   MbusRpcCode code);
-static void tell_lost(Relayed *relayed);
 
 /*
  * relay(sessions bigint[], frames bytea[]) returns a table of replies; see
@@ -147,10 +97,7 @@ MBUS_FUNCTION(relay)
 	relay_arrays(fcinfo, &sessions, &frames, &count);
 	store = relay_result(fcinfo, &desc);
 
-	if (frame_timeout_id == MAX_TIMEOUTS)
-		frame_timeout_id = RegisterTimeout(USER_TIMEOUT,
-										   frame_timeout_handler);
-
+	mbus_guard_init();
 	requests_in_call = count_requests(frames, count);
 	mbus_caller.in_relay = true;
 	PG_TRY();
@@ -164,7 +111,7 @@ MBUS_FUNCTION(relay)
 		{
 			MemoryContext caller = MemoryContextSwitchTo(context);
 			bytea	   *bytes = DatumGetByteaPP(frames[i]);
-			Relayed		relayed;
+			MbusRelayed relayed;
 			ListCell   *cell;
 
 			CHECK_FOR_INTERRUPTS();
@@ -319,7 +266,7 @@ reply_put(Tuplestorestate *store, TupleDesc desc, Datum session,
  * relayed->out.
  */
 static void
-relay_frame(const char *bytes, int len, Relayed *relayed)
+relay_frame(const char *bytes, int len, MbusRelayed *relayed)
 {
 	memset(relayed, 0, sizeof(*relayed));
 	relayed->bytes = bytes;
@@ -336,11 +283,11 @@ relay_frame(const char *bytes, int len, Relayed *relayed)
 	{
 		relayed->control = true;
 		relayed->request.method = mbus_control_method(bytes, len);
-		(void) relay_guard(step_control, relayed);
+		(void) mbus_guard_run(step_control, relayed);
 		relayed->out.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
 		return;
 	}
-	if (relay_guard(step_frame, relayed) &&
+	if (mbus_guard_run(step_frame, relayed) &&
 		relayed->root.value.type == JSON_TOKEN_ARRAY_START)
 		relay_batch(relayed);
 	relayed->out.data[VARHDRSZ] =
@@ -352,7 +299,7 @@ relay_frame(const char *bytes, int len, Relayed *relayed)
  * array; no array if there are none.
  */
 static void
-relay_batch(Relayed *relayed)
+relay_batch(MbusRelayed *relayed)
 {
 	StringInfo	out = &relayed->out;
 	int			i;
@@ -360,7 +307,7 @@ relay_batch(Relayed *relayed)
 	if (relayed->root.total == 0 ||
 		relayed->root.total > relayed->root.nchildren)
 	{
-		relay_guard(step_batch_too_large, relayed);
+		mbus_guard_run(step_batch_too_large, relayed);
 		return;
 	}
 
@@ -374,7 +321,7 @@ relay_batch(Relayed *relayed)
 }
 
 static void
-relay_element(Relayed *relayed, const MbusNode *element)
+relay_element(MbusRelayed *relayed, const MbusNode *element)
 {
 	StringInfo	out = &relayed->out;
 	int			start = out->len;
@@ -388,7 +335,7 @@ relay_element(Relayed *relayed, const MbusNode *element)
 	relayed->element = element;
 	memset(&relayed->request, 0, sizeof(MbusRequest));
 	relayed->role = InvalidOid;
-	ok = relay_guard(step_element, relayed);
+	ok = mbus_guard_run(step_element, relayed);
 	if (!mbus_request_is_notification(&relayed->request))
 		return;
 
@@ -407,7 +354,7 @@ relay_element(Relayed *relayed, const MbusNode *element)
 
 /* step_control runs a frame that the gateway has made. */
 static void
-step_control(Relayed *relayed)
+step_control(MbusRelayed *relayed)
 {
 	mbus_control_run(mbus_caller.session, relayed->bytes, relayed->len,
 					 &relayed->out);
@@ -417,7 +364,7 @@ step_control(Relayed *relayed)
  * step_frame parses a frame, and runs it unless it is a batch.
  */
 static void
-step_frame(Relayed *relayed)
+step_frame(MbusRelayed *relayed)
 {
 	MbusFrame  *frame = &relayed->frame;
 	char	   *fault;
@@ -456,7 +403,7 @@ step_frame(Relayed *relayed)
  * left of the frame's limit.
  */
 static void
-step_element(Relayed *relayed)
+step_element(MbusRelayed *relayed)
 {
 	mbus_request_read(relayed->element, &relayed->frame, &relayed->request);
 	relayed->request.binary = false;
@@ -464,7 +411,7 @@ step_element(Relayed *relayed)
 }
 
 static void
-step_batch_too_large(Relayed *relayed)
+step_batch_too_large(MbusRelayed *relayed)
 {
 	if (relayed->root.total == 0)
 		ereport(ERROR,
@@ -484,14 +431,14 @@ step_batch_too_large(Relayed *relayed)
  * its id is known to an error reply.
  */
 static void
-run_request(Relayed *relayed, int limit)
+run_request(MbusRelayed *relayed, int limit)
 {
 	MbusAnswer	answer = {0};
 
 	CHECK_FOR_INTERRUPTS();
 	if (relayed->deadline != 0 && GetCurrentTimestamp() >= relayed->deadline)
 	{
-		frame_timed_out = true;
+		mbus_guard_time_out();
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("frame timed out")));
@@ -514,7 +461,7 @@ run_request(Relayed *relayed, int limit)
  * what can fail, fails before.
  */
 static void
-run_authenticate(Relayed *relayed, MbusAnswer *answer)
+run_authenticate(MbusRelayed *relayed, MbusAnswer *answer)
 {
 	char	   *token = mbus_authenticate_token(&relayed->request);
 	MbusTokenRules rules;
@@ -541,7 +488,7 @@ run_authenticate(Relayed *relayed, MbusAnswer *answer)
  * run_method calls the request's method as the role of its session.
  */
 static void
-run_method(Relayed *relayed, MbusAnswer *answer)
+run_method(MbusRelayed *relayed, MbusAnswer *answer)
 {
 	bool		of_all = mbus_relay_role && mbus_relay_role[0] != '\0';
 
@@ -554,99 +501,6 @@ run_method(Relayed *relayed, MbusAnswer *answer)
 	mbus_answer_end(answer);
 	if (answer->nbodies > 0)
 		relayed->binary = true;
-}
-
-/*
- * relay_guard runs a step on its own, as the top of this file says.  False if
- * it failed: then the reply has its error in place of what it had appended.
- */
-static bool
-relay_guard(RelayStep step, Relayed *relayed)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	int			start = relayed->out.len;
-	Oid			caller;
-	int			sec_context;
-	ErrorData  *volatile failure = NULL;
-	volatile MbusRpcCode code = MBUS_RPC_NONE;
-
-	mbus_function_cache_begin();
-	(void) mbus_rpc_take();
-	(void) mbus_param_take();
-	GetUserIdAndSecContext(&caller, &sec_context);
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		int			nest_level;
-
-		guard_enter(relayed, &nest_level);
-		step(relayed);
-		guard_leave(nest_level);
-		SetUserIdAndSecContext(caller, sec_context);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
-		bool		timed_out;
-
-		stop_timer();
-		mbus_session_leave();
-		mbus_caller.raw_payload = false;
-		MemoryContextSwitchTo(context);
-		edata = CopyErrorData();
-		timed_out = frame_timed_out &&
-			edata->sqlerrcode == ERRCODE_QUERY_CANCELED;
-		keep_going(edata, timed_out);
-		FlushErrorState();
-
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		SetUserIdAndSecContext(caller, sec_context);
-		code = mbus_rpc_take();
-		reword(edata, code, timed_out);
-		code = mbus_rpc_code(edata, code, timed_out);
-		failure = edata;
-	}
-	PG_END_TRY();
-
-	if (failure == NULL)
-		return true;
-	relayed->out.len = start;
-	relayed->binary = false;
-	report_failure(relayed, failure, code);
-	return false;
-}
-
-/*
- * guard_enter makes the surroundings of a frame, inside its subtransaction.
- */
-static void
-guard_enter(const Relayed *relayed, int *nest_level)
-{
-	*nest_level = NewGUCNestLevel();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	start_timer(relayed);
-}
-
-/*
- * guard_leave undoes it where the frame succeeded; after an error the end of
- * the subtransaction does.  The last thing that can fail comes first.
- */
-static void
-guard_leave(int nest_level)
-{
-	mbus_effects_check();
-	stop_timer();
-	mbus_session_leave();
-	PopActiveSnapshot();
-	AtEOXact_GUC(false, nest_level);
 }
 
 /*
@@ -684,178 +538,4 @@ relay_role(void)
 						mbus_relay_role),
 				 errdetail("The session's user is not a member of it.")));
 	return role;
-}
-
-/*
- * start_timer arms the frame's timeout for what is left of it; with nothing
- * left it fires at once.
- */
-static void
-start_timer(const Relayed *relayed)
-{
-	frame_timed_out = false;
-	if (relayed->deadline != 0)
-		enable_timeout_at(frame_timeout_id, relayed->deadline);
-}
-
-/*
- * stop_timer disarms it.  If it fired when there was nothing left to cancel,
- * the cancel it asked for must not hit what comes next.
- */
-static void
-stop_timer(void)
-{
-	if (get_timeout_active(frame_timeout_id))
-		disable_timeout(frame_timeout_id, false);
-	if (frame_timed_out)
-		QueryCancelPending = false;
-}
-
-/* Runs in a signal handler. */
-static void
-frame_timeout_handler(void)
-{
-	frame_timed_out = true;
-	QueryCancelPending = true;
-	InterruptPending = true;
-	SetLatch(MyLatch);
-}
-
-/*
- * keep_going raises an error again that is none of the frame's own: a cancel,
- * a statement timeout, a shutdown.
- */
-static void
-keep_going(const ErrorData *edata, bool timed_out)
-{
-	bool		of_the_call;
-
-	switch (edata->sqlerrcode)
-	{
-		case ERRCODE_QUERY_CANCELED:
-			of_the_call = !timed_out ||
-				(edata->message_id &&
-				 strcmp(edata->message_id,
-						"canceling statement due to statement timeout") == 0);
-			break;
-		case ERRCODE_ADMIN_SHUTDOWN:
-		case ERRCODE_CRASH_SHUTDOWN:
-		case ERRCODE_CANNOT_CONNECT_NOW:
-		case ERRCODE_DATABASE_DROPPED:
-			of_the_call = true;
-			break;
-		default:
-			of_the_call = false;
-	}
-	if (of_the_call)
-		PG_RE_THROW();
-}
-
-/*
- * reword says in terms of a frame what the server said in those of a
- * statement, and at no greater length than a client needs.
- */
-static void
-reword(ErrorData *edata, MbusRpcCode given, bool timed_out)
-{
-	const char *param = mbus_param_take();
-
-	if (timed_out)
-	{
-		edata->message = psprintf("frame took longer than %d ms",
-								  mbus_frame_timeout);
-		edata->detail = pstrdup("What it did has been undone.");
-		edata->hint = NULL;
-	}
-	else if (edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-	{
-		/* a publish with its transaction id, a change to the channel */
-		edata->message = pstrdup("another transaction is in the way");
-		edata->detail = pstrdup("It has locked what this frame needs. What the frame did has been undone.");
-		edata->hint = pstrdup("Ask again.");
-	}
-	else if (edata->sqlerrcode == ERRCODE_STATEMENT_TOO_COMPLEX)
-	{
-		edata->message = pstrdup("frame is nested too deeply");
-		edata->detail = pstrdup("The server's max_stack_depth limits how deep JSON can be parsed.");
-		edata->hint = NULL;
-	}
-	else if (param && given == MBUS_RPC_NONE)
-		edata->message = psprintf("parameter \"%s\": %s", param,
-								  edata->message);
-	cut_text(edata->message);
-	cut_text(edata->detail);
-	cut_text(edata->hint);
-}
-
-/*
- * cut_text cuts what quotes a client's bytes: an error of 30 MB helps nobody.
- */
-static void
-cut_text(char *words)
-{
-	int			len;
-
-	if (words == NULL)
-		return;
-	mbus_rpc_repair(words);		/* for the log, too */
-	len = strlen(words);
-	if (len <= ERROR_TEXT_MAX)
-		return;
-	words[pg_encoding_mbcliplen(PG_UTF8, words, len, ERROR_TEXT_MAX)] = '\0';
-}
-
-/*
- * report_failure counts, keeps and logs a frame's error, under the role that
- * it ran as, and appends it as the reply.
- */
-static void
-report_failure(Relayed *relayed, ErrorData *edata, MbusRpcCode code)
-{
-	const char *method = relayed->request.method;
-	Oid			caller;
-	int			sec_context;
-
-	GetUserIdAndSecContext(&caller, &sec_context);
-	if (OidIsValid(relayed->role))
-		SetUserIdAndSecContext(relayed->role, sec_context);
-	mbus_fault_record(method ? method : "relay", edata, GetUserId());
-	SetUserIdAndSecContext(caller, sec_context);
-
-	/* what the parser stumbles over may be a token */
-	ereport(LOG,
-			(errcode(edata->sqlerrcode),
-			 errmsg("frame failed with %d: %s", (int) code, edata->message),
-			 edata->detail && code != MBUS_RPC_PARSE ?
-			 errdetail_internal("%s", edata->detail) : 0,
-			 errcontext("session " INT64_FORMAT ", method \"%s\"",
-						mbus_caller.session, method ? method : ""),
-			 errhidestmt(true)));
-
-	if (!relayed->control)
-	{
-		mbus_rpc_append_error(&relayed->out, &relayed->request, edata, code);
-		if (code == MBUS_RPC_AUTHENTICATION &&
-			mbus_session_lost(mbus_caller.session))
-			tell_lost(relayed);
-	}
-	else if (mbus_control_opens(relayed->bytes, relayed->len))
-		mbus_control_refuse(&relayed->out, edata);
-}
-
-/*
- * tell_lost tells the gateway that a session has been forgotten here, so that
- * it opens it again before the next frame.
- */
-static void
-tell_lost(Relayed *relayed)
-{
-	ErrorData	lost = {0};
-
-	lost.message = "session was forgotten: too many are open";
-	lost.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
-	initStringInfo(&relayed->told);
-	appendStringInfoSpaces(&relayed->told, MBUS_FRAME_PREFIX);
-	relayed->told.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
-	mbus_control_refuse(&relayed->told, &lost);
 }

@@ -1,43 +1,10 @@
 /*
- * session.c
- *		Sessions: who the sockets of a gateway speak for.
- *
- * A session is one socket, known by the number the gateway gave it.  Opening
- * it verifies a token and remembers, in this process only, the role and the
- * claims that it stands for; the token itself is not kept.  Frames of the
- * session then run as that role until it expires.  A gateway opens a session
- * on each of its database connections; when one is lost, what it knew is
- * gone with it.
- *
- * Sessions are no part of a transaction: what a call has opened stays open
- * if the call is rolled back.  The token was verified all the same.
- *
- * Nothing is believed twice that can change: each frame checks anew that the
- * role exists, is no superuser, bypasses row security only if the token
- * itself names it, and that the user who logged in is a member of it; and
- * that this user is the one who opened the session.
- *
- * If there are too many sessions, those that were not used for longest are
- * forgotten: a gateway that does not close its sessions must not use up the
- * memory.  A frame of a forgotten one is refused, never run as another.
+ * session_sql.c
+ *		open_session and close_session.
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "catalog/pg_authid.h"
-#include "catalog/pg_type.h"
-#include "fmgr.h"
-#include "lib/ilist.h"
-#include "mb/pg_wchar.h"
-#include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
-#include "utils/hsearch.h"
-#include "utils/json.h"
-#include "utils/memutils.h"
-#include "utils/syscache.h"
-#include "utils/timestamp.h"
 
 #include "base/caller.h"
 #include "base/json_slice.h"
@@ -47,34 +14,9 @@
 #include "identity/session.h"
 #include "relay/session_sql.h"
 #include "state/fault.h"
-
-#define SESSION_MAX		((INT64CONST(1) << 53) - 1)
-#define SESSIONS_MAX	65536	/* kept in one process */
-#define SESSIONS_BYTES	(64 * 1024 * 1024)	/* of their claims */
 #define SKEW_MAX		300		/* seconds */
-
-typedef struct Session
-{
-	int64		number;			/* hash key */
-	dlist_node	used;			/* in "by_use" */
-	Oid			login;			/* who opened it */
-	Oid			role;
-	bool		claimed;		/* the token names the role */
-	TimestampTz ends_at;		/* DT_NOEND: never */
-	Size		bytes;			/* of claims and subject */
-	char	   *claims;
-	char	   *subject;		/* for the audit columns; NULL: none */
-} Session;
-
-static dlist_head by_use = DLIST_STATIC_INIT(by_use);
-
 static void options_read(FunctionCallInfo fcinfo, MbusTokenRules *rules);
 static void option_read(const MbusNode *option, MbusTokenRules *rules);
-
-/* ------------------------------------------------------------------------
- * Functions
- * ------------------------------------------------------------------------
- */
 
 /*
  * open_session(session bigint, token text, options json) verifies a token,
@@ -193,16 +135,6 @@ option_read(const MbusNode *option, MbusTokenRules *rules)
 					   SKEW_MAX),
 			 errhidestmt(true)));
 }
-
-/* ------------------------------------------------------------------------
- * Identities
- * ------------------------------------------------------------------------
- */
-
-/* ------------------------------------------------------------------------
- * Sessions
- * ------------------------------------------------------------------------
- */
 
 /*
  * mbus_session_close forgets a session and gives back what was claimed under

@@ -1,0 +1,323 @@
+/*
+ * guard.c
+ *		Runs a step of a frame on its own; see the top of relay.c.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+
+#include "base/caller.h"
+#include "base/settings.h"
+#include "delivery/effect.h"
+#include "identity/session.h"
+#include "relay/control.h"
+#include "relay/relay_internal.h"
+#include "relay/rpc.h"
+#include "state/fault.h"
+#define ERROR_TEXT_MAX	1000	/* bytes of an error's message, detail, hint */
+
+static TimeoutId frame_timeout_id = MAX_TIMEOUTS;
+static volatile sig_atomic_t frame_timed_out = false;
+static void guard_enter(const MbusRelayed *relayed, int *nest_level);
+static void guard_leave(int nest_level);
+static void start_timer(const MbusRelayed *relayed);
+static void stop_timer(void);
+static void frame_timeout_handler(void);
+static void keep_going(const ErrorData *edata, bool timed_out);
+static void reword(ErrorData *edata, MbusRpcCode given, bool timed_out);
+static void cut_text(char *words);
+static void report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code);
+static void tell_lost(MbusRelayed *relayed);
+
+/*
+ * mbus_guard_run runs a step on its own, as the top of this file says.  False if
+ * it failed: then the reply has its error in place of what it had appended.
+ */
+bool
+mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	int			start = relayed->out.len;
+	Oid			caller;
+	int			sec_context;
+	ErrorData  *volatile failure = NULL;
+	volatile MbusRpcCode code = MBUS_RPC_NONE;
+
+	mbus_function_cache_begin();
+	(void) mbus_rpc_take();
+	(void) mbus_param_take();
+	GetUserIdAndSecContext(&caller, &sec_context);
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		int			nest_level;
+
+		guard_enter(relayed, &nest_level);
+		step(relayed);
+		guard_leave(nest_level);
+		SetUserIdAndSecContext(caller, sec_context);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+		bool		timed_out;
+
+		stop_timer();
+		mbus_session_leave();
+		mbus_caller.raw_payload = false;
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		timed_out = frame_timed_out &&
+			edata->sqlerrcode == ERRCODE_QUERY_CANCELED;
+		keep_going(edata, timed_out);
+		FlushErrorState();
+
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		SetUserIdAndSecContext(caller, sec_context);
+		code = mbus_rpc_take();
+		reword(edata, code, timed_out);
+		code = mbus_rpc_code(edata, code, timed_out);
+		failure = edata;
+	}
+	PG_END_TRY();
+
+	if (failure == NULL)
+		return true;
+	relayed->out.len = start;
+	relayed->binary = false;
+	report_failure(relayed, failure, code);
+	return false;
+}
+
+/*
+ * guard_enter makes the surroundings of a frame, inside its subtransaction.
+ */
+static void
+guard_enter(const MbusRelayed *relayed, int *nest_level)
+{
+	*nest_level = NewGUCNestLevel();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	start_timer(relayed);
+}
+
+/*
+ * guard_leave undoes it where the frame succeeded; after an error the end of
+ * the subtransaction does.  The last thing that can fail comes first.
+ */
+static void
+guard_leave(int nest_level)
+{
+	mbus_effects_check();
+	stop_timer();
+	mbus_session_leave();
+	PopActiveSnapshot();
+	AtEOXact_GUC(false, nest_level);
+}
+
+/*
+ * start_timer arms the frame's timeout for what is left of it; with nothing
+ * left it fires at once.
+ */
+static void
+start_timer(const MbusRelayed *relayed)
+{
+	frame_timed_out = false;
+	if (relayed->deadline != 0)
+		enable_timeout_at(frame_timeout_id, relayed->deadline);
+}
+
+/*
+ * stop_timer disarms it.  If it fired when there was nothing left to cancel,
+ * the cancel it asked for must not hit what comes next.
+ */
+static void
+stop_timer(void)
+{
+	if (get_timeout_active(frame_timeout_id))
+		disable_timeout(frame_timeout_id, false);
+	if (frame_timed_out)
+		QueryCancelPending = false;
+}
+
+/* Runs in a signal handler. */
+static void
+frame_timeout_handler(void)
+{
+	frame_timed_out = true;
+	QueryCancelPending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+/*
+ * keep_going raises an error again that is none of the frame's own: a cancel,
+ * a statement timeout, a shutdown.
+ */
+static void
+keep_going(const ErrorData *edata, bool timed_out)
+{
+	bool		of_the_call;
+
+	switch (edata->sqlerrcode)
+	{
+		case ERRCODE_QUERY_CANCELED:
+			of_the_call = !timed_out ||
+				(edata->message_id &&
+				 strcmp(edata->message_id,
+						"canceling statement due to statement timeout") == 0);
+			break;
+		case ERRCODE_ADMIN_SHUTDOWN:
+		case ERRCODE_CRASH_SHUTDOWN:
+		case ERRCODE_CANNOT_CONNECT_NOW:
+		case ERRCODE_DATABASE_DROPPED:
+			of_the_call = true;
+			break;
+		default:
+			of_the_call = false;
+	}
+	if (of_the_call)
+		PG_RE_THROW();
+}
+
+/*
+ * reword says in terms of a frame what the server said in those of a
+ * statement, and at no greater length than a client needs.
+ */
+static void
+reword(ErrorData *edata, MbusRpcCode given, bool timed_out)
+{
+	const char *param = mbus_param_take();
+
+	if (timed_out)
+	{
+		edata->message = psprintf("frame took longer than %d ms",
+								  mbus_frame_timeout);
+		edata->detail = pstrdup("What it did has been undone.");
+		edata->hint = NULL;
+	}
+	else if (edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+	{
+		/* a publish with its transaction id, a change to the channel */
+		edata->message = pstrdup("another transaction is in the way");
+		edata->detail = pstrdup("It has locked what this frame needs. What the frame did has been undone.");
+		edata->hint = pstrdup("Ask again.");
+	}
+	else if (edata->sqlerrcode == ERRCODE_STATEMENT_TOO_COMPLEX)
+	{
+		edata->message = pstrdup("frame is nested too deeply");
+		edata->detail = pstrdup("The server's max_stack_depth limits how deep JSON can be parsed.");
+		edata->hint = NULL;
+	}
+	else if (param && given == MBUS_RPC_NONE)
+		edata->message = psprintf("parameter \"%s\": %s", param,
+								  edata->message);
+	cut_text(edata->message);
+	cut_text(edata->detail);
+	cut_text(edata->hint);
+}
+
+/*
+ * cut_text cuts what quotes a client's bytes: an error of 30 MB helps nobody.
+ */
+static void
+cut_text(char *words)
+{
+	int			len;
+
+	if (words == NULL)
+		return;
+	mbus_rpc_repair(words);		/* for the log, too */
+	len = strlen(words);
+	if (len <= ERROR_TEXT_MAX)
+		return;
+	words[pg_encoding_mbcliplen(PG_UTF8, words, len, ERROR_TEXT_MAX)] = '\0';
+}
+
+/*
+ * report_failure counts, keeps and logs a frame's error, under the role that
+ * it ran as, and appends it as the reply.
+ */
+static void
+report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code)
+{
+	const char *method = relayed->request.method;
+	Oid			caller;
+	int			sec_context;
+
+	GetUserIdAndSecContext(&caller, &sec_context);
+	if (OidIsValid(relayed->role))
+		SetUserIdAndSecContext(relayed->role, sec_context);
+	mbus_fault_record(method ? method : "relay", edata, GetUserId());
+	SetUserIdAndSecContext(caller, sec_context);
+
+	/* what the parser stumbles over may be a token */
+	ereport(LOG,
+			(errcode(edata->sqlerrcode),
+			 errmsg("frame failed with %d: %s", (int) code, edata->message),
+			 edata->detail && code != MBUS_RPC_PARSE ?
+			 errdetail_internal("%s", edata->detail) : 0,
+			 errcontext("session " INT64_FORMAT ", method \"%s\"",
+						mbus_caller.session, method ? method : ""),
+			 errhidestmt(true)));
+
+	if (!relayed->control)
+	{
+		mbus_rpc_append_error(&relayed->out, &relayed->request, edata, code);
+		if (code == MBUS_RPC_AUTHENTICATION &&
+			mbus_session_lost(mbus_caller.session))
+			tell_lost(relayed);
+	}
+	else if (mbus_control_opens(relayed->bytes, relayed->len))
+		mbus_control_refuse(&relayed->out, edata);
+}
+
+/*
+ * tell_lost tells the gateway that a session has been forgotten here, so that
+ * it opens it again before the next frame.
+ */
+static void
+tell_lost(MbusRelayed *relayed)
+{
+	ErrorData	lost = {0};
+
+	lost.message = "session was forgotten: too many are open";
+	lost.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+	initStringInfo(&relayed->told);
+	appendStringInfoSpaces(&relayed->told, MBUS_FRAME_PREFIX);
+	relayed->told.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
+	mbus_control_refuse(&relayed->told, &lost);
+}
+
+/*
+ * mbus_guard_init registers the timeout of frames, once in a process.
+ */
+void
+mbus_guard_init(void)
+{
+	if (frame_timeout_id == MAX_TIMEOUTS)
+		frame_timeout_id = RegisterTimeout(USER_TIMEOUT,
+										   frame_timeout_handler);
+}
+
+/*
+ * mbus_guard_time_out says that the frame which runs has used up its time.
+ */
+void
+mbus_guard_time_out(void)
+{
+	frame_timed_out = true;
+}
