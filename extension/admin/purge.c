@@ -18,14 +18,12 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -38,6 +36,7 @@
 #include "channel/purged.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
+#include "segment/leaf_scan.h"
 #include "segment/published.h"
 #include "state/fault.h"
 #include "state/range.h"
@@ -148,10 +147,8 @@ purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
 	int64		after = mbus_channel_purged_below(before);
 	Relation	leaf;
 	Relation	events;
-	Relation	index;
 	bool		has_events;
-	ScanKeyData key[3];
-	SysScanDesc scan;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 	int			range = 0;
 
@@ -164,23 +161,17 @@ purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
 	events = mbus_leaf_open(purge->schema, segment, MBUS_EVENT,
 							AccessShareLock);
 	has_events = events && RelationGetNumberOfBlocks(events) > 0;
-	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
-	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(purge->channel_id));
-	ScanKeyInit(&key[1], MBUS_COL_ID, BTGreaterStrategyNumber, F_INT8GT,
-				Int64GetDatum(after));
-	ScanKeyInit(&key[2], MBUS_COL_ID, BTLessStrategyNumber, F_INT8LT,
-				Int64GetDatum(purge->limit));
-	scan = systable_beginscan_ordered(leaf, index, snapshot, 3, key);
-	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
+	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
+	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, purge->channel_id);
+	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, after + 1, purge->limit - 1);
+	mbus_leaf_scan_begin(&rows, snapshot);
+	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
 	{
 		TupleDesc	desc = RelationGetDescr(leaf);
 		TimestampTz expires_at;
 		int64		id;
 		bool		isnull;
 
-		CHECK_FOR_INTERRUPTS();
 		id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc, &isnull));
 		expires_at = DatumGetTimestampTz(heap_getattr(tuple,
 													  MBUS_COL_EXPIRES_AT,
@@ -194,8 +185,7 @@ purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
 			!(has_events && mbus_message_deleted(purge->schema, id)))
 			purge->count++;
 	}
-	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 	if (events)
 		table_close(events, AccessShareLock);
 	table_close(leaf, AccessShareLock);

@@ -24,13 +24,9 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/stratnum.h"
 #include "access/table.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
-#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -43,6 +39,7 @@
 #include "delivery/pool.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
+#include "segment/leaf_scan.h"
 
 #define CANDIDATES		1000	/* looked up at one time */
 
@@ -101,12 +98,11 @@ static void busy_read(Count *count);
 static void failed_read(Count *count);
 static void leaf_count(Count *count);
 static void leaf_count_ids(Count *count, const Ids *ids, RowFunction found);
-static void leaf_count_range(Count *count, Relation index, int64 lo,
+static void leaf_count_range(Count *count, MbusLeafScan *rows, int64 lo,
 							 int64 hi);
 static void leaf_count_delayed(Count *count);
 static void leaf_count_keys(Count *count);
-static void leaf_scan(Count *count, Relation index, int nkeys, ScanKey key,
-					  RowFunction found);
+static void leaf_scan(Count *count, MbusLeafScan *rows, RowFunction found);
 static bool row_wanted(Count *count, const Row *row);
 static bool row_late(const Count *count, const Row *row);
 static void row_entry(Count *count, const Row *row);
@@ -236,25 +232,25 @@ leaf_count(Count *count)
 	int64		first = MbusFirstId(count->segment);
 	int64		end = MbusFirstId((int64) count->segment + 1);
 	int64		cursor = count->sub->cursor;
-	Relation	index;
+	MbusLeafScan rows;
 
 	count->deleted.n = 0;
 	count->deleted_read = false;
 	leaf_count_ids(count, &count->busy, row_entry);
 
-	index = mbus_leaf_index(count->leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID,
-							false);
+	mbus_leaf_scan_open(&rows, count->leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID,
+						false);
 	for (int i = 0; i < count->copy->nskips; i++)
 	{
 		const MbusSkip *skip = &count->copy->skip[i];
 
 		if (skip->lo < end && skip->hi > first && skip->lo <= cursor)
-			leaf_count_range(count, index, skip->lo,
+			leaf_count_range(count, &rows, skip->lo,
 							 Min(skip->hi, cursor + 1));
 	}
 	if (cursor < end - 1)
-		leaf_count_range(count, index, Max(cursor + 1, first), end);
-	index_close(index, AccessShareLock);
+		leaf_count_range(count, &rows, Max(cursor + 1, first), end);
+	mbus_leaf_scan_close(&rows);
 
 	if (first <= cursor)
 	{
@@ -273,49 +269,40 @@ leaf_count_ids(Count *count, const Ids *ids, RowFunction found)
 {
 	int64		end = MbusFirstId((int64) count->segment + 1);
 	int			i = ids_find(ids, MbusFirstId(count->segment));
-	Relation	index;
+	MbusLeafScan rows;
 
 	if (i >= ids->n || ids->id[i] >= end)
 		return;
-	index = mbus_leaf_index(count->leaf, MBUS_COL_ID, 0, false);
+	mbus_leaf_scan_open(&rows, count->leaf, MBUS_COL_ID, 0, false);
 	for (; i < ids->n && ids->id[i] < end; i++)
 	{
-		ScanKeyData key;
-
-		ScanKeyInit(&key, MBUS_COL_ID, BTEqualStrategyNumber, F_INT8EQ,
-					Int64GetDatum(ids->id[i]));
-		leaf_scan(count, index, 1, &key, found);
+		mbus_leaf_scan_int8(&rows, MBUS_COL_ID, ids->id[i], ids->id[i]);
+		leaf_scan(count, &rows, found);
 	}
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 }
 
 static void
-leaf_count_range(Count *count, Relation index, int64 lo, int64 hi)
+leaf_count_range(Count *count, MbusLeafScan *rows, int64 lo, int64 hi)
 {
-	ScanKeyData key[3];
-
-	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(count->sub->channel_id));
-	ScanKeyInit(&key[1], MBUS_COL_ID, BTGreaterEqualStrategyNumber, F_INT8GE,
-				Int64GetDatum(Max(lo, count->sub->start_id)));
-	ScanKeyInit(&key[2], MBUS_COL_ID, BTLessStrategyNumber, F_INT8LT,
-				Int64GetDatum(hi));
-	leaf_scan(count, index, 3, key, row_fresh);
+	mbus_leaf_scan_int4(rows, MBUS_COL_CHANNEL_ID, count->sub->channel_id);
+	mbus_leaf_scan_int8(rows, MBUS_COL_ID, Max(lo, count->sub->start_id),
+						hi - 1);
+	leaf_scan(count, rows, row_fresh);
 }
 
 static void
 leaf_count_delayed(Count *count)
 {
-	Relation	index = mbus_leaf_index(count->leaf, MBUS_COL_CHANNEL_ID,
-										MBUS_COL_AVAILABLE_AT, true);
-	ScanKeyData key[2];
+	MbusLeafScan rows;
 
-	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(count->sub->channel_id));
-	ScanKeyInit(&key[1], MBUS_COL_AVAILABLE_AT, BTGreaterEqualStrategyNumber,
-				F_TIMESTAMPTZ_GE, TimestampTzGetDatum(count->sub->due_at));
-	leaf_scan(count, index, 2, key, row_delayed);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_open(&rows, count->leaf, MBUS_COL_CHANNEL_ID,
+						MBUS_COL_AVAILABLE_AT, true);
+	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, count->sub->channel_id);
+	mbus_leaf_scan_time(&rows, MBUS_COL_AVAILABLE_AT, count->sub->due_at,
+						PG_INT64_MAX);
+	leaf_scan(count, &rows, row_delayed);
+	mbus_leaf_scan_close(&rows);
 }
 
 /*
@@ -326,34 +313,28 @@ static void
 leaf_count_keys(Count *count)
 {
 	int64		end = MbusFirstId((int64) count->segment + 1);
-	Relation	index = NULL;
+	MbusLeafScan rows;
 
+	mbus_leaf_scan_open(&rows, count->leaf, MBUS_COL_CHANNEL_ID,
+						MBUS_COL_KEY_HASH, true);
 	for (int i = 0; i < count->copy->nout; i++)
 	{
 		const MbusEntry *entry = &count->copy->out[i].entry;
 		int64		from = entry->passed;
-		ScanKeyData key[4];
 
 		CHECK_FOR_INTERRUPTS();
 		if (entry->state == MBUS_ENTRY_NEXT)
 			from = from == 0 ? entry->id : Min(from, entry->id);
 		if (from == 0 || from >= end)
 			continue;
-		if (index == NULL)
-			index = mbus_leaf_index(count->leaf, MBUS_COL_CHANNEL_ID,
-									MBUS_COL_KEY_HASH, true);
-		ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
-					F_INT4EQ, Int32GetDatum(count->sub->channel_id));
-		ScanKeyInit(&key[1], MBUS_COL_KEY_HASH, BTEqualStrategyNumber,
-					F_INT8EQ, Int64GetDatum(entry->key_hash));
-		ScanKeyInit(&key[2], MBUS_COL_ID, BTGreaterEqualStrategyNumber,
-					F_INT8GE, Int64GetDatum(from));
-		ScanKeyInit(&key[3], MBUS_COL_ID, BTLessEqualStrategyNumber,
-					F_INT8LE, Int64GetDatum(count->sub->cursor));
-		leaf_scan(count, index, 4, key, row_passed);
+		mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID,
+							count->sub->channel_id);
+		mbus_leaf_scan_int8(&rows, MBUS_COL_KEY_HASH, entry->key_hash,
+							entry->key_hash);
+		mbus_leaf_scan_int8(&rows, MBUS_COL_ID, from, count->sub->cursor);
+		leaf_scan(count, &rows, row_passed);
 	}
-	if (index)
-		index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 }
 
 /*
@@ -361,22 +342,17 @@ leaf_count_keys(Count *count)
  * function.
  */
 static void
-leaf_scan(Count *count, Relation index, int nkeys, ScanKey key,
-		  RowFunction found)
+leaf_scan(Count *count, MbusLeafScan *rows, RowFunction found)
 {
 	TupleDesc	desc = RelationGetDescr(count->leaf);
-	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	scan = systable_beginscan_ordered(count->leaf, index, count->snapshot,
-									  nkeys, key);
-	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
+	mbus_leaf_scan_begin(rows, count->snapshot);
+	while ((tuple = mbus_leaf_scan_next(rows)) != NULL)
 	{
 		Row			row;
 		bool		isnull;
 
-		CHECK_FOR_INTERRUPTS();
 		row.id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc,
 											&isnull));
 		row.created_at = DatumGetTimestampTz(heap_getattr(tuple,
@@ -391,7 +367,7 @@ leaf_scan(Count *count, Relation index, int nkeys, ScanKey key,
 		if (row_wanted(count, &row))
 			found(count, &row);
 	}
-	systable_endscan_ordered(scan);
+	mbus_leaf_scan_end(rows);
 }
 
 /* ------------------------------------------------------------------------
@@ -575,36 +551,23 @@ is_deleted(Count *count, int64 id)
 static void
 deleted_read(Count *count)
 {
-	Relation	leaf = mbus_leaf_open(count->schema, count->segment,
-									  MBUS_EVENT, AccessShareLock);
-	Relation	index;
-	ScanKeyData key;
-	SysScanDesc scan;
+	Relation	leaf = mbus_leaf_open_written(count->schema, count->segment,
+											  MBUS_EVENT);
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 	bool		isnull;
 
 	count->deleted_read = true;
 	if (leaf == NULL)
 		return;
-	if (RelationGetNumberOfBlocks(leaf) > 0)
-	{
-		index = mbus_leaf_index(leaf, MBUS_EVENT_MESSAGE_ID, 0, true);
-		ScanKeyInit(&key, MBUS_EVENT_MESSAGE_ID, BTGreaterEqualStrategyNumber,
-					F_INT8GE, Int64GetDatum(MbusFirstId(count->segment)));
-		scan = systable_beginscan_ordered(leaf, index, count->snapshot, 1,
-										  &key);
-		while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-																 ForwardScanDirection)))
-		{
-			CHECK_FOR_INTERRUPTS();
-			ids_add(&count->deleted,
-					DatumGetInt64(heap_getattr(tuple, MBUS_EVENT_MESSAGE_ID,
-											   RelationGetDescr(leaf),
-											   &isnull)));
-		}
-		systable_endscan_ordered(scan);
-		index_close(index, AccessShareLock);
-	}
+	/* the partial index has only deletions */
+	mbus_leaf_scan_open(&rows, leaf, MBUS_EVENT_MESSAGE_ID, 0, true);
+	mbus_leaf_scan_begin(&rows, count->snapshot);
+	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
+		ids_add(&count->deleted,
+				DatumGetInt64(heap_getattr(tuple, MBUS_EVENT_MESSAGE_ID,
+										   RelationGetDescr(leaf), &isnull)));
+	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);
 }
 

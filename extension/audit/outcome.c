@@ -19,7 +19,6 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "fmgr.h"
-#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -32,6 +31,7 @@
 #include "channel/subscription.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
+#include "segment/leaf_scan.h"
 #include "state/fault.h"
 
 /* Columns of message_bus.subscription read here. */
@@ -152,20 +152,15 @@ last_event(Oid schema, int64 id)
 {
 	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id), MBUS_EVENT);
 	TimestampTz latest = NEVER;
-	Relation	index;
-	ScanKeyData key;
-	SysScanDesc scan;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 
 	if (leaf == NULL)
 		return NEVER;
-	index = mbus_leaf_index(leaf, MBUS_EVENT_MESSAGE_ID, 0, false);
-	ScanKeyInit(&key, MBUS_EVENT_MESSAGE_ID, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(id));
-	scan = systable_beginscan_ordered(leaf, index, GetActiveSnapshot(), 1,
-									  &key);
-	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
+	mbus_leaf_scan_open(&rows, leaf, MBUS_EVENT_MESSAGE_ID, 0, false);
+	mbus_leaf_scan_int8(&rows, MBUS_EVENT_MESSAGE_ID, id, id);
+	mbus_leaf_scan_begin(&rows, GetActiveSnapshot());
+	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
 	{
 		TupleDesc	desc = RelationGetDescr(leaf);
 		bool		isnull;
@@ -180,8 +175,7 @@ last_event(Oid schema, int64 id)
 														  desc, &isnull)));
 		pfree(kind);
 	}
-	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);
 	return latest;
 }
@@ -191,24 +185,17 @@ static bool
 is_of_channel(Oid schema, int64 id, int32 channel_id)
 {
 	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id), MBUS_MESSAGE);
-	Relation	index;
-	ScanKeyData key[2];
-	SysScanDesc scan;
+	MbusLeafScan rows;
 	bool		found;
 
 	if (leaf == NULL)
 		return false;
-	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
-	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(channel_id));
-	ScanKeyInit(&key[1], MBUS_COL_ID, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(id));
-	scan = systable_beginscan_ordered(leaf, index, GetActiveSnapshot(), 2,
-									  key);
-	found = HeapTupleIsValid(systable_getnext_ordered(scan,
-													  ForwardScanDirection));
-	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
+	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, channel_id);
+	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, id, id);
+	mbus_leaf_scan_begin(&rows, GetActiveSnapshot());
+	found = mbus_leaf_scan_next(&rows) != NULL;
+	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);
 	return found;
 }
@@ -320,33 +307,21 @@ static void
 acks_read(Relation leaf, bool wide, int32 subscription_id, int64 since_lease,
 		  int64 id, Outcome *outcome)
 {
-	Relation	index = mbus_leaf_index(leaf, MBUS_ACK_SUBSCRIPTION_ID,
-										MBUS_ACK_LO, wide);
-	ScanKeyData key[4];
-	SysScanDesc scan;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key[0], MBUS_ACK_SUBSCRIPTION_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(subscription_id));
+	mbus_leaf_scan_open(&rows, leaf, MBUS_ACK_SUBSCRIPTION_ID, MBUS_ACK_LO,
+						wide);
+	mbus_leaf_scan_int4(&rows, MBUS_ACK_SUBSCRIPTION_ID, subscription_id);
+	mbus_leaf_scan_int8(&rows, MBUS_ACK_LO,
+						wide ? id - MBUS_ACK_SPAN + 1 : id,
+						wide ? id - 1 : id);
 	if (wide)
-	{
-		ScanKeyInit(&key[1], MBUS_ACK_LO, BTGreaterStrategyNumber, F_INT8GT,
-					Int64GetDatum(id - MBUS_ACK_SPAN));
-		ScanKeyInit(&key[2], MBUS_ACK_LO, BTLessStrategyNumber, F_INT8LT,
-					Int64GetDatum(id));
-		ScanKeyInit(&key[3], MBUS_ACK_HI, BTGreaterEqualStrategyNumber,
-					F_INT8GE, Int64GetDatum(id));
-	}
-	else
-		ScanKeyInit(&key[1], MBUS_ACK_LO, BTEqualStrategyNumber, F_INT8EQ,
-					Int64GetDatum(id));
-	scan = systable_beginscan_ordered(leaf, index, GetActiveSnapshot(),
-									  wide ? 4 : 2, key);
-	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
+		mbus_leaf_scan_int8(&rows, MBUS_ACK_HI, id, PG_INT64_MAX);
+	mbus_leaf_scan_begin(&rows, GetActiveSnapshot());
+	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
 		ack_read(tuple, RelationGetDescr(leaf), since_lease, id, outcome);
-	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 }
 
 static void
@@ -390,23 +365,17 @@ last_redrive(Oid schema, int32 subscription_id, int64 id)
 {
 	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id), MBUS_FAILURE);
 	int64		last = 0;
-	Relation	index;
-	ScanKeyData key[2];
-	SysScanDesc scan;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 
 	if (leaf == NULL)
 		return 0;
-	index = mbus_leaf_index(leaf, MBUS_FAILURE_SUBSCRIPTION_ID,
-							MBUS_FAILURE_MESSAGE_ID, false);
-	ScanKeyInit(&key[0], MBUS_FAILURE_SUBSCRIPTION_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(subscription_id));
-	ScanKeyInit(&key[1], MBUS_FAILURE_MESSAGE_ID, BTEqualStrategyNumber,
-				F_INT8EQ, Int64GetDatum(id));
-	scan = systable_beginscan_ordered(leaf, index, GetActiveSnapshot(), 2,
-									  key);
-	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
+	mbus_leaf_scan_open(&rows, leaf, MBUS_FAILURE_SUBSCRIPTION_ID,
+						MBUS_FAILURE_MESSAGE_ID, false);
+	mbus_leaf_scan_int4(&rows, MBUS_FAILURE_SUBSCRIPTION_ID, subscription_id);
+	mbus_leaf_scan_int8(&rows, MBUS_FAILURE_MESSAGE_ID, id, id);
+	mbus_leaf_scan_begin(&rows, GetActiveSnapshot());
+	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
 	{
 		TupleDesc	desc = RelationGetDescr(leaf);
 		bool		isnull;
@@ -417,8 +386,7 @@ last_redrive(Oid schema, int32 subscription_id, int64 id)
 					   DatumGetInt64(heap_getattr(tuple, MBUS_FAILURE_LEASE,
 												  desc, &isnull)));
 	}
-	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);
 	return last;
 }

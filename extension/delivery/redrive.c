@@ -47,6 +47,7 @@
 #include "message/publish.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
+#include "segment/leaf_scan.h"
 #include "state/fault.h"
 #include "state/state.h"
 
@@ -183,23 +184,18 @@ letters_redrive(Redrive *redrive)
 static void
 letters_of_leaf(Redrive *redrive, Relation leaf)
 {
-	Relation	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
-										MBUS_COL_ID, false);
-	ScanKeyData key;
-	SysScanDesc scan;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key, MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(redrive->channel.channel_id));
-	scan = systable_beginscan_ordered(leaf, index, redrive->snapshot, 1, &key);
-	while (redrive->left > 0 &&
-		   HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
+	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
+	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID,
+						redrive->channel.channel_id);
+	mbus_leaf_scan_begin(&rows, redrive->snapshot);
+	while (redrive->left > 0 && (tuple = mbus_leaf_scan_next(&rows)) != NULL)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(redrive->each);
 		MbusStored	letter;
 
-		CHECK_FOR_INTERRUPTS();
 		if (!heap_attisnull(tuple, MBUS_COL_HEADERS, RelationGetDescr(leaf)))
 		{
 			mbus_message_read(tuple, RelationGetDescr(leaf), &letter);
@@ -212,8 +208,7 @@ letters_of_leaf(Redrive *redrive, Relation leaf)
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(redrive->each);
 	}
-	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 }
 
 /*
@@ -464,23 +459,18 @@ static void
 kept_of_leaf(Redrive *redrive, Relation leaf, int32 subscription_id,
 			 int64 since_lease)
 {
-	Relation	index = mbus_leaf_index(leaf, MBUS_FAILURE_SUBSCRIPTION_ID,
-										MBUS_FAILURE_MESSAGE_ID, false);
 	Last		last = {0};
-	ScanKeyData key;
-	SysScanDesc scan;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key, MBUS_FAILURE_SUBSCRIPTION_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(subscription_id));
-	scan = systable_beginscan_ordered(leaf, index, redrive->snapshot, 1, &key);
-	while (redrive->left > 0 &&
-		   HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
+	mbus_leaf_scan_open(&rows, leaf, MBUS_FAILURE_SUBSCRIPTION_ID,
+						MBUS_FAILURE_MESSAGE_ID, false);
+	mbus_leaf_scan_int4(&rows, MBUS_FAILURE_SUBSCRIPTION_ID, subscription_id);
+	mbus_leaf_scan_begin(&rows, redrive->snapshot);
+	while (redrive->left > 0 && (tuple = mbus_leaf_scan_next(&rows)) != NULL)
 	{
 		Last		next;
 
-		CHECK_FOR_INTERRUPTS();
 		last_read(tuple, RelationGetDescr(leaf), &next);
 		if (next.lease < since_lease)
 			continue;
@@ -493,8 +483,7 @@ kept_of_leaf(Redrive *redrive, Relation leaf, int32 subscription_id,
 	}
 	if (redrive->left > 0)
 		kept_one(redrive, subscription_id, &last);
-	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 }
 
 static void

@@ -4,11 +4,9 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "miscadmin.h"
-#include "utils/fmgroids.h"
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
@@ -17,6 +15,8 @@
 #include "delivery/scanning.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
+#include "segment/leaf_scan.h"
+
 #define DUE_MAX		8192		/* delayed messages looked at at a time */
 
 /* A delayed message, or a due position: what comes before it is settled. */
@@ -32,8 +32,7 @@ static bool candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool re
 							TimestampTz from, TimestampTz to, int64 *left);
 static Due *due_read(MbusScan *scan, int most, int *n, Due *reached);
 static int	due_leaf(MbusScan *scan, Relation leaf, Due *due, int most, TimestampTz *next);
-static int	due_keys(MbusScan *scan, Relation leaf, Relation index,
-					 StrategyNumber strategy, RegProcedure compare, Due *due, int most,
+static int	due_rows(MbusScan *scan, MbusLeafScan *rows, Due *due, int most,
 					 TimestampTz *next);
 static int	due_compare(const void *a, const void *b);
 
@@ -282,58 +281,51 @@ due_read(MbusScan *scan, int most, int *n, Due *reached)
 }
 
 /*
- * Reads a leaf from the due position on; returns how many are due.
+ * Reads a leaf from the due position on; returns how many are due.  First what
+ * has the position's time, from its id on, then what is later.
  */
 static int
 due_leaf(MbusScan *scan, Relation leaf, Due *due, int most, TimestampTz *next)
 {
-	Relation	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
-										MBUS_COL_AVAILABLE_AT, true);
+	MbusLeafScan rows;
 	int			n;
 
-	n = due_keys(scan, leaf, index, BTEqualStrategyNumber, F_TIMESTAMPTZ_EQ,
-				 due, most, next);
-	n += due_keys(scan, leaf, index, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
-				  due + n, most - n, next);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID,
+						MBUS_COL_AVAILABLE_AT, true);
+	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, scan->channel_id);
+	mbus_leaf_scan_time(&rows, MBUS_COL_AVAILABLE_AT, scan->due_at,
+						scan->due_at);
+	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, scan->due_id, PG_INT64_MAX);
+	n = due_rows(scan, &rows, due, most, next);
+	if (n < most)
+	{
+		mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, scan->channel_id);
+		mbus_leaf_scan_time(&rows, MBUS_COL_AVAILABLE_AT, scan->due_at + 1,
+							PG_INT64_MAX);
+		n += due_rows(scan, &rows, due + n, most - n, next);
+	}
+	mbus_leaf_scan_close(&rows);
 	return n;
 }
 
-/* Reads what has the position's time, from its id on, or what is later. */
+/* Reads up to "most" that are due, and when the next one behind them is. */
 static int
-due_keys(MbusScan *scan, Relation leaf, Relation index,
-		 StrategyNumber strategy, RegProcedure compare, Due *due, int most,
+due_rows(MbusScan *scan, MbusLeafScan *rows, Due *due, int most,
 		 TimestampTz *next)
 {
-	ScanKeyData key[3];
-	SysScanDesc desc;
+	TupleDesc	desc = RelationGetDescr(rows->leaf);
 	HeapTuple	tuple;
 	int			n = 0;
 
-	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(scan->channel_id));
-	ScanKeyInit(&key[1], MBUS_COL_AVAILABLE_AT, strategy, compare,
-				TimestampTzGetDatum(scan->due_at));
-	ScanKeyInit(&key[2], MBUS_COL_ID, BTGreaterEqualStrategyNumber, F_INT8GE,
-				Int64GetDatum(scan->due_id));
-	if (most == 0)
-		return 0;
-	desc = systable_beginscan_ordered(leaf, index, scan->snapshot,
-									  strategy == BTEqualStrategyNumber ? 3 : 2,
-									  key);
-	while (n < most &&
-		   HeapTupleIsValid(tuple = systable_getnext_ordered(desc,
-															 ForwardScanDirection)))
+	mbus_leaf_scan_begin(rows, scan->snapshot);
+	while (n < most && (tuple = mbus_leaf_scan_next(rows)) != NULL)
 	{
 		bool		isnull;
 
-		CHECK_FOR_INTERRUPTS();
 		due[n].at = DatumGetTimestampTz(heap_getattr(tuple,
 													 MBUS_COL_AVAILABLE_AT,
-													 RelationGetDescr(leaf),
-													 &isnull));
-		due[n].id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID,
-											   RelationGetDescr(leaf),
+													 desc, &isnull));
+		due[n].id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc,
 											   &isnull));
 		if (due[n].at > scan->now)
 		{
@@ -342,7 +334,7 @@ due_keys(MbusScan *scan, Relation leaf, Relation index,
 		}
 		n++;
 	}
-	systable_endscan_ordered(desc);
+	mbus_leaf_scan_end(rows);
 	return n;
 }
 

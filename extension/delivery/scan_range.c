@@ -4,11 +4,9 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "miscadmin.h"
-#include "utils/fmgroids.h"
 
 #include "base/ids.h"
 #include "delivery/scan_range.h"
@@ -16,6 +14,7 @@
 #include "delivery/scanning.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
+#include "segment/leaf_scan.h"
 #include "state/range.h"
 #define BLOCK_MIN	16			/* candidates looked up at a time */
 #define BLOCK_MAX	1024
@@ -96,8 +95,6 @@ static bool
 leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 		  int64 *reached)
 {
-	Relation	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
-										MBUS_COL_ID, false);
 	bool		events = mbus_scan_has_events(scan, segment);
 	int			block = block_size(scan->batch - scan->nfound);
 	HeapTuple  *tuples = NULL;
@@ -105,24 +102,17 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 	int			room = 0;
 	int			n = 0;
 	bool		all = true;
-	ScanKeyData key[3];
-	SysScanDesc desc;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(scan->channel_id));
-	ScanKeyInit(&key[1], MBUS_COL_ID, BTGreaterEqualStrategyNumber,
-				F_INT8GE, Int64GetDatum(from));
-	ScanKeyInit(&key[2], MBUS_COL_ID, BTLessStrategyNumber, F_INT8LT,
-				Int64GetDatum(to));
-	desc = systable_beginscan_ordered(leaf, index, scan->snapshot, 3, key);
-	while (all &&
-		   HeapTupleIsValid(tuple = systable_getnext_ordered(desc,
-															 ForwardScanDirection)))
+	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
+	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, scan->channel_id);
+	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, from, to - 1);
+	mbus_leaf_scan_begin(&rows, scan->snapshot);
+	while (all && (tuple = mbus_leaf_scan_next(&rows)) != NULL)
 	{
 		MbusScanRow look;
 
-		CHECK_FOR_INTERRUPTS();
 		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), events, &look);
 		if (++scan->nread > READ_MAX && !scan->probe)
 		{
@@ -193,8 +183,7 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 		pfree(tuples);
 		pfree(looks);
 	}
-	systable_endscan_ordered(desc);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 	return all;
 }
 

@@ -15,12 +15,10 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
-#include "utils/fmgroids.h"
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
@@ -31,6 +29,7 @@
 #include "facts/facts.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
+#include "segment/leaf_scan.h"
 
 typedef struct KeySeen
 {
@@ -236,25 +235,21 @@ mbus_scan_by_id(MbusScan *scan, int64 id, MbusScanRow *look)
 {
 	Relation	leaf = mbus_leaf_open(scan->schema, MbusSegmentOf(id),
 									  MBUS_MESSAGE, AccessShareLock);
-	Relation	index;
-	SysScanDesc desc;
-	ScanKeyData key;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 
 	if (leaf == NULL)
 		return NULL;
-	index = mbus_leaf_index(leaf, MBUS_COL_ID, 0, false);
-	ScanKeyInit(&key, MBUS_COL_ID, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(id));
-	desc = systable_beginscan_ordered(leaf, index, scan->snapshot, 1, &key);
-	tuple = systable_getnext_ordered(desc, ForwardScanDirection);
+	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_ID, 0, false);
+	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, id, id);
+	mbus_leaf_scan_begin(&rows, scan->snapshot);
+	tuple = mbus_leaf_scan_next(&rows);
 	if (HeapTupleIsValid(tuple))
 	{
 		tuple = heap_copytuple(tuple);
 		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), true, look);
 	}
-	systable_endscan_ordered(desc);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 	/* its payload may be in the TOAST table: a found one stays locked */
 	table_close(leaf, HeapTupleIsValid(tuple) ? NoLock : AccessShareLock);
 	return tuple;
@@ -335,31 +330,24 @@ static bool
 next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 		  const MbusWaiting *next)
 {
-	Relation	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
-										MBUS_COL_KEY_HASH, true);
 	bool		events = mbus_scan_has_events(scan, segment);
-	ScanKeyData key[4];
-	SysScanDesc desc;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 	bool		found = false;
 
-	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(scan->channel_id));
-	ScanKeyInit(&key[1], MBUS_COL_KEY_HASH, BTEqualStrategyNumber,
-				F_INT8EQ, Int64GetDatum(next->key_hash));
-	ScanKeyInit(&key[2], MBUS_COL_ID, BTGreaterEqualStrategyNumber,
-				F_INT8GE, Int64GetDatum(next->id));
-	ScanKeyInit(&key[3], MBUS_COL_ID, BTLessEqualStrategyNumber,
-				F_INT8LE, Int64GetDatum(scan->sub.cursor));
-	desc = systable_beginscan_ordered(leaf, index, scan->snapshot, 4, key);
+	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_KEY_HASH,
+						true);
+	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, scan->channel_id);
+	mbus_leaf_scan_int8(&rows, MBUS_COL_KEY_HASH, next->key_hash,
+						next->key_hash);
+	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, next->id, scan->sub.cursor);
+	mbus_leaf_scan_begin(&rows, scan->snapshot);
 	while (!found && !scan->full &&
-		   HeapTupleIsValid(tuple = systable_getnext_ordered(desc,
-															 ForwardScanDirection)))
+		   (tuple = mbus_leaf_scan_next(&rows)) != NULL)
 	{
 		MbusFacts	facts = {0};
 		MbusScanRow look;
 
-		CHECK_FOR_INTERRUPTS();
 		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), events, &look);
 		if (!look.live || mbus_scan_is_later(scan, &look) ||
 			mbus_scan_in_unfinished(scan, look.id, look.id + 1) ||
@@ -375,8 +363,7 @@ next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 			found = true;
 		}
 	}
-	systable_endscan_ordered(desc);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 	return found;
 }
 

@@ -8,18 +8,15 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/stratnum.h"
 #include "access/table.h"
-#include "miscadmin.h"
-#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
+#include "segment/leaf_scan.h"
 
 /* What is looked for, and the segment's table at hand. */
 typedef struct Search
@@ -28,7 +25,7 @@ typedef struct Search
 	int64		since_lease;
 	Snapshot	snapshot;
 	Relation	leaf;
-	Relation	index;
+	MbusLeafScan rows;
 } Search;
 
 /* A failure that is to be retried. */
@@ -48,8 +45,7 @@ typedef struct Retries
 static void segment_retries(Search *search, TimestampTz from, TimestampTz to,
 							int most, Retries *retries, TimestampTz *reached);
 static TimestampTz segment_next_retry(Search *search, TimestampTz after);
-static SysScanDesc retry_scan(Search *search, StrategyNumber strategy,
-							  TimestampTz from);
+static void retry_scan(Search *search, TimestampTz from);
 static int	retries_cut(Retries *retries, int most, TimestampTz *reached,
 						int64 **ids);
 static int	retry_compare(const void *a, const void *b);
@@ -88,13 +84,13 @@ mbus_facts_retries(Oid schema, int32 subscription_id, int64 since_lease,
 											 MBUS_FAILURE);
 		if (search.leaf == NULL)
 			continue;
-		search.index = mbus_leaf_index(search.leaf,
-									   MBUS_FAILURE_SUBSCRIPTION_ID,
-									   MBUS_FAILURE_RETRY_AT, true);
+		mbus_leaf_scan_open(&search.rows, search.leaf,
+							MBUS_FAILURE_SUBSCRIPTION_ID,
+							MBUS_FAILURE_RETRY_AT, true);
 		/* behind what was reached in another segment there is no use */
 		segment_retries(&search, from, *reached, most, &retries, reached);
 		*next = Min(*next, segment_next_retry(&search, to));
-		index_close(search.index, AccessShareLock);
+		mbus_leaf_scan_close(&search.rows);
 		table_close(search.leaf, AccessShareLock);
 	}
 	n = retries_cut(&retries, most, reached, ids);
@@ -113,18 +109,15 @@ segment_retries(Search *search, TimestampTz from, TimestampTz to, int most,
 				Retries *retries, TimestampTz *reached)
 {
 	TupleDesc	desc = RelationGetDescr(search->leaf);
-	SysScanDesc scan;
 	HeapTuple	tuple;
 	int			found = 0;
 
-	scan = retry_scan(search, BTGreaterEqualStrategyNumber, from);
-	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
+	retry_scan(search, from);
+	while ((tuple = mbus_leaf_scan_next(&search->rows)) != NULL)
 	{
 		bool		isnull;
 		Retry		retry;
 
-		CHECK_FOR_INTERRUPTS();
 		retry.at = DatumGetTimestampTz(heap_getattr(tuple,
 													MBUS_FAILURE_RETRY_AT,
 													desc, &isnull));
@@ -151,7 +144,7 @@ segment_retries(Search *search, TimestampTz from, TimestampTz to, int most,
 		retries->retry[retries->n++] = retry;
 		found++;
 	}
-	systable_endscan_ordered(scan);
+	mbus_leaf_scan_end(&search->rows);
 }
 
 /* The earliest retry_at behind a time; PG_INT64_MAX if there is none. */
@@ -160,41 +153,35 @@ segment_next_retry(Search *search, TimestampTz after)
 {
 	TupleDesc	desc = RelationGetDescr(search->leaf);
 	TimestampTz at = PG_INT64_MAX;
-	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	scan = retry_scan(search, BTGreaterStrategyNumber, after);
+	if (after == PG_INT64_MAX)
+		return PG_INT64_MAX;
+	retry_scan(search, after + 1);
 	while (at == PG_INT64_MAX &&
-		   HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
+		   (tuple = mbus_leaf_scan_next(&search->rows)) != NULL)
 	{
 		bool		isnull;
 
-		CHECK_FOR_INTERRUPTS();
 		if (DatumGetInt64(heap_getattr(tuple, MBUS_FAILURE_LEASE, desc,
 									   &isnull)) >= search->since_lease)
 			at = DatumGetTimestampTz(heap_getattr(tuple,
 												  MBUS_FAILURE_RETRY_AT,
 												  desc, &isnull));
 	}
-	systable_endscan_ordered(scan);
+	mbus_leaf_scan_end(&search->rows);
 	return at;
 }
 
 /* By ascending time. */
-static SysScanDesc
-retry_scan(Search *search, StrategyNumber strategy, TimestampTz from)
+static void
+retry_scan(Search *search, TimestampTz from)
 {
-	ScanKeyData key[2];
-
-	ScanKeyInit(&key[0], MBUS_FAILURE_SUBSCRIPTION_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(search->subscription_id));
-	ScanKeyInit(&key[1], MBUS_FAILURE_RETRY_AT, strategy,
-				strategy == BTGreaterStrategyNumber ?
-				F_TIMESTAMPTZ_GT : F_TIMESTAMPTZ_GE,
-				TimestampTzGetDatum(from));
-	return systable_beginscan_ordered(search->leaf, search->index,
-									  search->snapshot, 2, key);
+	mbus_leaf_scan_int4(&search->rows, MBUS_FAILURE_SUBSCRIPTION_ID,
+						search->subscription_id);
+	mbus_leaf_scan_time(&search->rows, MBUS_FAILURE_RETRY_AT, from,
+						PG_INT64_MAX);
+	mbus_leaf_scan_begin(&search->rows, search->snapshot);
 }
 
 /*

@@ -23,16 +23,12 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/stratnum.h"
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
-#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -40,6 +36,7 @@
 #include "base/ids.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
+#include "segment/leaf_scan.h"
 
 #define FACTS_GAP		64		/* ids that a scan for single ids reads over */
 
@@ -57,7 +54,6 @@ typedef struct Question
 	int64		since_lease;
 	Snapshot	snapshot;
 	Relation	leaf;
-	Relation	index;
 	MbusFacts  *facts;
 	Newest	   *newest;
 	int			n;
@@ -83,8 +79,8 @@ typedef struct Runs
 
 static void segment_facts(Oid schema, int32 segment, Question *q);
 static void leaf_read(Question *q, const Reading *reading);
-static void cluster_read(Question *q, const Reading *reading, int first,
-						 int n);
+static void cluster_read(Question *q, const Reading *reading,
+						 MbusLeafScan *rows, int first, int n);
 static void failure_read(Question *q, HeapTuple tuple, int first, int n);
 static void ack_read(Question *q, HeapTuple tuple, int first, int n);
 static int	facts_search(const MbusFacts *facts, int first, int n, int64 id);
@@ -183,8 +179,10 @@ segment_facts(Oid schema, int32 segment, Question *q)
 static void
 leaf_read(Question *q, const Reading *reading)
 {
-	q->index = mbus_leaf_index(q->leaf, reading->subscription, reading->id,
-							   reading->wide);
+	MbusLeafScan rows;
+
+	mbus_leaf_scan_open(&rows, q->leaf, reading->subscription, reading->id,
+						reading->wide);
 	for (int first = 0; first < q->n;)
 	{
 		int			n = 1;
@@ -192,10 +190,10 @@ leaf_read(Question *q, const Reading *reading)
 		while (first + n < q->n && q->facts[first + n].id -
 			   q->facts[first + n - 1].id < reading->gap)
 			n++;
-		cluster_read(q, reading, first, n);
+		cluster_read(q, reading, &rows, first, n);
 		first += n;
 	}
-	index_close(q->index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 }
 
 /*
@@ -203,31 +201,22 @@ leaf_read(Question *q, const Reading *reading)
  * ids; with "wide" those, too, that begin below and do not end below.
  */
 static void
-cluster_read(Question *q, const Reading *reading, int first, int n)
+cluster_read(Question *q, const Reading *reading, MbusLeafScan *rows,
+			 int first, int n)
 {
 	int64		lo = q->facts[first].id;
 	int64		hi = q->facts[first + n - 1].id;
-	ScanKeyData key[4];
-	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key[0], reading->subscription, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(q->subscription_id));
-	ScanKeyInit(&key[1], reading->id, BTGreaterEqualStrategyNumber, F_INT8GE,
-				Int64GetDatum(reading->wide ? lo - MBUS_ACK_SPAN + 1 : lo));
-	ScanKeyInit(&key[2], reading->id, BTLessEqualStrategyNumber, F_INT8LE,
-				Int64GetDatum(hi));
-	ScanKeyInit(&key[3], MBUS_ACK_HI, BTGreaterEqualStrategyNumber, F_INT8GE,
-				Int64GetDatum(lo));
-	scan = systable_beginscan_ordered(q->leaf, q->index, q->snapshot,
-									  reading->wide ? 4 : 3, key);
-	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
-	{
-		CHECK_FOR_INTERRUPTS();
+	mbus_leaf_scan_int4(rows, reading->subscription, q->subscription_id);
+	mbus_leaf_scan_int8(rows, reading->id,
+						reading->wide ? lo - MBUS_ACK_SPAN + 1 : lo, hi);
+	if (reading->wide)
+		mbus_leaf_scan_int8(rows, MBUS_ACK_HI, lo, PG_INT64_MAX);
+	mbus_leaf_scan_begin(rows, q->snapshot);
+	while ((tuple = mbus_leaf_scan_next(rows)) != NULL)
 		reading->row(q, tuple, first, n);
-	}
-	systable_endscan_ordered(scan);
+	mbus_leaf_scan_end(rows);
 }
 
 /* Takes note of a failure. */
@@ -372,24 +361,20 @@ static int
 segment_repeated(Relation leaf, int64 lease, int nids, const int64 *ids,
 				 bool *found, int32 *subscription_id)
 {
-	Relation	index = mbus_leaf_index(leaf, MBUS_ACK_LEASE, 0, false);
 	TupleDesc	desc = RelationGetDescr(leaf);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int			total = 0;
-	ScanKeyData key;
-	SysScanDesc scan;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key, MBUS_ACK_LEASE, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(lease));
-	scan = systable_beginscan_ordered(leaf, index, snapshot, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
+	mbus_leaf_scan_open(&rows, leaf, MBUS_ACK_LEASE, 0, false);
+	mbus_leaf_scan_int8(&rows, MBUS_ACK_LEASE, lease, lease);
+	mbus_leaf_scan_begin(&rows, snapshot);
+	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
 	{
 		char	   *outcome;
 		bool		isnull;
 
-		CHECK_FOR_INTERRUPTS();
 		outcome = TextDatumGetCString(heap_getattr(tuple, MBUS_ACK_OUTCOME,
 												   desc, &isnull));
 		if (strcmp(outcome, "acked") != 0)
@@ -399,9 +384,8 @@ segment_repeated(Relation leaf, int64 lease, int nids, const int64 *ids,
 			DatumGetInt32(heap_getattr(tuple, MBUS_ACK_SUBSCRIPTION_ID, desc,
 									   &isnull));
 	}
-	systable_endscan_ordered(scan);
+	mbus_leaf_scan_close(&rows);
 	UnregisterSnapshot(snapshot);
-	index_close(index, AccessShareLock);
 	return total;
 }
 

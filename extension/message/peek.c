@@ -8,7 +8,6 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/xlog.h"
@@ -16,7 +15,6 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -28,6 +26,7 @@
 #include "channel/purged.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
+#include "segment/leaf_scan.h"
 #include "state/fault.h"
 #include "state/state.h"
 #include "state/unfinished.h"
@@ -106,32 +105,23 @@ static void
 peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 		  int64 limit, int *left, Snapshot snapshot, ReturnSetInfo *rsinfo)
 {
-	Relation	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
-										MBUS_COL_ID, false);
 	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
 											  "message_bus peek",
 											  ALLOCSET_DEFAULT_SIZES);
-	ScanKeyData key[3];
-	SysScanDesc scan;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(channel_id));
-	ScanKeyInit(&key[1], MBUS_COL_ID, BTGreaterStrategyNumber, F_INT8GT,
-				Int64GetDatum(after));
-	ScanKeyInit(&key[2], MBUS_COL_ID, BTLessStrategyNumber, F_INT8LT,
-				Int64GetDatum(limit));
-	scan = systable_beginscan_ordered(leaf, index, snapshot, 3, key);
-	while (*left > 0 &&
-		   HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
+	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
+	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, channel_id);
+	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, after + 1, limit - 1);
+	mbus_leaf_scan_begin(&rows, snapshot);
+	while (*left > 0 && (tuple = mbus_leaf_scan_next(&rows)) != NULL)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(row);
 		MbusStored	message;
 		Datum		values[MBUS_STORED_COLUMNS];
 		bool		isnull[MBUS_STORED_COLUMNS];
 
-		CHECK_FOR_INTERRUPTS();
 		mbus_message_read(tuple, RelationGetDescr(leaf), &message);
 		if (message.expires_at > GetCurrentTimestamp() &&
 			!mbus_message_purged(schema, channel_id, message.id) &&
@@ -145,8 +135,7 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(row);
 	}
-	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 	MemoryContextDelete(row);
 }
 

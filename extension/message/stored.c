@@ -11,16 +11,12 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "mb/pg_wchar.h"
-#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -33,6 +29,7 @@
 #include "channel/purged.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
+#include "segment/leaf_scan.h"
 #include "state/fault.h"
 #include "state/state.h"
 
@@ -40,8 +37,7 @@ static bool fetch(Oid schema, int64 id, Snapshot snapshot,
 				  MbusStored *message);
 static Snapshot read_snapshot(void);
 static bool is_live(Oid schema, const MbusStored *message);
-static bool scan_one(Relation leaf, AttrNumber first, AttrNumber second,
-					 ScanKey key, int nkeys, Snapshot snapshot,
+static bool scan_one(MbusLeafScan *rows, Snapshot snapshot,
 					 MbusStored *message);
 static text *text_or_null(HeapTuple tuple, TupleDesc desc, int column);
 static bool payload_matches(const MbusStored *message,
@@ -72,7 +68,7 @@ static bool
 fetch(Oid schema, int64 id, Snapshot snapshot, MbusStored *message)
 {
 	Relation	leaf = NULL;
-	ScanKeyData key;
+	MbusLeafScan rows;
 	bool		found;
 
 	if (id > 0 && (id >> MBUS_ROW_BITS) <= MBUS_SEGMENT_MAX)
@@ -83,9 +79,9 @@ fetch(Oid schema, int64 id, Snapshot snapshot, MbusStored *message)
 		UnregisterSnapshot(snapshot);
 		return false;
 	}
-	ScanKeyInit(&key, MBUS_COL_ID, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(id));
-	found = scan_one(leaf, MBUS_COL_ID, 0, &key, 1, snapshot, message);
+	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_ID, 0, false);
+	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, id, id);
+	found = scan_one(&rows, snapshot, message);
 	UnregisterSnapshot(snapshot);
 	/* the payload may still be in its TOAST table: a found one stays locked */
 	table_close(leaf, found ? NoLock : AccessShareLock);
@@ -109,19 +105,18 @@ mbus_message_by_transaction(Oid schema, const MbusChannel *channel,
 	snapshot = read_snapshot();
 	for (int i = nleaves - 1; i >= 0 && !found; i--)
 	{
-		ScanKeyData key[2];
+		MbusLeafScan rows;
 		Relation	leaf;
 
 		leaf = mbus_leaf_open(schema, leaves[i].segment, MBUS_MESSAGE,
 							  AccessShareLock);
 		if (leaf == NULL)
 			continue;
-		ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
-					F_INT4EQ, Int32GetDatum(channel_id));
-		ScanKeyInit(&key[1], MBUS_COL_TRANSACTION_ID, BTEqualStrategyNumber,
-					F_TEXTEQ, PointerGetDatum(transaction_id));
-		found = scan_one(leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_TRANSACTION_ID,
-						 key, 2, snapshot, message);
+		mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID,
+							MBUS_COL_TRANSACTION_ID, true);
+		mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, channel_id);
+		mbus_leaf_scan_text(&rows, MBUS_COL_TRANSACTION_ID, transaction_id);
+		found = scan_one(&rows, snapshot, message);
 		table_close(leaf, found ? NoLock : AccessShareLock);
 	}
 	UnregisterSnapshot(snapshot);
@@ -156,33 +151,22 @@ mbus_message_purged(Oid schema, int32 channel_id, int64 id)
 bool
 mbus_message_deleted(Oid schema, int64 id)
 {
-	Relation	leaf;
-	Relation	index;
+	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id),
+											  MBUS_EVENT);
+	MbusLeafScan rows;
 	Snapshot	snapshot;
-	SysScanDesc scan;
-	ScanKeyData key;
 	bool		deleted;
 
-	leaf = mbus_leaf_open(schema, MbusSegmentOf(id), MBUS_EVENT,
-						  AccessShareLock);
 	if (leaf == NULL)
 		return false;
-	if (RelationGetNumberOfBlocks(leaf) == 0)
-	{
-		table_close(leaf, AccessShareLock);
-		return false;
-	}
 	/* the partial index has only deletions */
-	index = mbus_leaf_index(leaf, MBUS_EVENT_MESSAGE_ID, 0, true);
-	ScanKeyInit(&key, MBUS_EVENT_MESSAGE_ID, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(id));
+	mbus_leaf_scan_open(&rows, leaf, MBUS_EVENT_MESSAGE_ID, 0, true);
+	mbus_leaf_scan_int8(&rows, MBUS_EVENT_MESSAGE_ID, id, id);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = systable_beginscan_ordered(leaf, index, snapshot, 1, &key);
-	deleted = HeapTupleIsValid(systable_getnext_ordered(scan,
-														ForwardScanDirection));
-	systable_endscan_ordered(scan);
+	mbus_leaf_scan_begin(&rows, snapshot);
+	deleted = mbus_leaf_scan_next(&rows) != NULL;
+	mbus_leaf_scan_close(&rows);
 	UnregisterSnapshot(snapshot);
-	index_close(index, AccessShareLock);
 	table_close(leaf, AccessShareLock);
 	return deleted;
 }
@@ -196,25 +180,18 @@ read_snapshot(void)
 	return RegisterSnapshot(GetLatestSnapshot());
 }
 
-/* Reads the first row of an index scan. */
+/* Reads the first row of a scan, and closes it. */
 static bool
-scan_one(Relation leaf, AttrNumber first, AttrNumber second, ScanKey key,
-		 int nkeys, Snapshot snapshot, MbusStored *message)
+scan_one(MbusLeafScan *rows, Snapshot snapshot, MbusStored *message)
 {
-	Relation	index = mbus_leaf_index(leaf, first, second,
-										second == MBUS_COL_TRANSACTION_ID);
-	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	for (int i = 0; i < nkeys; i++)
-		key[i].sk_collation = index->rd_indcollation[i];
-	scan = systable_beginscan_ordered(leaf, index, snapshot, nkeys, key);
-	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
-	if (HeapTupleIsValid(tuple))
-		mbus_message_read(tuple, RelationGetDescr(leaf), message);
-	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
-	return HeapTupleIsValid(tuple);
+	mbus_leaf_scan_begin(rows, snapshot);
+	tuple = mbus_leaf_scan_next(rows);
+	if (tuple)
+		mbus_message_read(tuple, RelationGetDescr(rows->leaf), message);
+	mbus_leaf_scan_close(rows);
+	return tuple != NULL;
 }
 
 /*

@@ -31,14 +31,12 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -52,6 +50,7 @@
 #include "message/transaction_id.h"
 #include "segment/inserter.h"
 #include "segment/leaf.h"
+#include "segment/leaf_scan.h"
 #include "state/registry.h"
 #include "state/state.h"
 #include "state/unfinished.h"
@@ -323,30 +322,25 @@ holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
 			const MbusDraft *draft, Holder *holder)
 {
 	SnapshotData dirty;
-	SysScanDesc scan;
-	ScanKeyData key[2];
+	MbusLeafScan rows;
 	HeapTuple	tuple;
-	bool		found = false;
 
 	InitDirtySnapshot(dirty);
-	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(channel->channel_id));
-	ScanKeyInit(&key[1], MBUS_COL_TRANSACTION_ID, BTEqualStrategyNumber,
-				F_TEXTEQ, PointerGetDatum(draft->transaction_id));
-	key[1].sk_collation = leaf->index->rd_indcollation[1];
-	scan = systable_beginscan_ordered(leaf->rel, leaf->index, &dirty, 2,
-									  key);
-	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
-	if (HeapTupleIsValid(tuple))
+	mbus_leaf_scan_on(&rows, leaf->rel, leaf->index);
+	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, channel->channel_id);
+	mbus_leaf_scan_text(&rows, MBUS_COL_TRANSACTION_ID,
+						draft->transaction_id);
+	mbus_leaf_scan_begin(&rows, &dirty);
+	tuple = mbus_leaf_scan_next(&rows);
+	if (tuple)
 	{
-		found = true;
 		holder->xmin = dirty.xmin;
 		holder->token = dirty.speculativeToken;
 		holder->tid = tuple->t_self;
 		holder_read(tuple, RelationGetDescr(leaf->rel), holder);
 	}
-	systable_endscan_ordered(scan);
-	return found;
+	mbus_leaf_scan_end(&rows);
+	return tuple != NULL;
 }
 
 static void

@@ -15,14 +15,12 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -32,6 +30,7 @@
 #include "facts/facts.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
+#include "segment/leaf_scan.h"
 #include "worker/acked.h"
 
 #define GROUP	32				/* subscriptions looked at in one walk */
@@ -150,8 +149,7 @@ deleted_read(MbusLook *look)
 {
 	Relation	leaf = mbus_leaf_open_written(look->schema, look->segment,
 											  MBUS_EVENT);
-	Relation	index;
-	SysScanDesc scan;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 	bool		isnull;
 
@@ -159,19 +157,14 @@ deleted_read(MbusLook *look)
 	if (leaf == NULL)
 		return;
 	/* the partial index has only deletions */
-	index = mbus_leaf_index(leaf, MBUS_EVENT_MESSAGE_ID, 0, true);
-	scan = systable_beginscan_ordered(leaf, index, look->snapshot, 0, NULL);
-	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
-	{
-		CHECK_FOR_INTERRUPTS();
+	mbus_leaf_scan_open(&rows, leaf, MBUS_EVENT_MESSAGE_ID, 0, true);
+	mbus_leaf_scan_begin(&rows, look->snapshot);
+	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
 		bitmap_add(look->deleted, look,
 				   DatumGetInt64(heap_getattr(tuple, MBUS_EVENT_MESSAGE_ID,
 											  RelationGetDescr(leaf),
 											  &isnull)), 1);
-	}
-	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);
 }
 
@@ -184,29 +177,24 @@ redriven_read(const MbusLook *look, MbusReader *reader, int64 id)
 {
 	Relation	leaf = mbus_leaf_open_written(look->schema, look->segment,
 											  MBUS_FAILURE);
-	Relation	index;
-	ScanKeyData key[2];
-	SysScanDesc scan;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 
 	if (leaf == NULL)
 		return;
-	index = mbus_leaf_index(leaf, MBUS_FAILURE_SUBSCRIPTION_ID,
-							MBUS_FAILURE_MESSAGE_ID, false);
-	ScanKeyInit(&key[0], MBUS_FAILURE_SUBSCRIPTION_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(reader->subscription_id));
-	ScanKeyInit(&key[1], MBUS_FAILURE_MESSAGE_ID, BTEqualStrategyNumber,
-				F_INT8EQ, Int64GetDatum(id));
-	scan = systable_beginscan_ordered(leaf, index, look->snapshot,
-									  id == 0 ? 1 : 2, key);
-	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
+	mbus_leaf_scan_open(&rows, leaf, MBUS_FAILURE_SUBSCRIPTION_ID,
+						MBUS_FAILURE_MESSAGE_ID, false);
+	mbus_leaf_scan_int4(&rows, MBUS_FAILURE_SUBSCRIPTION_ID,
+						reader->subscription_id);
+	if (id != 0)
+		mbus_leaf_scan_int8(&rows, MBUS_FAILURE_MESSAGE_ID, id, id);
+	mbus_leaf_scan_begin(&rows, look->snapshot);
+	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
 	{
 		TupleDesc	desc = RelationGetDescr(leaf);
 		int64		lease;
 		bool		isnull;
 
-		CHECK_FOR_INTERRUPTS();
 		lease = DatumGetInt64(heap_getattr(tuple, MBUS_FAILURE_LEASE, desc,
 										   &isnull));
 		if (DatumGetInt16(heap_getattr(tuple, MBUS_FAILURE_ATTEMPT, desc,
@@ -217,8 +205,7 @@ redriven_read(const MbusLook *look, MbusReader *reader, int64 id)
 													MBUS_FAILURE_MESSAGE_ID,
 													desc, &isnull)), lease);
 	}
-	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);
 }
 
@@ -308,30 +295,20 @@ ack_read_one(const MbusLook *look, MbusReader *reader, int64 id)
 {
 	Relation	leaf = mbus_leaf_open_written(look->schema, look->segment,
 											  MBUS_ACK);
-	Relation	index;
-	ScanKeyData key[3];
-	SysScanDesc scan;
+	MbusLeafScan rows;
 	HeapTuple	tuple;
 
 	if (leaf == NULL)
 		return;
-	index = mbus_leaf_index(leaf, MBUS_ACK_SUBSCRIPTION_ID, MBUS_ACK_LO,
-							false);
-	ScanKeyInit(&key[0], MBUS_ACK_SUBSCRIPTION_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(reader->subscription_id));
-	ScanKeyInit(&key[1], MBUS_ACK_LO, BTGreaterStrategyNumber, F_INT8GT,
-				Int64GetDatum(id - MBUS_ACK_SPAN));
-	ScanKeyInit(&key[2], MBUS_ACK_LO, BTLessEqualStrategyNumber, F_INT8LE,
-				Int64GetDatum(id));
-	scan = systable_beginscan_ordered(leaf, index, look->snapshot, 3, key);
-	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan,
-															 ForwardScanDirection)))
-	{
-		CHECK_FOR_INTERRUPTS();
+	mbus_leaf_scan_open(&rows, leaf, MBUS_ACK_SUBSCRIPTION_ID, MBUS_ACK_LO,
+						false);
+	mbus_leaf_scan_int4(&rows, MBUS_ACK_SUBSCRIPTION_ID,
+						reader->subscription_id);
+	mbus_leaf_scan_int8(&rows, MBUS_ACK_LO, id - MBUS_ACK_SPAN + 1, id);
+	mbus_leaf_scan_begin(&rows, look->snapshot);
+	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
 		ack_row(look, reader, tuple, RelationGetDescr(leaf));
-	}
-	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
+	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);
 }
 
