@@ -3,10 +3,8 @@
  *		Channels as publishers and readers see them.
  *
  * A backend keeps the rows of message_bus.channel and the grants it has seen
- * in a cache of its own.  Triggers on both tables invalidate the relation
- * cache entry of message_bus.channel; the callback here only marks the cache
- * stale, and the next look-up empties it.  Pointers into the cache are
- * therefore good until the next look-up.
+ * in a cache of its own, see catalog_cache.c.  Triggers on both tables
+ * invalidate the relation cache entry of message_bus.channel.
  *
  * Rows are read with the catalog snapshot, through the tables' indexes, with
  * no right needed: the privilege that counts is the channel's own.
@@ -22,9 +20,9 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
-#include "utils/memutils.h"
 
 #include "base/argument.h"
+#include "base/catalog_cache.h"
 #include "base/limits.h"
 #include "base/payload.h"
 #include "base/schema.h"
@@ -67,16 +65,11 @@ typedef struct MbusCachedName
 	int32		channel_id;
 } MbusCachedName;
 
-static MemoryContext cache_context = NULL;
 static HTAB *cache_by_id = NULL;
 static HTAB *cache_by_name = NULL;
-static Oid	cache_schema = InvalidOid;
-static Oid	cache_relation = InvalidOid;
-static bool cache_stale = true;
 
-static void channel_invalidate(Datum arg, Oid relid);
+static void cache_fill(Oid schema);
 static MbusCachedChannel *cached_by_id(Oid schema, int32 channel_id);
-static void cache_prepare(Oid schema);
 static MbusCachedChannel *channel_load(Oid schema, const char *index_name,
 									   AttrNumber column, RegProcedure equals,
 									   Datum value);
@@ -85,6 +78,8 @@ static void channel_read(HeapTuple tuple, TupleDesc desc,
 static void policy_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy);
 static void purge_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy);
 static void grants_load(Oid schema, MbusChannel *channel);
+
+static MbusCatalogCache cache = {"channel", "message_bus channels", cache_fill};
 
 PG_FUNCTION_INFO_V1(mbus_channel_changed);
 PG_FUNCTION_INFO_V1(mbus_may);
@@ -95,14 +90,7 @@ PG_FUNCTION_INFO_V1(mbus_may);
 void
 mbus_channel_init(void)
 {
-	CacheRegisterRelcacheCallback(channel_invalidate, (Datum) 0);
-}
-
-static void
-channel_invalidate(Datum arg, Oid relid)
-{
-	if (relid == InvalidOid || relid == cache_relation)
-		cache_stale = true;
+	mbus_catalog_cache_init(&cache);
 }
 
 /*
@@ -203,7 +191,7 @@ mbus_channel_by_name(Oid schema, const char *name)
 
 	if (strlen(name) > MBUS_CHANNEL_NAME_MAX)
 		return NULL;
-	cache_prepare(schema);
+	mbus_catalog_cache_look(&cache, schema);
 	named = hash_search(cache_by_name, name, HASH_FIND, NULL);
 	if (named)
 		return mbus_channel_by_id(schema, named->channel_id);
@@ -244,7 +232,7 @@ cached_by_id(Oid schema, int32 channel_id)
 {
 	MbusCachedChannel *cached;
 
-	cache_prepare(schema);
+	mbus_catalog_cache_look(&cache, schema);
 	cached = hash_search(cache_by_id, &channel_id, HASH_FIND, NULL);
 	if (cached)
 		return cached;
@@ -252,35 +240,19 @@ cached_by_id(Oid schema, int32 channel_id)
 						Int32GetDatum(channel_id));
 }
 
-/* Empties the cache if it is stale. */
 static void
-cache_prepare(Oid schema)
+cache_fill(Oid schema)
 {
-	HASHCTL		ctl;
-
-	AcceptInvalidationMessages();
-	if (!cache_stale && cache_schema == schema)
-		return;
-
-	cache_relation = mbus_relation(schema, "channel");
-	if (cache_context)
-		MemoryContextReset(cache_context);
-	else
-		cache_context = AllocSetContextCreate(CacheMemoryContext,
-											  "message_bus channels",
-											  ALLOCSET_DEFAULT_SIZES);
-	MemSet(&ctl, 0, sizeof(ctl));
-	ctl.hcxt = cache_context;
-	ctl.keysize = sizeof(int32);
-	ctl.entrysize = sizeof(MbusCachedChannel);
-	cache_by_id = hash_create("message_bus channels by id", 64, &ctl,
-							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	ctl.keysize = MBUS_CHANNEL_NAME_MAX + 1;
-	ctl.entrysize = sizeof(MbusCachedName);
-	cache_by_name = hash_create("message_bus channels by name", 64, &ctl,
-								HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-	cache_schema = schema;
-	cache_stale = false;
+	cache_by_id = mbus_catalog_cache_hash(&cache,
+										  "message_bus channels by id",
+										  sizeof(int32),
+										  sizeof(MbusCachedChannel),
+										  HASH_BLOBS);
+	cache_by_name = mbus_catalog_cache_hash(&cache,
+											"message_bus channels by name",
+											MBUS_CHANNEL_NAME_MAX + 1,
+											sizeof(MbusCachedName),
+											HASH_STRINGS);
 }
 
 /*
@@ -300,7 +272,7 @@ channel_load(Oid schema, const char *index_name, AttrNumber column,
 	MbusCachedChannel *cached;
 	bool		found;
 
-	rel = table_open(cache_relation, AccessShareLock);
+	rel = table_open(cache.relid, AccessShareLock);
 	ScanKeyInit(&key, column, BTEqualStrategyNumber, equals, value);
 	if (equals == F_TEXTEQ)
 		key.sk_collation = TupleDescAttr(RelationGetDescr(rel),
@@ -392,7 +364,7 @@ purge_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy)
 	if (n == 0 || n % 2 != 0 || ARR_HASNULL(kept) ||
 		ARR_ELEMTYPE(kept) != INT8OID)
 		return;
-	copy = MemoryContextAlloc(cache_context, n * sizeof(int64));
+	copy = MemoryContextAlloc(cache.context, n * sizeof(int64));
 	memcpy(copy, ARR_DATA_PTR(kept), n * sizeof(int64));
 	policy->kept = copy;
 	policy->nkept = n / 2;
@@ -426,7 +398,7 @@ grants_load(Oid schema, MbusChannel *channel)
 			room = room ? room * 2 : 4;
 			channel->grant = channel->grant ?
 				repalloc(channel->grant, room * sizeof(MbusGrant)) :
-				MemoryContextAlloc(cache_context, room * sizeof(MbusGrant));
+				MemoryContextAlloc(cache.context, room * sizeof(MbusGrant));
 		}
 		grant = &channel->grant[channel->ngrants++];
 		grant->grantee = DatumGetObjectId(heap_getattr(tuple,

@@ -3,11 +3,9 @@
  *		Subscriptions as those who claim from them see them.
  *
  * A backend keeps the rows of message_bus.subscription it has seen in a cache
- * of its own, as channel.c keeps channels: a trigger invalidates the relation
- * cache entry of message_bus.channel, the callback here marks the cache
- * stale, and the next look-up empties it.  Pointers into the cache are good
- * until the next look-up.  That there is no such subscription is not kept:
- * the next look-up reads again.
+ * of its own, see catalog_cache.c: a trigger invalidates the relation cache
+ * entry of message_bus.channel.  That there is no such subscription is not
+ * kept: the next look-up reads again.
  *
  * Rows are read with the catalog snapshot, through the table's indexes, with
  * no right needed.
@@ -22,12 +20,11 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/catalog_cache.h"
 #include "base/ids.h"
 #include "base/limits.h"
 #include "base/schema.h"
@@ -58,20 +55,19 @@ typedef struct MbusCachedSubscriptionName
 	int32		subscription_id;
 } MbusCachedSubscriptionName;
 
-static MemoryContext cache_context = NULL;
 static HTAB *cache_by_id = NULL;	/* of MbusSubscription */
 static HTAB *cache_by_name = NULL;
-static Oid	cache_schema = InvalidOid;
-static Oid	cache_relation = InvalidOid;	/* message_bus.channel */
-static bool cache_stale = true;
 
-static void subscription_invalidate(Datum arg, Oid relid);
-static void cache_prepare(Oid schema);
+static void cache_fill(Oid schema);
 static MbusSubscription *subscription_load(Oid schema, const char *index_name,
 										   int nkeys, ScanKey keys);
 static void subscription_read(HeapTuple tuple, TupleDesc desc,
 							  MbusSubscription *subscription);
 static bool made_here(Relation rel, HeapTuple tuple);
+
+static MbusCatalogCache cache = {
+	"channel", "message_bus subscriptions", cache_fill
+};
 
 /*
  * mbus_subscription_init registers the cache's invalidation; from _PG_init.
@@ -79,14 +75,7 @@ static bool made_here(Relation rel, HeapTuple tuple);
 void
 mbus_subscription_init(void)
 {
-	CacheRegisterRelcacheCallback(subscription_invalidate, (Datum) 0);
-}
-
-static void
-subscription_invalidate(Datum arg, Oid relid)
-{
-	if (relid == InvalidOid || relid == cache_relation)
-		cache_stale = true;
+	mbus_catalog_cache_init(&cache);
 }
 
 /*
@@ -107,7 +96,7 @@ mbus_subscription_by_name(Oid schema, int32 channel_id, const char *name)
 	key.channel_id = channel_id;
 	strcpy(key.name, name);
 
-	cache_prepare(schema);
+	mbus_catalog_cache_look(&cache, schema);
 	cached = hash_search(cache_by_name, &key, HASH_FIND, NULL);
 	if (cached)
 		return mbus_subscription_by_id(schema, cached->subscription_id);
@@ -136,7 +125,7 @@ mbus_subscription_by_id(Oid schema, int32 subscription_id)
 	MbusSubscription *cached;
 	ScanKeyData key;
 
-	cache_prepare(schema);
+	mbus_catalog_cache_look(&cache, schema);
 	cached = hash_search(cache_by_id, &subscription_id, HASH_FIND, NULL);
 	if (cached)
 		return cached;
@@ -154,46 +143,26 @@ mbus_subscription_remember(int32 subscription_id, uint32 slot)
 {
 	MbusSubscription *cached;
 
-	if (cache_by_id == NULL)
+	if (!cache.filled)
 		return;
 	cached = hash_search(cache_by_id, &subscription_id, HASH_FIND, NULL);
 	if (cached)
 		cached->slot = slot;
 }
 
-/* Empties the cache if it is stale. */
 static void
-cache_prepare(Oid schema)
+cache_fill(Oid schema)
 {
-	HASHCTL		ctl;
-
-	AcceptInvalidationMessages();
-	if (!cache_stale && cache_schema == schema)
-		return;
-
-	/* what errs below leaves it stale, and no table of what is freed */
-	cache_stale = true;
-	cache_by_id = NULL;
-	cache_by_name = NULL;
-	cache_relation = mbus_relation(schema, "channel");
-	if (cache_context)
-		MemoryContextReset(cache_context);
-	else
-		cache_context = AllocSetContextCreate(CacheMemoryContext,
-											  "message_bus subscriptions",
-											  ALLOCSET_DEFAULT_SIZES);
-	MemSet(&ctl, 0, sizeof(ctl));
-	ctl.hcxt = cache_context;
-	ctl.keysize = sizeof(int32);
-	ctl.entrysize = sizeof(MbusSubscription);
-	cache_by_id = hash_create("message_bus subscriptions by id", 64, &ctl,
-							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	ctl.keysize = sizeof(MbusNameKey);
-	ctl.entrysize = sizeof(MbusCachedSubscriptionName);
-	cache_by_name = hash_create("message_bus subscriptions by name", 64, &ctl,
-								HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	cache_schema = schema;
-	cache_stale = false;
+	cache_by_id = mbus_catalog_cache_hash(&cache,
+										  "message_bus subscriptions by id",
+										  sizeof(int32),
+										  sizeof(MbusSubscription),
+										  HASH_BLOBS);
+	cache_by_name = mbus_catalog_cache_hash(&cache,
+											"message_bus subscriptions by name",
+											sizeof(MbusNameKey),
+											sizeof(MbusCachedSubscriptionName),
+											HASH_BLOBS);
 }
 
 /*

@@ -8,10 +8,9 @@
  * public key as DER of X.509's SubjectPublicKeyInfo.  A key that could not be
  * used is refused, so that nobody finds out from refused tokens.
  *
- * A backend keeps the keys in a cache of its own, as channel.c does with
- * channels: a trigger on the table invalidates its relation cache entry, the
- * callback here only marks the cache stale.  The public keys in it are
- * OpenSSL's, freed when the cache's memory is reset.
+ * A backend keeps the keys in a cache of its own, see catalog_cache.c: a
+ * trigger on the table invalidates its relation cache entry.  The public keys
+ * in it are OpenSSL's, freed when the cache's memory is reset.
  */
 #include "postgres.h"
 
@@ -33,6 +32,7 @@
 #include "utils/rel.h"
 
 #include "base/argument.h"
+#include "base/catalog_cache.h"
 #include "base/compat.h"
 #include "base/json_slice.h"
 #include "base/owner.h"
@@ -84,13 +84,8 @@ static const uint8 rsa_algorithm[] = {
 	0x01, 0x05, 0x00
 };
 
-static MemoryContext cache_context = NULL;
 static MbusJwtKey *cache_keys = NULL;
 static int	cache_n = 0;
-static Oid	cache_schema = InvalidOid;
-static Oid	cache_relation = InvalidOid;
-static bool cache_loaded = false;
-static bool cache_stale = true;
 
 static int	jwks_read(const MbusSlice *text, Jwk *keys);
 static bool jwk_read(Jwk *jwk);
@@ -109,10 +104,13 @@ pg_noreturn static void bad_jwks(const char *detail);
 static void der_append(StringInfo out, uint8 tag, const void *value, int len);
 static void der_integer(StringInfo out, const uint8 *value, int len);
 static EVP_PKEY *public_key_parse(const uint8 *der, int len);
-static void keys_invalidate(Datum arg, Oid relid);
 static void keys_load(Oid schema);
 static void key_read(HeapTuple tuple, TupleDesc desc);
 static void public_key_free(void *arg);
+
+static MbusCatalogCache cache = {
+	"jwt_key", "message_bus token keys", keys_load
+};
 
 PG_FUNCTION_INFO_V1(mbus_jwt_key_changed);
 
@@ -122,7 +120,7 @@ PG_FUNCTION_INFO_V1(mbus_jwt_key_changed);
 void
 mbus_jwt_key_init(void)
 {
-	CacheRegisterRelcacheCallback(keys_invalidate, (Datum) 0);
+	mbus_catalog_cache_init(&cache);
 }
 
 /* ------------------------------------------------------------------------
@@ -514,11 +512,7 @@ public_key_parse(const uint8 *der, int len)
 const MbusJwtKey *
 mbus_jwt_keys(int *n)
 {
-	Oid			schema = mbus_schema();
-
-	AcceptInvalidationMessages();
-	if (!cache_loaded || cache_stale || cache_schema != schema)
-		keys_load(schema);
+	mbus_catalog_cache_look(&cache, mbus_schema());
 	*n = cache_n;
 	return cache_keys;
 }
@@ -536,17 +530,7 @@ mbus_jwt_key_changed(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-static void
-keys_invalidate(Datum arg, Oid relid)
-{
-	if (relid == InvalidOid || relid == cache_relation)
-		cache_stale = true;
-}
-
-/*
- * keys_load reads all keys.  What changes meanwhile makes the cache stale
- * again; an error leaves it not loaded.
- */
+/* Reads all keys. */
 static void
 keys_load(Oid schema)
 {
@@ -554,21 +538,10 @@ keys_load(Oid schema)
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	cache_loaded = false;
 	cache_n = 0;
-	cache_schema = schema;
-	cache_relation = mbus_relation(schema, "jwt_key");
-	cache_stale = false;
-	if (cache_context)
-		MemoryContextReset(cache_context);
-	else
-		cache_context = AllocSetContextCreate(CacheMemoryContext,
-											  "message_bus token keys",
-											  ALLOCSET_SMALL_SIZES);
-	cache_keys = MemoryContextAllocZero(cache_context,
+	cache_keys = MemoryContextAllocZero(cache.context,
 										KEYS_MAX * sizeof(MbusJwtKey));
-
-	rel = table_open(cache_relation, AccessShareLock);
+	rel = table_open(cache.relid, AccessShareLock);
 	scan = systable_beginscan(rel, mbus_relation(schema, "jwt_key_pkey"), true,
 							  NULL, 0, NULL);
 	while (cache_n < KEYS_MAX &&
@@ -576,7 +549,6 @@ keys_load(Oid schema)
 		key_read(tuple, RelationGetDescr(rel));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	cache_loaded = true;
 }
 
 /* Adds a row to the cache; one that has no key in it is passed over. */
@@ -595,7 +567,7 @@ key_read(HeapTuple tuple, TupleDesc desc)
 	key->alg = mbus_jwt_alg(TextDatumGetCString(value));
 	value = heap_getattr(tuple, COL_KID, desc, &isnull);
 	if (!isnull)
-		key->kid = MemoryContextStrdup(cache_context,
+		key->kid = MemoryContextStrdup(cache.context,
 									   TextDatumGetCString(value));
 	value = heap_getattr(tuple, COL_KEY, desc, &isnull);
 	bytes = DatumGetByteaPP(value);
@@ -604,7 +576,7 @@ key_read(HeapTuple tuple, TupleDesc desc)
 
 	if (key->alg == MBUS_ALG_HS256)
 	{
-		key->secret = MemoryContextAlloc(cache_context, len);
+		key->secret = MemoryContextAlloc(cache.context, len);
 		memcpy(key->secret, data, len);
 		key->secret_len = len;
 	}
@@ -612,13 +584,13 @@ key_read(HeapTuple tuple, TupleDesc desc)
 	{
 		MemoryContextCallback *callback;
 
-		callback = MemoryContextAlloc(cache_context, sizeof(*callback));
+		callback = MemoryContextAlloc(cache.context, sizeof(*callback));
 		key->public_key = public_key_parse(data, len);
 		if (key->public_key == NULL)
 			return;
 		callback->func = public_key_free;
 		callback->arg = key->public_key;
-		MemoryContextRegisterResetCallback(cache_context, callback);
+		MemoryContextRegisterResetCallback(cache.context, callback);
 	}
 	cache_n++;
 }
