@@ -231,10 +231,8 @@ claim_subscription(Claim *claim)
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("subscription \"%s\" does not exist",
 							claim->subscription)));
-		if (started == 0)
-			started = GetCurrentTimestamp();
 		mbus_default_wanted(claim->db, claim->channel_id);
-		mbus_worker_wait(claim->db, started, "make the subscription");
+		mbus_worker_wait(claim->db, &started, "make the subscription");
 		AcceptInvalidationMessages();
 	}
 }
@@ -299,9 +297,7 @@ claim_once(Claim *claim)
 			continue;			/* only what has to wait was found so far */
 		if (recorded)
 			break;
-		if (started == 0)
-			started = GetCurrentTimestamp();
-		mbus_worker_wait(claim->db, started, "get ready");
+		mbus_worker_wait(claim->db, &started, "get ready");
 		AcceptInvalidationMessages();
 	}
 	return claim->scan.lease != 0;

@@ -5,8 +5,6 @@
  */
 #include "postgres.h"
 
-#include "pgstat.h"
-#include "storage/latch.h"
 #include "utils/inval.h"
 #include "utils/timestamp.h"
 
@@ -16,7 +14,6 @@
 #include "delivery/pool.h"
 #include "delivery/slot.h"
 #include "state/state.h"
-#define READY_MS		30000	/* for the worker, before giving up */
 
 void
 mbus_default_wanted(MbusDatabase *db, int32 channel_id)
@@ -31,34 +28,6 @@ mbus_default_wanted(MbusDatabase *db, int32 channel_id)
 		call->default_wanted[call->ndefault_wanted++] = channel_id;
 	call->loads_wanted++;
 	LWLockRelease(mbus_delivery_lock());
-}
-
-/* Waits a moment for the worker; 55000 if that has gone on for too long. */
-void
-mbus_worker_wait(MbusDatabase *db, TimestampTz started, const char *what)
-{
-	char		why[sizeof(db->worker.last_error)] = "";
-
-	mbus_wake_worker(db);
-	if (!TimestampDifferenceExceeds(started, GetCurrentTimestamp(), READY_MS))
-	{
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5,
-						 PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		return;
-	}
-	LWLockAcquire(&db->lock, LW_SHARED);
-	strlcpy(why, db->worker.last_error, sizeof(why));
-	LWLockRelease(&db->lock);
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("the worker of message_bus did not %s", what),
-			 why[0] ? errdetail("Its last error was: %s", why) :
-			 errdetail("It did not answer within %d seconds.",
-					   READY_MS / 1000),
-			 errhint("See the view message_bus.worker_status and the server's log.")));
 }
 
 /*
@@ -94,16 +63,12 @@ mbus_sub_open(Oid schema, MbusDatabase *db,
 			mbus_subscription_remember(subscription_id, slot);
 			return slot;
 		}
-		if (started == 0)
-		{
-			if (subscription->uncommitted)
-				ereport(ERROR,
-						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						 errmsg("subscription \"%s\" was created in this transaction",
-								subscription->name),
-						 errhint("It can be claimed from after COMMIT.")));
-			started = GetCurrentTimestamp();
-		}
+		if (started == 0 && subscription->uncommitted)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("subscription \"%s\" was created in this transaction",
+							subscription->name),
+					 errhint("It can be claimed from after COMMIT.")));
 		if (served && slot == MBUS_NONE)
 		{
 			if (mbus_subscription_by_id(schema, subscription_id) == NULL)
@@ -126,7 +91,7 @@ mbus_sub_open(Oid schema, MbusDatabase *db,
 			ticket = ++db->delivery.loads_wanted;
 			LWLockRelease(mbus_delivery_lock());
 		}
-		mbus_worker_wait(db, started, "load the subscription");
+		mbus_worker_wait(db, &started, "load the subscription");
 		AcceptInvalidationMessages();
 	}
 }

@@ -4,7 +4,7 @@
  */
 #include "postgres.h"
 
-#include "pgstat.h"
+#include "storage/condition_variable.h"
 #include "utils/timestamp.h"
 
 #include "segment/leaf.h"
@@ -12,7 +12,6 @@
 #include "state/range.h"
 #include "state/state.h"
 #include "state/unfinished.h"
-#define MBUS_READY_MS		30000	/* for the worker, before giving up */
 
 /*
  * mbus_unfinished_wait is mbus_unfinished_copy() for who cannot do without:
@@ -22,7 +21,7 @@ int64
 mbus_unfinished_wait(MbusDatabase *db, Oid schema, int32 channel_id,
 					 MbusRange **ranges, int *nranges)
 {
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = 0;
 
 	for (;;)
 	{
@@ -40,18 +39,6 @@ mbus_unfinished_wait(MbusDatabase *db, Oid schema, int32 channel_id,
 			return limit;
 		}
 		pfree(*ranges);
-		if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
-									   MBUS_READY_MS))
-			break;
-		mbus_wake_worker(db);
-		(void) ConditionVariableTimedSleep(&db->changed, 200,
-										   PG_WAIT_EXTENSION);
+		mbus_worker_wait(db, &started, NULL);
 	}
-	ConditionVariableCancelSleep();
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("message_bus is not ready in this database"),
-			 errdetail("Its worker did not answer within %d seconds.",
-					   MBUS_READY_MS / 1000),
-			 errhint("See the view message_bus.worker_status and the server's log; an extension made in this transaction can be used after COMMIT.")));
 }

@@ -208,12 +208,10 @@ mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 			ranges_used_up();
 		if (started == 0)
 		{
-			started = GetCurrentTimestamp();
 			mbus_count(MBUS_C_SEGMENT_WAITS, 1);
 			ConditionVariablePrepareToSleep(&db->changed);
 		}
-		mbus_wake_worker(db);
-		mbus_wait_for_worker(db, started);
+		mbus_worker_wait(db, &started, NULL);
 	}
 }
 

@@ -34,6 +34,7 @@
 #include "storage/ipc.h"
 #include "storage/proc.h"
 
+#include "base/compat.h"
 #include "base/ids.h"
 #include "base/settings.h"
 #include "state/state.h"
@@ -57,6 +58,7 @@ static MbusDatabase *my_database = NULL;	/* this backend's */
 static void state_request(void);
 static void state_startup(void);
 static void check_listed(void);
+pg_noreturn static void not_ready(MbusDatabase *db, const char *what);
 
 static Size
 state_size(void)
@@ -204,9 +206,7 @@ mbus_database(void)
 	check_listed();
 	while ((db = mbus_database_or_null()) == NULL)
 	{
-		if (started == 0)
-			started = GetCurrentTimestamp();
-		mbus_wait_for_worker(NULL, started);
+		mbus_worker_wait(NULL, &started, NULL);
 		check_listed();
 	}
 	return db;
@@ -314,35 +314,44 @@ mbus_count(MbusCounter counter, uint64 n)
 }
 
 /*
- * mbus_wait_for_worker sleeps until the worker has changed something, or a moment;
- * past MBUS_WAIT_MS it errors with what the worker said last.  The worker itself
- * does not wait but errors with 55P03 (see expiry.c).
+ * mbus_worker_wait wakes the worker and sleeps until it has changed something,
+ * or a moment.  Past MBUS_WAIT_MS from *started, which the first call sets, it
+ * errors with 55000 and what the worker said last.  "what" is for the worker
+ * to do, and is looked for often; NULL: to be ready at all.  db is NULL before
+ * the worker has claimed it.  The worker itself does not wait but errors with
+ * 55P03 (see expiry.c).
  */
 void
-mbus_wait_for_worker(MbusDatabase *db, TimestampTz started)
+mbus_worker_wait(MbusDatabase *db, TimestampTz *started, const char *what)
 {
-	char		why[sizeof(db->worker.last_error)] = "";
+	TimestampTz now = GetCurrentTimestamp();
 
+	if (*started == 0)
+		*started = now;
+	if (db)
+		mbus_wake_worker(db);
 	if (db && db->worker.pid == MyProcPid)
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("a segment must be opened first")));
-	if (!TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
-									MBUS_WAIT_MS))
+	if (TimestampDifferenceExceeds(*started, now, MBUS_WAIT_MS))
+		not_ready(db, what);
+	if (db && what == NULL)
 	{
-		if (db)
-			(void) ConditionVariableTimedSleep(&db->changed, 200,
-											   PG_WAIT_EXTENSION);
-		else
-		{
-			(void) WaitLatch(MyLatch,
-							 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-							 50, PG_WAIT_EXTENSION);
-			ResetLatch(MyLatch);
-			CHECK_FOR_INTERRUPTS();
-		}
+		(void) ConditionVariableTimedSleep(&db->changed, 200,
+										   PG_WAIT_EXTENSION);
 		return;
 	}
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 what ? 5 : 50, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+static void
+not_ready(MbusDatabase *db, const char *what)
+{
+	char		why[sizeof(db->worker.last_error)] = "";
 
 	ConditionVariableCancelSleep();
 	if (db)
@@ -351,6 +360,14 @@ mbus_wait_for_worker(MbusDatabase *db, TimestampTz started)
 		strlcpy(why, db->worker.last_error, sizeof(why));
 		LWLockRelease(&db->lock);
 	}
+	if (what)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the worker of message_bus did not %s", what),
+				 why[0] ? errdetail("Its last error was: %s", why) :
+				 errdetail("It did not answer within %d seconds.",
+						   MBUS_WAIT_MS / 1000),
+				 errhint("See the view message_bus.worker_status and the server's log.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("message_bus is not ready in this database"),

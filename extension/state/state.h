@@ -202,6 +202,8 @@ extern void mbus_state_init(void);
 extern MbusDatabase *mbus_database(void);
 extern MbusDatabase *mbus_database_or_null(void);
 extern void mbus_wake_worker(MbusDatabase *db);
+extern void mbus_worker_wait(MbusDatabase *db, TimestampTz *started,
+							 const char *what);
 extern void mbus_count(MbusCounter counter, uint64 n);
 
 /* the database's worker only */

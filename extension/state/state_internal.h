@@ -58,7 +58,4 @@ extern MbusChannelSlot *mbus_channel_slot(MbusDatabase *db, int32 channel_id);
 extern int32 mbus_oldest_open_segment(MbusDatabase *db);
 extern bool mbus_segment_wanted(MbusDatabase *db);
 
-/* state.c */
-extern void mbus_wait_for_worker(MbusDatabase *db, TimestampTz started);
-
 #endif							/* MBUS_STATE_INTERNAL_H */

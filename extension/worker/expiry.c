@@ -17,7 +17,7 @@
  *
  * A message that is given up may go to a dead-letter channel, whose segment
  * this very process has to open.  Publishing does not wait for it here but
- * errors (mbus_wait_for_worker); the task is then "blocked", the segment is
+ * errors (mbus_worker_wait); the task is then "blocked", the segment is
  * opened, and the task runs again.
  *
  * Waking.  Before it sleeps the worker says in db->delivery.expiry_wake when
