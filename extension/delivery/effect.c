@@ -37,7 +37,9 @@
 #include "base/compat.h"
 #include "base/ids.h"
 #include "delivery/effect.h"
+#include "delivery/lease.h"
 #include "delivery/pool.h"
+#include "delivery/sub.h"
 #include "state/waiter.h"
 
 static MemoryContext context = NULL;

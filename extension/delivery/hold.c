@@ -24,6 +24,7 @@
 #include "channel/channel.h"
 #include "delivery/effect.h"
 #include "delivery/hold.h"
+#include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "facts/facts.h"
 #include "state/state.h"

@@ -39,6 +39,7 @@
 #include "channel/subscription.h"
 #include "delivery/dead_letter.h"
 #include "delivery/effect.h"
+#include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "delivery/slot.h"
 #include "facts/facts.h"

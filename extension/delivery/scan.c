@@ -22,6 +22,7 @@
 #include "base/settings.h"
 #include "channel/channel.h"
 #include "delivery/effect.h"
+#include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "delivery/scan.h"
 #include "delivery/scan_due.h"

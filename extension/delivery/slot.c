@@ -15,6 +15,7 @@
 #include "channel/subscription.h"
 #include "delivery/pool.h"
 #include "delivery/slot.h"
+#include "delivery/sub.h"
 #include "state/state.h"
 #define READY_MS		30000	/* for the worker, before giving up */
 

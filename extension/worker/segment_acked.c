@@ -45,6 +45,7 @@
 #include "channel/channel.h"
 #include "channel/series.h"
 #include "delivery/pool.h"
+#include "delivery/sub.h"
 #include "state/unfinished.h"
 #include "worker/acked.h"
 #include "worker/checkpoint.h"
