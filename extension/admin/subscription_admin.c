@@ -116,7 +116,7 @@ MBUS_FUNCTION(create_subscription)
 	db = mbus_database();
 	start_resolve(schema, db, channel_id, &start);
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	epoch = db->lease_epoch;
+	epoch = db->delivery.lease_epoch;
 	LWLockRelease(mbus_delivery_lock());
 
 	value[0] = Int32GetDatum(channel_id);

@@ -595,9 +595,9 @@ record_lease(MbusScan *scan, MbusSub *sub, int64 number)
 	mbus_lease(lease)->session = mbus_caller.session;
 	mbus_effect_claim(lease);
 	scan->lease = number;
-	if (deadline < scan->db->expiry_wake)
+	if (deadline < scan->db->delivery.expiry_wake)
 	{
-		scan->db->expiry_wake = deadline;
+		scan->db->delivery.expiry_wake = deadline;
 		mbus_wake_worker(scan->db);
 	}
 	return true;

@@ -76,10 +76,11 @@ mbus_checkpoints_write(MbusWork *work)
 	Due		   *due;
 	int			n;
 
-	if (!TimestampDifferenceExceeds(work->looked_at, now, LOOK_EVERY_MS) ||
+	if (!TimestampDifferenceExceeds(work->checkpoints_looked_at, now,
+									LOOK_EVERY_MS) ||
 		!mbus_tasks_begin(work, MBUS_TASK_CHECKPOINT, false))
 		return;
-	work->looked_at = now;
+	work->checkpoints_looked_at = now;
 	n = due_collect(work, now, &due);
 	for (int i = 0; i < n; i += CHECKPOINT_BATCH)
 	{

@@ -97,11 +97,11 @@ mbus_segments_acked(MbusWork *work)
 	TimestampTz now = GetCurrentTimestamp();
 	Candidates	candidates = {.context = CurrentMemoryContext};
 
-	if (!TimestampDifferenceExceeds(work->acked_at, now,
+	if (!TimestampDifferenceExceeds(work->acked_looked_at, now,
 									PASSES * mbus_worker_interval) ||
 		!mbus_tasks_begin(work, MBUS_TASK_ACKED, false))
 		return;
-	work->acked_at = now;
+	work->acked_looked_at = now;
 	(void) mbus_task_run(work, MBUS_TASK_ACKED, candidates_find, &candidates,
 						 "looking for acknowledged segments");
 	for (int i = 0; i < candidates.norphans; i++)

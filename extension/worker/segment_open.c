@@ -151,13 +151,12 @@ mbus_segments_number(MbusWork *work)
 		return;
 
 	work->numbered_at = GetCurrentTimestamp();
-	work->epoch_is_new = numbering.known;
-	work->load = true;
+	work->load.epoch_is_new = numbering.known;
+	work->load.unasked = true;
 	mbus_epoch_begin(db, numbering.epoch);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	db->next_segment = numbering.next;
-	db->first_segment = numbering.next;
-	db->ready = true;
+	db->numbering.next_segment = numbering.next;
+	db->numbering.ready = true;
 	LWLockRelease(&db->lock);
 	ConditionVariableBroadcast(&db->changed);
 }
@@ -314,7 +313,7 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 		need = busy ? NEED_SEGMENT : NEED_CLOSE;
 	else if (now - series->max_expires_at > EXPIRED_MS * INT64CONST(1000))
 		need = NEED_CLOSE;
-	opening->at_least = Max(series->wanted, work->db->next_segment);
+	opening->at_least = Max(series->wanted, work->db->numbering.next_segment);
 	LWLockRelease(&work->db->lock);
 	return need;
 }
@@ -329,15 +328,15 @@ series_busy(MbusWork *work, int32 series_no)
 	MbusSeries *series = &work->db->series[series_no];
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (series->open_segment != work->seen_segment[series_no] ||
-		series->next_row != work->seen_row[series_no])
+	if (series->open_segment != work->growth[series_no].segment ||
+		series->next_row != work->growth[series_no].row)
 	{
-		work->seen_segment[series_no] = series->open_segment;
-		work->seen_row[series_no] = series->next_row;
-		work->grew_at[series_no] = now;
+		work->growth[series_no].segment = series->open_segment;
+		work->growth[series_no].row = series->next_row;
+		work->growth[series_no].at = now;
 		return true;
 	}
-	return now - work->grew_at[series_no] < BUSY_MS * INT64CONST(1000);
+	return now - work->growth[series_no].at < BUSY_MS * INT64CONST(1000);
 }
 
 /*
@@ -532,7 +531,7 @@ segment_publish(MbusWork *work, Opening *opening)
 	series->max_expires_at = 0;
 	if (series->wanted <= opening->segment)
 		series->wanted = 0;
-	db->next_segment = opening->segment + 1;
+	db->numbering.next_segment = opening->segment + 1;
 	LWLockRelease(&db->lock);
 	ConditionVariableBroadcast(&db->changed);
 	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_SEGMENTS_OPENED], 1);
