@@ -17,7 +17,11 @@
 #include "delivery/slot.h"
 #include "delivery/sub.h"
 #include "state/state.h"
+
 #define READY_MS		30000	/* for the worker, before giving up */
+
+static void subscription_check(Oid schema, int32 subscription_id,
+							   TimestampTz started);
 
 void
 mbus_default_wanted(MbusDatabase *db, int32 channel_id)
@@ -106,21 +110,7 @@ mbus_sub_open(Oid schema, MbusDatabase *db,
 			started = GetCurrentTimestamp();
 		}
 		if (served && slot == MBUS_NONE)
-		{
-			if (mbus_subscription_by_id(schema, subscription_id) == NULL)
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_TABLE),
-						 errmsg("subscription %d does not exist",
-								subscription_id)));
-			if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
-										   1000))
-				ereport(ERROR,
-						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						 errmsg("too many subscriptions are in use"),
-						 errdetail("The server follows at most %d.",
-								   mbus_max_subscriptions),
-						 errhint("Raise \"message_bus.max_subscriptions\" and restart the server.")));
-		}
+			subscription_check(schema, subscription_id, started);
 		if (ticket == 0 || served)
 		{
 			LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
@@ -130,4 +120,24 @@ mbus_sub_open(Oid schema, MbusDatabase *db,
 		mbus_worker_wait(db, started, "load the subscription");
 		AcceptInvalidationMessages();
 	}
+}
+
+/*
+ * subscription_check errors if a subscription that the worker has not loaded
+ * is gone, or has got no slot for a second.
+ */
+static void
+subscription_check(Oid schema, int32 subscription_id, TimestampTz started)
+{
+	if (mbus_subscription_by_id(schema, subscription_id) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("subscription %d does not exist", subscription_id)));
+	if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(), 1000))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many subscriptions are in use"),
+				 errdetail("The server follows at most %d.",
+						   mbus_max_subscriptions),
+				 errhint("Raise \"message_bus.max_subscriptions\" and restart the server.")));
 }
