@@ -72,20 +72,20 @@ static const Oid param_types[PARAMS] = {
 	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID
 };
 
-typedef struct Policy
+typedef struct NewPolicy
 {
 	Datum		value[PARAMS];
 	char		null[PARAMS];	/* as SPI wants it: 'n' or ' ' */
-} Policy;
+} NewPolicy;
 
-static void policy_read(FunctionCallInfo fcinfo, Policy *policy);
-static void policy_check(Oid schema, const char *channel, Policy *policy);
-static void policy_default(Policy *policy, int which, Datum value);
-static int64 policy_interval(Policy *policy, int which, const char *name,
+static void policy_read(FunctionCallInfo fcinfo, NewPolicy *policy);
+static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
+static void policy_default(NewPolicy *policy, int which, Datum value);
+static int64 policy_interval(NewPolicy *policy, int which, const char *name,
 							 int64 most);
-static void series_alter(Oid schema, text *name, Policy *policy);
+static void series_alter(Oid schema, text *name, NewPolicy *policy);
 static void policy_lock(Oid schema);
-static bool policy_retention(Policy *policy, const char *retention);
+static bool policy_retention(NewPolicy *policy, const char *retention);
 static int32 own_series_choose(Oid schema);
 static void series_mark(Relation rel, AttrNumber series, AttrNumber closed_at,
 						bool *used);
@@ -100,7 +100,7 @@ MBUS_FUNCTION(create_channel)
 	Oid			schema = mbus_schema();
 	char	   *name = text_to_cstring(mbus_required_text(fcinfo, 0, "channel"));
 	bool		if_not_exists = !PG_ARGISNULL(10) && PG_GETARG_BOOL(10);
-	Policy		policy;
+	NewPolicy	policy;
 	int			rows;
 
 	mbus_write_check("message_bus.create_channel()");
@@ -157,7 +157,7 @@ MBUS_FUNCTION(alter_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
-	Policy		policy;
+	NewPolicy	policy;
 	int			rows;
 
 	mbus_write_check("message_bus.alter_channel()");
@@ -198,7 +198,7 @@ MBUS_FUNCTION(alter_channel)
  * channel's own series stays what it is, else it is that of the TTL.
  */
 static void
-series_alter(Oid schema, text *name, Policy *policy)
+series_alter(Oid schema, text *name, NewPolicy *policy)
 {
 	const MbusChannel *channel;
 	int64		ttl_us;
@@ -332,7 +332,7 @@ MBUS_FUNCTION(revoke_channel)
 
 /* Reads arguments 1 to 9 as they are. */
 static void
-policy_read(FunctionCallInfo fcinfo, Policy *policy)
+policy_read(FunctionCallInfo fcinfo, NewPolicy *policy)
 {
 	memset(policy->null, 'n', sizeof(policy->null));
 	for (int i = 0; i < POLICIES; i++)
@@ -345,7 +345,7 @@ policy_read(FunctionCallInfo fcinfo, Policy *policy)
 }
 
 static void
-policy_default(Policy *policy, int which, Datum value)
+policy_default(NewPolicy *policy, int which, Datum value)
 {
 	policy->value[which] = value;
 	policy->null[which] = ' ';
@@ -356,7 +356,7 @@ policy_default(Policy *policy, int which, Datum value)
  * series that belongs to the TTL.
  */
 static void
-policy_check(Oid schema, const char *channel, Policy *policy)
+policy_check(Oid schema, const char *channel, NewPolicy *policy)
 {
 	int64		backoff;
 	int64		backoff_max;
@@ -429,7 +429,7 @@ policy_check(Oid schema, const char *channel, Policy *policy)
 
 /* An interval from zero to "most" in microseconds; -1 where it is null. */
 static int64
-policy_interval(Policy *policy, int which, const char *name, int64 most)
+policy_interval(NewPolicy *policy, int which, const char *name, int64 most)
 {
 	int64		us;
 
@@ -445,7 +445,7 @@ policy_interval(Policy *policy, int which, const char *name, int64 most)
 }
 
 static bool
-policy_retention(Policy *policy, const char *retention)
+policy_retention(NewPolicy *policy, const char *retention)
 {
 	return policy->null[POLICY_RETENTION] == ' ' &&
 		strcmp(TextDatumGetCString(policy->value[POLICY_RETENTION]),
