@@ -72,25 +72,25 @@ static const Oid param_types[PARAMS] = {
 	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID
 };
 
-typedef struct Policy
+typedef struct NewPolicy
 {
 	Datum		value[PARAMS];
 	char		null[PARAMS];	/* as SPI wants it: 'n' or ' ' */
-} Policy;
+} NewPolicy;
 
-static void policy_read(FunctionCallInfo fcinfo, Policy *policy);
-static void policy_check(Oid schema, const char *channel, Policy *policy);
-static void policy_check_attempts(Policy *policy);
-static void policy_check_backoff(Policy *policy);
+static void policy_read(FunctionCallInfo fcinfo, NewPolicy *policy);
+static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
+static void policy_check_attempts(NewPolicy *policy);
+static void policy_check_backoff(NewPolicy *policy);
 static void policy_check_dead_letter(Oid schema, const char *channel,
-									 Policy *policy);
-static void policy_check_retention(Policy *policy);
-static void policy_default(Policy *policy, int which, Datum value);
-static int64 policy_interval(Policy *policy, int which, const char *name,
+									 NewPolicy *policy);
+static void policy_check_retention(NewPolicy *policy);
+static void policy_default(NewPolicy *policy, int which, Datum value);
+static int64 policy_interval(NewPolicy *policy, int which, const char *name,
 							 int64 most);
-static void series_alter(Oid schema, text *name, Policy *policy);
+static void series_alter(Oid schema, text *name, NewPolicy *policy);
 static void policy_lock(Oid schema);
-static bool policy_retention(Policy *policy, const char *retention);
+static bool policy_retention(NewPolicy *policy, const char *retention);
 static int32 own_series_choose(Oid schema);
 static void series_mark(Relation rel, AttrNumber series, AttrNumber closed_at,
 						bool *used);
@@ -105,7 +105,7 @@ MBUS_FUNCTION(create_channel)
 	Oid			schema = mbus_schema();
 	char	   *name = text_to_cstring(mbus_required_text(fcinfo, 0, "channel"));
 	bool		if_not_exists = !PG_ARGISNULL(10) && PG_GETARG_BOOL(10);
-	Policy		policy;
+	NewPolicy	policy;
 	int			rows;
 
 	mbus_write_check("message_bus.create_channel()");
@@ -162,7 +162,7 @@ MBUS_FUNCTION(alter_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
-	Policy		policy;
+	NewPolicy	policy;
 	int			rows;
 
 	mbus_write_check("message_bus.alter_channel()");
@@ -203,7 +203,7 @@ MBUS_FUNCTION(alter_channel)
  * channel's own series stays what it is, else it is that of the TTL.
  */
 static void
-series_alter(Oid schema, text *name, Policy *policy)
+series_alter(Oid schema, text *name, NewPolicy *policy)
 {
 	const MbusChannel *channel;
 	int64		ttl_us;
@@ -337,7 +337,7 @@ MBUS_FUNCTION(revoke_channel)
 
 /* Reads arguments 1 to 9 as they are. */
 static void
-policy_read(FunctionCallInfo fcinfo, Policy *policy)
+policy_read(FunctionCallInfo fcinfo, NewPolicy *policy)
 {
 	memset(policy->null, 'n', sizeof(policy->null));
 	for (int i = 0; i < POLICIES; i++)
@@ -350,7 +350,7 @@ policy_read(FunctionCallInfo fcinfo, Policy *policy)
 }
 
 static void
-policy_default(Policy *policy, int which, Datum value)
+policy_default(NewPolicy *policy, int which, Datum value)
 {
 	policy->value[which] = value;
 	policy->null[which] = ' ';
@@ -361,7 +361,7 @@ policy_default(Policy *policy, int which, Datum value)
  * series that belongs to the TTL.
  */
 static void
-policy_check(Oid schema, const char *channel, Policy *policy)
+policy_check(Oid schema, const char *channel, NewPolicy *policy)
 {
 	if (policy->null[POLICY_TTL] == ' ')
 	{
@@ -388,7 +388,7 @@ policy_check(Oid schema, const char *channel, Policy *policy)
 }
 
 static void
-policy_check_attempts(Policy *policy)
+policy_check_attempts(NewPolicy *policy)
 {
 	int32		attempts;
 
@@ -403,7 +403,7 @@ policy_check_attempts(Policy *policy)
 }
 
 static void
-policy_check_backoff(Policy *policy)
+policy_check_backoff(NewPolicy *policy)
 {
 	int64		backoff;
 	int64		backoff_max;
@@ -420,7 +420,7 @@ policy_check_backoff(Policy *policy)
 
 /* It is to be there, and another one; '' stands for none. */
 static void
-policy_check_dead_letter(Oid schema, const char *channel, Policy *policy)
+policy_check_dead_letter(Oid schema, const char *channel, NewPolicy *policy)
 {
 	const MbusChannel *target;
 	char	   *dead;
@@ -446,7 +446,7 @@ policy_check_dead_letter(Oid schema, const char *channel, Policy *policy)
 }
 
 static void
-policy_check_retention(Policy *policy)
+policy_check_retention(NewPolicy *policy)
 {
 	char	   *retention;
 
@@ -462,7 +462,7 @@ policy_check_retention(Policy *policy)
 
 /* An interval from zero to "most" in microseconds; -1 where it is null. */
 static int64
-policy_interval(Policy *policy, int which, const char *name, int64 most)
+policy_interval(NewPolicy *policy, int which, const char *name, int64 most)
 {
 	int64		us;
 
@@ -478,7 +478,7 @@ policy_interval(Policy *policy, int which, const char *name, int64 most)
 }
 
 static bool
-policy_retention(Policy *policy, const char *retention)
+policy_retention(NewPolicy *policy, const char *retention)
 {
 	return policy->null[POLICY_RETENTION] == ' ' &&
 		strcmp(TextDatumGetCString(policy->value[POLICY_RETENTION]),

@@ -298,7 +298,7 @@ MBUS_FUNCTION(seek)
 	/* one that nobody else sees yet has had no lease */
 	if (!subscription.uncommitted)
 	{
-		slot = mbus_sub_open(schema, db, &subscription);
+		slot = mbus_slot_open(schema, db, &subscription);
 		since_lease = seek_begin(schema, db, slot, &subscription);
 	}
 	start_resolve(schema, db, subscription.channel_id, &start);

@@ -24,7 +24,7 @@ static void subscription_check(Oid schema, int32 subscription_id,
 							   TimestampTz started);
 
 void
-mbus_default_wanted(MbusDatabase *db, int32 channel_id)
+mbus_slot_want_default(MbusDatabase *db, int32 channel_id)
 {
 	MbusDeliveryCall *call = &db->delivery;
 	bool		there = false;
@@ -67,13 +67,13 @@ mbus_worker_wait(MbusDatabase *db, TimestampTz started, const char *what)
 }
 
 /*
- * mbus_sub_open returns the slot of a subscription once the worker has loaded
+ * mbus_slot_open returns the slot of a subscription once the worker has loaded
  * it.  55000 if it was made by this transaction or the worker does not
  * answer, 53400 if there are too many.
  */
 uint32
-mbus_sub_open(Oid schema, MbusDatabase *db,
-			  const MbusSubscription *subscription)
+mbus_slot_open(Oid schema, MbusDatabase *db,
+			   const MbusSubscription *subscription)
 {
 	int32		subscription_id = subscription->subscription_id;
 	uint32		slot = subscription->slot;
