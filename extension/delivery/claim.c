@@ -69,10 +69,13 @@ typedef struct Claim
  * WORK_KEPT bytes: memory that is given back to the kernel at the end of each
  * claim is dear.  An error leaves it for the next claim to reset.
  */
-static MemoryContext work = NULL;
+static MemoryContext claim_context = NULL;
 
 static Datum claim_run(FunctionCallInfo fcinfo, bool bytes);
 static void claim_arguments(FunctionCallInfo fcinfo, Claim *claim);
+static int64 wait_argument(FunctionCallInfo fcinfo, int argno);
+static int64 lease_argument(FunctionCallInfo fcinfo, int argno,
+							const Claim *claim);
 static const MbusSubscription *claim_subscription(Claim *claim);
 static void consume_check(const Claim *claim);
 static bool claim_once(Claim *claim);
@@ -105,10 +108,12 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 
 	MemSet(&claim, 0, sizeof(claim));
 	claim.bytes = bytes;
-	if (work == NULL)
-		work = AllocSetContextCreate(TopMemoryContext, "message_bus scan",
-									 WORK_KEPT, ALLOCSET_DEFAULT_INITSIZE,
-									 ALLOCSET_DEFAULT_MAXSIZE);
+	if (claim_context == NULL)
+		claim_context = AllocSetContextCreate(TopMemoryContext,
+											  "message_bus scan",
+											  WORK_KEPT,
+											  ALLOCSET_DEFAULT_INITSIZE,
+											  ALLOCSET_DEFAULT_MAXSIZE);
 	InitMaterializedSRF(fcinfo, 0);
 	claim_arguments(fcinfo, &claim);
 	waiting = claim.until != 0;
@@ -120,8 +125,8 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 		bool		found;
 
 		CHECK_FOR_INTERRUPTS();
-		MemoryContextReset(work);
-		caller = MemoryContextSwitchTo(work);
+		MemoryContextReset(claim_context);
+		caller = MemoryContextSwitchTo(claim_context);
 		found = claim_once(&claim);
 		MemoryContextSwitchTo(caller);
 		if (found)
@@ -138,7 +143,7 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 	if (waiting)
 		mbus_wait_end();
 	claim_result(&claim, (ReturnSetInfo *) fcinfo->resultinfo);
-	MemoryContextReset(work);
+	MemoryContextReset(claim_context);
 	return (Datum) 0;
 }
 
@@ -166,7 +171,27 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid max_bytes: " INT64_FORMAT, scan->max_bytes),
 				 errdetail("It is 1 or more.")));
-	wait_us = PG_ARGISNULL(4) ? 0 : mbus_interval_us(PG_GETARG_INTERVAL_P(4));
+	wait_us = wait_argument(fcinfo, 4);
+
+	claim->schema = scan->schema = mbus_schema();
+	claim->channel_id = scan->channel_id =
+		mbus_channel_open(claim->schema, PG_GETARG_TEXT_PP(0),
+						  MBUS_CONSUME)->channel_id;
+	claim->db = scan->db = mbus_database();
+	claim->subscription = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	scan->lease_us = lease_argument(fcinfo, 3, claim);
+	if (wait_us > 0)
+		claim->until = GetCurrentTimestamp() + wait_us;
+}
+
+/* How long to wait for messages: 0 is not at all. */
+static int64
+wait_argument(FunctionCallInfo fcinfo, int argno)
+{
+	int64		wait_us = 0;
+
+	if (!PG_ARGISNULL(argno))
+		wait_us = mbus_interval_us(PG_GETARG_INTERVAL_P(argno));
 	if (wait_us < 0 || wait_us > WAIT_MAX_US)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -178,14 +203,16 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("cannot wait for messages in a REPEATABLE READ or SERIALIZABLE transaction"),
 				 errhint("Use READ COMMITTED, or a claim without wait.")));
+	return wait_us;
+}
 
-	claim->schema = scan->schema = mbus_schema();
-	claim->channel_id = scan->channel_id =
-		mbus_channel_open(claim->schema, PG_GETARG_TEXT_PP(0),
-						  MBUS_CONSUME)->channel_id;
-	claim->db = scan->db = mbus_database();
-	claim->subscription = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	if (PG_ARGISNULL(3))
+/* How long messages are leased; the channel says so where the call does not. */
+static int64
+lease_argument(FunctionCallInfo fcinfo, int argno, const Claim *claim)
+{
+	int64		lease_us;
+
+	if (PG_ARGISNULL(argno))
 	{
 		const MbusPolicy *policy = mbus_channel_policy(claim->schema,
 													   claim->channel_id);
@@ -195,16 +222,15 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("channel \"%s\" does not exist",
 							text_to_cstring(PG_GETARG_TEXT_PP(0)))));
-		scan->lease_us = policy->lease_us;
+		lease_us = policy->lease_us;
 	}
 	else
-		scan->lease_us = mbus_interval_us(PG_GETARG_INTERVAL_P(3));
-	if (scan->lease_us < 1 || scan->lease_us > LEASE_MAX_US)
+		lease_us = mbus_interval_us(PG_GETARG_INTERVAL_P(argno));
+	if (lease_us < 1 || lease_us > LEASE_MAX_US)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("lease_for must be longer than 0 and at most 7 days")));
-	if (wait_us > 0)
-		claim->until = GetCurrentTimestamp() + wait_us;
+	return lease_us;
 }
 
 /*
@@ -231,7 +257,7 @@ claim_subscription(Claim *claim)
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("subscription \"%s\" does not exist",
 							claim->subscription)));
-		mbus_default_wanted(claim->db, claim->channel_id);
+		mbus_slot_want_default(claim->db, claim->channel_id);
 		mbus_worker_wait(claim->db, &started, "make the subscription");
 		AcceptInvalidationMessages();
 	}
@@ -279,7 +305,7 @@ claim_once(Claim *claim)
 			return false;
 		}
 		claim->subscription_id = subscription->subscription_id;
-		claim->slot = mbus_sub_open(claim->schema, claim->db, subscription);
+		claim->slot = mbus_slot_open(claim->schema, claim->db, subscription);
 		claim->scan.slot = claim->slot;
 		mbus_scanner_acquire(claim->slot, false);
 		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
@@ -387,7 +413,7 @@ claim_result(Claim *claim, ReturnSetInfo *rsinfo)
 	if (leaf)
 		table_close(leaf, NoLock);
 	if (ncorrupt > 0)
-		mbus_effect_corrupt(corrupt, ncorrupt);
+		mbus_hold_mark_corrupt(corrupt, ncorrupt);
 	MemoryContextDelete(row);
 	mbus_count(MBUS_C_CLAIMED, claimed);
 	mbus_count(MBUS_C_REDELIVERED, again);

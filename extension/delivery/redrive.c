@@ -39,6 +39,7 @@
 #include "channel/subscription.h"
 #include "delivery/dead_letter.h"
 #include "delivery/effect.h"
+#include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "delivery/slot.h"
 #include "facts/facts.h"
@@ -339,8 +340,8 @@ message_redrive(Redrive *redrive, const MbusSubscription *subscription,
 	if (!list_member_int(redrive->woken, subscription_id))
 	{
 		MemoryContext caller = MemoryContextSwitchTo(redrive->context);
-		uint32		slot = mbus_sub_open(redrive->schema, redrive->db,
-										 subscription);
+		uint32		slot = mbus_slot_open(redrive->schema, redrive->db,
+										  subscription);
 
 		mbus_effect_redrive(slot, redrive->now);
 		redrive->woken = lappend_int(redrive->woken, subscription_id);
@@ -359,7 +360,7 @@ message_redrive(Redrive *redrive, const MbusSubscription *subscription,
 /*
  * segment_stays tells whether a message's segment has not been let go: what
  * lies in it would be lost.  The lock, which is held to the end of the
- * transaction, keeps segment_acked.c from letting it go meanwhile.
+ * transaction, keeps acked.c from letting it go meanwhile.
  */
 static bool
 segment_stays(Redrive *redrive, int32 segment)

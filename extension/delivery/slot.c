@@ -13,10 +13,14 @@
 #include "channel/subscription.h"
 #include "delivery/pool.h"
 #include "delivery/slot.h"
+#include "delivery/sub.h"
 #include "state/state.h"
 
+static void subscription_check(Oid schema, int32 subscription_id,
+							   TimestampTz started);
+
 void
-mbus_default_wanted(MbusDatabase *db, int32 channel_id)
+mbus_slot_want_default(MbusDatabase *db, int32 channel_id)
 {
 	MbusDeliveryCall *call = &db->delivery;
 	bool		there = false;
@@ -31,13 +35,13 @@ mbus_default_wanted(MbusDatabase *db, int32 channel_id)
 }
 
 /*
- * mbus_sub_open returns the slot of a subscription once the worker has loaded
+ * mbus_slot_open returns the slot of a subscription once the worker has loaded
  * it.  55000 if it was made by this transaction or the worker does not
  * answer, 53400 if there are too many.
  */
 uint32
-mbus_sub_open(Oid schema, MbusDatabase *db,
-			  const MbusSubscription *subscription)
+mbus_slot_open(Oid schema, MbusDatabase *db,
+			   const MbusSubscription *subscription)
 {
 	int32		subscription_id = subscription->subscription_id;
 	uint32		slot = subscription->slot;
@@ -70,21 +74,7 @@ mbus_sub_open(Oid schema, MbusDatabase *db,
 							subscription->name),
 					 errhint("It can be claimed from after COMMIT.")));
 		if (served && slot == MBUS_NONE)
-		{
-			if (mbus_subscription_by_id(schema, subscription_id) == NULL)
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_TABLE),
-						 errmsg("subscription %d does not exist",
-								subscription_id)));
-			if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
-										   1000))
-				ereport(ERROR,
-						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						 errmsg("too many subscriptions are in use"),
-						 errdetail("The server follows at most %d.",
-								   mbus_max_subscriptions),
-						 errhint("Raise \"message_bus.max_subscriptions\" and restart the server.")));
-		}
+			subscription_check(schema, subscription_id, started);
 		if (ticket == 0 || served)
 		{
 			LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
@@ -94,4 +84,24 @@ mbus_sub_open(Oid schema, MbusDatabase *db,
 		mbus_worker_wait(db, &started, "load the subscription");
 		AcceptInvalidationMessages();
 	}
+}
+
+/*
+ * subscription_check errors if a subscription that the worker has not loaded
+ * is gone, or has got no slot for a second.
+ */
+static void
+subscription_check(Oid schema, int32 subscription_id, TimestampTz started)
+{
+	if (mbus_subscription_by_id(schema, subscription_id) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("subscription %d does not exist", subscription_id)));
+	if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(), 1000))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many subscriptions are in use"),
+				 errdetail("The server follows at most %d.",
+						   mbus_max_subscriptions),
+				 errhint("Raise \"message_bus.max_subscriptions\" and restart the server.")));
 }

@@ -10,8 +10,8 @@
 #include "channel/subscription.h"
 #include "state/state.h"
 
-extern uint32 mbus_sub_open(Oid schema, MbusDatabase *db,
-							const MbusSubscription *subscription);
-extern void mbus_default_wanted(MbusDatabase *db, int32 channel_id);
+extern uint32 mbus_slot_open(Oid schema, MbusDatabase *db,
+							 const MbusSubscription *subscription);
+extern void mbus_slot_want_default(MbusDatabase *db, int32 channel_id);
 
 #endif							/* MBUS_SLOT_H */

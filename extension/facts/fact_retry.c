@@ -19,14 +19,14 @@
 #include "segment/leaf_scan.h"
 
 /* What is looked for, and the segment's table at hand. */
-typedef struct Search
+typedef struct RetrySearch
 {
 	int32		subscription_id;
 	int64		since_lease;
 	Snapshot	snapshot;
 	Relation	leaf;
 	MbusLeafScan rows;
-} Search;
+} RetrySearch;
 
 /* A failure that is to be retried. */
 typedef struct Retry
@@ -42,10 +42,11 @@ typedef struct Retries
 	Retry	   *retry;
 } Retries;
 
-static void segment_retries(Search *search, TimestampTz from, TimestampTz to,
-							int most, Retries *retries, TimestampTz *reached);
-static TimestampTz segment_next_retry(Search *search, TimestampTz after);
-static void retry_scan(Search *search, TimestampTz from);
+static void segment_retries(RetrySearch *search, TimestampTz from,
+							TimestampTz to, int most, Retries *retries,
+							TimestampTz *reached);
+static TimestampTz segment_next_retry(RetrySearch *search, TimestampTz after);
+static void retry_scan(RetrySearch *search, TimestampTz from);
 static int	retries_cut(Retries *retries, int most, TimestampTz *reached,
 						int64 **ids);
 static int	retry_compare(const void *a, const void *b);
@@ -67,7 +68,7 @@ mbus_facts_retries(Oid schema, int32 subscription_id, int64 since_lease,
 				   TimestampTz *next)
 {
 	Retries		retries = {0};
-	Search		search;
+	RetrySearch search;
 	MbusLeaf   *leaves;
 	int			nleaves = mbus_leaves(schema, &leaves);
 	int			n;
@@ -105,8 +106,8 @@ mbus_facts_retries(Oid schema, int32 subscription_id, int64 since_lease,
  * up to "to".
  */
 static void
-segment_retries(Search *search, TimestampTz from, TimestampTz to, int most,
-				Retries *retries, TimestampTz *reached)
+segment_retries(RetrySearch *search, TimestampTz from, TimestampTz to,
+				int most, Retries *retries, TimestampTz *reached)
 {
 	TupleDesc	desc = RelationGetDescr(search->leaf);
 	HeapTuple	tuple;
@@ -149,7 +150,7 @@ segment_retries(Search *search, TimestampTz from, TimestampTz to, int most,
 
 /* The earliest retry_at behind a time; PG_INT64_MAX if there is none. */
 static TimestampTz
-segment_next_retry(Search *search, TimestampTz after)
+segment_next_retry(RetrySearch *search, TimestampTz after)
 {
 	TupleDesc	desc = RelationGetDescr(search->leaf);
 	TimestampTz at = PG_INT64_MAX;
@@ -175,7 +176,7 @@ segment_next_retry(Search *search, TimestampTz after)
 
 /* By ascending time. */
 static void
-retry_scan(Search *search, TimestampTz from)
+retry_scan(RetrySearch *search, TimestampTz from)
 {
 	mbus_leaf_scan_int4(&search->rows, MBUS_FAILURE_SUBSCRIPTION_ID,
 						search->subscription_id);

@@ -20,12 +20,15 @@
 #include "relay/relay_internal.h"
 #include "relay/rpc.h"
 #include "state/fault.h"
+
 #define ERROR_TEXT_MAX	1000	/* bytes of an error's message, detail, hint */
 
 static TimeoutId frame_timeout_id = MAX_TIMEOUTS;
 static volatile sig_atomic_t frame_timed_out = false;
+
 static void guard_enter(const MbusRelayed *relayed, int *nest_level);
 static void guard_leave(int nest_level);
+static ErrorData *guard_catch(MemoryContext context, bool *timed_out);
 static void start_timer(const MbusRelayed *relayed);
 static void stop_timer(void);
 static void frame_timeout_handler(void);
@@ -71,27 +74,16 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
 		bool		timed_out;
 
-		stop_timer();
-		mbus_session_leave();
-		mbus_caller.raw_payload = false;
-		MemoryContextSwitchTo(context);
-		edata = CopyErrorData();
-		timed_out = frame_timed_out &&
-			edata->sqlerrcode == ERRCODE_QUERY_CANCELED;
-		keep_going(edata, timed_out);
-		FlushErrorState();
-
+		failure = guard_catch(context, &timed_out);
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 		SetUserIdAndSecContext(caller, sec_context);
 		code = mbus_rpc_take();
-		reword(edata, code, timed_out);
-		code = mbus_rpc_code(edata, code, timed_out);
-		failure = edata;
+		reword(failure, code, timed_out);
+		code = mbus_rpc_code(failure, code, timed_out);
 	}
 	PG_END_TRY();
 
@@ -126,6 +118,27 @@ guard_leave(int nest_level)
 	mbus_session_leave();
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, nest_level);
+}
+
+/*
+ * guard_catch ends what guard_enter began and takes the error, which is the
+ * frame's own: any other goes on.
+ */
+static ErrorData *
+guard_catch(MemoryContext context, bool *timed_out)
+{
+	ErrorData  *edata;
+
+	stop_timer();
+	mbus_session_leave();
+	mbus_caller.raw_payload = false;
+	MemoryContextSwitchTo(context);
+	edata = CopyErrorData();
+	*timed_out = frame_timed_out &&
+		edata->sqlerrcode == ERRCODE_QUERY_CANCELED;
+	keep_going(edata, *timed_out);
+	FlushErrorState();
+	return edata;
 }
 
 /*

@@ -52,7 +52,7 @@
  *
  * The series above those of the TTLs each belong to one channel with retention
  * "acked".  Their segments are smaller, and know their channel, so that they
- * can be retired when all in them is acknowledged (segment_acked.c).  They
+ * can be retired when all in them is acknowledged (acked.c).  They
  * are closed soon when the channel is idle; while it is not, their window is
  * that of its TTL.
  *
@@ -90,12 +90,12 @@ static const char *const range_column[MBUS_FAMILIES] = {
 };
 
 /* What a numbering begins with. */
-typedef struct Numbering
+typedef struct NumberingStart
 {
 	int32		next;			/* segment */
 	int64		epoch;			/* of leases */
 	bool		known;			/* it follows one that is known */
-} Numbering;
+} NumberingStart;
 
 /* What is done about a series in this pass. */
 typedef enum Need
@@ -139,7 +139,7 @@ void
 mbus_segments_number(MbusWork *work)
 {
 	MbusDatabase *db = work->db;
-	Numbering	numbering = {0};
+	NumberingStart numbering = {0};
 	MbusOutcome outcome;
 
 	if (!mbus_tasks_begin(work, MBUS_TASK_NUMBER, false))
@@ -164,7 +164,7 @@ mbus_segments_number(MbusWork *work)
 static MbusOutcome
 segments_number(MbusWork *work, void *arg)
 {
-	Numbering  *numbering = arg;
+	NumberingStart *numbering = arg;
 	int64		timeline = GetWALInsertionTimeLine();
 	int64		last_timeline;
 	int64		next;

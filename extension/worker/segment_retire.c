@@ -3,7 +3,7 @@
  *		Drops the segments that nobody can want any more.
  *
  * A segment is retired when it is closed, its last expiry has passed (which
- * segment_acked.c sets to now for one in which all is acknowledged), and no
+ * acked.c sets to now for one in which all is acknowledged), and no
  * publish in it is unfinished.  For each of its tables:
  *
  *	attached --(a)--> detach-pending --(b)--> detached
