@@ -64,12 +64,20 @@ static Size all_bytes = 0;
 static bool bounded = false;	/* some have been forgotten */
 
 static Oid	identity_role(const char *name, bool claimed);
-static const char *role_fault(Oid role, bool claimed);
 pg_noreturn static void identity_fault(bool claimed, const char *detail);
 static Session *session_find(int64 number);
 static void session_remove(Session *session);
 static void sessions_bound(void);
 static void member(StringInfo out, const char *name, const char *value);
+
+static const char *const role_faults[] = {
+	[MBUS_ROLE_SOUND] = NULL,
+	[MBUS_ROLE_MISSING] = "Its role does not exist.",
+	[MBUS_ROLE_SUPERUSER] = "Its role is a superuser.",
+	[MBUS_ROLE_BYPASSES] = "Its role bypasses row security and is not named by a token.",
+	[MBUS_ROLE_OF_LOGIN] = "Its role is the user who has logged in.",
+	[MBUS_ROLE_FOREIGN] = "The user who has logged in is not a member of its role."
+};
 
 /*
  * mbus_session_rules fills in what the settings expect of a token.
@@ -140,17 +148,18 @@ identity_role(const char *name, bool claimed)
 		identity_fault(false, "There is no role for sessions without a role claim.");
 	if (strlen(name) < NAMEDATALEN)
 		role = get_role_oid(name, true);
-	fault = role_fault(role, claimed);
+	fault = role_faults[mbus_role_fault(role, claimed)];
 	if (fault)
 		identity_fault(claimed, fault);
 	return role;
 }
 
 /*
- * role_fault says why frames may not run as a role, NULL if they may.
+ * mbus_role_fault makes the checks that SetUserIdAndSecContext() does not
+ * make, before frames run as a role.
  */
-static const char *
-role_fault(Oid role, bool claimed)
+MbusRoleFault
+mbus_role_fault(Oid role, bool may_bypass)
 {
 	HeapTuple	tuple;
 	Form_pg_authid form;
@@ -159,21 +168,21 @@ role_fault(Oid role, bool claimed)
 
 	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
 	if (!HeapTupleIsValid(tuple))
-		return "Its role does not exist.";
+		return MBUS_ROLE_MISSING;
 	form = (Form_pg_authid) GETSTRUCT(tuple);
 	super = form->rolsuper;
 	bypasses = form->rolbypassrls;
 	ReleaseSysCache(tuple);
 
 	if (super)
-		return "Its role is a superuser.";
-	if (bypasses && !claimed)
-		return "Its role bypasses row security and is not named by a token.";
+		return MBUS_ROLE_SUPERUSER;
+	if (bypasses && !may_bypass)
+		return MBUS_ROLE_BYPASSES;
 	if (role == GetSessionUserId())
-		return "Its role is the user who has logged in.";
+		return MBUS_ROLE_OF_LOGIN;
 	if (!MbusMaySetRole(GetSessionUserId(), role))
-		return "The user who has logged in is not a member of its role.";
-	return NULL;
+		return MBUS_ROLE_FOREIGN;
+	return MBUS_ROLE_SOUND;
 }
 
 /* A role that the token does not name is no fault of the token's. */
@@ -382,7 +391,7 @@ mbus_session_enter(int64 number)
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("session has expired"),
 				 errhint("Call authenticate with a new token.")));
-	fault = role_fault(session->role, session->claimed);
+	fault = role_faults[mbus_role_fault(session->role, session->claimed)];
 	if (fault)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),

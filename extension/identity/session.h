@@ -23,7 +23,19 @@ typedef struct MbusIdentity
 	int			skew;			/* seconds */
 } MbusIdentity;
 
+/* Why frames may not run as a role: mbus_role_fault(). */
+typedef enum MbusRoleFault
+{
+	MBUS_ROLE_SOUND,
+	MBUS_ROLE_MISSING,
+	MBUS_ROLE_SUPERUSER,
+	MBUS_ROLE_BYPASSES,			/* row security */
+	MBUS_ROLE_OF_LOGIN,			/* the user who has logged in */
+	MBUS_ROLE_FOREIGN			/* who is no member of it */
+} MbusRoleFault;
+
 /* session.c */
+extern MbusRoleFault mbus_role_fault(Oid role, bool may_bypass);
 extern void mbus_session_rules(MbusTokenRules *rules);
 extern void mbus_session_verify(const char *token, int len,
 								const MbusTokenRules *rules,

@@ -34,15 +34,13 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_authid.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
-#include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "base/caller.h"
-#include "base/compat.h"
 #include "base/json_slice.h"
 #include "base/settings.h"
 #include "identity/jwt_claims.h"
@@ -504,34 +502,25 @@ run_method(MbusRelayed *relayed, MbusAnswer *answer)
 }
 
 /*
- * relay_role returns the one role that all frames run as, after the checks
- * that SetUserIdAndSecContext() does not make.
+ * relay_role returns the one role that all frames run as.
  */
 static Oid
 relay_role(void)
 {
-	HeapTuple	tuple;
-	Form_pg_authid form;
-	Oid			role;
-	bool		mighty;
+	Oid			role = get_role_oid(mbus_relay_role, true);
+	MbusRoleFault fault = mbus_role_fault(role, false);
 
-	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(mbus_relay_role));
-	if (!HeapTupleIsValid(tuple))
+	if (fault == MBUS_ROLE_MISSING)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("role \"%s\" of message_bus.relay_role does not exist",
 						mbus_relay_role)));
-	form = (Form_pg_authid) GETSTRUCT(tuple);
-	role = form->oid;
-	mighty = form->rolsuper || form->rolbypassrls;
-	ReleaseSysCache(tuple);
-
-	if (mighty)
+	if (fault == MBUS_ROLE_SUPERUSER || fault == MBUS_ROLE_BYPASSES)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("frames cannot run as role \"%s\"", mbus_relay_role),
 				 errdetail("It is a superuser or bypasses row security.")));
-	if (!MbusMaySetRole(GetSessionUserId(), role))
+	if (fault == MBUS_ROLE_FOREIGN)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to run frames as role \"%s\"",
