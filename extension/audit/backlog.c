@@ -509,8 +509,8 @@ candidates_count(Count *count)
 static int
 candidate_compare(const void *a, const void *b)
 {
-	return mbus_int64_compare(&((const Candidate *) a)->id,
-							  &((const Candidate *) b)->id);
+	return mbus_order(((const Candidate *) a)->id,
+					  ((const Candidate *) b)->id);
 }
 
 /* ------------------------------------------------------------------------

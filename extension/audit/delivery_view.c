@@ -290,17 +290,13 @@ out_copy_leases(MbusSubCopy *copy, int room)
 static int
 out_compare(const void *a, const void *b)
 {
-	int64		x = ((const MbusOut *) a)->entry.id;
-	int64		y = ((const MbusOut *) b)->entry.id;
-
-	return x < y ? -1 : x > y;
+	return mbus_order(((const MbusOut *) a)->entry.id,
+					  ((const MbusOut *) b)->entry.id);
 }
 
 static int
 skip_compare(const void *a, const void *b)
 {
-	int64		x = ((const MbusSkip *) a)->lo;
-	int64		y = ((const MbusSkip *) b)->lo;
-
-	return x < y ? -1 : x > y;
+	return mbus_order(((const MbusSkip *) a)->lo,
+					  ((const MbusSkip *) b)->lo);
 }

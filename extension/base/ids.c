@@ -12,8 +12,5 @@
 int
 mbus_int64_compare(const void *a, const void *b)
 {
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y;
+	return mbus_order(*(const int64 *) a, *(const int64 *) b);
 }

@@ -31,4 +31,14 @@ typedef enum MbusFamily
 
 extern int	mbus_int64_compare(const void *a, const void *b);
 
+/*
+ * mbus_order says how two numbers or times stand to each other, for functions
+ * that qsort() and bsearch() call.
+ */
+static inline int
+mbus_order(int64 x, int64 y)
+{
+	return x < y ? -1 : x > y;
+}
+
 #endif							/* MBUS_IDS_H */

@@ -678,10 +678,8 @@ mbus_scan_undo(uint32 slot)
 static int
 found_compare(const void *a, const void *b)
 {
-	int64		x = ((const MbusFound *) a)->id;
-	int64		y = ((const MbusFound *) b)->id;
-
-	return x < y ? -1 : x > y;
+	return mbus_order(((const MbusFound *) a)->id,
+					  ((const MbusFound *) b)->id);
 }
 
 /* Retries by their time, those of one time by their ids. */
@@ -692,6 +690,6 @@ waiting_compare(const void *a, const void *b)
 	const MbusWaiting *y = b;
 
 	if (x->at != y->at)
-		return x->at < y->at ? -1 : 1;
-	return x->id < y->id ? -1 : x->id > y->id;
+		return mbus_order(x->at, y->at);
+	return mbus_order(x->id, y->id);
 }

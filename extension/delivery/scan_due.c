@@ -345,6 +345,6 @@ due_compare(const void *a, const void *b)
 	const Due  *y = b;
 
 	if (x->at != y->at)
-		return x->at < y->at ? -1 : 1;
-	return x->id < y->id ? -1 : x->id > y->id;
+		return mbus_order(x->at, y->at);
+	return mbus_order(x->id, y->id);
 }

@@ -151,8 +151,8 @@ held_compare(const void *a, const void *b)
 
 	if (MbusSegmentOf(x->id) == MbusSegmentOf(y->id) &&
 		x->attempt != y->attempt)
-		return x->attempt < y->attempt ? -1 : 1;
-	return x->id < y->id ? -1 : x->id > y->id;
+		return mbus_order(x->attempt, y->attempt);
+	return mbus_order(x->id, y->id);
 }
 
 /*

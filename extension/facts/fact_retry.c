@@ -223,8 +223,6 @@ retries_cut(Retries *retries, int most, TimestampTz *reached, int64 **ids)
 static int
 retry_compare(const void *a, const void *b)
 {
-	TimestampTz x = ((const Retry *) a)->at;
-	TimestampTz y = ((const Retry *) b)->at;
-
-	return x < y ? -1 : x > y;
+	return mbus_order(((const Retry *) a)->at,
+					  ((const Retry *) b)->at);
 }

@@ -43,7 +43,6 @@ static bool cached_complete = false;	/* the last reading came to its end */
 static void leaf_invalidate(Datum arg, Oid relid);
 static void leaves_load(Oid schema);
 static void leaves_load_family(List *children, MbusFamily family);
-static MbusLeaf *leaf_search(int32 segment);
 static int	leaf_compare(const void *a, const void *b);
 
 /*
@@ -101,7 +100,7 @@ mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
 	MbusLeaf   *leaf;
 
 	leaves_load(schema);
-	leaf = leaf_search(segment);
+	leaf = mbus_leaf_search(cached, ncached, segment);
 	if (leaf == NULL || !OidIsValid(leaf->relid[family]))
 		return NULL;
 	return try_table_open(leaf->relid[family], lockmode);
@@ -211,7 +210,7 @@ leaves_load_family(List *children, MbusFamily family)
 		if (name == NULL || strlen(name) <= prefix)
 			continue;
 		segment = atoi(name + prefix);
-		leaf = leaf_search(segment);
+		leaf = mbus_leaf_search(cached, ncached, segment);
 		if (leaf == NULL)
 		{
 			leaf = &cached[nfound++];
@@ -225,22 +224,21 @@ leaves_load_family(List *children, MbusFamily family)
 	qsort(cached, ncached, sizeof(MbusLeaf), leaf_compare);
 }
 
-static MbusLeaf *
-leaf_search(int32 segment)
+/*
+ * mbus_leaf_search returns a segment among some, by ascending number, or NULL.
+ */
+MbusLeaf *
+mbus_leaf_search(MbusLeaf *leaves, int n, int32 segment)
 {
-	MbusLeaf	key;
+	MbusLeaf	key = {.segment = segment};
 
-	if (ncached == 0)
-		return NULL;
-	key.segment = segment;
-	return bsearch(&key, cached, ncached, sizeof(MbusLeaf), leaf_compare);
+	return n == 0 ? NULL :
+		bsearch(&key, leaves, n, sizeof(MbusLeaf), leaf_compare);
 }
 
 static int
 leaf_compare(const void *a, const void *b)
 {
-	int32		x = ((const MbusLeaf *) a)->segment;
-	int32		y = ((const MbusLeaf *) b)->segment;
-
-	return x < y ? -1 : x > y;
+	return mbus_order(((const MbusLeaf *) a)->segment,
+					  ((const MbusLeaf *) b)->segment);
 }

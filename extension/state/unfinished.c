@@ -144,10 +144,8 @@ mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
 static int
 range_compare(const void *a, const void *b)
 {
-	int64		x = ((const MbusRange *) a)->lo;
-	int64		y = ((const MbusRange *) b)->lo;
-
-	return x < y ? -1 : x > y;
+	return mbus_order(((const MbusRange *) a)->lo,
+					  ((const MbusRange *) b)->lo);
 }
 
 /*

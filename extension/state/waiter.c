@@ -232,10 +232,7 @@ mbus_wake_channel(Oid database, int32 channel_id)
 static int
 channel_compare(const void *a, const void *b)
 {
-	int32		x = *(const int32 *) a;
-	int32		y = *(const int32 *) b;
-
-	return x < y ? -1 : x > y;
+	return mbus_order(*(const int32 *) a, *(const int32 *) b);
 }
 
 /* Once in a process, before it enters its slot. */

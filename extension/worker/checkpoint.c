@@ -65,7 +65,6 @@ static void position_grow(MbusPosition *position, int npending, int nskips);
 static void position_fill(MbusSub *sub, MbusPosition *position);
 static void pending_add(MbusPosition *position, const MbusEntry *entry,
 						int64 lease);
-static int	pending_compare(const void *a, const void *b);
 
 /*
  * mbus_checkpoints_write writes the checkpoints that are due.
@@ -344,7 +343,7 @@ mbus_position_copy(MbusWork *work, uint32 slot, int32 subscription_id,
 		position_grow(position, npending, nskips);
 	}
 	qsort(position->pending, position->npending, sizeof(MbusPending),
-		  pending_compare);
+		  mbus_pending_compare);
 	return true;
 }
 
@@ -424,11 +423,12 @@ pending_add(MbusPosition *position, const MbusEntry *entry, int64 lease)
 	pending->lease = lease;
 }
 
-static int
-pending_compare(const void *a, const void *b)
+/*
+ * mbus_pending_compare orders messages that are pending by their ids.
+ */
+int
+mbus_pending_compare(const void *a, const void *b)
 {
-	int64		x = ((const MbusPending *) a)->id;
-	int64		y = ((const MbusPending *) b)->id;
-
-	return x < y ? -1 : x > y;
+	return mbus_order(((const MbusPending *) a)->id,
+					  ((const MbusPending *) b)->id);
 }

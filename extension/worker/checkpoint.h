@@ -38,6 +38,7 @@ typedef struct MbusPosition
 } MbusPosition;
 
 extern void mbus_checkpoints_write(MbusWork *work);
+extern int	mbus_pending_compare(const void *a, const void *b);
 extern bool mbus_position_copy(MbusWork *work, uint32 slot,
 							   int32 subscription_id,
 							   MbusPosition *position);

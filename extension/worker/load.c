@@ -255,10 +255,8 @@ known_collect(MbusWork *work, Roll *roll)
 static int
 known_compare(const void *a, const void *b)
 {
-	int32		x = ((const Known *) a)->subscription_id;
-	int32		y = ((const Known *) b)->subscription_id;
-
-	return x < y ? -1 : x > y;
+	return mbus_order(((const Known *) a)->subscription_id,
+					  ((const Known *) b)->subscription_id);
 }
 
 /*

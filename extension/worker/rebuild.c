@@ -87,14 +87,12 @@ static void row_read(Batch *batch, Loading *l, HeapTuple row, TupleDesc desc,
 static void checkpoint_read(Loading *l, HeapTuple row, TupleDesc desc,
 							MemoryContext context);
 static int	array_read(HeapTuple row, TupleDesc desc, int column, void **data);
-static int	pending_compare(const void *a, const void *b);
 static bool slot_make(MbusWork *work, Loading *l);
 static void entries_judge(MbusWork *work, Batch *batch, Loading *l);
 static MbusFacts *entries_facts(MbusWork *work, Loading *l);
 static bool failed_since(const MbusPending *entry, const MbusFacts *facts,
 						 TimestampTz at);
 static void redriven_lower(MbusWork *work, Loading *l);
-static int	leaf_compare(const void *a, const void *b);
 static int	crashes_fail(MbusWork *work, Loading *l, MbusPending *crashed,
 						 int n);
 static int	crash_compare(const void *a, const void *b);
@@ -280,7 +278,7 @@ checkpoint_read(Loading *l, HeapTuple row, TupleDesc desc,
 		l->entry[i].attempt = attempts[i];
 		l->entry[i].lease = leases[i];
 	}
-	qsort(l->entry, l->n, sizeof(MbusPending), pending_compare);
+	qsort(l->entry, l->n, sizeof(MbusPending), mbus_pending_compare);
 }
 
 /*
@@ -302,15 +300,6 @@ array_read(HeapTuple row, TupleDesc desc, int column, void **data)
 	if (ARR_HASNULL(array) || ARR_NDIM(array) > 1)
 		return 0;
 	return ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
-}
-
-static int
-pending_compare(const void *a, const void *b)
-{
-	int64		x = ((const MbusPending *) a)->id;
-	int64		y = ((const MbusPending *) b)->id;
-
-	return x < y ? -1 : x > y;
 }
 
 /*
@@ -390,9 +379,8 @@ entries_facts(MbusWork *work, Loading *l)
 
 	for (int i = 0; i < l->n; i++)
 	{
-		MbusLeaf	key = {.segment = MbusSegmentOf(l->entry[i].id)};
-		MbusLeaf   *leaf = bsearch(&key, leaves, nleaves, sizeof(MbusLeaf),
-								   leaf_compare);
+		const MbusLeaf *leaf = mbus_leaf_search(leaves, nleaves,
+												MbusSegmentOf(l->entry[i].id));
 
 		if (leaf && OidIsValid(leaf->relid[MBUS_ACK]) &&
 			OidIsValid(leaf->relid[MBUS_FAILURE]))
@@ -465,15 +453,6 @@ redriven_lower(MbusWork *work, Loading *l)
 	pfree(ids);
 }
 
-static int
-leaf_compare(const void *a, const void *b)
-{
-	int32		x = ((const MbusLeaf *) a)->segment;
-	int32		y = ((const MbusLeaf *) b)->segment;
-
-	return x < y ? -1 : x > y;
-}
-
 /*
  * crashes_fail inserts failures for what was leased when the server went
  * down, lease by lease.
@@ -519,8 +498,8 @@ crash_compare(const void *a, const void *b)
 	const MbusPending *y = b;
 
 	if (x->lease != y->lease)
-		return x->lease < y->lease ? -1 : 1;
-	return x->id < y->id ? -1 : x->id > y->id;
+		return mbus_order(x->lease, y->lease);
+	return mbus_order(x->id, y->id);
 }
 
 /*
