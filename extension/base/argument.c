@@ -39,16 +39,44 @@ mbus_write_check(const char *what)
 }
 
 /*
- * mbus_required_text returns a text argument; 22004 if it is null.
+ * mbus_required errors with 22004 if an argument is null.
  */
-text *
-mbus_required_text(FunctionCallInfo fcinfo, int argno, const char *name)
+void
+mbus_required(FunctionCallInfo fcinfo, int argno, const char *name)
 {
 	if (PG_ARGISNULL(argno))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("%s must not be null", name)));
+}
+
+/*
+ * mbus_required_text returns a text argument; 22004 if it is null.
+ */
+text *
+mbus_required_text(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	mbus_required(fcinfo, argno, name);
 	return PG_GETARG_TEXT_PP(argno);
+}
+
+/*
+ * mbus_array_argument returns an array of one dimension, NULL if the argument
+ * is null; 2202E if it has more.
+ */
+ArrayType *
+mbus_array_argument(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	ArrayType  *array;
+
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	array = PG_GETARG_ARRAYTYPE_P(argno);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("%s must be an array of one dimension", name)));
+	return array;
 }
 
 /*

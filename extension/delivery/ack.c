@@ -17,7 +17,6 @@
  */
 #include "postgres.h"
 
-#include "utils/array.h"
 #include "utils/builtins.h"
 
 #include "base/argument.h"
@@ -124,10 +123,7 @@ MBUS_FUNCTION(extend)
 	TimestampTz deadline;
 
 	mbus_write_check("message_bus.extend()");
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("lease_for must not be null")));
+	mbus_required(fcinfo, 1, "lease_for");
 	us = mbus_interval_us(PG_GETARG_INTERVAL_P(1));
 	if (us <= 0 || us > MBUS_LEASE_MAX_US)
 		ereport(ERROR,
@@ -141,10 +137,7 @@ MBUS_FUNCTION(extend)
 static int64
 lease_argument(FunctionCallInfo fcinfo)
 {
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("lease must not be null")));
+	mbus_required(fcinfo, 0, "lease");
 	return PG_GETARG_INT64(0);
 }
 
@@ -155,19 +148,14 @@ lease_argument(FunctionCallInfo fcinfo)
 static int
 ids_argument(FunctionCallInfo fcinfo, int argno, int64 **ids)
 {
-	ArrayType  *array;
+	ArrayType  *array = mbus_array_argument(fcinfo, argno, "ids");
 	int64	   *given;
 	int			ngiven;
 	int			n = 0;
 
 	*ids = NULL;
-	if (PG_ARGISNULL(argno))
+	if (array == NULL)
 		return -1;
-	array = PG_GETARG_ARRAYTYPE_P(argno);
-	if (ARR_NDIM(array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("ids must be an array of one dimension")));
 	if (array_contains_nulls(array))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -154,11 +154,8 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 	int64		wait_us;
 
 	mbus_write_check("message_bus.claim()");
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null",
-						PG_ARGISNULL(0) ? "channel" : "subscription")));
+	mbus_required(fcinfo, 0, "channel");
+	mbus_required(fcinfo, 1, "subscription");
 	scan->batch = PG_ARGISNULL(2) ? 1 : PG_GETARG_INT32(2);
 	if (scan->batch < 1 || scan->batch > MBUS_CLAIM_MAX)
 		ereport(ERROR,

@@ -128,10 +128,7 @@ MBUS_FUNCTION(redrive)
 	Redrive		redrive;
 
 	mbus_write_check("message_bus.redrive()");
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("dead_letter must not be null")));
+	mbus_required(fcinfo, 0, "dead_letter");
 	MemSet(&redrive, 0, sizeof(redrive));
 	redrive.left = PG_ARGISNULL(1) ? PG_INT32_MAX : PG_GETARG_INT32(1);
 	if (redrive.left < 1)

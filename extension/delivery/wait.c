@@ -107,11 +107,8 @@ wait_arguments(FunctionCallInfo fcinfo, WaitCall *call)
 	int64		timeout;
 	int			n = wait_texts(fcinfo, 0, "channels", &channels, &isnull);
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null",
-						PG_ARGISNULL(0) ? "channels" : "timeout")));
+	mbus_required(fcinfo, 0, "channels");
+	mbus_required(fcinfo, 2, "timeout");
 	if (n == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -128,7 +125,7 @@ wait_arguments(FunctionCallInfo fcinfo, WaitCall *call)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("channels must not hold a null")));
-		call->channel[i] = DatumGetTextPP(channels[i]);
+		call->channel[i] = DatumGetTextPCopy(channels[i]);
 		call->subscription[i] = DEFAULT_SUBSCRIPTION;
 	}
 	if (!PG_ARGISNULL(1))
@@ -171,16 +168,11 @@ static int
 wait_texts(FunctionCallInfo fcinfo, int argno, const char *name,
 		   Datum **values, bool **isnull)
 {
-	ArrayType  *array;
+	ArrayType  *array = mbus_array_argument(fcinfo, argno, name);
 	int			n;
 
-	if (PG_ARGISNULL(argno))
+	if (array == NULL)
 		return 0;
-	array = PG_GETARG_ARRAYTYPE_P_COPY(argno);
-	if (ARR_NDIM(array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("%s must be an array of one dimension", name)));
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, values, isnull,
 					  &n);
 	return n;

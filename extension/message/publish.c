@@ -2,7 +2,7 @@
  * publish.c
  *		The publish functions.
  *
- * All come down to mbus_publish_drafts: check the privilege and every limit, compute
+ * All come down to publish_drafts: check the privilege and every limit, compute
  * checksums and compress; reserve ids, which registers the publish as
  * unfinished; insert.  What can fail comes before the reservation where it
  * can, so that ids are not used up by bad input.  A call stores all of its
@@ -41,6 +41,7 @@ typedef struct Sum
 	bool		delayed;
 } Sum;
 
+static void publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts);
 static void drafts_check(const MbusChannel *channel, MbusDraft *drafts,
 						 int ndrafts, Sum *sum);
 static void drafts_count(const MbusDraft *drafts, int ndrafts);
@@ -48,7 +49,6 @@ static void draft_context(void *arg);
 static void insert_reserved(Oid schema, MbusDatabase *db,
 							const MbusChannel *channel,
 							const MbusReservation *run, MbusDraft *drafts);
-static void not_null(FunctionCallInfo fcinfo, int argno, const char *name);
 static void draft_arguments(FunctionCallInfo fcinfo, int argno,
 							MbusDraft *draft);
 static ArrayType *ids_array(const MbusDraft *drafts, int ndrafts);
@@ -57,11 +57,11 @@ static void array_arguments(FunctionCallInfo fcinfo, int argno,
 							Datum **values, bool **isnull, int *count);
 
 /*
- * mbus_publish_drafts stores the drafts in a channel and sets their ids.  Errors:
+ * publish_drafts stores the drafts in a channel and sets their ids.  Errors:
  * 42P01, 42501, 22023, 22P02, 23505, 25006, 54000, 53400, 55000, 57000.
  */
-void
-mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
+static void
+publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 {
 	Oid			schema = mbus_schema();
 	MbusDatabase *db;
@@ -220,12 +220,12 @@ MBUS_FUNCTION(publish)
 {
 	MbusDraft	draft;
 
-	not_null(fcinfo, 0, "channel");
-	not_null(fcinfo, 1, "payload");
+	mbus_required(fcinfo, 0, "channel");
+	mbus_required(fcinfo, 1, "payload");
 	mbus_draft_init(&draft, (struct varlena *) PG_GETARG_POINTER(1),
 					"application/json", false);
 	draft_arguments(fcinfo, 2, &draft);
-	mbus_publish_drafts(PG_GETARG_TEXT_PP(0), &draft, 1);
+	publish_drafts(PG_GETARG_TEXT_PP(0), &draft, 1);
 	PG_RETURN_INT64(draft.id);
 }
 
@@ -238,14 +238,14 @@ MBUS_FUNCTION(publish_text)
 	MbusDraft	draft;
 	char	   *content_type;
 
-	not_null(fcinfo, 0, "channel");
-	not_null(fcinfo, 1, "payload");
-	not_null(fcinfo, 2, "content_type");
+	mbus_required(fcinfo, 0, "channel");
+	mbus_required(fcinfo, 1, "payload");
+	mbus_required(fcinfo, 2, "content_type");
 	content_type = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	mbus_draft_init(&draft, (struct varlena *) PG_GETARG_POINTER(1),
 					content_type, mbus_content_is_json(content_type));
 	draft_arguments(fcinfo, 3, &draft);
-	mbus_publish_drafts(PG_GETARG_TEXT_PP(0), &draft, 1);
+	publish_drafts(PG_GETARG_TEXT_PP(0), &draft, 1);
 	PG_RETURN_INT64(draft.id);
 }
 
@@ -269,10 +269,10 @@ MBUS_FUNCTION(publish_batch)
 	MbusDraft  *drafts;
 	int			ndrafts;
 
-	not_null(fcinfo, 0, "channel");
-	not_null(fcinfo, 1, "messages");
+	mbus_required(fcinfo, 0, "channel");
+	mbus_required(fcinfo, 1, "messages");
 	drafts = mbus_batch_parse(PG_GETARG_TEXT_PP(1), &ndrafts);
-	mbus_publish_drafts(PG_GETARG_TEXT_PP(0), drafts, ndrafts);
+	publish_drafts(PG_GETARG_TEXT_PP(0), drafts, ndrafts);
 	PG_RETURN_ARRAYTYPE_P(ids_array(drafts, ndrafts));
 }
 
@@ -293,11 +293,11 @@ MBUS_FUNCTION(publish_batch_bytes)
 	bool	   *null_header;
 	bool	   *null_key;
 	bool	   *null_transaction_id;
-	int			n;
+	int			n = 0;
 
-	not_null(fcinfo, 0, "channel");
-	not_null(fcinfo, 1, "payloads");
-	not_null(fcinfo, 2, "content_type");
+	mbus_required(fcinfo, 0, "channel");
+	mbus_required(fcinfo, 1, "payloads");
+	mbus_required(fcinfo, 2, "content_type");
 	content_type = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	check_json = mbus_content_is_json(content_type);
 	array_arguments(fcinfo, 1, "payloads", BYTEAOID, -1, &payloads,
@@ -325,7 +325,7 @@ MBUS_FUNCTION(publish_batch_bytes)
 		if (transaction_ids && !null_transaction_id[i])
 			drafts[i].transaction_id = DatumGetTextPP(transaction_ids[i]);
 	}
-	mbus_publish_drafts(PG_GETARG_TEXT_PP(0), drafts, n);
+	publish_drafts(PG_GETARG_TEXT_PP(0), drafts, n);
 	PG_RETURN_ARRAYTYPE_P(ids_array(drafts, n));
 }
 
@@ -335,18 +335,13 @@ array_arguments(FunctionCallInfo fcinfo, int argno, const char *name,
 				Oid type, int expected, Datum **values, bool **isnull,
 				int *count)
 {
-	ArrayType  *array;
+	ArrayType  *array = mbus_array_argument(fcinfo, argno, name);
 	int			n;
 
 	*values = NULL;
 	*isnull = NULL;
-	if (PG_ARGISNULL(argno))
+	if (array == NULL)
 		return;
-	array = PG_GETARG_ARRAYTYPE_P(argno);
-	if (ARR_NDIM(array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("%s must be an array of one dimension", name)));
 	deconstruct_array(array, type, -1, false, TYPALIGN_INT, values, isnull,
 					  &n);
 	if (expected >= 0 && n != expected)
@@ -356,15 +351,6 @@ array_arguments(FunctionCallInfo fcinfo, int argno, const char *name,
 						expected)));
 	if (count)
 		*count = n;
-}
-
-static void
-not_null(FunctionCallInfo fcinfo, int argno, const char *name)
-{
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
 }
 
 /* The arguments that the publish functions have in common, from argno on. */

@@ -14,7 +14,6 @@
 #include "channel/channel.h"
 #include "message/draft.h"
 
-extern void mbus_publish_drafts(text *channel, MbusDraft *drafts, int ndrafts);
 extern int64 mbus_publish_waived(Oid schema, const MbusChannel *channel,
 								 MbusDraft *draft);
 
