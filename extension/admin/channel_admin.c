@@ -27,6 +27,7 @@
 #include "admin/channel_admin.h"
 #include "admin/subscription_admin.h"
 #include "base/argument.h"
+#include "base/limits.h"
 #include "base/owner.h"
 #include "base/payload.h"
 #include "base/schema.h"
@@ -65,11 +66,15 @@ enum
 };
 
 #define MBUS_ATTEMPTS_MAX	1000
-#define MBUS_LEASE_MAX_US	(7 * USECS_PER_DAY)
+#define GRANT_PARAMS		4
 
 static const Oid param_types[PARAMS] = {
 	INTERVALOID, INT4OID, INTERVALOID, INTERVALOID, INTERVALOID, TEXTOID,
 	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID
+};
+
+static const Oid grant_types[GRANT_PARAMS] = {
+	INT4OID, OIDOID, BOOLOID, BOOLOID
 };
 
 typedef struct NewPolicy
@@ -94,6 +99,8 @@ static bool policy_retention(NewPolicy *policy, const char *retention);
 static int32 own_series_choose(Oid schema);
 static void series_mark(Relation rel, AttrNumber series, AttrNumber closed_at,
 						bool *used);
+static void grant_read(FunctionCallInfo fcinfo, Oid schema, text *name,
+					   Datum *value);
 static int	privileges_parse(text *privileges);
 
 /*
@@ -276,9 +283,7 @@ MBUS_FUNCTION(grant_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
-	int			privileges;
-	Datum		value[4];
-	static const Oid types[4] = {INT4OID, OIDOID, BOOLOID, BOOLOID};
+	Datum		value[GRANT_PARAMS];
 
 	mbus_write_check("message_bus.grant_channel()");
 	if (PG_ARGISNULL(1) || !OidIsValid(PG_GETARG_OID(1)))
@@ -286,18 +291,14 @@ MBUS_FUNCTION(grant_channel)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("grantee must be a role")));
 	(void) GetUserNameFromId(PG_GETARG_OID(1), false);	/* it exists */
-	privileges = privileges_parse(mbus_required_text(fcinfo, 2, "privileges"));
-	value[0] = Int32GetDatum(mbus_channel_owned(schema, name)->channel_id);
-	value[1] = ObjectIdGetDatum(PG_GETARG_OID(1));
-	value[2] = BoolGetDatum(privileges & MBUS_PUBLISH);
-	value[3] = BoolGetDatum(privileges & MBUS_CONSUME);
+	grant_read(fcinfo, schema, name, value);
 	(void) mbus_run_as_owner(schema,
 							 "INSERT INTO message_bus.channel_grant AS g"
 							 " VALUES ($1, $2::regrole, $3, $4)"
 							 " ON CONFLICT (channel_id, grantee) DO UPDATE SET"
 							 " may_publish = g.may_publish OR $3,"
 							 " may_consume = g.may_consume OR $4",
-							 4, types, value, NULL);
+							 GRANT_PARAMS, grant_types, value, NULL);
 	PG_RETURN_VOID();
 }
 
@@ -308,31 +309,38 @@ MBUS_FUNCTION(revoke_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
-	int			privileges;
-	Datum		value[4];
-	static const Oid types[4] = {INT4OID, OIDOID, BOOLOID, BOOLOID};
+	Datum		value[GRANT_PARAMS];
 
 	mbus_write_check("message_bus.revoke_channel()");
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("grantee must be a role")));
-	privileges = privileges_parse(mbus_required_text(fcinfo, 2, "privileges"));
-	value[0] = Int32GetDatum(mbus_channel_owned(schema, name)->channel_id);
-	value[1] = ObjectIdGetDatum(PG_GETARG_OID(1));
-	value[2] = BoolGetDatum(privileges & MBUS_PUBLISH);
-	value[3] = BoolGetDatum(privileges & MBUS_CONSUME);
+	grant_read(fcinfo, schema, name, value);
 	(void) mbus_run_as_owner(schema,
 							 "UPDATE message_bus.channel_grant SET"
 							 " may_publish = may_publish AND NOT $3,"
 							 " may_consume = may_consume AND NOT $4"
 							 " WHERE channel_id = $1 AND grantee = $2::regrole",
-							 4, types, value, NULL);
+							 GRANT_PARAMS, grant_types, value, NULL);
 	(void) mbus_run_as_owner(schema,
 							 "DELETE FROM message_bus.channel_grant WHERE channel_id = $1"
 							 " AND NOT may_publish AND NOT may_consume",
-							 1, types, value, NULL);
+							 1, grant_types, value, NULL);
 	PG_RETURN_VOID();
+}
+
+/* The statements' parameters; the channel must be the caller's. */
+static void
+grant_read(FunctionCallInfo fcinfo, Oid schema, text *name, Datum *value)
+{
+	int			privileges;
+
+	privileges = privileges_parse(mbus_required_text(fcinfo, 2, "privileges"));
+	value[0] = Int32GetDatum(mbus_channel_owned(schema, name)->channel_id);
+	value[1] = ObjectIdGetDatum(PG_GETARG_OID(1));
+	value[2] = BoolGetDatum(privileges & MBUS_PUBLISH);
+	value[3] = BoolGetDatum(privileges & MBUS_CONSUME);
 }
 
 /* Reads arguments 1 to 9 as they are. */
@@ -559,17 +567,13 @@ series_mark(Relation rel, AttrNumber series, AttrNumber closed_at, bool *used)
 const MbusChannel *
 mbus_channel_owned(Oid schema, text *name)
 {
-	char	   *cname = text_to_cstring(name);
-	const MbusChannel *channel = mbus_channel_by_name(schema, cname);
+	const MbusChannel *channel = mbus_channel_named(schema, name);
 
-	if (channel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("channel \"%s\" does not exist", cname)));
 	if (!has_privs_of_role(GetUserId(), channel->owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of channel \"%s\"", cname)));
+				 errmsg("must be owner of channel \"%s\"",
+						channel->name)));
 	return channel;
 }
 

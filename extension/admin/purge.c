@@ -147,7 +147,6 @@ purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
 	int64		after = mbus_channel_purged_below(before);
 	Relation	leaf;
 	Relation	events;
-	bool		has_events;
 	MbusLeafScan rows;
 	HeapTuple	tuple;
 	int			range = 0;
@@ -158,9 +157,7 @@ purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
 						  AccessShareLock);
 	if (leaf == NULL)
 		return;
-	events = mbus_leaf_open(purge->schema, segment, MBUS_EVENT,
-							AccessShareLock);
-	has_events = events && RelationGetNumberOfBlocks(events) > 0;
+	events = mbus_leaf_open_written(purge->schema, segment, MBUS_EVENT);
 	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
 	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, purge->channel_id);
 	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, after + 1, purge->limit - 1);
@@ -182,7 +179,7 @@ purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
 			continue;
 		if (expires_at > GetCurrentTimestamp() &&
 			!mbus_channel_purged(before, id) &&
-			!(has_events && mbus_message_deleted(purge->schema, id)))
+			!(events && mbus_message_deleted(purge->schema, id)))
 			purge->count++;
 	}
 	mbus_leaf_scan_close(&rows);

@@ -113,6 +113,18 @@ mbus_channel_changed(PG_FUNCTION_ARGS)
 const MbusChannel *
 mbus_channel_open(Oid schema, text *name, MbusPrivilege privilege)
 {
+	const MbusChannel *channel = mbus_channel_named(schema, name);
+
+	mbus_channel_check(channel, privilege);
+	return channel;
+}
+
+/*
+ * mbus_channel_named returns the channel of that name; 42P01 if there is none.
+ */
+const MbusChannel *
+mbus_channel_named(Oid schema, text *name)
+{
 	char	   *cname = text_to_cstring(name);
 	const MbusChannel *channel = mbus_channel_by_name(schema, cname);
 
@@ -120,7 +132,6 @@ mbus_channel_open(Oid schema, text *name, MbusPrivilege privilege)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("channel \"%s\" does not exist", cname)));
-	mbus_channel_check(channel, privilege);
 	return channel;
 }
 

@@ -55,6 +55,7 @@ typedef struct MbusPolicy
 
 extern void mbus_channel_init(void);
 extern const MbusChannel *mbus_channel_by_name(Oid schema, const char *name);
+extern const MbusChannel *mbus_channel_named(Oid schema, text *name);
 extern const MbusChannel *mbus_channel_by_id(Oid schema, int32 channel_id);
 extern bool mbus_channel_allows(const MbusChannel *channel,
 								MbusPrivilege privilege);

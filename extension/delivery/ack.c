@@ -33,7 +33,6 @@
 #include "state/fault.h"
 #include "state/state.h"
 
-#define MBUS_LEASE_MAX_US	(7 * USECS_PER_DAY)
 #define MBUS_DELAY_MAX_US	(INT64CONST(36525) * USECS_PER_DAY)
 #define NAMED_IDS			5	/* in an error */
 

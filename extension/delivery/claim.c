@@ -47,7 +47,6 @@
 #include "state/waiter.h"
 
 #define WAIT_MAX_US		USECS_PER_DAY
-#define LEASE_MAX_US	(7 * USECS_PER_DAY)
 #define COLUMNS			12
 #define WORK_KEPT		(128 * 1024)
 
@@ -223,7 +222,7 @@ lease_argument(FunctionCallInfo fcinfo, int argno, const Claim *claim)
 	}
 	else
 		lease_us = mbus_interval_us(PG_GETARG_INTERVAL_P(argno));
-	if (lease_us < 1 || lease_us > LEASE_MAX_US)
+	if (lease_us < 1 || lease_us > MBUS_LEASE_MAX_US)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("lease_for must be longer than 0 and at most 7 days")));

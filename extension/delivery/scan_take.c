@@ -83,15 +83,12 @@ mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
 bool
 mbus_scan_has_events(MbusScan *scan, int32 segment)
 {
-	Relation	leaf = mbus_leaf_open(scan->schema, segment, MBUS_EVENT,
-									  AccessShareLock);
-	bool		some;
+	Relation	leaf = mbus_leaf_open_written(scan->schema, segment,
+											  MBUS_EVENT);
 
-	if (leaf == NULL)
-		return false;
-	some = RelationGetNumberOfBlocks(leaf) > 0;
-	table_close(leaf, AccessShareLock);
-	return some;
+	if (leaf)
+		table_close(leaf, AccessShareLock);
+	return leaf != NULL;
 }
 
 /*

@@ -161,7 +161,6 @@ extern void mbus_result_scalar(MbusAnswer *answer, Datum value, bool isnull,
 							   Oid type);
 extern void mbus_result_row(MbusAnswer *answer, TupleDesc desc,
 							const Datum *values, const bool *nulls);
-extern void mbus_answer_room(MbusAnswer *answer, int64 more);
 extern void mbus_answer_begin(MbusAnswer *answer, const MbusSlice *id);
 extern void mbus_answer_end(MbusAnswer *answer);
 

@@ -50,6 +50,7 @@ typedef struct StoredColumns
 	int			payload;
 } StoredColumns;
 
+static void answer_room(MbusAnswer *answer, int64 more);
 static void append_value(MbusAnswer *answer, Datum value, Oid type);
 static void append_json(MbusAnswer *answer, const text *json);
 static void append_jsonb(MbusAnswer *answer, Jsonb *jsonb);
@@ -119,11 +120,11 @@ mbus_answer_end(MbusAnswer *answer)
 }
 
 /*
- * mbus_answer_room errors if the reply would not fit with that many bytes
+ * answer_room errors if the reply would not fit with that many bytes
  * more, and what closes it.
  */
-void
-mbus_answer_room(MbusAnswer *answer, int64 more)
+static void
+answer_room(MbusAnswer *answer, int64 more)
 {
 	int64		len = answer_len(answer) + more + 1;
 
@@ -216,7 +217,7 @@ mbus_result_row(MbusAnswer *answer, TupleDesc desc, const Datum *values,
 	if (stored)
 		append_stored(answer, &columns, values, nulls, row_start);
 	appendStringInfoChar(out, '}');
-	mbus_answer_room(answer, 0);
+	answer_room(answer, 0);
 }
 
 /*
@@ -316,7 +317,7 @@ append_value(MbusAnswer *answer, Datum value, Oid type)
 static void
 append_json(MbusAnswer *answer, const text *json)
 {
-	mbus_answer_room(answer, VARSIZE_ANY_EXHDR(json));
+	answer_room(answer, VARSIZE_ANY_EXHDR(json));
 	appendBinaryStringInfo(answer->out, VARDATA_ANY(json),
 						   VARSIZE_ANY_EXHDR(json));
 }
@@ -324,7 +325,7 @@ append_json(MbusAnswer *answer, const text *json)
 static void
 append_jsonb(MbusAnswer *answer, Jsonb *jsonb)
 {
-	mbus_answer_room(answer, VARSIZE(jsonb) / 4);
+	answer_room(answer, VARSIZE(jsonb) / 4);
 	JsonbToCString(answer->out, &jsonb->root, VARSIZE(jsonb));
 }
 
@@ -338,7 +339,7 @@ append_text(MbusAnswer *answer, Datum value, Oid type)
 
 	getTypeOutputInfo(type, &output, &is_varlena);
 	string = OidOutputFunctionCall(output, value);
-	mbus_answer_room(answer, strlen(string));
+	answer_room(answer, strlen(string));
 	escape_json(answer->out, string);
 }
 
@@ -390,7 +391,7 @@ append_array(MbusAnswer *answer, Datum value, Oid type)
 			append_value(answer, values[i], element);
 	}
 	appendStringInfoChar(answer->out, ']');
-	mbus_answer_room(answer, 0);
+	answer_room(answer, 0);
 }
 
 static void
@@ -413,7 +414,7 @@ append_base64(MbusAnswer *answer, const bytea *bytes)
 	int			len = VARSIZE_ANY_EXHDR(bytes);
 	int			room = pg_b64_enc_len(len);
 
-	mbus_answer_room(answer, room + 2);
+	answer_room(answer, room + 2);
 	enlargeStringInfo(out, room + 3);
 	appendStringInfoChar(out, '"');
 	len = MbusBase64Encode(VARDATA_ANY(bytes), len, out->data + out->len, room);
@@ -484,7 +485,7 @@ append_payload(MbusAnswer *answer, bytea *payload, bool is_json)
 		append_base64(answer, payload);
 		return;
 	}
-	mbus_answer_room(answer, VARSIZE_ANY_EXHDR(payload) + 12);
+	answer_room(answer, VARSIZE_ANY_EXHDR(payload) + 12);
 	appendStringInfoString(out, ",\"payload\":");
 	appendBinaryStringInfo(out, VARDATA_ANY(payload),
 						   VARSIZE_ANY_EXHDR(payload));
@@ -551,7 +552,7 @@ add_body(MbusAnswer *answer, const bytea *bytes)
 {
 	int			len = VARSIZE_ANY_EXHDR(bytes);
 
-	mbus_answer_room(answer, len);
+	answer_room(answer, len);
 	if (answer->nbodies == answer->room)
 	{
 		answer->room = Max(4, answer->room * 2);

@@ -62,11 +62,7 @@ epoch_raise(MbusWork *work, void *arg)
 							*epoch, MBUS_EPOCH_MAX + 1);
 	if (isnull)
 		elog(ERROR, "message_bus.server_state has no row");
-	if (*epoch > MBUS_EPOCH_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("message_bus has used up its lease epochs"),
-				 errdetail("The highest is %d.", MBUS_EPOCH_MAX)));
+	mbus_task_number_check(*epoch, MBUS_EPOCH_MAX, "lease epochs");
 	ForceSyncCommit();
 	mbus_task_commit();
 	return MBUS_DONE;

@@ -183,11 +183,7 @@ segments_number(MbusWork *work, void *arg)
 								   " FROM message_bus.server_state");
 	if (last_timeline != 0 && last_timeline != timeline)
 		next += TIMELINE_SKIP;
-	if (next > MBUS_SEGMENT_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("message_bus has used up its segment numbers"),
-				 errdetail("The highest is %d.", MBUS_SEGMENT_MAX)));
+	mbus_task_number_check(next, MBUS_SEGMENT_MAX, "segment numbers");
 	epoch = epoch_number(timeline, last_timeline);
 
 	mbus_sql("INSERT INTO message_bus.server_state"
@@ -220,11 +216,7 @@ epoch_number(int64 timeline, int64 last_timeline)
 	epoch++;
 	if (last_timeline != 0 && last_timeline != timeline)
 		epoch += TIMELINE_SKIP;
-	if (epoch > MBUS_EPOCH_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("message_bus has used up its lease epochs"),
-				 errdetail("The highest is %d.", MBUS_EPOCH_MAX)));
+	mbus_task_number_check(epoch, MBUS_EPOCH_MAX, "lease epochs");
 	return epoch;
 }
 
@@ -368,11 +360,7 @@ segment_open(MbusWork *work, void *arg)
 	mbus_task_hold_extension(work);
 	mbus_task_become_owner(work);
 	number = Max(opening->at_least, mbus_highest_segment() + 1);
-	if (number > MBUS_SEGMENT_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("message_bus has used up its segment numbers"),
-				 errdetail("The highest is %d.", MBUS_SEGMENT_MAX)));
+	mbus_task_number_check(number, MBUS_SEGMENT_MAX, "segment numbers");
 
 	opening->segment = (int32) number;
 	for (int f = 0; f < MBUS_FAMILIES; f++)

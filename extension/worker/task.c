@@ -314,3 +314,16 @@ mbus_task_let_go(MbusWork *work)
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
 }
+
+/*
+ * mbus_task_number_check errors with 54000 if there are no more numbers.
+ */
+void
+mbus_task_number_check(int64 number, int highest, const char *what)
+{
+	if (number > highest)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("message_bus has used up its %s", what),
+				 errdetail("The highest is %d.", highest)));
+}

@@ -135,6 +135,8 @@ extern void mbus_task_commit(void);
 extern void mbus_task_hold_extension(MbusWork *work);
 extern void mbus_task_become_owner(MbusWork *work);
 extern void mbus_task_lock_timeout(int ms);
+extern void mbus_task_number_check(int64 number, int highest,
+								   const char *what);
 extern void mbus_sql(const char *fmt,...) pg_attribute_printf(1, 2);
 extern int64 mbus_sql_int64(bool *isnull, const char *fmt,...) pg_attribute_printf(2, 3);
 extern void mbus_task_let_go(MbusWork *work);
