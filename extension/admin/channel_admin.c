@@ -3,10 +3,8 @@
  *		create_channel, alter_channel, drop_channel, grant_channel and
  *		revoke_channel.
  *
- * The catalog tables belong to the extension's owner and nobody else may
- * touch them.  These functions check what the caller may do, then run their
- * one statement as that owner, as the server's own foreign key triggers do.
- * An error resets the user with the (sub)transaction.
+ * These functions check what the caller may do, then run their one statement
+ * as the owner of the tables (base/owner.c).
  *
  * A channel with retention "acked" has a series of segments to itself, so that
  * its unread messages keep nobody else's space.  Who gives out or takes back

@@ -4,8 +4,8 @@
  *
  * A subscription is made by who may consume its channel, who then owns it; its
  * owner and the channel's may change it.  The rows are written as the owner
- * of the tables (channel_admin.c).  What shared memory has of a subscription
- * changes when the transaction commits: effect.c.
+ * of the tables (base/owner.c).  What shared memory has of a subscription
+ * changes when the transaction commits (delivery/effect.c).
  *
  * A start is an id and a time: messages with lower ids or created before are
  * not wanted.  For a start in time, the id only saves reading.  No message of

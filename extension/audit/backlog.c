@@ -15,8 +15,8 @@
  *
  * One that has an entry is counted only as that, and one in a skipped range
  * only as that.  What the scan would take for a candidate is one here too:
- * it counts unless the tables say that it is done.  See README.md, section
- * "Delivery".
+ * it counts unless the tables say that it is done.  See delivery/README.md,
+ * section "The scan".
  *
  * Messages that have expired, are deleted or purged, or that the subscription
  * began after, do not count.  No parent table is locked.  The cost is that of

@@ -4,7 +4,7 @@
  *		dead_letters.
  *
  * An ack says what a subscription is done with, and how: outcome 'acked', or
- * 'dead', 'kept' or 'corrupt'.  It counts as facts.c says: not below the
+ * 'dead', 'kept' or 'corrupt'.  It counts as facts/facts.c says: not below the
  * subscription's since_lease, and above the message's last redrive.
  *
  * These functions read the leaves, with the snapshot of the query that calls
@@ -73,7 +73,7 @@ static void ack_read(HeapTuple tuple, TupleDesc desc, int64 since_lease,
 static int64 last_redrive(Oid schema, int32 subscription_id, int64 id);
 static bool may_consume(Oid schema, int32 channel_id);
 
-extern Datum mbus_ack_covers(PG_FUNCTION_ARGS); /* facts.c */
+extern Datum mbus_ack_covers(PG_FUNCTION_ARGS); /* facts/facts.c */
 
 /*
  * delivery_status(message_id, channel_id, created_at) returns error if the

@@ -2,6 +2,10 @@
  * settings.c
  *		The extension's settings: definition, checks, and the list of
  *		databases that are served.
+ *
+ * Every room reads the variables; only the server writes them.  The sizes of
+ * shared memory can be set only where the library is preloaded: there is none
+ * otherwise.
  */
 #include "postgres.h"
 

@@ -1,24 +1,19 @@
 /*
  * redrive.c
- *		Dead letters: copies of messages that used up their attempts, and
- *		redrive, which gives such messages back.
+ *		redrive: gives back messages that used up their attempts.
  *
- * A copy is published to the dead-letter channel of the message's channel,
- * with the same bytes, key and content type, and a header "dead_letter" that
- * tells where it came from and why.  The one whose nack was the last, or the
- * worker, needs no privilege for it.  Without a dead-letter channel the
- * message stays where it is, with an ack of outcome 'kept'.
- *
- * redrive undoes both.  While the message itself lives, a row of kind
- * 'redriven' lets its one subscription get it again, with all its attempts;
- * no other subscription sees anything.  The row's lease is taken after the
- * snapshot that shows the dead letters, so it is above that of the ack that
- * closed them.  Where the message or the subscription is gone, a copy is
- * published to the channel it came from.  The dead letter is then marked as
- * deleted.
+ * A dead letter is redriven in one of two ways.  While the message itself
+ * lives, a row of kind 'redriven' lets its one subscription get it again, with
+ * all its attempts; no other subscription sees anything.  The row's lease is
+ * taken after the snapshot that shows the dead letters, so it is above that of
+ * the ack that closed them.  Where the message or the subscription is gone, a
+ * copy is published to the channel it came from.  The dead letter is then
+ * marked as deleted.  A message that was kept in its place (dead_letter.c) is
+ * redriven in the first way.
  *
  * Two redrives of one channel come one after the other: a lock on the
- * channel's id is held to the end of the transaction.
+ * channel's id is held to the end of the transaction.  A lock on the segment,
+ * shared, keeps the worker from letting it go meanwhile.
  */
 #include "postgres.h"
 
@@ -364,7 +359,7 @@ message_redrive(Redrive *redrive, const MbusSubscription *subscription,
 /*
  * segment_stays tells whether a message's segment has not been let go: what
  * lies in it would be lost.  The lock, which is held to the end of the
- * transaction, keeps segment_acked.c from letting it go meanwhile.
+ * transaction, keeps worker/segment_acked.c from letting it go meanwhile.
  */
 static bool
 segment_stays(Redrive *redrive, int32 segment)

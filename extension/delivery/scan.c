@@ -2,9 +2,9 @@
  * scan.c
  *		The scan of a claim: what a subscription gets next.
  *
- * The steps, their order and why it matters are in README.md, section "The
- * scan".  The caller holds the scanner slot (scanner.c).  Entries that wait
- * to be claimed stay on their lists until the scan is recorded: only a
+ * The steps, their order and why it matters are in delivery/README.md, section
+ * "The scan".  The caller holds the scanner slot (scanner.c).  Entries that
+ * wait to be claimed stay on their lists until the scan is recorded: only a
  * scanner takes them off.  What is taken from shared memory before that, free
  * entries and skip nodes and the retry position, is in "taken", so that an
  * error in between puts it back (mbus_scan_undo).

@@ -1,6 +1,13 @@
 /*
  * scan_due.c
  *		The scan reads by time: what is to be tried again, what was delayed.
+ *
+ * Both sources begin at a position in time that the subscription keeps, read
+ * up to now, and say how far they got; what they find are candidates.  A
+ * position may be too low, never too high: where the batch has no room for
+ * all, it stays at the first that was left.
+ *
+ * An ordered subscription has its retries in memory (scan_take.c).
  */
 #include "postgres.h"
 
@@ -17,6 +24,7 @@
 #include "delivery/scanning.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
+
 #define DUE_MAX		8192		/* delayed messages looked at at a time */
 
 /* A delayed message, or a due position: what comes before it is settled. */

@@ -2,6 +2,10 @@
  * slot.c
  *		The slot of a subscription in shared memory, once the worker has loaded
  *		it.
+ *
+ * Only the worker makes slots (worker/rebuild.c).  Who needs one raises
+ * loads_wanted, sets the worker's latch and looks again until it is there; a
+ * backend remembers in its cache of subscriptions where it saw the slot last.
  */
 #include "postgres.h"
 

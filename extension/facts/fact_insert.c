@@ -4,9 +4,9 @@
  *
  * An ack row lies in the segment of its ids and covers less than
  * MBUS_ACK_SPAN of them; a batch that was claimed and acked as a whole is one
- * row.  Rows are inserted as messages are (insert.c), into leaves opened by
- * their OIDs: no right is asked for, who may ack is settled before.  Nothing
- * is said of a segment that is gone.
+ * row.  Rows are inserted as messages are (segment/inserter.c), into leaves
+ * opened by their OIDs: no right is asked for, who may ack is settled before.
+ * Nothing is said of a segment that is gone.
  */
 #include "postgres.h"
 

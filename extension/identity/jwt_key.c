@@ -8,8 +8,8 @@
  * public key as DER of X.509's SubjectPublicKeyInfo.  A key that could not be
  * used is refused, so that nobody finds out from refused tokens.
  *
- * A backend keeps the keys in a cache of its own, as channel.c does with
- * channels: a trigger on the table invalidates its relation cache entry, the
+ * A backend keeps the keys in a cache of its own, as channel/channel.c does
+ * with channels: a trigger on the table invalidates its relation cache entry, the
  * callback here only marks the cache stale.  The public keys in it are
  * OpenSSL's, freed when the cache's memory is reset.
  */

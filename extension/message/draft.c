@@ -1,6 +1,10 @@
 /*
  * draft.c
  *		A message as its publisher gives it: options, limits, checksum.
+ *
+ * All that can be wrong with a message is found here, and what costs time,
+ * checksum and compression, is done here: before ids are reserved, so that
+ * neither uses up ids nor holds up readers of the channel.
  */
 #include "postgres.h"
 

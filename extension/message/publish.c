@@ -2,11 +2,12 @@
  * publish.c
  *		The publish functions.
  *
- * All come down to mbus_publish_drafts: check the privilege and every limit, compute
- * checksums and compress; reserve ids, which registers the publish as
- * unfinished; insert.  What can fail comes before the reservation where it
- * can, so that ids are not used up by bad input.  A call stores all of its
- * messages or, raising an error, none.
+ * All come down to mbus_publish_drafts: check the privilege and every limit,
+ * compute checksums and compress (draft.c); reserve ids, which registers the
+ * publish as unfinished (state/registry.c); insert (insert.c, and for messages
+ * with a transaction id transaction_id.c).  What can fail comes before the
+ * reservation where it can, so that ids are not used up by bad input.  A call
+ * stores all of its messages or, raising an error, none.
  */
 #include "postgres.h"
 
@@ -163,7 +164,7 @@ insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 	int			nplain = 0;
 	int			nunique = 0;
 
-	/* what the leaf's CHECK would find: see row_check in insert.c */
+	/* what the leaf's CHECK would find: see mbus_row_check */
 	if (MbusSegmentOf(run->first_id) != run->segment ||
 		MbusSegmentOf(run->first_id + run->rows - 1) != run->segment)
 		elog(ERROR, "reserved ids are not of segment %d", run->segment);

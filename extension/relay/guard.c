@@ -1,6 +1,21 @@
 /*
  * guard.c
- *		Runs a step of a frame on its own; see the top of relay.c.
+ *		Runs a step of a frame on its own.
+ *
+ * A step is a whole frame, or one request of a JSON-RPC batch.  It runs
+ *
+ * - in a subtransaction, so that its error undoes nothing but itself;
+ * - in its own nest level of settings, undone also where it succeeds;
+ * - with a snapshot of its own, so that it sees what the frames before it
+ *   did and others have committed;
+ * - within message_bus.frame_timeout.  The timeout's handler cancels as a
+ *   cancel request would, and sets a flag that tells the two apart: a real
+ *   cancel, statement_timeout and termination end the whole call.
+ *
+ * The role that a step takes (relay.c) is the caller's again behind it.
+ *
+ * An error of a step is counted, kept for the view errors, logged, and told to
+ * the client; it is never an error of the call.
  */
 #include "postgres.h"
 
@@ -20,10 +35,12 @@
 #include "relay/relay_internal.h"
 #include "relay/rpc.h"
 #include "state/fault.h"
+
 #define ERROR_TEXT_MAX	1000	/* bytes of an error's message, detail, hint */
 
 static TimeoutId frame_timeout_id = MAX_TIMEOUTS;
 static volatile sig_atomic_t frame_timed_out = false;
+
 static void guard_enter(const MbusRelayed *relayed, int *nest_level);
 static void guard_leave(int nest_level);
 static void start_timer(const MbusRelayed *relayed);

@@ -1,7 +1,14 @@
 /*
  * channel_slot.c
- *		What is known of channels that were published to lately; see the top of
- *		registry.c.
+ *		What is known of channels that were published to lately.
+ *
+ * The slots live in a hash of all databases.  channel_lock protects the hash
+ * and is taken after the state lock (MbusDatabase.lock); what is in a slot is
+ * protected by the state lock of its database.
+ *
+ * A slot is made by the first publish to the channel, and purged, when the
+ * table is full, once all that the channel holds lies below what is open.  A
+ * channel without a slot is therefore one whose messages all lie below.
  */
 #include "postgres.h"
 

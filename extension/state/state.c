@@ -6,18 +6,11 @@
  * builds this anew (numbering above every segment that exists).  Losing it
  * loses nothing.
  *
- * There are four parts, each its own piece of memory: the databases and the
- * registry of unfinished publishes (this file and registry.c), the hash of
- * channels (registry.c), deliveries (pool.c) and waiters (waiter.c).
- *
- * Locks, in the order they are taken:
- *
- *	1. the delivery lock, see pool.c.
- *	2. MbusDatabase.lock, the state lock, one for each database: series,
- *	   numbering, worker status, failures, and the ranges of this database's
- *	   backends.
- *	3. MbusShared.channel_lock: the hash of channels.
- *	4. the waiter lock, see waiter.c.
+ * There are four parts, each its own piece of memory: the databases with the
+ * registry of unfinished publishes, and the hash of channels, both made here;
+ * deliveries and waiters, which their own files lay out (MbusPart).  What a
+ * lock protects is said at each field; the order of the locks is in
+ * extension/README.md.
  *
  * MbusShared.slot_lock protects only the claiming of a free MbusDatabase and
  * is never held together with the others.  Nothing is done under a lock that

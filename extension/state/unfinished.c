@@ -1,6 +1,17 @@
 /*
  * unfinished.c
- *		What of a database's publishes has not ended; see the top of registry.c.
+ *		What of a database's publishes has not ended.
+ *
+ * A reader that wants no gaps first asks mbus_published_limit() for the
+ * first id that is unreserved or unfinished, and THEN takes its snapshot.
+ * The other order loses messages.  One that goes on behind unfinished ranges
+ * asks mbus_unfinished_copy() for the first unreserved id and the ranges, and
+ * then takes its snapshot.
+ *
+ * The answers are made of the ranges of all backends (registry.c) and of what
+ * is known of the channel (channel_slot.c), in one step under the state lock,
+ * shared.  An answer is old when it is there: more may have ended, or begun
+ * above the limit, but nothing below it can begin any more.
  */
 #include "postgres.h"
 
@@ -9,6 +20,7 @@
 #include "state/state.h"
 #include "state/state_internal.h"
 #include "state/unfinished.h"
+
 #define MBUS_RANGES_GUESS	32
 
 /* A walk over the unfinished ranges of a database. */

@@ -1,6 +1,9 @@
 /*
  * segment_catalog.c
  *		What the catalog knows of segments: their numbers, their tables.
+ *
+ * All of it is read when it is asked for, in the caller's transaction; nothing
+ * is kept.  Others make and drop tables too: a restore, DROP EXTENSION.
  */
 #include "postgres.h"
 
