@@ -34,6 +34,11 @@ PG_MODULE_MAGIC;
 
 void		_PG_init(void);
 
+/*
+ * _PG_init runs once in each process that loads the library: in the postmaster
+ * if it is preloaded, else in a backend at the first call of one of its
+ * functions.
+ */
 void
 _PG_init(void)
 {

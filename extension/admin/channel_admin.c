@@ -538,6 +538,7 @@ mbus_channel_owned(Oid schema, text *name)
 	return channel;
 }
 
+/* Reads the name of a privilege; 22023 if there is no such one. */
 static int
 privileges_parse(text *privileges)
 {

@@ -237,6 +237,10 @@ MBUS_FUNCTION(resume)
 	PG_RETURN_VOID();
 }
 
+/*
+ * subscription_pause is pause and resume.  Whoever waits is woken by a resume
+ * when its transaction has committed.
+ */
 static void
 subscription_pause(FunctionCallInfo fcinfo, bool paused)
 {
@@ -369,6 +373,7 @@ start_parse(text *value, Start *start)
 	}
 }
 
+/* Reads a start that is an id, given as digits; 22023 if it is none. */
 static void
 start_id_parse(const char *digits, Start *start)
 {

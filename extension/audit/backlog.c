@@ -230,6 +230,11 @@ failed_read(Count *count)
  * ------------------------------------------------------------------------
  */
 
+/*
+ * leaf_count counts one segment, source by source as the top of this file
+ * lists them.  What an earlier source counts is known by its id (busy), its
+ * skipped range or its time, and is not counted again.
+ */
 static void
 leaf_count(Count *count)
 {
@@ -289,6 +294,7 @@ leaf_count_ids(Count *count, const Ids *ids, RowFunction found)
 	index_close(index, AccessShareLock);
 }
 
+/* Counts the channel's messages with ids in [lo, hi). */
 static void
 leaf_count_range(Count *count, Relation index, int64 lo, int64 hi)
 {
@@ -303,6 +309,7 @@ leaf_count_range(Count *count, Relation index, int64 lo, int64 hi)
 	leaf_scan(count, index, 3, key, row_fresh);
 }
 
+/* Counts delayed messages from the due position on. */
 static void
 leaf_count_delayed(Count *count)
 {
@@ -399,6 +406,10 @@ leaf_scan(Count *count, Relation index, int nkeys, ScanKey key,
  * ------------------------------------------------------------------------
  */
 
+/*
+ * Whether the subscription can still get a message: it lives, and is not from
+ * before the start.
+ */
 static bool
 row_wanted(Count *count, const Row *row)
 {
@@ -418,6 +429,7 @@ row_late(const Count *count, const Row *row)
 		row->available_at >= count->sub->due_at;
 }
 
+/* A message that has an entry. */
 static void
 row_entry(Count *count, const Row *row)
 {
@@ -426,6 +438,7 @@ row_entry(Count *count, const Row *row)
 		count->backlog->retrying++;
 }
 
+/* One above the cursor, or in a skipped range. */
 static void
 row_fresh(Count *count, const Row *row)
 {
@@ -450,6 +463,7 @@ row_delayed(Count *count, const Row *row)
 		count_one(count, row->id, row->created_at);
 }
 
+/* One at or below the cursor that was passed over for its key. */
 static void
 row_passed(Count *count, const Row *row)
 {
@@ -458,6 +472,7 @@ row_passed(Count *count, const Row *row)
 		candidate_add(count, row, false, false);
 }
 
+/* One that failed, and waits for its time. */
 static void
 row_failed(Count *count, const Row *row)
 {
@@ -467,6 +482,7 @@ row_failed(Count *count, const Row *row)
 					  is_skipped(count, row->id) || row_late(count, row));
 }
 
+/* Counts a message, and keeps the oldest. */
 static void
 count_one(Count *count, int64 id, TimestampTz created_at)
 {
@@ -480,6 +496,10 @@ count_one(Count *count, int64 id, TimestampTz created_at)
 	}
 }
 
+/*
+ * Notes a message that the tables are to be asked about; "counted" if it
+ * counts already, and only its failing is to be found out.
+ */
 static void
 candidate_add(Count *count, const Row *row, bool failed, bool counted)
 {
@@ -542,6 +562,7 @@ candidate_compare(const void *a, const void *b)
  * ------------------------------------------------------------------------
  */
 
+/* Whether an id is in a skipped range. */
 static bool
 is_skipped(const Count *count, int64 id)
 {

@@ -246,6 +246,7 @@ sub_copy(uint32 slot, MbusSubCopy *copy, int out_room, int skip_room)
 		out_copy_leases(copy, out_room);
 }
 
+/* Copies a list of entries; false if there is no room. */
 static bool
 out_copy_list(MbusSubCopy *copy, uint32 first, int room)
 {
@@ -262,6 +263,10 @@ out_copy_list(MbusSubCopy *copy, uint32 first, int room)
 	return true;
 }
 
+/*
+ * Copies the entries of all leases, each with what its lease says; false if
+ * there is no room.
+ */
 static bool
 out_copy_leases(MbusSubCopy *copy, int room)
 {

@@ -349,6 +349,10 @@ acks_read(Relation leaf, bool wide, int32 subscription_id, int64 since_lease,
 	index_close(index, AccessShareLock);
 }
 
+/*
+ * ack_read takes note of a row of acks if it counts and covers the id: of the
+ * last one that says the message died here, and of the time of an ack.
+ */
 static void
 ack_read(HeapTuple tuple, TupleDesc desc, int64 since_lease, int64 id,
 		 Outcome *outcome)

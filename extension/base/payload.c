@@ -180,6 +180,7 @@ keep_if_smaller(struct varlena *result, size_t len, struct varlena *payload)
 	return result;
 }
 
+/* Each encoder returns NULL where nothing is saved. */
 static struct varlena *
 zstd_encode(struct varlena *payload)
 {
@@ -197,6 +198,7 @@ zstd_encode(struct varlena *payload)
 	return keep_if_smaller(result, len, payload);
 }
 
+/* Each decoder returns NULL where the bytes are not what was stored. */
 static struct varlena *
 zstd_decode(struct varlena *stored, int32 size)
 {

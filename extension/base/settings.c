@@ -70,6 +70,7 @@ mbus_settings_init(void)
 	MarkGUCPrefixReserved("message_bus");
 }
 
+/* Settings of the server: postgresql.conf, and a reload. */
 static void
 define_server_settings(void)
 {
@@ -115,6 +116,10 @@ define_shared_sizes(void)
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 }
 
+/*
+ * Settings that a session may have of its own; max_payload only by a
+ * superuser.
+ */
 static void
 define_session_settings(void)
 {
@@ -153,6 +158,7 @@ define_session_settings(void)
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
+/* What a gateway tells its session of itself. */
 static void
 define_relay_settings(void)
 {
@@ -198,6 +204,7 @@ define_token_settings(void)
 							   PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
+/* A list of names, no more than there are slots for. */
 static bool
 check_databases(char **newval, void **extra, GucSource source)
 {

@@ -239,6 +239,7 @@ mbus_channel_policy(Oid schema, int32 channel_id)
 	return cached ? &cached->policy : NULL;
 }
 
+/* The cached row of a channel, which is read if it is not there yet. */
 static MbusCachedChannel *
 cached_by_id(Oid schema, int32 channel_id)
 {
@@ -325,6 +326,7 @@ channel_load(Oid schema, const char *index_name, AttrNumber column,
 	return cached;
 }
 
+/* Reads what publishers and readers see of a row. */
 static void
 channel_read(HeapTuple tuple, TupleDesc desc, MbusChannel *channel)
 {
@@ -348,6 +350,7 @@ channel_read(HeapTuple tuple, TupleDesc desc, MbusChannel *channel)
 	channel->compression = mbus_compression_parse(TextDatumGetCString(value));
 }
 
+/* Reads what deliveries go by of a row. */
 static void
 policy_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy)
 {

@@ -233,6 +233,7 @@ subscription_load(Oid schema, const char *index_name, int nkeys, ScanKey keys)
 	return cached;
 }
 
+/* Reads a row.  Where its slot in shared memory is, is not known by it. */
 static void
 subscription_read(HeapTuple tuple, TupleDesc desc,
 				  MbusSubscription *subscription)

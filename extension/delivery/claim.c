@@ -96,6 +96,11 @@ MBUS_FUNCTION(claim_bytes)
 	return claim_run(fcinfo, true);
 }
 
+/*
+ * claim_run is both functions: it scans, and sleeps in between, until
+ * something is found or the time of the wait is over, and returns what was
+ * found.
+ */
 static Datum
 claim_run(FunctionCallInfo fcinfo, bool bytes)
 {
@@ -142,6 +147,11 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 	return (Datum) 0;
 }
 
+/*
+ * claim_arguments checks the arguments and finds the channel, its lease time
+ * and the end of the wait.  Errors: 22004, 22023, 25001, 25006, 42P01, 42501,
+ * 55000.
+ */
 static void
 claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 {

@@ -122,6 +122,7 @@ effect_new(EffectKind kind, uint32 slot)
 	return effect;
 }
 
+/* Empties the list and gives its memory back. */
 static void
 effects_forget(void)
 {
@@ -241,6 +242,9 @@ mbus_effect_redrive(uint32 slot, TimestampTz at)
  * ------------------------------------------------------------------------
  */
 
+/*
+ * effect_xact ends the transaction's effects, as the top of this file says.
+ */
 static void
 effect_xact(XactEvent event, void *arg)
 {
@@ -276,6 +280,10 @@ effect_xact(XactEvent event, void *arg)
 	}
 }
 
+/*
+ * effect_subxact undoes a subtransaction's effects, or gives them to its
+ * parent.
+ */
 static void
 effect_subxact(SubXactEvent event, SubTransactionId subid,
 			   SubTransactionId parent, void *arg)
@@ -351,6 +359,7 @@ effects_check(int first)
 						   number)));
 }
 
+/* Makes all effects come true, in their order. */
 static void
 effects_commit(void)
 {
@@ -523,6 +532,11 @@ lease_settle(uint32 lease)
 	return woken;
 }
 
+/*
+ * seek_commit moves a subscription to its new start: it has nothing
+ * outstanding any more, and facts under leases of before do not count.  Its
+ * scanner is this process, until scanner.c lets it go.
+ */
 static void
 seek_commit(Effect *effect)
 {
@@ -549,6 +563,10 @@ seek_commit(Effect *effect)
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
 }
 
+/*
+ * One redrive less is open; after the last of them checkpoints need not look
+ * back.
+ */
 static void
 redrive_end(MbusSub *sub)
 {

@@ -175,6 +175,10 @@ letters_redrive(Redrive *redrive)
 	pfree(leaves);
 }
 
+/*
+ * letters_of_leaf redrives the dead letters in one segment, by ascending id.
+ * What one needs of memory is given back behind it.
+ */
 static void
 letters_of_leaf(Redrive *redrive, Relation leaf)
 {
@@ -492,6 +496,7 @@ kept_of_leaf(Redrive *redrive, Relation leaf, int32 subscription_id,
 	index_close(index, AccessShareLock);
 }
 
+/* Reads a row of failures. */
 static void
 last_read(HeapTuple tuple, TupleDesc desc, Last *last)
 {

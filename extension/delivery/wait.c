@@ -145,6 +145,10 @@ wait_arguments(FunctionCallInfo fcinfo, WaitCall *call)
 		context->atomic || IsSubTransaction();
 }
 
+/*
+ * Takes an array of texts apart, as a copy that outlives a commit; 0 elements
+ * if it is null.
+ */
 static int
 wait_texts(FunctionCallInfo fcinfo, int argno, const char *name,
 		   Datum **values, bool **isnull)

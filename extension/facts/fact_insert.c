@@ -216,6 +216,7 @@ segment_failures(Oid schema, const MbusHolding *holding,
 	return end;
 }
 
+/* Fills in a row of failures. */
 static void
 failure_fill(TupleTableSlot *slot, const MbusHolding *holding,
 			 const MbusFailure *failure)

@@ -90,6 +90,10 @@ claim_time(const MbusNode *root, const char *name, TimestampTz *at)
 	return true;
 }
 
+/*
+ * Compares exp and nbf with the clock, give or take the skew; of iat only that
+ * it is a time.
+ */
 static void
 times_check(const MbusNode *root, int skew, TimestampTz *expires_at)
 {
@@ -105,6 +109,7 @@ times_check(const MbusNode *root, int skew, TimestampTz *expires_at)
 	(void) claim_time(root, "iat", &at);
 }
 
+/* The issuer must be one of those expected, whose names commas separate. */
 static void
 issuer_check(const MbusNode *root, const char *issuers)
 {
@@ -126,6 +131,10 @@ issuer_check(const MbusNode *root, const char *issuers)
 	}
 }
 
+/*
+ * audience_check looks for the audience that is expected, alone or in a list.
+ * Claims of a wrong type are a fault also where none is expected.
+ */
 static void
 audience_check(const MbusNode *root, const char *audience)
 {

@@ -222,6 +222,7 @@ jwk_read(Jwk *jwk)
 	return true;
 }
 
+/* A secret, for HS256. */
 static void
 jwk_oct(Jwk *jwk)
 {
@@ -236,6 +237,11 @@ jwk_oct(Jwk *jwk)
 	jwk_use(jwk, "HS256", &key);
 }
 
+/*
+ * jwk_rsa makes a SubjectPublicKeyInfo in DER of an RSA key's modulus and
+ * exponent (RFC 5280, RFC 8017): a sequence of algorithm and bit string, which
+ * holds a sequence of the two numbers.
+ */
 static void
 jwk_rsa(Jwk *jwk)
 {
@@ -334,6 +340,7 @@ jwk_string(const Jwk *jwk, const char *name, bool required)
 	return value;
 }
 
+/* The bytes of a member that is base64url. */
 static uint8 *
 jwk_bytes(const Jwk *jwk, const char *name, int *len)
 {

@@ -101,6 +101,7 @@ mbus_base64url_decode(const char *src, int len, uint8 *dst)
 	return bits == 0 ? n : -1;
 }
 
+/* The six bits of a character; -1 if it is not one of the alphabet. */
 static int
 base64url_value(unsigned char c)
 {

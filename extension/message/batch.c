@@ -104,6 +104,7 @@ draft_read(const MbusNode *object, int index, MbusDraft *draft)
 					   (bytea *) member_text(object, index, "sha256"));
 }
 
+/* Refuses unknown members and those that are there twice. */
 static void
 members_check(const MbusNode *object, int index)
 {

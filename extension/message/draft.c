@@ -144,6 +144,10 @@ mbus_draft_check(const MbusChannel *channel, MbusDraft *draft)
 										&draft->compression);
 }
 
+/*
+ * Compares a payload with the lowest of the three limits, which the error
+ * names.
+ */
 static void
 payload_size_check(const MbusChannel *channel, size_t size)
 {
@@ -169,6 +173,7 @@ payload_size_check(const MbusChannel *channel, size_t size)
 						   limit, whose)));
 }
 
+/* Keys, transaction ids and content types are 1 to 255 bytes. */
 static void
 text_size_check(const char *what, size_t size)
 {

@@ -356,6 +356,7 @@ draft_arguments(FunctionCallInfo fcinfo, int argno, MbusDraft *draft)
 #undef ARG
 }
 
+/* The drafts' ids as an array. */
 static ArrayType *
 ids_array(const MbusDraft *drafts, int ndrafts)
 {

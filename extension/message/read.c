@@ -236,6 +236,7 @@ mbus_message_preview(int64 id, int32 max_bytes)
 								  max_bytes);
 }
 
+/* Whether a message was verified by this process, or need not be. */
 static bool
 is_verified(Oid schema, int64 id)
 {

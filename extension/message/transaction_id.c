@@ -144,6 +144,7 @@ mbus_insert_unique(Oid schema, MbusDatabase *db, const MbusReservation *run,
 	search_close(&search);
 }
 
+/* By transaction id; of one id the first given comes first. */
 static int
 draft_compare(const void *a, const void *b)
 {
@@ -349,6 +350,7 @@ holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
 	return found;
 }
 
+/* Reads what decides of the row that has the transaction id. */
 static void
 holder_read(HeapTuple tuple, TupleDesc desc, Holder *holder)
 {

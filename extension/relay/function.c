@@ -154,6 +154,7 @@ function_load(const char *name)
 	return function;
 }
 
+/* The names and types of the parameters that a call gives. */
 static void
 load_arguments(MbusFunction *function, HeapTuple tuple)
 {
@@ -176,6 +177,7 @@ load_arguments(MbusFunction *function, HeapTuple tuple)
 	}
 }
 
+/* The defaults of the last parameters, as expressions. */
 static void
 load_defaults(MbusFunction *function, HeapTuple tuple)
 {

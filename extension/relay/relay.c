@@ -126,6 +126,9 @@ MBUS_FUNCTION(relay)
 	return (Datum) 0;
 }
 
+/*
+ * Takes the two arguments apart: as many sessions as frames, and not too many.
+ */
 static void
 relay_arrays(FunctionCallInfo fcinfo, Datum **sessions, Datum **frames,
 			 int *count)
@@ -147,6 +150,7 @@ relay_arrays(FunctionCallInfo fcinfo, Datum **sessions, Datum **frames,
 						   MBUS_RELAY_FRAMES_MAX)));
 }
 
+/* One array argument: of one dimension, without nulls. */
 static Datum *
 relay_array(FunctionCallInfo fcinfo, int arg, Oid type, const char *name,
 			int *count)
@@ -305,6 +309,11 @@ relay_batch(MbusRelayed *relayed)
 		appendStringInfoChar(out, ']');
 }
 
+/*
+ * relay_element runs one request of a batch and appends its reply, behind a
+ * comma where it is not the first.  A notification leaves none; that it failed
+ * is a notice of its own.
+ */
 static void
 relay_element(MbusRelayed *relayed, const MbusNode *element)
 {
@@ -395,6 +404,7 @@ step_element(MbusRelayed *relayed)
 	run_request(relayed, mbus_frame_max - 1);
 }
 
+/* Errors for a batch that is empty or has too many requests. */
 static void
 step_batch_too_large(MbusRelayed *relayed)
 {

@@ -140,6 +140,10 @@ answer_len(const MbusAnswer *answer)
 		(answer->nbodies > 0 ? 1 : 0);
 }
 
+/*
+ * Errors with -32004 because the reply is too large, and says what to do
+ * instead.
+ */
 static void
 refuse_reply(MbusAnswer *answer, int64 len)
 {
@@ -266,6 +270,11 @@ fits_alone(const MbusAnswer *answer, int row_start, int64 more)
 		answer->out->len - row_start + more + ROW_TAIL <= answer->limit;
 }
 
+/*
+ * append_value appends a value that is not null as JSON.  Numbers, booleans
+ * and json go as they are, times as RFC 3339, bytes as base64, arrays and rows
+ * as such; all else as the text that its type writes.
+ */
 static void
 append_value(MbusAnswer *answer, Datum value, Oid type)
 {
@@ -330,6 +339,7 @@ append_value(MbusAnswer *answer, Datum value, Oid type)
 	}
 }
 
+/* Takes a composite value apart and appends it as an object. */
 static void
 append_row_datum(MbusAnswer *answer, Datum value)
 {
@@ -351,6 +361,9 @@ append_row_datum(MbusAnswer *answer, Datum value)
 	mbus_result_row(answer, desc, values, nulls);
 }
 
+/*
+ * append_array appends an array as one of JSON, flat whatever its dimensions.
+ */
 static void
 append_array(MbusAnswer *answer, Datum value, Oid type)
 {
@@ -454,6 +467,9 @@ is_stored_message(TupleDesc desc, StoredColumns *columns)
 		columns->by_reference >= 0 && columns->payload >= 0;
 }
 
+/*
+ * A payload in its place: raw behind the header line, exact JSON, or base64.
+ */
 static void
 append_payload(MbusAnswer *answer, bytea *payload, bool is_json)
 {
@@ -534,6 +550,10 @@ preview_text(const struct varlena *bytes)
 	return pnstrdup(start, pg_mbcharcliplen(start, valid, PREVIEW_CHARS));
 }
 
+/*
+ * add_body notes raw bytes for the end of a binary reply; of several they are
+ * copied, since each row goes when the next is fetched.
+ */
 static void
 add_body(MbusAnswer *answer, const bytea *bytes)
 {

@@ -100,6 +100,10 @@ options_read(FunctionCallInfo fcinfo, MbusTokenRules *rules)
 		option_read(&root.children[i], rules);
 }
 
+/*
+ * option_read takes one member of open_session's options: a string that is
+ * issuer, audience or anonymous, or the number skew; 22023 for any other.
+ */
 static void
 option_read(const MbusNode *option, MbusTokenRules *rules)
 {

@@ -55,6 +55,7 @@ mbus_leaf_init(void)
 	CacheRegisterRelcacheCallback(leaf_invalidate, (Datum) 0);
 }
 
+/* The server says that a table has changed (InvalidOid: any may have). */
 static void
 leaf_invalidate(Datum arg, Oid relid)
 {
@@ -159,6 +160,10 @@ mbus_leaf_index(Relation leaf, AttrNumber first, AttrNumber second,
 			 errhint("Do not drop indexes of segments.")));
 }
 
+/*
+ * leaves_load makes the array good for this schema.  It is not complete until
+ * all families have been read, so that an error on the way has it read again.
+ */
 static void
 leaves_load(Oid schema)
 {
@@ -225,6 +230,7 @@ leaves_load_family(List *children, MbusFamily family)
 	qsort(cached, ncached, sizeof(MbusLeaf), leaf_compare);
 }
 
+/* A segment in the array, or NULL. */
 static MbusLeaf *
 leaf_search(int32 segment)
 {

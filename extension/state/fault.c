@@ -80,6 +80,10 @@ mbus_fault_checksum(int64 message_id, const char *detail)
 	fault_put("verify", GetUserId(), ERRCODE_DATA_CORRUPTED, message_id, detail);
 }
 
+/*
+ * fault_put adds a failure to the ring, or counts it as lost where that is
+ * full.  Takes the state lock; cannot fail.
+ */
 static void
 fault_put(const char *function, Oid user, int sqlerrcode, int64 message_id,
 		  const char *message)

@@ -51,6 +51,7 @@ static void state_request(void);
 static void state_startup(void);
 static void check_listed(void);
 
+/* The databases, and an array of ranges for each process that there can be. */
 static Size
 state_size(void)
 {
@@ -106,6 +107,11 @@ state_request(void)
 		RequestAddinShmemSpace(parts[i]->size());
 }
 
+/*
+ * state_startup makes shared memory, or finds what another process has made:
+ * first the databases, then the hash of channels, then the other parts in the
+ * order they were added.  All LWLocks are of one tranche.
+ */
 static void
 state_startup(void)
 {

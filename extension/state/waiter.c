@@ -113,6 +113,7 @@ wait_startup(void *memory, bool found, int tranche)
 		pg_atomic_init_u32(&waiters[i].woken, 0);
 }
 
+/* Every process that there can be has a slot. */
 static int
 wait_slots(void)
 {
@@ -271,6 +272,10 @@ callbacks_register(void)
 	registered = true;
 }
 
+/*
+ * The end of the transaction is the end of its waiting, but for a commit that
+ * CALL wait() makes itself.
+ */
 static void
 wait_xact_callback(XactEvent event, void *arg)
 {

@@ -141,6 +141,11 @@ due_write(MbusWork *work, Due *due, int n)
 	}
 }
 
+/*
+ * checkpoints_write writes some in one transaction.  A subscription is marked
+ * as unchanged before it is copied, so that a change that comes meanwhile is
+ * not lost.
+ */
 static MbusOutcome
 checkpoints_write(MbusWork *work, void *arg)
 {
@@ -407,6 +412,7 @@ position_fill(MbusSub *sub, MbusPosition *position)
 	}
 }
 
+/* Adds an entry, and keeps the lowest id that was passed over for one. */
 static void
 pending_add(MbusPosition *position, const MbusEntry *entry, int64 lease)
 {

@@ -137,6 +137,7 @@ mbus_segments_retire(MbusWork *work)
 	return blocked;
 }
 
+/* Tries each segment once; returns how many could not be retired. */
 static int
 segments_retire_once(MbusWork *work)
 {

@@ -171,6 +171,10 @@ mbus_task_begin(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
+/*
+ * mbus_task_commit ends what mbus_task_begin() began, and gives up the owner's
+ * rights.
+ */
 void
 mbus_task_commit(void)
 {
