@@ -25,6 +25,7 @@
 #include "admin/channel_admin.h"
 #include "admin/subscription_admin.h"
 #include "base/argument.h"
+#include "base/columns.h"
 #include "base/owner.h"
 #include "base/payload.h"
 #include "base/schema.h"
@@ -54,14 +55,6 @@ enum
 	PARAMS
 };
 
-/* Columns of message_bus.channel and message_bus.segment read here. */
-enum
-{
-	COL_CHANNEL_SERIES = 4,
-	COL_SEGMENT_SERIES = 2,
-	COL_SEGMENT_CLOSED_AT = 5
-};
-
 #define MBUS_ATTEMPTS_MAX	1000
 #define MBUS_LEASE_MAX_US	(7 * USECS_PER_DAY)
 
@@ -70,20 +63,20 @@ static const Oid param_types[PARAMS] = {
 	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID
 };
 
-typedef struct Policy
+typedef struct NewPolicy
 {
 	Datum		value[PARAMS];
 	char		null[PARAMS];	/* as SPI wants it: 'n' or ' ' */
-} Policy;
+} NewPolicy;
 
-static void policy_read(FunctionCallInfo fcinfo, Policy *policy);
-static void policy_check(Oid schema, const char *channel, Policy *policy);
-static void policy_default(Policy *policy, int which, Datum value);
-static int64 policy_interval(Policy *policy, int which, const char *name,
+static void policy_read(FunctionCallInfo fcinfo, NewPolicy *policy);
+static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
+static void policy_default(NewPolicy *policy, int which, Datum value);
+static int64 policy_interval(NewPolicy *policy, int which, const char *name,
 							 int64 most);
-static void series_alter(Oid schema, text *name, Policy *policy);
+static void series_alter(Oid schema, text *name, NewPolicy *policy);
 static void policy_lock(Oid schema);
-static bool policy_retention(Policy *policy, const char *retention);
+static bool policy_retention(NewPolicy *policy, const char *retention);
 static int32 own_series_choose(Oid schema);
 static void series_mark(Relation rel, AttrNumber series, AttrNumber closed_at,
 						bool *used);
@@ -98,7 +91,7 @@ MBUS_FUNCTION(create_channel)
 	Oid			schema = mbus_schema();
 	char	   *name = text_to_cstring(mbus_required_text(fcinfo, 0, "channel"));
 	bool		if_not_exists = !PG_ARGISNULL(10) && PG_GETARG_BOOL(10);
-	Policy		policy;
+	NewPolicy	policy;
 	int			rows;
 
 	mbus_write_check("message_bus.create_channel()");
@@ -155,7 +148,7 @@ MBUS_FUNCTION(alter_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
-	Policy		policy;
+	NewPolicy	policy;
 	int			rows;
 
 	mbus_write_check("message_bus.alter_channel()");
@@ -196,7 +189,7 @@ MBUS_FUNCTION(alter_channel)
  * channel's own series stays what it is, else it is that of the TTL.
  */
 static void
-series_alter(Oid schema, text *name, Policy *policy)
+series_alter(Oid schema, text *name, NewPolicy *policy)
 {
 	const MbusChannel *channel;
 	int64		ttl_us;
@@ -330,7 +323,7 @@ MBUS_FUNCTION(revoke_channel)
 
 /* Reads arguments 1 to 9 as they are. */
 static void
-policy_read(FunctionCallInfo fcinfo, Policy *policy)
+policy_read(FunctionCallInfo fcinfo, NewPolicy *policy)
 {
 	memset(policy->null, 'n', sizeof(policy->null));
 	for (int i = 0; i < POLICIES; i++)
@@ -343,7 +336,7 @@ policy_read(FunctionCallInfo fcinfo, Policy *policy)
 }
 
 static void
-policy_default(Policy *policy, int which, Datum value)
+policy_default(NewPolicy *policy, int which, Datum value)
 {
 	policy->value[which] = value;
 	policy->null[which] = ' ';
@@ -354,7 +347,7 @@ policy_default(Policy *policy, int which, Datum value)
  * series that belongs to the TTL.
  */
 static void
-policy_check(Oid schema, const char *channel, Policy *policy)
+policy_check(Oid schema, const char *channel, NewPolicy *policy)
 {
 	int64		backoff;
 	int64		backoff_max;
@@ -427,7 +420,7 @@ policy_check(Oid schema, const char *channel, Policy *policy)
 
 /* An interval from zero to "most" in microseconds; -1 where it is null. */
 static int64
-policy_interval(Policy *policy, int which, const char *name, int64 most)
+policy_interval(NewPolicy *policy, int which, const char *name, int64 most)
 {
 	int64		us;
 
@@ -443,7 +436,7 @@ policy_interval(Policy *policy, int which, const char *name, int64 most)
 }
 
 static bool
-policy_retention(Policy *policy, const char *retention)
+policy_retention(NewPolicy *policy, const char *retention)
 {
 	return policy->null[POLICY_RETENTION] == ' ' &&
 		strcmp(TextDatumGetCString(policy->value[POLICY_RETENTION]),
@@ -468,10 +461,10 @@ own_series_choose(Oid schema)
 	Relation	rel;
 
 	rel = table_open(mbus_relation(schema, "channel"), AccessShareLock);
-	series_mark(rel, COL_CHANNEL_SERIES, 0, used);
+	series_mark(rel, MBUS_CHANNEL_SERIES, 0, used);
 	table_close(rel, AccessShareLock);
 	rel = table_open(mbus_relation(schema, "segment"), AccessShareLock);
-	series_mark(rel, COL_SEGMENT_SERIES, COL_SEGMENT_CLOSED_AT, used);
+	series_mark(rel, MBUS_SEGMENT_SERIES, MBUS_SEGMENT_CLOSED_AT, used);
 	table_close(rel, AccessShareLock);
 
 	for (int32 series = mbus_own_series(); series <= MBUS_MAX_SERIES; series++)

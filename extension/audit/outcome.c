@@ -26,6 +26,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/columns.h"
 #include "base/ids.h"
 #include "base/schema.h"
 #include "channel/channel.h"
@@ -34,42 +35,33 @@
 #include "segment/leaf.h"
 #include "state/fault.h"
 
-/* Columns of message_bus.subscription read here. */
-enum
-{
-	COL_SUBSCRIPTION_ID = 1,
-	COL_CHANNEL_ID = 2,
-	COL_START_ID = 7,
-	COL_START_AT = 8,
-	COL_SINCE_LEASE = 9
-};
-
 #define NEVER			PG_INT64_MIN
 
-typedef struct Reader
+typedef struct Subscriber
 {
 	int32		subscription_id;
 	int64		start_id;
 	TimestampTz start_at;		/* or NEVER */
 	int64		since_lease;
-} Reader;
+} Subscriber;
 
 /* What the acks of one subscription say of one message. */
-typedef struct Outcome
+typedef struct AckOutcome
 {
 	TimestampTz acked_at;		/* the latest, or NEVER */
 	int64		dead;			/* lease of the latest other end; 0: none */
-} Outcome;
+} AckOutcome;
 
 static TimestampTz last_event(Oid schema, int64 id);
 static bool is_of_channel(Oid schema, int64 id, int32 channel_id);
-static int	readers_of(Oid schema, int32 channel_id, Reader **readers);
+static int	subscribers_of(Oid schema, int32 channel_id,
+						   Subscriber **subscribers);
 static void outcome_read(Oid schema, int32 subscription_id,
-						 int64 since_lease, int64 id, Outcome *outcome);
+						 int64 since_lease, int64 id, AckOutcome *outcome);
 static void acks_read(Relation leaf, bool wide, int32 subscription_id,
-					  int64 since_lease, int64 id, Outcome *outcome);
+					  int64 since_lease, int64 id, AckOutcome *outcome);
 static void ack_read(HeapTuple tuple, TupleDesc desc, int64 since_lease,
-					 int64 id, Outcome *outcome);
+					 int64 id, AckOutcome *outcome);
 static int64 last_redrive(Oid schema, int32 subscription_id, int64 id);
 static bool may_consume(Oid schema, int32 channel_id);
 
@@ -87,20 +79,21 @@ MBUS_FUNCTION(delivery_status)
 	int32		channel_id = PG_GETARG_INT32(1);
 	TimestampTz created_at = PG_GETARG_TIMESTAMPTZ(2);
 	const char *status = "complete";
-	Reader	   *readers;
-	int			nreaders;
+	Subscriber *subscribers;
+	int			nsubscribers;
 
 	if (!may_consume(schema, channel_id))
 		PG_RETURN_NULL();
-	nreaders = readers_of(schema, channel_id, &readers);
-	for (int i = 0; i < nreaders; i++)
+	nsubscribers = subscribers_of(schema, channel_id, &subscribers);
+	for (int i = 0; i < nsubscribers; i++)
 	{
-		Outcome		outcome;
+		AckOutcome	outcome;
 
-		if (id < readers[i].start_id || created_at < readers[i].start_at)
+		if (id < subscribers[i].start_id ||
+			created_at < subscribers[i].start_at)
 			continue;
-		outcome_read(schema, readers[i].subscription_id,
-					 readers[i].since_lease, id, &outcome);
+		outcome_read(schema, subscribers[i].subscription_id,
+					 subscribers[i].since_lease, id, &outcome);
 		if (outcome.dead != 0)
 		{
 			status = "error";
@@ -124,17 +117,17 @@ MBUS_FUNCTION(last_access)
 	int32		channel_id = PG_GETARG_INT32(1);
 	TimestampTz latest = NEVER;
 	TimestampTz event;
-	Reader	   *readers;
-	int			nreaders;
+	Subscriber *subscribers;
+	int			nsubscribers;
 
 	if (!may_consume(schema, channel_id))
 		PG_RETURN_NULL();
-	nreaders = readers_of(schema, channel_id, &readers);
-	for (int i = 0; i < nreaders; i++)
+	nsubscribers = subscribers_of(schema, channel_id, &subscribers);
+	for (int i = 0; i < nsubscribers; i++)
 	{
-		Outcome		outcome;
+		AckOutcome	outcome;
 
-		outcome_read(schema, readers[i].subscription_id, 0, id, &outcome);
+		outcome_read(schema, subscribers[i].subscription_id, 0, id, &outcome);
 		latest = Max(latest, outcome.acked_at);
 	}
 	/* events do not say whose message it is */
@@ -222,7 +215,7 @@ MBUS_FUNCTION(is_dead)
 	Oid			schema = mbus_schema();
 	int32		subscription_id = PG_GETARG_INT32(0);
 	const MbusSubscription *subscription;
-	Outcome		outcome;
+	AckOutcome	outcome;
 
 	subscription = mbus_subscription_by_id(schema, subscription_id);
 	if (subscription == NULL ||
@@ -241,10 +234,10 @@ may_consume(Oid schema, int32 channel_id)
 }
 
 /*
- * readers_of reads the subscriptions of a channel.
+ * subscribers_of reads the subscriptions of a channel.
  */
 static int
-readers_of(Oid schema, int32 channel_id, Reader **readers)
+subscribers_of(Oid schema, int32 channel_id, Subscriber **subscribers)
 {
 	Relation	rel = table_open(mbus_relation(schema, "subscription"),
 								 AccessShareLock);
@@ -255,36 +248,37 @@ readers_of(Oid schema, int32 channel_id, Reader **readers)
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	*readers = palloc(room * sizeof(Reader));
-	ScanKeyInit(&key, COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(channel_id));
+	*subscribers = palloc(room * sizeof(Subscriber));
+	ScanKeyInit(&key, MBUS_SUBSCRIPTION_CHANNEL_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(channel_id));
 	scan = systable_beginscan(rel,
 							  mbus_relation(schema, "subscription_channel_id_name_key"),
 							  true, GetActiveSnapshot(), 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		Reader	   *reader;
+		Subscriber *subscriber;
 		bool		isnull;
 
 		if (n == room)
 		{
 			room *= 2;
-			*readers = repalloc(*readers, room * sizeof(Reader));
+			*subscribers = repalloc(*subscribers, room * sizeof(Subscriber));
 		}
-		reader = &(*readers)[n++];
-		reader->subscription_id =
-			DatumGetInt32(heap_getattr(tuple, COL_SUBSCRIPTION_ID, desc,
+		subscriber = &(*subscribers)[n++];
+		subscriber->subscription_id =
+			DatumGetInt32(heap_getattr(tuple, MBUS_SUBSCRIPTION_ID, desc,
 									   &isnull));
-		reader->start_id = DatumGetInt64(heap_getattr(tuple, COL_START_ID,
-													  desc, &isnull));
-		reader->since_lease = DatumGetInt64(heap_getattr(tuple,
-														 COL_SINCE_LEASE,
-														 desc, &isnull));
-		reader->start_at = DatumGetTimestampTz(heap_getattr(tuple,
-															COL_START_AT,
-															desc, &isnull));
+		subscriber->start_id =
+			DatumGetInt64(heap_getattr(tuple, MBUS_SUBSCRIPTION_START_ID, desc,
+									   &isnull));
+		subscriber->since_lease =
+			DatumGetInt64(heap_getattr(tuple, MBUS_SUBSCRIPTION_SINCE_LEASE,
+									   desc, &isnull));
+		subscriber->start_at =
+			DatumGetTimestampTz(heap_getattr(tuple, MBUS_SUBSCRIPTION_START_AT,
+											 desc, &isnull));
 		if (isnull)
-			reader->start_at = NEVER;
+			subscriber->start_at = NEVER;
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -296,7 +290,7 @@ readers_of(Oid schema, int32 channel_id, Reader **readers)
  */
 static void
 outcome_read(Oid schema, int32 subscription_id, int64 since_lease, int64 id,
-			 Outcome *outcome)
+			 AckOutcome *outcome)
 {
 	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id), MBUS_ACK);
 
@@ -318,7 +312,7 @@ outcome_read(Oid schema, int32 subscription_id, int64 since_lease, int64 id,
  */
 static void
 acks_read(Relation leaf, bool wide, int32 subscription_id, int64 since_lease,
-		  int64 id, Outcome *outcome)
+		  int64 id, AckOutcome *outcome)
 {
 	Relation	index = mbus_leaf_index(leaf, MBUS_ACK_SUBSCRIPTION_ID,
 										MBUS_ACK_LO, wide);
@@ -355,7 +349,7 @@ acks_read(Relation leaf, bool wide, int32 subscription_id, int64 since_lease,
  */
 static void
 ack_read(HeapTuple tuple, TupleDesc desc, int64 since_lease, int64 id,
-		 Outcome *outcome)
+		 AckOutcome *outcome)
 {
 	LOCAL_FCINFO(covers, 4);
 	int64		lease;

@@ -69,7 +69,7 @@ typedef struct Claim
  * WORK_KEPT bytes: memory that is given back to the kernel at the end of each
  * claim is dear.  An error leaves it for the next claim to reset.
  */
-static MemoryContext work = NULL;
+static MemoryContext claim_context = NULL;
 
 static Datum claim_run(FunctionCallInfo fcinfo, bool bytes);
 static void claim_arguments(FunctionCallInfo fcinfo, Claim *claim);
@@ -110,10 +110,12 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 
 	MemSet(&claim, 0, sizeof(claim));
 	claim.bytes = bytes;
-	if (work == NULL)
-		work = AllocSetContextCreate(TopMemoryContext, "message_bus scan",
-									 WORK_KEPT, ALLOCSET_DEFAULT_INITSIZE,
-									 ALLOCSET_DEFAULT_MAXSIZE);
+	if (claim_context == NULL)
+		claim_context = AllocSetContextCreate(TopMemoryContext,
+											  "message_bus scan",
+											  WORK_KEPT,
+											  ALLOCSET_DEFAULT_INITSIZE,
+											  ALLOCSET_DEFAULT_MAXSIZE);
 	InitMaterializedSRF(fcinfo, 0);
 	claim_arguments(fcinfo, &claim);
 	waiting = claim.until != 0;
@@ -125,8 +127,8 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 		bool		found;
 
 		CHECK_FOR_INTERRUPTS();
-		MemoryContextReset(work);
-		caller = MemoryContextSwitchTo(work);
+		MemoryContextReset(claim_context);
+		caller = MemoryContextSwitchTo(claim_context);
 		found = claim_once(&claim);
 		MemoryContextSwitchTo(caller);
 		if (found)
@@ -143,7 +145,7 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 	if (waiting)
 		mbus_wait_end();
 	claim_result(&claim, (ReturnSetInfo *) fcinfo->resultinfo);
-	MemoryContextReset(work);
+	MemoryContextReset(claim_context);
 	return (Datum) 0;
 }
 
@@ -243,7 +245,7 @@ claim_subscription(Claim *claim)
 							claim->subscription)));
 		if (started == 0)
 			started = GetCurrentTimestamp();
-		mbus_default_wanted(claim->db, claim->channel_id);
+		mbus_slot_want_default(claim->db, claim->channel_id);
 		mbus_worker_wait(claim->db, started, "make the subscription");
 		AcceptInvalidationMessages();
 	}
@@ -291,7 +293,7 @@ claim_once(Claim *claim)
 			return false;
 		}
 		claim->subscription_id = subscription->subscription_id;
-		claim->slot = mbus_sub_open(claim->schema, claim->db, subscription);
+		claim->slot = mbus_slot_open(claim->schema, claim->db, subscription);
 		claim->scan.slot = claim->slot;
 		mbus_scanner_acquire(claim->slot, false);
 		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
@@ -401,7 +403,7 @@ claim_result(Claim *claim, ReturnSetInfo *rsinfo)
 	if (leaf)
 		table_close(leaf, NoLock);
 	if (ncorrupt > 0)
-		mbus_effect_corrupt(corrupt, ncorrupt);
+		mbus_hold_mark_corrupt(corrupt, ncorrupt);
 	MemoryContextDelete(row);
 	mbus_count(MBUS_C_CLAIMED, claimed);
 	mbus_count(MBUS_C_REDELIVERED, again);

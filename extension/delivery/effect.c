@@ -40,7 +40,7 @@
 #include "delivery/pool.h"
 #include "state/waiter.h"
 
-static MemoryContext context = NULL;
+static MemoryContext effect_context = NULL;
 static Effect *effects = NULL;
 static int	neffects = 0;
 static int	maxeffects = 0;
@@ -87,21 +87,22 @@ mbus_effect_init(void)
 void
 mbus_effect_prepare(int n)
 {
-	if (context == NULL)
-		context = AllocSetContextCreate(TopMemoryContext,
-										"message_bus effects",
-										ALLOCSET_SMALL_SIZES);
+	if (effect_context == NULL)
+		effect_context = AllocSetContextCreate(TopMemoryContext,
+											   "message_bus effects",
+											   ALLOCSET_SMALL_SIZES);
 	if (neffects >= maxeffects)
 	{
 		int			max = Max(8, maxeffects * 2);
 
 		if (effects == NULL)
-			effects = MemoryContextAlloc(context, max * sizeof(Effect));
+			effects = MemoryContextAlloc(effect_context, max * sizeof(Effect));
 		else
 			effects = repalloc_huge(effects, max * sizeof(Effect));
 		maxeffects = max;
 	}
-	prepared = n > 0 ? MemoryContextAlloc(context, n * sizeof(Pinned)) : NULL;
+	prepared = n > 0 ? MemoryContextAlloc(effect_context,
+										  n * sizeof(Pinned)) : NULL;
 }
 
 /* The next effect; room was made for it. */
@@ -126,13 +127,13 @@ effect_new(EffectKind kind, uint32 slot)
 static void
 effects_forget(void)
 {
-	if (context == NULL || effects == NULL)
+	if (effect_context == NULL || effects == NULL)
 		return;
 	neffects = 0;
 	maxeffects = 0;
 	effects = NULL;
 	prepared = NULL;
-	MemoryContextReset(context);
+	MemoryContextReset(effect_context);
 }
 
 /*

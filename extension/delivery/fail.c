@@ -80,8 +80,8 @@ mbus_fail(Oid schema, MbusDatabase *db, MbusHolding *holding,
 	failing_close(&failing, "kept");
 	failing_close(&failing, "corrupt");
 	for (int i = 0; i < failing.n; i++)
-		mbus_effect_retry(failing.failure[i].held->entry,
-						  failing.failure[i].retry_at);
+		mbus_hold_retry(failing.failure[i].held->entry,
+						failing.failure[i].retry_at);
 	pfree(failing.failure);
 	pfree(failing.outcome);
 }

@@ -204,11 +204,11 @@ hold_check(Effect *effect, MbusHolding *holding, uint32 lease, int nids,
 }
 
 /*
- * mbus_effect_retry says when a message that is pinned by a nack is to be
+ * mbus_hold_retry says when a message that is pinned by a nack is to be
  * delivered again; 0: never.
  */
 void
-mbus_effect_retry(uint32 entry, TimestampTz retry_at)
+mbus_hold_retry(uint32 entry, TimestampTz retry_at)
 {
 	if (entry == MBUS_NONE)
 		return;
@@ -320,12 +320,12 @@ hold_one_expired(MbusDatabase *db, Oid schema, MbusHolding *holding,
 }
 
 /*
- * mbus_effect_corrupt marks messages of this transaction's last claim whose
+ * mbus_hold_mark_corrupt marks messages of this transaction's last claim whose
  * bytes do not match: they are not delivered, and the worker gives them up
  * when the claim has committed.
  */
 void
-mbus_effect_corrupt(const int64 *ids, int n)
+mbus_hold_mark_corrupt(const int64 *ids, int n)
 {
 	uint32		lease = mbus_effect_last_claim();
 

@@ -19,8 +19,8 @@ extern bool mbus_hold_expired(MbusDatabase *db, Oid schema,
 							  MbusHolding *holding);
 extern bool mbus_hold_corrupt(MbusDatabase *db, Oid schema,
 							  MbusHolding *holding);
-extern void mbus_effect_retry(uint32 entry, TimestampTz retry_at);
-extern void mbus_effect_corrupt(const int64 *ids, int n);
+extern void mbus_hold_retry(uint32 entry, TimestampTz retry_at);
+extern void mbus_hold_mark_corrupt(const int64 *ids, int n);
 extern TimestampTz mbus_lease_extend(int64 lease, int nids, const int64 *ids,
 									 TimestampTz deadline);
 extern int	mbus_leases_give_back(Oid schema, int64 session);

@@ -624,9 +624,11 @@ mbus_skips_free(uint32 first)
 int64
 mbus_lease_number(MbusDatabase *db)
 {
-	if (db->lease_epoch == 0 || db->lease_next >= mbus_leases_per_epoch)
+	MbusDeliveryCall *call = &db->delivery;
+
+	if (call->lease_epoch == 0 || call->lease_next >= mbus_leases_per_epoch)
 		return 0;
-	return ((int64) db->lease_epoch << MBUS_LEASE_BITS) | db->lease_next++;
+	return ((int64) call->lease_epoch << MBUS_LEASE_BITS) | call->lease_next++;
 }
 
 static uint32 *

@@ -28,6 +28,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/argument.h"
+#include "base/columns.h"
 #include "base/ids.h"
 #include "base/schema.h"
 #include "channel/channel.h"
@@ -44,21 +45,6 @@
 #include "segment/leaf.h"
 #include "state/fault.h"
 #include "state/state.h"
-
-/* Columns of message_bus.subscription read here. */
-enum
-{
-	COL_SUBSCRIPTION_ID = 1,
-	COL_CHANNEL_ID = 2,
-	COL_SINCE_LEASE = 9
-};
-
-/* Columns of message_bus.segment read here. */
-enum
-{
-	COL_SEGMENT_NO = 1,
-	COL_SEGMENT_EXPIRES_AT = 6
-};
 
 /* One call of redrive. */
 typedef struct Redrive
@@ -343,8 +329,8 @@ message_redrive(Redrive *redrive, const MbusSubscription *subscription,
 	if (!list_member_int(redrive->woken, subscription_id))
 	{
 		MemoryContext caller = MemoryContextSwitchTo(redrive->context);
-		uint32		slot = mbus_sub_open(redrive->schema, redrive->db,
-										 subscription);
+		uint32		slot = mbus_slot_open(redrive->schema, redrive->db,
+										  subscription);
 
 		mbus_effect_redrive(slot, redrive->now);
 		redrive->woken = lappend_int(redrive->woken, subscription_id);
@@ -363,7 +349,7 @@ message_redrive(Redrive *redrive, const MbusSubscription *subscription,
 /*
  * segment_stays tells whether a message's segment has not been let go: what
  * lies in it would be lost.  The lock, which is held to the end of the
- * transaction, keeps worker/segment_acked.c from letting it go meanwhile.
+ * transaction, keeps worker/acked.c from letting it go meanwhile.
  */
 static bool
 segment_stays(Redrive *redrive, int32 segment)
@@ -377,14 +363,14 @@ segment_stays(Redrive *redrive, int32 segment)
 
 	LockDatabaseObject(relid, segment, 0, ShareLock);
 	rel = table_open(relid, AccessShareLock);
-	ScanKeyInit(&key, COL_SEGMENT_NO, BTEqualStrategyNumber, F_INT4EQ,
+	ScanKeyInit(&key, MBUS_SEGMENT_NO, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(segment));
 	/* as it is now, whatever the transaction's snapshot */
 	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
 	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool		isnull;
-		Datum		at = heap_getattr(tuple, COL_SEGMENT_EXPIRES_AT,
+		Datum		at = heap_getattr(tuple, MBUS_SEGMENT_EXPIRES_AT,
 									  RelationGetDescr(rel), &isnull);
 
 		stays = isnull || DatumGetTimestampTz(at) > GetCurrentTimestamp();
@@ -423,8 +409,8 @@ kept_redrive(Redrive *redrive)
 	HeapTuple	tuple;
 
 	rel = table_open(mbus_relation(schema, "subscription"), AccessShareLock);
-	ScanKeyInit(&key, COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(redrive->channel.channel_id));
+	ScanKeyInit(&key, MBUS_SUBSCRIPTION_CHANNEL_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(redrive->channel.channel_id));
 	scan = systable_beginscan(rel,
 							  mbus_relation(schema,
 											"subscription_channel_id_name_key"),
@@ -433,14 +419,16 @@ kept_redrive(Redrive *redrive)
 	{
 		TupleDesc	desc = RelationGetDescr(rel);
 		bool		isnull;
-		int32		id = DatumGetInt32(heap_getattr(tuple,
-													COL_SUBSCRIPTION_ID,
-													desc, &isnull));
-		int64		since = DatumGetInt64(heap_getattr(tuple, COL_SINCE_LEASE,
-													   desc, &isnull));
+		int32		id;
+		int64		since;
 		MbusLeaf   *leaves;
 		int			nleaves = mbus_leaves(schema, &leaves);
 
+		id = DatumGetInt32(heap_getattr(tuple, MBUS_SUBSCRIPTION_ID, desc,
+										&isnull));
+		since = DatumGetInt64(heap_getattr(tuple,
+										   MBUS_SUBSCRIPTION_SINCE_LEASE,
+										   desc, &isnull));
 		for (int i = 0; i < nleaves && redrive->left > 0; i++)
 		{
 			Relation	leaf = mbus_leaf_open_written(schema,

@@ -6,7 +6,7 @@
  * "The scan".  The caller holds the scanner slot (scanner.c).  Entries that
  * wait to be claimed stay on their lists until the scan is recorded: only a
  * scanner takes them off.  What is taken from shared memory before that, free
- * entries and skip nodes and the retry position, is in "taken", so that an
+ * entries and skip nodes and the retry position, is in "reserved", so that an
  * error in between puts it back (mbus_scan_undo).
  */
 #include "postgres.h"
@@ -41,7 +41,7 @@ static struct
 	bool		retry_moved;
 	TimestampTz retry_at;
 	TimestampTz next_retry;
-}			taken = {MBUS_NONE, MBUS_NONE};
+}			reserved = {MBUS_NONE, MBUS_NONE};
 
 static void scan_begin(MbusScan *scan);
 static void waiting_allocate(MbusScan *scan);
@@ -140,12 +140,12 @@ scan_begin(MbusScan *scan)
 	waiting_copy(scan, busy);
 	if (!scan->probe)
 	{
-		taken.entries = mbus_entries_take(scan->batch, &got);
+		reserved.entries = mbus_entries_take(scan->batch, &got);
 		if (scan->read_retries)
 		{
-			taken.retry_moved = true;
-			taken.retry_at = sub->retry_at;
-			taken.next_retry = sub->next_retry;
+			reserved.retry_moved = true;
+			reserved.retry_at = sub->retry_at;
+			reserved.next_retry = sub->next_retry;
 			sub->retry_from = sub->retry_at;
 			sub->retry_at = scan->now;
 			sub->next_retry = PG_INT64_MAX;
@@ -288,7 +288,7 @@ skips_reserve(MbusScan *scan)
 	if (n == 0 || scan->probe)
 		return;
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	taken.skips = mbus_skips_take(n, &got);
+	reserved.skips = mbus_skips_take(n, &got);
 	LWLockRelease(mbus_delivery_lock());
 	for (int i = 0; i < scan->nunfinished && got < n; i++)
 	{
@@ -386,7 +386,7 @@ record_positions(MbusScan *scan, MbusSub *sub)
 		sub->retry_at = Min(sub->retry_at, scan->retry_at);
 		sub->next_retry = Min(sub->next_retry, scan->next_retry);
 		sub->retry_from = PG_INT64_MAX;
-		taken.retry_moved = false;
+		reserved.retry_moved = false;
 	}
 }
 
@@ -420,16 +420,16 @@ record_skips(MbusScan *scan, MbusSub *sub)
 	}
 	while (*link != MBUS_NONE)
 		link = &mbus_skip(*link)->next;
-	for (int i = 0; i < scan->nunfinished && taken.skips != MBUS_NONE; i++)
+	for (int i = 0; i < scan->nunfinished && reserved.skips != MBUS_NONE; i++)
 	{
 		MbusRange  *range = &scan->unfinished[i];
-		uint32		number = taken.skips;
+		uint32		number = reserved.skips;
 		int64		lo = Max(range->lo, scan->sub.cursor + 1);
 		int64		hi = Min(range->hi, scan->cursor + 1);
 
 		if (lo >= hi)
 			continue;
-		taken.skips = mbus_skip(number)->next;
+		reserved.skips = mbus_skip(number)->next;
 		mbus_skip(number)->lo = lo;
 		mbus_skip(number)->hi = hi;
 		mbus_skip(number)->next = MBUS_NONE;
@@ -546,9 +546,9 @@ record_lease(MbusScan *scan, MbusSub *sub, int64 number)
 	mbus_lease(lease)->session = mbus_caller.session;
 	mbus_effect_claim(lease);
 	scan->lease = number;
-	if (deadline < scan->db->expiry_wake)
+	if (deadline < scan->db->delivery.expiry_wake)
 	{
-		scan->db->expiry_wake = deadline;
+		scan->db->delivery.expiry_wake = deadline;
 		mbus_wake_worker(scan->db);
 	}
 	return true;
@@ -564,8 +564,8 @@ record_entry(MbusScan *scan, MbusFound *found)
 		list_remove(mbus_sub(scan->slot), entry);
 	else
 	{
-		entry = taken.entries;
-		taken.entries = mbus_entry(entry)->next;
+		entry = reserved.entries;
+		reserved.entries = mbus_entry(entry)->next;
 		mbus_entry_add(scan->slot, entry, found->id, found->attempt,
 					   found->key_hash);
 	}
@@ -613,17 +613,17 @@ mbus_scan_undo(uint32 slot)
 {
 	MbusSub    *sub = mbus_sub(slot);
 
-	mbus_entries_free(taken.entries);
-	mbus_skips_free(taken.skips);
-	taken.entries = MBUS_NONE;
-	taken.skips = MBUS_NONE;
-	if (taken.retry_moved)
+	mbus_entries_free(reserved.entries);
+	mbus_skips_free(reserved.skips);
+	reserved.entries = MBUS_NONE;
+	reserved.skips = MBUS_NONE;
+	if (reserved.retry_moved)
 	{
-		sub->retry_at = Min(sub->retry_at, taken.retry_at);
-		sub->next_retry = Min(sub->next_retry, taken.next_retry);
+		sub->retry_at = Min(sub->retry_at, reserved.retry_at);
+		sub->next_retry = Min(sub->next_retry, reserved.next_retry);
 		sub->retry_from = PG_INT64_MAX;
 	}
-	taken.retry_moved = false;
+	reserved.retry_moved = false;
 }
 
 static int

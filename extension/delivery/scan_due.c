@@ -217,23 +217,23 @@ candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
 	for (int i = 0; i < nfacts && all; i++)
 	{
 		HeapTuple	tuple;
-		MbusScanRow look;
+		MbusScanRow row;
 
 		if (facts[i].done || (retries && (!facts[i].failed ||
 										  facts[i].retry_at < from ||
 										  facts[i].retry_at > to)) ||
 			(!retries && facts[i].failed && !scan->sub.ordered))
 			continue;
-		tuple = mbus_scan_by_id(scan, facts[i].id, &look);
+		tuple = mbus_scan_by_id(scan, facts[i].id, &row);
 		if (tuple == NULL)
 			continue;
-		if (!look.live)
+		if (!row.live)
 		{
 			heap_freetuple(tuple);
 			continue;
 		}
 		all = scan->nfound - before < most &&
-			mbus_scan_take(scan, &look, tuple, &facts[i], MBUS_NONE,
+			mbus_scan_take(scan, &row, tuple, &facts[i], MBUS_NONE,
 						   1) != MBUS_SCAN_NO_ROOM;
 		if (!all)
 			*left = facts[i].id;

@@ -31,8 +31,8 @@ static bool range_read(MbusScan *scan, int64 from, int64 to, int64 *reached);
 static bool leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 					  int64 *reached);
 static int	block_size(int wanted);
-static bool block_take(MbusScan *scan, HeapTuple *tuples, MbusScanRow *looks, int n,
-					   int64 *reached);
+static bool block_take(MbusScan *scan, HeapTuple *tuples, MbusScanRow *rows,
+					   int n, int64 *reached);
 
 /*
  * mbus_scan_skipped reads the skipped ranges whose publish has ended.
@@ -107,7 +107,7 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 	bool		events = mbus_scan_has_events(scan, segment);
 	int			block = block_size(scan->batch - scan->nfound);
 	HeapTuple  *tuples = NULL;
-	MbusScanRow *looks = NULL;
+	MbusScanRow *rows = NULL;
 	int			room = 0;
 	int			n = 0;
 	bool		all = true;
@@ -126,41 +126,41 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 		   HeapTupleIsValid(tuple = systable_getnext_ordered(desc,
 															 ForwardScanDirection)))
 	{
-		MbusScanRow look;
+		MbusScanRow row;
 
 		CHECK_FOR_INTERRUPTS();
-		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), events, &look);
+		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), events, &row);
 		if (++scan->nread > READ_MAX && !scan->probe)
 		{
 			/* record how far it came; the claim goes on from there */
 			if (n > 0)
-				all = block_take(scan, tuples, looks, n, reached);
+				all = block_take(scan, tuples, rows, n, reached);
 			n = 0;
 			if (all)
 			{
-				*reached = look.id;
+				*reached = row.id;
 				scan->full = true;
 				all = false;
 			}
 			continue;
 		}
-		if (!look.live || mbus_scan_is_later(scan, &look) ||
-			mbus_scan_unfinished_end(scan, look.id) != 0)
+		if (!row.live || mbus_scan_is_later(scan, &row) ||
+			mbus_scan_unfinished_end(scan, row.id) != 0)
 			continue;
-		if (look.id >= scan->sub.check_below)
+		if (row.id >= scan->sub.check_below)
 		{
 			if (n > 0)
-				all = block_take(scan, tuples, looks, n, reached);
+				all = block_take(scan, tuples, rows, n, reached);
 			n = 0;
-			if (all && mbus_scan_take(scan, &look, tuple, NULL, MBUS_NONE,
+			if (all && mbus_scan_take(scan, &row, tuple, NULL, MBUS_NONE,
 									  1) == MBUS_SCAN_NO_ROOM)
 			{
-				*reached = look.id;
+				*reached = row.id;
 				all = false;
 			}
 			else if (all && scan->nfound >= scan->batch)
 			{
-				*reached = look.id + 1;
+				*reached = row.id + 1;
 				scan->full = true;
 				all = false;
 			}
@@ -169,22 +169,22 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 		if (tuples == NULL)
 		{
 			tuples = palloc(block * sizeof(HeapTuple));
-			looks = palloc(block * sizeof(MbusScanRow));
+			rows = palloc(block * sizeof(MbusScanRow));
 			room = block;
 		}
 		else if (n == room)
 		{
 			room = block;
 			tuples = repalloc(tuples, room * sizeof(HeapTuple));
-			looks = repalloc(looks, room * sizeof(MbusScanRow));
+			rows = repalloc(rows, room * sizeof(MbusScanRow));
 		}
 		tuples[n] = heap_copytuple(tuple);
-		looks[n++] = look;
+		rows[n++] = row;
 		if (n == block)
 		{
 			int			before = scan->nfound;
 
-			all = block_take(scan, tuples, looks, n, reached);
+			all = block_take(scan, tuples, rows, n, reached);
 			n = 0;
 			/* few of these may be left to take: then read more at a time */
 			block = scan->nfound > before ?
@@ -193,11 +193,11 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 		}
 	}
 	if (all && n > 0)
-		all = block_take(scan, tuples, looks, n, reached);
+		all = block_take(scan, tuples, rows, n, reached);
 	if (tuples)
 	{
 		pfree(tuples);
-		pfree(looks);
+		pfree(rows);
 	}
 	systable_endscan_ordered(desc);
 	index_close(index, AccessShareLock);
@@ -215,32 +215,32 @@ block_size(int wanted)
  * batch has room for.
  */
 static bool
-block_take(MbusScan *scan, HeapTuple *tuples, MbusScanRow *looks, int n,
+block_take(MbusScan *scan, HeapTuple *tuples, MbusScanRow *rows, int n,
 		   int64 *reached)
 {
 	MbusFacts  *facts = palloc0(n * sizeof(MbusFacts));
 	bool		all = true;
 
 	for (int i = 0; i < n; i++)
-		facts[i].id = looks[i].id;
+		facts[i].id = rows[i].id;
 	mbus_facts(scan->schema, scan->sub.subscription_id,
 			   scan->sub.since_lease, facts, n, scan->snapshot);
 	for (int i = 0; i < n && all; i++)
 	{
 		/* failed ones of an unordered subscription are found by their time */
-		if (mbus_scan_is_busy(scan, looks[i].id) ||
+		if (mbus_scan_is_busy(scan, rows[i].id) ||
 			(facts[i].failed && !scan->sub.ordered))
 			continue;
-		if (mbus_scan_take(scan, &looks[i], tuples[i], &facts[i], MBUS_NONE,
+		if (mbus_scan_take(scan, &rows[i], tuples[i], &facts[i], MBUS_NONE,
 						   1) == MBUS_SCAN_NO_ROOM)
 		{
-			*reached = looks[i].id;
+			*reached = rows[i].id;
 			all = false;
 		}
 	}
 	if (all && scan->nfound >= scan->batch)
 	{
-		*reached = looks[n - 1].id + 1;
+		*reached = rows[n - 1].id + 1;
 		scan->full = true;
 		all = false;
 	}

@@ -38,9 +38,9 @@ typedef struct KeySeen
 	int			found;			/* index in scan->found */
 } KeySeen;
 
-static bool key_blocked(MbusScan *scan, const MbusScanRow *look);
-static MbusFound *found_add(MbusScan *scan, const MbusScanRow *look, HeapTuple tuple, uint32 entry,
-							int attempt);
+static bool key_blocked(MbusScan *scan, const MbusScanRow *row);
+static MbusFound *found_add(MbusScan *scan, const MbusScanRow *row,
+							HeapTuple tuple, uint32 entry, int attempt);
 static void waiting_take(MbusScan *scan, const MbusWaiting *waiting);
 static bool next_find(MbusScan *scan, const MbusWaiting *next);
 static bool next_leaf(MbusScan *scan, Relation leaf, int32 segment,
@@ -54,36 +54,36 @@ static bool next_leaf(MbusScan *scan, Relation leaf, int32 segment,
  */
 void
 mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
-			  MbusScanRow *look)
+			  MbusScanRow *row)
 {
 	bool		isnull;
 	TimestampTz created_at;
 	TimestampTz expires_at;
 	Datum		value;
 
-	look->id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc, &isnull));
+	row->id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc, &isnull));
 	created_at = DatumGetTimestampTz(heap_getattr(tuple, MBUS_COL_CREATED_AT,
 												  desc, &isnull));
 	expires_at = DatumGetTimestampTz(heap_getattr(tuple, MBUS_COL_EXPIRES_AT,
 												  desc, &isnull));
-	look->available_at = DatumGetTimestampTz(heap_getattr(tuple,
-														  MBUS_COL_AVAILABLE_AT,
-														  desc, &isnull));
+	row->available_at = DatumGetTimestampTz(heap_getattr(tuple,
+														 MBUS_COL_AVAILABLE_AT,
+														 desc, &isnull));
 	/* behind columns of variable length: not for nothing */
-	look->size = scan->max_bytes == PG_INT64_MAX ? 0 :
+	row->size = scan->max_bytes == PG_INT64_MAX ? 0 :
 		DatumGetInt32(heap_getattr(tuple, MBUS_COL_SIZE, desc, &isnull));
-	if (look->available_at <= created_at)
-		look->available_at = PG_INT64_MIN;	/* without a delay */
-	look->key_hash = 0;
+	if (row->available_at <= created_at)
+		row->available_at = PG_INT64_MIN;	/* without a delay */
+	row->key_hash = 0;
 	if (scan->sub.ordered)
 	{
 		value = heap_getattr(tuple, MBUS_COL_KEY_HASH, desc, &isnull);
-		look->key_hash = isnull ? 0 : DatumGetInt64(value);
+		row->key_hash = isnull ? 0 : DatumGetInt64(value);
 	}
-	look->live = expires_at > scan->now && look->id >= scan->sub.start_id &&
+	row->live = expires_at > scan->now && row->id >= scan->sub.start_id &&
 		created_at >= scan->sub.start_at &&
-		!mbus_channel_purged(&scan->policy, look->id) &&
-		!(events && mbus_message_deleted(scan->schema, look->id));
+		!mbus_channel_purged(&scan->policy, row->id) &&
+		!(events && mbus_message_deleted(scan->schema, row->id));
 }
 
 /* Whether something in the segment may have been deleted. */
@@ -105,12 +105,12 @@ mbus_scan_has_events(MbusScan *scan, int32 segment)
  * mbus_scan_take puts a message into the batch, if it is to be had now.
  */
 MbusScanTaken
-mbus_scan_take(MbusScan *scan, const MbusScanRow *look, HeapTuple tuple,
+mbus_scan_take(MbusScan *scan, const MbusScanRow *row, HeapTuple tuple,
 			   const MbusFacts *facts, uint32 entry, int attempt)
 {
 	MbusFound  *found;
 
-	if (!look->live || (facts && facts->done))
+	if (!row->live || (facts && facts->done))
 		return MBUS_SCAN_LEFT_OUT;
 	if (facts && facts->failed && !scan->sub.ordered &&
 		facts->retry_at > scan->now)
@@ -127,19 +127,19 @@ mbus_scan_take(MbusScan *scan, const MbusScanRow *look, HeapTuple tuple,
 		scan->full = true;
 		return MBUS_SCAN_NO_ROOM;
 	}
-	if (scan->bytes + look->size > scan->max_bytes && scan->nfound > 0)
+	if (scan->bytes + row->size > scan->max_bytes && scan->nfound > 0)
 	{
 		scan->full = true;
 		return MBUS_SCAN_NO_ROOM;
 	}
-	if (entry == MBUS_NONE && look->key_hash != 0 && key_blocked(scan, look))
+	if (entry == MBUS_NONE && row->key_hash != 0 && key_blocked(scan, row))
 		return MBUS_SCAN_LEFT_OUT;
-	found = found_add(scan, look, tuple, entry,
+	found = found_add(scan, row, tuple, entry,
 					  facts && facts->failed ? facts->attempt : attempt);
 	if (facts && facts->failed && facts->retry_at > scan->now)
 		found->retry_at = facts->retry_at;	/* ordered: waits in memory */
 	else
-		scan->bytes += look->size;
+		scan->bytes += row->size;
 	return MBUS_SCAN_TAKEN;
 }
 
@@ -149,7 +149,7 @@ mbus_scan_take(MbusScan *scan, const MbusScanRow *look, HeapTuple tuple,
  * forgotten if that one is done meanwhile.
  */
 static bool
-key_blocked(MbusScan *scan, const MbusScanRow *look)
+key_blocked(MbusScan *scan, const MbusScanRow *row)
 {
 	KeySeen    *seen;
 	bool		have;
@@ -159,25 +159,25 @@ key_blocked(MbusScan *scan, const MbusScanRow *look)
 	if (scan->probe)
 	{
 		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-		other = mbus_key_find(scan->slot, look->key_hash);
+		other = mbus_key_find(scan->slot, row->key_hash);
 		LWLockRelease(mbus_delivery_lock());
 		return other != MBUS_NONE;
 	}
 	/* only we, the scanner, give a key an entry, or change "passed" so */
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	other = mbus_key_find(scan->slot, look->key_hash);
+	other = mbus_key_find(scan->slot, row->key_hash);
 	passed = other == MBUS_NONE ? 0 : mbus_entry(other)->passed;
 	LWLockRelease(mbus_delivery_lock());
-	if (other != MBUS_NONE && (passed == 0 || look->id < passed))
+	if (other != MBUS_NONE && (passed == 0 || row->id < passed))
 	{
 		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-		other = mbus_key_find(scan->slot, look->key_hash);
+		other = mbus_key_find(scan->slot, row->key_hash);
 		if (other != MBUS_NONE)
 		{
 			MbusEntry  *e = mbus_entry(other);
 
-			if (e->passed == 0 || look->id < e->passed)
-				e->passed = look->id;
+			if (e->passed == 0 || row->id < e->passed)
+				e->passed = row->id;
 		}
 		LWLockRelease(mbus_delivery_lock());
 	}
@@ -195,13 +195,13 @@ key_blocked(MbusScan *scan, const MbusScanRow *look)
 		scan->keys = hash_create("message_bus keys", 64, &ctl,
 								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
-	seen = hash_search(scan->keys, &look->key_hash, HASH_ENTER, &have);
+	seen = hash_search(scan->keys, &row->key_hash, HASH_ENTER, &have);
 	if (have)
 	{
 		MbusFound  *found = &scan->found[seen->found];
 
-		if (found->passed == 0 || look->id < found->passed)
-			found->passed = look->id;
+		if (found->passed == 0 || row->id < found->passed)
+			found->passed = row->id;
 		return true;
 	}
 	seen->found = scan->nfound;
@@ -213,8 +213,8 @@ key_blocked(MbusScan *scan, const MbusScanRow *look)
  * probe needs no copy of the row.
  */
 static MbusFound *
-found_add(MbusScan *scan, const MbusScanRow *look, HeapTuple tuple, uint32 entry,
-		  int attempt)
+found_add(MbusScan *scan, const MbusScanRow *row, HeapTuple tuple,
+		  uint32 entry, int attempt)
 {
 	MbusFound  *found;
 
@@ -230,8 +230,8 @@ found_add(MbusScan *scan, const MbusScanRow *look, HeapTuple tuple, uint32 entry
 	}
 	found = &scan->found[scan->nfound++];
 	MemSet(found, 0, sizeof(*found));
-	found->id = look->id;
-	found->key_hash = look->key_hash;
+	found->id = row->id;
+	found->key_hash = row->key_hash;
 	found->entry = entry;
 	found->attempt = attempt;
 	found->tuple = scan->probe ? NULL : heap_copytuple(tuple);
@@ -242,7 +242,7 @@ found_add(MbusScan *scan, const MbusScanRow *look, HeapTuple tuple, uint32 entry
 
 /* A message by its id, or NULL. */
 HeapTuple
-mbus_scan_by_id(MbusScan *scan, int64 id, MbusScanRow *look)
+mbus_scan_by_id(MbusScan *scan, int64 id, MbusScanRow *row)
 {
 	Relation	leaf = mbus_leaf_open(scan->schema, MbusSegmentOf(id),
 									  MBUS_MESSAGE, AccessShareLock);
@@ -261,7 +261,7 @@ mbus_scan_by_id(MbusScan *scan, int64 id, MbusScanRow *look)
 	if (HeapTupleIsValid(tuple))
 	{
 		tuple = heap_copytuple(tuple);
-		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), true, look);
+		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), true, row);
 	}
 	systable_endscan_ordered(desc);
 	index_close(index, AccessShareLock);
@@ -287,19 +287,19 @@ mbus_scan_ready(MbusScan *scan)
 static void
 waiting_take(MbusScan *scan, const MbusWaiting *waiting)
 {
-	MbusScanRow look;
+	MbusScanRow row;
 	HeapTuple	tuple;
 
 	if (scan->full || scan->nfound >= scan->batch)
 		return;
-	tuple = mbus_scan_by_id(scan, waiting->id, &look);
-	if (tuple == NULL || !look.live)
+	tuple = mbus_scan_by_id(scan, waiting->id, &row);
+	if (tuple == NULL || !row.live)
 	{
 		scan->gone[scan->ngone++] = waiting->entry;
 		return;
 	}
-	look.key_hash = waiting->key_hash;
-	(void) mbus_scan_take(scan, &look, tuple, NULL, waiting->entry,
+	row.key_hash = waiting->key_hash;
+	(void) mbus_scan_take(scan, &row, tuple, NULL, waiting->entry,
 						  waiting->attempt);
 }
 
@@ -373,21 +373,23 @@ next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 															 ForwardScanDirection)))
 	{
 		MbusFacts	facts = {0};
-		MbusScanRow look;
+		MbusScanRow row;
 
 		CHECK_FOR_INTERRUPTS();
-		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), events, &look);
-		if (!look.live || mbus_scan_is_later(scan, &look) ||
-			mbus_scan_in_unfinished(scan, look.id, look.id + 1) ||
-			mbus_scan_in_skipped(scan, look.id) || mbus_scan_is_busy(scan, look.id))
+		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), events, &row);
+		if (!row.live || mbus_scan_is_later(scan, &row) ||
+			mbus_scan_in_unfinished(scan, row.id, row.id + 1) ||
+			mbus_scan_in_skipped(scan, row.id) ||
+			mbus_scan_is_busy(scan, row.id))
 			continue;
-		facts.id = look.id;
+		facts.id = row.id;
 		mbus_facts(scan->schema, scan->sub.subscription_id,
 				   scan->sub.since_lease, &facts, 1, scan->snapshot);
-		if (mbus_scan_take(scan, &look, tuple, &facts, next->entry, 1) == MBUS_SCAN_TAKEN)
+		if (mbus_scan_take(scan, &row, tuple, &facts, next->entry, 1) ==
+			MBUS_SCAN_TAKEN)
 		{
 			/* there may be more behind it */
-			scan->found[scan->nfound - 1].passed = look.id + 1;
+			scan->found[scan->nfound - 1].passed = row.id + 1;
 			found = true;
 		}
 	}
@@ -445,10 +447,10 @@ mbus_scan_is_busy(MbusScan *scan, int64 id)
  * never one without a delay, wherever the due position is.
  */
 bool
-mbus_scan_is_later(MbusScan *scan, const MbusScanRow *look)
+mbus_scan_is_later(MbusScan *scan, const MbusScanRow *row)
 {
-	if (look->available_at == PG_INT64_MIN)
+	if (row->available_at == PG_INT64_MIN)
 		return false;
-	return look->available_at > scan->due_at ||
-		(look->available_at == scan->due_at && look->id >= scan->due_id);
+	return row->available_at > scan->due_at ||
+		(row->available_at == scan->due_at && row->id >= scan->due_id);
 }

@@ -33,16 +33,17 @@ typedef struct MbusScanRow
 } MbusScanRow;
 
 extern void mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
-						  MbusScanRow *look);
+						  MbusScanRow *row);
 extern bool mbus_scan_has_events(MbusScan *scan, int32 segment);
-extern MbusScanTaken mbus_scan_take(MbusScan *scan, const MbusScanRow *look, HeapTuple tuple,
-									const MbusFacts *facts, uint32 entry, int attempt);
-extern HeapTuple mbus_scan_by_id(MbusScan *scan, int64 id, MbusScanRow *look);
+extern MbusScanTaken mbus_scan_take(MbusScan *scan, const MbusScanRow *row,
+									HeapTuple tuple, const MbusFacts *facts,
+									uint32 entry, int attempt);
+extern HeapTuple mbus_scan_by_id(MbusScan *scan, int64 id, MbusScanRow *row);
 extern int64 mbus_scan_unfinished_end(MbusScan *scan, int64 id);
 extern bool mbus_scan_in_unfinished(MbusScan *scan, int64 lo, int64 hi);
 extern bool mbus_scan_in_skipped(MbusScan *scan, int64 id);
 extern bool mbus_scan_is_busy(MbusScan *scan, int64 id);
-extern bool mbus_scan_is_later(MbusScan *scan, const MbusScanRow *look);
+extern bool mbus_scan_is_later(MbusScan *scan, const MbusScanRow *row);
 extern void mbus_scan_ready(MbusScan *scan);
 extern void mbus_scan_nexts(MbusScan *scan);
 

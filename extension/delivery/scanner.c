@@ -27,18 +27,18 @@
 #include "state/waiter.h"
 
 /* The slots that this process has: those of its seeks, and of one claim. */
-typedef struct Held
+typedef struct HeldScanner
 {
 	uint32		slot;
 	bool		seek;
 	SubTransactionId subid;
-} Held;
+} HeldScanner;
 
-static Held *held = NULL;
+static HeldScanner *held = NULL;
 static int	nheld = 0;
 static int	held_room = 0;
 
-static void scanner_free(const Held *mine);
+static void scanner_free(const HeldScanner *mine);
 static void scanner_xact(XactEvent event, void *arg);
 static void scanner_subxact(SubXactEvent event, SubTransactionId subid,
 							SubTransactionId parent, void *arg);
@@ -69,8 +69,8 @@ mbus_scanner_acquire(uint32 slot, bool seek)
 		/* the callbacks cannot allocate */
 		int			room = Max(8, held_room * 2);
 
-		held = held ? repalloc(held, room * sizeof(Held)) :
-			MemoryContextAlloc(TopMemoryContext, room * sizeof(Held));
+		held = held ? repalloc(held, room * sizeof(HeldScanner)) :
+			MemoryContextAlloc(TopMemoryContext, room * sizeof(HeldScanner));
 		held_room = room;
 	}
 	for (;;)
@@ -129,7 +129,7 @@ mbus_scanner_release(void)
  * those who wait for the channel.
  */
 static void
-scanner_free(const Held *mine)
+scanner_free(const HeldScanner *mine)
 {
 	MbusSub    *sub = mbus_sub(mine->slot);
 	int32		channel_id;

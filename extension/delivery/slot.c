@@ -23,16 +23,17 @@
 #define READY_MS		30000	/* for the worker, before giving up */
 
 void
-mbus_default_wanted(MbusDatabase *db, int32 channel_id)
+mbus_slot_want_default(MbusDatabase *db, int32 channel_id)
 {
+	MbusDeliveryCall *call = &db->delivery;
 	bool		there = false;
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	for (int i = 0; i < db->ndefault_wanted; i++)
-		there |= db->default_wanted[i] == channel_id;
-	if (!there && db->ndefault_wanted < (int) lengthof(db->default_wanted))
-		db->default_wanted[db->ndefault_wanted++] = channel_id;
-	db->loads_wanted++;
+	for (int i = 0; i < call->ndefault_wanted; i++)
+		there |= call->default_wanted[i] == channel_id;
+	if (!there && call->ndefault_wanted < MBUS_DEFAULTS_WANTED)
+		call->default_wanted[call->ndefault_wanted++] = channel_id;
+	call->loads_wanted++;
 	LWLockRelease(mbus_delivery_lock());
 }
 
@@ -65,13 +66,13 @@ mbus_worker_wait(MbusDatabase *db, TimestampTz started, const char *what)
 }
 
 /*
- * mbus_sub_open returns the slot of a subscription once the worker has loaded
+ * mbus_slot_open returns the slot of a subscription once the worker has loaded
  * it.  55000 if it was made by this transaction or the worker does not
  * answer, 53400 if there are too many.
  */
 uint32
-mbus_sub_open(Oid schema, MbusDatabase *db,
-			  const MbusSubscription *subscription)
+mbus_slot_open(Oid schema, MbusDatabase *db,
+			   const MbusSubscription *subscription)
 {
 	int32		subscription_id = subscription->subscription_id;
 	uint32		slot = subscription->slot;
@@ -90,7 +91,7 @@ mbus_sub_open(Oid schema, MbusDatabase *db,
 			mbus_sub(slot)->schema != schema || mbus_sub(slot)->dropped)
 			slot = mbus_sub_find(db->database, schema, subscription_id);
 		loaded = slot != MBUS_NONE && mbus_sub(slot)->loaded;
-		served = ticket != 0 && db->loads_done >= ticket;
+		served = ticket != 0 && db->delivery.loads_done >= ticket;
 		LWLockRelease(mbus_delivery_lock());
 		if (loaded)
 		{
@@ -126,7 +127,7 @@ mbus_sub_open(Oid schema, MbusDatabase *db,
 		if (ticket == 0 || served)
 		{
 			LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-			ticket = ++db->loads_wanted;
+			ticket = ++db->delivery.loads_wanted;
 			LWLockRelease(mbus_delivery_lock());
 		}
 		mbus_worker_wait(db, started, "load the subscription");

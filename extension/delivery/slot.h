@@ -10,10 +10,10 @@
 #include "channel/subscription.h"
 #include "state/state.h"
 
-extern uint32 mbus_sub_open(Oid schema, MbusDatabase *db,
-							const MbusSubscription *subscription);
+extern uint32 mbus_slot_open(Oid schema, MbusDatabase *db,
+							 const MbusSubscription *subscription);
 extern void mbus_worker_wait(MbusDatabase *db, TimestampTz started,
 							 const char *what);
-extern void mbus_default_wanted(MbusDatabase *db, int32 channel_id);
+extern void mbus_slot_want_default(MbusDatabase *db, int32 channel_id);
 
 #endif							/* MBUS_SLOT_H */

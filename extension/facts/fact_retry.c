@@ -22,14 +22,14 @@
 #include "segment/leaf.h"
 
 /* What is looked for, and the segment's table at hand. */
-typedef struct Search
+typedef struct RetrySearch
 {
 	int32		subscription_id;
 	int64		since_lease;
 	Snapshot	snapshot;
 	Relation	leaf;
 	Relation	index;
-} Search;
+} RetrySearch;
 
 /* A failure that is to be retried. */
 typedef struct Retry
@@ -45,10 +45,11 @@ typedef struct Retries
 	Retry	   *retry;
 } Retries;
 
-static void segment_retries(Search *search, TimestampTz from, TimestampTz to,
-							int most, Retries *retries, TimestampTz *reached);
-static TimestampTz segment_next_retry(Search *search, TimestampTz after);
-static SysScanDesc retry_scan(Search *search, StrategyNumber strategy,
+static void segment_retries(RetrySearch *search, TimestampTz from,
+							TimestampTz to, int most, Retries *retries,
+							TimestampTz *reached);
+static TimestampTz segment_next_retry(RetrySearch *search, TimestampTz after);
+static SysScanDesc retry_scan(RetrySearch *search, StrategyNumber strategy,
 							  TimestampTz from);
 static int	retries_cut(Retries *retries, int most, TimestampTz *reached,
 						int64 **ids);
@@ -71,7 +72,7 @@ mbus_facts_retries(Oid schema, int32 subscription_id, int64 since_lease,
 				   TimestampTz *next)
 {
 	Retries		retries = {0};
-	Search		search;
+	RetrySearch search;
 	MbusLeaf   *leaves;
 	int			nleaves = mbus_leaves(schema, &leaves);
 	int			n;
@@ -109,8 +110,8 @@ mbus_facts_retries(Oid schema, int32 subscription_id, int64 since_lease,
  * up to "to".
  */
 static void
-segment_retries(Search *search, TimestampTz from, TimestampTz to, int most,
-				Retries *retries, TimestampTz *reached)
+segment_retries(RetrySearch *search, TimestampTz from, TimestampTz to,
+				int most, Retries *retries, TimestampTz *reached)
 {
 	TupleDesc	desc = RelationGetDescr(search->leaf);
 	SysScanDesc scan;
@@ -156,7 +157,7 @@ segment_retries(Search *search, TimestampTz from, TimestampTz to, int most,
 
 /* The earliest retry_at behind a time; PG_INT64_MAX if there is none. */
 static TimestampTz
-segment_next_retry(Search *search, TimestampTz after)
+segment_next_retry(RetrySearch *search, TimestampTz after)
 {
 	TupleDesc	desc = RelationGetDescr(search->leaf);
 	TimestampTz at = PG_INT64_MAX;
@@ -183,7 +184,7 @@ segment_next_retry(Search *search, TimestampTz after)
 
 /* By ascending time. */
 static SysScanDesc
-retry_scan(Search *search, StrategyNumber strategy, TimestampTz from)
+retry_scan(RetrySearch *search, StrategyNumber strategy, TimestampTz from)
 {
 	ScanKeyData key[2];
 

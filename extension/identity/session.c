@@ -57,7 +57,7 @@ typedef struct Session
 	char	   *subject;		/* for the audit columns; NULL: none */
 } Session;
 
-static MemoryContext context = NULL;
+static MemoryContext session_context = NULL;
 static HTAB *sessions = NULL;
 static dlist_head by_use = DLIST_STATIC_INIT(by_use);
 static Size all_bytes = 0;
@@ -262,23 +262,23 @@ mbus_session_open(int64 number, const MbusIdentity *identity)
 	bool		found;
 
 	mbus_session_number_check(number);
-	if (context == NULL)
-		context = AllocSetContextCreate(TopMemoryContext,
-										"message_bus sessions",
-										ALLOCSET_DEFAULT_SIZES);
+	if (session_context == NULL)
+		session_context = AllocSetContextCreate(TopMemoryContext,
+												"message_bus sessions",
+												ALLOCSET_DEFAULT_SIZES);
 	if (sessions == NULL)
 	{
 		HASHCTL		ctl = {0};
 
 		ctl.keysize = sizeof(int64);
 		ctl.entrysize = sizeof(Session);
-		ctl.hcxt = context;
+		ctl.hcxt = session_context;
 		sessions = hash_create("message_bus sessions", 256, &ctl,
 							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
 	if (identity->sub)
 		subject_size = strlen(identity->sub) + 1;
-	memory = MemoryContextAlloc(context, claims_size + subject_size);
+	memory = MemoryContextAlloc(session_context, claims_size + subject_size);
 	session = hash_search(sessions, &number, HASH_ENTER, &found);
 	/* from here on nothing fails */
 	if (found)

@@ -100,12 +100,13 @@ typedef struct Search
 
 static int	draft_compare(const void *a, const void *b);
 static void insert_one(Search *search, MbusDraft *draft);
-static Finding look(Search *search, MbusDraft *draft, int32 except,
-					bool inserted);
+static Finding search_look(Search *search, MbusDraft *draft, int32 except,
+						   bool inserted);
 static OpenLeaf *search_leaf(Search *search, int32 segment);
 static void search_close(Search *search);
-static Finding settle(Search *search, MbusDraft *draft, const OpenLeaf *leaf,
-					  const Holder *holder, bool inserted);
+static Finding search_settle(Search *search, MbusDraft *draft,
+							 const OpenLeaf *leaf, const Holder *holder,
+							 bool inserted);
 static bool holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
 						const MbusDraft *draft, Holder *holder);
 static void holder_read(HeapTuple tuple, TupleDesc desc, Holder *holder);
@@ -179,7 +180,7 @@ insert_one(Search *search, MbusDraft *draft)
 		bool		unique;
 
 		CHECK_FOR_INTERRUPTS();
-		found = look(search, draft, 0, false);
+		found = search_look(search, draft, 0, false);
 		if (found == FOUND_ROW)
 			return;
 		if (found == FOUND_WAITED)
@@ -191,8 +192,8 @@ insert_one(Search *search, MbusDraft *draft)
 			(search->elsewhere ||
 			 mbus_reserved_above(search->db, channel_id, search->segment)))
 		{
-			while ((found = look(search, draft, search->segment,
-								 true)) == FOUND_WAITED)
+			while ((found = search_look(search, draft, search->segment,
+										true)) == FOUND_WAITED)
 				CHECK_FOR_INTERRUPTS();
 			unique = (found == FOUND_NONE);
 		}
@@ -203,11 +204,11 @@ insert_one(Search *search, MbusDraft *draft)
 }
 
 /*
- * look looks for the draft's transaction id in all leaves but one.
+ * search_look looks for the draft's transaction id in all leaves but one.
  * "inserted": our own speculative row is there.
  */
 static Finding
-look(Search *search, MbusDraft *draft, int32 except, bool inserted)
+search_look(Search *search, MbusDraft *draft, int32 except, bool inserted)
 {
 	MbusLeaf   *leaves;
 	int			nleaves = mbus_leaves(search->schema, &leaves);
@@ -223,7 +224,7 @@ look(Search *search, MbusDraft *draft, int32 except, bool inserted)
 		leaf = search_leaf(search, leaves[i].segment);
 		if (leaf->rel != NULL &&
 			holder_find(leaf, search->channel, draft, &holder))
-			found = settle(search, draft, leaf, &holder, inserted);
+			found = search_settle(search, draft, leaf, &holder, inserted);
 	}
 	pfree(leaves);
 	return found;
@@ -287,8 +288,8 @@ search_close(Search *search)
  * settle decides what a row that has the transaction id means for us.
  */
 static Finding
-settle(Search *search, MbusDraft *draft, const OpenLeaf *leaf,
-	   const Holder *holder, bool inserted)
+search_settle(Search *search, MbusDraft *draft, const OpenLeaf *leaf,
+			  const Holder *holder, bool inserted)
 {
 	if (!TransactionIdIsValid(holder->xmin))
 	{

@@ -71,8 +71,10 @@ mbus_channel_slot(MbusDatabase *db, int32 channel_id)
 		 * purged slot can start anew from there.
 		 */
 		oldest = mbus_oldest_open_segment(db);
-		slot->last_id = MbusFirstId(oldest ? oldest : db->next_segment) - 1;
-		slot->delays = db->delays_purged;
+		if (oldest == 0)
+			oldest = db->numbering.next_segment;
+		slot->last_id = MbusFirstId(oldest) - 1;
+		slot->delays = db->delays.purged;
 	}
 	LWLockRelease(&mbus_shared->channel_lock);
 	return slot;
@@ -91,9 +93,9 @@ channel_slots_purge(MbusDatabase *db)
 	int32		oldest = mbus_oldest_open_segment(db);
 
 	if (oldest == 0)
-		oldest = db->next_segment;
+		oldest = db->numbering.next_segment;
 	/* no channel may come back to a number that it had */
-	db->delays_purged = ++db->delays;
+	db->delays.purged = ++db->delays.last;
 	hash_seq_init(&scan, mbus_channels);
 	while ((slot = hash_seq_search(&scan)) != NULL)
 	{
@@ -115,7 +117,7 @@ mbus_registry_forget(MbusDatabase *db)
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	LWLockAcquire(&mbus_shared->channel_lock, LW_EXCLUSIVE);
-	db->delays_purged = ++db->delays;
+	db->delays.purged = ++db->delays.last;
 	hash_seq_init(&scan, mbus_channels);
 	while ((slot = hash_seq_search(&scan)) != NULL)
 	{

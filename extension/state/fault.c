@@ -95,11 +95,11 @@ fault_put(const char *function, Oid user, int sqlerrcode, int64 message_id,
 		return;
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	if (db->fault_head - db->fault_tail >= MBUS_FAULTS)
+	if (db->faults.head - db->faults.tail >= MBUS_FAULTS)
 		pg_atomic_fetch_add_u64(&db->counter[MBUS_C_FAULTS_LOST], 1);
 	else
 	{
-		fault = &db->fault[db->fault_head % MBUS_FAULTS];
+		fault = &db->faults.fault[db->faults.head % MBUS_FAULTS];
 		fault->at = GetCurrentTimestamp();
 		fault->sqlerrcode = sqlerrcode;
 		fault->pid = MyProcPid;
@@ -112,7 +112,7 @@ fault_put(const char *function, Oid user, int sqlerrcode, int64 message_id,
 		fault->message[pg_encoding_mbcliplen(PG_UTF8, fault->message,
 											 strlen(fault->message),
 											 sizeof(fault->message) - 1)] = '\0';
-		db->fault_head++;
+		db->faults.head++;
 	}
 	LWLockRelease(&db->lock);
 }

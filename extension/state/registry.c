@@ -120,9 +120,9 @@ ranges_end(MbusDatabase *db, MbusBackend *me, bool committed)
 			continue;
 		slot = mbus_channel_slot_find(db, me->range[i].channel_id);
 		if (slot)
-			slot->delays = ++db->delays;
+			slot->delays = ++db->delays.last;
 		else
-			db->delays_purged = ++db->delays;
+			db->delays.purged = ++db->delays.last;
 	}
 	me->nranges = 0;
 	LWLockRelease(&db->lock);
@@ -169,7 +169,7 @@ mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 		bool		wake = true;
 
 		LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-		if (db->ready && db->schema == schema)
+		if (db->numbering.ready && db->schema == schema)
 		{
 			slot = mbus_channel_slot(db, channel_id);
 			if (slot == NULL)

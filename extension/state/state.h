@@ -56,8 +56,18 @@ typedef enum MbusCounter
 } MbusCounter;
 
 /*
- * A series of segments, with at most one of them open for publishing.
- * Protected by MbusDatabase.lock.
+ * What is known of segments' numbers: the state lock.  The worker writes it;
+ * it is all zero until it has numbered.
+ */
+typedef struct MbusNumbering
+{
+	bool		ready;			/* it has; publishing may start */
+	int32		next_segment;	/* number of the next segment opened */
+} MbusNumbering;
+
+/*
+ * A series of segments, with at most one of them open for publishing: the
+ * state lock.  The worker opens and closes, publishers reserve and want.
  */
 typedef struct MbusSeries
 {
@@ -72,17 +82,27 @@ typedef struct MbusSeries
 								 * numbered at least this; 0: nobody */
 } MbusSeries;
 
-/* What the worker tells of itself; written by it under the lock. */
-typedef struct MbusWorkerStatus
+/*
+ * Numbers of changes that mbus_delays() tells of: the state lock.  Written by
+ * whoever ends a transaction that published with a delay, or forgets slots.
+ */
+typedef struct MbusDelays
 {
-	int			pid;			/* 0: none runs */
-	int			procno;			/* whose latch to set; -1: none */
-	TimestampTz started_at;
-	TimestampTz last_pass_at;
-	int64		last_pass_us;	/* how long it took */
-	TimestampTz last_error_at;
-	char		last_error[256];
-} MbusWorkerStatus;
+	uint64		last;			/* given out */
+	uint64		purged;			/* for channels without a slot */
+} MbusDelays;
+
+/*
+ * Calls of expire(): the state lock.  Who calls it takes a ticket, the worker
+ * writes the rest.  A call is served when done >= its ticket.
+ */
+typedef struct MbusExpireCall
+{
+	uint64		requested;		/* last ticket */
+	uint64		done;
+	int32		retired;		/* segments dropped, counted since start */
+	int32		blocked;		/* segments that had to wait, in last pass */
+} MbusExpireCall;
 
 /* One recorded failure; the worker stores them in message_bus.error. */
 typedef struct MbusFault
@@ -97,20 +117,38 @@ typedef struct MbusFault
 	char		message[512];
 } MbusFault;
 
-typedef struct MbusDatabase
+/*
+ * Failures not yet stored, [tail, head): the state lock.  Who failed adds at
+ * the head, the worker moves the tail.
+ */
+typedef struct MbusFaultRing
 {
-	LWLock		lock;			/* the state lock; protects all but atomics */
-	Oid			database;		/* InvalidOid: slot is free */
-	Oid			schema;			/* the schema message_bus; InvalidOid: the
-								 * worker found no extension */
-	bool		ready;			/* worker has numbered; publishing may start */
-	int32		next_segment;	/* number of the next segment opened */
-	int32		first_segment;	/* next_segment when it became ready */
-	int32		lease_epoch;	/* of leases given out; 0: none yet. This and
-								 * the next: delivery lock */
+	uint64		head;
+	uint64		tail;
+	MbusFault	fault[MBUS_FAULTS];
+} MbusFaultRing;
+
+/* What the worker tells of itself: the state lock.  Only it writes this. */
+typedef struct MbusWorkerStatus
+{
+	int			pid;			/* 0: none runs */
+	int			procno;			/* whose latch to set; -1: none */
+	TimestampTz started_at;
+	TimestampTz last_pass_at;
+	int64		last_pass_us;	/* how long it took */
+	TimestampTz last_error_at;
+	char		last_error[256];
+} MbusWorkerStatus;
+
+/*
+ * What backends that deliver and the worker tell each other: the delivery
+ * lock.  Backends take lease numbers and ask; the worker writes the rest.
+ */
+typedef struct MbusDeliveryCall
+{
+	int32		lease_epoch;	/* of leases given out; 0: none yet */
 	int32		lease_next;		/* next n in it */
 
-	/* what backends ask of the worker, expiry.c; delivery lock */
 	uint64		loads_wanted;	/* a request is served when done >= its number */
 	uint64		loads_done;
 	int32		default_wanted[MBUS_DEFAULTS_WANTED];	/* channels whose
@@ -119,27 +157,33 @@ typedef struct MbusDatabase
 														 * made */
 	int32		ndefault_wanted;
 	bool		subs_full;		/* the last load lacked a free slot */
+
 	TimestampTz expiry_wake;	/* the worker looks for leases that have ended
 								 * by then at the latest */
+} MbusDeliveryCall;
 
-	uint64		delays;			/* last number that mbus_delays() gave out */
-	uint64		delays_purged;	/* for channels without a slot */
+/*
+ * What is shared of one database; worker/reset.c begins it anew.  A process
+ * reads without a lock only what it alone writes (which the worker does) and
+ * the oid of its own database.
+ */
+typedef struct MbusDatabase
+{
+	LWLock		lock;			/* the state lock */
+	Oid			database;		/* InvalidOid: slot is free; slot_lock */
+	Oid			schema;			/* the schema message_bus; InvalidOid: the
+								 * worker found no extension; state lock,
+								 * written by the worker */
+	MbusNumbering numbering;
 	MbusSeries	series[MBUS_MAX_SERIES + 1];	/* 1-based */
-	ConditionVariable changed;	/* the worker opened, failed or passed */
-
-	/* expire(): a request is served when done >= its ticket */
-	uint64		expire_requested;
-	uint64		expire_done;
-	int32		expire_retired; /* segments dropped, counted since start */
-	int32		expire_blocked; /* segments that had to wait, in last pass */
-
+	MbusDelays	delays;
+	MbusExpireCall expire;
+	MbusFaultRing faults;
 	MbusWorkerStatus worker;
-	pg_atomic_uint64 counter[MBUS_COUNTERS];
+	MbusDeliveryCall delivery;	/* the delivery lock */
 
-	/* ring of failures not yet stored: [fault_tail, fault_head) */
-	uint64		fault_head;
-	uint64		fault_tail;
-	MbusFault	fault[MBUS_FAULTS];
+	ConditionVariable changed;	/* the worker opened, failed or passed */
+	pg_atomic_uint64 counter[MBUS_COUNTERS];
 } MbusDatabase;
 
 /* A part of shared memory that another file lays out. */

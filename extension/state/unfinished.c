@@ -95,7 +95,7 @@ mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id,
 
 	LWLockAcquire(&db->lock, LW_SHARED);
 	/* if not ready, no publish of this extension can have begun */
-	if (db->ready && db->schema == schema)
+	if (db->numbering.ready && db->schema == schema)
 	{
 		limit = unreserved(db, channel_id, highest_leaf);
 		range_scan(&scan, db, channel_id);
@@ -129,7 +129,7 @@ mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
 		*ranges = palloc(room * sizeof(MbusRange));
 		n = 0;
 		LWLockAcquire(&db->lock, LW_SHARED);
-		if (db->ready && db->schema == schema)
+		if (db->numbering.ready && db->schema == schema)
 		{
 			limit = unreserved(db, channel_id, highest_leaf);
 			range_scan(&scan, db, channel_id);
@@ -181,7 +181,7 @@ unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf)
 	 * purged: its messages lie below all that is open.
 	 */
 	oldest = mbus_oldest_open_segment(db);
-	limit = MbusFirstId(oldest ? oldest : db->next_segment);
+	limit = MbusFirstId(oldest ? oldest : db->numbering.next_segment);
 	if (oldest == 0 && !mbus_segment_wanted(db))
 		limit = Max(limit, MbusFirstId((int64) highest_leaf + 1));
 	return limit;
@@ -200,7 +200,7 @@ mbus_delays(MbusDatabase *db, int32 channel_id)
 
 	LWLockAcquire(&db->lock, LW_SHARED);
 	slot = mbus_channel_slot_find(db, channel_id);
-	delays = slot ? slot->delays : db->delays_purged;
+	delays = slot ? slot->delays : db->delays.purged;
 	LWLockRelease(&db->lock);
 	return delays;
 }

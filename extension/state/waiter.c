@@ -49,7 +49,7 @@ typedef struct WaitShared
 	pg_atomic_uint32 nwaiting;	/* written under it, read without */
 } WaitShared;
 
-static WaitShared *shared = NULL;
+static WaitShared *wait_list = NULL;
 static int32 *waiting;			/* procnos, the first nwaiting count */
 static Waiter *waiters;			/* by procno */
 
@@ -98,7 +98,7 @@ wait_startup(void *memory, bool found, int tranche)
 {
 	char	   *at = memory;
 
-	shared = memory;
+	wait_list = memory;
 	at += MAXALIGN(sizeof(WaitShared));
 	waiting = (int32 *) at;
 	at += MAXALIGN(mul_size(wait_slots(), sizeof(int32)));
@@ -107,8 +107,8 @@ wait_startup(void *memory, bool found, int tranche)
 		return;
 
 	MemSet(memory, 0, wait_size());
-	LWLockInitialize(&shared->lock, tranche);
-	pg_atomic_init_u32(&shared->nwaiting, 0);
+	LWLockInitialize(&wait_list->lock, tranche);
+	pg_atomic_init_u32(&wait_list->nwaiting, 0);
 	for (int i = 0; i < wait_slots(); i++)
 		pg_atomic_init_u32(&waiters[i].woken, 0);
 }
@@ -144,13 +144,13 @@ mbus_wait_begin(MbusDatabase *db, const int32 *channels, int n)
 	qsort(me->channel, n, sizeof(int32), channel_compare);
 	pg_atomic_write_u32(&me->woken, 0);
 
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	place = pg_atomic_read_u32(&shared->nwaiting);
+	LWLockAcquire(&wait_list->lock, LW_EXCLUSIVE);
+	place = pg_atomic_read_u32(&wait_list->nwaiting);
 	me->place = (int32) place;
 	waiting[place] = MbusMyProcno();
-	pg_atomic_write_u32(&shared->nwaiting, place + 1);
+	pg_atomic_write_u32(&wait_list->nwaiting, place + 1);
 	entered = true;
-	LWLockRelease(&shared->lock);
+	LWLockRelease(&wait_list->lock);
 	entered_level = GetCurrentTransactionNestLevel();
 	slept = false;
 }
@@ -169,14 +169,14 @@ mbus_wait_end(void)
 	if (!entered)
 		return;
 
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	last = pg_atomic_read_u32(&shared->nwaiting) - 1;
+	LWLockAcquire(&wait_list->lock, LW_EXCLUSIVE);
+	last = pg_atomic_read_u32(&wait_list->nwaiting) - 1;
 	place = waiters[MbusMyProcno()].place;
 	waiting[place] = waiting[last];
 	waiters[waiting[place]].place = place;
-	pg_atomic_write_u32(&shared->nwaiting, last);
+	pg_atomic_write_u32(&wait_list->nwaiting, last);
 	entered = false;
-	LWLockRelease(&shared->lock);
+	LWLockRelease(&wait_list->lock);
 }
 
 /*
@@ -225,15 +225,15 @@ mbus_wake_channel(Oid database, int32 channel_id)
 {
 	uint32		n;
 
-	if (shared == NULL)
+	if (wait_list == NULL)
 		return;
 	/* what was done before must be seen by who enters after we have looked */
 	pg_memory_barrier();
-	if (pg_atomic_read_u32(&shared->nwaiting) == 0)
+	if (pg_atomic_read_u32(&wait_list->nwaiting) == 0)
 		return;
 
-	LWLockAcquire(&shared->lock, LW_SHARED);
-	n = pg_atomic_read_u32(&shared->nwaiting);
+	LWLockAcquire(&wait_list->lock, LW_SHARED);
+	n = pg_atomic_read_u32(&wait_list->nwaiting);
 	for (uint32 i = 0; i < n; i++)
 	{
 		Waiter	   *waiter = &waiters[waiting[i]];
@@ -246,7 +246,7 @@ mbus_wake_channel(Oid database, int32 channel_id)
 		if (pg_atomic_exchange_u32(&waiter->woken, 1) == 0)
 			SetLatch(&ProcGlobal->allProcs[waiting[i]].procLatch);
 	}
-	LWLockRelease(&shared->lock);
+	LWLockRelease(&wait_list->lock);
 }
 
 static int

@@ -38,28 +38,29 @@
 #define CHECKPOINT_BATCH	100 /* in one transaction */
 #define COLUMNS				10
 
-typedef struct Due
+typedef struct DueCheckpoint
 {
 	uint32		slot;
 	int32		subscription_id;
-} Due;
+} DueCheckpoint;
 
 typedef struct Writing
 {
 	int			n;
-	Due		   *due;
+	DueCheckpoint *due;
 } Writing;
 
 /* when this process last wrote the checkpoint of a slot's subscription */
 static TimestampTz *written_at = NULL;
 
-static int	due_collect(MbusWork *work, TimestampTz now, Due **due);
-static void due_write(MbusWork *work, Due *due, int n);
+static int	due_collect(MbusWork *work, TimestampTz now, DueCheckpoint **due);
+static void due_write(MbusWork *work, DueCheckpoint *due, int n);
 static MbusOutcome checkpoints_write(MbusWork *work, void *arg);
 static bool checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position);
 static void position_lower(MbusPosition *position);
 static Datum int64_array(const int64 *value, int n);
-static void changed_set(MbusWork *work, const Due *due, bool changed);
+static void changed_set(MbusWork *work, const DueCheckpoint *due,
+						bool changed);
 static void position_grow(MbusPosition *position, int npending, int nskips);
 static void position_fill(MbusSub *sub, MbusPosition *position);
 static void pending_add(MbusPosition *position, const MbusEntry *entry,
@@ -73,13 +74,14 @@ void
 mbus_checkpoints_write(MbusWork *work)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	Due		   *due;
+	DueCheckpoint *due;
 	int			n;
 
-	if (!TimestampDifferenceExceeds(work->looked_at, now, LOOK_EVERY_MS) ||
+	if (!TimestampDifferenceExceeds(work->checkpoints_looked_at, now,
+									LOOK_EVERY_MS) ||
 		!mbus_tasks_begin(work, MBUS_TASK_CHECKPOINT, false))
 		return;
-	work->looked_at = now;
+	work->checkpoints_looked_at = now;
 	n = due_collect(work, now, &due);
 	for (int i = 0; i < n; i += CHECKPOINT_BATCH)
 	{
@@ -92,7 +94,7 @@ mbus_checkpoints_write(MbusWork *work)
 
 /* Lists the subscriptions that are due. */
 static int
-due_collect(MbusWork *work, TimestampTz now, Due **due)
+due_collect(MbusWork *work, TimestampTz now, DueCheckpoint **due)
 {
 	int			n = 0;
 
@@ -100,7 +102,7 @@ due_collect(MbusWork *work, TimestampTz now, Due **due)
 		written_at = MemoryContextAllocZero(TopMemoryContext,
 											mbus_sub_slots() *
 											sizeof(TimestampTz));
-	*due = palloc(mbus_sub_slots() * sizeof(Due));
+	*due = palloc(mbus_sub_slots() * sizeof(DueCheckpoint));
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	for (int s = 0; s < mbus_sub_slots(); s++)
 	{
@@ -124,7 +126,7 @@ due_collect(MbusWork *work, TimestampTz now, Due **due)
 
 /* Writes some; what could not be written stays due. */
 static void
-due_write(MbusWork *work, Due *due, int n)
+due_write(MbusWork *work, DueCheckpoint *due, int n)
 {
 	Writing		writing = {n, due};
 
@@ -158,7 +160,7 @@ checkpoints_write(MbusWork *work, void *arg)
 	mbus_task_lock_timeout(100);
 	for (int i = 0; i < writing->n; i++)
 	{
-		Due		   *due = &writing->due[i];
+		DueCheckpoint *due = &writing->due[i];
 
 		CHECK_FOR_INTERRUPTS();
 		changed_set(work, due, false);
@@ -290,7 +292,7 @@ int64_array(const int64 *value, int n)
  * changed_set says whether a subscription has changed since its checkpoint.
  */
 static void
-changed_set(MbusWork *work, const Due *due, bool changed)
+changed_set(MbusWork *work, const DueCheckpoint *due, bool changed)
 {
 	MbusSub    *sub = mbus_sub(due->slot);
 

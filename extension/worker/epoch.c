@@ -29,7 +29,7 @@ mbus_epoch_look(MbusWork *work)
 	int32		next;
 
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	next = work->db->lease_next;
+	next = work->db->delivery.lease_next;
 	LWLockRelease(mbus_delivery_lock());
 	if (next >= mbus_leases_per_epoch / 4 * 3)
 		(void) mbus_epoch_raise(work, 0);
@@ -86,8 +86,8 @@ void
 mbus_epoch_begin(MbusDatabase *db, int64 epoch)
 {
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	db->lease_epoch = (int32) epoch;
-	db->lease_next = 0;
+	db->delivery.lease_epoch = (int32) epoch;
+	db->delivery.lease_next = 0;
 	LWLockRelease(mbus_delivery_lock());
 	ConditionVariableBroadcast(&db->changed);
 }

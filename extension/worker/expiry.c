@@ -18,9 +18,9 @@
  * mbus_deliveries_serve is the door to all that claims wait for: epochs
  * (epoch.c), subscriptions to load (load.c), leases to end.
  *
- * Waking.  Before it sleeps the worker says in db->expiry_wake when it will
- * look again, not later than the earliest deadline.  A claim with an earlier
- * one wakes it.
+ * Waking.  Before it sleeps the worker says in db->delivery.expiry_wake when
+ * it will look again, not later than the earliest deadline.  A claim with an
+ * earlier one wakes it.
  */
 #include "postgres.h"
 
@@ -70,7 +70,7 @@ static void lease_postpone(MbusWork *work, int64 number);
 void
 mbus_deliveries_serve(MbusWork *work)
 {
-	if (!work->db->ready)
+	if (!work->db->numbering.ready)
 		return;
 	mbus_epoch_look(work);
 	mbus_subscriptions_load(work);
@@ -93,7 +93,7 @@ mbus_deliveries_wake(MbusWork *work, TimestampTz wake)
 		earliest = Max(earliest,
 					   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												   EXPIRE_STUCK_MS));
-	db->expiry_wake = wake = Min(wake, earliest);
+	db->delivery.expiry_wake = wake = Min(wake, earliest);
 	LWLockRelease(mbus_delivery_lock());
 	return wake;
 }
@@ -113,7 +113,7 @@ leases_expire(MbusWork *work)
 {
 	int			blocked = 0;
 	int			postponed = 0;
-	bool		single = work->failures[MBUS_TASK_EXPIRE] > 0;
+	bool		single = work->backoff[MBUS_TASK_EXPIRE].failures > 0;
 
 	work->expiry_stuck = false;
 	if (earliest_deadline(work->db) > GetCurrentTimestamp())

@@ -84,30 +84,31 @@ mbus_subscriptions_load(MbusWork *work)
 	bool		full;
 
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	wanted = db->loads_wanted;
-	asked = wanted > db->loads_done || db->ndefault_wanted > 0;
-	full = db->subs_full;
+	wanted = db->delivery.loads_wanted;
+	asked = wanted > db->delivery.loads_done ||
+		db->delivery.ndefault_wanted > 0;
+	full = db->delivery.subs_full;
 	LWLockRelease(mbus_delivery_lock());
-	if (full && !TimestampDifferenceExceeds(work->loaded_at, now,
+	if (full && !TimestampDifferenceExceeds(work->load.looked_at, now,
 											LOAD_FULL_MS))
 		return;					/* who asks asks again and again */
-	if (!asked && !work->load &&
-		!TimestampDifferenceExceeds(work->loaded_at, now,
+	if (!asked && !work->load.unasked &&
+		!TimestampDifferenceExceeds(work->load.looked_at, now,
 									LOAD_EVERY_MS))
 		return;
 	if (!mbus_tasks_begin(work, MBUS_TASK_LOAD,
 						  asked &&
-						  TimestampDifferenceExceeds(work->loaded_at, now,
+						  TimestampDifferenceExceeds(work->load.looked_at, now,
 													 LOAD_AGAIN_MS)))
 		return;
 
-	work->loaded_at = now;
+	work->load.looked_at = now;
 	defaults_make(work);
 	if (subscriptions_look(work))
 	{
 		/* what failed alone is in the log, and others need not wait for it */
 		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-		db->loads_done = Max(db->loads_done, wanted);
+		db->delivery.loads_done = Max(db->delivery.loads_done, wanted);
 		LWLockRelease(mbus_delivery_lock());
 		ConditionVariableBroadcast(&db->changed);
 	}
@@ -131,9 +132,9 @@ defaults_make(MbusWork *work)
 	int			n;
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	n = db->ndefault_wanted;
-	memcpy(channels, db->default_wanted, n * sizeof(int32));
-	db->ndefault_wanted = 0;
+	n = db->delivery.ndefault_wanted;
+	memcpy(channels, db->delivery.default_wanted, n * sizeof(int32));
+	db->delivery.ndefault_wanted = 0;
 	LWLockRelease(mbus_delivery_lock());
 	for (int i = 0; i < n; i++)
 		(void) mbus_task_run(work, MBUS_TASK_LOAD, default_make, &channels[i],
@@ -159,7 +160,8 @@ default_make(MbusWork *work, void *arg)
 			 " (channel_id, name, owner, ordered, created_epoch)"
 			 " SELECT channel_id, 'default', owner, false, %d"
 			 " FROM message_bus.channel WHERE channel_id = %d"
-			 " ON CONFLICT DO NOTHING", work->db->lease_epoch, channel_id);
+			 " ON CONFLICT DO NOTHING",
+			 work->db->delivery.lease_epoch, channel_id);
 	mbus_task_commit();
 	return MBUS_DONE;
 }
@@ -183,15 +185,15 @@ subscriptions_look(MbusWork *work)
 		return false;
 	slots_drop(work, &roll);
 	if ((roll.restored ||
-		 (roll.older != 0 && roll.older != work->older_checked)) &&
-		!work->epoch_is_new)
+		 (roll.older != 0 && roll.older != work->load.older_checked)) &&
+		!work->load.epoch_is_new)
 	{
 		int64		highest = 0;
 
 		if (mbus_task_run(work, MBUS_TASK_LOAD, leases_highest, &highest,
 						  "looking for leases of before") != MBUS_DONE)
 			return false;
-		if (highest >= work->db->lease_epoch &&
+		if (highest >= work->db->delivery.lease_epoch &&
 			!mbus_epoch_raise(work, highest))
 			return false;
 	}
@@ -204,11 +206,11 @@ subscriptions_look(MbusWork *work)
 	}
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	if (roll.full && !work->db->subs_full)
-		roll.full = work->db->subs_full = true;
+	if (roll.full && !work->db->delivery.subs_full)
+		roll.full = work->db->delivery.subs_full = true;
 	else
 	{
-		work->db->subs_full = roll.full;
+		work->db->delivery.subs_full = roll.full;
 		roll.full = false;
 	}
 	LWLockRelease(mbus_delivery_lock());
@@ -218,10 +220,10 @@ subscriptions_look(MbusWork *work)
 				 errmsg("message_bus has no room for all subscriptions of database %u",
 						MyDatabaseId),
 				 errhint("Increase \"message_bus.max_subscriptions\".")));
-	work->older_checked = roll.older;
-	work->highest_checked = roll.highest;
-	work->epoch_is_new = false;
-	work->load = roll.failed;
+	work->load.older_checked = roll.older;
+	work->load.highest_checked = roll.highest;
+	work->load.epoch_is_new = false;
+	work->load.unasked = roll.failed;
 	return true;
 }
 
@@ -267,7 +269,7 @@ rows_compare(MbusWork *work, void *arg)
 {
 	Roll	   *roll = arg;
 	Oid			types[] = {INT4OID, TIMESTAMPTZOID};
-	Datum		values[] = {Int32GetDatum(work->db->lease_epoch),
+	Datum		values[] = {Int32GetDatum(work->db->delivery.lease_epoch),
 	TimestampTzGetDatum(work->numbered_at)};
 
 	mbus_task_begin();
@@ -302,8 +304,8 @@ rows_compare(MbusWork *work, void *arg)
 			roll->older = roll->older * 31 + key.subscription_id;
 	}
 	roll->highest = mbus_highest_segment();
-	roll->restored = roll->highest >= work->db->next_segment &&
-		roll->highest != work->highest_checked;
+	roll->restored = roll->highest >= work->db->numbering.next_segment &&
+		roll->highest != work->load.highest_checked;
 	mbus_task_commit();
 	return MBUS_DONE;
 }

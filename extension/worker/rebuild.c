@@ -121,7 +121,7 @@ mbus_subscriptions_rebuild(MbusWork *work, const int32 *ids, int n,
 		batch.context = CurrentMemoryContext;
 		batch.ids = ids;
 		batch.nids = n;
-		batch.epoch = work->db->lease_epoch;
+		batch.epoch = work->db->delivery.lease_epoch;
 		outcome = mbus_task_run(work, MBUS_TASK_LOAD, batch_read, &batch,
 								n == 1 ? "loading subscription %d" :
 								"loading subscriptions from %d on", ids[0]);
@@ -160,7 +160,7 @@ batch_read(MbusWork *work, void *arg)
 		elements[i] = Int32GetDatum(batch->ids[i]);
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	batch->check_below = MbusFirstId(Max(work->db->next_segment,
+	batch->check_below = MbusFirstId(Max(work->db->numbering.next_segment,
 										 mbus_highest_segment() + 1));
 
 	values[0] = PointerGetDatum(construct_array(elements, batch->nids,

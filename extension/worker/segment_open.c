@@ -52,7 +52,7 @@
  *
  * The series above those of the TTLs each belong to one channel with retention
  * "acked".  Their segments are smaller, and know their channel, so that they
- * can be retired when all in them is acknowledged (segment_acked.c).  They
+ * can be retired when all in them is acknowledged (acked.c).  They
  * are closed soon when the channel is idle; while it is not, their window is
  * that of its TTL.
  *
@@ -90,12 +90,12 @@ static const char *const range_column[MBUS_FAMILIES] = {
 };
 
 /* What a numbering begins with. */
-typedef struct Numbering
+typedef struct NumberingStart
 {
 	int32		next;			/* segment */
 	int64		epoch;			/* of leases */
 	bool		known;			/* it follows one that is known */
-} Numbering;
+} NumberingStart;
 
 /* What is done about a series in this pass. */
 typedef enum Need
@@ -139,7 +139,7 @@ void
 mbus_segments_number(MbusWork *work)
 {
 	MbusDatabase *db = work->db;
-	Numbering	numbering = {0};
+	NumberingStart numbering = {0};
 	MbusOutcome outcome;
 
 	if (!mbus_tasks_begin(work, MBUS_TASK_NUMBER, false))
@@ -151,13 +151,12 @@ mbus_segments_number(MbusWork *work)
 		return;
 
 	work->numbered_at = GetCurrentTimestamp();
-	work->epoch_is_new = numbering.known;
-	work->load = true;
+	work->load.epoch_is_new = numbering.known;
+	work->load.unasked = true;
 	mbus_epoch_begin(db, numbering.epoch);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	db->next_segment = numbering.next;
-	db->first_segment = numbering.next;
-	db->ready = true;
+	db->numbering.next_segment = numbering.next;
+	db->numbering.ready = true;
 	LWLockRelease(&db->lock);
 	ConditionVariableBroadcast(&db->changed);
 }
@@ -169,7 +168,7 @@ mbus_segments_number(MbusWork *work)
 static MbusOutcome
 segments_number(MbusWork *work, void *arg)
 {
-	Numbering  *numbering = arg;
+	NumberingStart *numbering = arg;
 	int64		timeline = GetWALInsertionTimeLine();
 	int64		last_timeline;
 	int64		next;
@@ -318,7 +317,7 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 		need = busy ? NEED_SEGMENT : NEED_CLOSE;
 	else if (now - series->max_expires_at > EXPIRED_MS * INT64CONST(1000))
 		need = NEED_CLOSE;
-	opening->at_least = Max(series->wanted, work->db->next_segment);
+	opening->at_least = Max(series->wanted, work->db->numbering.next_segment);
 	LWLockRelease(&work->db->lock);
 	return need;
 }
@@ -333,15 +332,15 @@ series_busy(MbusWork *work, int32 series_no)
 	MbusSeries *series = &work->db->series[series_no];
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (series->open_segment != work->seen_segment[series_no] ||
-		series->next_row != work->seen_row[series_no])
+	if (series->open_segment != work->growth[series_no].segment ||
+		series->next_row != work->growth[series_no].row)
 	{
-		work->seen_segment[series_no] = series->open_segment;
-		work->seen_row[series_no] = series->next_row;
-		work->grew_at[series_no] = now;
+		work->growth[series_no].segment = series->open_segment;
+		work->growth[series_no].row = series->next_row;
+		work->growth[series_no].at = now;
 		return true;
 	}
-	return now - work->grew_at[series_no] < BUSY_MS * INT64CONST(1000);
+	return now - work->growth[series_no].at < BUSY_MS * INT64CONST(1000);
 }
 
 /*
@@ -537,7 +536,7 @@ segment_publish(MbusWork *work, Opening *opening)
 	series->max_expires_at = 0;
 	if (series->wanted <= opening->segment)
 		series->wanted = 0;
-	db->next_segment = opening->segment + 1;
+	db->numbering.next_segment = opening->segment + 1;
 	LWLockRelease(&db->lock);
 	ConditionVariableBroadcast(&db->changed);
 	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_SEGMENTS_OPENED], 1);

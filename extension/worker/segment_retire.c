@@ -3,7 +3,7 @@
  *		Drops the segments that nobody can want any more.
  *
  * A segment is retired when it is closed, its last expiry has passed (which
- * segment_acked.c sets to now for one in which all is acknowledged), and no
+ * acked.c sets to now for one in which all is acknowledged), and no
  * publish in it is unfinished.  For each of its tables:
  *
  *	attached --(a)--> detach-pending --(b)--> detached
@@ -118,7 +118,7 @@ int
 mbus_segments_retire(MbusWork *work)
 {
 	TimestampTz started = GetCurrentTimestamp();
-	bool		insist = work->ticket != 0;
+	bool		insist = work->pass.ticket != 0;
 	int			blocked;
 
 	if (!mbus_tasks_begin(work, MBUS_TASK_RETIRE, insist))
@@ -149,7 +149,7 @@ segments_retire_once(MbusWork *work)
 	for (int i = 0; i < expired.n; i++)
 	{
 		work->serve(work);
-		work->last_drop = i == expired.n - 1 && blocked == 0;
+		work->retire.last_drop = i == expired.n - 1 && blocked == 0;
 		if (segment_retire(work, expired.number[i]) != MBUS_DONE)
 			blocked++;
 	}
@@ -256,7 +256,7 @@ leaf_detach(MbusWork *work, void *arg)
 	if (!leaf_clear(work, retiring, &wait_ms))
 		return MBUS_BLOCKED;
 
-	work->pending_xmin = InvalidTransactionId;
+	work->retire.pending_xmin = InvalidTransactionId;
 	mbus_task_lock_timeout(wait_ms);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -275,15 +275,15 @@ leaf_detach(MbusWork *work, void *arg)
 static bool
 leaf_clear(MbusWork *work, Retiring *retiring, int *wait_ms)
 {
-	bool		tried = work->nblockers > 0;
+	bool		tried = work->retire.nblockers > 0;
 
 	*wait_ms = tried ? DETACH_LONG_WAIT_MS : DETACH_WAIT_MS;
 	StartTransactionCommand();
 	if (!tried)
-		work->nblockers = leaf_lockers(work, retiring);
+		work->retire.nblockers = leaf_lockers(work, retiring);
 	blockers_settle(work, SETTLE_MS);
 	CommitTransactionCommand();
-	return work->nblockers == 0;
+	return work->retire.nblockers == 0;
 }
 
 /* Collects who has locked the parent, or the table itself. */
@@ -304,7 +304,7 @@ leaf_lockers(MbusWork *work, Retiring *retiring)
 		for (; VirtualTransactionIdIsValid(*vxid); vxid++)
 		{
 			if (n < MBUS_BLOCKERS_MAX)
-				work->blocker[n++] = *vxid;
+				work->retire.blocker[n++] = *vxid;
 		}
 	}
 	return n;
@@ -320,12 +320,12 @@ blockers_settle(MbusWork *work, int ms)
 	{
 		int			left = 0;
 
-		for (int i = 0; i < work->nblockers; i++)
+		for (int i = 0; i < work->retire.nblockers; i++)
 		{
-			if (!VirtualXactLock(work->blocker[i], false))
-				work->blocker[left++] = work->blocker[i];
+			if (!VirtualXactLock(work->retire.blocker[i], false))
+				work->retire.blocker[left++] = work->retire.blocker[i];
 		}
-		work->nblockers = left;
+		work->retire.nblockers = left;
 		if (left == 0 ||
 			TimestampDifferenceExceeds(started, GetCurrentTimestamp(), ms))
 			return;
@@ -348,10 +348,10 @@ leaf_finalize(MbusWork *work, void *arg)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	snapshot = GetActiveSnapshot();
-	if (!TransactionIdIsValid(work->pending_xmin))
-		work->pending_xmin = snapshot->xmin;
-	if (TransactionIdPrecedes(work->pending_xmin, snapshot->xmin))
-		snapshot->xmin = work->pending_xmin;
+	if (!TransactionIdIsValid(work->retire.pending_xmin))
+		work->retire.pending_xmin = snapshot->xmin;
+	if (TransactionIdPrecedes(work->retire.pending_xmin, snapshot->xmin))
+		snapshot->xmin = work->retire.pending_xmin;
 
 	if (!old_snapshots_gone(snapshot->xmin) ||
 		!ConditionalLockRelationOid(work->parent[retiring->family],
@@ -366,7 +366,7 @@ leaf_finalize(MbusWork *work, void *arg)
 	detach_command(retiring->family, retiring->segment, "FINALIZE");
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	work->pending_xmin = InvalidTransactionId;
+	work->retire.pending_xmin = InvalidTransactionId;
 	return MBUS_DONE;
 }
 
@@ -477,7 +477,7 @@ segment_drop(MbusWork *work, void *arg)
 	}
 	mbus_sql("DELETE FROM message_bus.segment WHERE segment_no = %d",
 			 segment);
-	work->dropping = true;
+	work->retire.dropping = true;
 	mbus_task_commit();
 	return MBUS_DONE;
 }
@@ -495,20 +495,20 @@ drop_released(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
 	MbusWork   *work = arg;
 	MbusDatabase *db = work->db;
 
-	if (!work->dropping || !is_top_level ||
+	if (!work->retire.dropping || !is_top_level ||
 		phase != RESOURCE_RELEASE_AFTER_LOCKS)
 		return;
-	work->dropping = false;
+	work->retire.dropping = false;
 	if (!is_commit)
 		return;
 
 	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_SEGMENTS_RETIRED], 1);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	db->expire_retired++;
-	if (work->last_drop && work->ticket != 0)
+	db->expire.retired++;
+	if (work->retire.last_drop && work->pass.ticket != 0)
 	{
-		db->expire_done = work->ticket;
-		db->expire_blocked = 0;
+		db->expire.done = work->pass.ticket;
+		db->expire.blocked = 0;
 	}
 	LWLockRelease(&db->lock);
 	ConditionVariableBroadcast(&db->changed);
@@ -543,13 +543,13 @@ retire_report(MbusWork *work, int blocked)
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (blocked == 0)
-		work->blocked_said = 0;
-	else if (work->blocked_said == 0)
-		work->blocked_said = now;	/* let it be for the first hour */
-	else if (TimestampDifferenceExceeds(work->blocked_said, now,
+		work->retire.blocked_said = 0;
+	else if (work->retire.blocked_said == 0)
+		work->retire.blocked_said = now;	/* let it be for the first hour */
+	else if (TimestampDifferenceExceeds(work->retire.blocked_said, now,
 										SAY_BLOCKED_MS))
 	{
-		work->blocked_said = now;
+		work->retire.blocked_said = now;
 		ereport(LOG,
 				(errmsg("message_bus cannot drop %d expired segments of database %u",
 						blocked, MyDatabaseId),

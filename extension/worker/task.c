@@ -43,9 +43,9 @@ static void task_context(void *arg);
 bool
 mbus_tasks_begin(MbusWork *work, MbusTaskKind kind, bool force)
 {
-	work->failed[kind] = false;
-	return force || work->failures[kind] == 0 ||
-		GetCurrentTimestamp() >= work->retry_at[kind];
+	work->backoff[kind].failed = false;
+	return force || work->backoff[kind].failures == 0 ||
+		GetCurrentTimestamp() >= work->backoff[kind].retry_at;
 }
 
 /*
@@ -56,15 +56,15 @@ mbus_tasks_end(MbusWork *work, MbusTaskKind kind)
 {
 	int			pause;
 
-	if (!work->failed[kind])
+	if (!work->backoff[kind].failed)
 	{
-		work->failures[kind] = 0;
+		work->backoff[kind].failures = 0;
 		return;
 	}
-	pause = Min(BACKOFF_FIRST_MS << Min(work->failures[kind], 12),
+	pause = Min(BACKOFF_FIRST_MS << Min(work->backoff[kind].failures, 12),
 				BACKOFF_LONGEST_MS);
-	work->failures[kind]++;
-	work->retry_at[kind] =
+	work->backoff[kind].failures++;
+	work->backoff[kind].retry_at =
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
 }
 
@@ -153,7 +153,7 @@ task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
 	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_WORKER_ERRORS], 1);
 	ConditionVariableBroadcast(&db->changed);
 
-	work->failed[kind] = true;
+	work->backoff[kind].failed = true;
 	FreeErrorData(edata);
 }
 
@@ -299,10 +299,10 @@ mbus_task_let_go(MbusWork *work)
 	LOCKTAG		tag;
 
 	CHECK_FOR_INTERRUPTS();
-	if (!TimestampDifferenceExceeds(work->let_go_checked, now,
+	if (!TimestampDifferenceExceeds(work->let_go_looked_at, now,
 									MBUS_LET_GO_EVERY_MS))
 		return;
-	work->let_go_checked = now;
+	work->let_go_looked_at = now;
 
 	StartTransactionCommand();
 	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);

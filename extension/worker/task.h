@@ -43,6 +43,56 @@ typedef enum MbusOutcome
 	MBUS_FAILED					/* logged and counted */
 } MbusOutcome;
 
+/* When a kind of task is tried again; task.c. */
+typedef struct MbusBackoff
+{
+	bool		failed;			/* since mbus_tasks_begin */
+	int			failures;		/* groups in a row */
+	TimestampTz retry_at;
+} MbusBackoff;
+
+/* The pass that runs, and the last full one; worker.c. */
+typedef struct MbusPass
+{
+	uint64		ticket;			/* of expire(), served in it; 0: none */
+	TimestampTz full_at;
+} MbusPass;
+
+/* When a series was last seen to grow, and to what; segment_open.c. */
+typedef struct MbusGrowth
+{
+	int32		segment;
+	int32		row;
+	TimestampTz at;
+} MbusGrowth;
+
+/* Segments that are dropped; segment_retire.c. */
+typedef struct MbusRetirement
+{
+	/* what the commit of a drop tells */
+	bool		dropping;		/* the transaction drops a segment */
+	bool		last_drop;		/* with it the pass's ticket is served */
+
+	/* who was in the way when it was last tried */
+	VirtualTransactionId blocker[MBUS_BLOCKERS_MAX];
+	int			nblockers;
+	TransactionId pending_xmin; /* snapshots up to it may see what is
+								 * detach-pending; Invalid: not known */
+	TimestampTz blocked_said;	/* when the log was last told of it */
+} MbusRetirement;
+
+/* Subscriptions that are loaded; load.c. */
+typedef struct MbusLoad
+{
+	bool		unasked;		/* to be done though nobody asks */
+	bool		epoch_is_new;	/* numbering has made it: no lease of before
+								 * can be as high */
+	uint64		older_checked;
+	int32		highest_checked;	/* segment: those up to it were restored
+									 * or are ours */
+	TimestampTz looked_at;
+} MbusLoad;
+
 /* The worker's own memory; no other process sees it. */
 typedef struct MbusWork
 {
@@ -57,44 +107,19 @@ typedef struct MbusWork
 	Oid			owner;			/* of the parent tables */
 	Oid			parent[MBUS_FAMILIES];
 
-	/* backoff */
-	bool		failed[MBUS_TASK_KINDS];	/* since mbus_tasks_begin */
-	int			failures[MBUS_TASK_KINDS];	/* groups in a row */
-	TimestampTz retry_at[MBUS_TASK_KINDS];
-
-	/* when a series was last seen to grow, and to what */
-	int32		seen_segment[MBUS_MAX_SERIES + 1];
-	int32		seen_row[MBUS_MAX_SERIES + 1];
-	TimestampTz grew_at[MBUS_MAX_SERIES + 1];
-
-	/* what the commit of a drop tells; see segment_retire.c */
-	uint64		ticket;			/* of expire(), served in this pass; 0: none */
-	bool		dropping;		/* the transaction drops a segment */
-	bool		last_drop;		/* with it the ticket is served */
-
-	/* who was in the way of a retirement when it was last tried */
-	VirtualTransactionId blocker[MBUS_BLOCKERS_MAX];
-	int			nblockers;
-	TransactionId pending_xmin; /* snapshots up to it may see what is
-								 * detach-pending; Invalid: not known */
-	TimestampTz blocked_said;	/* when the log was last told of it */
-
-	/* deliveries; see expiry.c */
-	bool		load;			/* subscriptions are to be loaded unasked */
-	bool		epoch_is_new;	/* numbering has made it: no lease of before
-								 * can be as high */
-	uint64		older_checked;	/* see load.c */
-	int32		highest_checked;	/* segment: those up to it were restored
-									 * or are ours */
-	bool		expiry_stuck;	/* a lease that has ended could not be seen to */
+	MbusBackoff backoff[MBUS_TASK_KINDS];
+	MbusPass	pass;
 	TimestampTz numbered_at;	/* or this worker started later */
-	TimestampTz loaded_at;
-	TimestampTz looked_at;		/* for checkpoints that are due */
-	TimestampTz acked_at;		/* looked for segments that are acked */
+	MbusGrowth	growth[MBUS_MAX_SERIES + 1];
+	MbusRetirement retire;
+	MbusLoad	load;
+	bool		expiry_stuck;	/* a lease that has ended could not be seen to */
 
-	TimestampTz let_go_checked;
-	TimestampTz full_pass_at;
-	TimestampTz pruned_at;
+	/* when these were last done */
+	TimestampTz checkpoints_looked_at;	/* for those that are due */
+	TimestampTz acked_looked_at;	/* for segments that are acked */
+	TimestampTz let_go_looked_at;
+	TimestampTz errors_pruned_at;
 } MbusWork;
 
 /* A task; returns MBUS_DONE or MBUS_BLOCKED, or errors. */

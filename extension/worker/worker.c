@@ -3,9 +3,8 @@
  *		The background worker of one database: its loop and its small tasks.
  *
  * One worker runs for each listed database (launcher.c).  It is the only
- * process that makes, rolls and drops segments, and the only writer of
- * MbusDatabase.worker, .series[].open_segment and their neighbours; the
- * larger tasks are in segment_open.c and segment_retire.c.
+ * process that makes, rolls and drops segments; state.h says what else only
+ * it writes.  The larger tasks are in segment_open.c and segment_retire.c.
  *
  * A pass runs when somebody sets the latch (a publisher who wants a segment,
  * a caller of expire(), a claim whose subscription is not loaded), when a
@@ -67,13 +66,12 @@
 #include "base/compat.h"
 #include "base/ids.h"
 #include "base/settings.h"
-#include "delivery/pool.h"
 #include "segment/leaf.h"
 #include "state/state.h"
+#include "worker/acked.h"
 #include "worker/checkpoint.h"
 #include "worker/expiry.h"
 #include "worker/reset.h"
-#include "worker/segment_acked.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
 #include "worker/segment_retire.h"
@@ -117,7 +115,7 @@ mbus_worker_main(Datum main_arg)
 	work->db = mbus_database_attach(MyDatabaseId);
 	work->serve = worker_serve;
 	work->numbered_at = GetCurrentTimestamp();
-	work->load = true;
+	work->load.unasked = true;
 	if (work->db == NULL)
 		ereport(FATAL,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -226,7 +224,7 @@ static void
 worker_sleep(MbusWork *work)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz next = TimestampTzPlusMilliseconds(work->full_pass_at,
+	TimestampTz next = TimestampTzPlusMilliseconds(work->pass.full_at,
 												   mbus_worker_interval);
 	long		ms;
 
@@ -266,8 +264,8 @@ worker_pass(MbusWork *work)
 	int			blocked = 0;
 
 	LWLockAcquire(&db->lock, LW_SHARED);
-	work->ticket = db->expire_requested > db->expire_done ?
-		db->expire_requested : 0;
+	work->pass.ticket = db->expire.requested > db->expire.done ?
+		db->expire.requested : 0;
 	LWLockRelease(&db->lock);
 
 	if (worker_ready(work))
@@ -275,13 +273,13 @@ worker_pass(MbusWork *work)
 		mbus_segments_open(work);
 		mbus_deliveries_serve(work);
 		mbus_checkpoints_write(work);
-		if (work->ticket != 0 ||
-			TimestampDifferenceExceeds(work->full_pass_at, started,
+		if (work->pass.ticket != 0 ||
+			TimestampDifferenceExceeds(work->pass.full_at, started,
 									   mbus_worker_interval))
 		{
-			work->full_pass_at = started;
+			work->pass.full_at = started;
 			mbus_segments_close_lost(work);
-			if (work->ticket != 0)
+			if (work->pass.ticket != 0)
 				mbus_segments_close_expired(work);
 			mbus_segments_acked(work);
 			blocked = mbus_segments_retire(work);
@@ -290,7 +288,7 @@ worker_pass(MbusWork *work)
 	}
 	else
 	{
-		work->full_pass_at = started;
+		work->pass.full_at = started;
 		work->expiry_stuck = true;	/* nobody has seen to leases that ended */
 	}
 
@@ -298,10 +296,10 @@ worker_pass(MbusWork *work)
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	db->worker.last_pass_at = ended;
 	db->worker.last_pass_us = ended - started;
-	if (work->ticket != 0)
+	if (work->pass.ticket != 0)
 	{
-		db->expire_done = work->ticket;
-		db->expire_blocked = blocked;
+		db->expire.done = work->pass.ticket;
+		db->expire.blocked = blocked;
 	}
 	LWLockRelease(&db->lock);
 	ConditionVariableBroadcast(&db->changed);
@@ -330,21 +328,16 @@ worker_ready(MbusWork *work)
 	{
 		/* nobody but the worker writes "schema" */
 		mbus_database_reset(work->db, work->schema);
-		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-		work->db->ndefault_wanted = 0;
-		work->db->subs_full = false;
-		LWLockRelease(mbus_delivery_lock());
-		work->load = true;
-		work->older_checked = 0;
-		work->highest_checked = 0;
-		MemSet(work->failures, 0, sizeof(work->failures));
-		MemSet(work->retry_at, 0, sizeof(work->retry_at));
+		work->load.unasked = true;
+		work->load.older_checked = 0;
+		work->load.highest_checked = 0;
+		MemSet(work->backoff, 0, sizeof(work->backoff));
 	}
 	if (!OidIsValid(work->schema))
 		return false;
-	if (!work->db->ready)
+	if (!work->db->numbering.ready)
 		mbus_segments_number(work);
-	return work->db->ready;
+	return work->db->numbering.ready;
 }
 
 /*
@@ -396,17 +389,18 @@ worker_store(MbusWork *work)
 		return;
 	(void) mbus_task_run(work, MBUS_TASK_STORE, faults_store, NULL,
 						 "storing failures");
-	if (TimestampDifferenceExceeds(work->pruned_at, now, PRUNE_EVERY_MS) &&
+	if (TimestampDifferenceExceeds(work->errors_pruned_at, now,
+								   PRUNE_EVERY_MS) &&
 		mbus_task_run(work, MBUS_TASK_STORE, errors_prune, NULL,
 					  "removing old failures") == MBUS_DONE)
-		work->pruned_at = now;
+		work->errors_pruned_at = now;
 	mbus_tasks_end(work, MBUS_TASK_STORE);
 }
 
 /*
  * faults_store moves failures from shared memory to message_bus.error.  A
- * worker that ends between the commit and the advance of fault_tail stores
- * them twice.
+ * worker that ends between the commit and the advance of the tail stores them
+ * twice.
  */
 static MbusOutcome
 faults_store(MbusWork *work, void *arg)
@@ -417,8 +411,8 @@ faults_store(MbusWork *work, void *arg)
 	uint64		head;
 
 	LWLockAcquire(&db->lock, LW_SHARED);
-	tail = db->fault_tail;
-	head = db->fault_head;
+	tail = db->faults.tail;
+	head = db->faults.head;
 	LWLockRelease(&db->lock);
 	if (tail == head)
 		return MBUS_DONE;
@@ -428,7 +422,7 @@ faults_store(MbusWork *work, void *arg)
 	faults = palloc((head - tail) * sizeof(MbusFault));
 	LWLockAcquire(&db->lock, LW_SHARED);
 	for (uint64 i = tail; i < head; i++)
-		faults[i - tail] = db->fault[i % MBUS_FAULTS];
+		faults[i - tail] = db->faults.fault[i % MBUS_FAULTS];
 	LWLockRelease(&db->lock);
 
 	mbus_task_begin();
@@ -438,8 +432,8 @@ faults_store(MbusWork *work, void *arg)
 	mbus_task_commit();
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	if (db->fault_tail == tail)
-		db->fault_tail = head;
+	if (db->faults.tail == tail)
+		db->faults.tail = head;
 	LWLockRelease(&db->lock);
 	return MBUS_DONE;
 }

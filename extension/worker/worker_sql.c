@@ -51,8 +51,8 @@ MBUS_FUNCTION(expire)
 						get_database_name(MyDatabaseId)),
 				 errhint("Add the database to \"message_bus.databases\" and reload the server's configuration.")));
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	ticket = ++db->expire_requested;
-	before = db->expire_retired;
+	ticket = ++db->expire.requested;
+	before = db->expire.retired;
 	LWLockRelease(&db->lock);
 
 	if (!expire_wait(db, ticket))
@@ -63,8 +63,8 @@ MBUS_FUNCTION(expire)
 				 errhint("See the view message_bus.worker_status and the server's log.")));
 
 	LWLockAcquire(&db->lock, LW_SHARED);
-	after = db->expire_retired;
-	blocked = db->expire_blocked;
+	after = db->expire.retired;
+	blocked = db->expire.blocked;
 	LWLockRelease(&db->lock);
 	if (blocked > 0)
 		ereport(WARNING,
@@ -88,7 +88,7 @@ expire_wait(MbusDatabase *db, uint64 ticket)
 	for (;;)
 	{
 		LWLockAcquire(&db->lock, LW_SHARED);
-		served = db->expire_done >= ticket;
+		served = db->expire.done >= ticket;
 		LWLockRelease(&db->lock);
 		if (served || TimestampDifferenceExceeds(started,
 												 GetCurrentTimestamp(),
@@ -157,7 +157,7 @@ MBUS_FUNCTION(worker_status_row)
 		return (Datum) 0;
 	LWLockAcquire(&db->lock, LW_SHARED);
 	worker = db->worker;
-	ready = db->ready;
+	ready = db->numbering.ready;
 	LWLockRelease(&db->lock);
 
 	values[0] = Int32GetDatum(worker.pid);

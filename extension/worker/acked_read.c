@@ -1,5 +1,5 @@
 /*
- * segment_acks.c
+ * acked_read.c
  *		Reads whether a segment holds a message that a subscription of its
  *		channel still wants.
  *
@@ -32,7 +32,7 @@
 #include "facts/facts.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
-#include "worker/acked.h"
+#include "worker/acked_read.h"
 
 #define GROUP	32				/* subscriptions looked at in one walk */
 
@@ -47,13 +47,13 @@ static void acks_read(const MbusLook *look, MbusReader *readers, int n);
 static void ack_read_one(const MbusLook *look, MbusReader *reader, int64 id);
 static void ack_row(const MbusLook *look, MbusReader *reader, HeapTuple tuple,
 					TupleDesc desc);
-static void ack_span(const MbusLook *look, MbusReader *reader, int64 lease, int64 lo,
-					 int64 n);
-static bool messages_walk(const MbusLook *look, const MbusReader *readers, int n,
-						  MbusWanted *why);
-static bool message_wanted(const MbusLook *look, const MbusReader *readers, int n,
-						   int32 channel_id, int64 id, TupleTableSlot *row,
-						   MbusWanted *why);
+static void ack_span(const MbusLook *look, MbusReader *reader, int64 lease,
+					 int64 lo, int64 n);
+static bool messages_walk(const MbusLook *look, const MbusReader *readers,
+						  int n, MbusWanted *why);
+static bool message_wanted(const MbusLook *look, const MbusReader *readers,
+						   int n, int32 channel_id, int64 id,
+						   TupleTableSlot *row, MbusWanted *why);
 
 /*
  * mbus_still_wanted tells whether what kept the segment when it was last read
@@ -337,7 +337,8 @@ ack_read_one(const MbusLook *look, MbusReader *reader, int64 id)
 
 /* Notes what a row of acks says, if it counts. */
 static void
-ack_row(const MbusLook *look, MbusReader *reader, HeapTuple tuple, TupleDesc desc)
+ack_row(const MbusLook *look, MbusReader *reader, HeapTuple tuple,
+		TupleDesc desc)
 {
 	int64		lease;
 	int64		lo;
@@ -374,7 +375,8 @@ ack_row(const MbusLook *look, MbusReader *reader, HeapTuple tuple, TupleDesc des
 }
 
 static void
-ack_span(const MbusLook *look, MbusReader *reader, int64 lease, int64 lo, int64 n)
+ack_span(const MbusLook *look, MbusReader *reader, int64 lease, int64 lo,
+		 int64 n)
 {
 	if (reader->nredriven == 0)
 		bitmap_add(reader->acked, look, lo, n);
@@ -393,7 +395,8 @@ ack_span(const MbusLook *look, MbusReader *reader, int64 lease, int64 lo, int64 
  * there is one.  It reads the index, and the rows of those without an ack.
  */
 static bool
-messages_walk(const MbusLook *look, const MbusReader *readers, int n, MbusWanted *why)
+messages_walk(const MbusLook *look, const MbusReader *readers, int n,
+			  MbusWanted *why)
 {
 	Relation	leaf = mbus_leaf_open(look->schema, look->segment,
 									  MBUS_MESSAGE, AccessShareLock);
@@ -443,7 +446,8 @@ messages_walk(const MbusLook *look, const MbusReader *readers, int n, MbusWanted
  */
 static bool
 message_wanted(const MbusLook *look, const MbusReader *readers, int n,
-			   int32 channel_id, int64 id, TupleTableSlot *row, MbusWanted *why)
+			   int32 channel_id, int64 id, TupleTableSlot *row,
+			   MbusWanted *why)
 {
 	TimestampTz created_at;
 	TimestampTz expires_at;

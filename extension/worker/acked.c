@@ -1,5 +1,5 @@
 /*
- * segment_acked.c
+ * acked.c
  *		Finds the segments of channels with retention "acked" in which nobody
  *		wants anything any more.
  *
@@ -17,10 +17,10 @@
  * First shared memory is asked: each subscription must be past the segment
  * and have nothing outstanding in it.  That costs little and says no most of
  * the time.  Then a snapshot is taken and the tables are read
- * (segment_acks.c).  Nothing is in flight by then: the segment is closed and
+ * (acked_read.c).  Nothing is in flight by then: the segment is closed and
  * no publish in it unfinished.  A seek that commits after the snapshot finds
  * the messages gone, as if it had come later; a redrive is kept away by a
- * lock on the segment (see segment_stays in dead_letter.c).
+ * lock on the segment (see segment_stays in redrive.c).
  *
  * The first message that is wanted is remembered in this process: the
  * segment is not read again while that one is.
@@ -47,29 +47,29 @@
 #include "delivery/pool.h"
 #include "state/unfinished.h"
 #include "worker/acked.h"
+#include "worker/acked_read.h"
 #include "worker/checkpoint.h"
-#include "worker/segment_acked.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_close.h"
 #include "worker/task.h"
 
 #define PASSES	5				/* of the worker between two looks */
 
-typedef struct Candidate
+typedef struct AckedSegment
 {
 	int32		segment;
 	int32		channel_id;
 	bool		exists;			/* the channel does */
-} Candidate;
+} AckedSegment;
 
-typedef struct Candidates
+typedef struct AckedSegments
 {
 	MemoryContext context;
 	int			n;
-	Candidate  *candidate;
+	AckedSegment *candidate;
 	int			norphans;		/* open series whose channel has gone */
 	int32	   *orphan;
-} Candidates;
+} AckedSegments;
 
 static MbusWanted *wanted = NULL;
 static int	nwanted = 0;
@@ -77,14 +77,15 @@ static int	maxwanted = 0;
 static Oid	wanted_schema = InvalidOid;
 
 static MbusOutcome candidates_find(MbusWork *work, void *arg);
-static void wanted_prune(Oid schema, const Candidates *candidates);
+static void wanted_prune(Oid schema, const AckedSegments *candidates);
 static MbusWanted *wanted_find(int32 segment);
 static MbusOutcome segment_check(MbusWork *work, void *arg);
-static bool look_begin(MbusWork *work, const Candidate *candidate,
+static bool look_begin(MbusWork *work, const AckedSegment *candidate,
 					   MbusLook *look);
 static void readers_find(MbusLook *look);
 static bool memory_is_past(MbusWork *work, const MbusLook *look);
-static bool position_is_past(const MbusPosition *position, const MbusLook *look);
+static bool position_is_past(const MbusPosition *position,
+							 const MbusLook *look);
 
 /*
  * mbus_segments_acked lets go of what is acknowledged, and closes what is
@@ -94,13 +95,13 @@ void
 mbus_segments_acked(MbusWork *work)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	Candidates	candidates = {.context = CurrentMemoryContext};
+	AckedSegments candidates = {.context = CurrentMemoryContext};
 
-	if (!TimestampDifferenceExceeds(work->acked_at, now,
+	if (!TimestampDifferenceExceeds(work->acked_looked_at, now,
 									PASSES * mbus_worker_interval) ||
 		!mbus_tasks_begin(work, MBUS_TASK_ACKED, false))
 		return;
-	work->acked_at = now;
+	work->acked_looked_at = now;
 	(void) mbus_task_run(work, MBUS_TASK_ACKED, candidates_find, &candidates,
 						 "looking for acknowledged segments");
 	for (int i = 0; i < candidates.norphans; i++)
@@ -124,7 +125,7 @@ mbus_segments_acked(MbusWork *work)
 static MbusOutcome
 candidates_find(MbusWork *work, void *arg)
 {
-	Candidates *found = arg;
+	AckedSegments *found = arg;
 	bool		isnull;
 
 	mbus_task_begin();
@@ -144,12 +145,12 @@ candidates_find(MbusWork *work, void *arg)
 					" ORDER BY s.segment_no", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read message_bus.segment");
 	found->candidate = MemoryContextAlloc(found->context, (SPI_processed + 1) *
-										  sizeof(Candidate));
+										  sizeof(AckedSegment));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
-		Candidate  *candidate = &found->candidate[found->n++];
+		AckedSegment *candidate = &found->candidate[found->n++];
 
 		candidate->segment = DatumGetInt32(SPI_getbinval(row, desc, 1,
 														 &isnull));
@@ -177,7 +178,7 @@ candidates_find(MbusWork *work, void *arg)
 
 /* Forgets the reasons for segments that are no candidates any more. */
 static void
-wanted_prune(Oid schema, const Candidates *candidates)
+wanted_prune(Oid schema, const AckedSegments *candidates)
 {
 	int			kept = 0;
 
@@ -228,7 +229,7 @@ wanted_find(int32 segment)
 static MbusOutcome
 segment_check(MbusWork *work, void *arg)
 {
-	const Candidate *candidate = arg;
+	const AckedSegment *candidate = arg;
 	MbusWanted *why = wanted_find(candidate->segment);
 	MbusLook	look;
 	LOCKTAG		tag;
@@ -238,7 +239,7 @@ segment_check(MbusWork *work, void *arg)
 		return MBUS_BLOCKED;
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	/* against redrive, see dead_letter.c; before the snapshot */
+	/* against redrive, see redrive.c; before the snapshot */
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId,
 					   get_relname_relid("segment", work->schema),
 					   candidate->segment, 0);
@@ -267,7 +268,7 @@ segment_check(MbusWork *work, void *arg)
  * no use to read on.
  */
 static bool
-look_begin(MbusWork *work, const Candidate *candidate, MbusLook *look)
+look_begin(MbusWork *work, const AckedSegment *candidate, MbusLook *look)
 {
 	bool		isnull;
 	Oid			leaf;
