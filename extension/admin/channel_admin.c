@@ -78,19 +78,19 @@ typedef struct NewPolicy
 	char		null[PARAMS];	/* as SPI wants it: 'n' or ' ' */
 } NewPolicy;
 
+static void series_alter(Oid schema, text *name, NewPolicy *policy);
 static void policy_read(FunctionCallInfo fcinfo, NewPolicy *policy);
+static void policy_default(NewPolicy *policy, int which, Datum value);
 static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
 static void policy_check_attempts(NewPolicy *policy);
 static void policy_check_backoff(NewPolicy *policy);
 static void policy_check_dead_letter(Oid schema, const char *channel,
 									 NewPolicy *policy);
 static void policy_check_retention(NewPolicy *policy);
-static void policy_default(NewPolicy *policy, int which, Datum value);
 static int64 policy_interval(NewPolicy *policy, int which, const char *name,
 							 int64 most);
-static void series_alter(Oid schema, text *name, NewPolicy *policy);
-static void policy_lock(Oid schema);
 static bool policy_retention(NewPolicy *policy, const char *retention);
+static void policy_lock(Oid schema);
 static int32 own_series_choose(Oid schema);
 static void series_mark(Relation rel, AttrNumber series, AttrNumber closed_at,
 						bool *used);

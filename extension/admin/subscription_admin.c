@@ -74,6 +74,9 @@ typedef struct Start
 static bool subscription_insert(Oid schema, int32 channel_id, text *name,
 								bool ordered, const Start *start,
 								int32 epoch);
+static void subscription_pause(FunctionCallInfo fcinfo, bool paused);
+static int64 seek_begin(Oid schema, MbusDatabase *db, uint32 slot,
+						const MbusSubscription *subscription);
 static void start_parse(text *value, Start *start);
 static void start_id_parse(const char *digits, Start *start);
 static void start_resolve(Oid schema, MbusDatabase *db, int32 channel_id,
@@ -83,13 +86,10 @@ static bool subscription_find(Oid schema, FunctionCallInfo fcinfo,
 							  bool missing_ok, MbusSubscription *found);
 static void subscription_gone(const char *channel, const char *name,
 							  bool missing_ok);
-static void subscription_pause(FunctionCallInfo fcinfo, bool paused);
 static void subscription_write(Oid schema, const MbusSubscription *subscription,
 							   const char *command, int nargs,
 							   const Oid *types, Datum *values,
 							   const char *nulls);
-static int64 seek_begin(Oid schema, MbusDatabase *db, uint32 slot,
-						const MbusSubscription *subscription);
 
 /*
  * create_subscription(channel, subscription, start, ordered, if_not_exists)

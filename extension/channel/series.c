@@ -9,6 +9,7 @@
 
 #include "base/argument.h"
 #include "channel/series.h"
+
 #define MBUS_TTL_MAX_DAYS	36525	/* a hundred years */
 #define MBUS_OWN_WINDOW_MINUTES 10	/* of a series that is one channel's own */
 

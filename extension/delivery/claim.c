@@ -76,9 +76,9 @@ static void claim_arguments(FunctionCallInfo fcinfo, Claim *claim);
 static int64 wait_argument(FunctionCallInfo fcinfo, int argno);
 static int64 lease_argument(FunctionCallInfo fcinfo, int argno,
 							const Claim *claim);
-static const MbusSubscription *claim_subscription(Claim *claim);
 static void consume_check(const Claim *claim);
 static bool claim_once(Claim *claim);
+static const MbusSubscription *claim_subscription(Claim *claim);
 static void claim_result(Claim *claim, ReturnSetInfo *rsinfo);
 static bool delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 							Datum *values, bool *isnull);
@@ -233,38 +233,6 @@ lease_argument(FunctionCallInfo fcinfo, int argno, const Claim *claim)
 	return lease_us;
 }
 
-/*
- * claim_subscription finds the subscription; "default" is made at the first
- * claim, by the worker, so that it is there for everybody.
- */
-static const MbusSubscription *
-claim_subscription(Claim *claim)
-{
-	TimestampTz started = 0;
-
-	for (;;)
-	{
-		const MbusSubscription *subscription;
-
-		subscription = mbus_subscription_by_name(claim->schema,
-												 claim->channel_id,
-												 claim->subscription);
-		if (subscription)
-			return subscription;
-		if (strcmp(claim->subscription, "default") != 0 ||
-			mbus_channel_by_id(claim->schema, claim->channel_id) == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("subscription \"%s\" does not exist",
-							claim->subscription)));
-		if (started == 0)
-			started = GetCurrentTimestamp();
-		mbus_slot_want_default(claim->db, claim->channel_id);
-		mbus_worker_wait(claim->db, started, "make the subscription");
-		AcceptInvalidationMessages();
-	}
-}
-
 /* After a sleep: the channel may be gone, or the privilege. */
 static void
 consume_check(const Claim *claim)
@@ -331,6 +299,38 @@ claim_once(Claim *claim)
 		AcceptInvalidationMessages();
 	}
 	return claim->scan.lease != 0;
+}
+
+/*
+ * claim_subscription finds the subscription; "default" is made at the first
+ * claim, by the worker, so that it is there for everybody.
+ */
+static const MbusSubscription *
+claim_subscription(Claim *claim)
+{
+	TimestampTz started = 0;
+
+	for (;;)
+	{
+		const MbusSubscription *subscription;
+
+		subscription = mbus_subscription_by_name(claim->schema,
+												 claim->channel_id,
+												 claim->subscription);
+		if (subscription)
+			return subscription;
+		if (strcmp(claim->subscription, "default") != 0 ||
+			mbus_channel_by_id(claim->schema, claim->channel_id) == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("subscription \"%s\" does not exist",
+							claim->subscription)));
+		if (started == 0)
+			started = GetCurrentTimestamp();
+		mbus_slot_want_default(claim->db, claim->channel_id);
+		mbus_worker_wait(claim->db, started, "make the subscription");
+		AcceptInvalidationMessages();
+	}
 }
 
 /*

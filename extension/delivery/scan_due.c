@@ -17,6 +17,7 @@
 #include "delivery/scanning.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
+
 #define DUE_MAX		8192		/* delayed messages looked at at a time */
 
 /* A delayed message, or a due position: what comes before it is settled. */

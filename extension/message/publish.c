@@ -48,13 +48,13 @@ static void draft_context(void *arg);
 static void insert_reserved(Oid schema, MbusDatabase *db,
 							const MbusChannel *channel,
 							const MbusReservation *run, MbusDraft *drafts);
+static void array_arguments(FunctionCallInfo fcinfo, int argno,
+							const char *name, Oid type, int expected,
+							Datum **values, bool **isnull, int *count);
 static void not_null(FunctionCallInfo fcinfo, int argno, const char *name);
 static void draft_arguments(FunctionCallInfo fcinfo, int argno,
 							MbusDraft *draft);
 static ArrayType *ids_array(const MbusDraft *drafts, int ndrafts);
-static void array_arguments(FunctionCallInfo fcinfo, int argno,
-							const char *name, Oid type, int expected,
-							Datum **values, bool **isnull, int *count);
 
 /*
  * mbus_publish_drafts stores the drafts in a channel and sets their ids.  Errors:

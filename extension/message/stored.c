@@ -38,8 +38,8 @@
 
 static bool fetch(Oid schema, int64 id, Snapshot snapshot,
 				  MbusStored *message);
-static Snapshot read_snapshot(void);
 static bool is_live(Oid schema, const MbusStored *message);
+static Snapshot read_snapshot(void);
 static bool scan_one(Relation leaf, AttrNumber first, AttrNumber second,
 					 ScanKey key, int nkeys, Snapshot snapshot,
 					 MbusStored *message);

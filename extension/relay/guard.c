@@ -39,6 +39,17 @@ static void report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode c
 static void tell_lost(MbusRelayed *relayed);
 
 /*
+ * mbus_guard_init registers the timeout of frames, once in a process.
+ */
+void
+mbus_guard_init(void)
+{
+	if (frame_timeout_id == MAX_TIMEOUTS)
+		frame_timeout_id = RegisterTimeout(USER_TIMEOUT,
+										   frame_timeout_handler);
+}
+
+/*
  * mbus_guard_run runs a step on its own, as the top of this file says.  False if
  * it failed: then the reply has its error in place of what it had appended.
  */
@@ -93,6 +104,15 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 	relayed->binary = false;
 	report_failure(relayed, failure, code);
 	return false;
+}
+
+/*
+ * mbus_guard_time_out says that the frame which runs has used up its time.
+ */
+void
+mbus_guard_time_out(void)
+{
+	frame_timed_out = true;
 }
 
 /*
@@ -313,24 +333,4 @@ tell_lost(MbusRelayed *relayed)
 	appendStringInfoSpaces(&relayed->told, MBUS_FRAME_PREFIX);
 	relayed->told.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
 	mbus_control_refuse(&relayed->told, &lost);
-}
-
-/*
- * mbus_guard_init registers the timeout of frames, once in a process.
- */
-void
-mbus_guard_init(void)
-{
-	if (frame_timeout_id == MAX_TIMEOUTS)
-		frame_timeout_id = RegisterTimeout(USER_TIMEOUT,
-										   frame_timeout_handler);
-}
-
-/*
- * mbus_guard_time_out says that the frame which runs has used up its time.
- */
-void
-mbus_guard_time_out(void)
-{
-	frame_timed_out = true;
 }

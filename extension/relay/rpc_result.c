@@ -50,6 +50,14 @@ typedef struct StoredColumns
 	int			payload;
 } StoredColumns;
 
+static int64 answer_len(const MbusAnswer *answer);
+static void refuse_reply(MbusAnswer *answer, int64 len);
+static void append_stored(MbusAnswer *answer, const StoredColumns *columns,
+						  const Datum *values, const bool *nulls,
+						  int row_start);
+static int64 payload_room(const MbusAnswer *answer, const bytea *payload,
+						  bool is_json);
+static bool fits_alone(const MbusAnswer *answer, int row_start, int64 more);
 static void append_value(MbusAnswer *answer, Datum value, Oid type);
 static void append_json(MbusAnswer *answer, const text *json);
 static void append_jsonb(MbusAnswer *answer, Jsonb *jsonb);
@@ -60,19 +68,11 @@ static void append_hex(StringInfo out, const bytea *bytes);
 static void append_base64(MbusAnswer *answer, const bytea *bytes);
 static void append_name(StringInfo out, const char *name, bool *first);
 static bool is_stored_message(TupleDesc desc, StoredColumns *columns);
-static void append_stored(MbusAnswer *answer, const StoredColumns *columns,
-						  const Datum *values, const bool *nulls,
-						  int row_start);
-static int64 payload_room(const MbusAnswer *answer, const bytea *payload,
-						  bool is_json);
-static bool fits_alone(const MbusAnswer *answer, int row_start, int64 more);
 static void append_payload(MbusAnswer *answer, bytea *payload, bool is_json);
 static void append_reference(MbusAnswer *answer, const StoredColumns *columns,
 							 const Datum *values, const bytea *payload,
 							 int row_start);
 static char *preview_text(const struct varlena *bytes);
-static int64 answer_len(const MbusAnswer *answer);
-static void refuse_reply(MbusAnswer *answer, int64 len);
 static void add_body(MbusAnswer *answer, const bytea *bytes);
 
 /*

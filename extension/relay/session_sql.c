@@ -14,6 +14,7 @@
 #include "identity/session.h"
 #include "relay/session_sql.h"
 #include "state/fault.h"
+
 #define SKEW_MAX		300		/* seconds */
 static void options_read(FunctionCallInfo fcinfo, MbusTokenRules *rules);
 static void option_read(const MbusNode *option, MbusTokenRules *rules);

@@ -56,16 +56,8 @@ static MbusDatabase *my_database = NULL;	/* this backend's */
 
 static void state_request(void);
 static void state_startup(void);
+static Size state_size(void);
 static void check_listed(void);
-
-static Size
-state_size(void)
-{
-	int			nbackends = MaxBackends + NUM_AUXILIARY_PROCS;
-
-	return add_size(offsetof(MbusShared, backend),
-					mul_size(nbackends, sizeof(MbusBackend)));
-}
 
 /*
  * mbus_state_init installs the hooks; called from _PG_init while the server
@@ -160,6 +152,15 @@ state_startup(void)
 		parts[i]->startup(memory, found, tranche);
 	}
 	LWLockRelease(AddinShmemInitLock);
+}
+
+static Size
+state_size(void)
+{
+	int			nbackends = MaxBackends + NUM_AUXILIARY_PROCS;
+
+	return add_size(offsetof(MbusShared, backend),
+					mul_size(nbackends, sizeof(MbusBackend)));
 }
 
 /*
