@@ -86,7 +86,8 @@ static bool subscription_find(Oid schema, FunctionCallInfo fcinfo,
 							  bool missing_ok, MbusSubscription *found);
 static void subscription_gone(const char *channel, const char *name,
 							  bool missing_ok);
-static void subscription_write(Oid schema, const MbusSubscription *subscription,
+static void subscription_write(Oid schema,
+							   const MbusSubscription *subscription,
 							   const char *command, int nargs,
 							   const Oid *types, Datum *values,
 							   const char *nulls);

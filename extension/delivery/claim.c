@@ -206,7 +206,9 @@ wait_argument(FunctionCallInfo fcinfo, int argno)
 	return wait_us;
 }
 
-/* How long messages are leased; the channel says so where the call does not. */
+/*
+ * How long messages are leased; the channel says so where the call does not.
+ */
 static int64
 lease_argument(FunctionCallInfo fcinfo, int argno, const Claim *claim)
 {
@@ -282,8 +284,8 @@ claim_once(Claim *claim)
 		same = mbus_sub(claim->slot)->subscription_id ==
 			claim->subscription_id &&
 			mbus_sub(claim->slot)->database == claim->db->database &&
-			mbus_sub(claim->slot)->schema == claim->schema && mbus_sub(claim->slot)->loaded &&
-			!mbus_sub(claim->slot)->dropped;
+			mbus_sub(claim->slot)->schema == claim->schema &&
+			mbus_sub(claim->slot)->loaded && !mbus_sub(claim->slot)->dropped;
 		LWLockRelease(mbus_delivery_lock());
 		if (same)
 			recorded = mbus_scan(&claim->scan);

@@ -307,7 +307,9 @@ mbus_session_open(int64 number, const MbusIdentity *identity)
 	sessions_bound();
 }
 
-/* Forgets the sessions that were not used for longest, if there are too many. */
+/*
+ * Forgets the sessions that were not used for longest, if there are too many.
+ */
 static void
 sessions_bound(void)
 {

@@ -2,8 +2,8 @@
  * publish.c
  *		The publish functions.
  *
- * All come down to mbus_publish_drafts: check the privilege and every limit, compute
- * checksums and compress; reserve ids, which registers the publish as
+ * All come down to mbus_publish_drafts: check the privilege and every limit,
+ * compute checksums and compress; reserve ids, which registers the publish as
  * unfinished; insert.  What can fail comes before the reservation where it
  * can, so that ids are not used up by bad input.  A call stores all of its
  * messages or, raising an error, none.
@@ -57,8 +57,9 @@ static void draft_arguments(FunctionCallInfo fcinfo, int argno,
 static ArrayType *ids_array(const MbusDraft *drafts, int ndrafts);
 
 /*
- * mbus_publish_drafts stores the drafts in a channel and sets their ids.  Errors:
- * 42P01, 42501, 22023, 22P02, 23505, 25006, 54000, 53400, 55000, 57000.
+ * mbus_publish_drafts stores the drafts in a channel and sets their ids.
+ * Errors: 42P01, 42501, 22023, 22P02, 23505, 25006, 54000, 53400, 55000,
+ * 57000.
  */
 void
 mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)

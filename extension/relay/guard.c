@@ -35,7 +35,8 @@ static void frame_timeout_handler(void);
 static void keep_going(const ErrorData *edata, bool timed_out);
 static void reword(ErrorData *edata, MbusRpcCode given, bool timed_out);
 static void cut_text(char *words);
-static void report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code);
+static void report_failure(MbusRelayed *relayed, ErrorData *edata,
+						   MbusRpcCode code);
 static void tell_lost(MbusRelayed *relayed);
 
 /*
@@ -50,8 +51,8 @@ mbus_guard_init(void)
 }
 
 /*
- * mbus_guard_run runs a step on its own, as the top of this file says.  False if
- * it failed: then the reply has its error in place of what it had appended.
+ * mbus_guard_run runs a step on its own, as the top of this file says.  False
+ * if it failed: then the reply has its error in place of what it had appended.
  */
 bool
 mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)

@@ -315,9 +315,9 @@ mbus_count(MbusCounter counter, uint64 n)
 }
 
 /*
- * mbus_wait_for_worker sleeps until the worker has changed something, or a moment;
- * past MBUS_WAIT_MS it errors with what the worker said last.  The worker itself
- * does not wait but errors with 55P03 (see expiry.c).
+ * mbus_wait_for_worker sleeps until the worker has changed something, or a
+ * moment; past MBUS_WAIT_MS it errors with what the worker said last.  The
+ * worker itself does not wait but errors with 55P03 (see expiry.c).
  */
 void
 mbus_wait_for_worker(MbusDatabase *db, TimestampTz started)

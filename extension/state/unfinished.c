@@ -23,7 +23,8 @@ typedef struct RangeScan
 
 static void range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id);
 static const MbusRange *range_next(RangeScan *scan);
-static int64 unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf);
+static int64 unreserved(MbusDatabase *db, int32 channel_id,
+						int32 highest_leaf);
 static int	range_compare(const void *a, const void *b);
 
 /*

@@ -86,8 +86,8 @@ mbus_still_wanted(const MbusLook *look, const MbusWanted *why)
 }
 
 /*
- * mbus_wanted_read reads the segment's tables; true if something is wanted, and
- * says what.
+ * mbus_wanted_read reads the segment's tables; true if something is wanted,
+ * and says what.
  */
 bool
 mbus_wanted_read(const MbusLook *look, MbusWanted *why)
