@@ -27,6 +27,7 @@
 #include "admin/channel_admin.h"
 #include "admin/subscription_admin.h"
 #include "base/argument.h"
+#include "base/columns.h"
 #include "base/owner.h"
 #include "base/payload.h"
 #include "base/schema.h"
@@ -54,14 +55,6 @@ enum
 	PARAM_CHANNEL,
 	PARAM_OWNER,
 	PARAMS
-};
-
-/* Columns of message_bus.channel and message_bus.segment read here. */
-enum
-{
-	COL_CHANNEL_SERIES = 4,
-	COL_SEGMENT_SERIES = 2,
-	COL_SEGMENT_CLOSED_AT = 5
 };
 
 #define MBUS_ATTEMPTS_MAX	1000
@@ -503,10 +496,10 @@ own_series_choose(Oid schema)
 	Relation	rel;
 
 	rel = table_open(mbus_relation(schema, "channel"), AccessShareLock);
-	series_mark(rel, COL_CHANNEL_SERIES, 0, used);
+	series_mark(rel, MBUS_CHANNEL_SERIES, 0, used);
 	table_close(rel, AccessShareLock);
 	rel = table_open(mbus_relation(schema, "segment"), AccessShareLock);
-	series_mark(rel, COL_SEGMENT_SERIES, COL_SEGMENT_CLOSED_AT, used);
+	series_mark(rel, MBUS_SEGMENT_SERIES, MBUS_SEGMENT_CLOSED_AT, used);
 	table_close(rel, AccessShareLock);
 
 	for (int32 series = mbus_own_series(); series <= MBUS_MAX_SERIES; series++)

@@ -32,6 +32,7 @@
 
 #include "admin/subscription_admin.h"
 #include "base/argument.h"
+#include "base/columns.h"
 #include "base/ids.h"
 #include "base/owner.h"
 #include "base/schema.h"
@@ -49,13 +50,6 @@
 #include "state/state.h"
 
 #define MBUS_ID_END			(INT64CONST(1) << 53)	/* behind the last id */
-
-/* Columns of message_bus.segment read here. */
-enum
-{
-	COL_SEGMENT_NO = 1,
-	COL_SEGMENT_CLOSED_AT = 5
-};
 
 /* Where a subscription starts, as its caller says it. */
 typedef struct Start
@@ -460,11 +454,11 @@ first_id_since(Oid schema, TimestampTz at)
 		bool		isnull;
 		int32		segment;
 
-		closed_at = heap_getattr(tuple, COL_SEGMENT_CLOSED_AT, desc, &open);
+		closed_at = heap_getattr(tuple, MBUS_SEGMENT_CLOSED_AT, desc, &open);
 		if (!open && DatumGetTimestampTz(closed_at) < at)
 			continue;
-		segment = DatumGetInt32(heap_getattr(tuple, COL_SEGMENT_NO, desc,
-											 &isnull));
+		segment =
+			DatumGetInt32(heap_getattr(tuple, MBUS_SEGMENT_NO, desc, &isnull));
 		first = Min(first, MbusFirstId(segment));
 	}
 	systable_endscan(scan);

@@ -26,6 +26,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/columns.h"
 #include "base/ids.h"
 #include "base/schema.h"
 #include "channel/channel.h"
@@ -33,16 +34,6 @@
 #include "facts/facts.h"
 #include "segment/leaf.h"
 #include "state/fault.h"
-
-/* Columns of message_bus.subscription read here. */
-enum
-{
-	COL_SUBSCRIPTION_ID = 1,
-	COL_CHANNEL_ID = 2,
-	COL_START_ID = 7,
-	COL_START_AT = 8,
-	COL_SINCE_LEASE = 9
-};
 
 #define NEVER			PG_INT64_MIN
 
@@ -258,8 +249,8 @@ subscribers_of(Oid schema, int32 channel_id, Subscriber **subscribers)
 	HeapTuple	tuple;
 
 	*subscribers = palloc(room * sizeof(Subscriber));
-	ScanKeyInit(&key, COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(channel_id));
+	ScanKeyInit(&key, MBUS_SUBSCRIPTION_CHANNEL_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(channel_id));
 	scan = systable_beginscan(rel,
 							  mbus_relation(schema, "subscription_channel_id_name_key"),
 							  true, GetActiveSnapshot(), 1, &key);
@@ -275,17 +266,17 @@ subscribers_of(Oid schema, int32 channel_id, Subscriber **subscribers)
 		}
 		subscriber = &(*subscribers)[n++];
 		subscriber->subscription_id =
-			DatumGetInt32(heap_getattr(tuple, COL_SUBSCRIPTION_ID, desc,
+			DatumGetInt32(heap_getattr(tuple, MBUS_SUBSCRIPTION_ID, desc,
 									   &isnull));
-		subscriber->start_id = DatumGetInt64(heap_getattr(tuple, COL_START_ID,
-														  desc, &isnull));
-		subscriber->since_lease = DatumGetInt64(heap_getattr(tuple,
-															 COL_SINCE_LEASE,
-															 desc, &isnull));
-		subscriber->start_at = DatumGetTimestampTz(heap_getattr(tuple,
-																COL_START_AT,
-																desc,
-																&isnull));
+		subscriber->start_id =
+			DatumGetInt64(heap_getattr(tuple, MBUS_SUBSCRIPTION_START_ID, desc,
+									   &isnull));
+		subscriber->since_lease =
+			DatumGetInt64(heap_getattr(tuple, MBUS_SUBSCRIPTION_SINCE_LEASE,
+									   desc, &isnull));
+		subscriber->start_at =
+			DatumGetTimestampTz(heap_getattr(tuple, MBUS_SUBSCRIPTION_START_AT,
+											 desc, &isnull));
 		if (isnull)
 			subscriber->start_at = NEVER;
 	}

@@ -33,6 +33,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/argument.h"
+#include "base/columns.h"
 #include "base/ids.h"
 #include "base/schema.h"
 #include "channel/channel.h"
@@ -50,21 +51,6 @@
 #include "segment/leaf.h"
 #include "state/fault.h"
 #include "state/state.h"
-
-/* Columns of message_bus.subscription read here. */
-enum
-{
-	COL_SUBSCRIPTION_ID = 1,
-	COL_CHANNEL_ID = 2,
-	COL_SINCE_LEASE = 9
-};
-
-/* Columns of message_bus.segment read here. */
-enum
-{
-	COL_SEGMENT_NO = 1,
-	COL_SEGMENT_EXPIRES_AT = 6
-};
 
 /* One call of redrive. */
 typedef struct Redrive
@@ -382,14 +368,14 @@ segment_stays(Redrive *redrive, int32 segment)
 
 	LockDatabaseObject(relid, segment, 0, ShareLock);
 	rel = table_open(relid, AccessShareLock);
-	ScanKeyInit(&key, COL_SEGMENT_NO, BTEqualStrategyNumber, F_INT4EQ,
+	ScanKeyInit(&key, MBUS_SEGMENT_NO, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(segment));
 	/* as it is now, whatever the transaction's snapshot */
 	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
 	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool		isnull;
-		Datum		at = heap_getattr(tuple, COL_SEGMENT_EXPIRES_AT,
+		Datum		at = heap_getattr(tuple, MBUS_SEGMENT_EXPIRES_AT,
 									  RelationGetDescr(rel), &isnull);
 
 		stays = isnull || DatumGetTimestampTz(at) > GetCurrentTimestamp();
@@ -428,8 +414,8 @@ kept_redrive(Redrive *redrive)
 	HeapTuple	tuple;
 
 	rel = table_open(mbus_relation(schema, "subscription"), AccessShareLock);
-	ScanKeyInit(&key, COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(redrive->channel.channel_id));
+	ScanKeyInit(&key, MBUS_SUBSCRIPTION_CHANNEL_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(redrive->channel.channel_id));
 	scan = systable_beginscan(rel,
 							  mbus_relation(schema,
 											"subscription_channel_id_name_key"),
@@ -438,14 +424,16 @@ kept_redrive(Redrive *redrive)
 	{
 		TupleDesc	desc = RelationGetDescr(rel);
 		bool		isnull;
-		int32		id = DatumGetInt32(heap_getattr(tuple,
-													COL_SUBSCRIPTION_ID,
-													desc, &isnull));
-		int64		since = DatumGetInt64(heap_getattr(tuple, COL_SINCE_LEASE,
-													   desc, &isnull));
+		int32		id;
+		int64		since;
 		MbusLeaf   *leaves;
 		int			nleaves = mbus_leaves(schema, &leaves);
 
+		id = DatumGetInt32(heap_getattr(tuple, MBUS_SUBSCRIPTION_ID, desc,
+										&isnull));
+		since = DatumGetInt64(heap_getattr(tuple,
+										   MBUS_SUBSCRIPTION_SINCE_LEASE,
+										   desc, &isnull));
 		for (int i = 0; i < nleaves && redrive->left > 0; i++)
 		{
 			Relation	leaf = mbus_leaf_open_written(schema,

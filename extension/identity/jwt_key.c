@@ -33,6 +33,7 @@
 #include "utils/rel.h"
 
 #include "base/argument.h"
+#include "base/columns.h"
 #include "base/compat.h"
 #include "base/json_slice.h"
 #include "base/owner.h"
@@ -40,14 +41,6 @@
 #include "identity/jwt_key.h"
 #include "identity/token.h"
 #include "state/fault.h"
-
-/* Columns of message_bus.jwt_key. */
-enum
-{
-	COL_KID = 2,
-	COL_ALG = 3,
-	COL_KEY = 4
-};
 
 #define KEYS_MAX		64
 #define KID_MAX			255		/* bytes */
@@ -591,13 +584,13 @@ key_read(HeapTuple tuple, TupleDesc desc)
 	bool		isnull;
 
 	memset(key, 0, sizeof(*key));
-	value = heap_getattr(tuple, COL_ALG, desc, &isnull);
+	value = heap_getattr(tuple, MBUS_JWT_KEY_ALG, desc, &isnull);
 	key->alg = mbus_jwt_alg(TextDatumGetCString(value));
-	value = heap_getattr(tuple, COL_KID, desc, &isnull);
+	value = heap_getattr(tuple, MBUS_JWT_KEY_KID, desc, &isnull);
 	if (!isnull)
 		key->kid = MemoryContextStrdup(cache_context,
 									   TextDatumGetCString(value));
-	value = heap_getattr(tuple, COL_KEY, desc, &isnull);
+	value = heap_getattr(tuple, MBUS_JWT_KEY_KEY, desc, &isnull);
 	bytes = DatumGetByteaPP(value);
 	data = (uint8 *) VARDATA_ANY(bytes);
 	len = VARSIZE_ANY_EXHDR(bytes);
