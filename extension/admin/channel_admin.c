@@ -69,14 +69,19 @@ typedef struct NewPolicy
 	char		null[PARAMS];	/* as SPI wants it: 'n' or ' ' */
 } NewPolicy;
 
+static void series_alter(Oid schema, text *name, NewPolicy *policy);
 static void policy_read(FunctionCallInfo fcinfo, NewPolicy *policy);
-static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
 static void policy_default(NewPolicy *policy, int which, Datum value);
+static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
+static void policy_check_attempts(NewPolicy *policy);
+static void policy_check_backoff(NewPolicy *policy);
+static void policy_check_dead_letter(Oid schema, const char *channel,
+									 NewPolicy *policy);
+static void policy_check_retention(NewPolicy *policy);
 static int64 policy_interval(NewPolicy *policy, int which, const char *name,
 							 int64 most);
-static void series_alter(Oid schema, text *name, NewPolicy *policy);
-static void policy_lock(Oid schema);
 static bool policy_retention(NewPolicy *policy, const char *retention);
+static void policy_lock(Oid schema);
 static int32 own_series_choose(Oid schema);
 static void series_mark(Relation rel, AttrNumber series, AttrNumber closed_at,
 						bool *used);
@@ -349,26 +354,51 @@ policy_default(NewPolicy *policy, int which, Datum value)
 static void
 policy_check(Oid schema, const char *channel, NewPolicy *policy)
 {
-	int64		backoff;
-	int64		backoff_max;
-
 	if (policy->null[POLICY_TTL] == ' ')
-		policy_default(policy, PARAM_SERIES,
-					   Int32GetDatum(mbus_series_for_ttl(mbus_ttl_check(DatumGetIntervalP(policy->value[POLICY_TTL])))));
-	if (policy->null[POLICY_MAX_ATTEMPTS] == ' ')
 	{
-		int32		attempts = DatumGetInt32(policy->value[POLICY_MAX_ATTEMPTS]);
+		Interval   *ttl = DatumGetIntervalP(policy->value[POLICY_TTL]);
 
-		if (attempts < 1 || attempts > MBUS_ATTEMPTS_MAX)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid max_attempts: %d", attempts),
-					 errdetail("It is from 1 to %d.", MBUS_ATTEMPTS_MAX)));
+		policy_default(policy, PARAM_SERIES,
+					   Int32GetDatum(mbus_series_for_ttl(mbus_ttl_check(ttl))));
 	}
+	policy_check_attempts(policy);
 	if (policy_interval(policy, POLICY_LEASE, "lease", MBUS_LEASE_MAX_US) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("lease must be longer than zero")));
+	policy_check_backoff(policy);
+	policy_check_dead_letter(schema, channel, policy);
+	policy_check_retention(policy);
+	if (policy->null[POLICY_MAX_PAYLOAD] == ' ' &&
+		DatumGetInt64(policy->value[POLICY_MAX_PAYLOAD]) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_payload must not be negative")));
+	if (policy->null[POLICY_COMPRESSION] == ' ')
+		(void) mbus_compression_parse(TextDatumGetCString(policy->value[POLICY_COMPRESSION]));
+}
+
+static void
+policy_check_attempts(NewPolicy *policy)
+{
+	int32		attempts;
+
+	if (policy->null[POLICY_MAX_ATTEMPTS] != ' ')
+		return;
+	attempts = DatumGetInt32(policy->value[POLICY_MAX_ATTEMPTS]);
+	if (attempts < 1 || attempts > MBUS_ATTEMPTS_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid max_attempts: %d", attempts),
+				 errdetail("It is from 1 to %d.", MBUS_ATTEMPTS_MAX)));
+}
+
+static void
+policy_check_backoff(NewPolicy *policy)
+{
+	int64		backoff;
+	int64		backoff_max;
+
 	backoff = policy_interval(policy, POLICY_BACKOFF, "backoff",
 							  365 * USECS_PER_DAY);
 	backoff_max = policy_interval(policy, POLICY_BACKOFF_MAX, "backoff_max",
@@ -377,45 +407,48 @@ policy_check(Oid schema, const char *channel, NewPolicy *policy)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("backoff is longer than backoff_max")));
-	if (policy->null[POLICY_DEAD_LETTER] == ' ')
-	{
-		char	   *dead = TextDatumGetCString(policy->value[POLICY_DEAD_LETTER]);
+}
 
-		if (strcmp(dead, channel) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("channel \"%s\" cannot be its own dead-letter channel",
-							dead)));
-		if (dead[0] != '\0')
-		{
-			const MbusChannel *target = mbus_channel_by_name(schema, dead);
+/* It is to be there, and another one; '' stands for none. */
+static void
+policy_check_dead_letter(Oid schema, const char *channel, NewPolicy *policy)
+{
+	const MbusChannel *target;
+	char	   *dead;
 
-			if (target == NULL)
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_TABLE),
-						 errmsg("channel \"%s\" does not exist", dead),
-						 errdetail("It was to be the dead-letter channel of \"%s\".",
-								   channel)));
-			mbus_channel_check(target, MBUS_PUBLISH);
-		}
-	}
-	if (policy->null[POLICY_RETENTION] == ' ')
-	{
-		char	   *retention = TextDatumGetCString(policy->value[POLICY_RETENTION]);
-
-		if (strcmp(retention, "acked") != 0 && strcmp(retention, "ttl") != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("unknown retention \"%s\"", retention),
-					 errdetail("Retention is ttl or acked.")));
-	}
-	if (policy->null[POLICY_MAX_PAYLOAD] == ' ' &&
-		DatumGetInt64(policy->value[POLICY_MAX_PAYLOAD]) < 0)
+	if (policy->null[POLICY_DEAD_LETTER] != ' ')
+		return;
+	dead = TextDatumGetCString(policy->value[POLICY_DEAD_LETTER]);
+	if (strcmp(dead, channel) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_payload must not be negative")));
-	if (policy->null[POLICY_COMPRESSION] == ' ')
-		(void) mbus_compression_parse(TextDatumGetCString(policy->value[POLICY_COMPRESSION]));
+				 errmsg("channel \"%s\" cannot be its own dead-letter channel",
+						dead)));
+	if (dead[0] == '\0')
+		return;
+	target = mbus_channel_by_name(schema, dead);
+	if (target == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("channel \"%s\" does not exist", dead),
+				 errdetail("It was to be the dead-letter channel of \"%s\".",
+						   channel)));
+	mbus_channel_check(target, MBUS_PUBLISH);
+}
+
+static void
+policy_check_retention(NewPolicy *policy)
+{
+	char	   *retention;
+
+	if (policy->null[POLICY_RETENTION] != ' ')
+		return;
+	retention = TextDatumGetCString(policy->value[POLICY_RETENTION]);
+	if (strcmp(retention, "acked") != 0 && strcmp(retention, "ttl") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown retention \"%s\"", retention),
+				 errdetail("Retention is ttl or acked.")));
 }
 
 /* An interval from zero to "most" in microseconds; -1 where it is null. */

@@ -39,9 +39,11 @@
 #include "channel/channel.h"
 #include "channel/subscription.h"
 #include "delivery/effect.h"
+#include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "delivery/scanner.h"
 #include "delivery/slot.h"
+#include "delivery/sub.h"
 #include "segment/published.h"
 #include "state/fault.h"
 #include "state/range.h"
@@ -63,6 +65,12 @@ typedef struct Start
 	TimestampTz at;				/* 0: any time */
 } Start;
 
+static bool subscription_insert(Oid schema, int32 channel_id, text *name,
+								bool ordered, const Start *start,
+								int32 epoch);
+static void subscription_pause(FunctionCallInfo fcinfo, bool paused);
+static int64 seek_begin(Oid schema, MbusDatabase *db, uint32 slot,
+						const MbusSubscription *subscription);
 static void start_parse(text *value, Start *start);
 static void start_id_parse(const char *digits, Start *start);
 static void start_resolve(Oid schema, MbusDatabase *db, int32 channel_id,
@@ -72,13 +80,11 @@ static bool subscription_find(Oid schema, FunctionCallInfo fcinfo,
 							  bool missing_ok, MbusSubscription *found);
 static void subscription_gone(const char *channel, const char *name,
 							  bool missing_ok);
-static void subscription_pause(FunctionCallInfo fcinfo, bool paused);
-static void subscription_write(Oid schema, const MbusSubscription *subscription,
+static void subscription_write(Oid schema,
+							   const MbusSubscription *subscription,
 							   const char *command, int nargs,
 							   const Oid *types, Datum *values,
 							   const char *nulls);
-static int64 seek_begin(Oid schema, MbusDatabase *db, uint32 slot,
-						const MbusSubscription *subscription);
 
 /*
  * create_subscription(channel, subscription, start, ordered, if_not_exists)
@@ -95,10 +101,6 @@ MBUS_FUNCTION(create_subscription)
 	MbusDatabase *db;
 	Start		start;
 	int32		epoch;
-	Datum		value[7];
-	char		nulls[] = "       ";
-	static const Oid types[7] = {INT4OID, TEXTOID, OIDOID, BOOLOID, INT8OID,
-	TIMESTAMPTZOID, INT4OID};
 
 	mbus_write_check("message_bus.create_subscription()");
 	mbus_name_check("subscription", cname);
@@ -111,25 +113,9 @@ MBUS_FUNCTION(create_subscription)
 	epoch = db->delivery.lease_epoch;
 	LWLockRelease(mbus_delivery_lock());
 
-	value[0] = Int32GetDatum(channel_id);
-	value[1] = PointerGetDatum(name);
-	value[2] = ObjectIdGetDatum(GetUserId());
-	value[3] = BoolGetDatum(!PG_ARGISNULL(3) && PG_GETARG_BOOL(3));
-	value[4] = Int64GetDatum(start.id);
-	value[5] = TimestampTzGetDatum(start.at);
-	nulls[5] = start.at == 0 ? 'n' : ' ';
-	value[6] = Int32GetDatum(epoch);
-	if (mbus_run_as_owner(schema,
-						  "INSERT INTO message_bus.subscription (channel_id,"
-						  " name, owner, ordered, start_id, start_at,"
-						  " created_epoch) SELECT c.channel_id, $2,"
-						  " $3::regrole, $4, $5, $6, $7"
-						  " FROM message_bus.channel c WHERE c.channel_id = $1"
-						  " AND NOT EXISTS (SELECT FROM message_bus.subscription s"
-						  " WHERE s.channel_id = $1 AND s.name = $2)"
-						  " FOR KEY SHARE OF c"
-						  " ON CONFLICT (channel_id, name) DO NOTHING",
-						  7, types, value, nulls) > 0)
+	if (subscription_insert(schema, channel_id, name,
+							!PG_ARGISNULL(3) && PG_GETARG_BOOL(3), &start,
+							epoch))
 		PG_RETURN_VOID();
 
 	(void) mbus_channel_open(schema, channel_name, MBUS_CONSUME);	/* dropped? */
@@ -149,6 +135,41 @@ MBUS_FUNCTION(create_subscription)
 			 errmsg("subscription \"%s\" of channel \"%s\" already exists, skipping",
 					cname, text_to_cstring(channel_name))));
 	PG_RETURN_VOID();
+}
+
+/*
+ * subscription_insert makes the row; false if there is one, or the channel
+ * was dropped.
+ */
+static bool
+subscription_insert(Oid schema, int32 channel_id, text *name, bool ordered,
+					const Start *start, int32 epoch)
+{
+	Datum		value[7];
+	char		nulls[] = "       ";
+	static const Oid types[7] = {INT4OID, TEXTOID, OIDOID, BOOLOID, INT8OID,
+	TIMESTAMPTZOID, INT4OID};
+
+	value[0] = Int32GetDatum(channel_id);
+	value[1] = PointerGetDatum(name);
+	value[2] = ObjectIdGetDatum(GetUserId());
+	value[3] = BoolGetDatum(ordered);
+	value[4] = Int64GetDatum(start->id);
+	value[5] = TimestampTzGetDatum(start->at);
+	nulls[5] = start->at == 0 ? 'n' : ' ';
+	value[6] = Int32GetDatum(epoch);
+	return mbus_run_as_owner(schema,
+							 "INSERT INTO message_bus.subscription (channel_id,"
+							 " name, owner, ordered, start_id, start_at,"
+							 " created_epoch) SELECT c.channel_id, $2,"
+							 " $3::regrole, $4, $5, $6, $7"
+							 " FROM message_bus.channel c"
+							 " WHERE c.channel_id = $1 AND NOT EXISTS"
+							 " (SELECT FROM message_bus.subscription s"
+							 " WHERE s.channel_id = $1 AND s.name = $2)"
+							 " FOR KEY SHARE OF c"
+							 " ON CONFLICT (channel_id, name) DO NOTHING",
+							 7, types, value, nulls) > 0;
 }
 
 /*

@@ -108,12 +108,12 @@ static void leaf_count_keys(Count *count);
 static void leaf_scan(Count *count, Relation index, int nkeys, ScanKey key,
 					  RowFunction found);
 static bool row_wanted(Count *count, const Row *row);
-static bool row_late(const Count *count, const Row *row);
 static void row_entry(Count *count, const Row *row);
 static void row_fresh(Count *count, const Row *row);
 static void row_delayed(Count *count, const Row *row);
 static void row_passed(Count *count, const Row *row);
 static void row_failed(Count *count, const Row *row);
+static bool row_late(const Count *count, const Row *row);
 static void count_one(Count *count, int64 id, TimestampTz created_at);
 static void candidate_add(Count *count, const Row *row, bool failed,
 						  bool counted);
@@ -421,14 +421,6 @@ row_wanted(Count *count, const Row *row)
 		!is_deleted(count, row->id);
 }
 
-/* Delayed, and not below what is to be looked for. */
-static bool
-row_late(const Count *count, const Row *row)
-{
-	return row->available_at > row->created_at &&
-		row->available_at >= count->sub->due_at;
-}
-
 /* A message that has an entry. */
 static void
 row_entry(Count *count, const Row *row)
@@ -480,6 +472,14 @@ row_failed(Count *count, const Row *row)
 		candidate_add(count, row, true,
 					  row->id > count->sub->cursor ||
 					  is_skipped(count, row->id) || row_late(count, row));
+}
+
+/* Delayed, and not below what is to be looked for. */
+static bool
+row_late(const Count *count, const Row *row)
+{
+	return row->available_at > row->created_at &&
+		row->available_at >= count->sub->due_at;
 }
 
 /* Counts a message, and keeps the oldest. */

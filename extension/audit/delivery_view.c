@@ -25,23 +25,24 @@
 #include "channel/channel.h"
 #include "channel/subscription.h"
 #include "delivery/pool.h"
+#include "delivery/sub.h"
 #include "state/fault.h"
 #include "state/state.h"
 
 #define STATUS_COLUMNS		14
 #define LEASE_COLUMNS		9
 
+static const char *lease_state(const MbusEntry *entry);
 static bool sub_read(int32 subscription_id, MbusSubCopy *copy);
 static void sub_make_room(MbusSubCopy *copy, int *out_room, int *skip_room);
+static uint32 sub_slot(MbusDatabase *db, Oid schema, int32 subscription_id,
+					   uint32 hint);
 static bool sub_copy(uint32 slot, MbusSubCopy *copy, int out_room,
 					 int skip_room);
 static bool out_copy_list(MbusSubCopy *copy, uint32 first, int room);
 static bool out_copy_leases(MbusSubCopy *copy, int room);
-static uint32 sub_slot(MbusDatabase *db, Oid schema, int32 subscription_id,
-					   uint32 hint);
 static int	out_compare(const void *a, const void *b);
 static int	skip_compare(const void *a, const void *b);
-static const char *lease_state(const MbusEntry *entry);
 
 /*
  * subscription_status(subscription_id integer) returns what the view

@@ -54,6 +54,7 @@ typedef struct AckOutcome
 
 static TimestampTz last_event(Oid schema, int64 id);
 static bool is_of_channel(Oid schema, int64 id, int32 channel_id);
+static bool may_consume(Oid schema, int32 channel_id);
 static int	subscribers_of(Oid schema, int32 channel_id,
 						   Subscriber **subscribers);
 static void outcome_read(Oid schema, int32 subscription_id,
@@ -63,7 +64,6 @@ static void acks_read(Relation leaf, bool wide, int32 subscription_id,
 static void ack_read(HeapTuple tuple, TupleDesc desc, int64 since_lease,
 					 int64 id, AckOutcome *outcome);
 static int64 last_redrive(Oid schema, int32 subscription_id, int64 id);
-static bool may_consume(Oid schema, int32 channel_id);
 
 extern Datum mbus_ack_covers(PG_FUNCTION_ARGS); /* facts/facts.c */
 

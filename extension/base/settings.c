@@ -45,15 +45,15 @@ int			mbus_frame_timeout = 120000;
 int			mbus_frame_max = 32 * 1024 * 1024;
 int			mbus_claim_wait_max = -1;
 
-static bool check_databases(char **newval, void **extra, GucSource source);
-static void assign_databases(const char *newval, void *extra);
-static bool check_ttl(char **newval, void **extra, GucSource source);
-static bool check_compression(char **newval, void **extra, GucSource source);
 static void define_server_settings(void);
 static void define_shared_sizes(void);
 static void define_session_settings(void);
 static void define_relay_settings(void);
 static void define_token_settings(void);
+static bool check_databases(char **newval, void **extra, GucSource source);
+static void assign_databases(const char *newval, void *extra);
+static bool check_ttl(char **newval, void **extra, GucSource source);
+static bool check_compression(char **newval, void **extra, GucSource source);
 
 /*
  * mbus_settings_init defines the settings; called from _PG_init.

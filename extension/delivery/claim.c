@@ -73,9 +73,12 @@ static MemoryContext claim_context = NULL;
 
 static Datum claim_run(FunctionCallInfo fcinfo, bool bytes);
 static void claim_arguments(FunctionCallInfo fcinfo, Claim *claim);
-static const MbusSubscription *claim_subscription(Claim *claim);
+static int64 wait_argument(FunctionCallInfo fcinfo, int argno);
+static int64 lease_argument(FunctionCallInfo fcinfo, int argno,
+							const Claim *claim);
 static void consume_check(const Claim *claim);
 static bool claim_once(Claim *claim);
+static const MbusSubscription *claim_subscription(Claim *claim);
 static void claim_result(Claim *claim, ReturnSetInfo *rsinfo);
 static bool delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 							Datum *values, bool *isnull);
@@ -178,7 +181,27 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid max_bytes: " INT64_FORMAT, scan->max_bytes),
 				 errdetail("It is 1 or more.")));
-	wait_us = PG_ARGISNULL(4) ? 0 : mbus_interval_us(PG_GETARG_INTERVAL_P(4));
+	wait_us = wait_argument(fcinfo, 4);
+
+	claim->schema = scan->schema = mbus_schema();
+	claim->channel_id = scan->channel_id =
+		mbus_channel_open(claim->schema, PG_GETARG_TEXT_PP(0),
+						  MBUS_CONSUME)->channel_id;
+	claim->db = scan->db = mbus_database();
+	claim->subscription = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	scan->lease_us = lease_argument(fcinfo, 3, claim);
+	if (wait_us > 0)
+		claim->until = GetCurrentTimestamp() + wait_us;
+}
+
+/* How long to wait for messages: 0 is not at all. */
+static int64
+wait_argument(FunctionCallInfo fcinfo, int argno)
+{
+	int64		wait_us = 0;
+
+	if (!PG_ARGISNULL(argno))
+		wait_us = mbus_interval_us(PG_GETARG_INTERVAL_P(argno));
 	if (wait_us < 0 || wait_us > WAIT_MAX_US)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -190,14 +213,18 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("cannot wait for messages in a REPEATABLE READ or SERIALIZABLE transaction"),
 				 errhint("Use READ COMMITTED, or a claim without wait.")));
+	return wait_us;
+}
 
-	claim->schema = scan->schema = mbus_schema();
-	claim->channel_id = scan->channel_id =
-		mbus_channel_open(claim->schema, PG_GETARG_TEXT_PP(0),
-						  MBUS_CONSUME)->channel_id;
-	claim->db = scan->db = mbus_database();
-	claim->subscription = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	if (PG_ARGISNULL(3))
+/*
+ * How long messages are leased; the channel says so where the call does not.
+ */
+static int64
+lease_argument(FunctionCallInfo fcinfo, int argno, const Claim *claim)
+{
+	int64		lease_us;
+
+	if (PG_ARGISNULL(argno))
 	{
 		const MbusPolicy *policy = mbus_channel_policy(claim->schema,
 													   claim->channel_id);
@@ -207,48 +234,15 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("channel \"%s\" does not exist",
 							text_to_cstring(PG_GETARG_TEXT_PP(0)))));
-		scan->lease_us = policy->lease_us;
+		lease_us = policy->lease_us;
 	}
 	else
-		scan->lease_us = mbus_interval_us(PG_GETARG_INTERVAL_P(3));
-	if (scan->lease_us < 1 || scan->lease_us > LEASE_MAX_US)
+		lease_us = mbus_interval_us(PG_GETARG_INTERVAL_P(argno));
+	if (lease_us < 1 || lease_us > LEASE_MAX_US)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("lease_for must be longer than 0 and at most 7 days")));
-	if (wait_us > 0)
-		claim->until = GetCurrentTimestamp() + wait_us;
-}
-
-/*
- * claim_subscription finds the subscription; "default" is made at the first
- * claim, by the worker, so that it is there for everybody.
- */
-static const MbusSubscription *
-claim_subscription(Claim *claim)
-{
-	TimestampTz started = 0;
-
-	for (;;)
-	{
-		const MbusSubscription *subscription;
-
-		subscription = mbus_subscription_by_name(claim->schema,
-												 claim->channel_id,
-												 claim->subscription);
-		if (subscription)
-			return subscription;
-		if (strcmp(claim->subscription, "default") != 0 ||
-			mbus_channel_by_id(claim->schema, claim->channel_id) == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("subscription \"%s\" does not exist",
-							claim->subscription)));
-		if (started == 0)
-			started = GetCurrentTimestamp();
-		mbus_slot_want_default(claim->db, claim->channel_id);
-		mbus_worker_wait(claim->db, started, "make the subscription");
-		AcceptInvalidationMessages();
-	}
+	return lease_us;
 }
 
 /* After a sleep: the channel may be gone, or the privilege. */
@@ -300,8 +294,8 @@ claim_once(Claim *claim)
 		same = mbus_sub(claim->slot)->subscription_id ==
 			claim->subscription_id &&
 			mbus_sub(claim->slot)->database == claim->db->database &&
-			mbus_sub(claim->slot)->schema == claim->schema && mbus_sub(claim->slot)->loaded &&
-			!mbus_sub(claim->slot)->dropped;
+			mbus_sub(claim->slot)->schema == claim->schema &&
+			mbus_sub(claim->slot)->loaded && !mbus_sub(claim->slot)->dropped;
 		LWLockRelease(mbus_delivery_lock());
 		if (same)
 			recorded = mbus_scan(&claim->scan);
@@ -317,6 +311,38 @@ claim_once(Claim *claim)
 		AcceptInvalidationMessages();
 	}
 	return claim->scan.lease != 0;
+}
+
+/*
+ * claim_subscription finds the subscription; "default" is made at the first
+ * claim, by the worker, so that it is there for everybody.
+ */
+static const MbusSubscription *
+claim_subscription(Claim *claim)
+{
+	TimestampTz started = 0;
+
+	for (;;)
+	{
+		const MbusSubscription *subscription;
+
+		subscription = mbus_subscription_by_name(claim->schema,
+												 claim->channel_id,
+												 claim->subscription);
+		if (subscription)
+			return subscription;
+		if (strcmp(claim->subscription, "default") != 0 ||
+			mbus_channel_by_id(claim->schema, claim->channel_id) == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("subscription \"%s\" does not exist",
+							claim->subscription)));
+		if (started == 0)
+			started = GetCurrentTimestamp();
+		mbus_slot_want_default(claim->db, claim->channel_id);
+		mbus_worker_wait(claim->db, started, "make the subscription");
+		AcceptInvalidationMessages();
+	}
 }
 
 /*

@@ -41,11 +41,14 @@
 #include "state/fault.h"
 
 static Datum dead_headers(const MbusStored *message, const char *channel,
-						  const char *subscription, const MbusFailure *failure);
-static void member_text(JsonbParseState **state, const char *name, const char *value,
-						int len);
-static void member_number(JsonbParseState **state, const char *name, int64 value);
-static void member_time(JsonbParseState **state, const char *name, TimestampTz value);
+						  const char *subscription,
+						  const MbusFailure *failure);
+static void member_text(JsonbParseState **state, const char *name,
+						const char *value, int len);
+static void member_number(JsonbParseState **state, const char *name,
+						  int64 value);
+static void member_time(JsonbParseState **state, const char *name,
+						TimestampTz value);
 static void member_name(JsonbParseState **state, const char *name);
 
 /*

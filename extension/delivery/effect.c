@@ -37,7 +37,9 @@
 #include "base/compat.h"
 #include "base/ids.h"
 #include "delivery/effect.h"
+#include "delivery/lease.h"
 #include "delivery/pool.h"
+#include "delivery/sub.h"
 #include "state/waiter.h"
 
 static MemoryContext effect_context = NULL;
@@ -47,22 +49,22 @@ static int	maxeffects = 0;
 static Pinned *prepared = NULL; /* memory for the next PIN */
 
 static Effect *effect_new(EffectKind kind, uint32 slot);
-static void effects_forget(void);
 static void effect_xact(XactEvent event, void *arg);
+static void effects_forget(void);
 static void effect_subxact(SubXactEvent event, SubTransactionId subid,
 						   SubTransactionId parent, void *arg);
 static void effects_check(int first);
 static void effects_commit(void);
 static void effects_abort(int first);
-static void redrive_end(MbusSub *sub);
 static void effects_wake(int first);
 static void effect_commit(Effect *effect);
-static void void_free(uint32 lease, bool leased);
-static void sub_reload(MbusSub *sub);
 static void claim_commit(uint32 lease);
 static bool lease_settle(uint32 lease);
 static void seek_commit(Effect *effect);
+static void redrive_end(MbusSub *sub);
 static void effect_abort(Effect *effect);
+static void void_free(uint32 lease, bool leased);
+static void sub_reload(MbusSub *sub);
 static bool claim_abort(uint32 lease);
 
 /*
@@ -103,37 +105,6 @@ mbus_effect_prepare(int n)
 	}
 	prepared = n > 0 ? MemoryContextAlloc(effect_context,
 										  n * sizeof(Pinned)) : NULL;
-}
-
-/* The next effect; room was made for it. */
-static Effect *
-effect_new(EffectKind kind, uint32 slot)
-{
-	Effect	   *effect = &effects[neffects++];
-
-	MemSet(effect, 0, sizeof(*effect));
-	effect->kind = kind;
-	effect->subid = GetCurrentSubTransactionId();
-	effect->lease = MBUS_NONE;
-	effect->slot = slot;
-	if (slot != MBUS_NONE)
-		effect->generation = mbus_sub(slot)->generation;
-	effect->pinned = prepared;
-	prepared = NULL;
-	return effect;
-}
-
-/* Empties the list and gives its memory back. */
-static void
-effects_forget(void)
-{
-	if (effect_context == NULL || effects == NULL)
-		return;
-	neffects = 0;
-	maxeffects = 0;
-	effects = NULL;
-	prepared = NULL;
-	MemoryContextReset(effect_context);
 }
 
 /*
@@ -238,6 +209,24 @@ mbus_effect_redrive(uint32 slot, TimestampTz at)
 	LWLockRelease(mbus_delivery_lock());
 }
 
+/* The next effect; room was made for it. */
+static Effect *
+effect_new(EffectKind kind, uint32 slot)
+{
+	Effect	   *effect = &effects[neffects++];
+
+	MemSet(effect, 0, sizeof(*effect));
+	effect->kind = kind;
+	effect->subid = GetCurrentSubTransactionId();
+	effect->lease = MBUS_NONE;
+	effect->slot = slot;
+	if (slot != MBUS_NONE)
+		effect->generation = mbus_sub(slot)->generation;
+	effect->pinned = prepared;
+	prepared = NULL;
+	return effect;
+}
+
 /* ------------------------------------------------------------------------
  * Ends of transactions
  * ------------------------------------------------------------------------
@@ -279,6 +268,19 @@ effect_xact(XactEvent event, void *arg)
 		default:
 			break;
 	}
+}
+
+/* Empties the list and gives its memory back. */
+static void
+effects_forget(void)
+{
+	if (effect_context == NULL || effects == NULL)
+		return;
+	neffects = 0;
+	maxeffects = 0;
+	effects = NULL;
+	prepared = NULL;
+	MemoryContextReset(effect_context);
 }
 
 /*

@@ -24,22 +24,31 @@
 #include "channel/channel.h"
 #include "delivery/effect.h"
 #include "delivery/hold.h"
+#include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "facts/facts.h"
 #include "state/state.h"
 
 static bool lease_channel(Oid schema, MbusDatabase *db, int64 number,
 						  int32 *channel_id);
-static bool ids_have(const int64 *ids, int nids, int64 id);
-static void hold_check(Effect *effect, MbusHolding *holding, uint32 lease,
-					   int nids, const int64 *ids, MbusPin pin, bool *busy);
 static void holding_start(MbusHolding *holding, int n);
 static void holding_fill(MbusHolding *holding, uint32 lease);
+static void hold_check(Effect *effect, MbusHolding *holding, uint32 lease,
+					   int nids, const int64 *ids, MbusPin pin, bool *busy);
 static bool hold_one_expired(MbusDatabase *db, Oid schema,
 							 MbusHolding *holding, bool corrupt);
+static void sub_pin_expired(MbusSub *sub, TimestampTz now,
+							MbusHolding *holding, bool corrupt);
+static void lease_pin(uint32 lease, TimestampTz now, MbusHolding *holding,
+					  bool corrupt);
+static MbusHeld *held_add(MbusHolding *holding, uint32 entry);
+static void entry_pin(Effect *effect, uint32 entry, MbusPin pin);
+static int	lease_move(uint32 lease, int nids, const int64 *ids,
+					   TimestampTz deadline, bool move);
 static int	leases_of_session(MbusDatabase *db, Oid schema, int64 session,
 							  bool end);
 static int	lease_end(uint32 lease, TimestampTz now, bool end);
+static bool ids_have(const int64 *ids, int nids, int64 id);
 
 /*
  * mbus_hold finds the entries of a lease, all (nids < 0) or those of some
@@ -155,7 +164,7 @@ hold_check(Effect *effect, MbusHolding *holding, uint32 lease, int nids,
 	{
 		MbusEntry  *e = mbus_entry(i);
 		bool		mine = e->owner == MbusMyProcno();
-		MbusHeld   *held = &holding->held[holding->n];
+		MbusHeld   *held;
 
 		if (nids >= 0)
 		{
@@ -184,20 +193,9 @@ hold_check(Effect *effect, MbusHolding *holding, uint32 lease, int nids,
 			continue;
 		}
 		next++;
-		held->id = e->id;
-		held->entry = i;
-		held->attempt = e->attempt;
-		held->again = e->pin == MBUS_PIN_ACK;
-		holding->n++;
-		if (held->again)
-			continue;
-		effect->pinned[effect->npinned].entry = i;
-		effect->pinned[effect->npinned].deadline = e->deadline;
-		effect->npinned++;
-		e->pin = pin;
-		e->owner = MbusMyProcno();
-		if (pin == MBUS_PIN_NACK)
-			e->deadline = 0;
+		held = held_add(holding, i);
+		if (!held->again)
+			entry_pin(effect, i, pin);
 	}
 	while (nids >= 0 && next < nids)
 		holding->missing[holding->nmissing++] = ids[next++];
@@ -242,14 +240,13 @@ hold_one_expired(MbusDatabase *db, Oid schema, MbusHolding *holding,
 				 bool corrupt)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz earliest_of_all;
-	Effect	   *effect = NULL;
+	TimestampTz earliest;
 
 	MemSet(holding, 0, sizeof(*holding));
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	earliest_of_all = mbus_earliest_deadline(db->database);
+	earliest = mbus_earliest_deadline(db->database);
 	LWLockRelease(mbus_delivery_lock());
-	if (earliest_of_all > now)
+	if (earliest > now)
 		return false;
 	mbus_effect_prepare(MBUS_CLAIM_MAX);
 	holding_start(holding, MBUS_CLAIM_MAX);
@@ -257,66 +254,103 @@ hold_one_expired(MbusDatabase *db, Oid schema, MbusHolding *holding,
 	for (int s = 0; s < mbus_sub_slots() && holding->n == 0; s++)
 	{
 		MbusSub    *sub = mbus_sub(s);
-		TimestampTz earliest = PG_INT64_MAX;
 
-		if (sub->database != db->database || sub->schema != schema ||
-			(corrupt ? !sub->corrupt : sub->earliest > now))
-			continue;
-		for (uint32 l = sub->leases; l != MBUS_NONE && holding->n == 0;
-			 l = mbus_lease(l)->next)
-		{
-			TimestampTz first = PG_INT64_MAX;
-
-			if (!corrupt && mbus_lease(l)->deadline > now)
-			{
-				earliest = Min(earliest, mbus_lease(l)->deadline);
-				continue;
-			}
-			for (uint32 i = mbus_lease(l)->first; i != MBUS_NONE;
-				 i = mbus_entry(i)->next)
-			{
-				MbusEntry  *e = mbus_entry(i);
-				MbusHeld   *held = &holding->held[holding->n];
-
-				if (e->pin != MBUS_PIN_NONE)
-					continue;	/* an abort has us look again */
-				if (e->state != MBUS_ENTRY_LEASED)
-					continue;	/* the claim's commit does, too */
-				if ((corrupt ? !e->corrupt : e->deadline > now))
-				{
-					first = Min(first, e->deadline);
-					continue;
-				}
-				if (effect == NULL)
-				{
-					effect = mbus_effect_pin(l, mbus_lease(l)->number);
-					holding_fill(holding, l);
-				}
-				held->id = e->id;
-				held->entry = i;
-				held->attempt = e->attempt;
-				held->again = false;
-				effect->pinned[effect->npinned].entry = i;
-				effect->pinned[effect->npinned].deadline = e->deadline;
-				effect->npinned++;
-				holding->n++;
-				e->pin = MBUS_PIN_NACK;
-				e->owner = MbusMyProcno();
-				e->deadline = 0;
-			}
-			if (!corrupt)
-				mbus_lease(l)->deadline = first;
-			earliest = Min(earliest, first);
-		}
-		if (holding->n > 0 && !corrupt)
-			sub->expired += holding->n;
-		else if (corrupt)
-			sub->corrupt = holding->n > 0;
-		else
-			sub->earliest = earliest;
+		if (sub->database == db->database && sub->schema == schema &&
+			(corrupt ? sub->corrupt : sub->earliest <= now))
+			sub_pin_expired(sub, now, holding, corrupt);
 	}
 	LWLockRelease(mbus_delivery_lock());
 	return holding->n > 0;
+}
+
+/*
+ * sub_pin_expired pins one lease of a subscription, and notes when to look at
+ * it again if it has none.
+ */
+static void
+sub_pin_expired(MbusSub *sub, TimestampTz now, MbusHolding *holding,
+				bool corrupt)
+{
+	TimestampTz earliest = PG_INT64_MAX;
+
+	for (uint32 l = sub->leases; l != MBUS_NONE && holding->n == 0;
+		 l = mbus_lease(l)->next)
+	{
+		if (corrupt || mbus_lease(l)->deadline <= now)
+			lease_pin(l, now, holding, corrupt);
+		earliest = Min(earliest, mbus_lease(l)->deadline);
+	}
+	if (corrupt)
+		sub->corrupt = holding->n > 0;
+	else if (holding->n > 0)
+		sub->expired += holding->n;
+	else
+		sub->earliest = earliest;
+}
+
+/*
+ * lease_pin pins those entries of a lease whose time is over, or the corrupt
+ * ones; the lease's deadline becomes the earliest of the others.
+ */
+static void
+lease_pin(uint32 lease, TimestampTz now, MbusHolding *holding, bool corrupt)
+{
+	MbusLease  *l = mbus_lease(lease);
+	Effect	   *effect = NULL;
+	TimestampTz first = PG_INT64_MAX;
+
+	for (uint32 i = l->first; i != MBUS_NONE; i = mbus_entry(i)->next)
+	{
+		MbusEntry  *e = mbus_entry(i);
+
+		if (e->pin != MBUS_PIN_NONE)
+			continue;			/* an abort has us look again */
+		if (e->state != MBUS_ENTRY_LEASED)
+			continue;			/* the claim's commit does, too */
+		if (corrupt ? !e->corrupt : e->deadline > now)
+		{
+			first = Min(first, e->deadline);
+			continue;
+		}
+		if (effect == NULL)
+		{
+			effect = mbus_effect_pin(lease, l->number);
+			holding_fill(holding, lease);
+		}
+		(void) held_add(holding, i);
+		entry_pin(effect, i, MBUS_PIN_NACK);
+	}
+	if (!corrupt)
+		l->deadline = first;
+}
+
+/* Adds an entry to what is held; caller has made room. */
+static MbusHeld *
+held_add(MbusHolding *holding, uint32 entry)
+{
+	MbusEntry  *e = mbus_entry(entry);
+	MbusHeld   *held = &holding->held[holding->n++];
+
+	held->id = e->id;
+	held->entry = entry;
+	held->attempt = e->attempt;
+	held->again = e->pin == MBUS_PIN_ACK;
+	return held;
+}
+
+/* Pins an entry to this transaction; the effect keeps how to undo it. */
+static void
+entry_pin(Effect *effect, uint32 entry, MbusPin pin)
+{
+	MbusEntry  *e = mbus_entry(entry);
+
+	effect->pinned[effect->npinned].entry = entry;
+	effect->pinned[effect->npinned].deadline = e->deadline;
+	effect->npinned++;
+	e->pin = pin;
+	e->owner = MbusMyProcno();
+	if (pin == MBUS_PIN_NACK)
+		e->deadline = 0;
 }
 
 /*
@@ -355,12 +389,14 @@ mbus_lease_extend(int64 lease, int nids, const int64 *ids,
 	int32		channel_id;
 	uint32		index;
 	int			found = 0;
-	int			wanted = Max(nids, 0);
+	int			wanted = nids < 0 ? 1 : nids;
 	int64	   *sorted = palloc(Max(nids, 1) * sizeof(int64));
 
 	if (nids > 0)
+	{
 		memcpy(sorted, ids, nids * sizeof(int64));
-	qsort(sorted, wanted, sizeof(int64), mbus_int64_compare);
+		qsort(sorted, nids, sizeof(int64), mbus_int64_compare);
+	}
 	if (lease_channel(schema, db, lease, &channel_id))
 	{
 		const MbusChannel *channel = mbus_channel_by_id(schema, channel_id);
@@ -373,35 +409,13 @@ mbus_lease_extend(int64 lease, int nids, const int64 *ids,
 	if (index != MBUS_NONE && (mbus_lease(index)->owner == -1 ||
 							   mbus_lease(index)->owner == MbusMyProcno()))
 	{
-		MbusLease  *l = mbus_lease(index);
-
-		/* two rounds: all of the ids, or none */
-		for (int round = 0; round < 2; round++)
-		{
-			if (round == 1 && (nids >= 0 ? found < wanted : found == 0))
-				break;
-			for (uint32 i = l->first; i != MBUS_NONE; i = mbus_entry(i)->next)
-			{
-				MbusEntry  *e = mbus_entry(i);
-
-				if (e->pin != MBUS_PIN_NONE ||
-					(nids >= 0 && !ids_have(sorted, nids, e->id)))
-					continue;
-				if (round == 0)
-					found++;
-				else
-					e->deadline = deadline;
-			}
-			if (round == 1)
-			{
-				l->deadline = Min(l->deadline, deadline);
-				mbus_sub(l->sub)->earliest =
-					Min(mbus_sub(l->sub)->earliest, deadline);
-			}
-		}
+		found = lease_move(index, nids, sorted, deadline, false);
+		/* all of the ids, or none */
+		if (found >= wanted)
+			(void) lease_move(index, nids, sorted, deadline, true);
 	}
 	LWLockRelease(mbus_delivery_lock());
-	if (nids >= 0 ? found < wanted : found == 0)
+	if (found < wanted)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 nids >= 0 && index != MBUS_NONE ?
@@ -411,6 +425,37 @@ mbus_lease_extend(int64 lease, int nids, const int64 *ids,
 				 errdetail("It has ended, or its messages are being acknowledged.")));
 	mbus_wake_worker(db);
 	return deadline;
+}
+
+/*
+ * lease_move counts the entries of a lease that can be extended, all or those
+ * of some ids, and moves their end; caller holds the lock.
+ */
+static int
+lease_move(uint32 lease, int nids, const int64 *ids, TimestampTz deadline,
+		   bool move)
+{
+	MbusLease  *l = mbus_lease(lease);
+	MbusSub    *sub = mbus_sub(l->sub);
+	int			n = 0;
+
+	for (uint32 i = l->first; i != MBUS_NONE; i = mbus_entry(i)->next)
+	{
+		MbusEntry  *e = mbus_entry(i);
+
+		if (e->pin != MBUS_PIN_NONE ||
+			(nids >= 0 && !ids_have(ids, nids, e->id)))
+			continue;
+		if (move)
+			e->deadline = deadline;
+		n++;
+	}
+	if (move)
+	{
+		l->deadline = Min(l->deadline, deadline);
+		sub->earliest = Min(sub->earliest, deadline);
+	}
+	return n;
 }
 
 /*

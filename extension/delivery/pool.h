@@ -13,9 +13,7 @@
 
 #include "datatype/timestamp.h"
 #include "storage/condition_variable.h"
-#include "utils/snapshot.h"
-
-#include "state/state.h"
+#include "storage/lwlock.h"
 
 /* What is outstanding: one message of one subscription. */
 typedef enum MbusEntryState
@@ -142,21 +140,16 @@ typedef struct MbusSub
 	int64		dead;
 } MbusSub;
 
-/* pool.c: memory, lists and numbers; all but the first five under the
- * delivery lock */
+/* memory; whoever looks at what these return takes the delivery lock */
 extern void mbus_delivery_init(void);
 extern LWLock *mbus_delivery_lock(void);
 extern int	mbus_sub_slots(void);
-extern void mbus_subs_forget(Oid database, Oid schema);
 extern MbusSub *mbus_sub(uint32 slot);
 extern MbusEntry *mbus_entry(uint32 entry);
 extern MbusLease *mbus_lease(uint32 lease);
 extern MbusSkip *mbus_skip(uint32 skip);
-extern uint32 mbus_sub_find(Oid database, Oid schema, int32 subscription_id);
-extern uint32 mbus_sub_create(Oid database, Oid schema,
-							  int32 subscription_id, int32 channel_id);
-extern void mbus_sub_void(uint32 slot);
-extern void mbus_sub_drop(uint32 slot);
+
+/* lists; under the delivery lock */
 extern uint32 mbus_entries_take(int n, int *taken);
 extern void mbus_entries_free(uint32 first);
 extern void mbus_entry_add(uint32 slot, uint32 entry, int64 id, int attempt,
@@ -169,11 +162,5 @@ extern void mbus_ready_merge(uint32 slot, uint32 chain);
 extern uint32 mbus_key_find(uint32 slot, int64 key_hash);
 extern uint32 mbus_skips_take(int n, int *taken);
 extern void mbus_skips_free(uint32 first);
-extern int64 mbus_lease_number(MbusDatabase *db);
-extern uint32 mbus_lease_find(Oid database, Oid schema, int64 number);
-extern uint32 mbus_lease_create(uint32 slot, int64 number, uint32 first,
-								int n, TimestampTz deadline);
-extern void mbus_lease_release(uint32 lease);
-extern TimestampTz mbus_earliest_deadline(Oid database);
 
 #endif							/* MBUS_POOL_H */

@@ -35,6 +35,7 @@
 #include "channel/subscription.h"
 #include "delivery/dead_letter.h"
 #include "delivery/effect.h"
+#include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "delivery/slot.h"
 #include "facts/facts.h"
@@ -251,7 +252,9 @@ letter_redrive(Redrive *redrive, const MbusStored *letter)
 	return true;
 }
 
-/* Reads the header of a dead letter; false if there is none that makes sense. */
+/*
+ * Reads the header of a dead letter; false if there is none that makes sense.
+ */
 static bool
 origin_read(const struct varlena *headers, Origin *origin)
 {
@@ -263,7 +266,8 @@ origin_read(const struct varlena *headers, Origin *origin)
 	char	   *digits;
 
 	if (!JsonContainerIsObject(root) ||
-		getKeyJsonValueFromContainer(root, MBUS_DEAD_LETTER_HEADER, strlen(MBUS_DEAD_LETTER_HEADER),
+		getKeyJsonValueFromContainer(root, MBUS_DEAD_LETTER_HEADER,
+									 strlen(MBUS_DEAD_LETTER_HEADER),
 									 &object) == NULL ||
 		object.type != jbvBinary ||
 		!JsonContainerIsObject(object.val.binary.data))

@@ -22,6 +22,7 @@
 #include "base/settings.h"
 #include "channel/channel.h"
 #include "delivery/effect.h"
+#include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "delivery/scan.h"
 #include "delivery/scan_due.h"
@@ -44,10 +45,15 @@ static struct
 }			reserved = {MBUS_NONE, MBUS_NONE};
 
 static void scan_begin(MbusScan *scan);
+static void policy_copy(MbusScan *scan);
 static void waiting_allocate(MbusScan *scan);
+static int	slot_copy(MbusScan *scan);
+static void retries_begin(MbusScan *scan, MbusSub *sub);
+static void waiting_copy(MbusScan *scan, bool busy);
 static int	waiting_list(uint32 first, MbusWaiting *to, int max,
 						 TimestampTz now);
-static void waiting_copy(MbusScan *scan, bool busy);
+static int	busy_copy(MbusScan *scan, const MbusSub *sub);
+static void positions_begin(MbusScan *scan);
 static void skips_reserve(MbusScan *scan);
 static void scan_read(MbusScan *scan);
 static bool scan_record(MbusScan *scan);
@@ -71,14 +77,16 @@ static int	waiting_compare(const void *a, const void *b);
 bool
 mbus_scan(MbusScan *scan)
 {
+	int32		highest = 0;	/* segment */
 	bool		recorded;
 
 	scan->nfound = 0;
 	scan->lease = 0;
 	scan_begin(scan);
+	if (scan->nleaves > 0)
+		highest = scan->leaves[scan->nleaves - 1].segment;
 	scan->limit = mbus_unfinished_copy(scan->db, scan->schema,
-									   scan->channel_id,
-									   scan->nleaves ? scan->leaves[scan->nleaves - 1].segment : 0,
+									   scan->channel_id, highest,
 									   &scan->unfinished, &scan->nunfinished);
 	if (scan->limit < 0)
 		return false;
@@ -101,56 +109,21 @@ mbus_scan(MbusScan *scan)
 	return recorded;
 }
 
-/* Step 1: what is in memory. */
+/*
+ * Step 1: what is in memory, as it is now, and what is needed to go on.
+ */
 static void
 scan_begin(MbusScan *scan)
 {
-	MbusSub    *sub = mbus_sub(scan->slot);
-	const MbusPolicy *policy;
-	bool		busy;
-	int			got = 0;
+	int			got;
 
 	scan->now = GetCurrentTimestamp();
-	policy = mbus_channel_policy(scan->schema, scan->channel_id);
-	if (policy == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("channel %d does not exist", scan->channel_id),
-				 errdetail("It was dropped meanwhile.")));
-	scan->policy = *policy;
-	if (scan->policy.nkept > 0)
-	{
-		Size		size = 2 * scan->policy.nkept * sizeof(int64);
-
-		/* the cache may go meanwhile */
-		scan->policy.kept = memcpy(palloc(size), scan->policy.kept, size);
-	}
+	policy_copy(scan);
 	scan->nleaves = mbus_leaves(scan->schema, &scan->leaves);
 	waiting_allocate(scan);
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	sub->reloaded = false;
-	scan->sub = *sub;
-	scan->read_retries = !sub->ordered && sub->next_retry <= scan->now;
-	scan->read_due = sub->next_due <= scan->now ||
-		sub->delays_seen != mbus_delays(scan->db, scan->channel_id);
-	busy = scan->read_retries || scan->read_due || sub->nexts != MBUS_NONE ||
-		sub->cursor + 1 < sub->check_below ||
-		(sub->nskipped > 0 && sub->check_below > 0);
-	waiting_copy(scan, busy);
-	if (!scan->probe)
-	{
-		reserved.entries = mbus_entries_take(scan->batch, &got);
-		if (scan->read_retries)
-		{
-			reserved.retry_moved = true;
-			reserved.retry_at = sub->retry_at;
-			reserved.next_retry = sub->next_retry;
-			sub->retry_from = sub->retry_at;
-			sub->retry_at = scan->now;
-			sub->next_retry = PG_INT64_MAX;
-		}
-	}
+	got = slot_copy(scan);
 	LWLockRelease(mbus_delivery_lock());
 	qsort(scan->busy, scan->nbusy, sizeof(int64), mbus_int64_compare);
 	qsort(scan->retries, scan->nretries, sizeof(MbusWaiting), waiting_compare);
@@ -166,17 +139,28 @@ scan_begin(MbusScan *scan)
 				 errdetail("The server follows at most %d messages that are claimed at one time.",
 						   mbus_max_leases),
 				 errhint("Acknowledge some, or raise \"message_bus.max_leases\" and restart the server.")));
-	scan->cursor = scan->sub.cursor;
-	scan->due_at = scan->sub.due_at;
-	scan->due_id = scan->sub.due_id;
-	scan->next_due = scan->sub.next_due;
-	scan->retry_at = scan->sub.retry_at;
-	scan->next_retry = scan->sub.next_retry;
-	scan->bytes = 0;
-	scan->full = false;
-	scan->nread = 0;
-	scan->ngone = 0;
-	scan->waits = PG_INT64_MAX;
+	positions_begin(scan);
+}
+
+static void
+policy_copy(MbusScan *scan)
+{
+	const MbusPolicy *policy = mbus_channel_policy(scan->schema,
+												   scan->channel_id);
+
+	if (policy == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("channel %d does not exist", scan->channel_id),
+				 errdetail("It was dropped meanwhile.")));
+	scan->policy = *policy;
+	if (scan->policy.nkept > 0)
+	{
+		Size		size = 2 * scan->policy.nkept * sizeof(int64);
+
+		/* the cache may go meanwhile */
+		scan->policy.kept = memcpy(palloc(size), scan->policy.kept, size);
+	}
 }
 
 /*
@@ -207,6 +191,72 @@ waiting_allocate(MbusScan *scan)
 	scan->keys = NULL;
 }
 
+/*
+ * slot_copy copies the subscription's slot and what waits in it, and sets
+ * entries aside; returns how many.  Caller holds the lock.
+ */
+static int
+slot_copy(MbusScan *scan)
+{
+	MbusSub    *sub = mbus_sub(scan->slot);
+	bool		busy;
+	int			got = 0;
+
+	sub->reloaded = false;
+	scan->sub = *sub;
+	scan->read_retries = !sub->ordered && sub->next_retry <= scan->now;
+	scan->read_due = sub->next_due <= scan->now ||
+		sub->delays_seen != mbus_delays(scan->db, scan->channel_id);
+	busy = scan->read_retries || scan->read_due || sub->nexts != MBUS_NONE ||
+		sub->cursor + 1 < sub->check_below ||
+		(sub->nskipped > 0 && sub->check_below > 0);
+	waiting_copy(scan, busy);
+	if (scan->probe)
+		return 0;
+	reserved.entries = mbus_entries_take(scan->batch, &got);
+	if (scan->read_retries)
+		retries_begin(scan, sub);
+	return got;
+}
+
+/*
+ * retries_begin moves the retry position to now, so that who comes meanwhile
+ * pulls it back from there; mbus_scan_undo undoes it.
+ */
+static void
+retries_begin(MbusScan *scan, MbusSub *sub)
+{
+	reserved.retry_moved = true;
+	reserved.retry_at = sub->retry_at;
+	reserved.next_retry = sub->next_retry;
+	sub->retry_from = sub->retry_at;
+	sub->retry_at = scan->now;
+	sub->next_retry = PG_INT64_MAX;
+}
+
+/* Copies the lists, and with "busy" all ids; caller holds the lock. */
+static void
+waiting_copy(MbusScan *scan, bool busy)
+{
+	const MbusSub *sub = mbus_sub(scan->slot);
+	int			s = 0;
+
+	scan->nready = waiting_list(sub->ready, scan->ready, scan->nready,
+								scan->now);
+	scan->nnexts = waiting_list(sub->nexts, scan->nexts, scan->nnexts,
+								scan->now);
+	scan->nretries = waiting_list(sub->retry, scan->retries, scan->nretries,
+								  scan->now);
+	for (uint32 i = sub->skipped; i != MBUS_NONE && s < scan->nskipped;
+		 i = mbus_skip(i)->next)
+	{
+		scan->skipped[s].lo = mbus_skip(i)->lo;
+		scan->skipped[s++].hi = mbus_skip(i)->hi;
+	}
+	scan->nskipped = s;
+	scan->nbusy = busy ? busy_copy(scan, sub) : 0;
+}
+
 /* Copies the first "max" entries of a list that are due; returns how many. */
 static int
 waiting_list(uint32 first, MbusWaiting *to, int max, TimestampTz now)
@@ -229,46 +279,47 @@ waiting_list(uint32 first, MbusWaiting *to, int max, TimestampTz now)
 	return n;
 }
 
-/* Copies the lists, and with "busy" all ids; caller holds the lock. */
-static void
-waiting_copy(MbusScan *scan, bool busy)
+/* Copies the ids of all entries; returns how many. */
+static int
+busy_copy(MbusScan *scan, const MbusSub *sub)
 {
-	MbusSub    *sub = mbus_sub(scan->slot);
 	uint32		lists[] = {sub->ready, sub->nexts, sub->retry};
 	int			n = 0;
-	int			s = 0;
 
-	scan->nready = waiting_list(sub->ready, scan->ready, scan->nready, scan->now);
-	scan->nnexts = waiting_list(sub->nexts, scan->nexts, scan->nnexts, scan->now);
-	scan->nretries = waiting_list(sub->retry, scan->retries, scan->nretries,
-								  scan->now);
-	for (uint32 i = sub->skipped; i != MBUS_NONE && s < scan->nskipped;
-		 i = mbus_skip(i)->next)
+	for (int i = 0; i < lengthof(lists); i++)
 	{
-		scan->skipped[s].lo = mbus_skip(i)->lo;
-		scan->skipped[s++].hi = mbus_skip(i)->hi;
-	}
-	scan->nskipped = s;
-	if (busy)
-	{
-		for (int i = 0; i < lengthof(lists); i++)
+		for (uint32 e = lists[i]; e != MBUS_NONE && n < scan->nbusy;
+			 e = mbus_entry(e)->next)
 		{
-			for (uint32 e = lists[i]; e != MBUS_NONE && n < scan->nbusy;
-				 e = mbus_entry(e)->next)
-			{
-				/* a "next" is no message yet */
-				if (mbus_entry(e)->state != MBUS_ENTRY_NEXT)
-					scan->busy[n++] = mbus_entry(e)->id;
-			}
-		}
-		for (uint32 l = sub->leases; l != MBUS_NONE; l = mbus_lease(l)->next)
-		{
-			for (uint32 e = mbus_lease(l)->first;
-				 e != MBUS_NONE && n < scan->nbusy; e = mbus_entry(e)->next)
+			/* a "next" is no message yet */
+			if (mbus_entry(e)->state != MBUS_ENTRY_NEXT)
 				scan->busy[n++] = mbus_entry(e)->id;
 		}
 	}
-	scan->nbusy = n;
+	for (uint32 l = sub->leases; l != MBUS_NONE; l = mbus_lease(l)->next)
+	{
+		for (uint32 e = mbus_lease(l)->first;
+			 e != MBUS_NONE && n < scan->nbusy; e = mbus_entry(e)->next)
+			scan->busy[n++] = mbus_entry(e)->id;
+	}
+	return n;
+}
+
+/* The positions that the scan moves on. */
+static void
+positions_begin(MbusScan *scan)
+{
+	scan->cursor = scan->sub.cursor;
+	scan->due_at = scan->sub.due_at;
+	scan->due_id = scan->sub.due_id;
+	scan->next_due = scan->sub.next_due;
+	scan->retry_at = scan->sub.retry_at;
+	scan->next_retry = scan->sub.next_retry;
+	scan->bytes = 0;
+	scan->full = false;
+	scan->nread = 0;
+	scan->ngone = 0;
+	scan->waits = PG_INT64_MAX;
 }
 
 /*

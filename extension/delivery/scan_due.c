@@ -36,13 +36,15 @@ typedef struct Due
 
 static int	retries_passed(MbusScan *scan, int64 *ids, int n);
 static void due_position(MbusScan *scan, const Due *due, int n, int64 left);
-static bool candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
-							TimestampTz from, TimestampTz to, int64 *left);
+static bool candidates_take(MbusScan *scan, int64 *ids, int n, int most,
+							bool retries, TimestampTz from, TimestampTz to,
+							int64 *left);
 static Due *due_read(MbusScan *scan, int most, int *n, Due *reached);
-static int	due_leaf(MbusScan *scan, Relation leaf, Due *due, int most, TimestampTz *next);
-static int	due_keys(MbusScan *scan, Relation leaf, Relation index,
-					 StrategyNumber strategy, RegProcedure compare, Due *due, int most,
+static int	due_leaf(MbusScan *scan, Relation leaf, Due *due, int most,
 					 TimestampTz *next);
+static int	due_keys(MbusScan *scan, Relation leaf, Relation index,
+					 StrategyNumber strategy, RegProcedure compare, Due *due,
+					 int most, TimestampTz *next);
 static int	due_compare(const void *a, const void *b);
 
 /*
@@ -73,7 +75,8 @@ mbus_scan_retries(MbusScan *scan, int most)
 							   &next);
 		n = retries_passed(scan, ids, n);
 		qsort(ids, n, sizeof(int64), mbus_int64_compare);
-		all = candidates_take(scan, ids, n, most - (scan->nfound - before), true,
+		all = candidates_take(scan, ids, n, most - (scan->nfound - before),
+							  true,
 							  from == scan->sub.retry_at ? PG_INT64_MIN : from,
 							  reached, &left);
 		pfree(ids);

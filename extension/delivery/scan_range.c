@@ -27,12 +27,32 @@
 #define BLOCK_MAX	1024
 #define READ_MAX	200000		/* messages read over in one scan */
 
+/*
+ * Candidates of before the server's start: facts may say that they are done,
+ * and are looked up for a block of them at a time.
+ */
+typedef struct Block
+{
+	HeapTuple  *tuples;			/* copies */
+	MbusScanRow *rows;
+	int			n;
+	int			size;			/* looked up when there are so many */
+} Block;
+
 static bool range_read(MbusScan *scan, int64 from, int64 to, int64 *reached);
-static bool leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
-					  int64 *reached);
+static bool leaf_read(MbusScan *scan, Relation leaf, int32 segment,
+					  int64 from, int64 to, int64 *reached);
+static bool row_read(MbusScan *scan, Block *block, HeapTuple tuple,
+					 const MbusScanRow *row, int64 *reached);
+static bool fresh_take(MbusScan *scan, HeapTuple tuple,
+					   const MbusScanRow *row, int64 *reached);
+static bool block_add(MbusScan *scan, Block *block, HeapTuple tuple,
+					  const MbusScanRow *row, int64 *reached);
+static bool block_flush(MbusScan *scan, Block *block, int64 *reached);
+static bool block_take(MbusScan *scan, const Block *block,
+					   const MbusFacts *facts, int64 *reached);
+static bool batch_goes_on(MbusScan *scan, int64 behind, int64 *reached);
 static int	block_size(int wanted);
-static bool block_take(MbusScan *scan, HeapTuple *tuples, MbusScanRow *rows,
-					   int n, int64 *reached);
 
 /*
  * mbus_scan_skipped reads the skipped ranges whose publish has ended.
@@ -98,6 +118,9 @@ range_read(MbusScan *scan, int64 from, int64 to, int64 *reached)
 	return true;
 }
 
+/*
+ * leaf_read does so in one leaf; *reached is set if it ends before "to".
+ */
 static bool
 leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 		  int64 *reached)
@@ -105,16 +128,13 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 	Relation	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID,
 										MBUS_COL_ID, false);
 	bool		events = mbus_scan_has_events(scan, segment);
-	int			block = block_size(scan->batch - scan->nfound);
-	HeapTuple  *tuples = NULL;
-	MbusScanRow *rows = NULL;
-	int			room = 0;
-	int			n = 0;
+	Block		block = {NULL};
 	bool		all = true;
 	ScanKeyData key[3];
 	SysScanDesc desc;
 	HeapTuple	tuple;
 
+	block.size = block_size(scan->batch - scan->nfound);
 	ScanKeyInit(&key[0], MBUS_COL_CHANNEL_ID, BTEqualStrategyNumber,
 				F_INT4EQ, Int32GetDatum(scan->channel_id));
 	ScanKeyInit(&key[1], MBUS_COL_ID, BTGreaterEqualStrategyNumber,
@@ -130,122 +150,151 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 
 		CHECK_FOR_INTERRUPTS();
 		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), events, &row);
-		if (++scan->nread > READ_MAX && !scan->probe)
-		{
-			/* record how far it came; the claim goes on from there */
-			if (n > 0)
-				all = block_take(scan, tuples, rows, n, reached);
-			n = 0;
-			if (all)
-			{
-				*reached = row.id;
-				scan->full = true;
-				all = false;
-			}
-			continue;
-		}
-		if (!row.live || mbus_scan_is_later(scan, &row) ||
-			mbus_scan_unfinished_end(scan, row.id) != 0)
-			continue;
-		if (row.id >= scan->sub.check_below)
-		{
-			if (n > 0)
-				all = block_take(scan, tuples, rows, n, reached);
-			n = 0;
-			if (all && mbus_scan_take(scan, &row, tuple, NULL, MBUS_NONE,
-									  1) == MBUS_SCAN_NO_ROOM)
-			{
-				*reached = row.id;
-				all = false;
-			}
-			else if (all && scan->nfound >= scan->batch)
-			{
-				*reached = row.id + 1;
-				scan->full = true;
-				all = false;
-			}
-			continue;
-		}
-		if (tuples == NULL)
-		{
-			tuples = palloc(block * sizeof(HeapTuple));
-			rows = palloc(block * sizeof(MbusScanRow));
-			room = block;
-		}
-		else if (n == room)
-		{
-			room = block;
-			tuples = repalloc(tuples, room * sizeof(HeapTuple));
-			rows = repalloc(rows, room * sizeof(MbusScanRow));
-		}
-		tuples[n] = heap_copytuple(tuple);
-		rows[n++] = row;
-		if (n == block)
-		{
-			int			before = scan->nfound;
-
-			all = block_take(scan, tuples, rows, n, reached);
-			n = 0;
-			/* few of these may be left to take: then read more at a time */
-			block = scan->nfound > before ?
-				block_size(2 * (scan->batch - scan->nfound)) :
-				block_size(2 * block);
-		}
+		all = row_read(scan, &block, tuple, &row, reached);
 	}
-	if (all && n > 0)
-		all = block_take(scan, tuples, rows, n, reached);
-	if (tuples)
-	{
-		pfree(tuples);
-		pfree(rows);
-	}
+	if (all)
+		all = block_flush(scan, &block, reached);
 	systable_endscan_ordered(desc);
 	index_close(index, AccessShareLock);
 	return all;
+}
+
+/*
+ * row_read takes a message, leaves it out, or keeps it for a look at its
+ * facts.  False if no more is to be read, and *reached is where that is.
+ */
+static bool
+row_read(MbusScan *scan, Block *block, HeapTuple tuple,
+		 const MbusScanRow *row, int64 *reached)
+{
+	if (++scan->nread > READ_MAX && !scan->probe)
+	{
+		/* record how far it came; the claim goes on from there */
+		if (block_flush(scan, block, reached))
+		{
+			*reached = row->id;
+			scan->full = true;
+		}
+		return false;
+	}
+	if (!row->live || mbus_scan_is_later(scan, row) ||
+		mbus_scan_unfinished_end(scan, row->id) != 0)
+		return true;
+	if (row->id < scan->sub.check_below)
+		return block_add(scan, block, tuple, row, reached);
+	/* by ascending id: first those that are kept */
+	return block_flush(scan, block, reached) &&
+		fresh_take(scan, tuple, row, reached);
+}
+
+/*
+ * fresh_take takes a message that nobody has been given before.
+ */
+static bool
+fresh_take(MbusScan *scan, HeapTuple tuple, const MbusScanRow *row,
+		   int64 *reached)
+{
+	if (mbus_scan_take(scan, row, tuple, NULL, MBUS_NONE,
+					   1) == MBUS_SCAN_NO_ROOM)
+	{
+		*reached = row->id;
+		return false;
+	}
+	return batch_goes_on(scan, row->id + 1, reached);
+}
+
+/*
+ * block_add keeps a candidate, and takes of the block what is to be had when
+ * it has its size.
+ */
+static bool
+block_add(MbusScan *scan, Block *block, HeapTuple tuple,
+		  const MbusScanRow *row, int64 *reached)
+{
+	int			before = scan->nfound;
+
+	if (block->n == 0)
+	{
+		block->tuples = palloc(block->size * sizeof(HeapTuple));
+		block->rows = palloc(block->size * sizeof(MbusScanRow));
+	}
+	block->tuples[block->n] = heap_copytuple(tuple);
+	block->rows[block->n++] = *row;
+	if (block->n < block->size)
+		return true;
+	if (!block_flush(scan, block, reached))
+		return false;
+	/* few of these may be left to take: then read more at a time */
+	block->size = block_size(2 * (scan->nfound > before ?
+								  scan->batch - scan->nfound : block->size));
+	return true;
+}
+
+/*
+ * block_flush looks up the facts of the candidates, takes as many as the batch
+ * has room for and empties the block.
+ */
+static bool
+block_flush(MbusScan *scan, Block *block, int64 *reached)
+{
+	MbusFacts  *facts;
+	bool		all;
+
+	if (block->n == 0)
+		return true;
+	facts = palloc0(block->n * sizeof(MbusFacts));
+	for (int i = 0; i < block->n; i++)
+		facts[i].id = block->rows[i].id;
+	mbus_facts(scan->schema, scan->sub.subscription_id,
+			   scan->sub.since_lease, facts, block->n, scan->snapshot);
+	all = block_take(scan, block, facts, reached);
+	for (int i = 0; i < block->n; i++)
+		heap_freetuple(block->tuples[i]);
+	pfree(block->tuples);
+	pfree(block->rows);
+	pfree(facts);
+	block->n = 0;
+	return all;
+}
+
+static bool
+block_take(MbusScan *scan, const Block *block, const MbusFacts *facts,
+		   int64 *reached)
+{
+	for (int i = 0; i < block->n; i++)
+	{
+		const MbusScanRow *row = &block->rows[i];
+
+		/* failed ones of an unordered subscription are found by their time */
+		if (mbus_scan_is_busy(scan, row->id) ||
+			(facts[i].failed && !scan->sub.ordered))
+			continue;
+		if (mbus_scan_take(scan, row, block->tuples[i], &facts[i], MBUS_NONE,
+						   1) == MBUS_SCAN_NO_ROOM)
+		{
+			*reached = row->id;
+			return false;
+		}
+	}
+	return batch_goes_on(scan, block->rows[block->n - 1].id + 1, reached);
+}
+
+/*
+ * batch_goes_on tells whether the batch has room; if not, the scan has got as
+ * far as "behind".
+ */
+static bool
+batch_goes_on(MbusScan *scan, int64 behind, int64 *reached)
+{
+	if (scan->nfound < scan->batch)
+		return true;
+	*reached = behind;
+	scan->full = true;
+	return false;
 }
 
 static int
 block_size(int wanted)
 {
 	return Min(Max(wanted, BLOCK_MIN), BLOCK_MAX);
-}
-
-/*
- * block_take takes candidates of before the server's start, as many as the
- * batch has room for.
- */
-static bool
-block_take(MbusScan *scan, HeapTuple *tuples, MbusScanRow *rows, int n,
-		   int64 *reached)
-{
-	MbusFacts  *facts = palloc0(n * sizeof(MbusFacts));
-	bool		all = true;
-
-	for (int i = 0; i < n; i++)
-		facts[i].id = rows[i].id;
-	mbus_facts(scan->schema, scan->sub.subscription_id,
-			   scan->sub.since_lease, facts, n, scan->snapshot);
-	for (int i = 0; i < n && all; i++)
-	{
-		/* failed ones of an unordered subscription are found by their time */
-		if (mbus_scan_is_busy(scan, rows[i].id) ||
-			(facts[i].failed && !scan->sub.ordered))
-			continue;
-		if (mbus_scan_take(scan, &rows[i], tuples[i], &facts[i], MBUS_NONE,
-						   1) == MBUS_SCAN_NO_ROOM)
-		{
-			*reached = rows[i].id;
-			all = false;
-		}
-	}
-	if (all && scan->nfound >= scan->batch)
-	{
-		*reached = rows[n - 1].id + 1;
-		scan->full = true;
-		all = false;
-	}
-	for (int i = 0; i < n; i++)
-		heap_freetuple(tuples[i]);
-	pfree(facts);
-	return all;
 }

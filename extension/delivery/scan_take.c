@@ -443,8 +443,8 @@ mbus_scan_is_busy(MbusScan *scan, int64 id)
 }
 
 /*
- * mbus_scan_is_later tells whether a message is left to a later due scan, by its time:
- * never one without a delay, wherever the due position is.
+ * mbus_scan_is_later tells whether a message is left to a later due scan, by
+ * its time: never one without a delay, wherever the due position is.
  */
 bool
 mbus_scan_is_later(MbusScan *scan, const MbusScanRow *row)

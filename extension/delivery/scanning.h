@@ -10,6 +10,7 @@
 #include "access/htup.h"
 #include "utils/hsearch.h"
 #include "utils/rel.h"
+#include "utils/snapshot.h"
 
 #include "channel/channel.h"
 #include "delivery/pool.h"

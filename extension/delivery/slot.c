@@ -19,51 +19,13 @@
 #include "channel/subscription.h"
 #include "delivery/pool.h"
 #include "delivery/slot.h"
+#include "delivery/sub.h"
 #include "state/state.h"
+
 #define READY_MS		30000	/* for the worker, before giving up */
 
-void
-mbus_slot_want_default(MbusDatabase *db, int32 channel_id)
-{
-	MbusDeliveryCall *call = &db->delivery;
-	bool		there = false;
-
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	for (int i = 0; i < call->ndefault_wanted; i++)
-		there |= call->default_wanted[i] == channel_id;
-	if (!there && call->ndefault_wanted < MBUS_DEFAULTS_WANTED)
-		call->default_wanted[call->ndefault_wanted++] = channel_id;
-	call->loads_wanted++;
-	LWLockRelease(mbus_delivery_lock());
-}
-
-/* Waits a moment for the worker; 55000 if that has gone on for too long. */
-void
-mbus_worker_wait(MbusDatabase *db, TimestampTz started, const char *what)
-{
-	char		why[sizeof(db->worker.last_error)] = "";
-
-	mbus_wake_worker(db);
-	if (!TimestampDifferenceExceeds(started, GetCurrentTimestamp(), READY_MS))
-	{
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5,
-						 PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		return;
-	}
-	LWLockAcquire(&db->lock, LW_SHARED);
-	strlcpy(why, db->worker.last_error, sizeof(why));
-	LWLockRelease(&db->lock);
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("the worker of message_bus did not %s", what),
-			 why[0] ? errdetail("Its last error was: %s", why) :
-			 errdetail("It did not answer within %d seconds.",
-					   READY_MS / 1000),
-			 errhint("See the view message_bus.worker_status and the server's log.")));
-}
+static void subscription_check(Oid schema, int32 subscription_id,
+							   TimestampTz started);
 
 /*
  * mbus_slot_open returns the slot of a subscription once the worker has loaded
@@ -109,21 +71,7 @@ mbus_slot_open(Oid schema, MbusDatabase *db,
 			started = GetCurrentTimestamp();
 		}
 		if (served && slot == MBUS_NONE)
-		{
-			if (mbus_subscription_by_id(schema, subscription_id) == NULL)
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_TABLE),
-						 errmsg("subscription %d does not exist",
-								subscription_id)));
-			if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
-										   1000))
-				ereport(ERROR,
-						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						 errmsg("too many subscriptions are in use"),
-						 errdetail("The server follows at most %d.",
-								   mbus_max_subscriptions),
-						 errhint("Raise \"message_bus.max_subscriptions\" and restart the server.")));
-		}
+			subscription_check(schema, subscription_id, started);
 		if (ticket == 0 || served)
 		{
 			LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
@@ -133,4 +81,67 @@ mbus_slot_open(Oid schema, MbusDatabase *db,
 		mbus_worker_wait(db, started, "load the subscription");
 		AcceptInvalidationMessages();
 	}
+}
+
+/*
+ * subscription_check errors if a subscription that the worker has not loaded
+ * is gone, or has got no slot for a second.
+ */
+static void
+subscription_check(Oid schema, int32 subscription_id, TimestampTz started)
+{
+	if (mbus_subscription_by_id(schema, subscription_id) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("subscription %d does not exist", subscription_id)));
+	if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(), 1000))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many subscriptions are in use"),
+				 errdetail("The server follows at most %d.",
+						   mbus_max_subscriptions),
+				 errhint("Raise \"message_bus.max_subscriptions\" and restart the server.")));
+}
+
+void
+mbus_slot_want_default(MbusDatabase *db, int32 channel_id)
+{
+	MbusDeliveryCall *call = &db->delivery;
+	bool		there = false;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	for (int i = 0; i < call->ndefault_wanted; i++)
+		there |= call->default_wanted[i] == channel_id;
+	if (!there && call->ndefault_wanted < MBUS_DEFAULTS_WANTED)
+		call->default_wanted[call->ndefault_wanted++] = channel_id;
+	call->loads_wanted++;
+	LWLockRelease(mbus_delivery_lock());
+}
+
+/* Waits a moment for the worker; 55000 if that has gone on for too long. */
+void
+mbus_worker_wait(MbusDatabase *db, TimestampTz started, const char *what)
+{
+	char		why[sizeof(db->worker.last_error)] = "";
+
+	mbus_wake_worker(db);
+	if (!TimestampDifferenceExceeds(started, GetCurrentTimestamp(), READY_MS))
+	{
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		return;
+	}
+	LWLockAcquire(&db->lock, LW_SHARED);
+	strlcpy(why, db->worker.last_error, sizeof(why));
+	LWLockRelease(&db->lock);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the worker of message_bus did not %s", what),
+			 why[0] ? errdetail("Its last error was: %s", why) :
+			 errdetail("It did not answer within %d seconds.",
+					   READY_MS / 1000),
+			 errhint("See the view message_bus.worker_status and the server's log.")));
 }

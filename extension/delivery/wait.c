@@ -41,6 +41,7 @@ typedef struct WaitCall
 } WaitCall;
 
 static void wait_arguments(FunctionCallInfo fcinfo, WaitCall *call);
+static void wait_subscriptions(FunctionCallInfo fcinfo, WaitCall *call);
 static int	wait_texts(FunctionCallInfo fcinfo, int argno, const char *name,
 					   Datum **values, bool **isnull);
 static void wait_for_ready(WaitCall *call);
@@ -86,7 +87,6 @@ wait_arguments(FunctionCallInfo fcinfo, WaitCall *call)
 {
 	CallContext *context = (CallContext *) fcinfo->context;
 	Datum	   *channels;
-	Datum	   *subscriptions;
 	bool	   *isnull;
 	int64		timeout;
 	int			n = wait_texts(fcinfo, 0, "channels", &channels, &isnull);
@@ -115,23 +115,8 @@ wait_arguments(FunctionCallInfo fcinfo, WaitCall *call)
 		call->channel[i] = DatumGetTextPP(channels[i]);
 		call->subscription[i] = DEFAULT_SUBSCRIPTION;
 	}
-
 	if (!PG_ARGISNULL(1))
-	{
-		int			nsubscriptions = wait_texts(fcinfo, 1, "subscriptions",
-												&subscriptions, &isnull);
-
-		if (nsubscriptions != n)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("subscriptions has %d elements, channels has %d",
-							nsubscriptions, n)));
-		for (int i = 0; i < n; i++)
-		{
-			if (!isnull[i])
-				call->subscription[i] = TextDatumGetCString(subscriptions[i]);
-		}
-	}
+		wait_subscriptions(fcinfo, call);
 
 	timeout = mbus_interval_us(PG_GETARG_INTERVAL_P(2));
 	if (timeout < 0)
@@ -143,6 +128,27 @@ wait_arguments(FunctionCallInfo fcinfo, WaitCall *call)
 	/* within a subtransaction nothing can be committed either */
 	call->atomic = context == NULL || !IsA(context, CallContext) ||
 		context->atomic || IsSubTransaction();
+}
+
+/* The subscriptions that are not the default ones. */
+static void
+wait_subscriptions(FunctionCallInfo fcinfo, WaitCall *call)
+{
+	Datum	   *subscriptions;
+	bool	   *isnull;
+	int			n = wait_texts(fcinfo, 1, "subscriptions", &subscriptions,
+							   &isnull);
+
+	if (n != call->n)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("subscriptions has %d elements, channels has %d",
+						n, call->n)));
+	for (int i = 0; i < n; i++)
+	{
+		if (!isnull[i])
+			call->subscription[i] = TextDatumGetCString(subscriptions[i]);
+	}
 }
 
 /*

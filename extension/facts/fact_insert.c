@@ -29,12 +29,12 @@ static int	segment_acks(Oid schema, const MbusHolding *holding,
 static int	row_acks(MbusInserter *inserter, const MbusHolding *holding,
 					 const MbusHeld **held, int n, const char *outcome);
 static Datum runs_array(const MbusHeld **held, int n, bool *isnull);
+static int	held_compare(const void *a, const void *b);
 static int	segment_failures(Oid schema, const MbusHolding *holding,
 							 const MbusFailure *failures, int n);
 static void failure_fill(TupleTableSlot *slot, const MbusHolding *holding,
 						 const MbusFailure *failure);
 static void fill_who(TupleTableSlot *slot, int role, int subject, int session);
-static int	held_compare(const void *a, const void *b);
 
 /*
  * mbus_ack_insert records that the subscription is done with what is held,

@@ -4,9 +4,9 @@
  *
  * set_jwt_keys() reads a JWK Set (RFC 7517; RFC 7518 and 8037 for the kinds
  * of keys) and puts it into message_bus.jwt_key, in place of the keys that
- * were there.  What is stored is what verifying needs: the secret of HS256, or the
- * public key as DER of X.509's SubjectPublicKeyInfo.  A key that could not be
- * used is refused, so that nobody finds out from refused tokens.
+ * were there.  What is stored is what verifying needs: the secret of HS256, or
+ * the public key as DER of X.509's SubjectPublicKeyInfo.  A key that could not
+ * be used is refused, so that nobody finds out from refused tokens.
  *
  * A backend keeps the keys in a cache of its own, as channel/channel.c does
  * with channels: a trigger on the table invalidates its relation cache entry, the

@@ -66,10 +66,10 @@ static bool bounded = false;	/* some have been forgotten */
 static Oid	identity_role(const char *name, bool claimed);
 static const char *role_fault(Oid role, bool claimed);
 pg_noreturn static void identity_fault(bool claimed, const char *detail);
+static void member(StringInfo out, const char *name, const char *value);
+static void sessions_bound(void);
 static Session *session_find(int64 number);
 static void session_remove(Session *session);
-static void sessions_bound(void);
-static void member(StringInfo out, const char *name, const char *value);
 
 /*
  * mbus_session_rules fills in what the settings expect of a token.
@@ -307,7 +307,9 @@ mbus_session_open(int64 number, const MbusIdentity *identity)
 	sessions_bound();
 }
 
-/* Forgets the sessions that were not used for longest, if there are too many. */
+/*
+ * Forgets the sessions that were not used for longest, if there are too many.
+ */
 static void
 sessions_bound(void)
 {

@@ -93,8 +93,8 @@ mbus_draft_options(MbusDraft *draft, text *key, text *transaction_id,
 }
 
 /*
- * mbus_draft_check checks one draft against its channel and the limits, and fills
- * in its checksum and stored bytes.
+ * mbus_draft_check checks one draft against its channel and the limits, and
+ * fills in its checksum and stored bytes.
  */
 void
 mbus_draft_check(const MbusChannel *channel, MbusDraft *draft)

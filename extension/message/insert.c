@@ -32,13 +32,13 @@
 #define MBUS_BATCH_ROWS		1000
 #define MBUS_BATCH_BYTES	(4 * 1024 * 1024)
 
-static int64 key_hash(const text *key);
-static void fill_slot(TupleTableSlot *slot, int32 channel_id,
-					  const MbusDraft *draft, Datum publisher,
-					  const char *subject);
 static int	insert_batch(MbusInserter *inserter, TupleTableSlot **slots,
 						 int32 channel_id, MbusDraft **drafts, int ndrafts,
 						 const char *subject);
+static void fill_slot(TupleTableSlot *slot, int32 channel_id,
+					  const MbusDraft *draft, Datum publisher,
+					  const char *subject);
+static int64 key_hash(const text *key);
 
 /*
  * mbus_insert_run inserts drafts without a transaction id, which have ids of

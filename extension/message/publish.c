@@ -33,21 +33,34 @@
 #include "state/registry.h"
 #include "state/state.h"
 
+/* What a call's drafts have in common. */
+typedef struct Sum
+{
+	int64		bytes;			/* as stored */
+	int64		longest_ttl;
+	bool		ordered;		/* one has a key */
+	bool		delayed;
+} Sum;
+
+static void drafts_check(const MbusChannel *channel, MbusDraft *drafts,
+						 int ndrafts, Sum *sum);
+static void drafts_count(const MbusDraft *drafts, int ndrafts);
 static void draft_context(void *arg);
 static void insert_reserved(Oid schema, MbusDatabase *db,
 							const MbusChannel *channel,
 							const MbusReservation *run, MbusDraft *drafts);
+static void array_arguments(FunctionCallInfo fcinfo, int argno,
+							const char *name, Oid type, int expected,
+							Datum **values, bool **isnull, int *count);
 static void not_null(FunctionCallInfo fcinfo, int argno, const char *name);
 static void draft_arguments(FunctionCallInfo fcinfo, int argno,
 							MbusDraft *draft);
 static ArrayType *ids_array(const MbusDraft *drafts, int ndrafts);
-static void array_arguments(FunctionCallInfo fcinfo, int argno,
-							const char *name, Oid type, int expected,
-							Datum **values, bool **isnull, int *count);
 
 /*
- * mbus_publish_drafts stores the drafts in a channel and sets their ids.  Errors:
- * 42P01, 42501, 22023, 22P02, 23505, 25006, 54000, 53400, 55000, 57000.
+ * mbus_publish_drafts stores the drafts in a channel and sets their ids.
+ * Errors: 42P01, 42501, 22023, 22P02, 23505, 25006, 54000, 53400, 55000,
+ * 57000.
  */
 void
 mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
@@ -55,13 +68,7 @@ mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 	Oid			schema = mbus_schema();
 	MbusDatabase *db;
 	MbusChannel channel;
-	int64		bytes = 0;
-	int64		longest_ttl = 0;
-	int			published = 0;
-	int			checked;
-	bool		ordered = false;
-	bool		delayed = false;
-	ErrorContextCallback where;
+	Sum			sum;
 
 	mbus_write_check("message_bus.publish()");
 	if (!mbus_enabled)
@@ -72,6 +79,34 @@ mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 	if (ndrafts > MBUS_CALL_MAX)
 		mbus_call_too_large(ndrafts);
 	channel = *mbus_channel_open(schema, channel_name, MBUS_PUBLISH);
+	drafts_check(&channel, drafts, ndrafts, &sum);
+
+	db = mbus_database();
+	for (int done = 0; done < ndrafts;)
+	{
+		MbusReservation run;
+
+		mbus_reserve(db, schema, channel.series, channel.channel_id,
+					 ndrafts - done, done == 0 ? sum.bytes : 0,
+					 sum.longest_ttl, sum.ordered, sum.delayed, &run);
+		insert_reserved(schema, db, &channel, &run, &drafts[done]);
+		done += run.rows;
+	}
+	CommandCounterIncrement();
+	drafts_count(drafts, ndrafts);
+}
+
+/*
+ * drafts_check checks them all and makes them ready to be stored.
+ */
+static void
+drafts_check(const MbusChannel *channel, MbusDraft *drafts, int ndrafts,
+			 Sum *sum)
+{
+	int			checked;
+	ErrorContextCallback where;
+
+	MemSet(sum, 0, sizeof(*sum));
 	where.callback = draft_context;
 	where.arg = &checked;
 	where.previous = error_context_stack;
@@ -82,28 +117,21 @@ mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 		MbusDraft  *draft = &drafts[checked];
 
 		CHECK_FOR_INTERRUPTS();
-		mbus_draft_check(&channel, draft);
-		bytes += VARSIZE_ANY_EXHDR(draft->stored);
-		longest_ttl = Max(longest_ttl, draft->ttl_us);
-		ordered |= draft->key != NULL;
-		delayed |= draft->delay_us > 0;
+		mbus_draft_check(channel, draft);
+		sum->bytes += VARSIZE_ANY_EXHDR(draft->stored);
+		sum->longest_ttl = Max(sum->longest_ttl, draft->ttl_us);
+		sum->ordered |= draft->key != NULL;
+		sum->delayed |= draft->delay_us > 0;
 	}
 	error_context_stack = where.previous;
+}
 
-	db = mbus_database();
-	for (int done = 0; done < ndrafts;)
-	{
-		MbusReservation run;
+static void
+drafts_count(const MbusDraft *drafts, int ndrafts)
+{
+	int			published = 0;
+	int64		bytes = 0;
 
-		mbus_reserve(db, schema, channel.series, channel.channel_id,
-					 ndrafts - done, done == 0 ? bytes : 0, longest_ttl,
-					 ordered, delayed, &run);
-		insert_reserved(schema, db, &channel, &run, &drafts[done]);
-		done += run.rows;
-	}
-	CommandCounterIncrement();
-
-	bytes = 0;
 	for (int i = 0; i < ndrafts; i++)
 	{
 		if (drafts[i].duplicate)
@@ -114,6 +142,13 @@ mbus_publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 	mbus_count(MBUS_C_PUBLISHED, published);
 	mbus_count(MBUS_C_PUBLISHED_BYTES, bytes);
 	mbus_count(MBUS_C_DUPLICATES, ndrafts - published);
+}
+
+/* Tells which message of a call an error is about, counted from 0. */
+static void
+draft_context(void *arg)
+{
+	errcontext("message_bus messages[%d]", *(int *) arg);
 }
 
 /*
@@ -143,13 +178,6 @@ mbus_publish_waived(Oid schema, const MbusChannel *channel, MbusDraft *draft)
 	mbus_count(MBUS_C_PUBLISHED, 1);
 	mbus_count(MBUS_C_PUBLISHED_BYTES, VARSIZE_ANY_EXHDR(draft->payload));
 	return draft->id;
-}
-
-/* Tells which message of a call an error is about, counted from 0. */
-static void
-draft_context(void *arg)
-{
-	errcontext("message_bus messages[%d]", *(int *) arg);
 }
 
 /*

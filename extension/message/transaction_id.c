@@ -107,10 +107,10 @@ static void search_close(Search *search);
 static Finding search_settle(Search *search, MbusDraft *draft,
 							 const OpenLeaf *leaf, const Holder *holder,
 							 bool inserted);
+static void holder_wait(Relation leaf, const Holder *holder);
 static bool holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
 						const MbusDraft *draft, Holder *holder);
 static void holder_read(HeapTuple tuple, TupleDesc desc, Holder *holder);
-static void holder_wait(Relation leaf, const Holder *holder);
 static void use_holder(Oid schema, const MbusChannel *channel,
 					   MbusDraft *draft, const Holder *holder);
 

@@ -20,8 +20,8 @@
 
 #define BODIES_MAX	100000		/* messages of a binary publish_batch */
 
-static void read_jsonrpc(const MbusNode *node);
 static void read_id(const MbusNode *node, MbusRequest *request);
+static void read_jsonrpc(const MbusNode *node);
 static void read_method(const MbusNode *node, MbusRequest *request);
 static void read_params(const MbusNode *node, MbusRequest *request);
 static void read_binary(const MbusNode *node, MbusRequest *request);

@@ -220,7 +220,8 @@ mbus_function_arg(const MbusFunction *function, const char *name)
  */
 void
 mbus_function_start(const MbusFunction *function, FmgrInfo *flinfo,
-					FunctionCallInfo fcinfo, NullableDatum *args, Node *resultinfo)
+					FunctionCallInfo fcinfo, NullableDatum *args,
+					Node *resultinfo)
 {
 	int			arg;
 

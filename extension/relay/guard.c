@@ -43,18 +43,31 @@ static volatile sig_atomic_t frame_timed_out = false;
 
 static void guard_enter(const MbusRelayed *relayed, int *nest_level);
 static void guard_leave(int nest_level);
+static ErrorData *guard_catch(MemoryContext context, bool *timed_out);
 static void start_timer(const MbusRelayed *relayed);
 static void stop_timer(void);
 static void frame_timeout_handler(void);
 static void keep_going(const ErrorData *edata, bool timed_out);
 static void reword(ErrorData *edata, MbusRpcCode given, bool timed_out);
 static void cut_text(char *words);
-static void report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code);
+static void report_failure(MbusRelayed *relayed, ErrorData *edata,
+						   MbusRpcCode code);
 static void tell_lost(MbusRelayed *relayed);
 
 /*
- * mbus_guard_run runs a step on its own, as the top of this file says.  False if
- * it failed: then the reply has its error in place of what it had appended.
+ * mbus_guard_init registers the timeout of frames, once in a process.
+ */
+void
+mbus_guard_init(void)
+{
+	if (frame_timeout_id == MAX_TIMEOUTS)
+		frame_timeout_id = RegisterTimeout(USER_TIMEOUT,
+										   frame_timeout_handler);
+}
+
+/*
+ * mbus_guard_run runs a step on its own, as the top of this file says.  False
+ * if it failed: then the reply has its error in place of what it had appended.
  */
 bool
 mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
@@ -88,27 +101,16 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
 		bool		timed_out;
 
-		stop_timer();
-		mbus_session_leave();
-		mbus_caller.raw_payload = false;
-		MemoryContextSwitchTo(context);
-		edata = CopyErrorData();
-		timed_out = frame_timed_out &&
-			edata->sqlerrcode == ERRCODE_QUERY_CANCELED;
-		keep_going(edata, timed_out);
-		FlushErrorState();
-
+		failure = guard_catch(context, &timed_out);
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 		SetUserIdAndSecContext(caller, sec_context);
 		code = mbus_rpc_take();
-		reword(edata, code, timed_out);
-		code = mbus_rpc_code(edata, code, timed_out);
-		failure = edata;
+		reword(failure, code, timed_out);
+		code = mbus_rpc_code(failure, code, timed_out);
 	}
 	PG_END_TRY();
 
@@ -118,6 +120,15 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 	relayed->binary = false;
 	report_failure(relayed, failure, code);
 	return false;
+}
+
+/*
+ * mbus_guard_time_out says that the frame which runs has used up its time.
+ */
+void
+mbus_guard_time_out(void)
+{
+	frame_timed_out = true;
 }
 
 /*
@@ -143,6 +154,27 @@ guard_leave(int nest_level)
 	mbus_session_leave();
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, nest_level);
+}
+
+/*
+ * guard_catch ends what guard_enter began and takes the error, which is the
+ * frame's own: any other goes on.
+ */
+static ErrorData *
+guard_catch(MemoryContext context, bool *timed_out)
+{
+	ErrorData  *edata;
+
+	stop_timer();
+	mbus_session_leave();
+	mbus_caller.raw_payload = false;
+	MemoryContextSwitchTo(context);
+	edata = CopyErrorData();
+	*timed_out = frame_timed_out &&
+		edata->sqlerrcode == ERRCODE_QUERY_CANCELED;
+	keep_going(edata, *timed_out);
+	FlushErrorState();
+	return edata;
 }
 
 /*
@@ -317,24 +349,4 @@ tell_lost(MbusRelayed *relayed)
 	appendStringInfoSpaces(&relayed->told, MBUS_FRAME_PREFIX);
 	relayed->told.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
 	mbus_control_refuse(&relayed->told, &lost);
-}
-
-/*
- * mbus_guard_init registers the timeout of frames, once in a process.
- */
-void
-mbus_guard_init(void)
-{
-	if (frame_timeout_id == MAX_TIMEOUTS)
-		frame_timeout_id = RegisterTimeout(USER_TIMEOUT,
-										   frame_timeout_handler);
-}
-
-/*
- * mbus_guard_time_out says that the frame which runs has used up its time.
- */
-void
-mbus_guard_time_out(void)
-{
-	frame_timed_out = true;
 }

@@ -50,26 +50,29 @@ typedef struct StoredColumns
 	int			payload;
 } StoredColumns;
 
-static void append_value(MbusAnswer *answer, Datum value, Oid type);
-static void append_row_datum(MbusAnswer *answer, Datum value);
-static void append_array(MbusAnswer *answer, Datum value, Oid type);
-static void append_hex(StringInfo out, const bytea *bytes);
-static void append_base64(MbusAnswer *answer, const bytea *bytes);
-static void append_name(StringInfo out, const char *name, bool *first);
-static bool is_stored_message(TupleDesc desc, StoredColumns *columns);
+static int64 answer_len(const MbusAnswer *answer);
+static void refuse_reply(MbusAnswer *answer, int64 len);
 static void append_stored(MbusAnswer *answer, const StoredColumns *columns,
 						  const Datum *values, const bool *nulls,
 						  int row_start);
 static int64 payload_room(const MbusAnswer *answer, const bytea *payload,
 						  bool is_json);
 static bool fits_alone(const MbusAnswer *answer, int row_start, int64 more);
+static void append_value(MbusAnswer *answer, Datum value, Oid type);
+static void append_json(MbusAnswer *answer, const text *json);
+static void append_jsonb(MbusAnswer *answer, Jsonb *jsonb);
+static void append_text(MbusAnswer *answer, Datum value, Oid type);
+static void append_row_datum(MbusAnswer *answer, Datum value);
+static void append_array(MbusAnswer *answer, Datum value, Oid type);
+static void append_hex(StringInfo out, const bytea *bytes);
+static void append_base64(MbusAnswer *answer, const bytea *bytes);
+static void append_name(StringInfo out, const char *name, bool *first);
+static bool is_stored_message(TupleDesc desc, StoredColumns *columns);
 static void append_payload(MbusAnswer *answer, bytea *payload, bool is_json);
 static void append_reference(MbusAnswer *answer, const StoredColumns *columns,
 							 const Datum *values, const bytea *payload,
 							 int row_start);
 static char *preview_text(const struct varlena *bytes);
-static int64 answer_len(const MbusAnswer *answer);
-static void refuse_reply(MbusAnswer *answer, int64 len);
 static void add_body(MbusAnswer *answer, const bytea *bytes);
 
 /*
@@ -279,8 +282,6 @@ static void
 append_value(MbusAnswer *answer, Datum value, Oid type)
 {
 	StringInfo	out = answer->out;
-	Oid			output;
-	bool		is_varlena;
 
 	switch (type)
 	{
@@ -303,22 +304,11 @@ append_value(MbusAnswer *answer, Datum value, Oid type)
 			append_base64(answer, DatumGetByteaPP(value));
 			return;
 		case JSONOID:
-			{
-				text	   *json = DatumGetTextPP(value);
-
-				mbus_answer_room(answer, VARSIZE_ANY_EXHDR(json));
-				appendBinaryStringInfo(out, VARDATA_ANY(json),
-									   VARSIZE_ANY_EXHDR(json));
-				return;
-			}
+			append_json(answer, DatumGetTextPP(value));
+			return;
 		case JSONBOID:
-			{
-				Jsonb	   *jsonb = DatumGetJsonbP(value);
-
-				mbus_answer_room(answer, VARSIZE(jsonb) / 4);
-				JsonbToCString(out, &jsonb->root, VARSIZE(jsonb));
-				return;
-			}
+			append_jsonb(answer, DatumGetJsonbP(value));
+			return;
 		case VOIDOID:
 			appendStringInfoString(out, "null");
 			return;
@@ -329,14 +319,36 @@ append_value(MbusAnswer *answer, Datum value, Oid type)
 	else if (type_is_rowtype(type))
 		append_row_datum(answer, value);
 	else
-	{
-		char	   *string;
+		append_text(answer, value, type);
+}
 
-		getTypeOutputInfo(type, &output, &is_varlena);
-		string = OidOutputFunctionCall(output, value);
-		mbus_answer_room(answer, strlen(string));
-		escape_json(out, string);
-	}
+static void
+append_json(MbusAnswer *answer, const text *json)
+{
+	mbus_answer_room(answer, VARSIZE_ANY_EXHDR(json));
+	appendBinaryStringInfo(answer->out, VARDATA_ANY(json),
+						   VARSIZE_ANY_EXHDR(json));
+}
+
+static void
+append_jsonb(MbusAnswer *answer, Jsonb *jsonb)
+{
+	mbus_answer_room(answer, VARSIZE(jsonb) / 4);
+	JsonbToCString(answer->out, &jsonb->root, VARSIZE(jsonb));
+}
+
+/* Any other type is a string. */
+static void
+append_text(MbusAnswer *answer, Datum value, Oid type)
+{
+	Oid			output;
+	bool		is_varlena;
+	char	   *string;
+
+	getTypeOutputInfo(type, &output, &is_varlena);
+	string = OidOutputFunctionCall(output, value);
+	mbus_answer_room(answer, strlen(string));
+	escape_json(answer->out, string);
 }
 
 /* Takes a composite value apart and appends it as an object. */

@@ -12,6 +12,7 @@
 #include "state/range.h"
 #include "state/state.h"
 #include "state/unfinished.h"
+
 #define MBUS_READY_MS		30000	/* for the worker, before giving up */
 
 /*

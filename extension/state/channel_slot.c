@@ -20,8 +20,8 @@
 static void channel_slots_purge(MbusDatabase *db);
 
 /*
- * mbus_channel_slot_find returns the slot of a channel, or NULL.  Caller holds the
- * database's lock, which is what protects the slot that is returned: the
+ * mbus_channel_slot_find returns the slot of a channel, or NULL.  Caller holds
+ * the database's lock, which is what protects the slot that is returned: the
  * purge of another database never touches it.  Cannot fail.
  */
 MbusChannelSlot *
@@ -129,8 +129,8 @@ mbus_registry_forget(MbusDatabase *db)
 }
 
 /*
- * mbus_oldest_open_segment returns the lowest number of an open segment, 0 if none
- * is open.  Caller holds the database's lock.
+ * mbus_oldest_open_segment returns the lowest number of an open segment, 0 if
+ * none is open.  Caller holds the database's lock.
  */
 int32
 mbus_oldest_open_segment(MbusDatabase *db)
@@ -148,8 +148,8 @@ mbus_oldest_open_segment(MbusDatabase *db)
 }
 
 /*
- * mbus_segment_wanted tells whether a publisher waits for a segment.  Caller holds
- * the database's lock.
+ * mbus_segment_wanted tells whether a publisher waits for a segment.  Caller
+ * holds the database's lock.
  */
 bool
 mbus_segment_wanted(MbusDatabase *db)

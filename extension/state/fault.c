@@ -58,8 +58,8 @@ mbus_call(PGFunction body, const char *function, FunctionCallInfo fcinfo)
 }
 
 /*
- * mbus_fault_record counts a user's error and keeps it for the view errors.  It
- * takes the database's lock and cannot fail.
+ * mbus_fault_record counts a user's error and keeps it for the view errors.
+ * It takes the database's lock and cannot fail.
  */
 void
 mbus_fault_record(const char *function, ErrorData *edata, Oid user)

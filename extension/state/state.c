@@ -49,17 +49,8 @@ static MbusDatabase *my_database = NULL;	/* this backend's */
 
 static void state_request(void);
 static void state_startup(void);
+static Size state_size(void);
 static void check_listed(void);
-
-/* The databases, and an array of ranges for each process that there can be. */
-static Size
-state_size(void)
-{
-	int			nbackends = MaxBackends + NUM_AUXILIARY_PROCS;
-
-	return add_size(offsetof(MbusShared, backend),
-					mul_size(nbackends, sizeof(MbusBackend)));
-}
 
 /*
  * mbus_state_init installs the hooks; called from _PG_init while the server
@@ -159,6 +150,16 @@ state_startup(void)
 		parts[i]->startup(memory, found, tranche);
 	}
 	LWLockRelease(AddinShmemInitLock);
+}
+
+/* The databases, and an array of ranges for each process that there can be. */
+static Size
+state_size(void)
+{
+	int			nbackends = MaxBackends + NUM_AUXILIARY_PROCS;
+
+	return add_size(offsetof(MbusShared, backend),
+					mul_size(nbackends, sizeof(MbusBackend)));
 }
 
 /*
@@ -313,9 +314,9 @@ mbus_count(MbusCounter counter, uint64 n)
 }
 
 /*
- * mbus_wait_for_worker sleeps until the worker has changed something, or a moment;
- * past MBUS_WAIT_MS it errors with what the worker said last.  The worker itself
- * does not wait but errors with 55P03 (see expiry.c).
+ * mbus_wait_for_worker sleeps until the worker has changed something, or a
+ * moment; past MBUS_WAIT_MS it errors with what the worker said last.  The
+ * worker itself does not wait but errors with 55P03 (see expiry.c).
  */
 void
 mbus_wait_for_worker(MbusDatabase *db, TimestampTz started)

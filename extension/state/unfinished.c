@@ -34,47 +34,9 @@ typedef struct RangeScan
 
 static void range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id);
 static const MbusRange *range_next(RangeScan *scan);
+static int64 unreserved(MbusDatabase *db, int32 channel_id,
+						int32 highest_leaf);
 static int	range_compare(const void *a, const void *b);
-static int64 unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf);
-
-/*
- * range_scan begins a walk over the unfinished ranges of the database's
- * extension, those of one channel or of all (0).  Caller holds the database's
- * lock until the walk is over.
- */
-static void
-range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id)
-{
-	scan->db = db;
-	scan->channel_id = channel_id;
-	scan->backend = 0;
-	scan->range = 0;
-}
-
-/* The next range, NULL if there are no more. */
-static const MbusRange *
-range_next(RangeScan *scan)
-{
-	for (; scan->backend < mbus_shared->nbackends; scan->backend++)
-	{
-		const MbusBackend *b = &mbus_shared->backend[scan->backend];
-
-		if (b->nranges > 0 && b->database == scan->db->database &&
-			b->schema == scan->db->schema)
-		{
-			while (scan->range < b->nranges)
-			{
-				const MbusRange *range = &b->range[scan->range++];
-
-				if (scan->channel_id == 0 ||
-					range->channel_id == scan->channel_id)
-					return range;
-			}
-		}
-		scan->range = 0;
-	}
-	return NULL;
-}
 
 /*
  * mbus_published_limit returns the first id of a channel that is not
@@ -150,40 +112,6 @@ mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
 	*nranges = n;
 	if (n > 1)
 		qsort(*ranges, n, sizeof(MbusRange), range_compare);
-	return limit;
-}
-
-static int
-range_compare(const void *a, const void *b)
-{
-	int64		x = ((const MbusRange *) a)->lo;
-	int64		y = ((const MbusRange *) b)->lo;
-
-	return x < y ? -1 : x > y;
-}
-
-/*
- * unreserved returns the first id of a channel that is not reserved.  Caller
- * holds the database's lock.
- */
-static int64
-unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf)
-{
-	MbusChannelSlot *slot = mbus_channel_slot_find(db, channel_id);
-	int64		limit;
-	int32		oldest;
-
-	if (slot)
-		return slot->last_id + 1;
-
-	/*
-	 * Nothing was published to it since the server started, or its slot was
-	 * purged: its messages lie below all that is open.
-	 */
-	oldest = mbus_oldest_open_segment(db);
-	limit = MbusFirstId(oldest ? oldest : db->numbering.next_segment);
-	if (oldest == 0 && !mbus_segment_wanted(db))
-		limit = Max(limit, MbusFirstId((int64) highest_leaf + 1));
 	return limit;
 }
 
@@ -276,4 +204,77 @@ mbus_unfinished_ranges(MbusDatabase *db)
 		n++;
 	LWLockRelease(&db->lock);
 	return n;
+}
+
+/*
+ * range_scan begins a walk over the unfinished ranges of the database's
+ * extension, those of one channel or of all (0).  Caller holds the database's
+ * lock until the walk is over.
+ */
+static void
+range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id)
+{
+	scan->db = db;
+	scan->channel_id = channel_id;
+	scan->backend = 0;
+	scan->range = 0;
+}
+
+/* The next range, NULL if there are no more. */
+static const MbusRange *
+range_next(RangeScan *scan)
+{
+	for (; scan->backend < mbus_shared->nbackends; scan->backend++)
+	{
+		const MbusBackend *b = &mbus_shared->backend[scan->backend];
+
+		if (b->nranges > 0 && b->database == scan->db->database &&
+			b->schema == scan->db->schema)
+		{
+			while (scan->range < b->nranges)
+			{
+				const MbusRange *range = &b->range[scan->range++];
+
+				if (scan->channel_id == 0 ||
+					range->channel_id == scan->channel_id)
+					return range;
+			}
+		}
+		scan->range = 0;
+	}
+	return NULL;
+}
+
+/*
+ * unreserved returns the first id of a channel that is not reserved.  Caller
+ * holds the database's lock.
+ */
+static int64
+unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf)
+{
+	MbusChannelSlot *slot = mbus_channel_slot_find(db, channel_id);
+	int64		limit;
+	int32		oldest;
+
+	if (slot)
+		return slot->last_id + 1;
+
+	/*
+	 * Nothing was published to it since the server started, or its slot was
+	 * purged: its messages lie below all that is open.
+	 */
+	oldest = mbus_oldest_open_segment(db);
+	limit = MbusFirstId(oldest ? oldest : db->numbering.next_segment);
+	if (oldest == 0 && !mbus_segment_wanted(db))
+		limit = Max(limit, MbusFirstId((int64) highest_leaf + 1));
+	return limit;
+}
+
+static int
+range_compare(const void *a, const void *b)
+{
+	int64		x = ((const MbusRange *) a)->lo;
+	int64		y = ((const MbusRange *) b)->lo;
+
+	return x < y ? -1 : x > y;
 }

@@ -216,6 +216,24 @@ mbus_wait_sleep(TimestampTz until)
 }
 
 /*
+ * mbus_wait_entered tells whether this process is on the list.
+ */
+bool
+mbus_wait_entered(void)
+{
+	return entered;
+}
+
+/*
+ * mbus_wait_keep keeps it there over commits.
+ */
+void
+mbus_wait_keep(void)
+{
+	keep = true;
+}
+
+/*
  * mbus_wake_channel wakes who waits for a channel.  Call it when what they
  * wait for can be seen, with no lock held but, at most, the delivery lock.
  * Takes the waiter lock if anybody waits; cannot fail.
@@ -307,22 +325,4 @@ static void
 wait_exit_callback(int code, Datum arg)
 {
 	mbus_wait_end();
-}
-
-/*
- * mbus_wait_entered tells whether this process is on the list.
- */
-bool
-mbus_wait_entered(void)
-{
-	return entered;
-}
-
-/*
- * mbus_wait_keep keeps it there over commits.
- */
-void
-mbus_wait_keep(void)
-{
-	keep = true;
 }

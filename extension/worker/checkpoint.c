@@ -56,8 +56,8 @@ static TimestampTz *written_at = NULL;
 static int	due_collect(MbusWork *work, TimestampTz now, DueCheckpoint **due);
 static void due_write(MbusWork *work, DueCheckpoint *due, int n);
 static MbusOutcome checkpoints_write(MbusWork *work, void *arg);
-static bool checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position);
 static void position_lower(MbusPosition *position);
+static bool checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position);
 static Datum int64_array(const int64 *value, int n);
 static void changed_set(MbusWork *work, const DueCheckpoint *due,
 						bool changed);

@@ -30,6 +30,7 @@
 #include "base/ids.h"
 #include "delivery/fail.h"
 #include "delivery/hold.h"
+#include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "facts/facts.h"
 #include "state/state.h"

@@ -23,6 +23,7 @@
 
 #include "base/ids.h"
 #include "delivery/pool.h"
+#include "delivery/sub.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/load.h"

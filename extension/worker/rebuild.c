@@ -30,6 +30,7 @@
 #include "base/ids.h"
 #include "delivery/fail.h"
 #include "delivery/pool.h"
+#include "delivery/sub.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
 #include "state/waiter.h"

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "delivery/pool.h"
+#include "delivery/sub.h"
 #include "state/registry.h"
 #include "state/state.h"
 #include "worker/reset.h"

@@ -21,9 +21,9 @@
 static bool leaf_whole(Oid leaf);
 
 /*
- * mbus_highest_segment returns the highest segment number in the catalog, as row
- * or as table, or as part of an id below which nothing is wanted (a restore
- * brings these without the segments that have been retired); or 0.
+ * mbus_highest_segment returns the highest segment number in the catalog, as
+ * row or as table, or as part of an id below which nothing is wanted (a
+ * restore brings these without the segments that have been retired); or 0.
  */
 int64
 mbus_highest_segment(void)

@@ -1,0 +1,44 @@
+/*
+ * pool_internal.h
+ *		The arrays of the pools, which pool.c lays out in shared memory, for
+ *		lease.c and sub.c.
+ */
+#ifndef MBUS_POOL_INTERNAL_H
+#define MBUS_POOL_INTERNAL_H
+
+#include "postgres.h"
+
+#include "storage/lwlock.h"
+
+#include "delivery/pool.h"
+
+/* In shared memory, before the arrays; all but the lock is under it. */
+typedef struct MbusPoolShared
+{
+	LWLock		lock;
+	int			nsubs;
+	int			nentries;
+	int			nleases;
+	uint32		free_entry;
+	uint32		free_lease;
+	uint32		free_skip;
+} MbusPoolShared;
+
+/* Where this process has it all. */
+typedef struct MbusPool
+{
+	MbusPoolShared *shared;
+	MbusSub    *subs;
+	MbusEntry  *entries;
+	MbusLease  *leases;
+	MbusSkip   *skips;
+	uint32	   *key_buckets;	/* as many as entries */
+	uint32	   *lease_buckets;	/* as many as leases */
+} MbusPool;
+
+extern MbusPool mbus_pool;
+
+extern void mbus_sub_reset(MbusSub *sub);
+extern void mbus_key_remove(uint32 slot, uint32 entry);
+
+#endif							/* MBUS_POOL_INTERNAL_H */

@@ -1,0 +1,131 @@
+/*
+ * sub.c
+ *		Slots of subscriptions in the pools.
+ *
+ * A subscription's slot is made by the worker (load), and freed when it was
+ * dropped and nobody scans for it.  Callers hold the delivery lock, but for
+ * mbus_subs_forget's; see pool.c.
+ */
+#include "postgres.h"
+
+#include "storage/lwlock.h"
+
+#include "base/ids.h"
+#include "delivery/lease.h"
+#include "delivery/pool.h"
+#include "delivery/pool_internal.h"
+#include "delivery/sub.h"
+
+static void entries_void(MbusSub *sub, uint32 *list);
+
+/*
+ * mbus_sub_find returns the slot of a subscription, MBUS_NONE if it has none.
+ */
+uint32
+mbus_sub_find(Oid database, Oid schema, int32 subscription_id)
+{
+	for (int i = 0; i < mbus_pool.shared->nsubs; i++)
+	{
+		MbusSub    *sub = &mbus_pool.subs[i];
+
+		if (sub->subscription_id == subscription_id &&
+			sub->database == database && sub->schema == schema &&
+			!sub->dropped)
+			return i;
+	}
+	return MBUS_NONE;
+}
+
+/*
+ * mbus_sub_create makes a slot, not loaded; MBUS_NONE if all are taken.
+ */
+uint32
+mbus_sub_create(Oid database, Oid schema, int32 subscription_id,
+				int32 channel_id)
+{
+	for (int i = 0; i < mbus_pool.shared->nsubs; i++)
+	{
+		MbusSub    *sub = &mbus_pool.subs[i];
+
+		/* one who waited for the last one's scanner may have a free slot */
+		if (OidIsValid(sub->database) || sub->scanner != -1)
+			continue;
+		mbus_sub_reset(sub);
+		sub->database = database;
+		sub->schema = schema;
+		sub->subscription_id = subscription_id;
+		sub->channel_id = channel_id;
+		return i;
+	}
+	return MBUS_NONE;
+}
+
+/*
+ * mbus_subs_forget drops all slots of an extension that is gone.  Takes the
+ * lock.
+ */
+void
+mbus_subs_forget(Oid database, Oid schema)
+{
+	LWLockAcquire(&mbus_pool.shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < mbus_pool.shared->nsubs; i++)
+	{
+		MbusSub    *sub = &mbus_pool.subs[i];
+
+		if (sub->database == database &&
+			(sub->schema == schema || !OidIsValid(schema)) && !sub->dropped)
+			mbus_sub_drop(i);
+	}
+	LWLockRelease(&mbus_pool.shared->lock);
+}
+
+/*
+ * mbus_sub_drop lets a slot go; a scanner that is at work frees it.
+ */
+void
+mbus_sub_drop(uint32 slot)
+{
+	MbusSub    *sub = &mbus_pool.subs[slot];
+
+	mbus_sub_void(slot);
+	sub->dropped = true;
+	if (sub->scanner == -1)
+		sub->database = InvalidOid;
+}
+
+/*
+ * mbus_sub_void takes all entries, leases and skipped ranges from a
+ * subscription.  What belongs to an open transaction is marked void, for its
+ * callback to free.
+ */
+void
+mbus_sub_void(uint32 slot)
+{
+	MbusSub    *sub = &mbus_pool.subs[slot];
+
+	entries_void(sub, &sub->ready);
+	entries_void(sub, &sub->nexts);
+	entries_void(sub, &sub->retry);
+	while (sub->leases != MBUS_NONE)
+		mbus_lease_void(sub->leases);
+	mbus_skips_free(sub->skipped);
+	sub->skipped = MBUS_NONE;
+	sub->nskipped = 0;
+	sub->nready = sub->nretry = sub->nleased = sub->nentries = 0;
+	sub->earliest = PG_INT64_MAX;
+	sub->corrupt = false;
+	sub->generation++;
+	sub->changed_since = true;
+}
+
+static void
+entries_void(MbusSub *sub, uint32 *list)
+{
+	while (*list != MBUS_NONE)
+	{
+		uint32		e = *list;
+
+		*list = mbus_pool.entries[e].next;
+		mbus_entry_gone((uint32) (sub - mbus_pool.subs), e);
+	}
+}

@@ -1,0 +1,17 @@
+/*
+ * sub.h
+ *		Slots of subscriptions in the pools.
+ */
+#ifndef MBUS_SUB_H
+#define MBUS_SUB_H
+
+#include "postgres.h"
+
+extern uint32 mbus_sub_find(Oid database, Oid schema, int32 subscription_id);
+extern uint32 mbus_sub_create(Oid database, Oid schema,
+							  int32 subscription_id, int32 channel_id);
+extern void mbus_subs_forget(Oid database, Oid schema);
+extern void mbus_sub_drop(uint32 slot);
+extern void mbus_sub_void(uint32 slot);
+
+#endif							/* MBUS_SUB_H */
