@@ -2,7 +2,14 @@
  * message_bus.c
  *		The library's entry: magic block and _PG_init.
  *
- * The sources lie in rooms (folders); README.md tells what is in each.  ROOMS
+ * _PG_init defines the settings and lets each part register what it needs.
+ * Two orders matter.  Parts of shared memory are laid out as they register:
+ * deliveries, then waiters.  Callbacks of a transaction's end run in the
+ * opposite order of registration: delivery/effect.c (what the transaction has
+ * done to leases), then delivery/scanner.c (the scanner slots it holds), then
+ * state/registry.c (the ids it has published).
+ *
+ * The sources lie in rooms (folders).  README.md tells what each is; ROOMS
  * says which rooms a room may use, and tools/rooms checks it.
  */
 #include "postgres.h"
@@ -27,6 +34,11 @@ PG_MODULE_MAGIC;
 
 void		_PG_init(void);
 
+/*
+ * _PG_init runs once in each process that loads the library: in the postmaster
+ * if it is preloaded, else in a backend at the first call of one of its
+ * functions.
+ */
 void
 _PG_init(void)
 {

@@ -3,10 +3,8 @@
  *		create_channel, alter_channel, drop_channel, grant_channel and
  *		revoke_channel.
  *
- * The catalog tables belong to the extension's owner and nobody else may
- * touch them.  These functions check what the caller may do, then run their
- * one statement as that owner, as the server's own foreign key triggers do.
- * An error resets the user with the (sub)transaction.
+ * These functions check what the caller may do, then run their one statement
+ * as the owner of the tables (base/owner.c).
  *
  * A channel with retention "acked" has a series of segments to itself, so that
  * its unread messages keep nobody else's space.  Who gives out or takes back
@@ -27,6 +25,7 @@
 #include "admin/channel_admin.h"
 #include "admin/subscription_admin.h"
 #include "base/argument.h"
+#include "base/columns.h"
 #include "base/limits.h"
 #include "base/owner.h"
 #include "base/payload.h"
@@ -57,14 +56,6 @@ enum
 	PARAMS
 };
 
-/* Columns of message_bus.channel and message_bus.segment read here. */
-enum
-{
-	COL_CHANNEL_SERIES = 4,
-	COL_SEGMENT_SERIES = 2,
-	COL_SEGMENT_CLOSED_AT = 5
-};
-
 #define MBUS_ATTEMPTS_MAX	1000
 #define GRANT_PARAMS		4
 
@@ -83,19 +74,19 @@ typedef struct NewPolicy
 	char		null[PARAMS];	/* as SPI wants it: 'n' or ' ' */
 } NewPolicy;
 
+static void series_alter(Oid schema, text *name, NewPolicy *policy);
 static void policy_read(FunctionCallInfo fcinfo, NewPolicy *policy);
+static void policy_default(NewPolicy *policy, int which, Datum value);
 static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
 static void policy_check_attempts(NewPolicy *policy);
 static void policy_check_backoff(NewPolicy *policy);
 static void policy_check_dead_letter(Oid schema, const char *channel,
 									 NewPolicy *policy);
 static void policy_check_retention(NewPolicy *policy);
-static void policy_default(NewPolicy *policy, int which, Datum value);
 static int64 policy_interval(NewPolicy *policy, int which, const char *name,
 							 int64 most);
-static void series_alter(Oid schema, text *name, NewPolicy *policy);
-static void policy_lock(Oid schema);
 static bool policy_retention(NewPolicy *policy, const char *retention);
+static void policy_lock(Oid schema);
 static int32 own_series_choose(Oid schema);
 static void series_mark(Relation rel, AttrNumber series, AttrNumber closed_at,
 						bool *used);
@@ -511,10 +502,10 @@ own_series_choose(Oid schema)
 	Relation	rel;
 
 	rel = table_open(mbus_relation(schema, "channel"), AccessShareLock);
-	series_mark(rel, COL_CHANNEL_SERIES, 0, used);
+	series_mark(rel, MBUS_CHANNEL_SERIES, 0, used);
 	table_close(rel, AccessShareLock);
 	rel = table_open(mbus_relation(schema, "segment"), AccessShareLock);
-	series_mark(rel, COL_SEGMENT_SERIES, COL_SEGMENT_CLOSED_AT, used);
+	series_mark(rel, MBUS_SEGMENT_SERIES, MBUS_SEGMENT_CLOSED_AT, used);
 	table_close(rel, AccessShareLock);
 
 	for (int32 series = mbus_own_series(); series <= MBUS_MAX_SERIES; series++)
@@ -577,6 +568,7 @@ mbus_channel_owned(Oid schema, text *name)
 	return channel;
 }
 
+/* Reads the name of a privilege; 22023 if there is no such one. */
 static int
 privileges_parse(text *privileges)
 {

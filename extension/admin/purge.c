@@ -140,6 +140,10 @@ purge_count(Purge *purge)
 	UnregisterSnapshot(snapshot);
 }
 
+/*
+ * purge_count_leaf counts those of one segment.  Messages and unfinished
+ * ranges both come by ascending id, so one walk along the ranges will do.
+ */
 static void
 purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
 {

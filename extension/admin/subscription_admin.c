@@ -4,8 +4,8 @@
  *
  * A subscription is made by who may consume its channel, who then owns it; its
  * owner and the channel's may change it.  The rows are written as the owner
- * of the tables (channel_admin.c).  What shared memory has of a subscription
- * changes when the transaction commits: effect.c.
+ * of the tables (base/owner.c).  What shared memory has of a subscription
+ * changes when the transaction commits (delivery/effect.c).
  *
  * A start is an id and a time: messages with lower ids or created before are
  * not wanted.  For a start in time, the id only saves reading.  No message of
@@ -32,6 +32,7 @@
 
 #include "admin/subscription_admin.h"
 #include "base/argument.h"
+#include "base/columns.h"
 #include "base/ids.h"
 #include "base/owner.h"
 #include "base/schema.h"
@@ -50,13 +51,6 @@
 
 #define MBUS_ID_END			(INT64CONST(1) << 53)	/* behind the last id */
 
-/* Columns of message_bus.segment read here. */
-enum
-{
-	COL_SEGMENT_NO = 1,
-	COL_SEGMENT_CLOSED_AT = 5
-};
-
 /* Where a subscription starts, as its caller says it. */
 typedef struct Start
 {
@@ -74,6 +68,9 @@ typedef struct Start
 static bool subscription_insert(Oid schema, int32 channel_id, text *name,
 								bool ordered, const Start *start,
 								int32 epoch);
+static void subscription_pause(FunctionCallInfo fcinfo, bool paused);
+static int64 seek_begin(Oid schema, MbusDatabase *db, uint32 slot,
+						const MbusSubscription *subscription);
 static void start_parse(text *value, Start *start);
 static void start_id_parse(const char *digits, Start *start);
 static void start_resolve(Oid schema, MbusDatabase *db, int32 channel_id,
@@ -83,13 +80,11 @@ static bool subscription_find(Oid schema, FunctionCallInfo fcinfo,
 							  bool missing_ok, MbusSubscription *found);
 static void subscription_gone(const char *channel, const char *name,
 							  bool missing_ok);
-static void subscription_pause(FunctionCallInfo fcinfo, bool paused);
-static void subscription_write(Oid schema, const MbusSubscription *subscription,
+static void subscription_write(Oid schema,
+							   const MbusSubscription *subscription,
 							   const char *command, int nargs,
 							   const Oid *types, Datum *values,
 							   const char *nulls);
-static int64 seek_begin(Oid schema, MbusDatabase *db, uint32 slot,
-						const MbusSubscription *subscription);
 
 /*
  * create_subscription(channel, subscription, start, ordered, if_not_exists)
@@ -257,6 +252,10 @@ MBUS_FUNCTION(resume)
 	PG_RETURN_VOID();
 }
 
+/*
+ * subscription_pause is pause and resume.  Whoever waits is woken by a resume
+ * when its transaction has committed.
+ */
 static void
 subscription_pause(FunctionCallInfo fcinfo, bool paused)
 {
@@ -389,6 +388,7 @@ start_parse(text *value, Start *start)
 	}
 }
 
+/* Reads a start that is an id, given as digits; 22023 if it is none. */
 static void
 start_id_parse(const char *digits, Start *start)
 {
@@ -459,11 +459,11 @@ first_id_since(Oid schema, TimestampTz at)
 		bool		isnull;
 		int32		segment;
 
-		closed_at = heap_getattr(tuple, COL_SEGMENT_CLOSED_AT, desc, &open);
+		closed_at = heap_getattr(tuple, MBUS_SEGMENT_CLOSED_AT, desc, &open);
 		if (!open && DatumGetTimestampTz(closed_at) < at)
 			continue;
-		segment = DatumGetInt32(heap_getattr(tuple, COL_SEGMENT_NO, desc,
-											 &isnull));
+		segment =
+			DatumGetInt32(heap_getattr(tuple, MBUS_SEGMENT_NO, desc, &isnull));
 		first = Min(first, MbusFirstId(segment));
 	}
 	systable_endscan(scan);

@@ -15,8 +15,8 @@
  *
  * One that has an entry is counted only as that, and one in a skipped range
  * only as that.  What the scan would take for a candidate is one here too:
- * it counts unless the tables say that it is done.  See README.md, section
- * "Delivery".
+ * it counts unless the tables say that it is done.  See delivery/README.md,
+ * section "The scan".
  *
  * Messages that have expired, are deleted or purged, or that the subscription
  * began after, do not count.  No parent table is locked.  The cost is that of
@@ -104,12 +104,12 @@ static void leaf_count_delayed(Count *count);
 static void leaf_count_keys(Count *count);
 static void leaf_scan(Count *count, MbusLeafScan *rows, RowFunction found);
 static bool row_wanted(Count *count, const Row *row);
-static bool row_late(const Count *count, const Row *row);
 static void row_entry(Count *count, const Row *row);
 static void row_fresh(Count *count, const Row *row);
 static void row_delayed(Count *count, const Row *row);
 static void row_passed(Count *count, const Row *row);
 static void row_failed(Count *count, const Row *row);
+static bool row_late(const Count *count, const Row *row);
 static void count_one(Count *count, int64 id, TimestampTz created_at);
 static void candidate_add(Count *count, const Row *row, bool failed,
 						  bool counted);
@@ -226,6 +226,11 @@ failed_read(Count *count)
  * ------------------------------------------------------------------------
  */
 
+/*
+ * leaf_count counts one segment, source by source as the top of this file
+ * lists them.  What an earlier source counts is known by its id (busy), its
+ * skipped range or its time, and is not counted again.
+ */
 static void
 leaf_count(Count *count)
 {
@@ -282,6 +287,7 @@ leaf_count_ids(Count *count, const Ids *ids, RowFunction found)
 	mbus_leaf_scan_close(&rows);
 }
 
+/* Counts the channel's messages with ids in [lo, hi). */
 static void
 leaf_count_range(Count *count, MbusLeafScan *rows, int64 lo, int64 hi)
 {
@@ -291,6 +297,7 @@ leaf_count_range(Count *count, MbusLeafScan *rows, int64 lo, int64 hi)
 	leaf_scan(count, rows, row_fresh);
 }
 
+/* Counts delayed messages from the due position on. */
 static void
 leaf_count_delayed(Count *count)
 {
@@ -375,6 +382,10 @@ leaf_scan(Count *count, MbusLeafScan *rows, RowFunction found)
  * ------------------------------------------------------------------------
  */
 
+/*
+ * Whether the subscription can still get a message: it lives, and is not from
+ * before the start.
+ */
 static bool
 row_wanted(Count *count, const Row *row)
 {
@@ -386,14 +397,7 @@ row_wanted(Count *count, const Row *row)
 		!is_deleted(count, row->id);
 }
 
-/* Delayed, and not below what is to be looked for. */
-static bool
-row_late(const Count *count, const Row *row)
-{
-	return row->available_at > row->created_at &&
-		row->available_at >= count->sub->due_at;
-}
-
+/* A message that has an entry. */
 static void
 row_entry(Count *count, const Row *row)
 {
@@ -402,6 +406,7 @@ row_entry(Count *count, const Row *row)
 		count->backlog->retrying++;
 }
 
+/* One above the cursor, or in a skipped range. */
 static void
 row_fresh(Count *count, const Row *row)
 {
@@ -426,6 +431,7 @@ row_delayed(Count *count, const Row *row)
 		count_one(count, row->id, row->created_at);
 }
 
+/* One at or below the cursor that was passed over for its key. */
 static void
 row_passed(Count *count, const Row *row)
 {
@@ -434,6 +440,7 @@ row_passed(Count *count, const Row *row)
 		candidate_add(count, row, false, false);
 }
 
+/* One that failed, and waits for its time. */
 static void
 row_failed(Count *count, const Row *row)
 {
@@ -443,6 +450,15 @@ row_failed(Count *count, const Row *row)
 					  is_skipped(count, row->id) || row_late(count, row));
 }
 
+/* Delayed, and not below what is to be looked for. */
+static bool
+row_late(const Count *count, const Row *row)
+{
+	return row->available_at > row->created_at &&
+		row->available_at >= count->sub->due_at;
+}
+
+/* Counts a message, and keeps the oldest. */
 static void
 count_one(Count *count, int64 id, TimestampTz created_at)
 {
@@ -456,6 +472,10 @@ count_one(Count *count, int64 id, TimestampTz created_at)
 	}
 }
 
+/*
+ * Notes a message that the tables are to be asked about; "counted" if it
+ * counts already, and only its failing is to be found out.
+ */
 static void
 candidate_add(Count *count, const Row *row, bool failed, bool counted)
 {
@@ -518,6 +538,7 @@ candidate_compare(const void *a, const void *b)
  * ------------------------------------------------------------------------
  */
 
+/* Whether an id is in a skipped range. */
 static bool
 is_skipped(const Count *count, int64 id)
 {

@@ -9,7 +9,7 @@
 
 #include "delivery/pool.h"
 
-/* An outstanding message, with what its lease says; see pool.h. */
+/* An outstanding message, with what its lease says; see delivery/pool.h. */
 typedef struct MbusOut
 {
 	MbusEntry	entry;

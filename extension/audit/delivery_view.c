@@ -32,17 +32,17 @@
 #define STATUS_COLUMNS		14
 #define LEASE_COLUMNS		9
 
+static const char *lease_state(const MbusEntry *entry);
 static bool sub_read(int32 subscription_id, MbusSubCopy *copy);
 static void sub_make_room(MbusSubCopy *copy, int *out_room, int *skip_room);
+static uint32 sub_slot(MbusDatabase *db, Oid schema, int32 subscription_id,
+					   uint32 hint);
 static bool sub_copy(uint32 slot, MbusSubCopy *copy, int out_room,
 					 int skip_room);
 static bool out_copy_list(MbusSubCopy *copy, uint32 first, int room);
 static bool out_copy_leases(MbusSubCopy *copy, int room);
-static uint32 sub_slot(MbusDatabase *db, Oid schema, int32 subscription_id,
-					   uint32 hint);
 static int	out_compare(const void *a, const void *b);
 static int	skip_compare(const void *a, const void *b);
-static const char *lease_state(const MbusEntry *entry);
 
 /*
  * subscription_status(subscription_id integer) returns what the view
@@ -247,6 +247,7 @@ sub_copy(uint32 slot, MbusSubCopy *copy, int out_room, int skip_room)
 		out_copy_leases(copy, out_room);
 }
 
+/* Copies a list of entries; false if there is no room. */
 static bool
 out_copy_list(MbusSubCopy *copy, uint32 first, int room)
 {
@@ -263,6 +264,10 @@ out_copy_list(MbusSubCopy *copy, uint32 first, int room)
 	return true;
 }
 
+/*
+ * Copies the entries of all leases, each with what its lease says; false if
+ * there is no room.
+ */
 static bool
 out_copy_leases(MbusSubCopy *copy, int room)
 {

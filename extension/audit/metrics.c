@@ -1,6 +1,9 @@
 /*
  * metrics.c
  *		The counters of this database, for the view metrics.
+ *
+ * They are atomics in shared memory, added to by mbus_count() wherever
+ * something happens, and begin at 0 when the server starts.
  */
 #include "postgres.h"
 

@@ -4,7 +4,7 @@
  *		dead_letters.
  *
  * An ack says what a subscription is done with, and how: outcome 'acked', or
- * 'dead', 'kept' or 'corrupt'.  It counts as facts.c says: not below the
+ * 'dead', 'kept' or 'corrupt'.  It counts as facts/facts.c says: not below the
  * subscription's since_lease, and above the message's last redrive.
  *
  * These functions read the leaves, with the snapshot of the query that calls
@@ -25,6 +25,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/columns.h"
 #include "base/ids.h"
 #include "base/schema.h"
 #include "channel/channel.h"
@@ -33,16 +34,6 @@
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 #include "state/fault.h"
-
-/* Columns of message_bus.subscription read here. */
-enum
-{
-	COL_SUBSCRIPTION_ID = 1,
-	COL_CHANNEL_ID = 2,
-	COL_START_ID = 7,
-	COL_START_AT = 8,
-	COL_SINCE_LEASE = 9
-};
 
 #define NEVER			PG_INT64_MIN
 
@@ -63,6 +54,7 @@ typedef struct AckOutcome
 
 static TimestampTz last_event(Oid schema, int64 id);
 static bool is_of_channel(Oid schema, int64 id, int32 channel_id);
+static bool may_consume(Oid schema, int32 channel_id);
 static int	subscribers_of(Oid schema, int32 channel_id,
 						   Subscriber **subscribers);
 static void outcome_read(Oid schema, int32 subscription_id,
@@ -72,9 +64,8 @@ static void acks_read(Relation leaf, bool wide, int32 subscription_id,
 static void ack_read(HeapTuple tuple, TupleDesc desc, int64 since_lease,
 					 int64 id, AckOutcome *outcome);
 static int64 last_redrive(Oid schema, int32 subscription_id, int64 id);
-static bool may_consume(Oid schema, int32 channel_id);
 
-extern Datum mbus_ack_covers(PG_FUNCTION_ARGS); /* facts.c */
+extern Datum mbus_ack_covers(PG_FUNCTION_ARGS); /* facts/facts.c */
 
 /*
  * delivery_status(message_id, channel_id, created_at) returns error if the
@@ -245,8 +236,8 @@ subscribers_of(Oid schema, int32 channel_id, Subscriber **subscribers)
 	HeapTuple	tuple;
 
 	*subscribers = palloc(room * sizeof(Subscriber));
-	ScanKeyInit(&key, COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(channel_id));
+	ScanKeyInit(&key, MBUS_SUBSCRIPTION_CHANNEL_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(channel_id));
 	scan = systable_beginscan(rel,
 							  mbus_relation(schema, "subscription_channel_id_name_key"),
 							  true, GetActiveSnapshot(), 1, &key);
@@ -262,17 +253,17 @@ subscribers_of(Oid schema, int32 channel_id, Subscriber **subscribers)
 		}
 		subscriber = &(*subscribers)[n++];
 		subscriber->subscription_id =
-			DatumGetInt32(heap_getattr(tuple, COL_SUBSCRIPTION_ID, desc,
+			DatumGetInt32(heap_getattr(tuple, MBUS_SUBSCRIPTION_ID, desc,
 									   &isnull));
-		subscriber->start_id = DatumGetInt64(heap_getattr(tuple, COL_START_ID,
-														  desc, &isnull));
-		subscriber->since_lease = DatumGetInt64(heap_getattr(tuple,
-															 COL_SINCE_LEASE,
-															 desc, &isnull));
-		subscriber->start_at = DatumGetTimestampTz(heap_getattr(tuple,
-																COL_START_AT,
-																desc,
-																&isnull));
+		subscriber->start_id =
+			DatumGetInt64(heap_getattr(tuple, MBUS_SUBSCRIPTION_START_ID, desc,
+									   &isnull));
+		subscriber->since_lease =
+			DatumGetInt64(heap_getattr(tuple, MBUS_SUBSCRIPTION_SINCE_LEASE,
+									   desc, &isnull));
+		subscriber->start_at =
+			DatumGetTimestampTz(heap_getattr(tuple, MBUS_SUBSCRIPTION_START_AT,
+											 desc, &isnull));
 		if (isnull)
 			subscriber->start_at = NEVER;
 	}
@@ -327,6 +318,10 @@ acks_read(Relation leaf, bool wide, int32 subscription_id, int64 since_lease,
 	mbus_leaf_scan_close(&rows);
 }
 
+/*
+ * ack_read takes note of a row of acks if it counts and covers the id: of the
+ * last one that says the message died here, and of the time of an ack.
+ */
 static void
 ack_read(HeapTuple tuple, TupleDesc desc, int64 since_lease, int64 id,
 		 AckOutcome *outcome)

@@ -1,6 +1,9 @@
 /*
  * argument.c
  *		Arguments of SQL functions, and whether one may write.
+ *
+ * Checks that functions of several rooms have in common.  Each raises the
+ * error that the caller of the SQL function sees.
  */
 #include "postgres.h"
 

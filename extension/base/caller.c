@@ -32,6 +32,11 @@ static char *known_claims = NULL;
 static char *known_subject = NULL;
 
 static char *subject_parse(const char *claims);
+static MbusJsonResult subject_value_start(void *arg);
+static MbusJsonResult subject_value_end(void *arg);
+static MbusJsonResult subject_field_start(void *arg, char *name, bool isnull);
+static MbusJsonResult subject_scalar(void *arg, char *token,
+									 JsonTokenType type);
 
 /*
  * mbus_subject returns the "sub" of the claims, NULL if there is none; the
@@ -77,6 +82,31 @@ mbus_subject_cut(char *subject)
 									  MBUS_SUBJECT_MAX)] = '\0';
 }
 
+/* What is no JSON has no subject; that is for others to complain about. */
+static char *
+subject_parse(const char *claims)
+{
+	SubjectState state;
+	JsonSemAction actions;
+	JsonLexContext *lex;
+
+	MemSet(&state, 0, sizeof(state));
+	MemSet(&actions, 0, sizeof(actions));
+	actions.semstate = &state;
+	actions.object_start = subject_value_start;
+	actions.object_end = subject_value_end;
+	actions.array_start = subject_value_start;
+	actions.array_end = subject_value_end;
+	actions.object_field_start = subject_field_start;
+	actions.scalar = subject_scalar;
+	lex = MbusMakeLexer(pstrdup(claims), strlen(claims), true);
+	if (pg_parse_json(lex, &actions) != JSON_SUCCESS)
+		return NULL;
+	if (state.sub)
+		mbus_subject_cut(state.sub);
+	return state.sub;
+}
+
 static MbusJsonResult
 subject_value_start(void *arg)
 {
@@ -109,29 +139,4 @@ subject_scalar(void *arg, char *token, JsonTokenType type)
 		state->sub = token;
 	state->at_sub = false;
 	MBUS_JSON_CONTINUE;
-}
-
-/* What is no JSON has no subject; that is for others to complain about. */
-static char *
-subject_parse(const char *claims)
-{
-	SubjectState state;
-	JsonSemAction actions;
-	JsonLexContext *lex;
-
-	MemSet(&state, 0, sizeof(state));
-	MemSet(&actions, 0, sizeof(actions));
-	actions.semstate = &state;
-	actions.object_start = subject_value_start;
-	actions.object_end = subject_value_end;
-	actions.array_start = subject_value_start;
-	actions.array_end = subject_value_end;
-	actions.object_field_start = subject_field_start;
-	actions.scalar = subject_scalar;
-	lex = MbusMakeLexer(pstrdup(claims), strlen(claims), true);
-	if (pg_parse_json(lex, &actions) != JSON_SUCCESS)
-		return NULL;
-	if (state.sub)
-		mbus_subject_cut(state.sub);
-	return state.sub;
 }

@@ -7,7 +7,8 @@
 
 #include "postgres.h"
 
-/* Written by relay.c, rpc_call.c and session.c; all others read it. */
+/* Written by relay/relay.c, relay/guard.c, relay/rpc_call.c and
+ * identity/session.c; all others read it. */
 typedef struct MbusCaller
 {
 	bool		in_relay;		/* a relay call runs; it records the errors of

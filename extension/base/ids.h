@@ -1,6 +1,9 @@
 /*
  * ids.h
  *		Numbers of messages, segments and leases.
+ *
+ * A message's id is segment << 28 | row, a lease's number epoch << 28 | n.
+ * Both are below 2^53, so that a JSON number holds them.
  */
 #ifndef MBUS_IDS_H
 #define MBUS_IDS_H

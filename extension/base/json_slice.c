@@ -192,6 +192,10 @@ mbus_json_token(const MbusSlice *slice, int max_len)
 	return pnstrdup(slice->start, len);
 }
 
+/*
+ * An object or array begins.  It is opened if it is the root, or a child of an
+ * opened one that slicer_opens() lets in; else it is passed over.
+ */
 static MbusJsonResult
 slice_container_start(void *state)
 {
@@ -221,6 +225,10 @@ slice_container_start(void *state)
 	MBUS_JSON_CONTINUE;
 }
 
+/*
+ * An object or array ends; if it was opened, its parent is the innermost
+ * opened one again.
+ */
 static MbusJsonResult
 slice_container_end(void *state)
 {
@@ -330,6 +338,7 @@ child_start(Slicer *slicer, bool named)
 	slicer->current = child;
 }
 
+/* The value of the current child ends here. */
 static void
 child_end(Slicer *slicer)
 {

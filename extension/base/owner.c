@@ -1,6 +1,12 @@
 /*
  * owner.c
  *		Statements that run as the owner of the extension's tables.
+ *
+ * The catalog tables belong to the extension's owner and nobody else may touch
+ * them.  A function of the bus checks by itself what its caller may do, and
+ * then runs one statement as that owner, as the server's own foreign key
+ * triggers do, with a fixed search_path.  An error resets the user with the
+ * (sub)transaction.
  */
 #include "postgres.h"
 

@@ -39,6 +39,9 @@ static struct varlena *zstd_encode(struct varlena *payload);
 static struct varlena *zstd_decode(struct varlena *stored, int32 size);
 static struct varlena *gzip_encode(struct varlena *payload);
 static struct varlena *gzip_decode(struct varlena *stored, int32 size);
+static struct varlena *payload_alloc(size_t len);
+static struct varlena *keep_if_smaller(struct varlena *result, size_t len,
+									   struct varlena *payload);
 
 /*
  * mbus_compression_known tells whether a name is one of the compressions.
@@ -152,34 +155,7 @@ mbus_payload_decode(struct varlena *stored, MbusCompression used, int32 size)
 	return stored;
 }
 
-/* Allocates a varlena with room for len bytes; for payloads below 1 GB. */
-static struct varlena *
-payload_alloc(size_t len)
-{
-	struct varlena *result = palloc_extended(len + VARHDRSZ,
-											 MCXT_ALLOC_NO_OOM);
-
-	if (result == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory"),
-				 errdetail("Could not allocate %zu bytes for a payload.", len)));
-	return result;
-}
-
-/* What was compressed well is kept; else NULL. */
-static struct varlena *
-keep_if_smaller(struct varlena *result, size_t len, struct varlena *payload)
-{
-	if (len >= VARSIZE_ANY_EXHDR(payload))
-	{
-		pfree(result);
-		return NULL;
-	}
-	SET_VARSIZE(result, len + VARHDRSZ);
-	return result;
-}
-
+/* Each encoder returns NULL where nothing is saved. */
 static struct varlena *
 zstd_encode(struct varlena *payload)
 {
@@ -197,6 +173,7 @@ zstd_encode(struct varlena *payload)
 	return keep_if_smaller(result, len, payload);
 }
 
+/* Each decoder returns NULL where the bytes are not what was stored. */
 static struct varlena *
 zstd_decode(struct varlena *stored, int32 size)
 {
@@ -242,6 +219,34 @@ gzip_decode(struct varlena *stored, int32 size)
 				   (const Bytef *) VARDATA_ANY(stored),
 				   VARSIZE_ANY_EXHDR(stored)) != Z_OK || len != (uLongf) size)
 		return NULL;
+	SET_VARSIZE(result, len + VARHDRSZ);
+	return result;
+}
+
+/* Allocates a varlena with room for len bytes; for payloads below 1 GB. */
+static struct varlena *
+payload_alloc(size_t len)
+{
+	struct varlena *result = palloc_extended(len + VARHDRSZ,
+											 MCXT_ALLOC_NO_OOM);
+
+	if (result == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory"),
+				 errdetail("Could not allocate %zu bytes for a payload.", len)));
+	return result;
+}
+
+/* What was compressed well is kept; else NULL. */
+static struct varlena *
+keep_if_smaller(struct varlena *result, size_t len, struct varlena *payload)
+{
+	if (len >= VARSIZE_ANY_EXHDR(payload))
+	{
+		pfree(result);
+		return NULL;
+	}
 	SET_VARSIZE(result, len + VARHDRSZ);
 	return result;
 }

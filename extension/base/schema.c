@@ -1,6 +1,9 @@
 /*
  * schema.c
  *		The extension's schema and what is in it, by name.
+ *
+ * Nothing is kept here: the server's own caches answer.  Who has no extension,
+ * or half of one, gets 55000 with a hint.
  */
 #include "postgres.h"
 

@@ -2,6 +2,10 @@
  * settings.c
  *		The extension's settings: definition, checks, and the list of
  *		databases that are served.
+ *
+ * Every room reads the variables; only the server writes them.  The sizes of
+ * shared memory can be set only where the library is preloaded: there is none
+ * otherwise.
  */
 #include "postgres.h"
 
@@ -41,15 +45,15 @@ int			mbus_frame_timeout = 120000;
 int			mbus_frame_max = 32 * 1024 * 1024;
 int			mbus_claim_wait_max = -1;
 
-static bool check_databases(char **newval, void **extra, GucSource source);
-static void assign_databases(const char *newval, void *extra);
-static bool check_ttl(char **newval, void **extra, GucSource source);
-static bool check_compression(char **newval, void **extra, GucSource source);
 static void define_server_settings(void);
 static void define_shared_sizes(void);
 static void define_session_settings(void);
 static void define_relay_settings(void);
 static void define_token_settings(void);
+static bool check_databases(char **newval, void **extra, GucSource source);
+static void assign_databases(const char *newval, void *extra);
+static bool check_ttl(char **newval, void **extra, GucSource source);
+static bool check_compression(char **newval, void **extra, GucSource source);
 
 /*
  * mbus_settings_init defines the settings; called from _PG_init.
@@ -66,6 +70,7 @@ mbus_settings_init(void)
 	MarkGUCPrefixReserved("message_bus");
 }
 
+/* Settings of the server: postgresql.conf, and a reload. */
 static void
 define_server_settings(void)
 {
@@ -111,6 +116,10 @@ define_shared_sizes(void)
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 }
 
+/*
+ * Settings that a session may have of its own; max_payload only by a
+ * superuser.
+ */
 static void
 define_session_settings(void)
 {
@@ -149,6 +158,7 @@ define_session_settings(void)
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
+/* What a gateway tells its session of itself. */
 static void
 define_relay_settings(void)
 {
@@ -194,6 +204,7 @@ define_token_settings(void)
 							   PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
+/* A list of names, no more than there are slots for. */
 static bool
 check_databases(char **newval, void **extra, GucSource source)
 {

@@ -1,6 +1,6 @@
 /*
  * timestamp.c
- *		Times as JSON.
+ *		Times as JSON: RFC 3339, in UTC, with microseconds.
  */
 #include "postgres.h"
 

@@ -23,34 +23,11 @@
 
 #include "base/argument.h"
 #include "base/catalog_cache.h"
+#include "base/columns.h"
 #include "base/limits.h"
 #include "base/payload.h"
 #include "base/schema.h"
 #include "channel/channel.h"
-
-/* Columns of message_bus.channel and message_bus.channel_grant read here. */
-enum
-{
-	COL_CHANNEL_ID = 1,
-	COL_NAME = 2,
-	COL_OWNER = 3,
-	COL_SERIES = 4,
-	COL_TTL = 5,
-	COL_MAX_ATTEMPTS = 6,
-	COL_LEASE = 7,
-	COL_BACKOFF = 8,
-	COL_BACKOFF_MAX = 9,
-	COL_DEAD_LETTER = 10,
-	COL_RETENTION = 11,
-	COL_MAX_PAYLOAD = 12,
-	COL_COMPRESSION = 13,
-	COL_PURGED_TO = 15,
-	COL_PURGE_KEPT = 16,
-	COL_GRANT_CHANNEL = 1,
-	COL_GRANT_GRANTEE = 2,
-	COL_GRANT_PUBLISH = 3,
-	COL_GRANT_CONSUME = 4
-};
 
 typedef struct MbusCachedChannel
 {
@@ -206,8 +183,8 @@ mbus_channel_by_name(Oid schema, const char *name)
 	named = hash_search(cache_by_name, name, HASH_FIND, NULL);
 	if (named)
 		return mbus_channel_by_id(schema, named->channel_id);
-	cached = channel_load(schema, "channel_name_key", COL_NAME, F_TEXTEQ,
-						  CStringGetTextDatum(name));
+	cached = channel_load(schema, "channel_name_key", MBUS_CHANNEL_NAME,
+						  F_TEXTEQ, CStringGetTextDatum(name));
 	if (cached == NULL)
 		return NULL;
 	named = hash_search(cache_by_name, cached->channel.name, HASH_ENTER, NULL);
@@ -238,6 +215,7 @@ mbus_channel_policy(Oid schema, int32 channel_id)
 	return cached ? &cached->policy : NULL;
 }
 
+/* The cached row of a channel, which is read if it is not there yet. */
 static MbusCachedChannel *
 cached_by_id(Oid schema, int32 channel_id)
 {
@@ -247,7 +225,7 @@ cached_by_id(Oid schema, int32 channel_id)
 	cached = hash_search(cache_by_id, &channel_id, HASH_FIND, NULL);
 	if (cached)
 		return cached;
-	return channel_load(schema, "channel_pkey", COL_CHANNEL_ID, F_INT4EQ,
+	return channel_load(schema, "channel_pkey", MBUS_CHANNEL_ID, F_INT4EQ,
 						Int32GetDatum(channel_id));
 }
 
@@ -308,6 +286,7 @@ channel_load(Oid schema, const char *index_name, AttrNumber column,
 	return cached;
 }
 
+/* Reads what publishers and readers see of a row. */
 static void
 channel_read(HeapTuple tuple, TupleDesc desc, MbusChannel *channel)
 {
@@ -315,22 +294,24 @@ channel_read(HeapTuple tuple, TupleDesc desc, MbusChannel *channel)
 	bool		isnull;
 
 	MemSet(channel, 0, sizeof(*channel));
-	channel->channel_id = DatumGetInt32(heap_getattr(tuple, COL_CHANNEL_ID,
-													 desc, &isnull));
-	value = heap_getattr(tuple, COL_NAME, desc, &isnull);
+	channel->channel_id =
+		DatumGetInt32(heap_getattr(tuple, MBUS_CHANNEL_ID, desc, &isnull));
+	value = heap_getattr(tuple, MBUS_CHANNEL_NAME, desc, &isnull);
 	strlcpy(channel->name, TextDatumGetCString(value), sizeof(channel->name));
-	channel->owner = DatumGetObjectId(heap_getattr(tuple, COL_OWNER, desc,
-												   &isnull));
-	channel->series = DatumGetInt32(heap_getattr(tuple, COL_SERIES, desc,
-												 &isnull));
-	value = heap_getattr(tuple, COL_TTL, desc, &isnull);
+	channel->owner =
+		DatumGetObjectId(heap_getattr(tuple, MBUS_CHANNEL_OWNER, desc,
+									  &isnull));
+	channel->series =
+		DatumGetInt32(heap_getattr(tuple, MBUS_CHANNEL_SERIES, desc, &isnull));
+	value = heap_getattr(tuple, MBUS_CHANNEL_TTL, desc, &isnull);
 	channel->ttl_us = mbus_interval_us(DatumGetIntervalP(value));
-	value = heap_getattr(tuple, COL_MAX_PAYLOAD, desc, &isnull);
+	value = heap_getattr(tuple, MBUS_CHANNEL_MAX_PAYLOAD, desc, &isnull);
 	channel->max_payload = isnull ? 0 : DatumGetInt64(value);
-	value = heap_getattr(tuple, COL_COMPRESSION, desc, &isnull);
+	value = heap_getattr(tuple, MBUS_CHANNEL_COMPRESSION, desc, &isnull);
 	channel->compression = mbus_compression_parse(TextDatumGetCString(value));
 }
 
+/* Reads what deliveries go by of a row. */
 static void
 policy_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy)
 {
@@ -338,19 +319,20 @@ policy_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy)
 	bool		isnull;
 
 	MemSet(policy, 0, sizeof(*policy));
-	policy->max_attempts = DatumGetInt32(heap_getattr(tuple, COL_MAX_ATTEMPTS,
-													  desc, &isnull));
-	value = heap_getattr(tuple, COL_LEASE, desc, &isnull);
+	policy->max_attempts =
+		DatumGetInt32(heap_getattr(tuple, MBUS_CHANNEL_MAX_ATTEMPTS, desc,
+								   &isnull));
+	value = heap_getattr(tuple, MBUS_CHANNEL_LEASE, desc, &isnull);
 	policy->lease_us = mbus_interval_us(DatumGetIntervalP(value));
-	value = heap_getattr(tuple, COL_BACKOFF, desc, &isnull);
+	value = heap_getattr(tuple, MBUS_CHANNEL_BACKOFF, desc, &isnull);
 	policy->backoff_us = mbus_interval_us(DatumGetIntervalP(value));
-	value = heap_getattr(tuple, COL_BACKOFF_MAX, desc, &isnull);
+	value = heap_getattr(tuple, MBUS_CHANNEL_BACKOFF_MAX, desc, &isnull);
 	policy->backoff_max_us = mbus_interval_us(DatumGetIntervalP(value));
-	value = heap_getattr(tuple, COL_DEAD_LETTER, desc, &isnull);
+	value = heap_getattr(tuple, MBUS_CHANNEL_DEAD_LETTER, desc, &isnull);
 	if (!isnull)
 		strlcpy(policy->dead_letter, TextDatumGetCString(value),
 				sizeof(policy->dead_letter));
-	value = heap_getattr(tuple, COL_RETENTION, desc, &isnull);
+	value = heap_getattr(tuple, MBUS_CHANNEL_RETENTION, desc, &isnull);
 	policy->acked = strcmp(TextDatumGetCString(value), "acked") == 0;
 	purge_read(tuple, desc, policy);
 }
@@ -365,9 +347,10 @@ purge_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy)
 	int			n;
 	int64	   *copy;
 
-	policy->purged_to = DatumGetInt64(heap_getattr(tuple, COL_PURGED_TO, desc,
-												   &isnull));
-	value = heap_getattr(tuple, COL_PURGE_KEPT, desc, &isnull);
+	policy->purged_to =
+		DatumGetInt64(heap_getattr(tuple, MBUS_CHANNEL_PURGED_TO, desc,
+								   &isnull));
+	value = heap_getattr(tuple, MBUS_CHANNEL_PURGE_KEPT, desc, &isnull);
 	if (isnull)
 		return;
 	kept = DatumGetArrayTypeP(value);
@@ -394,7 +377,7 @@ grants_load(Oid schema, MbusChannel *channel)
 	int			room = 0;
 
 	rel = table_open(mbus_relation(schema, "channel_grant"), AccessShareLock);
-	ScanKeyInit(&key, COL_GRANT_CHANNEL, BTEqualStrategyNumber, F_INT4EQ,
+	ScanKeyInit(&key, MBUS_GRANT_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(channel->channel_id));
 	scan = systable_beginscan(rel, mbus_relation(schema, "channel_grant_pkey"),
 							  true, NULL, 1, &key);
@@ -412,13 +395,13 @@ grants_load(Oid schema, MbusChannel *channel)
 				MemoryContextAlloc(cache.context, room * sizeof(MbusGrant));
 		}
 		grant = &channel->grant[channel->ngrants++];
-		grant->grantee = DatumGetObjectId(heap_getattr(tuple,
-													   COL_GRANT_GRANTEE,
-													   desc, &isnull));
+		grant->grantee =
+			DatumGetObjectId(heap_getattr(tuple, MBUS_GRANT_GRANTEE, desc,
+										  &isnull));
 		grant->privileges =
-			(DatumGetBool(heap_getattr(tuple, COL_GRANT_PUBLISH, desc,
+			(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_PUBLISH, desc,
 									   &isnull)) ? MBUS_PUBLISH : 0) |
-			(DatumGetBool(heap_getattr(tuple, COL_GRANT_CONSUME, desc,
+			(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_CONSUME, desc,
 									   &isnull)) ? MBUS_CONSUME : 0);
 	}
 	systable_endscan(scan);

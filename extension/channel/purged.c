@@ -1,6 +1,10 @@
 /*
  * purged.c
- *		Which of a channel's messages a purge has taken; see purge.c.
+ *		Which of a channel's messages a purge has taken.
+ *
+ * A purge deletes nothing (admin/purge.c): the channel's row says that ids up
+ * to purged_to are gone, but for some ranges in which publishes had not ended.
+ * Every reader asks here.
  */
 #include "postgres.h"
 

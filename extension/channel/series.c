@@ -1,6 +1,11 @@
 /*
  * series.c
- *		Series of segments: one for each range of times to live.
+ *		Series of segments: one for each range of times to live, and then one
+ *		for each channel with retention "acked".
+ *
+ * Which series a channel has stands in its row, chosen when its TTL or its
+ * retention is set; the worker opens and closes segments by the window that is
+ * told here.
  */
 #include "postgres.h"
 
@@ -9,6 +14,7 @@
 
 #include "base/argument.h"
 #include "channel/series.h"
+
 #define MBUS_TTL_MAX_DAYS	36525	/* a hundred years */
 #define MBUS_OWN_WINDOW_MINUTES 10	/* of a series that is one channel's own */
 

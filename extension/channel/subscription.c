@@ -25,23 +25,11 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog_cache.h"
+#include "base/columns.h"
 #include "base/ids.h"
 #include "base/limits.h"
 #include "base/schema.h"
 #include "channel/subscription.h"
-
-/* Columns of message_bus.subscription read here. */
-enum
-{
-	COL_SUBSCRIPTION_ID = 1,
-	COL_CHANNEL_ID = 2,
-	COL_NAME = 3,
-	COL_OWNER = 4,
-	COL_ORDERED = 5,
-	COL_PAUSED = 6,
-	COL_START_ID = 7,
-	COL_START_AT = 8
-};
 
 typedef struct MbusNameKey
 {
@@ -100,10 +88,10 @@ mbus_subscription_by_name(Oid schema, int32 channel_id, const char *name)
 	cached = hash_search(cache_by_name, &key, HASH_FIND, NULL);
 	if (cached)
 		return mbus_subscription_by_id(schema, cached->subscription_id);
-	ScanKeyInit(&keys[0], COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(channel_id));
-	ScanKeyInit(&keys[1], COL_NAME, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(name));
+	ScanKeyInit(&keys[0], MBUS_SUBSCRIPTION_CHANNEL_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(channel_id));
+	ScanKeyInit(&keys[1], MBUS_SUBSCRIPTION_NAME, BTEqualStrategyNumber,
+				F_TEXTEQ, CStringGetTextDatum(name));
 	subscription = subscription_load(schema,
 									 "subscription_channel_id_name_key", 2,
 									 keys);
@@ -129,7 +117,7 @@ mbus_subscription_by_id(Oid schema, int32 subscription_id)
 	cached = hash_search(cache_by_id, &subscription_id, HASH_FIND, NULL);
 	if (cached)
 		return cached;
-	ScanKeyInit(&key, COL_SUBSCRIPTION_ID, BTEqualStrategyNumber, F_INT4EQ,
+	ScanKeyInit(&key, MBUS_SUBSCRIPTION_ID, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(subscription_id));
 	return subscription_load(schema, "subscription_pkey", 1, &key);
 }
@@ -202,6 +190,7 @@ subscription_load(Oid schema, const char *index_name, int nkeys, ScanKey keys)
 	return cached;
 }
 
+/* Reads a row.  Where its slot in shared memory is, is not known by it. */
 static void
 subscription_read(HeapTuple tuple, TupleDesc desc,
 				  MbusSubscription *subscription)
@@ -211,21 +200,27 @@ subscription_read(HeapTuple tuple, TupleDesc desc,
 
 	MemSet(subscription, 0, sizeof(*subscription));
 	subscription->subscription_id =
-		DatumGetInt32(heap_getattr(tuple, COL_SUBSCRIPTION_ID, desc, &isnull));
+		DatumGetInt32(heap_getattr(tuple, MBUS_SUBSCRIPTION_ID, desc,
+								   &isnull));
 	subscription->channel_id =
-		DatumGetInt32(heap_getattr(tuple, COL_CHANNEL_ID, desc, &isnull));
-	value = heap_getattr(tuple, COL_NAME, desc, &isnull);
+		DatumGetInt32(heap_getattr(tuple, MBUS_SUBSCRIPTION_CHANNEL_ID, desc,
+								   &isnull));
+	value = heap_getattr(tuple, MBUS_SUBSCRIPTION_NAME, desc, &isnull);
 	strlcpy(subscription->name, TextDatumGetCString(value),
 			sizeof(subscription->name));
-	subscription->owner = DatumGetObjectId(heap_getattr(tuple, COL_OWNER,
-														desc, &isnull));
-	subscription->ordered = DatumGetBool(heap_getattr(tuple, COL_ORDERED,
-													  desc, &isnull));
-	subscription->paused = DatumGetBool(heap_getattr(tuple, COL_PAUSED, desc,
-													 &isnull));
+	subscription->owner =
+		DatumGetObjectId(heap_getattr(tuple, MBUS_SUBSCRIPTION_OWNER, desc,
+									  &isnull));
+	subscription->ordered =
+		DatumGetBool(heap_getattr(tuple, MBUS_SUBSCRIPTION_ORDERED, desc,
+								  &isnull));
+	subscription->paused =
+		DatumGetBool(heap_getattr(tuple, MBUS_SUBSCRIPTION_PAUSED, desc,
+								  &isnull));
 	subscription->start_id =
-		DatumGetInt64(heap_getattr(tuple, COL_START_ID, desc, &isnull));
-	value = heap_getattr(tuple, COL_START_AT, desc, &isnull);
+		DatumGetInt64(heap_getattr(tuple, MBUS_SUBSCRIPTION_START_ID, desc,
+								   &isnull));
+	value = heap_getattr(tuple, MBUS_SUBSCRIPTION_START_AT, desc, &isnull);
 	subscription->start_at = isnull ? 0 : DatumGetTimestampTz(value);
 	subscription->slot = MBUS_NONE;
 }
@@ -250,9 +245,9 @@ made_here(Relation rel, HeapTuple tuple)
 		return true;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	snapshot->curcid = FirstCommandId;
-	ScanKeyInit(&key, COL_SUBSCRIPTION_ID, BTEqualStrategyNumber, F_INT4EQ,
-				heap_getattr(tuple, COL_SUBSCRIPTION_ID, RelationGetDescr(rel),
-							 &isnull));
+	ScanKeyInit(&key, MBUS_SUBSCRIPTION_ID, BTEqualStrategyNumber, F_INT4EQ,
+				heap_getattr(tuple, MBUS_SUBSCRIPTION_ID,
+							 RelationGetDescr(rel), &isnull));
 	scan = systable_beginscan(rel, mbus_relation(RelationGetNamespace(rel),
 												 "subscription_pkey"),
 							  true, snapshot, 1, &key);

@@ -2,18 +2,14 @@
  * ack.c
  *		ack, nack and extend: what becomes of claimed messages.
  *
- * Each first takes hold of the entries in shared memory (effect.c), which
- * pins them to the transaction and checks the privilege to consume, and then
- * inserts the rows that say it (fact_insert.c).  A call does all it was asked
- * to or, raising an error, nothing.
+ * Each first takes hold of the entries in shared memory (hold.c), which pins
+ * them to the transaction and checks the privilege to consume, and then
+ * inserts the rows that say it (facts/fact_insert.c; for a nack by fail.c).  A
+ * call does all it was asked to or, raising an error, nothing.
  *
  * An ack that is repeated finds its lease gone, or without these messages:
  * then the rows of acks are asked, which bear the lease.  So a client that
  * does not know whether its ack was committed may say it again.
- *
- * A failed delivery (mbus_fail: by nack, an expired lease or a crash) is one
- * row, and the message comes again at its time.  The last attempt that the
- * channel allows closes it: failure, dead letter and ack are one transaction.
  */
 #include "postgres.h"
 

@@ -75,9 +75,9 @@ static void claim_arguments(FunctionCallInfo fcinfo, Claim *claim);
 static int64 wait_argument(FunctionCallInfo fcinfo, int argno);
 static int64 lease_argument(FunctionCallInfo fcinfo, int argno,
 							const Claim *claim);
-static const MbusSubscription *claim_subscription(Claim *claim);
 static void consume_check(const Claim *claim);
 static bool claim_once(Claim *claim);
+static const MbusSubscription *claim_subscription(Claim *claim);
 static void claim_result(Claim *claim, ReturnSetInfo *rsinfo);
 static bool delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 							Datum *values, bool *isnull);
@@ -98,6 +98,11 @@ MBUS_FUNCTION(claim_bytes)
 	return claim_run(fcinfo, true);
 }
 
+/*
+ * claim_run is both functions: it scans, and sleeps in between, until
+ * something is found or the time of the wait is over, and returns what was
+ * found.
+ */
 static Datum
 claim_run(FunctionCallInfo fcinfo, bool bytes)
 {
@@ -146,6 +151,11 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 	return (Datum) 0;
 }
 
+/*
+ * claim_arguments checks the arguments and finds the channel, its lease time
+ * and the end of the wait.  Errors: 22004, 22023, 25001, 25006, 42P01, 42501,
+ * 55000.
+ */
 static void
 claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 {
@@ -202,7 +212,9 @@ wait_argument(FunctionCallInfo fcinfo, int argno)
 	return wait_us;
 }
 
-/* How long messages are leased; the channel says so where the call does not. */
+/*
+ * How long messages are leased; the channel says so where the call does not.
+ */
 static int64
 lease_argument(FunctionCallInfo fcinfo, int argno, const Claim *claim)
 {
@@ -227,36 +239,6 @@ lease_argument(FunctionCallInfo fcinfo, int argno, const Claim *claim)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("lease_for must be longer than 0 and at most 7 days")));
 	return lease_us;
-}
-
-/*
- * claim_subscription finds the subscription; "default" is made at the first
- * claim, by the worker, so that it is there for everybody.
- */
-static const MbusSubscription *
-claim_subscription(Claim *claim)
-{
-	TimestampTz started = 0;
-
-	for (;;)
-	{
-		const MbusSubscription *subscription;
-
-		subscription = mbus_subscription_by_name(claim->schema,
-												 claim->channel_id,
-												 claim->subscription);
-		if (subscription)
-			return subscription;
-		if (strcmp(claim->subscription, "default") != 0 ||
-			mbus_channel_by_id(claim->schema, claim->channel_id) == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("subscription \"%s\" does not exist",
-							claim->subscription)));
-		mbus_slot_want_default(claim->db, claim->channel_id);
-		mbus_worker_wait(claim->db, &started, "make the subscription");
-		AcceptInvalidationMessages();
-	}
 }
 
 /* After a sleep: the channel may be gone, or the privilege. */
@@ -308,8 +290,8 @@ claim_once(Claim *claim)
 		same = mbus_sub(claim->slot)->subscription_id ==
 			claim->subscription_id &&
 			mbus_sub(claim->slot)->database == claim->db->database &&
-			mbus_sub(claim->slot)->schema == claim->schema && mbus_sub(claim->slot)->loaded &&
-			!mbus_sub(claim->slot)->dropped;
+			mbus_sub(claim->slot)->schema == claim->schema &&
+			mbus_sub(claim->slot)->loaded && !mbus_sub(claim->slot)->dropped;
 		LWLockRelease(mbus_delivery_lock());
 		if (same)
 			recorded = mbus_scan(&claim->scan);
@@ -323,6 +305,36 @@ claim_once(Claim *claim)
 		AcceptInvalidationMessages();
 	}
 	return claim->scan.lease != 0;
+}
+
+/*
+ * claim_subscription finds the subscription; "default" is made at the first
+ * claim, by the worker, so that it is there for everybody.
+ */
+static const MbusSubscription *
+claim_subscription(Claim *claim)
+{
+	TimestampTz started = 0;
+
+	for (;;)
+	{
+		const MbusSubscription *subscription;
+
+		subscription = mbus_subscription_by_name(claim->schema,
+												 claim->channel_id,
+												 claim->subscription);
+		if (subscription)
+			return subscription;
+		if (strcmp(claim->subscription, "default") != 0 ||
+			mbus_channel_by_id(claim->schema, claim->channel_id) == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("subscription \"%s\" does not exist",
+							claim->subscription)));
+		mbus_slot_want_default(claim->db, claim->channel_id);
+		mbus_worker_wait(claim->db, &started, "make the subscription");
+		AcceptInvalidationMessages();
+	}
 }
 
 /*

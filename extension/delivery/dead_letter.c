@@ -1,6 +1,13 @@
 /*
  * dead_letter.c
- *		Copies of messages that used up their attempts.
+ *		Dead letters: copies of messages that used up their attempts.
+ *
+ * A copy is published to the dead-letter channel of the message's channel,
+ * with the same bytes, key and content type, and a header "dead_letter" that
+ * tells where it came from and why.  The one whose nack was the last, or the
+ * worker, needs no privilege for it.  Without a dead-letter channel the
+ * message stays where it is, with an ack of outcome 'kept'.  redrive.c undoes
+ * both.
  */
 #include "postgres.h"
 
@@ -34,11 +41,14 @@
 #include "state/fault.h"
 
 static Datum dead_headers(const MbusStored *message, const char *channel,
-						  const char *subscription, const MbusFailure *failure);
-static void member_text(JsonbParseState **state, const char *name, const char *value,
-						int len);
-static void member_number(JsonbParseState **state, const char *name, int64 value);
-static void member_time(JsonbParseState **state, const char *name, TimestampTz value);
+						  const char *subscription,
+						  const MbusFailure *failure);
+static void member_text(JsonbParseState **state, const char *name,
+						const char *value, int len);
+static void member_number(JsonbParseState **state, const char *name,
+						  int64 value);
+static void member_time(JsonbParseState **state, const char *name,
+						TimestampTz value);
 static void member_name(JsonbParseState **state, const char *name);
 
 /*

@@ -49,22 +49,22 @@ static int	maxeffects = 0;
 static Pinned *prepared = NULL; /* memory for the next PIN */
 
 static Effect *effect_new(EffectKind kind, uint32 slot);
-static void effects_forget(void);
 static void effect_xact(XactEvent event, void *arg);
+static void effects_forget(void);
 static void effect_subxact(SubXactEvent event, SubTransactionId subid,
 						   SubTransactionId parent, void *arg);
 static void effects_check(int first);
 static void effects_commit(void);
 static void effects_abort(int first);
-static void redrive_end(MbusSub *sub);
 static void effects_wake(int first);
 static void effect_commit(Effect *effect);
-static void void_free(uint32 lease, bool leased);
-static void sub_reload(MbusSub *sub);
 static void claim_commit(uint32 lease);
 static bool lease_settle(uint32 lease);
 static void seek_commit(Effect *effect);
+static void redrive_end(MbusSub *sub);
 static void effect_abort(Effect *effect);
+static void void_free(uint32 lease, bool leased);
+static void sub_reload(MbusSub *sub);
 static bool claim_abort(uint32 lease);
 
 /*
@@ -105,36 +105,6 @@ mbus_effect_prepare(int n)
 	}
 	prepared = n > 0 ? MemoryContextAlloc(effect_context,
 										  n * sizeof(Pinned)) : NULL;
-}
-
-/* The next effect; room was made for it. */
-static Effect *
-effect_new(EffectKind kind, uint32 slot)
-{
-	Effect	   *effect = &effects[neffects++];
-
-	MemSet(effect, 0, sizeof(*effect));
-	effect->kind = kind;
-	effect->subid = GetCurrentSubTransactionId();
-	effect->lease = MBUS_NONE;
-	effect->slot = slot;
-	if (slot != MBUS_NONE)
-		effect->generation = mbus_sub(slot)->generation;
-	effect->pinned = prepared;
-	prepared = NULL;
-	return effect;
-}
-
-static void
-effects_forget(void)
-{
-	if (effect_context == NULL || effects == NULL)
-		return;
-	neffects = 0;
-	maxeffects = 0;
-	effects = NULL;
-	prepared = NULL;
-	MemoryContextReset(effect_context);
 }
 
 /*
@@ -239,11 +209,32 @@ mbus_effect_redrive(uint32 slot, TimestampTz at)
 	LWLockRelease(mbus_delivery_lock());
 }
 
+/* The next effect; room was made for it. */
+static Effect *
+effect_new(EffectKind kind, uint32 slot)
+{
+	Effect	   *effect = &effects[neffects++];
+
+	MemSet(effect, 0, sizeof(*effect));
+	effect->kind = kind;
+	effect->subid = GetCurrentSubTransactionId();
+	effect->lease = MBUS_NONE;
+	effect->slot = slot;
+	if (slot != MBUS_NONE)
+		effect->generation = mbus_sub(slot)->generation;
+	effect->pinned = prepared;
+	prepared = NULL;
+	return effect;
+}
+
 /* ------------------------------------------------------------------------
  * Ends of transactions
  * ------------------------------------------------------------------------
  */
 
+/*
+ * effect_xact ends the transaction's effects, as the top of this file says.
+ */
 static void
 effect_xact(XactEvent event, void *arg)
 {
@@ -279,6 +270,23 @@ effect_xact(XactEvent event, void *arg)
 	}
 }
 
+/* Empties the list and gives its memory back. */
+static void
+effects_forget(void)
+{
+	if (effect_context == NULL || effects == NULL)
+		return;
+	neffects = 0;
+	maxeffects = 0;
+	effects = NULL;
+	prepared = NULL;
+	MemoryContextReset(effect_context);
+}
+
+/*
+ * effect_subxact undoes a subtransaction's effects, or gives them to its
+ * parent.
+ */
 static void
 effect_subxact(SubXactEvent event, SubTransactionId subid,
 			   SubTransactionId parent, void *arg)
@@ -354,6 +362,7 @@ effects_check(int first)
 						   number)));
 }
 
+/* Makes all effects come true, in their order. */
 static void
 effects_commit(void)
 {
@@ -526,6 +535,11 @@ lease_settle(uint32 lease)
 	return woken;
 }
 
+/*
+ * seek_commit moves a subscription to its new start: it has nothing
+ * outstanding any more, and facts under leases of before do not count.  Its
+ * scanner is this process, until scanner.c lets it go.
+ */
 static void
 seek_commit(Effect *effect)
 {
@@ -552,6 +566,10 @@ seek_commit(Effect *effect)
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
 }
 
+/*
+ * One redrive less is open; after the last of them checkpoints need not look
+ * back.
+ */
 static void
 redrive_end(MbusSub *sub)
 {

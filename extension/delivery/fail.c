@@ -1,6 +1,10 @@
 /*
  * fail.c
  *		Deliveries that failed: when they come again, or that they are dead.
+ *
+ * A failed delivery, by nack, an expired lease or a crash, is one row, and
+ * the message comes again at its time.  The last attempt that the channel
+ * allows closes it: failure, dead letter and ack are one transaction.
  */
 #include "postgres.h"
 

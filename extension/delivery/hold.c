@@ -515,6 +515,10 @@ leases_of_session(MbusDatabase *db, Oid schema, int64 session, bool end)
 	return n;
 }
 
+/*
+ * Counts what of a lease is neither pinned nor held by another transaction,
+ * and with "end" ends it now.
+ */
 static int
 lease_end(uint32 lease, TimestampTz now, bool end)
 {

@@ -146,7 +146,9 @@ mbus_lease_release(uint32 lease)
 static uint32 *
 lease_chain(int64 number)
 {
-	return &mbus_pool.lease_buckets[(uint64) number % mbus_pool.shared->nleases];
+	uint64		bucket = (uint64) number % mbus_pool.shared->nleases;
+
+	return &mbus_pool.lease_buckets[bucket];
 }
 
 /* Takes a lease off its subscription's list. */

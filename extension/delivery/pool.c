@@ -114,8 +114,10 @@ pools_init(void)
 	}
 	for (int i = 0; i < mbus_pool.shared->nentries; i++)
 	{
-		mbus_pool.entries[i].next = i + 1 < mbus_pool.shared->nentries ? i + 1 : MBUS_NONE;
-		mbus_pool.leases[i].next = mbus_pool.entries[i].next;
+		uint32		next = i + 1 < mbus_pool.shared->nentries ? i + 1 : MBUS_NONE;
+
+		mbus_pool.entries[i].next = next;
+		mbus_pool.leases[i].next = next;
 		mbus_pool.key_buckets[i] = MBUS_NONE;
 		mbus_pool.lease_buckets[i] = MBUS_NONE;
 	}
@@ -198,7 +200,8 @@ mbus_entries_take(int n, int *taken)
 	uint32		last = MBUS_NONE;
 
 	*taken = 0;
-	for (uint32 e = first; e != MBUS_NONE && *taken < n; e = mbus_pool.entries[e].next)
+	for (uint32 e = first; e != MBUS_NONE && *taken < n;
+		 e = mbus_pool.entries[e].next)
 	{
 		last = e;
 		(*taken)++;
@@ -386,13 +389,16 @@ mbus_ready_merge(uint32 slot, uint32 chain)
 uint32
 mbus_key_find(uint32 slot, int64 key_hash)
 {
-	uint32		e = *key_chain(slot, key_hash);
+	for (uint32 entry = *key_chain(slot, key_hash); entry != MBUS_NONE;
+		 entry = mbus_pool.entries[entry].key_next)
+	{
+		MbusEntry  *e = &mbus_pool.entries[entry];
 
-	/* two subscriptions may meet in a bucket: the entry's own says whose */
-	while (e != MBUS_NONE &&
-		   (mbus_pool.entries[e].key_hash != key_hash || mbus_pool.entries[e].key_slot != slot))
-		e = mbus_pool.entries[e].key_next;
-	return e;
+		/* two subscriptions may meet in a bucket: the entry says whose */
+		if (e->key_hash == key_hash && e->key_slot == slot)
+			return entry;
+	}
+	return MBUS_NONE;
 }
 
 /*
@@ -428,13 +434,14 @@ key_chain(uint32 slot, int64 key_hash)
 uint32
 mbus_skips_take(int n, int *taken)
 {
+	MbusPoolShared *shared = mbus_pool.shared;
 	uint32		first = MBUS_NONE;
 
-	for (*taken = 0; *taken < n && mbus_pool.shared->free_skip != MBUS_NONE; (*taken)++)
+	for (*taken = 0; *taken < n && shared->free_skip != MBUS_NONE; (*taken)++)
 	{
-		uint32		s = mbus_pool.shared->free_skip;
+		uint32		s = shared->free_skip;
 
-		mbus_pool.shared->free_skip = mbus_pool.skips[s].next;
+		shared->free_skip = mbus_pool.skips[s].next;
 		mbus_pool.skips[s].next = first;
 		first = s;
 	}

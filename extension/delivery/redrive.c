@@ -1,24 +1,19 @@
 /*
  * redrive.c
- *		Dead letters: copies of messages that used up their attempts, and
- *		redrive, which gives such messages back.
+ *		redrive: gives back messages that used up their attempts.
  *
- * A copy is published to the dead-letter channel of the message's channel,
- * with the same bytes, key and content type, and a header "dead_letter" that
- * tells where it came from and why.  The one whose nack was the last, or the
- * worker, needs no privilege for it.  Without a dead-letter channel the
- * message stays where it is, with an ack of outcome 'kept'.
- *
- * redrive undoes both.  While the message itself lives, a row of kind
- * 'redriven' lets its one subscription get it again, with all its attempts;
- * no other subscription sees anything.  The row's lease is taken after the
- * snapshot that shows the dead letters, so it is above that of the ack that
- * closed them.  Where the message or the subscription is gone, a copy is
- * published to the channel it came from.  The dead letter is then marked as
- * deleted.
+ * A dead letter is redriven in one of two ways.  While the message itself
+ * lives, a row of kind 'redriven' lets its one subscription get it again, with
+ * all its attempts; no other subscription sees anything.  The row's lease is
+ * taken after the snapshot that shows the dead letters, so it is above that of
+ * the ack that closed them.  Where the message or the subscription is gone, a
+ * copy is published to the channel it came from.  The dead letter is then
+ * marked as deleted.  A message that was kept in its place (dead_letter.c) is
+ * redriven in the first way.
  *
  * Two redrives of one channel come one after the other: a lock on the
- * channel's id is held to the end of the transaction.
+ * channel's id is held to the end of the transaction.  A lock on the segment,
+ * shared, keeps the worker from letting it go meanwhile.
  */
 #include "postgres.h"
 
@@ -33,6 +28,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/argument.h"
+#include "base/columns.h"
 #include "base/ids.h"
 #include "base/schema.h"
 #include "channel/channel.h"
@@ -51,21 +47,6 @@
 #include "segment/leaf_scan.h"
 #include "state/fault.h"
 #include "state/state.h"
-
-/* Columns of message_bus.subscription read here. */
-enum
-{
-	COL_SUBSCRIPTION_ID = 1,
-	COL_CHANNEL_ID = 2,
-	COL_SINCE_LEASE = 9
-};
-
-/* Columns of message_bus.segment read here. */
-enum
-{
-	COL_SEGMENT_NO = 1,
-	COL_SEGMENT_EXPIRES_AT = 6
-};
 
 /* One call of redrive. */
 typedef struct Redrive
@@ -179,6 +160,10 @@ letters_redrive(Redrive *redrive)
 	pfree(leaves);
 }
 
+/*
+ * letters_of_leaf redrives the dead letters in one segment, by ascending id.
+ * What one needs of memory is given back behind it.
+ */
 static void
 letters_of_leaf(Redrive *redrive, Relation leaf)
 {
@@ -259,7 +244,9 @@ letter_redrive(Redrive *redrive, const MbusStored *letter)
 	return true;
 }
 
-/* Reads the header of a dead letter; false if there is none that makes sense. */
+/*
+ * Reads the header of a dead letter; false if there is none that makes sense.
+ */
 static bool
 origin_read(const struct varlena *headers, Origin *origin)
 {
@@ -271,7 +258,8 @@ origin_read(const struct varlena *headers, Origin *origin)
 	char	   *digits;
 
 	if (!JsonContainerIsObject(root) ||
-		getKeyJsonValueFromContainer(root, MBUS_DEAD_LETTER_HEADER, strlen(MBUS_DEAD_LETTER_HEADER),
+		getKeyJsonValueFromContainer(root, MBUS_DEAD_LETTER_HEADER,
+									 strlen(MBUS_DEAD_LETTER_HEADER),
 									 &object) == NULL ||
 		object.type != jbvBinary ||
 		!JsonContainerIsObject(object.val.binary.data))
@@ -357,7 +345,7 @@ message_redrive(Redrive *redrive, const MbusSubscription *subscription,
 /*
  * segment_stays tells whether a message's segment has not been let go: what
  * lies in it would be lost.  The lock, which is held to the end of the
- * transaction, keeps acked.c from letting it go meanwhile.
+ * transaction, keeps worker/acked.c from letting it go meanwhile.
  */
 static bool
 segment_stays(Redrive *redrive, int32 segment)
@@ -371,14 +359,14 @@ segment_stays(Redrive *redrive, int32 segment)
 
 	LockDatabaseObject(relid, segment, 0, ShareLock);
 	rel = table_open(relid, AccessShareLock);
-	ScanKeyInit(&key, COL_SEGMENT_NO, BTEqualStrategyNumber, F_INT4EQ,
+	ScanKeyInit(&key, MBUS_SEGMENT_NO, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(segment));
 	/* as it is now, whatever the transaction's snapshot */
 	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
 	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool		isnull;
-		Datum		at = heap_getattr(tuple, COL_SEGMENT_EXPIRES_AT,
+		Datum		at = heap_getattr(tuple, MBUS_SEGMENT_EXPIRES_AT,
 									  RelationGetDescr(rel), &isnull);
 
 		stays = isnull || DatumGetTimestampTz(at) > GetCurrentTimestamp();
@@ -417,8 +405,8 @@ kept_redrive(Redrive *redrive)
 	HeapTuple	tuple;
 
 	rel = table_open(mbus_relation(schema, "subscription"), AccessShareLock);
-	ScanKeyInit(&key, COL_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(redrive->channel.channel_id));
+	ScanKeyInit(&key, MBUS_SUBSCRIPTION_CHANNEL_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(redrive->channel.channel_id));
 	scan = systable_beginscan(rel,
 							  mbus_relation(schema,
 											"subscription_channel_id_name_key"),
@@ -427,14 +415,16 @@ kept_redrive(Redrive *redrive)
 	{
 		TupleDesc	desc = RelationGetDescr(rel);
 		bool		isnull;
-		int32		id = DatumGetInt32(heap_getattr(tuple,
-													COL_SUBSCRIPTION_ID,
-													desc, &isnull));
-		int64		since = DatumGetInt64(heap_getattr(tuple, COL_SINCE_LEASE,
-													   desc, &isnull));
+		int32		id;
+		int64		since;
 		MbusLeaf   *leaves;
 		int			nleaves = mbus_leaves(schema, &leaves);
 
+		id = DatumGetInt32(heap_getattr(tuple, MBUS_SUBSCRIPTION_ID, desc,
+										&isnull));
+		since = DatumGetInt64(heap_getattr(tuple,
+										   MBUS_SUBSCRIPTION_SINCE_LEASE,
+										   desc, &isnull));
 		for (int i = 0; i < nleaves && redrive->left > 0; i++)
 		{
 			Relation	leaf = mbus_leaf_open_written(schema,
@@ -484,6 +474,7 @@ kept_of_leaf(Redrive *redrive, Relation leaf, int32 subscription_id,
 	mbus_leaf_scan_close(&rows);
 }
 
+/* Reads a row of failures. */
 static void
 last_read(HeapTuple tuple, TupleDesc desc, Last *last)
 {

@@ -2,9 +2,9 @@
  * scan.c
  *		The scan of a claim: what a subscription gets next.
  *
- * The steps, their order and why it matters are in README.md, section "The
- * scan".  The caller holds the scanner slot (scanner.c).  Entries that wait
- * to be claimed stay on their lists until the scan is recorded: only a
+ * The steps, their order and why it matters are in delivery/README.md, section
+ * "The scan".  The caller holds the scanner slot (scanner.c).  Entries that
+ * wait to be claimed stay on their lists until the scan is recorded: only a
  * scanner takes them off.  What is taken from shared memory before that, free
  * entries and skip nodes and the retry position, is in "reserved", so that an
  * error in between puts it back (mbus_scan_undo).
@@ -77,14 +77,16 @@ static int	waiting_compare(const void *a, const void *b);
 bool
 mbus_scan(MbusScan *scan)
 {
+	int32		highest = 0;	/* segment */
 	bool		recorded;
 
 	scan->nfound = 0;
 	scan->lease = 0;
 	scan_begin(scan);
+	if (scan->nleaves > 0)
+		highest = scan->leaves[scan->nleaves - 1].segment;
 	scan->limit = mbus_unfinished_copy(scan->db, scan->schema,
-									   scan->channel_id,
-									   scan->nleaves ? scan->leaves[scan->nleaves - 1].segment : 0,
+									   scan->channel_id, highest,
 									   &scan->unfinished, &scan->nunfinished);
 	if (scan->limit < 0)
 		return false;

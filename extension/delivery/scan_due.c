@@ -1,6 +1,13 @@
 /*
  * scan_due.c
  *		The scan reads by time: what is to be tried again, what was delayed.
+ *
+ * Both sources begin at a position in time that the subscription keeps, read
+ * up to now, and say how far they got; what they find are candidates.  A
+ * position may be too low, never too high: where the batch has no room for
+ * all, it stays at the first that was left.
+ *
+ * An ordered subscription has its retries in memory (scan_take.c).
  */
 #include "postgres.h"
 
@@ -28,10 +35,12 @@ typedef struct Due
 
 static int	retries_passed(MbusScan *scan, int64 *ids, int n);
 static void due_position(MbusScan *scan, const Due *due, int n, int64 left);
-static bool candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
-							TimestampTz from, TimestampTz to, int64 *left);
+static bool candidates_take(MbusScan *scan, int64 *ids, int n, int most,
+							bool retries, TimestampTz from, TimestampTz to,
+							int64 *left);
 static Due *due_read(MbusScan *scan, int most, int *n, Due *reached);
-static int	due_leaf(MbusScan *scan, Relation leaf, Due *due, int most, TimestampTz *next);
+static int	due_leaf(MbusScan *scan, Relation leaf, Due *due, int most,
+					 TimestampTz *next);
 static int	due_rows(MbusScan *scan, MbusLeafScan *rows, Due *due, int most,
 					 TimestampTz *next);
 static int	due_compare(const void *a, const void *b);
@@ -64,7 +73,8 @@ mbus_scan_retries(MbusScan *scan, int most)
 							   &next);
 		n = retries_passed(scan, ids, n);
 		qsort(ids, n, sizeof(int64), mbus_int64_compare);
-		all = candidates_take(scan, ids, n, most - (scan->nfound - before), true,
+		all = candidates_take(scan, ids, n, most - (scan->nfound - before),
+							  true,
 							  from == scan->sub.retry_at ? PG_INT64_MIN : from,
 							  reached, &left);
 		pfree(ids);

@@ -1,6 +1,11 @@
 /*
  * scan_range.c
  *		The scan reads ranges of ids: those it has skipped, and what is fresh.
+ *
+ * An id that was given out since the server started (at or above check_below)
+ * is new to the subscription when the scan comes to it, and taken at once.
+ * One from before is a candidate; these are gathered, so that the tables are
+ * asked for many at a time (mbus_facts).
  */
 #include "postgres.h"
 

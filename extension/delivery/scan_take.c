@@ -45,6 +45,12 @@ static bool next_find(MbusScan *scan, const MbusWaiting *next);
 static bool next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 					  const MbusWaiting *next);
 
+/*
+ * mbus_scan_row reads what of a message's row decides.  "live" says that the
+ * subscription can still get it: not expired, not purged, not deleted (looked
+ * for only with "events": there are some in the segment), not from before its
+ * start.
+ */
 void
 mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
 			  MbusScanRow *row)
@@ -198,6 +204,10 @@ key_blocked(MbusScan *scan, const MbusScanRow *row)
 	return false;
 }
 
+/*
+ * Adds a message to what the scan takes; the caller has made sure of room.  A
+ * probe needs no copy of the row.
+ */
 static MbusFound *
 found_add(MbusScan *scan, const MbusScanRow *row, HeapTuple tuple,
 		  uint32 entry, int attempt)
@@ -265,6 +275,7 @@ mbus_scan_ready(MbusScan *scan)
 		waiting_take(scan, &scan->retries[i]);
 }
 
+/* Takes an entry that waits; one whose message is no more is noted as gone. */
 static void
 waiting_take(MbusScan *scan, const MbusWaiting *waiting)
 {
@@ -323,6 +334,11 @@ next_find(MbusScan *scan, const MbusWaiting *next)
 	return false;
 }
 
+/*
+ * next_leaf looks in one segment for the first message of a key, from "next"
+ * on and at or below the cursor, that is not done, not out and not left to
+ * another source, and takes it with the key's entry.
+ */
 static bool
 next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 		  const MbusWaiting *next)
@@ -378,6 +394,7 @@ mbus_scan_unfinished_end(MbusScan *scan, int64 id)
 	return 0;
 }
 
+/* Whether a range of ids meets an unfinished one. */
 bool
 mbus_scan_in_unfinished(MbusScan *scan, int64 lo, int64 hi)
 {
@@ -389,6 +406,7 @@ mbus_scan_in_unfinished(MbusScan *scan, int64 lo, int64 hi)
 	return false;
 }
 
+/* Whether what is left of a skipped range has an id. */
 bool
 mbus_scan_in_skipped(MbusScan *scan, int64 id)
 {
@@ -400,6 +418,7 @@ mbus_scan_in_skipped(MbusScan *scan, int64 id)
 	return false;
 }
 
+/* Whether an id had an entry when the scan began. */
 bool
 mbus_scan_is_busy(MbusScan *scan, int64 id)
 {
@@ -408,8 +427,8 @@ mbus_scan_is_busy(MbusScan *scan, int64 id)
 }
 
 /*
- * mbus_scan_is_later tells whether a message is left to a later due scan, by its time:
- * never one without a delay, wherever the due position is.
+ * mbus_scan_is_later tells whether a message is left to a later due scan, by
+ * its time: never one without a delay, wherever the due position is.
  */
 bool
 mbus_scan_is_later(MbusScan *scan, const MbusScanRow *row)

@@ -32,8 +32,8 @@ typedef struct MbusScanRow
 	bool		live;
 } MbusScanRow;
 
-extern void mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
-						  MbusScanRow *row);
+extern void mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc,
+						  bool events, MbusScanRow *row);
 extern bool mbus_scan_has_events(MbusScan *scan, int32 segment);
 extern MbusScanTaken mbus_scan_take(MbusScan *scan, const MbusScanRow *row,
 									HeapTuple tuple, const MbusFacts *facts,

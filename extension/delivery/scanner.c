@@ -123,6 +123,11 @@ mbus_scanner_release(void)
 		scanner_free(&held[--nheld]);
 }
 
+/*
+ * scanner_free gives a slot back, after an undo of what an interrupted scan
+ * has left, and wakes one who wants to be the scanner; behind a seek also
+ * those who wait for the channel.
+ */
 static void
 scanner_free(const HeldScanner *mine)
 {
@@ -154,6 +159,10 @@ scanner_xact(XactEvent event, void *arg)
 		scanner_free(&held[--nheld]);
 }
 
+/*
+ * An abort frees what the subtransaction acquired, a commit leaves it to the
+ * parent.
+ */
 static void
 scanner_subxact(SubXactEvent event, SubTransactionId subid,
 				SubTransactionId parent, void *arg)

@@ -2,6 +2,10 @@
  * slot.c
  *		The slot of a subscription in shared memory, once the worker has loaded
  *		it.
+ *
+ * Only the worker makes slots (worker/rebuild.c).  Who needs one raises
+ * loads_wanted, sets the worker's latch and looks again until it is there; a
+ * backend remembers in its cache of subscriptions where it saw the slot last.
  */
 #include "postgres.h"
 
@@ -18,21 +22,6 @@
 
 static void subscription_check(Oid schema, int32 subscription_id,
 							   TimestampTz started);
-
-void
-mbus_slot_want_default(MbusDatabase *db, int32 channel_id)
-{
-	MbusDeliveryCall *call = &db->delivery;
-	bool		there = false;
-
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	for (int i = 0; i < call->ndefault_wanted; i++)
-		there |= call->default_wanted[i] == channel_id;
-	if (!there && call->ndefault_wanted < MBUS_DEFAULTS_WANTED)
-		call->default_wanted[call->ndefault_wanted++] = channel_id;
-	call->loads_wanted++;
-	LWLockRelease(mbus_delivery_lock());
-}
 
 /*
  * mbus_slot_open returns the slot of a subscription once the worker has loaded
@@ -104,4 +93,19 @@ subscription_check(Oid schema, int32 subscription_id, TimestampTz started)
 				 errdetail("The server follows at most %d.",
 						   mbus_max_subscriptions),
 				 errhint("Raise \"message_bus.max_subscriptions\" and restart the server.")));
+}
+
+void
+mbus_slot_want_default(MbusDatabase *db, int32 channel_id)
+{
+	MbusDeliveryCall *call = &db->delivery;
+	bool		there = false;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	for (int i = 0; i < call->ndefault_wanted; i++)
+		there |= call->default_wanted[i] == channel_id;
+	if (!there && call->ndefault_wanted < MBUS_DEFAULTS_WANTED)
+		call->default_wanted[call->ndefault_wanted++] = channel_id;
+	call->loads_wanted++;
+	LWLockRelease(mbus_delivery_lock());
 }

@@ -1,28 +1,12 @@
 /*
  * wait.c
- *		Sleeping until something may be there for a subscription.
+ *		CALL message_bus.wait(): sleeping until a subscription has something.
  *
- * Each process has a slot in shared memory, found by its number: the channels
- * of one database that it waits for.  The numbers of those that wait stand in
- * a list without holes.  All of it is protected by the waiter lock, which is
- * taken last of all and held for straight-line code only; what a slot says is
- * written by its process alone, while it is not on the list.
- *
- * No wake-up is lost.  A waiter enters its slot (mbus_wait_begin), then
- * looks, then sleeps.  A publisher's callback takes its ranges out of the
- * registry, then looks who waits.  Both pass the state lock in between: either
- * the publisher sees the slot, or the waiter finds the message.  "woken" in
- * the slot remembers a wake-up for the next sleep, since looking may itself
- * wait for something and so reset the latch.  Wake-ups are hints: who wakes
- * looks again.
- *
- * A slot is left by mbus_wait_end, at the end of the transaction, when the
- * subtransaction that entered it aborts, and at process exit.  Only CALL
- * message_bus.wait() keeps it over its commits.
- *
- * That procedure looks in short transactions and sleeps in one that has
+ * The procedure looks in short transactions and sleeps in one that has
  * nothing: no snapshot, no lock, no transaction id.  So it is no reason for
- * anybody not to vacuum or to drop a segment, however long it sleeps.
+ * anybody not to vacuum or to drop a segment, however long it sleeps.  It
+ * enters itself as a waiter before it looks, and stays one over its commits;
+ * why no wake-up is lost is told in state/waiter.c.
  */
 #include "postgres.h"
 
@@ -164,6 +148,10 @@ wait_subscriptions(FunctionCallInfo fcinfo, WaitCall *call)
 	}
 }
 
+/*
+ * Takes an array of texts apart, as a copy that outlives a commit; 0 elements
+ * if it is null.
+ */
 static int
 wait_texts(FunctionCallInfo fcinfo, int argno, const char *name,
 		   Datum **values, bool **isnull)

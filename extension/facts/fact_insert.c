@@ -4,9 +4,9 @@
  *
  * An ack row lies in the segment of its ids and covers less than
  * MBUS_ACK_SPAN of them; a batch that was claimed and acked as a whole is one
- * row.  Rows are inserted as messages are (insert.c), into leaves opened by
- * their OIDs: no right is asked for, who may ack is settled before.  Nothing
- * is said of a segment that is gone.
+ * row.  Rows are inserted as messages are (segment/inserter.c), into leaves
+ * opened by their OIDs: no right is asked for, who may ack is settled before.
+ * Nothing is said of a segment that is gone.
  */
 #include "postgres.h"
 
@@ -29,12 +29,12 @@ static int	segment_acks(Oid schema, const MbusHolding *holding,
 static int	row_acks(MbusInserter *inserter, const MbusHolding *holding,
 					 const MbusHeld **held, int n, const char *outcome);
 static Datum runs_array(const MbusHeld **held, int n, bool *isnull);
+static int	held_compare(const void *a, const void *b);
 static int	segment_failures(Oid schema, const MbusHolding *holding,
 							 const MbusFailure *failures, int n);
 static void failure_fill(TupleTableSlot *slot, const MbusHolding *holding,
 						 const MbusFailure *failure);
 static void fill_who(TupleTableSlot *slot, int role, int subject, int session);
-static int	held_compare(const void *a, const void *b);
 
 /*
  * mbus_ack_insert records that the subscription is done with what is held,
@@ -216,6 +216,7 @@ segment_failures(Oid schema, const MbusHolding *holding,
 	return end;
 }
 
+/* Fills in a row of failures. */
 static void
 failure_fill(TupleTableSlot *slot, const MbusHolding *holding,
 			 const MbusFailure *failure)

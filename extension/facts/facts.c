@@ -357,6 +357,11 @@ mbus_ack_repeated(Oid schema, int64 lease, int nids, const int64 *ids,
 	return total;
 }
 
+/*
+ * segment_repeated looks in one segment for acks under a lease: counts the
+ * messages (of the ids, which it marks in found, or all), and tells whose acks
+ * they are.
+ */
 static int
 segment_repeated(Relation leaf, int64 lease, int nids, const int64 *ids,
 				 bool *found, int32 *subscription_id)

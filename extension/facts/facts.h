@@ -60,18 +60,23 @@ typedef struct MbusFailure
 	const char *reason;			/* or NULL */
 } MbusFailure;
 
+/* facts.c: what has become of messages, by their ids */
 extern void mbus_facts(Oid schema, int32 subscription_id, int64 since_lease,
 					   MbusFacts *facts, int n, Snapshot snapshot);
+extern int	mbus_ack_repeated(Oid schema, int64 lease, int nids,
+							  const int64 *ids, bool *found,
+							  int32 *subscription_id);
+
+/* fact_retry.c: which are to be tried again, by time */
 extern int	mbus_facts_retries(Oid schema, int32 subscription_id,
 							   int64 since_lease, TimestampTz from,
 							   TimestampTz to, int most, Snapshot snapshot,
 							   int64 **ids, TimestampTz *reached,
 							   TimestampTz *next);
+
+/* fact_insert.c: rows are made */
 extern void mbus_ack_insert(Oid schema, const MbusHolding *holding,
 							const char *outcome);
-extern int	mbus_ack_repeated(Oid schema, int64 lease, int nids,
-							  const int64 *ids, bool *found,
-							  int32 *subscription_id);
 extern void mbus_failure_insert(Oid schema, const MbusHolding *holding,
 								const MbusHeld *held, const char *kind,
 								TimestampTz retry_at, int64 dead_letter_id,

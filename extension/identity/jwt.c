@@ -107,6 +107,7 @@ jws_split(const char *token, int len, Jws *jws)
 							  &jws->signature_len);
 }
 
+/* Decodes a part; a zero byte is put behind it. */
 static uint8 *
 jws_part(const char *part, int len, int *decoded_len)
 {
@@ -121,6 +122,10 @@ jws_part(const char *part, int len, int *decoded_len)
 	return decoded;
 }
 
+/*
+ * header_read reads what a token's header says of its signature, and refuses
+ * what it must not say.
+ */
 static void
 header_read(const Jws *jws, JwsHeader *header)
 {
@@ -203,6 +208,7 @@ signature_check(const Jws *jws, const JwsHeader *header)
 	mbus_token_fault("Its signature does not fit.");
 }
 
+/* Whether a key made the token's signature. */
 static bool
 signature_fits(const MbusJwtKey *key, const Jws *jws)
 {

@@ -23,10 +23,10 @@
 #define YEAR_10000_SECS	253402300800.0	/* since 1970 */
 
 static char *claim_string(const MbusNode *root, const char *name);
-static bool claim_time(const MbusNode *root, const char *name,
-					   TimestampTz *at);
 static void times_check(const MbusNode *root, int skew,
 						TimestampTz *expires_at);
+static bool claim_time(const MbusNode *root, const char *name,
+					   TimestampTz *at);
 static void issuer_check(const MbusNode *root, const char *issuers);
 static void audience_check(const MbusNode *root, const char *audience);
 static char *audience_string(const MbusSlice *value);
@@ -70,6 +70,25 @@ claim_string(const MbusNode *root, const char *name)
 }
 
 /*
+ * Compares exp and nbf with the clock, give or take the skew; of iat only that
+ * it is a time.
+ */
+static void
+times_check(const MbusNode *root, int skew, TimestampTz *expires_at)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz at;
+
+	if (!claim_time(root, "exp", expires_at))
+		*expires_at = DT_NOEND;
+	else if (*expires_at + skew * USECS_PER_SEC < now)
+		mbus_token_fault("It has expired.");
+	if (claim_time(root, "nbf", &at) && at - skew * USECS_PER_SEC > now)
+		mbus_token_fault("It is not valid yet.");
+	(void) claim_time(root, "iat", &at);
+}
+
+/*
  * claim_time reads a NumericDate; false if there is no such claim.
  */
 static bool
@@ -90,21 +109,7 @@ claim_time(const MbusNode *root, const char *name, TimestampTz *at)
 	return true;
 }
 
-static void
-times_check(const MbusNode *root, int skew, TimestampTz *expires_at)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz at;
-
-	if (!claim_time(root, "exp", expires_at))
-		*expires_at = DT_NOEND;
-	else if (*expires_at + skew * USECS_PER_SEC < now)
-		mbus_token_fault("It has expired.");
-	if (claim_time(root, "nbf", &at) && at - skew * USECS_PER_SEC > now)
-		mbus_token_fault("It is not valid yet.");
-	(void) claim_time(root, "iat", &at);
-}
-
+/* The issuer must be one of those expected, whose names commas separate. */
 static void
 issuer_check(const MbusNode *root, const char *issuers)
 {
@@ -126,6 +131,10 @@ issuer_check(const MbusNode *root, const char *issuers)
 	}
 }
 
+/*
+ * audience_check looks for the audience that is expected, alone or in a list.
+ * Claims of a wrong type are a fault also where none is expected.
+ */
 static void
 audience_check(const MbusNode *root, const char *audience)
 {

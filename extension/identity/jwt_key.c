@@ -4,9 +4,9 @@
  *
  * set_jwt_keys() reads a JWK Set (RFC 7517; RFC 7518 and 8037 for the kinds
  * of keys) and puts it into message_bus.jwt_key, in place of the keys that
- * were there.  What is stored is what verifying needs: the secret of HS256, or the
- * public key as DER of X.509's SubjectPublicKeyInfo.  A key that could not be
- * used is refused, so that nobody finds out from refused tokens.
+ * were there.  What is stored is what verifying needs: the secret of HS256, or
+ * the public key as DER of X.509's SubjectPublicKeyInfo.  A key that could not
+ * be used is refused, so that nobody finds out from refused tokens.
  *
  * A backend keeps the keys in a cache of its own, see catalog_cache.c: a
  * trigger on the table invalidates its relation cache entry.  The public keys
@@ -33,6 +33,7 @@
 
 #include "base/argument.h"
 #include "base/catalog_cache.h"
+#include "base/columns.h"
 #include "base/compat.h"
 #include "base/json_slice.h"
 #include "base/owner.h"
@@ -40,14 +41,6 @@
 #include "identity/jwt_key.h"
 #include "identity/token.h"
 #include "state/fault.h"
-
-/* Columns of message_bus.jwt_key. */
-enum
-{
-	COL_KID = 2,
-	COL_ALG = 3,
-	COL_KEY = 4
-};
 
 #define KEYS_MAX		64
 #define KID_MAX			255		/* bytes */
@@ -220,6 +213,7 @@ jwk_read(Jwk *jwk)
 	return true;
 }
 
+/* A secret, for HS256. */
 static void
 jwk_oct(Jwk *jwk)
 {
@@ -234,6 +228,11 @@ jwk_oct(Jwk *jwk)
 	jwk_use(jwk, "HS256", &key);
 }
 
+/*
+ * jwk_rsa makes a SubjectPublicKeyInfo in DER of an RSA key's modulus and
+ * exponent (RFC 5280, RFC 8017): a sequence of algorithm and bit string, which
+ * holds a sequence of the two numbers.
+ */
 static void
 jwk_rsa(Jwk *jwk)
 {
@@ -332,6 +331,7 @@ jwk_string(const Jwk *jwk, const char *name, bool required)
 	return value;
 }
 
+/* The bytes of a member that is base64url. */
 static uint8 *
 jwk_bytes(const Jwk *jwk, const char *name, int *len)
 {
@@ -563,13 +563,13 @@ key_read(HeapTuple tuple, TupleDesc desc)
 	bool		isnull;
 
 	memset(key, 0, sizeof(*key));
-	value = heap_getattr(tuple, COL_ALG, desc, &isnull);
+	value = heap_getattr(tuple, MBUS_JWT_KEY_ALG, desc, &isnull);
 	key->alg = mbus_jwt_alg(TextDatumGetCString(value));
-	value = heap_getattr(tuple, COL_KID, desc, &isnull);
+	value = heap_getattr(tuple, MBUS_JWT_KEY_KID, desc, &isnull);
 	if (!isnull)
 		key->kid = MemoryContextStrdup(cache.context,
 									   TextDatumGetCString(value));
-	value = heap_getattr(tuple, COL_KEY, desc, &isnull);
+	value = heap_getattr(tuple, MBUS_JWT_KEY_KEY, desc, &isnull);
 	bytes = DatumGetByteaPP(value);
 	data = (uint8 *) VARDATA_ANY(bytes);
 	len = VARSIZE_ANY_EXHDR(bytes);

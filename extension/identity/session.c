@@ -65,10 +65,10 @@ static bool bounded = false;	/* some have been forgotten */
 
 static Oid	identity_role(const char *name, bool claimed);
 pg_noreturn static void identity_fault(bool claimed, const char *detail);
+static void member(StringInfo out, const char *name, const char *value);
+static void sessions_bound(void);
 static Session *session_find(int64 number);
 static void session_remove(Session *session);
-static void sessions_bound(void);
-static void member(StringInfo out, const char *name, const char *value);
 
 static const char *const role_faults[] = {
 	[MBUS_ROLE_SOUND] = NULL,
@@ -316,7 +316,9 @@ mbus_session_open(int64 number, const MbusIdentity *identity)
 	sessions_bound();
 }
 
-/* Forgets the sessions that were not used for longest, if there are too many. */
+/*
+ * Forgets the sessions that were not used for longest, if there are too many.
+ */
 static void
 sessions_bound(void)
 {

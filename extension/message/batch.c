@@ -3,7 +3,7 @@
  *		Messages in a JSON array: what publish_batch takes.
  *
  * One pass of the server's JSON parser over the whole array finds where each
- * member of each object begins and ends (json_slice.c).  A payload is that
+ * member of each object begins and ends (base/json_slice.c).  A payload is that
  * slice, byte for byte; the other members are read from theirs.
  */
 #include "postgres.h"
@@ -104,6 +104,7 @@ draft_read(const MbusNode *object, int index, MbusDraft *draft)
 					   (bytea *) member_text(object, index, "sha256"));
 }
 
+/* Refuses unknown members and those that are there twice. */
 static void
 members_check(const MbusNode *object, int index)
 {

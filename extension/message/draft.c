@@ -1,6 +1,10 @@
 /*
  * draft.c
  *		A message as its publisher gives it: options, limits, checksum.
+ *
+ * All that can be wrong with a message is found here, and what costs time,
+ * checksum and compression, is done here: before ids are reserved, so that
+ * neither uses up ids nor holds up readers of the channel.
  */
 #include "postgres.h"
 
@@ -89,8 +93,8 @@ mbus_draft_options(MbusDraft *draft, text *key, text *transaction_id,
 }
 
 /*
- * mbus_draft_check checks one draft against its channel and the limits, and fills
- * in its checksum and stored bytes.
+ * mbus_draft_check checks one draft against its channel and the limits, and
+ * fills in its checksum and stored bytes.
  */
 void
 mbus_draft_check(const MbusChannel *channel, MbusDraft *draft)
@@ -140,6 +144,10 @@ mbus_draft_check(const MbusChannel *channel, MbusDraft *draft)
 										&draft->compression);
 }
 
+/*
+ * Compares a payload with the lowest of the three limits, which the error
+ * names.
+ */
 static void
 payload_size_check(const MbusChannel *channel, size_t size)
 {
@@ -165,6 +173,7 @@ payload_size_check(const MbusChannel *channel, size_t size)
 						   limit, whose)));
 }
 
+/* Keys, transaction ids and content types are 1 to 255 bytes. */
 static void
 text_size_check(const char *what, size_t size)
 {

@@ -1,18 +1,13 @@
 /*
  * insert.c
- *		Rows into the open segment.
+ *		Messages into the open segment, and events beside them.
  *
- * Rows are inserted into a leaf opened by its OID, with table_multi_insert
- * where no transaction id asks for more.  That interface checks nothing, so
- * everything it lacks is done here: the table is refused if it has triggers
- * or generated columns, NOT NULL and CHECK constraints are run (but for the
- * one of each leaf that is the range of its ids, which holds for ids that
- * were reserved in it; the partition constraint says the same, and reading
- * it would lock the parent), every index gets its entry, and what leaks goes
- * into a context that is reset with each batch.
+ * What has no transaction id goes in by table_multi_insert, many rows at a
+ * time; what leaks meanwhile goes into a context that is reset with each
+ * batch.  What has one is inserted alone and speculatively, so that it can be
+ * taken back: transaction_id.c decides.
  *
- * The leaf stays locked (RowExclusive) until the transaction ends, as with
- * any INSERT.
+ * segment/inserter.c tells what takes the place of the checks of an INSERT.
  */
 #include "postgres.h"
 
@@ -37,13 +32,13 @@
 #define MBUS_BATCH_ROWS		1000
 #define MBUS_BATCH_BYTES	(4 * 1024 * 1024)
 
-static int64 key_hash(const text *key);
-static void fill_slot(TupleTableSlot *slot, int32 channel_id,
-					  const MbusDraft *draft, Datum publisher,
-					  const char *subject);
 static int	insert_batch(MbusInserter *inserter, TupleTableSlot **slots,
 						 int32 channel_id, MbusDraft **drafts, int ndrafts,
 						 const char *subject);
+static void fill_slot(TupleTableSlot *slot, int32 channel_id,
+					  const MbusDraft *draft, Datum publisher,
+					  const char *subject);
+static int64 key_hash(const text *key);
 
 /*
  * mbus_insert_run inserts drafts without a transaction id, which have ids of

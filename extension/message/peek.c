@@ -101,6 +101,10 @@ MBUS_FUNCTION(peek)
 	return (Datum) 0;
 }
 
+/*
+ * peek_leaf returns the messages of one segment with ids above "after" and
+ * below "limit", at most *left, which it counts down.
+ */
 static void
 peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 		  int64 limit, int *left, Snapshot snapshot, ReturnSetInfo *rsinfo)

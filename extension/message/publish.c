@@ -2,11 +2,12 @@
  * publish.c
  *		The publish functions.
  *
- * All come down to publish_drafts: check the privilege and every limit, compute
- * checksums and compress; reserve ids, which registers the publish as
- * unfinished; insert.  What can fail comes before the reservation where it
- * can, so that ids are not used up by bad input.  A call stores all of its
- * messages or, raising an error, none.
+ * All come down to publish_drafts: check the privilege and every limit,
+ * compute checksums and compress (draft.c); reserve ids, which registers the
+ * publish as unfinished (state/registry.c); insert (insert.c, and for messages
+ * with a transaction id transaction_id.c).  What can fail comes before the
+ * reservation where it can, so that ids are not used up by bad input.  A call
+ * stores all of its messages or, raising an error, none.
  */
 #include "postgres.h"
 
@@ -49,16 +50,17 @@ static void draft_context(void *arg);
 static void insert_reserved(Oid schema, MbusDatabase *db,
 							const MbusChannel *channel,
 							const MbusReservation *run, MbusDraft *drafts);
-static void draft_arguments(FunctionCallInfo fcinfo, int argno,
-							MbusDraft *draft);
-static ArrayType *ids_array(const MbusDraft *drafts, int ndrafts);
 static void array_arguments(FunctionCallInfo fcinfo, int argno,
 							const char *name, Oid type, int expected,
 							Datum **values, bool **isnull, int *count);
+static void draft_arguments(FunctionCallInfo fcinfo, int argno,
+							MbusDraft *draft);
+static ArrayType *ids_array(const MbusDraft *drafts, int ndrafts);
 
 /*
- * publish_drafts stores the drafts in a channel and sets their ids.  Errors:
- * 42P01, 42501, 22023, 22P02, 23505, 25006, 54000, 53400, 55000, 57000.
+ * publish_drafts stores the drafts in a channel and sets their ids.
+ * Errors: 42P01, 42501, 22023, 22P02, 23505, 25006, 54000, 53400, 55000,
+ * 57000.
  */
 static void
 publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
@@ -190,7 +192,7 @@ insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 	int			nplain = 0;
 	int			nunique = 0;
 
-	/* what the leaf's CHECK would find: see row_check in insert.c */
+	/* what the leaf's CHECK would find: see mbus_row_check */
 	if (MbusSegmentOf(run->first_id) != run->segment ||
 		MbusSegmentOf(run->first_id + run->rows - 1) != run->segment)
 		elog(ERROR, "reserved ids are not of segment %d", run->segment);
@@ -368,6 +370,7 @@ draft_arguments(FunctionCallInfo fcinfo, int argno, MbusDraft *draft)
 #undef ARG
 }
 
+/* The drafts' ids as an array. */
 static ArrayType *
 ids_array(const MbusDraft *drafts, int ndrafts)
 {

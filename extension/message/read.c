@@ -38,14 +38,14 @@ static struct
 }			verified[MBUS_VERIFIED];
 static int	next_verified = 0;
 
+static bool is_verified(Oid schema, int64 id);
+static void remember_verified(Oid schema, int64 id);
 static bool readable_fetch(Oid schema, int64 id, MbusStored *message);
 static void may_read(Oid schema, const MbusStored *message);
 static Datum stored_message_result(FunctionCallInfo fcinfo, Oid schema,
 								   const MbusStored *message, bool whole);
 static void message_values(Oid schema, const MbusStored *message, bool whole,
 						   Datum *values, bool *isnull);
-static bool is_verified(Oid schema, int64 id);
-static void remember_verified(Oid schema, int64 id);
 
 /*
  * get(id bigint) returns one message, whole; no row where there is none.
@@ -236,6 +236,7 @@ mbus_message_preview(int64 id, int32 max_bytes)
 								  max_bytes);
 }
 
+/* Whether a message was verified by this process, or need not be. */
 static bool
 is_verified(Oid schema, int64 id)
 {

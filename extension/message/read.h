@@ -1,6 +1,6 @@
 /*
  * read.h
- *		What others need of single messages.
+ *		The first bytes of a message, for those who only refer to it.
  */
 #ifndef MBUS_READ_H
 #define MBUS_READ_H

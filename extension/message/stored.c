@@ -35,8 +35,8 @@
 
 static bool fetch(Oid schema, int64 id, Snapshot snapshot,
 				  MbusStored *message);
-static Snapshot read_snapshot(void);
 static bool is_live(Oid schema, const MbusStored *message);
+static Snapshot read_snapshot(void);
 static bool scan_one(MbusLeafScan *rows, Snapshot snapshot,
 					 MbusStored *message);
 static text *text_or_null(HeapTuple tuple, TupleDesc desc, int column);
@@ -89,8 +89,8 @@ fetch(Oid schema, int64 id, Snapshot snapshot, MbusStored *message)
 }
 
 /*
- * mbus_message_by_transaction finds the live message with a transaction id, newest
- * segment first.
+ * mbus_message_by_transaction finds the live message with a transaction id,
+ * newest segment first.
  */
 bool
 mbus_message_by_transaction(Oid schema, const MbusChannel *channel,
@@ -262,8 +262,8 @@ mbus_message_payload(Oid schema, const MbusStored *message)
 }
 
 /*
- * mbus_payload_read returns a message's payload, or NULL, and records that, if the
- * bytes are not those published.
+ * mbus_payload_read returns a message's payload, or NULL, and records that, if
+ * the bytes are not those published.
  */
 struct varlena *
 mbus_payload_read(const MbusStored *message)
@@ -305,8 +305,8 @@ payload_matches(const MbusStored *message, struct varlena *payload)
 }
 
 /*
- * mbus_message_columns fills in all columns but the last, the payload, and returns
- * whether that is to be there.
+ * mbus_message_columns fills in all columns but the last, the payload, and
+ * returns whether that is to be there.
  */
 bool
 mbus_message_columns(Oid schema, const MbusStored *message, bool whole,

@@ -15,7 +15,9 @@
 #include "base/payload.h"
 #include "channel/channel.h"
 
-/* A message's row; texts and bytes live in the memory context of the reader. */
+/*
+ * A message's row; texts and bytes live in the memory context of the reader.
+ */
 typedef struct MbusStored
 {
 	int64		id;

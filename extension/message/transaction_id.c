@@ -106,10 +106,10 @@ static void search_close(Search *search);
 static Finding search_settle(Search *search, MbusDraft *draft,
 							 const OpenLeaf *leaf, const Holder *holder,
 							 bool inserted);
+static void holder_wait(Relation leaf, const Holder *holder);
 static bool holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
 						const MbusDraft *draft, Holder *holder);
 static void holder_read(HeapTuple tuple, TupleDesc desc, Holder *holder);
-static void holder_wait(Relation leaf, const Holder *holder);
 static void use_holder(Oid schema, const MbusChannel *channel,
 					   MbusDraft *draft, const Holder *holder);
 
@@ -144,6 +144,7 @@ mbus_insert_unique(Oid schema, MbusDatabase *db, const MbusReservation *run,
 	search_close(&search);
 }
 
+/* By transaction id; of one id the first given comes first. */
 static int
 draft_compare(const void *a, const void *b)
 {
@@ -344,6 +345,7 @@ holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
 	return tuple != NULL;
 }
 
+/* Reads what decides of the row that has the transaction id. */
 static void
 holder_read(HeapTuple tuple, TupleDesc desc, Holder *holder)
 {

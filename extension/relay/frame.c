@@ -20,8 +20,8 @@
 
 #define BODIES_MAX	100000		/* messages of a binary publish_batch */
 
-static void read_jsonrpc(const MbusNode *node);
 static void read_id(const MbusNode *node, MbusRequest *request);
+static void read_jsonrpc(const MbusNode *node);
 static void read_method(const MbusNode *node, MbusRequest *request);
 static void read_params(const MbusNode *node, MbusRequest *request);
 static void read_binary(const MbusNode *node, MbusRequest *request);
@@ -114,6 +114,7 @@ mbus_request_read(const MbusNode *node, const MbusFrame *frame,
 	read_params(mbus_json_member(node, "params"), request);
 }
 
+/* The id goes back as it came, byte for byte. */
 static void
 read_id(const MbusNode *node, MbusRequest *request)
 {
@@ -144,6 +145,7 @@ read_jsonrpc(const MbusNode *node)
 		bad_request("member \"jsonrpc\" is not \"2.0\"");
 }
 
+/* The name is cut to what a function's name can be. */
 static void
 read_method(const MbusNode *node, MbusRequest *request)
 {
@@ -162,6 +164,10 @@ read_method(const MbusNode *node, MbusRequest *request)
 	request->method = method;
 }
 
+/*
+ * read_params opens the parameters, which are given by name, each once.  An
+ * array is only noted, and refused when the method is known.
+ */
 static void
 read_params(const MbusNode *node, MbusRequest *request)
 {

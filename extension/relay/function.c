@@ -154,6 +154,7 @@ function_load(const char *name)
 	return function;
 }
 
+/* The names and types of the parameters that a call gives. */
 static void
 load_arguments(MbusFunction *function, HeapTuple tuple)
 {
@@ -176,6 +177,7 @@ load_arguments(MbusFunction *function, HeapTuple tuple)
 	}
 }
 
+/* The defaults of the last parameters, as expressions. */
 static void
 load_defaults(MbusFunction *function, HeapTuple tuple)
 {
@@ -218,7 +220,8 @@ mbus_function_arg(const MbusFunction *function, const char *name)
  */
 void
 mbus_function_start(const MbusFunction *function, FmgrInfo *flinfo,
-					FunctionCallInfo fcinfo, NullableDatum *args, Node *resultinfo)
+					FunctionCallInfo fcinfo, NullableDatum *args,
+					Node *resultinfo)
 {
 	int			arg;
 

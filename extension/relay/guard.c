@@ -1,6 +1,21 @@
 /*
  * guard.c
- *		Runs a step of a frame on its own; see the top of relay.c.
+ *		Runs a step of a frame on its own.
+ *
+ * A step is a whole frame, or one request of a JSON-RPC batch.  It runs
+ *
+ * - in a subtransaction, so that its error undoes nothing but itself;
+ * - in its own nest level of settings, undone also where it succeeds;
+ * - with a snapshot of its own, so that it sees what the frames before it
+ *   did and others have committed;
+ * - within message_bus.frame_timeout.  The timeout's handler cancels as a
+ *   cancel request would, and sets a flag that tells the two apart: a real
+ *   cancel, statement_timeout and termination end the whole call.
+ *
+ * The role that a step takes (relay.c) is the caller's again behind it.
+ *
+ * An error of a step is counted, kept for the view errors, logged, and told to
+ * the client; it is never an error of the call.
  */
 #include "postgres.h"
 
@@ -35,12 +50,24 @@ static void frame_timeout_handler(void);
 static void keep_going(const ErrorData *edata, bool timed_out);
 static void reword(ErrorData *edata, MbusRpcCode given, bool timed_out);
 static void cut_text(char *words);
-static void report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code);
+static void report_failure(MbusRelayed *relayed, ErrorData *edata,
+						   MbusRpcCode code);
 static void tell_lost(MbusRelayed *relayed);
 
 /*
- * mbus_guard_run runs a step on its own, as the top of this file says.  False if
- * it failed: then the reply has its error in place of what it had appended.
+ * mbus_guard_init registers the timeout of frames, once in a process.
+ */
+void
+mbus_guard_init(void)
+{
+	if (frame_timeout_id == MAX_TIMEOUTS)
+		frame_timeout_id = RegisterTimeout(USER_TIMEOUT,
+										   frame_timeout_handler);
+}
+
+/*
+ * mbus_guard_run runs a step on its own, as the top of this file says.  False
+ * if it failed: then the reply has its error in place of what it had appended.
  */
 bool
 mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
@@ -93,6 +120,15 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 	relayed->binary = false;
 	report_failure(relayed, failure, code);
 	return false;
+}
+
+/*
+ * mbus_guard_time_out says that the frame which runs has used up its time.
+ */
+void
+mbus_guard_time_out(void)
+{
+	frame_timed_out = true;
 }
 
 /*
@@ -313,24 +349,4 @@ tell_lost(MbusRelayed *relayed)
 	appendStringInfoSpaces(&relayed->told, MBUS_FRAME_PREFIX);
 	relayed->told.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
 	mbus_control_refuse(&relayed->told, &lost);
-}
-
-/*
- * mbus_guard_init registers the timeout of frames, once in a process.
- */
-void
-mbus_guard_init(void)
-{
-	if (frame_timeout_id == MAX_TIMEOUTS)
-		frame_timeout_id = RegisterTimeout(USER_TIMEOUT,
-										   frame_timeout_handler);
-}
-
-/*
- * mbus_guard_time_out says that the frame which runs has used up its time.
- */
-void
-mbus_guard_time_out(void)
-{
-	frame_timed_out = true;
 }

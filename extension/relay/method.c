@@ -140,6 +140,7 @@ mbus_method_call(const MbusRequest *request, MbusAnswer *answer)
 							 answer);
 }
 
+/* The method's row of the table; -32601 if there is none. */
 static const Method *
 method_find(const char *name)
 {
@@ -526,6 +527,9 @@ bind_configured(const MbusFunction *function, const MbusRequest *request,
 	}
 }
 
+/*
+ * Errors with -32602; with a hint where the parameter is one of raw payloads.
+ */
 static void
 unknown_param(const Method *method, const char *name)
 {

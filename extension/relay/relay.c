@@ -4,33 +4,18 @@
  *
  * A call brings the frames that arrived on all sockets in one turn of the
  * gateway's loop, and runs in one transaction.  Each frame, and each request
- * of a JSON-RPC batch, runs on its own:
- *
- * - in a subtransaction, so that its error undoes nothing but itself;
- * - as the role of its session (session.c), or, if there is one, as the role
- *   message_bus.relay_role, under SECURITY_LOCAL_USERID_CHANGE and
- *   SECURITY_RESTRICTED_OPERATION.  SetUserIdAndSecContext() checks nothing,
- *   so it is checked before that the role is no superuser, does not bypass
- *   row security unless a token names it, and that the session's user is a
- *   member of it;
- * - in its own nest level of settings, undone also where it succeeds;
- * - with a snapshot of its own, so that it sees what the frames before it
- *   did and others have committed;
- * - within message_bus.frame_timeout.  The timeout's handler cancels as a
- *   cancel request would, and sets a flag that tells the two apart: a real
- *   cancel, statement_timeout and termination end the whole call.
+ * of a JSON-RPC batch, runs on its own (guard.c), as the role of its session
+ * (identity/session.c), or, if there is one, as the role
+ * message_bus.relay_role, under SECURITY_LOCAL_USERID_CHANGE and
+ * SECURITY_RESTRICTED_OPERATION.  SetUserIdAndSecContext() checks nothing, so
+ * it is checked before that the role is no superuser, does not bypass row
+ * security unless a token names it, and that the session's user is a member of
+ * it.
  *
  * What is built for a frame lives in a context that is reset behind it; its
- * reply goes to a tuplestore.  Errors of a frame are counted, kept for the
- * view errors, logged, and told to the client; they are never errors of the
- * call.
+ * reply goes to a tuplestore.
  *
  * Frames that the gateway makes itself open and close sessions: control.c.
- *
- * The files: json_slice.c finds the values in a frame, frame.c reads requests
- * from them, method.c and function.c call the SQL function, rpc_param.c and
- * rpc_result.c turn JSON into SQL's values and back, rpc_error.c turns errors
- * into JSON.
  */
 #include "postgres.h"
 
@@ -139,6 +124,9 @@ MBUS_FUNCTION(relay)
 	return (Datum) 0;
 }
 
+/*
+ * Takes the two arguments apart: as many sessions as frames, and not too many.
+ */
 static void
 relay_arrays(FunctionCallInfo fcinfo, Datum **sessions, Datum **frames,
 			 int *count)
@@ -160,6 +148,7 @@ relay_arrays(FunctionCallInfo fcinfo, Datum **sessions, Datum **frames,
 						   MBUS_RELAY_FRAMES_MAX)));
 }
 
+/* One array argument: of one dimension, without nulls. */
 static Datum *
 relay_array(FunctionCallInfo fcinfo, int arg, Oid type, const char *name,
 			int *count)
@@ -318,6 +307,11 @@ relay_batch(MbusRelayed *relayed)
 		appendStringInfoChar(out, ']');
 }
 
+/*
+ * relay_element runs one request of a batch and appends its reply, behind a
+ * comma where it is not the first.  A notification leaves none; that it failed
+ * is a notice of its own.
+ */
 static void
 relay_element(MbusRelayed *relayed, const MbusNode *element)
 {
@@ -408,6 +402,7 @@ step_element(MbusRelayed *relayed)
 	run_request(relayed, mbus_frame_max - 1);
 }
 
+/* Errors for a batch that is empty or has too many requests. */
 static void
 step_batch_too_large(MbusRelayed *relayed)
 {

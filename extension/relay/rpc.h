@@ -1,6 +1,7 @@
 /*
  * rpc.h
- *		JSON-RPC 2.0 inside message_bus.relay(): what its files share.
+ *		JSON-RPC 2.0 inside message_bus.relay(): what the files of this room
+ *		share.
  */
 #ifndef MBUS_RPC_H
 #define MBUS_RPC_H

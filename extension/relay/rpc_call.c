@@ -147,6 +147,7 @@ call_set(const MbusFunction *function, FunctionCallInfo fcinfo, bool one,
 	return answer->rows;
 }
 
+/* Appends a row of a set: a row of one column is its value. */
 static void
 append_set_row(MbusAnswer *answer, TupleDesc desc, Datum *values, bool *nulls)
 {

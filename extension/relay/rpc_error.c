@@ -137,6 +137,10 @@ mbus_rpc_append_error(StringInfo out, const MbusRequest *request,
 	appendStringInfoChar(out, '}');
 }
 
+/*
+ * Appends the object "error" of JSON-RPC, with SQLSTATE, detail and hint as
+ * its data; "method" only for a notification.
+ */
 static void
 append_object(StringInfo out, const ErrorData *edata, MbusRpcCode code,
 			  const char *method)

@@ -73,6 +73,10 @@ mbus_param_take(void)
 	return name;
 }
 
+/*
+ * param_datum converts a JSON value that is not null by the type of the
+ * parameter.  The result is in the current memory context.
+ */
 static Datum
 param_datum(const char *name, Oid type, const MbusSlice *value)
 {
@@ -179,6 +183,7 @@ json_datum(const char *bytes, int len)
 	return PointerGetDatum(result);
 }
 
+/* A string as text can hold it; -32602 for any other value. */
 static char *
 string_value(const char *name, const MbusSlice *value)
 {

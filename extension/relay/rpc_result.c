@@ -51,6 +51,14 @@ typedef struct StoredColumns
 } StoredColumns;
 
 static void answer_room(MbusAnswer *answer, int64 more);
+static int64 answer_len(const MbusAnswer *answer);
+static void refuse_reply(MbusAnswer *answer, int64 len);
+static void append_stored(MbusAnswer *answer, const StoredColumns *columns,
+						  const Datum *values, const bool *nulls,
+						  int row_start);
+static int64 payload_room(const MbusAnswer *answer, const bytea *payload,
+						  bool is_json);
+static bool fits_alone(const MbusAnswer *answer, int row_start, int64 more);
 static void append_value(MbusAnswer *answer, Datum value, Oid type);
 static void append_json(MbusAnswer *answer, const text *json);
 static void append_jsonb(MbusAnswer *answer, Jsonb *jsonb);
@@ -61,19 +69,11 @@ static void append_hex(StringInfo out, const bytea *bytes);
 static void append_base64(MbusAnswer *answer, const bytea *bytes);
 static void append_name(StringInfo out, const char *name, bool *first);
 static bool is_stored_message(TupleDesc desc, StoredColumns *columns);
-static void append_stored(MbusAnswer *answer, const StoredColumns *columns,
-						  const Datum *values, const bool *nulls,
-						  int row_start);
-static int64 payload_room(const MbusAnswer *answer, const bytea *payload,
-						  bool is_json);
-static bool fits_alone(const MbusAnswer *answer, int row_start, int64 more);
 static void append_payload(MbusAnswer *answer, bytea *payload, bool is_json);
 static void append_reference(MbusAnswer *answer, const StoredColumns *columns,
 							 const Datum *values, const bytea *payload,
 							 int row_start);
 static char *preview_text(const struct varlena *bytes);
-static int64 answer_len(const MbusAnswer *answer);
-static void refuse_reply(MbusAnswer *answer, int64 len);
 static void add_body(MbusAnswer *answer, const bytea *bytes);
 
 /*
@@ -144,6 +144,10 @@ answer_len(const MbusAnswer *answer)
 		(answer->nbodies > 0 ? 1 : 0);
 }
 
+/*
+ * Errors with -32004 because the reply is too large, and says what to do
+ * instead.
+ */
 static void
 refuse_reply(MbusAnswer *answer, int64 len)
 {
@@ -270,6 +274,11 @@ fits_alone(const MbusAnswer *answer, int row_start, int64 more)
 		answer->out->len - row_start + more + ROW_TAIL <= answer->limit;
 }
 
+/*
+ * append_value appends a value that is not null as JSON.  Numbers, booleans
+ * and json go as they are, times as RFC 3339, bytes as base64, arrays and rows
+ * as such; all else as the text that its type writes.
+ */
 static void
 append_value(MbusAnswer *answer, Datum value, Oid type)
 {
@@ -343,6 +352,7 @@ append_text(MbusAnswer *answer, Datum value, Oid type)
 	escape_json(answer->out, string);
 }
 
+/* Takes a composite value apart and appends it as an object. */
 static void
 append_row_datum(MbusAnswer *answer, Datum value)
 {
@@ -364,6 +374,9 @@ append_row_datum(MbusAnswer *answer, Datum value)
 	mbus_result_row(answer, desc, values, nulls);
 }
 
+/*
+ * append_array appends an array as one of JSON, flat whatever its dimensions.
+ */
 static void
 append_array(MbusAnswer *answer, Datum value, Oid type)
 {
@@ -467,6 +480,9 @@ is_stored_message(TupleDesc desc, StoredColumns *columns)
 		columns->by_reference >= 0 && columns->payload >= 0;
 }
 
+/*
+ * A payload in its place: raw behind the header line, exact JSON, or base64.
+ */
 static void
 append_payload(MbusAnswer *answer, bytea *payload, bool is_json)
 {
@@ -547,6 +563,10 @@ preview_text(const struct varlena *bytes)
 	return pnstrdup(start, pg_mbcharcliplen(start, valid, PREVIEW_CHARS));
 }
 
+/*
+ * add_body notes raw bytes for the end of a binary reply; of several they are
+ * copied, since each row goes when the next is fetched.
+ */
 static void
 add_body(MbusAnswer *answer, const bytea *bytes)
 {

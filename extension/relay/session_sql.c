@@ -1,6 +1,9 @@
 /*
  * session_sql.c
  *		open_session and close_session.
+ *
+ * What the control frames of a gateway do (control.c), for SQL: open_session
+ * with options of its own, close_session the same.  A frame may call neither.
  */
 #include "postgres.h"
 
@@ -14,7 +17,9 @@
 #include "identity/session.h"
 #include "relay/session_sql.h"
 #include "state/fault.h"
+
 #define SKEW_MAX		300		/* seconds */
+
 static void options_read(FunctionCallInfo fcinfo, MbusTokenRules *rules);
 static void option_read(const MbusNode *option, MbusTokenRules *rules);
 
@@ -95,6 +100,10 @@ options_read(FunctionCallInfo fcinfo, MbusTokenRules *rules)
 		option_read(&root.children[i], rules);
 }
 
+/*
+ * option_read takes one member of open_session's options: a string that is
+ * issuer, audience or anonymous, or the number skew; 22023 for any other.
+ */
 static void
 option_read(const MbusNode *option, MbusTokenRules *rules)
 {

@@ -1,6 +1,18 @@
 /*
  * inserter.c
  *		A leaf opened for inserting, and rows into it.
+ *
+ * Rows go to the table access method directly, with no planner and no parent
+ * in between.  That interface checks nothing, so everything it lacks is done
+ * here: the table is refused if it has triggers, rules or generated columns,
+ * NOT NULL and CHECK constraints are run (but for the one of each leaf that is
+ * the range of its ids, which holds for ids that were reserved in it; the
+ * partition constraint says the same, and reading it would lock the parent),
+ * and every index gets its entry.  No right is asked for: who may write was
+ * settled before.
+ *
+ * The leaf stays locked (RowExclusive) until the transaction ends, as with
+ * any INSERT.
  */
 #include "postgres.h"
 
@@ -113,11 +125,11 @@ inserter_check(Relation rel, int ncolumns)
 }
 
 /*
- * row_check checks a row against the leaf's constraints.  The one CHECK that
- * the extension makes, the range of ids, is left out: insert_reserved has
- * seen to it, and the server would read it anew in each statement, which
- * costs as much as inserting a small row.  ExecConstraints does the rest, and
- * raises what there is to raise.
+ * mbus_row_check checks a row against the leaf's constraints.  The one CHECK
+ * that the extension makes, the range of ids, is left out: who reserved the
+ * ids has seen to it, and the server would read it anew in each statement,
+ * which costs as much as inserting a small row.  ExecConstraints does the
+ * rest, and raises what there is to raise.
  */
 void
 mbus_row_check(MbusInserter *inserter, TupleTableSlot *slot)

@@ -54,6 +54,7 @@ mbus_leaf_init(void)
 	CacheRegisterRelcacheCallback(leaf_invalidate, (Datum) 0);
 }
 
+/* The server says that a table has changed (InvalidOid: any may have). */
 static void
 leaf_invalidate(Datum arg, Oid relid)
 {
@@ -158,6 +159,10 @@ mbus_leaf_index(Relation leaf, AttrNumber first, AttrNumber second,
 			 errhint("Do not drop indexes of segments.")));
 }
 
+/*
+ * leaves_load makes the array good for this schema.  It is not complete until
+ * all families have been read, so that an error on the way has it read again.
+ */
 static void
 leaves_load(Oid schema)
 {

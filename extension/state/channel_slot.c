@@ -1,7 +1,14 @@
 /*
  * channel_slot.c
- *		What is known of channels that were published to lately; see the top of
- *		registry.c.
+ *		What is known of channels that were published to lately.
+ *
+ * The slots live in a hash of all databases.  channel_lock protects the hash
+ * and is taken after the state lock (MbusDatabase.lock); what is in a slot is
+ * protected by the state lock of its database.
+ *
+ * A slot is made by the first publish to the channel, and purged, when the
+ * table is full, once all that the channel holds lies below what is open.  A
+ * channel without a slot is therefore one whose messages all lie below.
  */
 #include "postgres.h"
 
@@ -13,8 +20,8 @@
 static void channel_slots_purge(MbusDatabase *db);
 
 /*
- * mbus_channel_slot_find returns the slot of a channel, or NULL.  Caller holds the
- * database's lock, which is what protects the slot that is returned: the
+ * mbus_channel_slot_find returns the slot of a channel, or NULL.  Caller holds
+ * the database's lock, which is what protects the slot that is returned: the
  * purge of another database never touches it.  Cannot fail.
  */
 MbusChannelSlot *
@@ -122,8 +129,8 @@ mbus_registry_forget(MbusDatabase *db)
 }
 
 /*
- * mbus_oldest_open_segment returns the lowest number of an open segment, 0 if none
- * is open.  Caller holds the database's lock.
+ * mbus_oldest_open_segment returns the lowest number of an open segment, 0 if
+ * none is open.  Caller holds the database's lock.
  */
 int32
 mbus_oldest_open_segment(MbusDatabase *db)
@@ -141,8 +148,8 @@ mbus_oldest_open_segment(MbusDatabase *db)
 }
 
 /*
- * mbus_segment_wanted tells whether a publisher waits for a segment.  Caller holds
- * the database's lock.
+ * mbus_segment_wanted tells whether a publisher waits for a segment.  Caller
+ * holds the database's lock.
  */
 bool
 mbus_segment_wanted(MbusDatabase *db)

@@ -58,8 +58,8 @@ mbus_call(PGFunction body, const char *function, FunctionCallInfo fcinfo)
 }
 
 /*
- * mbus_fault_record counts a user's error and keeps it for the view errors.  It
- * takes the database's lock and cannot fail.
+ * mbus_fault_record counts a user's error and keeps it for the view errors.
+ * It takes the database's lock and cannot fail.
  */
 void
 mbus_fault_record(const char *function, ErrorData *edata, Oid user)
@@ -80,6 +80,10 @@ mbus_fault_checksum(int64 message_id, const char *detail)
 	fault_put("verify", GetUserId(), ERRCODE_DATA_CORRUPTED, message_id, detail);
 }
 
+/*
+ * fault_put adds a failure to the ring, or counts it as lost where that is
+ * full.  Takes the state lock; cannot fail.
+ */
 static void
 fault_put(const char *function, Oid user, int sqlerrcode, int64 message_id,
 		  const char *message)

@@ -1,6 +1,6 @@
 /*
  * registry.c
- *		The registry of unfinished publishes.
+ *		The registry of unfinished publishes: ids reserved and released.
  *
  * Ids are reserved before commit, so rows become visible out of order.  A
  * publisher therefore reserves ids and registers them as unfinished in one
@@ -8,13 +8,7 @@
  * them after the commit has become visible or the abort is done, and then
  * wakes who waits for the channels.  The callback allocates nothing and
  * cannot fail.  Ranges are hints, rows are the truth: an id of a rolled-back
- * savepoint is simply not found.
- *
- * A reader that wants no gaps first asks mbus_published_limit() for the
- * first id that is unreserved or unfinished, and THEN takes its snapshot.
- * The other order loses messages.  One that goes on behind unfinished ranges
- * asks mbus_unfinished_copy() for the first unreserved id and the ranges, and
- * then takes its snapshot.
+ * savepoint is simply not found.  How readers ask is in unfinished.c.
  *
  * A transaction that publishes again and again while others do too gets its
  * ids in growing chunks, so that its array of ranges is never used up by
@@ -24,10 +18,7 @@
  *
  * Each backend has an array of ranges, written by nobody else, under the
  * state lock (MbusDatabase.lock) of its database; others read it under that
- * lock.  The slots of channels live in a hash of all databases under
- * channel_lock, which is taken after the state lock.  A slot is made by the
- * first publish to the channel and purged, when the table is full, once all
- * that the channel holds lies below what is open.
+ * lock.
  */
 #include "postgres.h"
 

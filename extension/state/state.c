@@ -6,18 +6,11 @@
  * builds this anew (numbering above every segment that exists).  Losing it
  * loses nothing.
  *
- * There are four parts, each its own piece of memory: the databases and the
- * registry of unfinished publishes (this file and registry.c), the hash of
- * channels (registry.c), deliveries (pool.c) and waiters (waiter.c).
- *
- * Locks, in the order they are taken:
- *
- *	1. the delivery lock, see pool.c.
- *	2. MbusDatabase.lock, the state lock, one for each database: series,
- *	   numbering, worker status, failures, and the ranges of this database's
- *	   backends.
- *	3. MbusShared.channel_lock: the hash of channels.
- *	4. the waiter lock, see waiter.c.
+ * There are four parts, each its own piece of memory: the databases with the
+ * registry of unfinished publishes, and the hash of channels, both made here;
+ * deliveries and waiters, which their own files lay out (MbusPart).  What a
+ * lock protects is said at each field; the order of the locks is in
+ * extension/README.md.
  *
  * MbusShared.slot_lock protects only the claiming of a free MbusDatabase and
  * is never held together with the others.  Nothing is done under a lock that
@@ -57,17 +50,9 @@ static MbusDatabase *my_database = NULL;	/* this backend's */
 
 static void state_request(void);
 static void state_startup(void);
+static Size state_size(void);
 static void check_listed(void);
 pg_noreturn static void not_ready(MbusDatabase *db, const char *what);
-
-static Size
-state_size(void)
-{
-	int			nbackends = MaxBackends + NUM_AUXILIARY_PROCS;
-
-	return add_size(offsetof(MbusShared, backend),
-					mul_size(nbackends, sizeof(MbusBackend)));
-}
 
 /*
  * mbus_state_init installs the hooks; called from _PG_init while the server
@@ -115,6 +100,11 @@ state_request(void)
 		RequestAddinShmemSpace(parts[i]->size());
 }
 
+/*
+ * state_startup makes shared memory, or finds what another process has made:
+ * first the databases, then the hash of channels, then the other parts in the
+ * order they were added.  All LWLocks are of one tranche.
+ */
 static void
 state_startup(void)
 {
@@ -162,6 +152,16 @@ state_startup(void)
 		parts[i]->startup(memory, found, tranche);
 	}
 	LWLockRelease(AddinShmemInitLock);
+}
+
+/* The databases, and an array of ranges for each process that there can be. */
+static Size
+state_size(void)
+{
+	int			nbackends = MaxBackends + NUM_AUXILIARY_PROCS;
+
+	return add_size(offsetof(MbusShared, backend),
+					mul_size(nbackends, sizeof(MbusBackend)));
 }
 
 /*

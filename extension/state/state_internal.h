@@ -53,7 +53,8 @@ extern MbusShared *mbus_shared;
 extern HTAB *mbus_channels;
 
 /* channel_slot.c: all under the state lock */
-extern MbusChannelSlot *mbus_channel_slot_find(MbusDatabase *db, int32 channel_id);
+extern MbusChannelSlot *mbus_channel_slot_find(MbusDatabase *db,
+											   int32 channel_id);
 extern MbusChannelSlot *mbus_channel_slot(MbusDatabase *db, int32 channel_id);
 extern int32 mbus_oldest_open_segment(MbusDatabase *db);
 extern bool mbus_segment_wanted(MbusDatabase *db);

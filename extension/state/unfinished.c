@@ -1,6 +1,17 @@
 /*
  * unfinished.c
- *		What of a database's publishes has not ended; see the top of registry.c.
+ *		What of a database's publishes has not ended.
+ *
+ * A reader that wants no gaps first asks mbus_published_limit() for the
+ * first id that is unreserved or unfinished, and THEN takes its snapshot.
+ * The other order loses messages.  One that goes on behind unfinished ranges
+ * asks mbus_unfinished_copy() for the first unreserved id and the ranges, and
+ * then takes its snapshot.
+ *
+ * The answers are made of the ranges of all backends (registry.c) and of what
+ * is known of the channel (channel_slot.c), in one step under the state lock,
+ * shared.  An answer is old when it is there: more may have ended, or begun
+ * above the limit, but nothing below it can begin any more.
  */
 #include "postgres.h"
 
@@ -9,6 +20,7 @@
 #include "state/state.h"
 #include "state/state_internal.h"
 #include "state/unfinished.h"
+
 #define MBUS_RANGES_GUESS	32
 
 /* A walk over the unfinished ranges of a database. */
@@ -22,47 +34,9 @@ typedef struct RangeScan
 
 static void range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id);
 static const MbusRange *range_next(RangeScan *scan);
+static int64 unreserved(MbusDatabase *db, int32 channel_id,
+						int32 highest_leaf);
 static int	range_compare(const void *a, const void *b);
-static int64 unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf);
-
-/*
- * range_scan begins a walk over the unfinished ranges of the database's
- * extension, those of one channel or of all (0).  Caller holds the database's
- * lock until the walk is over.
- */
-static void
-range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id)
-{
-	scan->db = db;
-	scan->channel_id = channel_id;
-	scan->backend = 0;
-	scan->range = 0;
-}
-
-/* The next range, NULL if there are no more. */
-static const MbusRange *
-range_next(RangeScan *scan)
-{
-	for (; scan->backend < mbus_shared->nbackends; scan->backend++)
-	{
-		const MbusBackend *b = &mbus_shared->backend[scan->backend];
-
-		if (b->nranges > 0 && b->database == scan->db->database &&
-			b->schema == scan->db->schema)
-		{
-			while (scan->range < b->nranges)
-			{
-				const MbusRange *range = &b->range[scan->range++];
-
-				if (scan->channel_id == 0 ||
-					range->channel_id == scan->channel_id)
-					return range;
-			}
-		}
-		scan->range = 0;
-	}
-	return NULL;
-}
 
 /*
  * mbus_published_limit returns the first id of a channel that is not
@@ -138,38 +112,6 @@ mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
 	*nranges = n;
 	if (n > 1)
 		qsort(*ranges, n, sizeof(MbusRange), range_compare);
-	return limit;
-}
-
-static int
-range_compare(const void *a, const void *b)
-{
-	return mbus_order(((const MbusRange *) a)->lo,
-					  ((const MbusRange *) b)->lo);
-}
-
-/*
- * unreserved returns the first id of a channel that is not reserved.  Caller
- * holds the database's lock.
- */
-static int64
-unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf)
-{
-	MbusChannelSlot *slot = mbus_channel_slot_find(db, channel_id);
-	int64		limit;
-	int32		oldest;
-
-	if (slot)
-		return slot->last_id + 1;
-
-	/*
-	 * Nothing was published to it since the server started, or its slot was
-	 * purged: its messages lie below all that is open.
-	 */
-	oldest = mbus_oldest_open_segment(db);
-	limit = MbusFirstId(oldest ? oldest : db->numbering.next_segment);
-	if (oldest == 0 && !mbus_segment_wanted(db))
-		limit = Max(limit, MbusFirstId((int64) highest_leaf + 1));
 	return limit;
 }
 
@@ -262,4 +204,75 @@ mbus_unfinished_ranges(MbusDatabase *db)
 		n++;
 	LWLockRelease(&db->lock);
 	return n;
+}
+
+/*
+ * range_scan begins a walk over the unfinished ranges of the database's
+ * extension, those of one channel or of all (0).  Caller holds the database's
+ * lock until the walk is over.
+ */
+static void
+range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id)
+{
+	scan->db = db;
+	scan->channel_id = channel_id;
+	scan->backend = 0;
+	scan->range = 0;
+}
+
+/* The next range, NULL if there are no more. */
+static const MbusRange *
+range_next(RangeScan *scan)
+{
+	for (; scan->backend < mbus_shared->nbackends; scan->backend++)
+	{
+		const MbusBackend *b = &mbus_shared->backend[scan->backend];
+
+		if (b->nranges > 0 && b->database == scan->db->database &&
+			b->schema == scan->db->schema)
+		{
+			while (scan->range < b->nranges)
+			{
+				const MbusRange *range = &b->range[scan->range++];
+
+				if (scan->channel_id == 0 ||
+					range->channel_id == scan->channel_id)
+					return range;
+			}
+		}
+		scan->range = 0;
+	}
+	return NULL;
+}
+
+/*
+ * unreserved returns the first id of a channel that is not reserved.  Caller
+ * holds the database's lock.
+ */
+static int64
+unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf)
+{
+	MbusChannelSlot *slot = mbus_channel_slot_find(db, channel_id);
+	int64		limit;
+	int32		oldest;
+
+	if (slot)
+		return slot->last_id + 1;
+
+	/*
+	 * Nothing was published to it since the server started, or its slot was
+	 * purged: its messages lie below all that is open.
+	 */
+	oldest = mbus_oldest_open_segment(db);
+	limit = MbusFirstId(oldest ? oldest : db->numbering.next_segment);
+	if (oldest == 0 && !mbus_segment_wanted(db))
+		limit = Max(limit, MbusFirstId((int64) highest_leaf + 1));
+	return limit;
+}
+
+static int
+range_compare(const void *a, const void *b)
+{
+	return mbus_order(((const MbusRange *) a)->lo,
+					  ((const MbusRange *) b)->lo);
 }

@@ -1,6 +1,24 @@
 /*
  * waiter.c
- *		Who waits for which channels; the protocol is at the top of wait.c.
+ *		Who waits for which channels, and who is woken.
+ *
+ * Each process has a slot in shared memory, found by its number: the channels
+ * of one database that it waits for.  The numbers of those that wait stand in
+ * a list without holes.  All of it is protected by the waiter lock, which is
+ * taken last of all and held for straight-line code only; what a slot says is
+ * written by its process alone, while it is not on the list.
+ *
+ * No wake-up is lost.  A waiter enters its slot (mbus_wait_begin), then
+ * looks, then sleeps.  A publisher's callback takes its ranges out of the
+ * registry, then looks who waits.  Both pass the state lock in between: either
+ * the publisher sees the slot, or the waiter finds the message.  "woken" in
+ * the slot remembers a wake-up for the next sleep, since looking may itself
+ * wait for something and so reset the latch.  Wake-ups are hints: who wakes
+ * looks again.
+ *
+ * A slot is left by mbus_wait_end, at the end of the transaction, when the
+ * subtransaction that entered it aborts, and at process exit.  Only CALL
+ * message_bus.wait() (delivery/wait.c) keeps it over its commits.
  */
 #include "postgres.h"
 
@@ -12,6 +30,7 @@
 #include "base/compat.h"
 #include "state/state.h"
 #include "state/waiter.h"
+
 #define MBUS_WAIT_CHANNELS	256 /* of one waiter */
 
 /* A process that may wait. */
@@ -94,6 +113,7 @@ wait_startup(void *memory, bool found, int tranche)
 		pg_atomic_init_u32(&waiters[i].woken, 0);
 }
 
+/* Every process that there can be has a slot. */
 static int
 wait_slots(void)
 {
@@ -196,6 +216,24 @@ mbus_wait_sleep(TimestampTz until)
 }
 
 /*
+ * mbus_wait_entered tells whether this process is on the list.
+ */
+bool
+mbus_wait_entered(void)
+{
+	return entered;
+}
+
+/*
+ * mbus_wait_keep keeps it there over commits.
+ */
+void
+mbus_wait_keep(void)
+{
+	keep = true;
+}
+
+/*
  * mbus_wake_channel wakes who waits for a channel.  Call it when what they
  * wait for can be seen, with no lock held but, at most, the delivery lock.
  * Takes the waiter lock if anybody waits; cannot fail.
@@ -249,6 +287,10 @@ callbacks_register(void)
 	registered = true;
 }
 
+/*
+ * The end of the transaction is the end of its waiting, but for a commit that
+ * CALL wait() makes itself.
+ */
 static void
 wait_xact_callback(XactEvent event, void *arg)
 {
@@ -280,22 +322,4 @@ static void
 wait_exit_callback(int code, Datum arg)
 {
 	mbus_wait_end();
-}
-
-/*
- * mbus_wait_entered tells whether this process is on the list.
- */
-bool
-mbus_wait_entered(void)
-{
-	return entered;
-}
-
-/*
- * mbus_wait_keep keeps it there over commits.
- */
-void
-mbus_wait_keep(void)
-{
-	keep = true;
 }

@@ -79,8 +79,8 @@ static Oid	wanted_schema = InvalidOid;
 
 static MbusOutcome candidates_find(MbusWork *work, void *arg);
 static void wanted_prune(Oid schema, const AckedSegments *candidates);
-static MbusWanted *wanted_find(int32 segment);
 static MbusOutcome segment_check(MbusWork *work, void *arg);
+static MbusWanted *wanted_find(int32 segment);
 static bool look_begin(MbusWork *work, const AckedSegment *candidate,
 					   MbusLook *look);
 static void readers_find(MbusLook *look);
@@ -201,29 +201,6 @@ wanted_prune(Oid schema, const AckedSegments *candidates)
 	nwanted = kept;
 }
 
-/* The place for a segment's reason; its id is 0 if there is none. */
-static MbusWanted *
-wanted_find(int32 segment)
-{
-	for (int i = 0; i < nwanted; i++)
-	{
-		if (wanted[i].segment == segment)
-			return &wanted[i];
-	}
-	if (nwanted >= maxwanted)
-	{
-		maxwanted = Max(16, maxwanted * 2);
-		if (wanted)
-			wanted = repalloc(wanted, maxwanted * sizeof(MbusWanted));
-		else
-			wanted = MemoryContextAlloc(TopMemoryContext,
-										maxwanted * sizeof(MbusWanted));
-	}
-	MemSet(&wanted[nwanted], 0, sizeof(MbusWanted));
-	wanted[nwanted].segment = segment;
-	return &wanted[nwanted++];
-}
-
 /*
  * segment_check lets one segment go if nothing in it is wanted.
  */
@@ -262,6 +239,29 @@ segment_check(MbusWork *work, void *arg)
 	}
 	mbus_task_commit();
 	return MBUS_DONE;
+}
+
+/* The place for a segment's reason; its id is 0 if there is none. */
+static MbusWanted *
+wanted_find(int32 segment)
+{
+	for (int i = 0; i < nwanted; i++)
+	{
+		if (wanted[i].segment == segment)
+			return &wanted[i];
+	}
+	if (nwanted >= maxwanted)
+	{
+		maxwanted = Max(16, maxwanted * 2);
+		if (wanted)
+			wanted = repalloc(wanted, maxwanted * sizeof(MbusWanted));
+		else
+			wanted = MemoryContextAlloc(TopMemoryContext,
+										maxwanted * sizeof(MbusWanted));
+	}
+	MemSet(&wanted[nwanted], 0, sizeof(MbusWanted));
+	wanted[nwanted].segment = segment;
+	return &wanted[nwanted++];
 }
 
 /*

@@ -35,24 +35,24 @@
 
 #define GROUP	32				/* subscriptions looked at in one walk */
 
-static uint8 *bitmap_new(const MbusLook *look);
-static bool bitmap_has(const uint8 *bitmap, const MbusLook *look, int64 id);
-static void bitmap_add(uint8 *bitmap, const MbusLook *look, int64 lo, int64 n);
 static void deleted_read(MbusLook *look);
 static void redriven_read(const MbusLook *look, MbusReader *reader, int64 id);
 static void redriven_add(MbusReader *reader, int64 id, int64 lease);
-static int64 redriven_lease(const MbusReader *reader, int64 id);
 static void acks_read(const MbusLook *look, MbusReader *readers, int n);
 static void ack_read_one(const MbusLook *look, MbusReader *reader, int64 id);
 static void ack_row(const MbusLook *look, MbusReader *reader, HeapTuple tuple,
 					TupleDesc desc);
 static void ack_span(const MbusLook *look, MbusReader *reader, int64 lease,
 					 int64 lo, int64 n);
+static int64 redriven_lease(const MbusReader *reader, int64 id);
 static bool messages_walk(const MbusLook *look, const MbusReader *readers,
 						  int n, MbusWanted *why);
 static bool message_wanted(const MbusLook *look, const MbusReader *readers,
 						   int n, int32 channel_id, int64 id,
 						   TupleTableSlot *row, MbusWanted *why);
+static uint8 *bitmap_new(const MbusLook *look);
+static bool bitmap_has(const uint8 *bitmap, const MbusLook *look, int64 id);
+static void bitmap_add(uint8 *bitmap, const MbusLook *look, int64 lo, int64 n);
 
 /*
  * mbus_still_wanted tells whether what kept the segment when it was last read
@@ -85,8 +85,8 @@ mbus_still_wanted(const MbusLook *look, const MbusWanted *why)
 }
 
 /*
- * mbus_wanted_read reads the segment's tables; true if something is wanted, and
- * says what.
+ * mbus_wanted_read reads the segment's tables; true if something is wanted,
+ * and says what.
  */
 bool
 mbus_wanted_read(const MbusLook *look, MbusWanted *why)
@@ -116,31 +116,6 @@ mbus_wanted_read(const MbusLook *look, MbusWanted *why)
 		done += n;
 	} while (done < copy.nreaders);
 	return false;
-}
-
-static uint8 *
-bitmap_new(const MbusLook *look)
-{
-	return palloc0((look->last - look->first) / 8 + 1);
-}
-
-static bool
-bitmap_has(const uint8 *bitmap, const MbusLook *look, int64 id)
-{
-	int64		bit = id - look->first;
-
-	return bit >= 0 && id <= look->last &&
-		(bitmap[bit / 8] & (1 << (bit % 8))) != 0;
-}
-
-static void
-bitmap_add(uint8 *bitmap, const MbusLook *look, int64 lo, int64 n)
-{
-	int64		bit = Max(lo - look->first, 0);
-	int64		end = Min(lo + n, look->last + 1) - look->first;
-
-	for (; bit < end; bit++)
-		bitmap[bit / 8] |= 1 << (bit % 8);
 }
 
 /* Notes which messages were deleted. */
@@ -235,26 +210,6 @@ redriven_add(MbusReader *reader, int64 id, int64 lease)
 	reader->redriven[reader->nredriven].id = id;
 	reader->redriven[reader->nredriven].lease = lease;
 	reader->nredriven++;
-}
-
-/* The lease of a message's last redrive; 0 if there was none. */
-static int64
-redriven_lease(const MbusReader *reader, int64 id)
-{
-	int			lo = 0;
-	int			hi = reader->nredriven;
-
-	while (lo < hi)
-	{
-		int			middle = lo + (hi - lo) / 2;
-
-		if (reader->redriven[middle].id < id)
-			lo = middle + 1;
-		else
-			hi = middle;
-	}
-	return lo < reader->nredriven && reader->redriven[lo].id == id ?
-		reader->redriven[lo].lease : 0;
 }
 
 /* Reads all acks in the segment, for several subscriptions. */
@@ -367,6 +322,26 @@ ack_span(const MbusLook *look, MbusReader *reader, int64 lease, int64 lo,
 	}
 }
 
+/* The lease of a message's last redrive; 0 if there was none. */
+static int64
+redriven_lease(const MbusReader *reader, int64 id)
+{
+	int			lo = 0;
+	int			hi = reader->nredriven;
+
+	while (lo < hi)
+	{
+		int			middle = lo + (hi - lo) / 2;
+
+		if (reader->redriven[middle].id < id)
+			lo = middle + 1;
+		else
+			hi = middle;
+	}
+	return lo < reader->nredriven && reader->redriven[lo].id == id ?
+		reader->redriven[lo].lease : 0;
+}
+
 /*
  * messages_walk looks for a message that one of the readers wants; true if
  * there is one.  It reads the index, and the rows of those without an ack.
@@ -454,4 +429,29 @@ message_wanted(const MbusLook *look, const MbusReader *readers, int n,
 	}
 	why->id = 0;
 	return false;
+}
+
+static uint8 *
+bitmap_new(const MbusLook *look)
+{
+	return palloc0((look->last - look->first) / 8 + 1);
+}
+
+static bool
+bitmap_has(const uint8 *bitmap, const MbusLook *look, int64 id)
+{
+	int64		bit = id - look->first;
+
+	return bit >= 0 && id <= look->last &&
+		(bitmap[bit / 8] & (1 << (bit % 8))) != 0;
+}
+
+static void
+bitmap_add(uint8 *bitmap, const MbusLook *look, int64 lo, int64 n)
+{
+	int64		bit = Max(lo - look->first, 0);
+	int64		end = Min(lo + n, look->last + 1) - look->first;
+
+	for (; bit < end; bit++)
+		bitmap[bit / 8] |= 1 << (bit % 8);
 }

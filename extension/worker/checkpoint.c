@@ -56,8 +56,8 @@ static TimestampTz *written_at = NULL;
 static int	due_collect(MbusWork *work, TimestampTz now, DueCheckpoint **due);
 static void due_write(MbusWork *work, DueCheckpoint *due, int n);
 static MbusOutcome checkpoints_write(MbusWork *work, void *arg);
-static bool checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position);
 static void position_lower(MbusPosition *position);
+static bool checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position);
 static Datum int64_array(const int64 *value, int n);
 static void changed_set(MbusWork *work, const DueCheckpoint *due,
 						bool changed);
@@ -142,6 +142,11 @@ due_write(MbusWork *work, DueCheckpoint *due, int n)
 	}
 }
 
+/*
+ * checkpoints_write writes some in one transaction.  A subscription is marked
+ * as unchanged before it is copied, so that a change that comes meanwhile is
+ * not lost.
+ */
 static MbusOutcome
 checkpoints_write(MbusWork *work, void *arg)
 {
@@ -408,6 +413,7 @@ position_fill(MbusSub *sub, MbusPosition *position)
 	}
 }
 
+/* Adds an entry, and keeps the lowest id that was passed over for one. */
 static void
 pending_add(MbusPosition *position, const MbusEntry *entry, int64 lease)
 {

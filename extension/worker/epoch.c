@@ -1,6 +1,13 @@
 /*
  * epoch.c
- *		Epochs of leases; see the top of expiry.c.
+ *		Epochs of leases.
+ *
+ * A lease number is epoch << 28 | n.  The epoch is in
+ * message_bus.server_state, raised with numbering at every start
+ * (segment_open.c) and here when n runs low; it is durable before the first
+ * number of it is given out, so that no lease is given out twice, and every
+ * later one is higher.  A worker that ends between the commit and shared
+ * memory has used up an epoch; there are 33 million.
  */
 #include "postgres.h"
 

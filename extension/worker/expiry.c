@@ -1,24 +1,22 @@
 /*
  * expiry.c
- *		The worker's part in deliveries: lease epochs, leases that have ended.
- *
- * Epochs.  A lease number is epoch << 28 | n.  The epoch is in
- * message_bus.server_state, raised with numbering at every start
- * (segment_open.c) and here when n runs low; it is durable before the first
- * number of it is given out, so that no lease is given out twice, and every
- * later one is higher.  A worker that ends between the commit and shared
- * memory has used up an epoch; there are 33 million.
+ *		The worker ends leases whose time is over, and says when it looks
+ *		again.
  *
  * Leases that have ended are failures, written in batches: entries are
  * pinned as by a nack, failure rows inserted, and the callback of the commit
- * lets them wait for their time (effect.c).  The commit is flushed: the next
- * delivery of a message has a higher attempt than any before, also after a
- * crash.  If it fails the abort takes the pins off and it is tried again.
+ * lets them wait for their time (delivery/effect.c).  The commit is flushed:
+ * the next delivery of a message has a higher attempt than any before, also
+ * after a crash.  If it fails the abort takes the pins off and it is tried
+ * again.
  *
  * A message that is given up may go to a dead-letter channel, whose segment
  * this very process has to open.  Publishing does not wait for it here but
  * errors (mbus_worker_wait); the task is then "blocked", the segment is
  * opened, and the task runs again.
+ *
+ * mbus_deliveries_serve is the door to all that claims wait for: epochs
+ * (epoch.c), subscriptions to load (load.c), leases to end.
  *
  * Waking.  Before it sleeps the worker says in db->delivery.expiry_wake when
  * it will look again, not later than the earliest deadline.  A claim with an

@@ -142,6 +142,7 @@ mbus_launcher_main(Datum main_arg)
 	}
 }
 
+/* Ends the workers; the next launcher starts its own. */
 static void
 launcher_exit(int code, Datum arg)
 {
@@ -259,6 +260,10 @@ launcher_watch(Launched *entry)
 		launcher_start(entry);
 }
 
+/*
+ * launcher_start has the postmaster start a worker for a database.  If there
+ * is no slot for it, it is tried again later.
+ */
 static void
 launcher_start(Launched *entry)
 {

@@ -204,6 +204,10 @@ batch_read(MbusWork *work, void *arg)
 	return MBUS_DONE;
 }
 
+/*
+ * Begins a subscription that is to be loaded by its row, and reads its
+ * checkpoint if it has one.
+ */
 static void
 row_read(Batch *batch, Loading *l, HeapTuple row, TupleDesc desc,
 		 TimestampTz numbered_at)

@@ -1,6 +1,9 @@
 /*
  * reset.c
  *		A database's part of shared memory begins anew, or is let go.
+ *
+ * The worker does it when the extension has gone or is another one, the
+ * launcher when the database was dropped.
  */
 #include "postgres.h"
 

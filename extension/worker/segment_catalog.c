@@ -1,6 +1,9 @@
 /*
  * segment_catalog.c
  *		What the catalog knows of segments: their numbers, their tables.
+ *
+ * All of it is read when it is asked for, in the caller's transaction; nothing
+ * is kept.  Others make and drop tables too: a restore, DROP EXTENSION.
  */
 #include "postgres.h"
 
@@ -18,9 +21,9 @@
 static bool leaf_whole(Oid leaf);
 
 /*
- * mbus_highest_segment returns the highest segment number in the catalog, as row
- * or as table, or as part of an id below which nothing is wanted (a restore
- * brings these without the segments that have been retired); or 0.
+ * mbus_highest_segment returns the highest segment number in the catalog, as
+ * row or as table, or as part of an id below which nothing is wanted (a
+ * restore brings these without the segments that have been retired); or 0.
  */
 int64
 mbus_highest_segment(void)

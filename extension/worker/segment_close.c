@@ -48,6 +48,9 @@ mbus_segment_closed(MbusWork *work, int32 segment, TimestampTz expires_at)
 						 "closing segment %d", segment);
 }
 
+/*
+ * segment_close writes to a segment's row that it takes no more messages.
+ */
 static MbusOutcome
 segment_close(MbusWork *work, void *arg)
 {
@@ -134,6 +137,11 @@ segments_unclosed(MbusWork *work, void *arg)
 	return MBUS_DONE;
 }
 
+/*
+ * segment_close_lost closes one such segment: the last expiry is read from its
+ * table.  Blocked while a publish in it is unfinished, or a restore is at
+ * work.
+ */
 static MbusOutcome
 segment_close_lost(MbusWork *work, void *arg)
 {
@@ -171,6 +179,7 @@ segment_close_lost(MbusWork *work, void *arg)
 	return MBUS_DONE;
 }
 
+/* Whether publishers may reserve ids in a segment. */
 static bool
 segment_is_open(MbusDatabase *db, int32 segment)
 {

@@ -161,6 +161,10 @@ mbus_segments_number(MbusWork *work)
 	ConditionVariableBroadcast(&db->changed);
 }
 
+/*
+ * segments_number finds the next segment's number and the next epoch of
+ * leases, as the top of this file says, and makes both durable.
+ */
 static MbusOutcome
 segments_number(MbusWork *work, void *arg)
 {
@@ -454,6 +458,7 @@ leaf_index(MbusFamily family, const char *name)
 	}
 }
 
+/* Indexes of a segment's messages. */
 static void
 message_index(const char *name)
 {

@@ -91,14 +91,14 @@ typedef struct Retiring
 	Oid			leaf[MBUS_FAMILIES];
 } Retiring;
 
-static MbusOutcome segments_expired(MbusWork *work, void *arg);
 static int	segments_retire_once(MbusWork *work);
+static MbusOutcome segments_expired(MbusWork *work, void *arg);
 static MbusOutcome segment_retire(MbusWork *work, int32 segment);
 static MbusOutcome segment_inspect(MbusWork *work, void *arg);
+static MbusOutcome leaf_detach(MbusWork *work, void *arg);
 static bool leaf_clear(MbusWork *work, Retiring *retiring, int *wait_ms);
 static int	leaf_lockers(MbusWork *work, Retiring *retiring);
 static void blockers_settle(MbusWork *work, int ms);
-static MbusOutcome leaf_detach(MbusWork *work, void *arg);
 static MbusOutcome leaf_finalize(MbusWork *work, void *arg);
 static bool old_snapshots_gone(TransactionId xmin);
 static void detach_command(MbusFamily family, int32 segment,
@@ -137,6 +137,7 @@ mbus_segments_retire(MbusWork *work)
 	return blocked;
 }
 
+/* Tries each segment once; returns how many could not be retired. */
 static int
 segments_retire_once(MbusWork *work)
 {
@@ -482,6 +483,15 @@ segment_drop(MbusWork *work, void *arg)
 }
 
 /*
+ * mbus_retire_init installs the worker's callback.
+ */
+void
+mbus_retire_init(MbusWork *work)
+{
+	RegisterResourceReleaseCallback(drop_released, work);
+}
+
+/*
  * drop_released counts a drop when it has committed and its locks are
  * released, and answers expire() if it was the last.  What the commit has
  * left to do is to delete the files, which nobody needs to wait for.  It
@@ -511,15 +521,6 @@ drop_released(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
 	}
 	LWLockRelease(&db->lock);
 	ConditionVariableBroadcast(&db->changed);
-}
-
-/*
- * mbus_retire_init installs the worker's callback.
- */
-void
-mbus_retire_init(MbusWork *work)
-{
-	RegisterResourceReleaseCallback(drop_released, work);
 }
 
 /* Waits a moment between two tries, and serves publishers meanwhile. */

@@ -32,9 +32,9 @@
 /* mbus_task_hold_extension() failed for this: no fault, the next pass sees */
 static bool extension_gone = false;
 
+static void task_context(void *arg);
 static void task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
 						MemoryContext context, bool quiet);
-static void task_context(void *arg);
 
 /*
  * mbus_tasks_begin begins a group of tasks of one kind, unless they are put
@@ -171,6 +171,10 @@ mbus_task_begin(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
+/*
+ * mbus_task_commit ends what mbus_task_begin() began, and gives up the owner's
+ * rights.
+ */
 void
 mbus_task_commit(void)
 {

@@ -128,8 +128,8 @@ typedef MbusOutcome (*MbusTask) (MbusWork *work, void *arg);
 extern bool mbus_tasks_begin(MbusWork *work, MbusTaskKind kind, bool force);
 extern void mbus_tasks_end(MbusWork *work, MbusTaskKind kind);
 extern MbusOutcome mbus_task_run(MbusWork *work, MbusTaskKind kind,
-								 MbusTask task, void *arg,
-								 const char *what,...) pg_attribute_printf(5, 6);
+								 MbusTask task, void *arg, const char *what,
+								 ...) pg_attribute_printf(5, 6);
 extern void mbus_task_begin(void);
 extern void mbus_task_commit(void);
 extern void mbus_task_hold_extension(MbusWork *work);
@@ -138,7 +138,8 @@ extern void mbus_task_lock_timeout(int ms);
 extern void mbus_task_number_check(int64 number, int highest,
 								   const char *what);
 extern void mbus_sql(const char *fmt,...) pg_attribute_printf(1, 2);
-extern int64 mbus_sql_int64(bool *isnull, const char *fmt,...) pg_attribute_printf(2, 3);
+extern int64 mbus_sql_int64(bool *isnull, const char *fmt,
+							...) pg_attribute_printf(2, 3);
 extern void mbus_task_let_go(MbusWork *work);
 
 #endif							/* MBUS_TASK_H */

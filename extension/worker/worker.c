@@ -202,6 +202,7 @@ worker_claim(MbusDatabase *db)
 	return true;
 }
 
+/* Takes pid and latch back, whatever the reason for leaving. */
 static void
 worker_exit(int code, Datum arg)
 {
@@ -250,6 +251,10 @@ worker_serve(MbusWork *work)
 	mbus_deliveries_serve(work);
 }
 
+/*
+ * worker_pass is one pass, in the order that the top of this file tells; then
+ * it says when it ended, and answers the expire() that asked before it began.
+ */
 static void
 worker_pass(MbusWork *work)
 {
@@ -433,6 +438,9 @@ faults_store(MbusWork *work, void *arg)
 	return MBUS_DONE;
 }
 
+/*
+ * fault_store inserts one failure into message_bus.error.
+ */
 static void
 fault_store(MbusFault *fault)
 {

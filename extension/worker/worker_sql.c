@@ -31,8 +31,8 @@
 static bool expire_wait(MbusDatabase *db, uint64 ticket);
 
 /*
- * mbus_expire is message_bus.expire() RETURNS integer: the number of
- * segments that were dropped.
+ * expire() has the worker close and retire what has expired, and returns how
+ * many segments were dropped.
  */
 MBUS_FUNCTION(expire)
 {
@@ -103,8 +103,8 @@ expire_wait(MbusDatabase *db, uint64 ticket)
 }
 
 /*
- * mbus_open_segments is message_bus.open_segments(): the segments that take
- * messages, as shared memory has them.
+ * open_segments() returns the segments that take messages, as shared memory
+ * has them.
  */
 MBUS_FUNCTION(open_segments)
 {
@@ -139,8 +139,8 @@ MBUS_FUNCTION(open_segments)
 }
 
 /*
- * mbus_worker_status is message_bus.worker_status_row(): what the worker of
- * this database tells of itself; no row where none has ever run.
+ * worker_status_row() returns what the worker of this database tells of
+ * itself; no row where none has ever run.
  */
 MBUS_FUNCTION(worker_status_row)
 {

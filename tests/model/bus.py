@@ -1,6 +1,6 @@
 """What the model consists of: the tables, the shared memory, and who acts on them.
 
-The names are those of extension/README.md, section Delivery, and of delivery.h.  One subscription of one channel.
+The names are those of extension/delivery/README.md and of the headers there.  One subscription of one channel.
 Time is a small whole number that a step of its own advances; a deadline is not kept: the worker may expire any lease
 at any time, which covers every length of a lease.
 """

@@ -1,4 +1,4 @@
-"""The scan of a claim: steps 1 to 5 of extension/README.md, each a step of the model.
+"""The scan of a claim: steps 1 to 5 of extension/delivery/README.md, each a step of the model.
 
     begin     1  under the delivery lock
     copy      2  under the state lock
