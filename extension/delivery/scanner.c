@@ -22,7 +22,7 @@
 
 #include "base/compat.h"
 #include "delivery/pool.h"
-#include "delivery/scan.h"
+#include "delivery/scan_record.h"
 #include "delivery/scanner.h"
 #include "state/waiter.h"
 
