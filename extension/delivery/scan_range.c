@@ -9,8 +9,10 @@
 #include "access/table.h"
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
+#include "utils/rel.h"
 
 #include "base/ids.h"
+#include "delivery/pool.h"
 #include "delivery/scan_range.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"

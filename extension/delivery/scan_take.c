@@ -20,7 +20,10 @@
 #include "access/table.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lwlock.h"
 #include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
@@ -31,6 +34,7 @@
 #include "facts/facts.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
+#include "state/range.h"
 
 typedef struct KeySeen
 {

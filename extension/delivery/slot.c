@@ -5,8 +5,10 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
+#include "storage/lwlock.h"
 #include "utils/inval.h"
 #include "utils/timestamp.h"
 

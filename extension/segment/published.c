@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "pgstat.h"
+#include "storage/condition_variable.h"
 #include "utils/timestamp.h"
 
 #include "segment/leaf.h"
