@@ -15,12 +15,16 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
 
 #include "admin/channel_admin.h"
 #include "admin/subscription_admin.h"

@@ -13,7 +13,6 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 

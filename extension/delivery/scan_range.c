@@ -12,8 +12,10 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "miscadmin.h"
+#include "utils/rel.h"
 
 #include "base/ids.h"
+#include "delivery/pool.h"
 #include "delivery/scan_range.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"

@@ -16,13 +16,14 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "utils/memutils.h"
 
 #include "base/compat.h"
 #include "delivery/pool.h"
-#include "delivery/scan.h"
+#include "delivery/scan_record.h"
 #include "delivery/scanner.h"
 #include "state/waiter.h"
 

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "storage/lwlock.h"
 #include "utils/inval.h"
 #include "utils/timestamp.h"
 

@@ -23,8 +23,10 @@
  */
 #include "postgres.h"
 
+#include <openssl/bn.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
+#include <openssl/evp.h>
 #include <openssl/hmac.h>
 
 #include "base/json_slice.h"

@@ -12,12 +12,15 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 #include "base/argument.h"
+#include "base/compat.h"
 #include "base/ids.h"
 #include "base/limits.h"
 #include "base/payload.h"

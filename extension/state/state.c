@@ -23,9 +23,13 @@
 #include "postgres.h"
 
 #include "commands/dbcommands.h"
+#include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "base/ids.h"

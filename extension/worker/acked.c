@@ -46,6 +46,7 @@
 #include "channel/series.h"
 #include "delivery/pool.h"
 #include "delivery/sub.h"
+#include "state/state.h"
 #include "state/unfinished.h"
 #include "worker/acked.h"
 #include "worker/acked_read.h"

@@ -11,7 +11,10 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "executor/spi.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
 
 #include "base/ids.h"
 #include "base/settings.h"
