@@ -390,6 +390,7 @@ policy_check(Oid schema, const char *channel, NewPolicy *policy)
 		(void) mbus_compression_parse(TextDatumGetCString(policy->value[POLICY_COMPRESSION]));
 }
 
+/* 22023 for a number of attempts that cannot be. */
 static void
 policy_check_attempts(NewPolicy *policy)
 {
@@ -405,6 +406,7 @@ policy_check_attempts(NewPolicy *policy)
 				 errdetail("It is from 1 to %d.", MBUS_ATTEMPTS_MAX)));
 }
 
+/* 22023 for a pause between attempts that cannot be. */
 static void
 policy_check_backoff(NewPolicy *policy)
 {
@@ -448,6 +450,7 @@ policy_check_dead_letter(Oid schema, const char *channel, NewPolicy *policy)
 	mbus_channel_check(target, MBUS_PUBLISH);
 }
 
+/* 22023 for a retention that is not known. */
 static void
 policy_check_retention(NewPolicy *policy)
 {

@@ -3,7 +3,7 @@
  *		Channels as publishers and readers see them.
  *
  * A backend keeps the rows of message_bus.channel and the grants it has seen
- * in a cache of its own, see catalog_cache.c.  Triggers on both tables
+ * in a cache of its own, see base/catalog_cache.c.  Triggers on both tables
  * invalidate the relation cache entry of message_bus.channel.
  *
  * Rows are read with the catalog snapshot, through the tables' indexes, with
@@ -235,6 +235,7 @@ cached_by_id(Oid schema, int32 channel_id)
 						Int32GetDatum(channel_id));
 }
 
+/* Makes the tables of an empty cache. */
 static void
 cache_fill(Oid schema)
 {

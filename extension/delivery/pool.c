@@ -104,6 +104,7 @@ part(char **at, Size size)
 	return result;
 }
 
+/* Makes every slot, entry, lease and skip node free. */
 static void
 pools_init(void)
 {
@@ -431,6 +432,9 @@ key_chain(uint32 slot, int64 key_hash)
  * ------------------------------------------------------------------------
  */
 
+/*
+ * mbus_skips_take sets aside up to n free skip nodes, as a chain.
+ */
 uint32
 mbus_skips_take(int n, int *taken)
 {
@@ -448,6 +452,9 @@ mbus_skips_take(int n, int *taken)
 	return first;
 }
 
+/*
+ * mbus_skips_free gives a chain of them back.
+ */
 void
 mbus_skips_free(uint32 first)
 {

@@ -115,6 +115,10 @@ scan_begin(MbusScan *scan)
 	positions_begin(scan);
 }
 
+/*
+ * Copies the channel's policy, which the cache may lose while the scan reads;
+ * 42P01 if the channel is gone.
+ */
 static void
 policy_copy(MbusScan *scan)
 {

@@ -248,6 +248,7 @@ block_flush(MbusScan *scan, Block *block, int64 *reached)
 	return all;
 }
 
+/* Takes those candidates that are not out, done or waiting for their time. */
 static bool
 block_take(MbusScan *scan, const Block *block, const MbusFacts *facts,
 		   int64 *reached)

@@ -96,6 +96,11 @@ subscription_check(Oid schema, int32 subscription_id, TimestampTz started)
 				 errhint("Raise \"message_bus.max_subscriptions\" and restart the server.")));
 }
 
+/*
+ * mbus_slot_want_default asks the worker for a channel's subscription
+ * "default".  Takes the delivery lock.  If too many are asked for at a time
+ * the caller asks again.
+ */
 void
 mbus_slot_want_default(MbusDatabase *db, int32 channel_id)
 {

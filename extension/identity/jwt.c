@@ -233,6 +233,7 @@ signature_fits(const MbusJwtKey *key, const Jws *jws)
 	return fits;
 }
 
+/* Compares in constant time. */
 static bool
 hmac_fits(const MbusJwtKey *key, const Jws *jws)
 {

@@ -129,6 +129,7 @@ drafts_check(const MbusChannel *channel, MbusDraft *drafts, int ndrafts,
 	error_context_stack = where.previous;
 }
 
+/* Counts what was stored, and what was there before. */
 static void
 drafts_count(const MbusDraft *drafts, int ndrafts)
 {

@@ -162,6 +162,7 @@ append_object(StringInfo out, const ErrorData *edata, MbusRpcCode code,
 	appendStringInfoChar(out, '}');
 }
 
+/* A text as JSON, or null; what is no UTF-8 in it is replaced. */
 static void
 append_text(StringInfo out, const char *text)
 {

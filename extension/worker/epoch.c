@@ -58,6 +58,10 @@ mbus_epoch_raise(MbusWork *work, int64 least)
 	return true;
 }
 
+/*
+ * Raises the epoch above *epoch, and sets that to the new one; durable when it
+ * returns.
+ */
 static MbusOutcome
 epoch_raise(MbusWork *work, void *arg)
 {
