@@ -667,13 +667,11 @@ client_flow(GwClient *client)
 static void
 log_open(const GwClient *client)
 {
-	char		address[GW_ADDRESS_MAX];
 	GwLogLine	line;
 
-	gw_socket_address(client->socket, address, sizeof(address));
 	gw_log_begin(&line, "info", "open");
 	gw_log_number(&line, "connection", client->identity->session);
-	gw_log_text(&line, "address", address);
+	gw_log_text(&line, "address", gw_socket_address(client->socket));
 	gw_log_end(&line);
 }
 

@@ -121,13 +121,6 @@ static const Setting settings[] = {
 	{"MESSAGE_BUS_MAX_CONNECTIONS", "max-connections", SETTING_INTEGER,
 		AT(max_connections), "1000", 1, 100000, NULL,
 	"WebSocket connections at a time"},
-	{"MESSAGE_BUS_MAX_CONNECTIONS_PER_ADDRESS",
-		"max-connections-per-address", SETTING_INTEGER, AT(max_per_address),
-		"0", 0, 100000, NULL,
-	"connections of one address at a time, 0 for any number"},
-	{"MESSAGE_BUS_CONNECT_RATE", "connect-rate", SETTING_INTEGER,
-		AT(connect_rate), "0", 0, 100000, NULL,
-	"new connections of one address a second, 0 for any number"},
 	{"MESSAGE_BUS_MAX_IN_FLIGHT", "max-in-flight", SETTING_INTEGER,
 		AT(max_in_flight), "64", 1, 10000, NULL,
 	"unanswered frames of one connection"},
@@ -164,10 +157,9 @@ static const Setting settings[] = {
  */
 static const size_t live_settings[] = {
 	AT(tls_cert), AT(tls_key), AT(supabase_key), AT(origins), AT(hosts),
-	AT(max_connections), AT(max_per_address), AT(connect_rate),
-	AT(max_in_flight), AT(max_buffered_mb), AT(send_timeout),
-	AT(idle_timeout), AT(ping_secs), AT(expiry_grace), AT(log_level),
-	AT(log_frames), AT(breaker_threshold), AT(breaker_timeout)
+	AT(max_connections), AT(max_in_flight), AT(max_buffered_mb),
+	AT(send_timeout), AT(idle_timeout), AT(ping_secs), AT(expiry_grace),
+	AT(log_level), AT(log_frames), AT(breaker_threshold), AT(breaker_timeout)
 };
 
 #define LIVE_SETTINGS (sizeof(live_settings) / sizeof(live_settings[0]))

@@ -40,8 +40,6 @@ typedef struct GwConfig
 	const char *origins;		/* comma-separated; empty: no browser */
 	const char *hosts;			/* comma-separated; see access.c */
 	long		max_connections;
-	long		max_per_address;	/* connections; 0: any number */
-	long		connect_rate;	/* of one address a second; 0: any */
 	long		max_in_flight;	/* frames of one socket */
 	long		max_buffered_mb;	/* frames of all sockets */
 	long		send_timeout;	/* s that a socket may not read */

@@ -3,11 +3,10 @@
  *		The listening socket, and which connections it takes.
  *
  * The gateway accepts by itself and gives the loop what may stay, so that a
- * connection over a limit costs no more than an accept, an answer of one
- * packet where there is no TLS, and a close. The limits here are those that
- * need nothing of the handshake: sockets in all, connections of an address,
- * and how often an address may connect. What the handshake says is checked
- * in socket.c.
+ * connection over the limit of all sockets costs no more than an accept, an
+ * answer of one packet where there is no TLS, and a close. What the handshake
+ * says is checked in socket.c. How many connections an address may have is
+ * the kernel's business, or a proxy's (README.md).
  *
  * Accepting pauses while descriptors are used up: connections wait in the
  * kernel's queue, what is open goes on, and the last RESERVED descriptors are
@@ -59,6 +58,7 @@ static int	listen_socket(void);
 static bool set_on(int level, int option);
 static void listen_ready(void *owner);
 static void take_connection(int descriptor, const struct sockaddr *peer);
+static void address_text(const struct sockaddr *peer, char *to);
 static void turn_away(int descriptor, const char *detail);
 static bool descriptor_is_free(void);
 static void listen_pause(void);
@@ -113,15 +113,14 @@ gw_listen_close(void)
 
 /*
  * gw_listen_refused counts and logs a connection that was refused. A flood
- * of them does not fill the log; `address` may be NULL.
+ * of them does not fill the log.
  */
 void
-gw_listen_refused(GwRefusal reason, const GwAddress *address,
+gw_listen_refused(GwRefusal reason, const char *address,
 				  const char *detail)
 {
 	static int64_t second;
 	static int	logged;
-	char		string[GW_ADDRESS_MAX];
 	GwLogLine	line;
 	int64_t		now = gw_now_ms() / 1000;
 
@@ -135,11 +134,7 @@ gw_listen_refused(GwRefusal reason, const GwAddress *address,
 		return;
 	gw_log_begin(&line, "warning", "handshake_refused");
 	gw_log_text(&line, "detail", detail);
-	if (address != NULL)
-	{
-		gw_address_text(address, string, sizeof(string));
-		gw_log_text(&line, "address", string);
-	}
+	gw_log_text(&line, "address", address);
 	if (logged == REFUSALS_LOGGED)
 		gw_log_text(&line, "note", "more are counted only in this second");
 	gw_log_end(&line);
@@ -231,42 +226,42 @@ listen_ready(void *owner)
 static void
 take_connection(int descriptor, const struct sockaddr *peer)
 {
-	GwAddress  *address = NULL;
-	GwAdmission admission;
-	GwRefusal	reason = GW_REFUSED_MEMORY;
-	const char *detail = "out of memory";
+	const char *detail = "too many connections (MESSAGE_BUS_MAX_CONNECTIONS)";
+	char		address[GW_ADDRESS_MAX];
 	int			on = 1;
 
-	admission = gw_address_admit(peer, config->max_per_address,
-								 config->connect_rate, gw_now_ms(), &address);
-	if (admission == GW_ADMITTED &&
-		gw_sockets_count() >= config->max_connections + GW_SPARE_SOCKETS)
-	{
-		gw_address_release(address);
-		reason = GW_REFUSED_CONNECTIONS;
-		detail = "too many connections (MESSAGE_BUS_MAX_CONNECTIONS)";
-	}
-	else if (admission == GW_ADDRESS_FULL)
-	{
-		reason = GW_REFUSED_ADDRESS;
-		detail = "too many connections from this address"
-			" (MESSAGE_BUS_MAX_CONNECTIONS_PER_ADDRESS)";
-	}
-	else if (admission == GW_ADDRESS_FAST)
-	{
-		reason = GW_REFUSED_RATE;
-		detail = "too many new connections from this address"
-			" (MESSAGE_BUS_CONNECT_RATE)";
-	}
-	else if (admission == GW_ADMITTED)
+	address_text(peer, address);
+	if (gw_sockets_count() < config->max_connections + GW_SPARE_SOCKETS)
 	{
 		(void) setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on,
 						  sizeof(on));
 		gw_socket_adopt(descriptor, address);
 		return;
 	}
-	gw_listen_refused(reason, address, detail);
+	gw_listen_refused(GW_REFUSED_CONNECTIONS, address, detail);
 	turn_away(descriptor, detail);
+}
+
+/* address_text writes an address as text; IPv4 in IPv6's clothes as IPv4. */
+static void
+address_text(const struct sockaddr *peer, char *to)
+{
+	struct sockaddr_in four;
+	struct sockaddr_in6 six;
+	const void *bytes = &six.sin6_addr;
+	int			family = peer->sa_family;
+
+	memcpy(&four, peer, sizeof(four));
+	memcpy(&six, peer, sizeof(six));
+	if (family == AF_INET)
+		bytes = &four.sin_addr;
+	else if (IN6_IS_ADDR_V4MAPPED(&six.sin6_addr))
+	{
+		family = AF_INET;
+		bytes = &six.sin6_addr.s6_addr[12];
+	}
+	if (inet_ntop(family, bytes, to, GW_ADDRESS_MAX) == NULL)
+		to[0] = '\0';
 }
 
 /* turn_away closes a socket, with an answer where that can be read. */

@@ -7,14 +7,13 @@
 
 #include <stdbool.h>
 
-#include "address.h"
 #include "config.h"
 #include "metrics.h"
 
 extern bool gw_listen_open(const GwConfig *config);
 extern int	gw_listen_port(void);
 extern void gw_listen_close(void);
-extern void gw_listen_refused(GwRefusal reason, const GwAddress *address,
+extern void gw_listen_refused(GwRefusal reason, const char *address,
 							  const char *detail);
 
 #endif							/* GW_LISTEN_H */

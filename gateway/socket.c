@@ -33,6 +33,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -65,7 +66,7 @@ typedef struct GwLink
 	struct GwLink *next;
 	struct GwLink *previous;
 	struct lws *wsi;
-	GwAddress  *address;
+	char		address[GW_ADDRESS_MAX];	/* of its peer */
 	GwClient   *client;			/* once it is a WebSocket */
 	GwBuffer	body;			/* of an HTTP answer to be written */
 	int64_t		heard_ms;		/* when it answered a ping */
@@ -209,11 +210,11 @@ gw_unix_ms(void)
 }
 
 /*
- * gw_socket_adopt takes over a connection that was accepted, and its address.
- * If it cannot, both are given back.
+ * gw_socket_adopt takes over a connection that was accepted, and closes it if
+ * it cannot.
  */
 void
-gw_socket_adopt(int descriptor, GwAddress *address)
+gw_socket_adopt(int descriptor, const char *address)
 {
 	GwLink	   *link = calloc(1, sizeof(GwLink));
 	lws_adopt_desc_t info;
@@ -221,11 +222,10 @@ gw_socket_adopt(int descriptor, GwAddress *address)
 	if (link == NULL)
 	{
 		gw_listen_refused(GW_REFUSED_MEMORY, address, "out of memory");
-		gw_address_release(address);
 		(void) close(descriptor);
 		return;
 	}
-	link->address = address;
+	(void) snprintf(link->address, sizeof(link->address), "%s", address);
 	link->heard_ms = gw_now_ms();
 	link->adopting = true;
 	link->next = links;
@@ -264,13 +264,13 @@ gw_sockets_sweep(void)
 			link_sweep(link, now);
 }
 
-/* gw_socket_address writes the address of a client's peer. */
-void
-gw_socket_address(GwSocket *socket, char *to, size_t size)
+/* gw_socket_address returns the address of a client's peer. */
+const char *
+gw_socket_address(GwSocket *socket)
 {
 	const GwLink *link = lws_get_opaque_user_data(socket);
 
-	gw_address_text(link->address, to, size);
+	return link->address;
 }
 
 /* gw_socket_write_soon asks for a call to write a client's replies. */
@@ -854,7 +854,6 @@ link_free(GwLink *link)
 	link_count--;
 	if (link->client != NULL)
 		gw_client_gone(link->client);
-	gw_address_release(link->address);
 	gw_buffer_free(&link->body);
 	free(link);
 }

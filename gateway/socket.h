@@ -9,7 +9,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "address.h"
 #include "config.h"
 
 /* Sockets beyond the WebSocket connections: HTTP, handshakes. */
@@ -35,10 +34,10 @@ extern void gw_loop_refuse(void);
 extern int64_t gw_now_ms(void);
 extern int64_t gw_unix_ms(void);
 
-extern void gw_socket_adopt(int descriptor, GwAddress *address);
+extern void gw_socket_adopt(int descriptor, const char *address);
 extern long gw_sockets_count(void);
 extern void gw_sockets_sweep(void);
-extern void gw_socket_address(GwSocket *socket, char *to, size_t size);
+extern const char *gw_socket_address(GwSocket *socket);
 extern void gw_socket_write_soon(GwSocket *socket);
 extern void gw_socket_pause(GwSocket *socket, bool pause);
 extern void gw_socket_kill(GwSocket *socket);

@@ -423,35 +423,6 @@ describe('/metrics', () => {
 });
 
 describe('limits', () => {
-	test('connections of one address', async () => {
-		const gateway = await bus.gateway({ ready: false,
-			MESSAGE_BUS_MAX_CONNECTIONS_PER_ADDRESS: '3' });
-		const clients = [];
-		for (let i = 0; i < 3; i++) clients.push(await gateway.client());
-		await refused(gateway.port);
-		assert.match(gateway.event('handshake_refused').detail,
-			/MESSAGE_BUS_MAX_CONNECTIONS_PER_ADDRESS/);
-		assert.equal(gateway.event('handshake_refused').address, '127.0.0.1');
-		await clients.pop().close();
-		const value = await until('a place', () => metrics(gateway));
-		assert.ok(value('connections_refused_total', 'reason="address"') >= 1);
-		await until('a place', () => gateway.client());
-		await gateway.kill();
-	});
-
-	test('new connections of one address a second', async () => {
-		const gateway = await bus.gateway({ ready: false,
-			MESSAGE_BUS_CONNECT_RATE: '5' });
-		const tries = await Promise.allSettled(
-			Array.from({ length: 30 }, () => gateway.client()));
-		const opened = tries.filter((one) => one.status === 'fulfilled').length;
-		assert.ok(opened >= 5 && opened < 15, `${opened} opened`);
-		await until('tokens', () => gateway.client());
-		const value = await until('a token', () => metrics(gateway));
-		assert.ok(value('connections_refused_total', 'reason="rate"') >= 15);
-		await gateway.kill();
-	});
-
 	test('a flood of refusals does not fill the log', async () => {
 		const gateway = await bus.gateway({ ready: false });
 		const headers = { Origin: 'https://evil.example' };
@@ -462,6 +433,7 @@ describe('limits', () => {
 		const logged = gateway.lines.filter(
 			(line) => line.event === 'handshake_refused').length;
 		assert.ok(logged < 200, `${logged} lines`);
+		assert.equal(gateway.event('handshake_refused').address, '127.0.0.1');
 		await gateway.kill();
 	});
 
