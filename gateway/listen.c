@@ -2,31 +2,35 @@
  * listen.c
  *		The listening socket, and which connections it takes.
  *
- * The gateway accepts by itself and gives the loop what may stay, so that a
- * connection over the limit of all sockets costs no more than an accept, an
- * answer of one packet where there is no TLS, and a close. What the handshake
- * says is checked in socket.c. How many connections an address may have is
- * the kernel's business, or a proxy's (README.md).
+ * libwebsockets accepts, all that waits in one go, and asks gw_listen_take
+ * about each connection, where listening may pause: for one turn after
+ * ACCEPT_MAX connections, so that a crowd does not hold up who is there; and
+ * as long as descriptors are used up. Connections wait in the kernel's queue
+ * then, what is open goes on, and the last RESERVED descriptors are left to
+ * the database's connections. libwebsockets ends a pause by itself when any
+ * descriptor is closed; a connection that slips through is closed.
  *
- * Accepting pauses while descriptors are used up: connections wait in the
- * kernel's queue, what is open goes on, and the last RESERVED descriptors are
- * left to the database's connections. Otherwise a listening socket that
- * cannot be served would keep the loop spinning.
+ * What it cannot do is listen on a port that is shared, or on a socket that
+ * was made for it. So it listens on any port of a loopback address, and a
+ * socket of ours takes the place of that behind its descriptor.
  *
  * With MESSAGE_BUS_REUSE_PORT several processes listen on one port and the
  * kernel spreads connections over them; one that drains stops listening at
  * once, so that the others get what is new.
+ *
+ * What the handshake says is checked in socket.c. How many connections an
+ * address may have is the kernel's business, or a proxy's (README.md).
  */
 #include "listen.h"
 
+#include <libwebsockets.h>
+
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -39,48 +43,59 @@
 /* Descriptors that connections do not get. */
 #define RESERVED		32
 
-#define PAUSE_MS		100
-
 /* A pause this long after another one is told again. */
 #define PAUSE_NEWS_MS	60000
 
 /* Refusals that are logged in a second; the rest are counted. */
 #define REFUSALS_LOGGED	20
 
-static const GwConfig *config;
-static int	listener = -1;
+static struct lws_context *context;
+static struct lws *listener;
 static int	port;
-static GwWatch *watch;
-static GwTimer *pause_timer;
+static char peer[GW_ADDRESS_MAX];	/* of the connection taken last */
+static int	taken;				/* connections, in this turn */
+static bool paused;				/* descriptors are used up */
+static bool closing;
 static int64_t paused_ms;		/* when accepting last paused */
 
-static int	listen_socket(void);
-static bool set_on(int level, int option);
-static void listen_ready(void *owner);
-static void take_connection(int descriptor, const struct sockaddr *peer);
-static void address_text(const struct sockaddr *peer, char *to);
-static void turn_away(int descriptor, const char *detail);
+static int	listen_socket(const GwConfig *config, int *descriptor);
+static bool set_on(int descriptor, int option);
+static void address_text(const struct sockaddr *from, char *to);
 static bool descriptor_is_free(void);
 static void listen_pause(void);
-static void listen_resume(void *owner);
+
+/* gw_listen_prepare makes libwebsockets listen where nobody looks. */
+void
+gw_listen_prepare(struct lws_context_creation_info *info)
+{
+	info->port = 0;
+	info->iface = "127.0.0.1";
+	info->options = LWS_SERVER_OPTION_DISABLE_IPV6;
+}
+
+/* gw_listen_found is told which connection of libwebsockets listens. */
+void
+gw_listen_found(struct lws *wsi)
+{
+	listener = wsi;
+}
 
 /* gw_listen_open listens; false if it cannot, which is logged. */
 bool
-gw_listen_open(const GwConfig *settings)
+gw_listen_open(struct lws_context *loop, const GwConfig *config)
 {
 	GwLogLine	line;
-	int			fault;
+	int			descriptor = -1;
+	int			fault = listen_socket(config, &descriptor);
 
-	config = settings;
-	fault = listen_socket();
+	context = loop;
+	if (fault == 0 &&
+		dup3(descriptor, lws_get_socket_fd(listener), O_CLOEXEC) < 0)
+		fault = errno;
+	if (descriptor >= 0)
+		(void) close(descriptor);
 	if (fault == 0)
-	{
-		pause_timer = gw_timer_create(listen_resume, NULL);
-		watch = gw_watch_create(listener, listen_ready, NULL);
-		if (pause_timer != NULL && watch != NULL)
-			return true;
-		fault = ENOMEM;
-	}
+		return true;
 	gw_log_begin(&line, "error", "start");
 	gw_log_text(&line, "detail", "could not listen");
 	gw_log_text(&line, "reason", strerror(fault));
@@ -90,6 +105,32 @@ gw_listen_open(const GwConfig *settings)
 	return false;
 }
 
+/*
+ * gw_listen_take looks at a connection that was accepted, remembers whose it
+ * is and pauses before the next one if need be. Not 0: it is closed.
+ */
+int
+gw_listen_take(const struct lws_filter_network_conn_args *from)
+{
+	address_text((const struct sockaddr *) &from->cli_addr, peer);
+	if (!descriptor_is_free())
+	{
+		if (paused)
+			return -1;
+		listen_pause();
+	}
+	if (++taken >= ACCEPT_MAX || paused)
+		(void) lws_rx_flow_control(listener, 0);
+	return 0;
+}
+
+/* gw_listen_peer returns the address of the connection taken last. */
+const char *
+gw_listen_peer(void)
+{
+	return peer;
+}
+
 /* gw_listen_port returns the port that is listened on. */
 int
 gw_listen_port(void)
@@ -97,18 +138,33 @@ gw_listen_port(void)
 	return port;
 }
 
-/* gw_listen_close takes no connection any more. */
+/* gw_listen_turn, once in each turn of the loop, ends a pause. */
+void
+gw_listen_turn(void)
+{
+	struct lws_pollfd ready = {-1, LWS_POLLIN, LWS_POLLIN};
+
+	taken = 0;
+	if (listener == NULL)
+		return;
+	paused = paused && !descriptor_is_free();
+	if (!paused)
+		(void) lws_rx_flow_control(listener, 1);
+	if (!closing)
+		return;
+	/* Those that the kernel has already taken would be reset. */
+	ready.fd = lws_get_socket_fd(listener);
+	(void) lws_service_fd(context, &ready);
+	lws_set_timeout(listener, PENDING_TIMEOUT_USER_REASON_BASE,
+					LWS_TO_KILL_SYNC);
+	listener = NULL;
+}
+
+/* gw_listen_close takes no connection any more, from the next turn on. */
 void
 gw_listen_close(void)
 {
-	if (listener < 0)
-		return;
-	/* Those that the kernel has already taken would be reset. */
-	listen_ready(NULL);
-	gw_watch_free(watch);
-	gw_timer_stop(pause_timer);
-	(void) close(listener);
-	listener = -1;
+	closing = true;
 }
 
 /*
@@ -142,7 +198,7 @@ gw_listen_refused(GwRefusal reason, const char *address,
 
 /* listen_socket makes the socket and returns 0, or what errno says. */
 static int
-listen_socket(void)
+listen_socket(const GwConfig *config, int *descriptor)
 {
 	const char *host = config->host;
 	struct sockaddr_in four;
@@ -166,13 +222,13 @@ listen_socket(void)
 		address = (const struct sockaddr *) &six;
 		length = sizeof(six);
 	}
-	listener = socket(address->sa_family,
-					  SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (listener < 0 || !set_on(SOL_SOCKET, SO_REUSEADDR) ||
-		(config->reuse_port && !set_on(SOL_SOCKET, SO_REUSEPORT)) ||
-		bind(listener, address, length) != 0 ||
-		listen(listener, SOMAXCONN) != 0 ||
-		getsockname(listener, (struct sockaddr *) &six, &length) != 0)
+	*descriptor = socket(address->sa_family,
+						 SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (*descriptor < 0 || !set_on(*descriptor, SO_REUSEADDR) ||
+		(config->reuse_port && !set_on(*descriptor, SO_REUSEPORT)) ||
+		bind(*descriptor, address, length) != 0 ||
+		listen(*descriptor, SOMAXCONN) != 0 ||
+		getsockname(*descriptor, (struct sockaddr *) &six, &length) != 0)
 		return errno;
 	/* Both kinds of address have the port in the same place. */
 	port = ntohs(six.sin6_port);
@@ -180,79 +236,24 @@ listen_socket(void)
 }
 
 static bool
-set_on(int level, int option)
+set_on(int descriptor, int option)
 {
 	int			on = 1;
 
-	return setsockopt(listener, level, option, &on, sizeof(on)) == 0;
-}
-
-/* listen_ready takes the connections that wait. */
-static void
-listen_ready(void *owner)
-{
-	int			i;
-
-	(void) owner;
-	for (i = 0; i < ACCEPT_MAX; i++)
-	{
-		struct sockaddr_storage peer;
-		socklen_t	length = sizeof(peer);
-		int			descriptor;
-
-		if (!descriptor_is_free())
-		{
-			listen_pause();
-			return;
-		}
-		memset(&peer, 0, sizeof(peer));
-		descriptor = accept4(listener, (struct sockaddr *) &peer, &length,
-							 SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (descriptor >= 0)
-			take_connection(descriptor, (const struct sockaddr *) &peer);
-		else if (errno == EAGAIN || errno == EWOULDBLOCK)
-			return;
-		else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
-				 errno == ENOMEM)
-		{
-			listen_pause();
-			return;
-		}
-		/* Anything else is about that one connection, gone already. */
-	}
-}
-
-/* take_connection gives a connection to the loop, or turns it away. */
-static void
-take_connection(int descriptor, const struct sockaddr *peer)
-{
-	const char *detail = "too many connections (MESSAGE_BUS_MAX_CONNECTIONS)";
-	char		address[GW_ADDRESS_MAX];
-	int			on = 1;
-
-	address_text(peer, address);
-	if (gw_sockets_count() < config->max_connections + GW_SPARE_SOCKETS)
-	{
-		(void) setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on,
-						  sizeof(on));
-		gw_socket_adopt(descriptor, address);
-		return;
-	}
-	gw_listen_refused(GW_REFUSED_CONNECTIONS, address, detail);
-	turn_away(descriptor, detail);
+	return setsockopt(descriptor, SOL_SOCKET, option, &on, sizeof(on)) == 0;
 }
 
 /* address_text writes an address as text; IPv4 in IPv6's clothes as IPv4. */
 static void
-address_text(const struct sockaddr *peer, char *to)
+address_text(const struct sockaddr *from, char *to)
 {
 	struct sockaddr_in four;
 	struct sockaddr_in6 six;
 	const void *bytes = &six.sin6_addr;
-	int			family = peer->sa_family;
+	int			family = from->sa_family;
 
-	memcpy(&four, peer, sizeof(four));
-	memcpy(&six, peer, sizeof(six));
+	memcpy(&four, from, sizeof(four));
+	memcpy(&six, from, sizeof(six));
 	if (family == AF_INET)
 		bytes = &four.sin_addr;
 	else if (IN6_IS_ADDR_V4MAPPED(&six.sin6_addr))
@@ -262,27 +263,6 @@ address_text(const struct sockaddr *peer, char *to)
 	}
 	if (inet_ntop(family, bytes, to, GW_ADDRESS_MAX) == NULL)
 		to[0] = '\0';
-}
-
-/* turn_away closes a socket, with an answer where that can be read. */
-static void
-turn_away(int descriptor, const char *detail)
-{
-	char		answer[512];
-	int			length;
-
-	if (config->tls_cert[0] == '\0')
-	{
-		length = snprintf(answer, sizeof(answer),
-						  "HTTP/1.1 429 Too Many Requests\r\n"
-						  "content-type: text/plain\r\n"
-						  "content-length: %zu\r\n"
-						  "retry-after: 1\r\nconnection: close\r\n\r\n%s",
-						  strlen(detail), detail);
-		(void) send(descriptor, answer, (size_t) length,
-					MSG_DONTWAIT | MSG_NOSIGNAL);
-	}
-	(void) close(descriptor);
 }
 
 /* descriptor_is_free tells that there is one to spare for a connection. */
@@ -295,7 +275,7 @@ descriptor_is_free(void)
 	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
 		return true;
 	/* The kernel hands out the lowest number that is free. */
-	probe = fcntl(listener, F_DUPFD_CLOEXEC, 0);
+	probe = fcntl(lws_get_socket_fd(listener), F_DUPFD_CLOEXEC, 0);
 	if (probe < 0)
 		return false;
 	(void) close(probe);
@@ -307,25 +287,10 @@ listen_pause(void)
 {
 	int64_t		now = gw_now_ms();
 
+	paused = true;
 	gw_counters.accept_pauses++;
 	if (paused_ms == 0 || now - paused_ms > PAUSE_NEWS_MS)
 		gw_log_event("error", "accept_paused", "descriptors are used up:"
 					 " new connections wait (RLIMIT_NOFILE)");
 	paused_ms = now;
-	gw_watch_pause(watch, true);
-	gw_timer_start(pause_timer, PAUSE_MS);
-}
-
-/* listen_resume, the timer, looks whether it goes on. */
-static void
-listen_resume(void *owner)
-{
-	(void) owner;
-	if (descriptor_is_free())
-		gw_watch_pause(watch, false);
-	else
-	{
-		paused_ms = gw_now_ms();
-		gw_timer_start(pause_timer, PAUSE_MS);
-	}
 }

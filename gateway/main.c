@@ -39,9 +39,6 @@
 #define DRAIN_MS	30000
 #define FLUSH_MS	1000
 
-/* Descriptors beyond those of WebSocket connections. */
-#define SPARE_DESCRIPTORS	256
-
 static GwConfig config;
 static GwTimer *sweep_timer;
 static int	signals = -1;
@@ -113,7 +110,7 @@ static void
 prepare_process(void)
 {
 	struct rlimit limit;
-	rlim_t		wanted = (rlim_t) config.max_connections + SPARE_DESCRIPTORS;
+	rlim_t		wanted = (rlim_t) config.max_connections + GW_SPARE_SOCKETS;
 	sigset_t	caught;
 
 	gw_log_init(STDERR_FILENO);
@@ -168,7 +165,7 @@ open_all(void)
 		gw_log_event("error", "start", "out of memory or descriptors");
 		return false;
 	}
-	if (!gw_listen_open(&config))
+	if (!gw_sockets_open())
 		return false;
 	gw_timer_start(sweep_timer, SWEEP_MS);
 	gw_notify_open();
@@ -184,6 +181,7 @@ loop(void)
 
 	while (gw_loop_turn())
 	{
+		gw_listen_turn();
 		gw_relay_turn();
 		if (drain_until == 0)
 			continue;

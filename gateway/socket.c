@@ -11,8 +11,8 @@
  *	  not hold up the loop or need a second copy.
  *	- It closes descriptors that it adopted, so a watch is given a dup().
  *	- It does not say who a socket's peer is when that is gone, and pings
- *	  without regard to what else comes in. So listen.c accepts, and each
- *	  socket has a GwLink of ours, which goes with WSI_DESTROY.
+ *	  without regard to what else comes in. So each socket has a GwLink of
+ *	  ours, which keeps the address and goes with WSI_DESTROY.
  *	- It forgets a wish to write that is made in the writeable callback of an
  *	  adopted descriptor, so wishes are kept and made again before each turn.
  *	- An adopted descriptor may be let go from anywhere, so that is done by
@@ -72,7 +72,6 @@ typedef struct GwLink
 	int64_t		heard_ms;		/* when it answered a ping */
 	int64_t		pinged_ms;		/* when it was pinged, 0 if it was heard since */
 	bool		want_ping;
-	bool		adopting;		/* gw_socket_adopt frees it if it goes */
 } GwLink;
 
 struct GwWatch
@@ -95,10 +94,9 @@ struct GwTimer
 
 static const GwConfig *config;
 static struct lws_context *context;
-static struct lws_vhost *vhost;
+static struct lws_vhost *vhost; /* of watched descriptors */
 static GwWatch *watches;
 static GwLink *links;
-static long link_count;
 static bool refusing;			/* no handshake is accepted any more */
 
 static int	loop_callback(struct lws *wsi, enum lws_callback_reasons reason,
@@ -106,6 +104,7 @@ static int	loop_callback(struct lws *wsi, enum lws_callback_reasons reason,
 static int	http_callback(struct lws *wsi, GwLink *link,
 						  enum lws_callback_reasons reason, const char *path);
 static int	file_callback(struct lws *wsi, enum lws_callback_reasons reason);
+static int	link_create(struct lws *wsi);
 static int	handshake_check(struct lws *wsi, GwLink *link);
 static const char *handshake_fault(struct lws *wsi);
 static int	version_refuse(struct lws *wsi, const GwLink *link);
@@ -137,37 +136,60 @@ bool
 gw_loop_open(const GwConfig *settings)
 {
 	struct lws_context_creation_info info;
-	bool		tls = settings->tls_cert[0] != '\0';
 
 	config = settings;
 	lws_set_log_level(LLL_ERR | LLL_WARN, log_library);
 	memset(&info, 0, sizeof(info));
 	info.options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS;
-	if (tls)
-		info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT |
-			LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX;
+	if (config->tls_cert[0] != '\0')
+		info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
 	info.pt_serv_buf_size = READ_MAX;
 	info.max_http_header_data = HEADERS_MAX;
 	info.max_http_header_pool = (unsigned short)
-		(settings->max_connections < 60000 ?
-		 settings->max_connections + GW_SPARE_SOCKETS : 60000);
-	info.timeout_secs = (unsigned int) settings->http_timeout;
+		(config->max_connections < 60000 ?
+		 config->max_connections + GW_SPARE_SOCKETS : 60000);
+	info.timeout_secs = (unsigned int) config->http_timeout;
 	context = lws_create_context(&info);
 	if (context != NULL)
 	{
 		info.port = CONTEXT_PORT_NO_LISTEN_SERVER;
 		info.protocols = protocols;
-		info.vhost_name = PROTOCOL;
-		info.server_string = "message-bus-gateway";
-		info.alpn = "http/1.1";
-		info.retry_and_idle_policy = &no_pings;
-		info.timeout_secs_ah_idle = (unsigned int) settings->http_timeout;
-		info.keepalive_timeout = (int) settings->http_timeout;
+		info.vhost_name = "watches";
 		vhost = lws_create_vhost(context, &info);
 	}
 	if (vhost == NULL)
 		gw_log_event("error", "start", "could not create the event loop");
 	return vhost != NULL;
+}
+
+/* gw_sockets_open listens; false if it cannot, which is logged. */
+bool
+gw_sockets_open(void)
+{
+	struct lws_context_creation_info info;
+	struct lws_vhost *clients;
+
+	memset(&info, 0, sizeof(info));
+	gw_listen_prepare(&info);
+	if (config->tls_cert[0] != '\0')
+		info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT |
+			LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX;
+	info.protocols = protocols;
+	info.vhost_name = PROTOCOL;
+	info.server_string = "message-bus-gateway";
+	info.alpn = "http/1.1";
+	info.retry_and_idle_policy = &no_pings;
+	info.timeout_secs_ah_idle = (unsigned int) config->http_timeout;
+	info.keepalive_timeout = (int) config->http_timeout;
+	clients = lws_create_vhost(context, &info);
+	if (clients == NULL)
+		gw_log_event("error", "start", "could not create the listener");
+	/* Who is there already is the listener: see LWS_CALLBACK_USER. */
+	return clients != NULL &&
+		lws_callback_all_protocol_vhost_args(clients, NULL,
+											 LWS_CALLBACK_USER, NULL,
+											 0) == 0 &&
+		gw_listen_open(context, config);
 }
 
 /* gw_loop_turn waits and handles what is ready; false if the loop failed. */
@@ -207,49 +229,6 @@ gw_unix_ms(void)
 
 	(void) clock_gettime(CLOCK_REALTIME, &now);
 	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/*
- * gw_socket_adopt takes over a connection that was accepted, and closes it if
- * it cannot.
- */
-void
-gw_socket_adopt(int descriptor, const char *address)
-{
-	GwLink	   *link = calloc(1, sizeof(GwLink));
-	lws_adopt_desc_t info;
-
-	if (link == NULL)
-	{
-		gw_listen_refused(GW_REFUSED_MEMORY, address, "out of memory");
-		(void) close(descriptor);
-		return;
-	}
-	(void) snprintf(link->address, sizeof(link->address), "%s", address);
-	link->heard_ms = gw_now_ms();
-	link->adopting = true;
-	link->next = links;
-	if (links != NULL)
-		links->previous = link;
-	links = link;
-	link_count++;
-	memset(&info, 0, sizeof(info));
-	info.vh = vhost;
-	info.type = LWS_ADOPT_SOCKET | LWS_ADOPT_HTTP | LWS_ADOPT_ALLOW_SSL;
-	info.fd.sockfd = descriptor;
-	info.opaque = link;
-	/* On failure, a TLS handshake's for one, the library has closed it. */
-	link->wsi = lws_adopt_descriptor_vhost_via_info(&info);
-	link->adopting = false;
-	if (link->wsi == NULL)
-		link_free(link);
-}
-
-/* gw_sockets_count returns how many there are, those of HTTP too. */
-long
-gw_sockets_count(void)
-{
-	return link_count;
 }
 
 /* gw_sockets_sweep, once a second, looks for those that are not heard. */
@@ -428,13 +407,19 @@ loop_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 {
 	GwLink	   *link = NULL;
 
-	/* Before there is a vhost there is no socket either. */
 	if (reason == LWS_CALLBACK_OPENSSL_LOAD_EXTRA_SERVER_VERIFY_CERTS)
 		gw_tls_prepare(user);
+	if (reason == LWS_CALLBACK_USER)
+		gw_listen_found(wsi);
+	if (reason == LWS_CALLBACK_FILTER_NETWORK_CONNECTION)
+		return gw_listen_take(user);
+	if (reason == LWS_CALLBACK_SERVER_NEW_CLIENT_INSTANTIATED)
+		return link_create(wsi);
 	if (reason == LWS_CALLBACK_RAW_RX_FILE ||
 		reason == LWS_CALLBACK_RAW_WRITEABLE_FILE ||
 		reason == LWS_CALLBACK_RAW_CLOSE_FILE)
 		return file_callback(wsi, reason);
+	/* Before there is a vhost there is no socket either. */
 	if (vhost != NULL && wsi != NULL)
 		link = lws_get_opaque_user_data(wsi);
 	if (link == NULL)
@@ -442,8 +427,7 @@ loop_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 	switch (reason)
 	{
 		case LWS_CALLBACK_WSI_DESTROY:
-			if (!link->adopting)
-				link_free(link);
+			link_free(link);
 			break;
 		case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
 			return handshake_check(wsi, link);
@@ -502,6 +486,30 @@ file_callback(struct lws *wsi, enum lws_callback_reasons reason)
 		watch->want_write = false;
 	}
 	watch->ready(watch->owner);
+	return 0;
+}
+
+/* link_create makes the link of a connection that was accepted. */
+static int
+link_create(struct lws *wsi)
+{
+	GwLink	   *link = calloc(1, sizeof(GwLink));
+
+	if (link == NULL)
+	{
+		gw_listen_refused(GW_REFUSED_MEMORY, gw_listen_peer(),
+						  "out of memory");
+		return -1;
+	}
+	(void) snprintf(link->address, sizeof(link->address), "%s",
+					gw_listen_peer());
+	link->wsi = wsi;
+	link->heard_ms = gw_now_ms();
+	link->next = links;
+	if (links != NULL)
+		links->previous = link;
+	links = link;
+	lws_set_opaque_user_data(wsi, link);
 	return 0;
 }
 
@@ -851,7 +859,6 @@ link_free(GwLink *link)
 		links = link->next;
 	if (link->next != NULL)
 		link->next->previous = link->previous;
-	link_count--;
 	if (link->client != NULL)
 		gw_client_gone(link->client);
 	gw_buffer_free(&link->body);

@@ -11,8 +11,8 @@
 
 #include "config.h"
 
-/* Sockets beyond the WebSocket connections: HTTP, handshakes. */
-#define GW_SPARE_SOCKETS	64
+/* Descriptors beyond the WebSocket connections: HTTP, handshakes, our own. */
+#define GW_SPARE_SOCKETS	256
 
 /* An address as text, with its zero byte (INET6_ADDRSTRLEN). */
 #define GW_ADDRESS_MAX		46
@@ -34,8 +34,7 @@ extern void gw_loop_refuse(void);
 extern int64_t gw_now_ms(void);
 extern int64_t gw_unix_ms(void);
 
-extern void gw_socket_adopt(int descriptor, const char *address);
-extern long gw_sockets_count(void);
+extern bool gw_sockets_open(void);
 extern void gw_sockets_sweep(void);
 extern const char *gw_socket_address(GwSocket *socket);
 extern void gw_socket_write_soon(GwSocket *socket);
