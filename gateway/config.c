@@ -1,8 +1,8 @@
 /*
  * config.c
- *		The gateway's settings: flags, then environment, then a .env file.
+ *		The gateway's settings: the environment, then a .env file.
  *
- * One table names every setting once; flags, environment, .env, --help and
+ * One table names every setting once; environment, .env, --help and
  * --check-config all come from it. Settings are checked as a whole and every
  * fault is told, so that a wrong configuration is mended in one go. Values of
  * secrets are never printed.
@@ -40,7 +40,6 @@ typedef enum SettingType
 typedef struct Setting
 {
 	const char *name;			/* in the environment and in .env */
-	const char *flag;
 	SettingType type;
 	size_t		offset;			/* of its member in GwConfig */
 	const char *fallback;
@@ -53,105 +52,104 @@ typedef struct Setting
 #define AT(member) offsetof(GwConfig, member)
 
 static const Setting settings[] = {
-	{"DATABASE_URL", "database-url", SETTING_SECRET, AT(database_url), "",
+	{"DATABASE_URL", SETTING_SECRET, AT(database_url), "",
 	0, 0, NULL, "where PostgreSQL is; libpq's PG* variables if unset"},
-	{"EXAI_WS_HOST", "host", SETTING_TEXT, AT(host), "127.0.0.1",
+	{"EXAI_WS_HOST", SETTING_TEXT, AT(host), "127.0.0.1",
 	0, 0, NULL, "address to listen on; beyond loopback only without role"},
-	{"EXAI_WS_PORT", "port", SETTING_INTEGER, AT(port), "8765",
+	{"EXAI_WS_PORT", SETTING_INTEGER, AT(port), "8765",
 	0, 65535, NULL, "port to listen on, 0 for any free one"},
-	{"MESSAGE_BUS_REUSE_PORT", "reuse-port", SETTING_BOOLEAN, AT(reuse_port),
+	{"MESSAGE_BUS_REUSE_PORT", SETTING_BOOLEAN, AT(reuse_port),
 		"false", 0, 0, NULL,
 	"true: other gateways of this user may listen on the port too"},
-	{"EXAI_WS_TLS_CERT", "tls-cert", SETTING_TEXT, AT(tls_cert), "",
+	{"EXAI_WS_TLS_CERT", SETTING_TEXT, AT(tls_cert), "",
 	0, 0, NULL, "PEM file of the certificate and its chain; none: no TLS"},
-	{"EXAI_WS_TLS_KEY", "tls-key", SETTING_TEXT, AT(tls_key), "",
+	{"EXAI_WS_TLS_KEY", SETTING_TEXT, AT(tls_key), "",
 	0, 0, NULL, "PEM file of the certificate's private key"},
-	{"MESSAGE_BUS_ROLE", "role", SETTING_TEXT, AT(role), "",
+	{"MESSAGE_BUS_ROLE", SETTING_TEXT, AT(role), "",
 		0, 0, NULL,
 	"database role every frame runs as; none: clients authenticate"},
-	{"MESSAGE_BUS_ANON_ROLE", "anon-role", SETTING_TEXT, AT(anon_role),
+	{"MESSAGE_BUS_ANON_ROLE", SETTING_TEXT, AT(anon_role),
 		"anon", 0, 0, NULL,
 	"role of clients without a token, or whose token names none"},
-	{"MESSAGE_BUS_AUDIENCE", "audience", SETTING_TEXT, AT(audience), "",
+	{"MESSAGE_BUS_AUDIENCE", SETTING_TEXT, AT(audience), "",
 	0, 0, NULL, "audience that tokens must be for, if set"},
-	{"MESSAGE_BUS_TOKEN_SKEW_SECS", "token-skew", SETTING_INTEGER,
+	{"MESSAGE_BUS_TOKEN_SKEW_SECS", SETTING_INTEGER,
 		AT(token_skew), "30", 0, 300, NULL,
 	"how far the clock of a token's issuer may be off, seconds"},
-	{"MESSAGE_BUS_EXPIRY_GRACE_SECS", "expiry-grace", SETTING_INTEGER,
+	{"MESSAGE_BUS_EXPIRY_GRACE_SECS", SETTING_INTEGER,
 		AT(expiry_grace), "30", 0, 3600, NULL,
 	"seconds an expired session may take to authenticate again"},
-	{"WS_MAX_MSG_BYTES", "max-message-bytes", SETTING_INTEGER,
+	{"WS_MAX_MSG_BYTES", SETTING_INTEGER,
 		AT(max_message), "33554432", 1024, 268435456, NULL,
 	"largest WebSocket message, bytes"},
-	{"TOOL_TIMEOUT_SECS", "tool-timeout", SETTING_INTEGER, AT(tool_timeout),
+	{"TOOL_TIMEOUT_SECS", SETTING_INTEGER, AT(tool_timeout),
 	"120", 1, 3600, NULL, "longest one relayed call may take, seconds"},
-	{"HTTP_CLIENT_TIMEOUT_SECS", "http-timeout", SETTING_INTEGER,
+	{"HTTP_CLIENT_TIMEOUT_SECS", SETTING_INTEGER,
 		AT(http_timeout), "10", 1, 600, NULL,
 	"longest handshake or HTTP request, seconds"},
-	{"MESSAGE_BUS_ENABLED", "enabled", SETTING_BOOLEAN, AT(enabled), "true",
+	{"MESSAGE_BUS_ENABLED", SETTING_BOOLEAN, AT(enabled), "true",
 	0, 0, NULL, "false: every publish is refused"},
-	{"MESSAGE_BUS_TTL_HOURS", "ttl-hours", SETTING_INTEGER, AT(ttl_hours),
+	{"MESSAGE_BUS_TTL_HOURS", SETTING_INTEGER, AT(ttl_hours),
 	"48", 1, 87600, NULL, "default TTL of channels made here, hours"},
-	{"MESSAGE_BUS_COMPRESSION", "compression", SETTING_CHOICE,
+	{"MESSAGE_BUS_COMPRESSION", SETTING_CHOICE,
 		AT(compression), "lz4", 0, 0, "none|lz4|gzip|zstd",
 	"default compression of channels made here: none, lz4, gzip or zstd"},
-	{"MESSAGE_BUS_MAX_PAYLOAD_MB", "max-payload-mb", SETTING_INTEGER,
+	{"MESSAGE_BUS_MAX_PAYLOAD_MB", SETTING_INTEGER,
 		AT(max_payload_mb), "100", 1, 1023, NULL,
 	"largest payload, MiB; can only lower the database's limit"},
-	{"MESSAGE_BUS_CHECKSUM_ENABLED", "checksum", SETTING_BOOLEAN,
+	{"MESSAGE_BUS_CHECKSUM_ENABLED", SETTING_BOOLEAN,
 		AT(checksum), "true", 0, 0, NULL,
 	"false: reads do not verify (publishing always computes)"},
-	{"CIRCUIT_BREAKER_THRESHOLD", "breaker-threshold", SETTING_INTEGER,
+	{"CIRCUIT_BREAKER_THRESHOLD", SETTING_INTEGER,
 		AT(breaker_threshold), "5", 1, 1000, NULL,
 	"relay calls lost in a row before calls are refused"},
-	{"CIRCUIT_BREAKER_TIMEOUT_SECS", "breaker-timeout", SETTING_INTEGER,
+	{"CIRCUIT_BREAKER_TIMEOUT_SECS", SETTING_INTEGER,
 		AT(breaker_timeout), "60", 1, 3600, NULL,
 	"seconds they are refused before one is tried"},
-	{"SUPABASE_URL", "supabase-url", SETTING_TEXT, AT(supabase_url), "",
+	{"SUPABASE_URL", SETTING_TEXT, AT(supabase_url), "",
 	0, 0, NULL, "base address of the token issuer"},
-	{"SUPABASE_KEY", "supabase-key", SETTING_SECRET, AT(supabase_key), "",
+	{"SUPABASE_KEY", SETTING_SECRET, AT(supabase_key), "",
 	0, 0, NULL, "the apikey that clients must present, if set"},
-	{"MESSAGE_BUS_ORIGINS", "origins", SETTING_TEXT, AT(origins), "",
+	{"MESSAGE_BUS_ORIGINS", SETTING_TEXT, AT(origins), "",
 		0, 0, NULL,
 	"web origins whose pages may connect, comma-separated"},
-	{"MESSAGE_BUS_HOSTS", "hosts", SETTING_TEXT, AT(hosts), "",
+	{"MESSAGE_BUS_HOSTS", SETTING_TEXT, AT(hosts), "",
 		0, 0, NULL, "Host headers that are answered, comma-separated, * for"
 		" any; unset: on a loopback address localhost, 127.0.0.1 and [::1],"
 	" otherwise any"},
-	{"MESSAGE_BUS_MAX_CONNECTIONS", "max-connections", SETTING_INTEGER,
+	{"MESSAGE_BUS_MAX_CONNECTIONS", SETTING_INTEGER,
 		AT(max_connections), "1000", 1, 100000, NULL,
 	"WebSocket connections at a time"},
-	{"MESSAGE_BUS_MAX_CONNECTIONS_PER_ADDRESS",
-		"max-connections-per-address", SETTING_INTEGER, AT(max_per_address),
+	{"MESSAGE_BUS_MAX_CONNECTIONS_PER_ADDRESS", SETTING_INTEGER, AT(max_per_address),
 		"0", 0, 100000, NULL,
 	"connections of one address at a time, 0 for any number"},
-	{"MESSAGE_BUS_CONNECT_RATE", "connect-rate", SETTING_INTEGER,
+	{"MESSAGE_BUS_CONNECT_RATE", SETTING_INTEGER,
 		AT(connect_rate), "0", 0, 100000, NULL,
 	"new connections of one address a second, 0 for any number"},
-	{"MESSAGE_BUS_MAX_IN_FLIGHT", "max-in-flight", SETTING_INTEGER,
+	{"MESSAGE_BUS_MAX_IN_FLIGHT", SETTING_INTEGER,
 		AT(max_in_flight), "64", 1, 10000, NULL,
 	"unanswered frames of one connection"},
-	{"MESSAGE_BUS_MAX_BUFFERED_MB", "max-buffered-mb", SETTING_INTEGER,
+	{"MESSAGE_BUS_MAX_BUFFERED_MB", SETTING_INTEGER,
 		AT(max_buffered_mb), "512", 1, 65536, NULL,
 	"unanswered frames of all connections together, MiB"},
-	{"MESSAGE_BUS_IDLE_TIMEOUT_SECS", "idle-timeout", SETTING_INTEGER,
+	{"MESSAGE_BUS_IDLE_TIMEOUT_SECS", SETTING_INTEGER,
 		AT(idle_timeout), "0", 0, 86400, NULL,
 	"seconds without a frame before a connection is closed, 0 for never"},
-	{"MESSAGE_BUS_PING_SECS", "ping", SETTING_INTEGER, AT(ping_secs), "30",
+	{"MESSAGE_BUS_PING_SECS", SETTING_INTEGER, AT(ping_secs), "30",
 		0, 3600, NULL, "seconds of silence before a client is pinged, and"
 	" before one that does not answer is closed; 0 for never"},
-	{"MESSAGE_BUS_WAIT_CONNECTIONS", "wait-connections", SETTING_INTEGER,
+	{"MESSAGE_BUS_WAIT_CONNECTIONS", SETTING_INTEGER,
 		AT(wait_connections), "4", 1, 16, NULL,
 	"database connections for claims that wait"},
-	{"MESSAGE_BUS_WAIT_SECS", "wait", SETTING_INTEGER, AT(wait_secs), "10",
+	{"MESSAGE_BUS_WAIT_SECS", SETTING_INTEGER, AT(wait_secs), "10",
 		1, 600, NULL,
 	"longest wait of a claim, seconds; less while others queue for one"},
-	{"MESSAGE_BUS_LOG_LEVEL", "log-level", SETTING_CHOICE, AT(log_level),
+	{"MESSAGE_BUS_LOG_LEVEL", SETTING_CHOICE, AT(log_level),
 		"info", 0, 0, "info|warning|error",
 	"the least that is logged: info, warning or error"},
-	{"MESSAGE_BUS_LOG_FRAMES", "log-frames", SETTING_BOOLEAN, AT(log_frames),
+	{"MESSAGE_BUS_LOG_FRAMES", SETTING_BOOLEAN, AT(log_frames),
 	"true", 0, 0, NULL, "one log line for each frame relayed"},
-	{"MESSAGE_BUS_SEND_TIMEOUT_SECS", "send-timeout", SETTING_INTEGER,
+	{"MESSAGE_BUS_SEND_TIMEOUT_SECS", SETTING_INTEGER,
 		AT(send_timeout), "30", 1, 3600, NULL,
 	"seconds a client may leave its replies unread"}
 };
@@ -177,7 +175,7 @@ static const char *const default_env_file = ".env";
 /* A .env file of this size or more is not read. */
 #define ENV_FILE_MAX	((size_t) 65536)
 
-/* What was given for each setting, by the source that wins. */
+/* What was given for each setting: the environment wins over the file. */
 static const char *given[SETTINGS];
 
 /* The .env file's text, cut into strings; values point into it. */
@@ -192,10 +190,8 @@ typedef struct Faults
 
 static void fault(Faults *faults, const char *name, const char *format,...)
 			__attribute__((format(printf, 3, 4)));
-static void read_sources(GwConfig *config, GwConfigAction *action, int argc,
-						 char **argv, Faults *faults);
-static void read_flags(int argc, char **argv, GwConfigAction *action,
-					   const char **env_file, Faults *faults);
+static void read_sources(GwConfig *config, const char *env_file,
+						 Faults *faults);
 static void read_environment(void);
 static void read_env_file(const char *path, Faults *faults);
 static void read_env_line(const char *path, int number, char *line,
@@ -214,8 +210,7 @@ static void check_whole(const GwConfig *config, const GwConfigChecks *checks,
 						Faults *faults);
 static void check_listener(const GwConfig *config,
 						   const GwConfigChecks *checks, Faults *faults);
-static const Setting *find_setting(const char *name, size_t length,
-								   bool flag);
+static const Setting *find_setting(const char *name);
 static bool choice_is_known(const char *choices, const char *value);
 
 /*
@@ -224,14 +219,13 @@ static bool choice_is_known(const char *choices, const char *value);
  * until gw_config_free.
  */
 int
-gw_config_read(GwConfig *config, GwConfigAction *action, int argc,
-			   char **argv, const GwConfigChecks *checks, FILE *out)
+gw_config_read(GwConfig *config, const char *env_file,
+			   const GwConfigChecks *checks, FILE *out)
 {
 	Faults		faults = {out, 0};
 
-	read_sources(config, action, argc, argv, &faults);
-	if (*action != GW_CONFIG_HELP && *action != GW_CONFIG_VERSION)
-		check_whole(config, checks, &faults);
+	read_sources(config, env_file, &faults);
+	check_whole(config, checks, &faults);
 	return faults.count;
 }
 
@@ -242,19 +236,18 @@ gw_config_read(GwConfig *config, GwConfigAction *action, int argc,
  * *config is as it was.
  */
 int
-gw_config_reload(GwConfig *config, int argc, char **argv,
+gw_config_reload(GwConfig *config, const char *env_file,
 				 const GwConfigChecks *checks, FILE *out,
 				 void (*kept) (const char *name))
 {
 	Faults		faults = {out, 0};
-	GwConfigAction action;
 	GwConfig	next;
 	bool		live[SETTINGS];
 	bool		differs[SETTINGS];
 	bool		tls_turns;
 	size_t		i;
 
-	read_sources(&next, &action, argc, argv, &faults);
+	read_sources(&next, env_file, &faults);
 	/* Check what would be in force: the old of what may not change. */
 	tls_turns = next.tls_cert != NULL &&
 		(config->tls_cert[0] == '\0') != (next.tls_cert[0] == '\0');
@@ -280,26 +273,14 @@ gw_config_reload(GwConfig *config, int argc, char **argv,
 	return faults.count;
 }
 
-/* gw_config_help prints every setting with its flag and default. */
+/* gw_config_help prints every setting with its meaning and default. */
 void
 gw_config_help(FILE *out)
 {
 	size_t		i;
 
-	(void) fprintf(out,
-				   "message-bus-gateway relays WebSocket frames to the"
-				   " extension message_bus.\n\n"
-				   "Usage: message-bus-gateway [--name value]...\n\n"
-				   "  --check-config     tell every fault of the"
-				   " configuration and exit\n"
-				   "  --env-file FILE    read this file in place of .env\n"
-				   "  --help, --version\n\n"
-				   "Each setting is read from its flag, else from the"
-				   " environment, else from .env.\nSIGHUP reads them again:"
-				   " what has * changes, the rest needs a restart.\n");
 	for (i = 0; i < SETTINGS; i++)
-		(void) fprintf(out, "\n  --%-20s %s%s\n      %s%s%s\n",
-					   settings[i].flag, settings[i].name,
+		(void) fprintf(out, "\n  %s%s\n      %s%s%s\n", settings[i].name,
 					   setting_is_live(&settings[i]) ? " *" : "",
 					   settings[i].help,
 					   settings[i].fallback[0] != '\0' ? "; default " : "",
@@ -387,20 +368,14 @@ fault(Faults *faults, const char *name, const char *format,...)
 	faults->count++;
 }
 
-/* read_sources fills *config from flags, environment and file. */
+/* read_sources fills *config from environment and file. */
 static void
-read_sources(GwConfig *config, GwConfigAction *action, int argc, char **argv,
-			 Faults *faults)
+read_sources(GwConfig *config, const char *env_file, Faults *faults)
 {
-	const char *env_file = NULL;
 	size_t		i;
 
 	memset(config, 0, sizeof(*config));
 	memset(given, 0, sizeof(given));
-	*action = GW_CONFIG_RUN;
-	read_flags(argc, argv, action, &env_file, faults);
-	if (*action == GW_CONFIG_HELP || *action == GW_CONFIG_VERSION)
-		return;
 	read_environment();
 	read_env_file(env_file, faults);
 	for (i = 0; i < SETTINGS; i++)
@@ -415,65 +390,12 @@ read_sources(GwConfig *config, GwConfigAction *action, int argc, char **argv,
 }
 
 static void
-read_flags(int argc, char **argv, GwConfigAction *action,
-		   const char **env_file, Faults *faults)
-{
-	int			i;
-
-	for (i = 1; i < argc; i++)
-	{
-		const char *name = argv[i];
-		const char *value;
-		const Setting *setting;
-		size_t		length;
-
-		if (strncmp(name, "--", 2) != 0)
-		{
-			fault(faults, name, "is not a flag");
-			continue;
-		}
-		name += 2;
-		if (strcmp(name, "help") == 0)
-			*action = GW_CONFIG_HELP;
-		else if (strcmp(name, "version") == 0)
-			*action = GW_CONFIG_VERSION;
-		else if (strcmp(name, "check-config") == 0)
-			*action = GW_CONFIG_CHECK;
-		if (strcmp(name, "help") == 0 || strcmp(name, "version") == 0 ||
-			strcmp(name, "check-config") == 0)
-			continue;
-		length = strcspn(name, "=");
-		setting = find_setting(name, length, true);
-		if (setting == NULL &&
-			!(length == 8 && strncmp(name, "env-file", length) == 0))
-		{
-			fault(faults, argv[i], "is not a flag");
-			continue;
-		}
-		if (name[length] == '=')
-			value = name + length + 1;
-		else if (i + 1 < argc)
-			value = argv[++i];
-		else
-		{
-			fault(faults, argv[i], "needs a value");
-			continue;
-		}
-		if (setting == NULL)
-			*env_file = value;
-		else
-			given[setting - settings] = value;
-	}
-}
-
-static void
 read_environment(void)
 {
 	size_t		i;
 
 	for (i = 0; i < SETTINGS; i++)
-		if (given[i] == NULL)
-			given[i] = getenv(settings[i].name);
+		given[i] = getenv(settings[i].name);
 }
 
 /* read_env_file reads `path`, or .env if that is NULL and the file exists. */
@@ -546,7 +468,7 @@ read_env_line(const char *path, int number, char *line, Faults *faults)
 		fault(faults, path, "line %d has no closing quote", number);
 		return;
 	}
-	setting = find_setting(line, strlen(line), false);
+	setting = find_setting(line);
 	if (setting != NULL && given[setting - settings] == NULL)
 		given[setting - settings] = value;
 	else if (setting == NULL && strncmp(line, "PG", 2) == 0 &&
@@ -745,17 +667,13 @@ check_listener(const GwConfig *config, const GwConfigChecks *checks,
 }
 
 static const Setting *
-find_setting(const char *name, size_t length, bool flag)
+find_setting(const char *name)
 {
 	size_t		i;
 
 	for (i = 0; i < SETTINGS; i++)
-	{
-		const char *known = flag ? settings[i].flag : settings[i].name;
-
-		if (strlen(known) == length && strncmp(known, name, length) == 0)
+		if (strcmp(settings[i].name, name) == 0)
 			return &settings[i];
-	}
 	return NULL;
 }
 

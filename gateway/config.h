@@ -53,14 +53,6 @@ typedef struct GwConfig
 	bool		log_frames;		/* one line for each frame relayed */
 } GwConfig;
 
-typedef enum GwConfigAction
-{
-	GW_CONFIG_RUN,
-	GW_CONFIG_CHECK,
-	GW_CONFIG_HELP,
-	GW_CONFIG_VERSION
-} GwConfigAction;
-
 /* Checks that need a library; each tells why a value is not good. */
 typedef struct GwConfigChecks
 {
@@ -69,10 +61,10 @@ typedef struct GwConfigChecks
 						size_t size);
 } GwConfigChecks;
 
-extern int	gw_config_read(GwConfig *config, GwConfigAction *action,
-						   int argc, char **argv,
+/* env_file is NULL for .env, if that exists. */
+extern int	gw_config_read(GwConfig *config, const char *env_file,
 						   const GwConfigChecks *checks, FILE *faults);
-extern int	gw_config_reload(GwConfig *config, int argc, char **argv,
+extern int	gw_config_reload(GwConfig *config, const char *env_file,
 							 const GwConfigChecks *checks, FILE *faults,
 							 void (*kept) (const char *name));
 extern void gw_config_help(FILE *out);

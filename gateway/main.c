@@ -47,11 +47,13 @@ static GwTimer *sweep_timer;
 static int	signals = -1;
 static int	signals_seen;
 static int64_t drain_until;		/* 0 while the gateway serves */
-static int	given_argc;
-static char **given_argv;
+static const char *env_file;	/* NULL: .env, if that exists */
 
 static const GwConfigChecks checks = {gw_database_check_url, gw_tls_check};
 
+static int	read_flags(int argc, char **argv, bool *check);
+static int	flag_fault(const char *flag);
+static void help(void);
 static int	check_config(int faults);
 static void prepare_process(void);
 static bool open_all(void);
@@ -68,20 +70,15 @@ static void log_ready(void);
 int
 main(int argc, char **argv)
 {
-	GwConfigAction action;
+	bool		check = false;
+	int			status = read_flags(argc, argv, &check);
 	int			faults;
 	bool		opened;
 
-	given_argc = argc;
-	given_argv = argv;
-	faults = gw_config_read(&config, &action, argc, argv, &checks, stderr);
-	if (action == GW_CONFIG_HELP)
-		gw_config_help(stdout);
-	else if (action == GW_CONFIG_VERSION)
-		(void) puts("message-bus-gateway " GW_VERSION);
-	if (action == GW_CONFIG_HELP || action == GW_CONFIG_VERSION)
-		return faults > 0 ? 2 : 0;
-	if (action == GW_CONFIG_CHECK)
+	if (status >= 0)
+		return status;
+	faults = gw_config_read(&config, env_file, &checks, stderr);
+	if (check)
 		return check_config(faults);
 	if (faults > 0)
 		return 2;
@@ -94,6 +91,64 @@ main(int argc, char **argv)
 	gw_tls_close();
 	gw_config_free(&config);
 	return opened ? 0 : 1;
+}
+
+/* read_flags returns the exit status, or -1 where there is more to do. */
+static int
+read_flags(int argc, char **argv, bool *check)
+{
+	int			i;
+
+	for (i = 1; i < argc; i++)
+	{
+		if (strcmp(argv[i], "--check-config") == 0)
+			*check = true;
+		else if (strcmp(argv[i], "--env-file") == 0 && i + 1 < argc)
+			env_file = argv[++i];
+		else if (strncmp(argv[i], "--env-file=", 11) == 0)
+			env_file = argv[i] + 11;
+		else if (strcmp(argv[i], "--help") == 0)
+		{
+			help();
+			return 0;
+		}
+		else if (strcmp(argv[i], "--version") == 0)
+		{
+			(void) puts("message-bus-gateway " GW_VERSION);
+			return 0;
+		}
+		else
+			return flag_fault(argv[i]);
+	}
+	return -1;
+}
+
+/* flag_fault does not repeat what follows =, which may be a secret. */
+static int
+flag_fault(const char *flag)
+{
+	(void) fprintf(stderr, "%.*s: is not a flag, or lacks a value.\n"
+				   "Settings are no flags: give them as NAME=value in the"
+				   " environment, as in\n"
+				   "\"EXAI_WS_PORT=8765 message-bus-gateway\", or in .env;"
+				   " --help lists them.\n", (int) strcspn(flag, "="), flag);
+	return 2;
+}
+
+static void
+help(void)
+{
+	(void) puts("message-bus-gateway relays WebSocket frames to the extension"
+				" message_bus.\n\n"
+				"Usage: [NAME=value]... message-bus-gateway [flag]...\n\n"
+				"  --check-config     tell every fault of the configuration"
+				" and exit\n"
+				"  --env-file FILE    read this file in place of .env\n"
+				"  --help, --version\n\n"
+				"Each setting is read from the environment, else from .env."
+				" SIGHUP reads .env again:\n"
+				"what has * changes, the rest needs a restart.");
+	gw_config_help(stdout);
 }
 
 /* check_config tells what is in force, and returns the exit status. */
@@ -255,8 +310,7 @@ reload(void)
 	gw_counters.reloads++;
 	if (out != NULL)
 	{
-		count = gw_config_reload(&config, given_argc, given_argv, &checks,
-								 out, log_kept);
+		count = gw_config_reload(&config, env_file, &checks, out, log_kept);
 		(void) fclose(out);
 	}
 	if (count > 0)

@@ -276,8 +276,8 @@ CipherString = DEFAULT:@SECLEVEL=0
 
 	test('a pair that cannot be used is told at the start', async () => {
 		fs.writeFileSync(cert(), 'no certificate');
-		await assert.rejects(run(program, ['--check-config', '--role', 'app'],
-			{ cwd: directory, env: settings() }),
+		await assert.rejects(run(program, ['--check-config'],
+			{ cwd: directory, env: { MESSAGE_BUS_ROLE: 'app', ...settings() } }),
 		(error) => error.code === 2 &&
 			/certificate could not be used/.test(error.stderr));
 	});
@@ -593,8 +593,8 @@ describe('processes', () => {
 	test('without that a port has one process', async () => {
 		const port = String(await freePort());
 		const one = await bus.gateway({ ready: false, EXAI_WS_PORT: port });
-		await assert.rejects(run(program, ['--role', 'app', '--port', port],
-			{ cwd: directory }),
+		await assert.rejects(run(program, [], { cwd: directory, env: {
+			MESSAGE_BUS_ROLE: 'app', EXAI_WS_PORT: port } }),
 		(error) => /could not listen/.test(error.stderr));
 		await one.kill();
 	});
@@ -645,12 +645,12 @@ describe('what is installed', () => {
 
 	test('the manual has every setting of --help, and no other', async () => {
 		const { stdout } = await run(program, ['--help']);
-		const help = [...stdout.matchAll(/^ {2}--(\S+) +([A-Z][A-Z0-9_]+)(?: \*)?$/gm)]
-			.map(([, flag, name]) => `${flag} ${name}`).sort();
+		const help = [...stdout.matchAll(/^ {2}([A-Z][A-Z0-9_]+)(?: \*)?$/gm)]
+			.map(([, name]) => name).sort();
 		const text = fs.readFileSync(manual, 'utf8');
 		const page = [...text.matchAll(
-			/^\.It Fl Fl (\S+) Ar \S+ , Ev ([A-Z_]+)$/gm)]
-			.map(([, flag, name]) => `${flag} ${name}`).sort();
+			/^\.It Ev ([A-Z_]+) Ns = Ns Ar \S+$/gm)]
+			.map(([, name]) => name).sort();
 		assert.ok(help.length > 30);
 		assert.deepEqual(page, help);
 	});
@@ -689,10 +689,9 @@ describe('what is installed', () => {
 		const { stdout } = await run(program, ['--help']);
 		const text = fs.readFileSync(path.join(root, 'gateway', 'README.md'),
 			'utf8');
-		for (const [, flag, name] of stdout.matchAll(
-			/^ {2}--(\S+) +([A-Z][A-Z0-9_]+)(?: \*)?$/gm)) {
+		for (const [, name] of stdout.matchAll(
+			/^ {2}([A-Z][A-Z0-9_]+)(?: \*)?$/gm)) {
 			assert.ok(text.includes(`\`${name}\``), name);
-			assert.ok(text.includes(`\`--${flag}\``), flag);
 		}
 	});
 });
