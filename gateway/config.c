@@ -11,11 +11,8 @@
  * (#), blank lines, single and double quotes are understood; nothing is
  * expanded. Its PG* variables are given to libpq through the environment.
  *
- * gw_config_reload reads everything again into a running gateway: what may
- * change while it runs (live_settings) is taken over at once, the rest keeps
- * its value. It takes over all or nothing: with one fault the configuration
- * stays as it was. Each GwConfig owns its strings, so nothing may keep one
- * over a turn of the loop.
+ * Each GwConfig owns its strings. The one that the gateway starts with lives
+ * as long as the process; SIGHUP reads another one for what it renews.
  */
 #include "config.h"
 
@@ -156,20 +153,6 @@ static const Setting settings[] = {
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
 
-/*
- * What a reload changes: it is looked up anew each time it is used. A
- * certificate takes the place of another, but TLS is not turned on or off.
- */
-static const size_t live_settings[] = {
-	AT(tls_cert), AT(tls_key), AT(supabase_key), AT(origins), AT(hosts),
-	AT(max_connections), AT(max_per_address), AT(connect_rate),
-	AT(max_in_flight), AT(max_buffered_mb), AT(send_timeout),
-	AT(idle_timeout), AT(ping_secs), AT(expiry_grace), AT(log_level),
-	AT(log_frames), AT(breaker_threshold), AT(breaker_timeout)
-};
-
-#define LIVE_SETTINGS (sizeof(live_settings) / sizeof(live_settings[0]))
-
 static const char *const default_env_file = ".env";
 
 /* A .env file of this size or more is not read. */
@@ -181,10 +164,10 @@ static const char *given[SETTINGS];
 /* The .env file's text, cut into strings; values point into it. */
 static char *env_file_text;
 
-/* Where faults go, and how many there were. */
+/* Who is told of faults, and how many there were. */
 typedef struct Faults
 {
-	FILE	   *out;
+	GwConfigFault tell;
 	int			count;
 } Faults;
 
@@ -201,11 +184,6 @@ static void set_member(GwConfig *config, const Setting *setting,
 					   const char *value, Faults *faults);
 static void set_text(const char **member, const char *value, Faults *faults);
 static bool setting_is_text(const Setting *setting);
-static bool setting_is_live(const Setting *setting);
-static bool settings_equal(const Setting *setting, const GwConfig *one,
-						   const GwConfig *other);
-static void settings_swap(const Setting *setting, GwConfig *one,
-						  GwConfig *other);
 static void check_whole(const GwConfig *config, const GwConfigChecks *checks,
 						Faults *faults);
 static void check_listener(const GwConfig *config,
@@ -215,61 +193,16 @@ static bool choice_is_known(const char *choices, const char *value);
 
 /*
  * gw_config_read fills *config and returns the number of faults, each of
- * which it has written to `faults` as one line. The strings in *config live
- * until gw_config_free.
+ * which it has told. The strings in *config live until gw_config_free.
  */
 int
 gw_config_read(GwConfig *config, const char *env_file,
-			   const GwConfigChecks *checks, FILE *out)
+			   const GwConfigChecks *checks, GwConfigFault tell)
 {
-	Faults		faults = {out, 0};
+	Faults		faults = {tell, 0};
 
 	read_sources(config, env_file, &faults);
 	check_whole(config, checks, &faults);
-	return faults.count;
-}
-
-/*
- * gw_config_reload reads the sources again and takes over into *config what
- * may change; `kept` is told the name of each setting that would have
- * changed but may not. It returns the number of faults, and with any of them
- * *config is as it was.
- */
-int
-gw_config_reload(GwConfig *config, const char *env_file,
-				 const GwConfigChecks *checks, FILE *out,
-				 void (*kept) (const char *name))
-{
-	Faults		faults = {out, 0};
-	GwConfig	next;
-	bool		live[SETTINGS];
-	bool		differs[SETTINGS];
-	bool		tls_turns;
-	size_t		i;
-
-	read_sources(&next, env_file, &faults);
-	/* Check what would be in force: the old of what may not change. */
-	tls_turns = next.tls_cert != NULL &&
-		(config->tls_cert[0] == '\0') != (next.tls_cert[0] == '\0');
-	for (i = 0; i < SETTINGS; i++)
-	{
-		live[i] = setting_is_live(&settings[i]) &&
-			!(tls_turns && (settings[i].offset == AT(tls_cert) ||
-							settings[i].offset == AT(tls_key)));
-		differs[i] = !settings_equal(&settings[i], config, &next);
-		if (!live[i])
-			settings_swap(&settings[i], config, &next);
-	}
-	if (faults.count == 0)
-		check_whole(&next, checks, &faults);
-	for (i = 0; i < SETTINGS; i++)
-	{
-		if (!live[i] || faults.count == 0)
-			settings_swap(&settings[i], config, &next);
-		if (!live[i] && differs[i] && faults.count == 0)
-			kept(settings[i].name);
-	}
-	gw_config_free(&next);
 	return faults.count;
 }
 
@@ -280,8 +213,7 @@ gw_config_help(FILE *out)
 	size_t		i;
 
 	for (i = 0; i < SETTINGS; i++)
-		(void) fprintf(out, "\n  %s%s\n      %s%s%s\n", settings[i].name,
-					   setting_is_live(&settings[i]) ? " *" : "",
+		(void) fprintf(out, "\n  %s\n      %s%s%s\n", settings[i].name,
 					   settings[i].help,
 					   settings[i].fallback[0] != '\0' ? "; default " : "",
 					   settings[i].fallback);
@@ -359,12 +291,12 @@ static void
 fault(Faults *faults, const char *name, const char *format,...)
 {
 	va_list		arguments;
+	char		why[512];
 
 	va_start(arguments, format);
-	(void) fprintf(faults->out, "%s: ", name);
-	(void) vfprintf(faults->out, format, arguments);
-	(void) fputc('\n', faults->out);
+	(void) vsnprintf(why, sizeof(why), format, arguments);
 	va_end(arguments);
+	faults->tell(name, why);
 	faults->count++;
 }
 
@@ -557,49 +489,6 @@ setting_is_text(const Setting *setting)
 {
 	return setting->type != SETTING_INTEGER &&
 		setting->type != SETTING_BOOLEAN;
-}
-
-static bool
-setting_is_live(const Setting *setting)
-{
-	size_t		i;
-
-	for (i = 0; i < LIVE_SETTINGS; i++)
-		if (live_settings[i] == setting->offset)
-			return true;
-	return false;
-}
-
-static bool
-settings_equal(const Setting *setting, const GwConfig *one,
-			   const GwConfig *other)
-{
-	const char *left = (const char *) one + setting->offset;
-	const char *right = (const char *) other + setting->offset;
-
-	if (setting->type == SETTING_INTEGER)
-		return *(const long *) left == *(const long *) right;
-	if (setting->type == SETTING_BOOLEAN)
-		return *(const bool *) left == *(const bool *) right;
-	left = *(const char *const *) left;
-	right = *(const char *const *) right;
-	return left != NULL && right != NULL && strcmp(left, right) == 0;
-}
-
-/* settings_swap gives each of two configurations the other's value. */
-static void
-settings_swap(const Setting *setting, GwConfig *one, GwConfig *other)
-{
-	char	   *left = (char *) one + setting->offset;
-	char	   *right = (char *) other + setting->offset;
-	char		kept[sizeof(void *) > sizeof(long) ?
-					 sizeof(void *) : sizeof(long)];
-	size_t		size = setting->type == SETTING_INTEGER ? sizeof(long) :
-	setting->type == SETTING_BOOLEAN ? sizeof(bool) : sizeof(char *);
-
-	memcpy(kept, left, size);
-	memcpy(left, right, size);
-	memcpy(right, kept, size);
 }
 
 static void

@@ -61,12 +61,12 @@ typedef struct GwConfigChecks
 						size_t size);
 } GwConfigChecks;
 
+/* Called with each fault: a setting, file or line, and what is wrong. */
+typedef void (*GwConfigFault) (const char *name, const char *why);
+
 /* env_file is NULL for .env, if that exists. */
 extern int	gw_config_read(GwConfig *config, const char *env_file,
-						   const GwConfigChecks *checks, FILE *faults);
-extern int	gw_config_reload(GwConfig *config, const char *env_file,
-							 const GwConfigChecks *checks, FILE *faults,
-							 void (*kept) (const char *name));
+						   const GwConfigChecks *checks, GwConfigFault tell);
 extern void gw_config_help(FILE *out);
 extern void gw_config_print(const GwConfig *config, FILE *out);
 extern void gw_config_free(GwConfig *config);

@@ -8,10 +8,9 @@
  * a second signal, what is left is answered "outcome unknown" and the
  * process exits with 0 all the same.
  *
- * SIGHUP reads the configuration again, and the certificate even where its
- * path has not changed. It is checked as a whole: with a fault, which is
- * logged, all stays as it was. Settings that cannot change while the gateway
- * runs are told in the log.
+ * SIGHUP renews certificate and key, and the level of the log. The settings
+ * are read and checked as at the start: with a fault, which is logged, all
+ * stays as it was. Every other setting needs a restart.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -53,6 +52,7 @@ static const GwConfigChecks checks = {gw_database_check_url, gw_tls_check};
 
 static int	read_flags(int argc, char **argv, bool *check);
 static int	flag_fault(const char *flag);
+static void print_fault(const char *name, const char *why);
 static void help(void);
 static int	check_config(int faults);
 static void prepare_process(void);
@@ -62,8 +62,7 @@ static void sweep(void *owner);
 static void signal_ready(void *owner);
 static void begin_drain(int number);
 static void reload(void);
-static void log_kept(const char *name);
-static void log_faults(char *faults);
+static void log_fault(const char *name, const char *why);
 static bool drain_is_over(void);
 static void log_ready(void);
 
@@ -77,7 +76,7 @@ main(int argc, char **argv)
 
 	if (status >= 0)
 		return status;
-	faults = gw_config_read(&config, env_file, &checks, stderr);
+	faults = gw_config_read(&config, env_file, &checks, print_fault);
 	if (check)
 		return check_config(faults);
 	if (faults > 0)
@@ -136,6 +135,12 @@ flag_fault(const char *flag)
 }
 
 static void
+print_fault(const char *name, const char *why)
+{
+	(void) fprintf(stderr, "%s: %s\n", name, why);
+}
+
+static void
 help(void)
 {
 	(void) puts("message-bus-gateway relays WebSocket frames to the extension"
@@ -146,8 +151,9 @@ help(void)
 				"  --env-file FILE    read this file in place of .env\n"
 				"  --help, --version\n\n"
 				"Each setting is read from the environment, else from .env."
-				" SIGHUP reads .env again:\n"
-				"what has * changes, the rest needs a restart.");
+				"\n"
+				"SIGHUP renews the certificate and"
+				" MESSAGE_BUS_LOG_LEVEL; the rest needs a restart.");
 	gw_config_help(stdout);
 }
 
@@ -296,68 +302,40 @@ begin_drain(int number)
 	gw_timer_start(sweep_timer, SWEEP_MS / 10);
 }
 
-/* reload reads configuration and certificate again: all of it or nothing. */
+/* reload renews certificate and level of the log: both or nothing. */
 static void
 reload(void)
 {
-	char	   *faults = NULL;
-	size_t		size = 0;
-	FILE	   *out = open_memstream(&faults, &size);
+	GwConfig	next;
 	char		why[256];
-	int			count = 1;
+	bool		good;
 
 	gw_notify_reloading();
 	gw_counters.reloads++;
-	if (out != NULL)
+	good = gw_config_read(&next, env_file, &checks, log_fault) == 0;
+	/* TLS is not turned on or off. */
+	if (good && config.tls_cert[0] != '\0' && next.tls_cert[0] != '\0' &&
+		!gw_tls_renew(next.tls_cert, next.tls_key, why, sizeof(why)))
 	{
-		count = gw_config_reload(&config, env_file, &checks, out, log_kept);
-		(void) fclose(out);
+		log_fault("EXAI_WS_TLS_CERT", why);
+		good = false;
 	}
-	if (count > 0)
-	{
-		gw_counters.reloads_failed++;
-		log_faults(faults);
-	}
+	if (good)
+		gw_log_level(next.log_level);
 	else
-	{
-		gw_log_level(config.log_level);
-		if (config.tls_cert[0] != '\0' &&
-			!gw_tls_renew(config.tls_cert, config.tls_key, why, sizeof(why)))
-			gw_log_event("error", "reload", why);
-	}
-	free(faults);
-	gw_log_event("info", "reloaded", count > 0 ? "nothing was changed" : NULL);
+		gw_counters.reloads_failed++;
+	gw_config_free(&next);
+	gw_log_event("info", "reloaded", good ? NULL : "nothing was changed");
 	gw_notify_ready();
 }
 
-/* log_kept tells of a setting that needs a restart to change. */
 static void
-log_kept(const char *name)
+log_fault(const char *name, const char *why)
 {
-	GwLogLine	line;
+	char		detail[768];
 
-	gw_log_begin(&line, "warning", "reload");
-	gw_log_text(&line, "detail", "keeps its value until a restart");
-	gw_log_text(&line, "setting", name);
-	gw_log_end(&line);
-}
-
-/* log_faults logs each line of the faults of a configuration. */
-static void
-log_faults(char *faults)
-{
-	char	   *at = faults;
-	char	   *next;
-
-	if (faults == NULL)
-		gw_log_event("error", "reload", "out of memory");
-	for (; at != NULL && *at != '\0'; at = next)
-	{
-		next = strchr(at, '\n');
-		if (next != NULL)
-			*next++ = '\0';
-		gw_log_event("error", "reload", at);
-	}
+	(void) snprintf(detail, sizeof(detail), "%s: %s", name, why);
+	gw_log_event("error", "reload", detail);
 }
 
 /* drain_is_over tells that waiting for what is in flight must end. */

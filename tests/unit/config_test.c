@@ -29,6 +29,15 @@ pair_is_good(const char *cert, const char *key, char *why, size_t size)
 
 static const GwConfigChecks checks = {url_is_good, pair_is_good};
 
+static void
+note_fault(const char *name, const char *why)
+{
+	size_t		length = strlen(fault_text);
+
+	(void) snprintf(fault_text + length, sizeof(fault_text) - length,
+					"%s: %s\n", name, why);
+}
+
 /*
  * read_with reads a configuration from a file, and an environment given as
  * one list of names and values.
@@ -36,16 +45,15 @@ static const GwConfigChecks checks = {url_is_good, pair_is_good};
 static int
 read_with(GwConfig *config, const char *env_file, const char **settings)
 {
-	FILE	   *faults = fmemopen(fault_text, sizeof(fault_text), "w");
 	const char **at;
 	int			count;
 
 	for (at = settings; *at != NULL; at += 2)
 		(void) setenv(at[0], at[1], 1);
-	count = gw_config_read(config, env_file, &checks, faults);
+	fault_text[0] = '\0';
+	count = gw_config_read(config, env_file, &checks, note_fault);
 	for (at = settings; *at != NULL; at += 2)
 		(void) unsetenv(at[0]);
-	(void) fclose(faults);
 	return count;
 }
 
@@ -217,65 +225,6 @@ listener_tests(void)
 	gw_config_free(&config);
 }
 
-static char kept[256];
-
-static void
-note_kept(const char *name)
-{
-	(void) strncat(kept, name, sizeof(kept) - strlen(kept) - 2);
-	(void) strcat(kept, ",");
-}
-
-/* reload_with reloads from the file, which has this text. */
-static int
-reload_with(GwConfig *config, const char *string)
-{
-	FILE	   *faults = fmemopen(fault_text, sizeof(fault_text), "w");
-	int			count;
-
-	kept[0] = '\0';
-	write_env(string);
-	count = gw_config_reload(config, env_path, &checks, faults, note_kept);
-	(void) fclose(faults);
-	return count;
-}
-
-static void
-reload_tests(void)
-{
-	const char *none[] = {NULL};
-	GwConfig	config;
-
-	write_env("MESSAGE_BUS_ROLE=r\nMESSAGE_BUS_ORIGINS=http://a\n");
-	(void) read_with(&config, env_path, none);
-	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\n"
-				   "MESSAGE_BUS_ORIGINS=http://b\n"
-				   "MESSAGE_BUS_MAX_IN_FLIGHT=5\n") == 0 &&
-	   strcmp(config.origins, "http://b") == 0 && config.max_in_flight == 5 &&
-	   kept[0] == '\0', "a reload takes over what may change");
-	ok(reload_with(&config, "MESSAGE_BUS_ROLE=other\nEXAI_WS_PORT=1\n") == 0
-	   && strcmp(config.role, "r") == 0 && config.port == 8765 &&
-	   config.origins[0] == '\0' &&
-	   strcmp(kept, "EXAI_WS_PORT,MESSAGE_BUS_ROLE,") == 0,
-	   "and tells what may not");
-	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\n"
-				   "MESSAGE_BUS_ORIGINS=http://c\n"
-				   "MESSAGE_BUS_MAX_IN_FLIGHT=none\n") == 1 &&
-	   config.origins[0] == '\0' && config.max_in_flight == 64 &&
-	   strstr(fault_text, "MESSAGE_BUS_MAX_IN_FLIGHT") != NULL,
-	   "with a fault nothing changes");
-	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\nEXAI_WS_TLS_CERT=cert\n"
-				   "EXAI_WS_TLS_KEY=key\n") == 0 &&
-	   config.tls_cert[0] == '\0' &&
-	   strcmp(kept, "EXAI_WS_TLS_CERT,EXAI_WS_TLS_KEY,") == 0,
-	   "TLS is not turned on");
-	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\nWS_MAX_MSG_BYTES=1024\n"
-				   "MESSAGE_BUS_MAX_BUFFERED_MB=1\n") == 1 &&
-	   config.max_buffered_mb == 512,
-	   "what is checked is the whole that would be in force");
-	gw_config_free(&config);
-}
-
 static void
 loopback_tests(void)
 {
@@ -302,7 +251,6 @@ config_tests(void)
 	file_fault_tests();
 	print_tests();
 	listener_tests();
-	reload_tests();
 	loopback_tests();
 	(void) unlink(env_path);
 }
