@@ -51,6 +51,7 @@ typedef struct GwConfig
 	long		wait_secs;		/* s that a claim may wait */
 	const char *log_level;		/* the least that is logged */
 	bool		log_frames;		/* one line for each frame relayed */
+	char	   *file;			/* the text of .env */
 } GwConfig;
 
 /* Checks that need a library; each tells why a value is not good. */
@@ -66,11 +67,12 @@ typedef void (*GwConfigFault) (const char *name, const char *why);
 
 /* env_file is NULL for .env, if that exists. */
 extern int	gw_config_read(GwConfig *config, const char *env_file,
-						   const GwConfigChecks *checks, GwConfigFault tell);
+						   const GwConfigChecks *checks, GwConfigFault tell,
+						   FILE *show);
 extern void gw_config_help(FILE *out);
-extern void gw_config_print(const GwConfig *config, FILE *out);
 extern void gw_config_free(GwConfig *config);
 extern bool gw_config_authenticates(const GwConfig *config);
 extern bool gw_host_is_loopback(const char *host);
+extern bool gw_list_has(const char *list, const char *item, size_t length);
 
 #endif							/* GW_CONFIG_H */

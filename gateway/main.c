@@ -76,7 +76,8 @@ main(int argc, char **argv)
 
 	if (status >= 0)
 		return status;
-	faults = gw_config_read(&config, env_file, &checks, print_fault);
+	faults = gw_config_read(&config, env_file, &checks, print_fault,
+							check ? stdout : NULL);
 	if (check)
 		return check_config(faults);
 	if (faults > 0)
@@ -161,7 +162,6 @@ help(void)
 static int
 check_config(int faults)
 {
-	gw_config_print(&config, stdout);
 	if (faults == 0)
 		(void) puts("configuration is good");
 	else
@@ -312,7 +312,7 @@ reload(void)
 
 	gw_notify_reloading();
 	gw_counters.reloads++;
-	good = gw_config_read(&next, env_file, &checks, log_fault) == 0;
+	good = gw_config_read(&next, env_file, &checks, log_fault, NULL) == 0;
 	/* TLS is not turned on or off. */
 	if (good && config.tls_cert[0] != '\0' && next.tls_cert[0] != '\0' &&
 		!gw_tls_renew(next.tls_cert, next.tls_key, why, sizeof(why)))

@@ -38,6 +38,8 @@ note_fault(const char *name, const char *why)
 					"%s: %s\n", name, why);
 }
 
+static FILE *show;
+
 /*
  * read_with reads a configuration from a file, and an environment given as
  * one list of names and values.
@@ -51,7 +53,7 @@ read_with(GwConfig *config, const char *env_file, const char **settings)
 	for (at = settings; *at != NULL; at += 2)
 		(void) setenv(at[0], at[1], 1);
 	fault_text[0] = '\0';
-	count = gw_config_read(config, env_file, &checks, note_fault);
+	count = gw_config_read(config, env_file, &checks, note_fault, show);
 	for (at = settings; *at != NULL; at += 2)
 		(void) unsetenv(at[0]);
 	return count;
@@ -191,8 +193,9 @@ print_tests(void)
 	FILE	   *out = fmemopen(string, sizeof(string), "w");
 	GwConfig	config;
 
+	show = out;
 	(void) read_with(&config, NULL, settings);
-	gw_config_print(&config, out);
+	show = NULL;
 	(void) fclose(out);
 	ok(strstr(string, "hush") == NULL && strstr(string, "SUPABASE_KEY=(set)"),
 	   "secrets are printed as set only");
