@@ -289,7 +289,7 @@ describe('SIGHUP', () => {
 			MESSAGE_BUS_ORIGINS: 'https://a.example' });
 		const from = (origin) => ({ headers: { Origin: origin } });
 		write({ MESSAGE_BUS_ORIGINS: 'https://b.example',
-			MESSAGE_BUS_LOG_LEVEL: 'error' });
+			MESSAGE_BUS_LOG_LEVEL: 'Error' });
 		gateway.child.kill('SIGHUP');
 		await until('silence', async () => {
 			const count = gateway.lines.length;
