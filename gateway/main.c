@@ -54,7 +54,6 @@ static int	read_flags(int argc, char **argv, bool *check);
 static int	flag_fault(const char *flag);
 static void print_fault(const char *name, const char *why);
 static void help(void);
-static int	check_config(int faults);
 static void prepare_process(void);
 static bool open_all(void);
 static void loop(void);
@@ -79,9 +78,10 @@ main(int argc, char **argv)
 	faults = gw_config_read(&config, env_file, &checks, print_fault,
 							check ? stdout : NULL);
 	if (check)
-		return check_config(faults);
-	if (faults > 0)
-		return 2;
+		(void) printf("configuration %s\n",
+					  faults == 0 ? "is good" : "has faults");
+	if (check || faults > 0)
+		return faults > 0 ? 2 : 0;
 	prepare_process();
 	opened = open_all();
 	if (opened)
@@ -158,17 +158,6 @@ help(void)
 	gw_config_help(stdout);
 }
 
-/* check_config tells what is in force, and returns the exit status. */
-static int
-check_config(int faults)
-{
-	if (faults == 0)
-		(void) puts("configuration is good");
-	else
-		(void) printf("%d fault%s\n", faults, faults == 1 ? "" : "s");
-	return faults == 0 ? 0 : 2;
-}
-
 /* prepare_process sets what belongs to the process: signals and limits. */
 static void
 prepare_process(void)
@@ -210,14 +199,7 @@ prepare_process(void)
 static bool
 open_all(void)
 {
-	char		why[256];
-
-	if (config.tls_cert[0] != '\0' &&
-		!gw_tls_renew(config.tls_cert, config.tls_key, why, sizeof(why)))
-	{
-		gw_log_event("error", "start", why);
-		return false;
-	}
+	gw_tls_renew(true);
 	gw_clients_init(&config);
 	if (!gw_loop_open(&config))
 		return false;
@@ -307,19 +289,13 @@ static void
 reload(void)
 {
 	GwConfig	next;
-	char		why[256];
 	bool		good;
 
 	gw_notify_reloading();
 	gw_counters.reloads++;
 	good = gw_config_read(&next, env_file, &checks, log_fault, NULL) == 0;
-	/* TLS is not turned on or off. */
-	if (good && config.tls_cert[0] != '\0' && next.tls_cert[0] != '\0' &&
-		!gw_tls_renew(next.tls_cert, next.tls_key, why, sizeof(why)))
-	{
-		log_fault("EXAI_WS_TLS_CERT", why);
-		good = false;
-	}
+	/* The listener speaks TLS or does not as at the start. */
+	gw_tls_renew(good);
 	if (good)
 		gw_log_level(next.log_level);
 	else

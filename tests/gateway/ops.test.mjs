@@ -261,6 +261,22 @@ CipherString = DEFAULT:@SECLEVEL=0
 		await gateway.kill();
 	});
 
+	test('a fault elsewhere keeps a good pair from being taken', async () => {
+		await make('one');
+		const { gateway, write } = await withFile(settings());
+		await make('two');
+		write({ ...settings(), MESSAGE_BUS_PING_SECS: 'often' });
+		assert.equal((await reload(gateway)).detail, 'nothing was changed');
+		assert.equal((await shake(gateway.port)).name, 'one');
+		write({});
+		assert.equal((await reload(gateway)).detail, undefined);
+		assert.equal((await shake(gateway.port)).name, 'one');
+		write(settings());
+		assert.equal((await reload(gateway)).detail, undefined);
+		assert.equal((await shake(gateway.port)).name, 'two');
+		await gateway.kill();
+	});
+
 	test('half a pair changes nothing', async () => {
 		await make('one');
 		const { gateway } = await withFile(settings());
