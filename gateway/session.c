@@ -158,15 +158,8 @@ add_request(GwBatch *batch, GwRequest *request)
 bool
 gw_error_asks_check(const char *sqlstate)
 {
-	static const char *const states[] = {
-		"42883", "3F000", "42501", "25006", "26000", "42704", "0A000"
-	};
-	size_t		i;
-
-	for (i = 0; i < sizeof(states) / sizeof(states[0]); i++)
-		if (strcmp(sqlstate, states[i]) == 0)
-			return true;
-	return false;
+	return gw_list_has("42883 3F000 42501 25006 26000 42704 0A000", sqlstate,
+					   strlen(sqlstate));
 }
 
 static void
