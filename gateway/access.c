@@ -68,21 +68,3 @@ gw_key_is(const char *key, const char *presented)
 		differs |= (unsigned char) (presented[i] ^ key[i % (length + 1)]);
 	return differs == 0;
 }
-
-/* gw_list_has looks for an entry of a list separated by commas or spaces. */
-bool
-gw_list_has(const char *list, const char *item, size_t length)
-{
-	while (*list != '\0')
-	{
-		size_t		entry;
-
-		list += strspn(list, ", ");
-		entry = strcspn(list, ", ");
-		if (entry == length && length > 0 &&
-			strncasecmp(list, item, length) == 0)
-			return true;
-		list += entry;
-	}
-	return false;
-}

@@ -12,7 +12,6 @@
 
 extern bool gw_host_may(const GwConfig *config, const char *host);
 extern bool gw_origin_may(const GwConfig *config, const char *origin);
-extern bool gw_list_has(const char *list, const char *item, size_t length);
 extern bool gw_key_is(const char *key, const char *presented);
 
 #endif							/* GW_ACCESS_H */

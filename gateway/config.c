@@ -1,8 +1,8 @@
 /*
  * config.c
- *		The gateway's settings: flags, then environment, then a .env file.
+ *		The gateway's settings: the environment, then a .env file.
  *
- * One table names every setting once; flags, environment, .env, --help and
+ * One table names every setting once; environment, .env, --help and
  * --check-config all come from it. Settings are checked as a whole and every
  * fault is told, so that a wrong configuration is mended in one go. Values of
  * secrets are never printed.
@@ -11,11 +11,9 @@
  * (#), blank lines, single and double quotes are understood; nothing is
  * expanded. Its PG* variables are given to libpq through the environment.
  *
- * gw_config_reload reads everything again into a running gateway: what may
- * change while it runs (live_settings) is taken over at once, the rest keeps
- * its value. It takes over all or nothing: with one fault the configuration
- * stays as it was. Each GwConfig owns its strings, so nothing may keep one
- * over a turn of the loop.
+ * A GwConfig's strings point into the environment and into the text of its
+ * file, which it owns. The one that the gateway starts with lives as long as
+ * the process; SIGHUP reads another one for what it renews.
  */
 #include "config.h"
 
@@ -40,307 +38,187 @@ typedef enum SettingType
 typedef struct Setting
 {
 	const char *name;			/* in the environment and in .env */
-	const char *flag;
 	SettingType type;
 	size_t		offset;			/* of its member in GwConfig */
 	const char *fallback;
 	long		lowest;
 	long		highest;
-	const char *choices;		/* of SETTING_CHOICE, separated by | */
+	const char *choices;		/* of SETTING_CHOICE, a list */
 	const char *help;
 } Setting;
 
-#define AT(member) offsetof(GwConfig, member)
+#define SETTING(name, type, member, fallback, low, high, choices, help) \
+	{name, type, offsetof(GwConfig, member), fallback, low, high, choices, help}
+#define TEXT(name, member, fallback, help) \
+	SETTING(name, SETTING_TEXT, member, fallback, 0, 0, NULL, help)
+#define SECRET(name, member, help) \
+	SETTING(name, SETTING_SECRET, member, "", 0, 0, NULL, help)
+#define INTEGER(name, member, fallback, low, high, help) \
+	SETTING(name, SETTING_INTEGER, member, fallback, low, high, NULL, help)
+#define BOOLEAN(name, member, fallback, help) \
+	SETTING(name, SETTING_BOOLEAN, member, fallback, 0, 0, NULL, help)
+#define CHOICE(name, member, fallback, choices, help) \
+	SETTING(name, SETTING_CHOICE, member, fallback, 0, 0, choices, help)
 
 static const Setting settings[] = {
-	{"DATABASE_URL", "database-url", SETTING_SECRET, AT(database_url), "",
-	0, 0, NULL, "where PostgreSQL is; libpq's PG* variables if unset"},
-	{"EXAI_WS_HOST", "host", SETTING_TEXT, AT(host), "127.0.0.1",
-	0, 0, NULL, "address to listen on; beyond loopback only without role"},
-	{"EXAI_WS_PORT", "port", SETTING_INTEGER, AT(port), "8765",
-	0, 65535, NULL, "port to listen on, 0 for any free one"},
-	{"MESSAGE_BUS_REUSE_PORT", "reuse-port", SETTING_BOOLEAN, AT(reuse_port),
-		"false", 0, 0, NULL,
-	"true: other gateways of this user may listen on the port too"},
-	{"EXAI_WS_TLS_CERT", "tls-cert", SETTING_TEXT, AT(tls_cert), "",
-	0, 0, NULL, "PEM file of the certificate and its chain; none: no TLS"},
-	{"EXAI_WS_TLS_KEY", "tls-key", SETTING_TEXT, AT(tls_key), "",
-	0, 0, NULL, "PEM file of the certificate's private key"},
-	{"MESSAGE_BUS_ROLE", "role", SETTING_TEXT, AT(role), "",
-		0, 0, NULL,
-	"database role every frame runs as; none: clients authenticate"},
-	{"MESSAGE_BUS_ANON_ROLE", "anon-role", SETTING_TEXT, AT(anon_role),
-		"anon", 0, 0, NULL,
-	"role of clients without a token, or whose token names none"},
-	{"MESSAGE_BUS_AUDIENCE", "audience", SETTING_TEXT, AT(audience), "",
-	0, 0, NULL, "audience that tokens must be for, if set"},
-	{"MESSAGE_BUS_TOKEN_SKEW_SECS", "token-skew", SETTING_INTEGER,
-		AT(token_skew), "30", 0, 300, NULL,
-	"how far the clock of a token's issuer may be off, seconds"},
-	{"MESSAGE_BUS_EXPIRY_GRACE_SECS", "expiry-grace", SETTING_INTEGER,
-		AT(expiry_grace), "30", 0, 3600, NULL,
-	"seconds an expired session may take to authenticate again"},
-	{"WS_MAX_MSG_BYTES", "max-message-bytes", SETTING_INTEGER,
-		AT(max_message), "33554432", 1024, 268435456, NULL,
-	"largest WebSocket message, bytes"},
-	{"TOOL_TIMEOUT_SECS", "tool-timeout", SETTING_INTEGER, AT(tool_timeout),
-	"120", 1, 3600, NULL, "longest one relayed call may take, seconds"},
-	{"HTTP_CLIENT_TIMEOUT_SECS", "http-timeout", SETTING_INTEGER,
-		AT(http_timeout), "10", 1, 600, NULL,
-	"longest handshake or HTTP request, seconds"},
-	{"MESSAGE_BUS_ENABLED", "enabled", SETTING_BOOLEAN, AT(enabled), "true",
-	0, 0, NULL, "false: every publish is refused"},
-	{"MESSAGE_BUS_TTL_HOURS", "ttl-hours", SETTING_INTEGER, AT(ttl_hours),
-	"48", 1, 87600, NULL, "default TTL of channels made here, hours"},
-	{"MESSAGE_BUS_COMPRESSION", "compression", SETTING_CHOICE,
-		AT(compression), "lz4", 0, 0, "none|lz4|gzip|zstd",
-	"default compression of channels made here: none, lz4, gzip or zstd"},
-	{"MESSAGE_BUS_MAX_PAYLOAD_MB", "max-payload-mb", SETTING_INTEGER,
-		AT(max_payload_mb), "100", 1, 1023, NULL,
-	"largest payload, MiB; can only lower the database's limit"},
-	{"MESSAGE_BUS_CHECKSUM_ENABLED", "checksum", SETTING_BOOLEAN,
-		AT(checksum), "true", 0, 0, NULL,
-	"false: reads do not verify (publishing always computes)"},
-	{"CIRCUIT_BREAKER_THRESHOLD", "breaker-threshold", SETTING_INTEGER,
-		AT(breaker_threshold), "5", 1, 1000, NULL,
-	"relay calls lost in a row before calls are refused"},
-	{"CIRCUIT_BREAKER_TIMEOUT_SECS", "breaker-timeout", SETTING_INTEGER,
-		AT(breaker_timeout), "60", 1, 3600, NULL,
-	"seconds they are refused before one is tried"},
-	{"SUPABASE_URL", "supabase-url", SETTING_TEXT, AT(supabase_url), "",
-	0, 0, NULL, "base address of the token issuer"},
-	{"SUPABASE_KEY", "supabase-key", SETTING_SECRET, AT(supabase_key), "",
-	0, 0, NULL, "the apikey that clients must present, if set"},
-	{"MESSAGE_BUS_ORIGINS", "origins", SETTING_TEXT, AT(origins), "",
-		0, 0, NULL,
-	"web origins whose pages may connect, comma-separated"},
-	{"MESSAGE_BUS_HOSTS", "hosts", SETTING_TEXT, AT(hosts), "",
-		0, 0, NULL, "Host headers that are answered, comma-separated, * for"
-		" any; unset: on a loopback address localhost, 127.0.0.1 and [::1],"
-	" otherwise any"},
-	{"MESSAGE_BUS_MAX_CONNECTIONS", "max-connections", SETTING_INTEGER,
-		AT(max_connections), "1000", 1, 100000, NULL,
-	"WebSocket connections at a time"},
-	{"MESSAGE_BUS_MAX_IN_FLIGHT", "max-in-flight", SETTING_INTEGER,
-		AT(max_in_flight), "64", 1, 10000, NULL,
-	"unanswered frames of one connection"},
-	{"MESSAGE_BUS_MAX_BUFFERED_MB", "max-buffered-mb", SETTING_INTEGER,
-		AT(max_buffered_mb), "512", 1, 65536, NULL,
-	"unanswered frames of all connections together, MiB"},
-	{"MESSAGE_BUS_IDLE_TIMEOUT_SECS", "idle-timeout", SETTING_INTEGER,
-		AT(idle_timeout), "0", 0, 86400, NULL,
-	"seconds without a frame before a connection is closed, 0 for never"},
-	{"MESSAGE_BUS_PING_SECS", "ping", SETTING_INTEGER, AT(ping_secs), "30",
-		0, 3600, NULL, "seconds of silence before a client is pinged, and"
-	" before one that does not answer is closed; 0 for never"},
-	{"MESSAGE_BUS_WAIT_CONNECTIONS", "wait-connections", SETTING_INTEGER,
-		AT(wait_connections), "4", 1, 16, NULL,
-	"database connections for claims that wait"},
-	{"MESSAGE_BUS_WAIT_SECS", "wait", SETTING_INTEGER, AT(wait_secs), "10",
-		1, 600, NULL,
-	"longest wait of a claim, seconds; less while others queue for one"},
-	{"MESSAGE_BUS_LOG_LEVEL", "log-level", SETTING_CHOICE, AT(log_level),
-		"info", 0, 0, "info|warning|error",
-	"the least that is logged: info, warning or error"},
-	{"MESSAGE_BUS_LOG_FRAMES", "log-frames", SETTING_BOOLEAN, AT(log_frames),
-	"true", 0, 0, NULL, "one log line for each frame relayed"},
-	{"MESSAGE_BUS_SEND_TIMEOUT_SECS", "send-timeout", SETTING_INTEGER,
-		AT(send_timeout), "30", 1, 3600, NULL,
-	"seconds a client may leave its replies unread"}
+	SECRET("DATABASE_URL", database_url,
+		   "where PostgreSQL is; libpq's PG* variables if unset"),
+	TEXT("EXAI_WS_HOST", host, "127.0.0.1",
+		 "address to listen on; beyond loopback only without role"),
+	INTEGER("EXAI_WS_PORT", port, "8765", 0, 65535,
+			"port to listen on, 0 for any free one"),
+	BOOLEAN("MESSAGE_BUS_REUSE_PORT", reuse_port, "false",
+			"true: other gateways of this user may listen on the port too"),
+	TEXT("EXAI_WS_TLS_CERT", tls_cert, "",
+		 "PEM file of the certificate and its chain; none: no TLS"),
+	TEXT("EXAI_WS_TLS_KEY", tls_key, "",
+		 "PEM file of the certificate's private key"),
+	TEXT("MESSAGE_BUS_ROLE", role, "",
+		 "database role every frame runs as; none: clients authenticate"),
+	TEXT("MESSAGE_BUS_ANON_ROLE", anon_role, "anon",
+		 "role of clients without a token, or whose token names none"),
+	TEXT("MESSAGE_BUS_AUDIENCE", audience, "",
+		 "audience that tokens must be for, if set"),
+	INTEGER("MESSAGE_BUS_TOKEN_SKEW_SECS", token_skew, "30", 0, 300,
+			"how far the clock of a token's issuer may be off, seconds"),
+	INTEGER("MESSAGE_BUS_EXPIRY_GRACE_SECS", expiry_grace, "30", 0, 3600,
+			"seconds an expired session may take to authenticate again"),
+	INTEGER("WS_MAX_MSG_BYTES", max_message, "33554432", 1024, 268435456,
+			"largest WebSocket message, bytes"),
+	INTEGER("TOOL_TIMEOUT_SECS", tool_timeout, "120", 1, 3600,
+			"longest one relayed call may take, seconds"),
+	INTEGER("HTTP_CLIENT_TIMEOUT_SECS", http_timeout, "10", 1, 600,
+			"longest handshake or HTTP request, seconds"),
+	BOOLEAN("MESSAGE_BUS_ENABLED", enabled, "true",
+			"false: every publish is refused"),
+	INTEGER("MESSAGE_BUS_TTL_HOURS", ttl_hours, "48", 1, 87600,
+			"default TTL of channels made here, hours"),
+	CHOICE("MESSAGE_BUS_COMPRESSION", compression, "lz4",
+		   "none, lz4, gzip, zstd",
+		   "default compression of channels made here: none, lz4, gzip or"
+		   " zstd"),
+	INTEGER("MESSAGE_BUS_MAX_PAYLOAD_MB", max_payload_mb, "100", 1, 1023,
+			"largest payload, MiB; can only lower the database's limit"),
+	BOOLEAN("MESSAGE_BUS_CHECKSUM_ENABLED", checksum, "true",
+			"false: reads do not verify (publishing always computes)"),
+	INTEGER("CIRCUIT_BREAKER_THRESHOLD", breaker_threshold, "5", 1, 1000,
+			"relay calls lost in a row before calls are refused"),
+	INTEGER("CIRCUIT_BREAKER_TIMEOUT_SECS", breaker_timeout, "60", 1, 3600,
+			"seconds they are refused before one is tried"),
+	TEXT("SUPABASE_URL", supabase_url, "",
+		 "base address of the token issuer"),
+	SECRET("SUPABASE_KEY", supabase_key,
+		   "the apikey that clients must present, if set"),
+	TEXT("MESSAGE_BUS_ORIGINS", origins, "",
+		 "web origins whose pages may connect, comma-separated"),
+	TEXT("MESSAGE_BUS_HOSTS", hosts, "",
+		 "Host headers that are answered, comma-separated, * for any;"
+		 " unset: on a loopback address localhost, 127.0.0.1 and [::1],"
+		 " otherwise any"),
+	INTEGER("MESSAGE_BUS_MAX_CONNECTIONS", max_connections, "1000", 1, 100000,
+			"WebSocket connections at a time"),
+	INTEGER("MESSAGE_BUS_MAX_IN_FLIGHT", max_in_flight, "64", 1, 10000,
+			"unanswered frames of one connection"),
+	INTEGER("MESSAGE_BUS_MAX_BUFFERED_MB", max_buffered_mb, "512", 1, 65536,
+			"unanswered frames of all connections together, MiB"),
+	INTEGER("MESSAGE_BUS_IDLE_TIMEOUT_SECS", idle_timeout, "0", 0, 86400,
+			"seconds without a frame before a connection is closed, 0 for"
+			" never"),
+	INTEGER("MESSAGE_BUS_PING_SECS", ping_secs, "30", 0, 3600,
+			"seconds of silence before a client is pinged, and before one"
+			" that does not answer is closed; 0 for never"),
+	INTEGER("MESSAGE_BUS_WAIT_CONNECTIONS", wait_connections, "4", 1, 16,
+			"database connections for claims that wait"),
+	INTEGER("MESSAGE_BUS_WAIT_SECS", wait_secs, "10", 1, 600,
+			"longest wait of a claim, seconds; less while others queue for"
+			" one"),
+	CHOICE("MESSAGE_BUS_LOG_LEVEL", log_level, "info", "info, warning, error",
+		   "the least that is logged: info, warning or error"),
+	BOOLEAN("MESSAGE_BUS_LOG_FRAMES", log_frames, "true",
+			"one log line for each frame relayed"),
+	INTEGER("MESSAGE_BUS_SEND_TIMEOUT_SECS", send_timeout, "30", 1, 3600,
+			"seconds a client may leave its replies unread")
 };
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
-
-/*
- * What a reload changes: it is looked up anew each time it is used. A
- * certificate takes the place of another, but TLS is not turned on or off.
- */
-static const size_t live_settings[] = {
-	AT(tls_cert), AT(tls_key), AT(supabase_key), AT(origins), AT(hosts),
-	AT(max_connections), AT(max_in_flight), AT(max_buffered_mb),
-	AT(send_timeout), AT(idle_timeout), AT(ping_secs), AT(expiry_grace),
-	AT(log_level), AT(log_frames), AT(breaker_threshold), AT(breaker_timeout)
-};
-
-#define LIVE_SETTINGS (sizeof(live_settings) / sizeof(live_settings[0]))
 
 static const char *const default_env_file = ".env";
 
 /* A .env file of this size or more is not read. */
 #define ENV_FILE_MAX	((size_t) 65536)
 
-/* What was given for each setting, by the source that wins. */
-static const char *given[SETTINGS];
-
-/* The .env file's text, cut into strings; values point into it. */
-static char *env_file_text;
-
-/* Where faults go, and how many there were. */
-typedef struct Faults
+/* A reading of the sources. */
+typedef struct Reading
 {
-	FILE	   *out;
-	int			count;
-} Faults;
+	GwConfigFault tell;			/* who is told of faults, and ... */
+	int			faults;			/* ... how many there were */
+	const char *given[SETTINGS];	/* the environment wins over the file */
+} Reading;
 
-static void fault(Faults *faults, const char *name, const char *format,...)
+static void fault(Reading *reading, const char *name, const char *format,...)
 			__attribute__((format(printf, 3, 4)));
-static void read_sources(GwConfig *config, GwConfigAction *action, int argc,
-						 char **argv, Faults *faults);
-static void read_flags(int argc, char **argv, GwConfigAction *action,
-					   const char **env_file, Faults *faults);
-static void read_environment(void);
-static void read_env_file(const char *path, Faults *faults);
+static char *read_env_file(const char *path, Reading *reading);
 static void read_env_line(const char *path, int number, char *line,
-						  Faults *faults);
+						  Reading *reading);
 static char *env_value(char *value);
 static void set_member(GwConfig *config, const Setting *setting,
-					   const char *value, Faults *faults);
-static void set_text(const char **member, const char *value, Faults *faults);
-static bool setting_is_text(const Setting *setting);
-static bool setting_is_live(const Setting *setting);
-static bool settings_equal(const Setting *setting, const GwConfig *one,
-						   const GwConfig *other);
-static void settings_swap(const Setting *setting, GwConfig *one,
-						  GwConfig *other);
+					   const char *value, Reading *reading);
 static void check_whole(const GwConfig *config, const GwConfigChecks *checks,
-						Faults *faults);
+						Reading *reading);
 static void check_listener(const GwConfig *config,
-						   const GwConfigChecks *checks, Faults *faults);
-static const Setting *find_setting(const char *name, size_t length,
-								   bool flag);
-static bool choice_is_known(const char *choices, const char *value);
+						   const GwConfigChecks *checks, Reading *reading);
 
 /*
  * gw_config_read fills *config and returns the number of faults, each of
- * which it has written to `faults` as one line. The strings in *config live
- * until gw_config_free.
+ * which it has told. To `show` it prints the settings in force, secrets only
+ * as set. The strings in *config live until gw_config_free.
  */
 int
-gw_config_read(GwConfig *config, GwConfigAction *action, int argc,
-			   char **argv, const GwConfigChecks *checks, FILE *out)
+gw_config_read(GwConfig *config, const char *env_file,
+			   const GwConfigChecks *checks, GwConfigFault tell, FILE *show)
 {
-	Faults		faults = {out, 0};
-
-	read_sources(config, action, argc, argv, &faults);
-	if (*action != GW_CONFIG_HELP && *action != GW_CONFIG_VERSION)
-		check_whole(config, checks, &faults);
-	return faults.count;
-}
-
-/*
- * gw_config_reload reads the sources again and takes over into *config what
- * may change; `kept` is told the name of each setting that would have
- * changed but may not. It returns the number of faults, and with any of them
- * *config is as it was.
- */
-int
-gw_config_reload(GwConfig *config, int argc, char **argv,
-				 const GwConfigChecks *checks, FILE *out,
-				 void (*kept) (const char *name))
-{
-	Faults		faults = {out, 0};
-	GwConfigAction action;
-	GwConfig	next;
-	bool		live[SETTINGS];
-	bool		differs[SETTINGS];
-	bool		tls_turns;
-	size_t		i;
-
-	read_sources(&next, &action, argc, argv, &faults);
-	/* Check what would be in force: the old of what may not change. */
-	tls_turns = next.tls_cert != NULL &&
-		(config->tls_cert[0] == '\0') != (next.tls_cert[0] == '\0');
-	for (i = 0; i < SETTINGS; i++)
-	{
-		live[i] = setting_is_live(&settings[i]) &&
-			!(tls_turns && (settings[i].offset == AT(tls_cert) ||
-							settings[i].offset == AT(tls_key)));
-		differs[i] = !settings_equal(&settings[i], config, &next);
-		if (!live[i])
-			settings_swap(&settings[i], config, &next);
-	}
-	if (faults.count == 0)
-		check_whole(&next, checks, &faults);
-	for (i = 0; i < SETTINGS; i++)
-	{
-		if (!live[i] || faults.count == 0)
-			settings_swap(&settings[i], config, &next);
-		if (!live[i] && differs[i] && faults.count == 0)
-			kept(settings[i].name);
-	}
-	gw_config_free(&next);
-	return faults.count;
-}
-
-/* gw_config_help prints every setting with its flag and default. */
-void
-gw_config_help(FILE *out)
-{
-	size_t		i;
-
-	(void) fprintf(out,
-				   "message-bus-gateway relays WebSocket frames to the"
-				   " extension message_bus.\n\n"
-				   "Usage: message-bus-gateway [--name value]...\n\n"
-				   "  --check-config     tell every fault of the"
-				   " configuration and exit\n"
-				   "  --env-file FILE    read this file in place of .env\n"
-				   "  --help, --version\n\n"
-				   "Each setting is read from its flag, else from the"
-				   " environment, else from .env.\nSIGHUP reads them again:"
-				   " what has * changes, the rest needs a restart.\n");
-	for (i = 0; i < SETTINGS; i++)
-		(void) fprintf(out, "\n  --%-20s %s%s\n      %s%s%s\n",
-					   settings[i].flag, settings[i].name,
-					   setting_is_live(&settings[i]) ? " *" : "",
-					   settings[i].help,
-					   settings[i].fallback[0] != '\0' ? "; default " : "",
-					   settings[i].fallback);
-}
-
-/* gw_config_print prints the settings in force; secrets only as set. */
-void
-gw_config_print(const GwConfig *config, FILE *out)
-{
+	Reading		reading = {tell, 0, {NULL}};
 	size_t		i;
 
 	for (i = 0; i < SETTINGS; i++)
+		reading.given[i] = getenv(settings[i].name);
+	config->file = read_env_file(env_file, &reading);
+	for (i = 0; i < SETTINGS; i++)
 	{
-		const char *member = (const char *) config + settings[i].offset;
+		const char *value = reading.given[i] != NULL ? reading.given[i] :
+		settings[i].fallback;
 
-		if (settings[i].type == SETTING_INTEGER)
-			(void) fprintf(out, "%s=%ld\n", settings[i].name,
-						   *(const long *) member);
-		else if (settings[i].type == SETTING_BOOLEAN)
-			(void) fprintf(out, "%s=%s\n", settings[i].name,
-						   *(const bool *) member ? "true" : "false");
-		else if (settings[i].type == SETTING_SECRET)
-			(void) fprintf(out, "%s=%s\n", settings[i].name,
-						   **(const char *const *) member != '\0' ?
-						   "(set)" : "");
-		else
-			(void) fprintf(out, "%s=%s\n", settings[i].name,
-						   *(const char *const *) member);
+		set_member(config, &settings[i], value, &reading);
+		if (show != NULL)
+			(void) fprintf(show, "%s=%s\n", settings[i].name,
+						   settings[i].type == SETTING_SECRET &&
+						   value[0] != '\0' ? "(set)" : value);
 	}
+	check_whole(config, checks, &reading);
+	return reading.faults;
 }
 
 /* gw_config_free frees a configuration's strings, secrets wiped. */
 void
 gw_config_free(GwConfig *config)
 {
+	if (config->file != NULL)
+		explicit_bzero(config->file, ENV_FILE_MAX);
+	free(config->file);
+	config->file = NULL;
+}
+
+/* gw_config_help prints every setting with its meaning and default. */
+void
+gw_config_help(FILE *out)
+{
 	size_t		i;
 
 	for (i = 0; i < SETTINGS; i++)
-	{
-		char	  **member = (char **) ((char *) config + settings[i].offset);
-
-		if (!setting_is_text(&settings[i]))
-			continue;
-		if (settings[i].type == SETTING_SECRET && *member != NULL)
-			explicit_bzero(*member, strlen(*member));
-		free(*member);
-		*member = NULL;
-	}
+		(void) fprintf(out, "\n  %s\n      %s%s%s\n", settings[i].name,
+					   settings[i].help,
+					   settings[i].fallback[0] != '\0' ? "; default " : "",
+					   settings[i].fallback);
 }
 
 /* gw_config_authenticates tells whether clients must say who they are. */
@@ -366,167 +244,85 @@ gw_host_is_loopback(const char *host)
 	return false;
 }
 
+/* gw_list_has looks for an entry of a list separated by commas or spaces. */
+bool
+gw_list_has(const char *list, const char *item, size_t length)
+{
+	while (*list != '\0')
+	{
+		size_t		entry;
+
+		list += strspn(list, ", ");
+		entry = strcspn(list, ", ");
+		if (entry == length && length > 0 &&
+			strncasecmp(list, item, length) == 0)
+			return true;
+		list += entry;
+	}
+	return false;
+}
+
 static void
-fault(Faults *faults, const char *name, const char *format,...)
+fault(Reading *reading, const char *name, const char *format,...)
 {
 	va_list		arguments;
+	char		why[512];
 
 	va_start(arguments, format);
-	(void) fprintf(faults->out, "%s: ", name);
-	(void) vfprintf(faults->out, format, arguments);
-	(void) fputc('\n', faults->out);
+	(void) vsnprintf(why, sizeof(why), format, arguments);
 	va_end(arguments);
-	faults->count++;
+	reading->tell(name, why);
+	reading->faults++;
 }
 
-/* read_sources fills *config from flags, environment and file. */
-static void
-read_sources(GwConfig *config, GwConfigAction *action, int argc, char **argv,
-			 Faults *faults)
-{
-	const char *env_file = NULL;
-	size_t		i;
-
-	memset(config, 0, sizeof(*config));
-	memset(given, 0, sizeof(given));
-	*action = GW_CONFIG_RUN;
-	read_flags(argc, argv, action, &env_file, faults);
-	if (*action == GW_CONFIG_HELP || *action == GW_CONFIG_VERSION)
-		return;
-	read_environment();
-	read_env_file(env_file, faults);
-	for (i = 0; i < SETTINGS; i++)
-		set_member(config, &settings[i],
-				   given[i] != NULL ? given[i] : settings[i].fallback,
-				   faults);
-	memset(given, 0, sizeof(given));
-	if (env_file_text != NULL)
-		explicit_bzero(env_file_text, ENV_FILE_MAX);
-	free(env_file_text);
-	env_file_text = NULL;
-}
-
-static void
-read_flags(int argc, char **argv, GwConfigAction *action,
-		   const char **env_file, Faults *faults)
-{
-	int			i;
-
-	for (i = 1; i < argc; i++)
-	{
-		const char *name = argv[i];
-		const char *value;
-		const Setting *setting;
-		size_t		length;
-
-		if (strncmp(name, "--", 2) != 0)
-		{
-			fault(faults, name, "is not a flag");
-			continue;
-		}
-		name += 2;
-		if (strcmp(name, "help") == 0)
-			*action = GW_CONFIG_HELP;
-		else if (strcmp(name, "version") == 0)
-			*action = GW_CONFIG_VERSION;
-		else if (strcmp(name, "check-config") == 0)
-			*action = GW_CONFIG_CHECK;
-		if (strcmp(name, "help") == 0 || strcmp(name, "version") == 0 ||
-			strcmp(name, "check-config") == 0)
-			continue;
-		length = strcspn(name, "=");
-		setting = find_setting(name, length, true);
-		if (setting == NULL &&
-			!(length == 8 && strncmp(name, "env-file", length) == 0))
-		{
-			fault(faults, argv[i], "is not a flag");
-			continue;
-		}
-		if (name[length] == '=')
-			value = name + length + 1;
-		else if (i + 1 < argc)
-			value = argv[++i];
-		else
-		{
-			fault(faults, argv[i], "needs a value");
-			continue;
-		}
-		if (setting == NULL)
-			*env_file = value;
-		else
-			given[setting - settings] = value;
-	}
-}
-
-static void
-read_environment(void)
-{
-	size_t		i;
-
-	for (i = 0; i < SETTINGS; i++)
-		if (given[i] == NULL)
-			given[i] = getenv(settings[i].name);
-}
-
-/* read_env_file reads `path`, or .env if that is NULL and the file exists. */
-static void
-read_env_file(const char *path, Faults *faults)
+/*
+ * read_env_file reads `path`, or .env if that is NULL and the file exists,
+ * and returns its text, cut into the strings that are given.
+ */
+static char *
+read_env_file(const char *path, Reading *reading)
 {
 	const char *name = path != NULL ? path : default_env_file;
 	FILE	   *file = fopen(name, "r");
-	size_t		size = 0;
+	char	   *text;
 	char	   *line;
-	int			number = 1;
+	char	   *rest;
+	int			number = 0;
 
 	if (file == NULL)
 	{
 		if (path != NULL || errno != ENOENT)
-			fault(faults, name, "could not be opened: %s", strerror(errno));
-		return;
+			fault(reading, name, "could not be opened: %s", strerror(errno));
+		return NULL;
 	}
-	env_file_text = calloc(1, ENV_FILE_MAX + 1);
-	if (env_file_text != NULL)
-		size = fread(env_file_text, 1, ENV_FILE_MAX, file);
-	if (env_file_text == NULL || size == ENV_FILE_MAX || ferror(file))
-	{
-		fault(faults, name, "could not be read, or is larger than %zu bytes",
-			  ENV_FILE_MAX - 1);
-		size = 0;
-	}
-	(void) fclose(file);
-	if (env_file_text == NULL)
-		return;
-	env_file_text[size] = '\0';
-	for (line = env_file_text; line != NULL; number++)
-	{
-		char	   *next = strchr(line, '\n');
+	text = calloc(1, ENV_FILE_MAX + 1);
 
-		if (next != NULL)
-			*next++ = '\0';
-		read_env_line(name, number, line, faults);
-		line = next;
-	}
+	if (text == NULL ||
+		fread(text, 1, ENV_FILE_MAX, file) == ENV_FILE_MAX || ferror(file))
+		fault(reading, name, "could not be read, or is larger than %zu bytes",
+			  ENV_FILE_MAX - 1);
+	(void) fclose(file);
+	for (rest = text; (line = strsep(&rest, "\n")) != NULL;)
+		read_env_line(name, ++number, line, reading);
+	return text;
 }
 
 static void
-read_env_line(const char *path, int number, char *line, Faults *faults)
+read_env_line(const char *path, int number, char *line, Reading *reading)
 {
-	const Setting *setting;
 	char	   *value;
 	char	   *end;
+	size_t		i;
 
-	while (isspace((unsigned char) *line))
-		line++;
+	line += strspn(line, " \t\r");
 	if (*line == '\0' || *line == '#')
 		return;
 	if (strncmp(line, "export ", 7) == 0)
-		line += 7;
-	while (*line == ' ')
-		line++;
+		line += 7 + strspn(line + 7, " ");
 	value = strchr(line, '=');
 	if (value == NULL || value == line)
 	{
-		fault(faults, path, "line %d is not NAME=value", number);
+		fault(reading, path, "line %d is not NAME=value", number);
 		return;
 	}
 	for (end = value; end > line && isspace((unsigned char) end[-1]);)
@@ -535,15 +331,14 @@ read_env_line(const char *path, int number, char *line, Faults *faults)
 	value = env_value(value + 1);
 	if (value == NULL)
 	{
-		fault(faults, path, "line %d has no closing quote", number);
+		fault(reading, path, "line %d has no closing quote", number);
 		return;
 	}
-	setting = find_setting(line, strlen(line), false);
-	if (setting != NULL && given[setting - settings] == NULL)
-		given[setting - settings] = value;
-	else if (setting == NULL && strncmp(line, "PG", 2) == 0 &&
-			 setenv(line, value, 0) != 0)
-		fault(faults, path, "line %d could not be used: %s", number,
+	for (i = 0; i < SETTINGS; i++)
+		if (strcmp(settings[i].name, line) == 0 && reading->given[i] == NULL)
+			reading->given[i] = value;
+	if (strncmp(line, "PG", 2) == 0 && setenv(line, value, 0) != 0)
+		fault(reading, path, "line %d could not be used: %s", number,
 			  strerror(errno));
 }
 
@@ -553,8 +348,7 @@ env_value(char *value)
 {
 	char	   *end;
 
-	while (*value == ' ' || *value == '\t')
-		value++;
+	value += strspn(value, " \t");
 	if (*value == '"' || *value == '\'')
 	{
 		end = strchr(value + 1, *value);
@@ -574,132 +368,75 @@ env_value(char *value)
 
 static void
 set_member(GwConfig *config, const Setting *setting, const char *value,
-		   Faults *faults)
+		   Reading *reading)
 {
-	char	   *member = (char *) config + setting->offset;
-	char	   *end;
+	void	   *member = (char *) config + setting->offset;
+	size_t		length = strlen(value);
 	long		number;
+	char	   *end;
 
 	switch (setting->type)
 	{
 		case SETTING_INTEGER:
 			errno = 0;
 			number = strtol(value, &end, 10);
-			if (*value == '\0' || *end != '\0' || errno != 0 ||
+			if (length == 0 || *end != '\0' || errno != 0 ||
 				isspace((unsigned char) *value))
-				fault(faults, setting->name, "\"%s\" is not a whole number",
+				fault(reading, setting->name, "\"%s\" is not a whole number",
 					  value);
 			else if (number < setting->lowest || number > setting->highest)
-				fault(faults, setting->name,
+				fault(reading, setting->name,
 					  "%ld is outside the range %ld to %ld", number,
 					  setting->lowest, setting->highest);
 			*(long *) member = number;
 			break;
 		case SETTING_BOOLEAN:
-			*(bool *) member = choice_is_known("true|on|yes|1", value);
-			if (!choice_is_known("true|on|yes|1|false|off|no|0", value))
-				fault(faults, setting->name, "\"%s\" is not true or false",
+			*(bool *) member = gw_list_has("true on yes 1", value, length);
+			if (!*(bool *) member &&
+				!gw_list_has("false off no 0", value, length))
+				fault(reading, setting->name, "\"%s\" is not true or false",
 					  value);
 			break;
 		case SETTING_CHOICE:
-			if (!choice_is_known(setting->choices, value))
-				fault(faults, setting->name, "\"%s\" is not one of %s",
+			if (!gw_list_has(setting->choices, value, length))
+				fault(reading, setting->name, "\"%s\" is not one of %s",
 					  value, setting->choices);
-			set_text((const char **) member, value, faults);
-			break;
+			/* FALLTHROUGH */
 		case SETTING_TEXT:
 		case SETTING_SECRET:
-			set_text((const char **) member, value, faults);
+			*(const char **) member = value;
 			break;
 	}
 }
 
 static void
-set_text(const char **member, const char *value, Faults *faults)
-{
-	*member = strdup(value);
-	if (*member == NULL)
-		fault(faults, "settings", "could not be kept: out of memory");
-}
-
-static bool
-setting_is_text(const Setting *setting)
-{
-	return setting->type != SETTING_INTEGER &&
-		setting->type != SETTING_BOOLEAN;
-}
-
-static bool
-setting_is_live(const Setting *setting)
-{
-	size_t		i;
-
-	for (i = 0; i < LIVE_SETTINGS; i++)
-		if (live_settings[i] == setting->offset)
-			return true;
-	return false;
-}
-
-static bool
-settings_equal(const Setting *setting, const GwConfig *one,
-			   const GwConfig *other)
-{
-	const char *left = (const char *) one + setting->offset;
-	const char *right = (const char *) other + setting->offset;
-
-	if (setting->type == SETTING_INTEGER)
-		return *(const long *) left == *(const long *) right;
-	if (setting->type == SETTING_BOOLEAN)
-		return *(const bool *) left == *(const bool *) right;
-	left = *(const char *const *) left;
-	right = *(const char *const *) right;
-	return left != NULL && right != NULL && strcmp(left, right) == 0;
-}
-
-/* settings_swap gives each of two configurations the other's value. */
-static void
-settings_swap(const Setting *setting, GwConfig *one, GwConfig *other)
-{
-	char	   *left = (char *) one + setting->offset;
-	char	   *right = (char *) other + setting->offset;
-	char		kept[sizeof(void *) > sizeof(long) ?
-					 sizeof(void *) : sizeof(long)];
-	size_t		size = setting->type == SETTING_INTEGER ? sizeof(long) :
-	setting->type == SETTING_BOOLEAN ? sizeof(bool) : sizeof(char *);
-
-	memcpy(kept, left, size);
-	memcpy(left, right, size);
-	memcpy(right, kept, size);
-}
-
-static void
 check_whole(const GwConfig *config, const GwConfigChecks *checks,
-			Faults *faults)
+			Reading *reading)
 {
 	char		why[256];
 
-	check_listener(config, checks, faults);
+	check_listener(config, checks, reading);
 	if (strlen(config->role) > 63)
-		fault(faults, "MESSAGE_BUS_ROLE",
+		fault(reading, "MESSAGE_BUS_ROLE",
 			  "is longer than 63 bytes, which no role's name is");
 	if (gw_config_authenticates(config) && config->anon_role[0] == '\0')
-		fault(faults, "MESSAGE_BUS_ANON_ROLE", "is required where"
+		fault(reading, "MESSAGE_BUS_ANON_ROLE", "is required where"
 			  " MESSAGE_BUS_ROLE is empty: the role of clients without a"
 			  " token");
 	if (strlen(config->anon_role) > 63)
-		fault(faults, "MESSAGE_BUS_ANON_ROLE",
+		fault(reading, "MESSAGE_BUS_ANON_ROLE",
 			  "is longer than 63 bytes, which no role's name is");
 	if (config->database_url[0] != '\0' &&
 		!checks->url(config->database_url, why, sizeof(why)))
-		fault(faults, "DATABASE_URL", "%s", why);
+		fault(reading, "DATABASE_URL", "%s", why);
 	if (config->supabase_url[0] != '\0' &&
 		strncmp(config->supabase_url, "http://", 7) != 0 &&
 		strncmp(config->supabase_url, "https://", 8) != 0)
-		fault(faults, "SUPABASE_URL", "\"%s\" does not begin with http://"
+		fault(reading, "SUPABASE_URL", "\"%s\" does not begin with http://"
 			  " or https://", config->supabase_url);
 	if ((size_t) config->max_buffered_mb * GW_MIB / 2 <
 		(size_t) config->max_message)
-		fault(faults, "MESSAGE_BUS_MAX_BUFFERED_MB",
+		fault(reading, "MESSAGE_BUS_MAX_BUFFERED_MB",
 			  "%ld MiB is less than twice WS_MAX_MSG_BYTES (%ld bytes)",
 			  config->max_buffered_mb, config->max_message);
 }
@@ -707,7 +444,7 @@ check_whole(const GwConfig *config, const GwConfigChecks *checks,
 /* check_listener checks address, TLS, and who may reach it. */
 static void
 check_listener(const GwConfig *config, const GwConfigChecks *checks,
-			   Faults *faults)
+			   Reading *reading)
 {
 	struct in6_addr address;
 	char		why[256];
@@ -715,56 +452,23 @@ check_listener(const GwConfig *config, const GwConfigChecks *checks,
 	if (strcmp(config->host, "localhost") != 0 &&
 		inet_pton(AF_INET, config->host, &address) != 1 &&
 		inet_pton(AF_INET6, config->host, &address) != 1)
-		fault(faults, "EXAI_WS_HOST", "\"%s\" is not an address:"
+		fault(reading, "EXAI_WS_HOST", "\"%s\" is not an address:"
 			  " use one of this machine, 0.0.0.0 or ::", config->host);
 	else if (!gw_config_authenticates(config) &&
 			 !gw_host_is_loopback(config->host))
-		fault(faults, "EXAI_WS_HOST", "\"%s\" is not a loopback address:"
+		fault(reading, "EXAI_WS_HOST", "\"%s\" is not a loopback address:"
 			  " with MESSAGE_BUS_ROLE set clients are not authenticated,"
 			  " so the gateway listens on 127.0.0.0/8, ::1 or localhost only",
 			  config->host);
 	if (config->reuse_port && config->port == 0)
-		fault(faults, "MESSAGE_BUS_REUSE_PORT",
+		fault(reading, "MESSAGE_BUS_REUSE_PORT",
 			  "needs a port: EXAI_WS_PORT is 0");
 	if ((config->tls_cert[0] == '\0') != (config->tls_key[0] == '\0'))
-		fault(faults, config->tls_cert[0] == '\0' ? "EXAI_WS_TLS_CERT" :
+		fault(reading, config->tls_cert[0] == '\0' ? "EXAI_WS_TLS_CERT" :
 			  "EXAI_WS_TLS_KEY", "is missing: a certificate and its key are"
 			  " set together");
 	else if (config->tls_cert[0] != '\0' &&
 			 !checks->tls(config->tls_cert, config->tls_key, why,
 						  sizeof(why)))
-		fault(faults, "EXAI_WS_TLS_CERT", "%s", why);
-}
-
-static const Setting *
-find_setting(const char *name, size_t length, bool flag)
-{
-	size_t		i;
-
-	for (i = 0; i < SETTINGS; i++)
-	{
-		const char *known = flag ? settings[i].flag : settings[i].name;
-
-		if (strlen(known) == length && strncmp(known, name, length) == 0)
-			return &settings[i];
-	}
-	return NULL;
-}
-
-static bool
-choice_is_known(const char *choices, const char *value)
-{
-	size_t		length = strlen(value);
-	const char *at = choices;
-
-	while (at != NULL)
-	{
-		if (strcspn(at, "|") == length && length > 0 &&
-			strncasecmp(at, value, length) == 0)
-			return true;
-		at = strchr(at, '|');
-		if (at != NULL)
-			at++;
-	}
-	return false;
+		fault(reading, "EXAI_WS_TLS_CERT", "%s", why);
 }

@@ -49,15 +49,8 @@ typedef struct GwConfig
 	long		wait_secs;		/* s that a claim may wait */
 	const char *log_level;		/* the least that is logged */
 	bool		log_frames;		/* one line for each frame relayed */
+	char	   *file;			/* the text of .env */
 } GwConfig;
-
-typedef enum GwConfigAction
-{
-	GW_CONFIG_RUN,
-	GW_CONFIG_CHECK,
-	GW_CONFIG_HELP,
-	GW_CONFIG_VERSION
-} GwConfigAction;
 
 /* Checks that need a library; each tells why a value is not good. */
 typedef struct GwConfigChecks
@@ -67,16 +60,17 @@ typedef struct GwConfigChecks
 						size_t size);
 } GwConfigChecks;
 
-extern int	gw_config_read(GwConfig *config, GwConfigAction *action,
-						   int argc, char **argv,
-						   const GwConfigChecks *checks, FILE *faults);
-extern int	gw_config_reload(GwConfig *config, int argc, char **argv,
-							 const GwConfigChecks *checks, FILE *faults,
-							 void (*kept) (const char *name));
+/* Called with each fault: a setting, file or line, and what is wrong. */
+typedef void (*GwConfigFault) (const char *name, const char *why);
+
+/* env_file is NULL for .env, if that exists. */
+extern int	gw_config_read(GwConfig *config, const char *env_file,
+						   const GwConfigChecks *checks, GwConfigFault tell,
+						   FILE *show);
 extern void gw_config_help(FILE *out);
-extern void gw_config_print(const GwConfig *config, FILE *out);
 extern void gw_config_free(GwConfig *config);
 extern bool gw_config_authenticates(const GwConfig *config);
 extern bool gw_host_is_loopback(const char *host);
+extern bool gw_list_has(const char *list, const char *item, size_t length);
 
 #endif							/* GW_CONFIG_H */

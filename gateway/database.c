@@ -64,7 +64,7 @@ typedef enum State
 /* The steps of CHECKING, each with its own Sync. */
 enum
 {
-	STEP_SURVEY,
+	STEP_FAULT,
 	STEP_SETTINGS,
 	STEP_PREPARE_WAIT,
 	STEP_PREPARE,
@@ -120,7 +120,7 @@ static void database_take_result(GwDatabase *database, PGresult *result);
 static void database_take_sync(GwDatabase *database);
 static void begin_checks(GwDatabase *database);
 static void end_check(GwDatabase *database);
-static const char *survey_column(const void *row, size_t column);
+static const char *login_fault(const GwDatabase *database);
 static const char *ping_fault(const PGresult *result);
 static void forget_result(GwDatabase *database);
 static void notice(void *owner, const PGresult *result);
@@ -663,7 +663,7 @@ static void
 begin_checks(GwDatabase *database)
 {
 	const Oid	types[2] = {INT8_ARRAY_OID, BYTEA_ARRAY_OID};
-	const char *survey[2];
+	const char *login[2];
 	const char *values;
 	GwBuffer	settings = {0};
 	GwBuffer	sessions = {0};
@@ -671,10 +671,10 @@ begin_checks(GwDatabase *database)
 	PGconn	   *conn = database->conn;
 
 	database_move(database, CHECKING);
-	database->step = STEP_SURVEY;
+	database->step = STEP_FAULT;
 	database->recheck = false;
-	survey[0] = gw_session_role(database->config);
-	survey[1] = gw_config_authenticates(database->config) ? "t" : "f";
+	login[0] = gw_session_role(database->config);
+	login[1] = gw_config_authenticates(database->config) ? "t" : "f";
 	gw_session_settings(&settings, database->config);
 	values = (const char *) settings.data;
 	if (settings.failed ||
@@ -682,7 +682,7 @@ begin_checks(GwDatabase *database)
 		database_lose(database, "out of memory");
 	else if (PQsetnonblocking(conn, 1) != 0 ||
 			 PQenterPipelineMode(conn) != 1 ||
-			 PQsendQueryParams(conn, gw_survey_query, 2, NULL, survey, NULL,
+			 PQsendQueryParams(conn, gw_fault_query, 2, NULL, login, NULL,
 							   NULL, 0) != 1 || PQpipelineSync(conn) != 1 ||
 			 PQsendQueryParams(conn, gw_settings_query, 1, NULL, &values,
 							   NULL, NULL, 0) != 1 ||
@@ -708,13 +708,10 @@ end_check(GwDatabase *database)
 {
 	const char *fault = NULL;
 
-	if (database->failed || database->unknown)
+	if (database->step == STEP_FAULT)
+		fault = login_fault(database);
+	else if (database->failed || database->unknown)
 		fault = database->message;
-	else if (database->step == STEP_SURVEY)
-		fault = PQntuples(database->result) != 1 ?
-			"the login role was not found" :
-			gw_survey_fault(database->config, survey_column,
-							database->result);
 	else if (database->step == STEP_PING)
 		fault = ping_fault(database->result);
 	if (fault != NULL)
@@ -736,10 +733,18 @@ end_check(GwDatabase *database)
 	database_move(database, READY);
 }
 
+/* login_fault reads what the extension says of login and role. */
 static const char *
-survey_column(const void *row, size_t column)
+login_fault(const GwDatabase *database)
 {
-	return PQgetvalue(row, 0, (int) column);
+	const PGresult *result = database->result;
+
+	if (strcmp(database->sqlstate, "3F000") == 0 ||
+		(!database->failed && PQntuples(result) == 0))
+		return "extension \"message_bus\" is not installed in this database";
+	if (database->failed || database->unknown)
+		return database->message;
+	return PQgetisnull(result, 0, 0) ? NULL : PQgetvalue(result, 0, 0);
 }
 
 /* ping_fault reads the reply to the ping, the last row; NULL if it is good. */

@@ -183,7 +183,10 @@ log_quote(GwLogLine *line, const char *string)
 static int
 level_rank(const char *level)
 {
-	return level[0] == 'e' ? 2 : level[0] == 'w' ? 1 : 0;
+	/* A setting may be in capitals. */
+	int			first = level[0] | 0x20;
+
+	return first == 'e' ? 2 : first == 'w' ? 1 : 0;
 }
 
 static bool

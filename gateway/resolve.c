@@ -6,7 +6,7 @@
  * up itself before every attempt to connect, through getaddrinfo_a(), and
  * hands libpq addresses: "host" stays the name, for certificates, and
  * "hostaddr" is the address. A name with three addresses becomes three
- * entries. Paths of Unix sockets and addresses are passed on as they are.
+ * entries. Paths of Unix sockets are passed on as they are.
  *
  * The C library may be writing into the requests until they are done, so a
  * GwResolve that is freed early is only marked, and frees itself later.
@@ -16,13 +16,21 @@
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
-#include <arpa/inet.h>
 #include <sys/socket.h>
 
 #include "socket.h"
 
 #define HOSTS_MAX	16
 #define POLL_MS		20
+
+/* The lists that libpq takes. */
+enum
+{
+	HOSTS,
+	ADDRESSES,
+	PORTS,
+	LISTS
+};
 
 struct GwResolve
 {
@@ -32,10 +40,9 @@ struct GwResolve
 	const char *port[HOSTS_MAX];
 	size_t		count;
 	size_t		first;			/* the host that the lists begin with */
-	struct addrinfo hints;
 	struct gaicb requests[HOSTS_MAX];
-	struct gaicb *pointers[HOSTS_MAX];
-	size_t		asked;
+	struct gaicb *pointers[HOSTS_MAX];	/* NULL: it is no name */
+	GwBuffer	lists[LISTS];	/* each entry ends with a comma */
 	GwTimer    *timer;
 	GwResolved	done;
 	void	   *owner;
@@ -43,10 +50,10 @@ struct GwResolve
 };
 
 static size_t cut_list(char *list, const char **items);
-static bool host_is_name(const char *host);
+static bool ask(GwResolve *resolve);
 static void resolve_poll(void *owner);
-static void resolve_finish(GwResolve *resolve);
-static void add_entry(GwBuffer *list, const char *string, size_t entry);
+static void add_host(GwResolve *resolve, size_t host);
+static void add_entry(GwResolve *resolve, size_t host, const char *address);
 static void resolve_destroy(GwResolve *resolve);
 
 /*
@@ -60,44 +67,22 @@ gw_resolve_start(const char *hosts, const char *ports, size_t first,
 				 GwResolved done, void *owner)
 {
 	GwResolve  *resolve = calloc(1, sizeof(GwResolve));
-	size_t		given;
-	size_t		i;
 
 	if (resolve == NULL)
 		return NULL;
-	resolve->done = done;
-	resolve->owner = owner;
 	resolve->hosts = strdup(hosts);
 	resolve->ports = strdup(ports);
+	resolve->first = first;
+	resolve->done = done;
+	resolve->owner = owner;
 	resolve->timer = gw_timer_create(resolve_poll, resolve);
 	if (resolve->hosts == NULL || resolve->ports == NULL ||
-		resolve->timer == NULL)
+		resolve->timer == NULL || !ask(resolve))
 	{
 		resolve_destroy(resolve);
 		return NULL;
 	}
-	resolve->count = cut_list(resolve->hosts, resolve->host);
-	resolve->first = first % resolve->count;
-	given = cut_list(resolve->ports, resolve->port);
-	resolve->hints.ai_socktype = SOCK_STREAM;
-	for (i = 0; i < resolve->count; i++)
-	{
-		if (i >= given)
-			resolve->port[i] = given == 1 ? resolve->port[0] : "";
-		if (!host_is_name(resolve->host[i]))
-			continue;
-		resolve->requests[i].ar_name = resolve->host[i];
-		resolve->requests[i].ar_request = &resolve->hints;
-		resolve->pointers[resolve->asked++] = &resolve->requests[i];
-	}
-	if (resolve->asked > 0 &&
-		getaddrinfo_a(GAI_NOWAIT, resolve->pointers, (int) resolve->asked,
-					  NULL) != 0)
-	{
-		resolve_destroy(resolve);
-		return NULL;
-	}
-	gw_timer_start(resolve->timer, resolve->asked > 0 ? POLL_MS : 0);
+	gw_timer_start(resolve->timer, 1);
 	return resolve;
 }
 
@@ -108,6 +93,30 @@ gw_resolve_free(GwResolve *resolve)
 	resolve->abandoned = true;
 }
 
+/* ask asks for all that is not nothing or a path, addresses too. */
+static bool
+ask(GwResolve *resolve)
+{
+	static const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+	size_t		given = cut_list(resolve->ports, resolve->port);
+	size_t		i;
+
+	resolve->count = cut_list(resolve->hosts, resolve->host);
+	for (i = 0; i < resolve->count; i++)
+	{
+		if (i >= given)
+			resolve->port[i] = given == 1 ? resolve->port[0] : "";
+		if (resolve->host[i][0] == '\0' || resolve->host[i][0] == '/' ||
+			resolve->host[i][0] == '@')
+			continue;
+		resolve->requests[i].ar_name = resolve->host[i];
+		resolve->requests[i].ar_request = &hints;
+		resolve->pointers[i] = &resolve->requests[i];
+	}
+	return getaddrinfo_a(GAI_NOWAIT, resolve->pointers, (int) resolve->count,
+						 NULL) == 0;
+}
+
 /* cut_list cuts a list at its commas and returns the number of items. */
 static size_t
 cut_list(char *list, const char **items)
@@ -115,92 +124,65 @@ cut_list(char *list, const char **items)
 	size_t		count = 0;
 
 	while (list != NULL && count < HOSTS_MAX)
-	{
-		char	   *comma = strchr(list, ',');
-
-		if (comma != NULL)
-			*comma++ = '\0';
-		items[count++] = list;
-		list = comma;
-	}
+		items[count++] = strsep(&list, ",");
 	return count;
-}
-
-/* host_is_name tells a name from nothing, a path and an address. */
-static bool
-host_is_name(const char *host)
-{
-	unsigned char address[sizeof(struct in6_addr)];
-
-	return host[0] != '\0' && host[0] != '/' && host[0] != '@' &&
-		inet_pton(AF_INET, host, address) != 1 &&
-		inet_pton(AF_INET6, host, address) != 1;
 }
 
 static void
 resolve_poll(void *owner)
 {
 	GwResolve  *resolve = owner;
+	GwBuffer   *lists = resolve->lists;
+	bool		ok = true;
 	size_t		i;
 
-	for (i = 0; i < resolve->asked; i++)
-		if (gai_error(resolve->pointers[i]) == EAI_INPROGRESS)
+	for (i = 0; i < resolve->count; i++)
+		if (resolve->pointers[i] != NULL &&
+			gai_error(resolve->pointers[i]) == EAI_INPROGRESS)
 		{
 			gw_timer_start(resolve->timer, POLL_MS);
 			return;
 		}
+	for (i = 0; i < resolve->count; i++)
+		add_host(resolve, (resolve->first + i) % resolve->count);
+	for (i = 0; i < LISTS; i++)
+		if (lists[i].failed || lists[i].length == 0)
+			ok = false;
+		else
+			lists[i].data[lists[i].length - 1] = '\0';
 	if (!resolve->abandoned)
-		resolve_finish(resolve);
+		resolve->done(resolve->owner, ok, &lists[HOSTS], &lists[ADDRESSES],
+					  &lists[PORTS]);
 	resolve_destroy(resolve);
 }
 
+/* add_host adds an entry for each address, none if there is no such name. */
 static void
-resolve_finish(GwResolve *resolve)
+add_host(GwResolve *resolve, size_t host)
 {
-	GwBuffer	hosts = {0};
-	GwBuffer	addresses = {0};
-	GwBuffer	ports = {0};
-	size_t		entries = 0;
-	size_t		i;
+	const struct addrinfo *at = resolve->requests[host].ar_result;
+	char		address[NI_MAXHOST];
 
-	for (i = 0; i < resolve->count; i++)
-	{
-		size_t		host = (resolve->first + i) % resolve->count;
-		const struct addrinfo *at = resolve->requests[host].ar_result;
-		bool		name = resolve->requests[host].ar_name != NULL;
-		char		address[INET6_ADDRSTRLEN] = "";
-
-		do
-		{
-			if (name && (at == NULL ||
-						 getnameinfo(at->ai_addr, at->ai_addrlen, address,
-									 sizeof(address), NULL, 0,
-									 NI_NUMERICHOST) != 0))
-				break;
-			add_entry(&hosts, resolve->host[host], entries);
-			add_entry(&addresses, address, entries);
-			add_entry(&ports, resolve->port[host], entries);
-			entries++;
-			at = name ? at->ai_next : NULL;
-		} while (at != NULL);
-	}
-	gw_buffer_append(&hosts, "", 1);
-	gw_buffer_append(&addresses, "", 1);
-	gw_buffer_append(&ports, "", 1);
-	resolve->done(resolve->owner,
-				  entries > 0 && !hosts.failed && !addresses.failed &&
-				  !ports.failed, &hosts, &addresses, &ports);
-	gw_buffer_free(&hosts);
-	gw_buffer_free(&addresses);
-	gw_buffer_free(&ports);
+	if (resolve->pointers[host] == NULL)
+		add_entry(resolve, host, "");
+	for (; at != NULL; at = at->ai_next)
+		if (getnameinfo(at->ai_addr, at->ai_addrlen, address, sizeof(address),
+						NULL, 0, NI_NUMERICHOST) == 0)
+			add_entry(resolve, host, address);
 }
 
 static void
-add_entry(GwBuffer *list, const char *string, size_t entry)
+add_entry(GwResolve *resolve, size_t host, const char *address)
 {
-	if (entry > 0)
-		gw_buffer_text(list, ",");
-	gw_buffer_text(list, string);
+	const char *const strings[LISTS] = {resolve->host[host], address,
+	resolve->port[host]};
+	int			i;
+
+	for (i = 0; i < LISTS; i++)
+	{
+		gw_buffer_text(&resolve->lists[i], strings[i]);
+		gw_buffer_text(&resolve->lists[i], ",");
+	}
 }
 
 static void
@@ -208,9 +190,11 @@ resolve_destroy(GwResolve *resolve)
 {
 	size_t		i;
 
-	for (i = 0; i < resolve->asked; i++)
-		if (resolve->pointers[i]->ar_result != NULL)
-			freeaddrinfo(resolve->pointers[i]->ar_result);
+	for (i = 0; i < resolve->count; i++)
+		if (resolve->requests[i].ar_result != NULL)
+			freeaddrinfo(resolve->requests[i].ar_result);
+	for (i = 0; i < LISTS; i++)
+		gw_buffer_free(&resolve->lists[i]);
 	if (resolve->timer != NULL)
 		gw_timer_free(resolve->timer);
 	free(resolve->hosts);

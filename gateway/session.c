@@ -2,8 +2,8 @@
  * session.c
  *		What a database session must be before it relays.
  *
- * database.c runs these steps on every new connection: a survey of login,
- * extension and role (that of every frame, or with authentication on that of
+ * database.c runs these steps on every new connection: the extension's check
+ * of login and role (that of every frame, or with authentication on that of
  * anonymous ones); the settings that the gateway's configuration asks for;
  * relay prepared; and a ping through relay, so that "ready" means that a
  * frame was answered. Settings are made by a query and not at startup, so
@@ -20,31 +20,13 @@
 #define LOCK_TIMEOUT_MS	500
 
 /*
- * One row, of one column for each of survey_columns. $1 is the role, $2 tells
- * whether authentication is on.
+ * $1 is the role of frames without a token, $2 whether clients authenticate.
+ * No row: there is no extension, and what bears its functions' names is not
+ * to be trusted.
  */
-const char *const gw_survey_query =
-"SELECT l.rolsuper OR l.rolbypassrls,"
-" e.oid IS NOT NULL,"
-" p.oid IS NOT NULL,"
-" coalesce(pg_catalog.has_schema_privilege(session_user, n.oid, 'USAGE')"
-" AND pg_catalog.has_function_privilege(session_user, p.oid, 'EXECUTE'),"
-" false),"
-" NOT $2::pg_catalog.bool OR 2 = (SELECT pg_catalog.count(*)"
-" FROM pg_catalog.pg_proc s WHERE s.pronamespace = n.oid"
-" AND (s.proname = 'open_session' AND s.pronargs = 3"
-" OR s.proname = 'close_session' AND s.pronargs = 1)"
-" AND pg_catalog.has_function_privilege(session_user, s.oid, 'EXECUTE')),"
-" r.oid IS NOT NULL,"
-" coalesce(r.rolsuper OR r.rolbypassrls, false),"
-" coalesce(pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER'), false)"
-" FROM pg_catalog.pg_roles l"
-" LEFT JOIN pg_catalog.pg_extension e ON e.extname = 'message_bus'"
-" LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = 'message_bus'"
-" LEFT JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid"
-" AND p.proname = 'relay' AND p.pronargs = 2"
-" LEFT JOIN pg_catalog.pg_roles r ON r.rolname = $1::pg_catalog.name"
-" WHERE l.rolname = session_user";
+const char *const gw_fault_query =
+"SELECT message_bus.gateway_fault($1, $2) FROM pg_catalog.pg_extension"
+" WHERE extname OPERATOR(pg_catalog.=) 'message_bus'";
 
 /* $1 is an object of names and values. */
 const char *const gw_settings_query =
@@ -58,27 +40,6 @@ const char *const gw_wait_query =
 const char *const gw_relay_query =
 "SELECT session, frame FROM message_bus.relay($1, $2)";
 
-static const struct
-{
-	const char *wanted;
-	const char *fault;
-}			survey_columns[] = {
-
-	{"f", "the login role is a superuser or has BYPASSRLS, which the gateway"
-	" refuses"},
-	{"t", "extension \"message_bus\" is not installed in this database"},
-	{"t", "extension \"message_bus\" has no function relay(bigint[],"
-	" bytea[])"},
-	{"t", "the login role may not execute message_bus.relay()"},
-	{"t", "the login role may not execute message_bus.open_session() and"
-	" close_session(), which authentication needs"},
-	{"t", "the role named by %s does not exist"},
-	{"f", "the role named by %s is a superuser or has BYPASSRLS"},
-	{"t", "the login role is not a member of the role named by %s"}
-};
-
-#define SURVEY_COLUMNS (sizeof(survey_columns) / sizeof(survey_columns[0]))
-
 static void add_token_settings(GwBuffer *json, const GwConfig *config);
 static bool add_request(GwBatch *batch, GwRequest *request);
 static void add_text(GwBuffer *json, const char *name, const char *value);
@@ -90,33 +51,6 @@ const char *
 gw_session_role(const GwConfig *config)
 {
 	return gw_config_authenticates(config) ? config->anon_role : config->role;
-}
-
-/*
- * gw_survey_fault tells what is wrong with a survey's row; NULL if nothing.
- * What it returns lasts until the next call.
- */
-const char *
-gw_survey_fault(const GwConfig *config, GwColumn column, const void *row)
-{
-	static char fault[160];
-	const char *setting = gw_config_authenticates(config) ?
-	"MESSAGE_BUS_ANON_ROLE" : "MESSAGE_BUS_ROLE";
-	size_t		i;
-
-	for (i = 0; i < SURVEY_COLUMNS; i++)
-		if (strcmp(column(row, i), survey_columns[i].wanted) != 0)
-		{
-			const char *text = survey_columns[i].fault;
-			const char *place = strstr(text, "%s");
-
-			(void) snprintf(fault, sizeof(fault), "%.*s%s%s",
-							place != NULL ? (int) (place - text) : -1, text,
-							place != NULL ? setting : "",
-							place != NULL ? place + 2 : "");
-			return fault;
-		}
-	return NULL;
 }
 
 /*
@@ -224,15 +158,8 @@ add_request(GwBatch *batch, GwRequest *request)
 bool
 gw_error_asks_check(const char *sqlstate)
 {
-	static const char *const states[] = {
-		"42883", "3F000", "42501", "25006", "26000", "42704", "0A000"
-	};
-	size_t		i;
-
-	for (i = 0; i < sizeof(states) / sizeof(states[0]); i++)
-		if (strcmp(sqlstate, states[i]) == 0)
-			return true;
-	return false;
+	return gw_list_has("42883 3F000 42501 25006 26000 42704 0A000", sqlstate,
+					   strlen(sqlstate));
 }
 
 static void

@@ -12,17 +12,12 @@
 #include "config.h"
 
 /* Queries of the steps of a check, and the one that every batch runs. */
-extern const char *const gw_survey_query;
+extern const char *const gw_fault_query;
 extern const char *const gw_settings_query;
 extern const char *const gw_wait_query;
 extern const char *const gw_relay_query;
 
-/* Returns the text of a column of the survey's row. */
-typedef const char *(*GwColumn) (const void *row, size_t column);
-
 extern const char *gw_session_role(const GwConfig *config);
-extern const char *gw_survey_fault(const GwConfig *config, GwColumn column,
-								   const void *row);
 extern void gw_session_settings(GwBuffer *json, const GwConfig *config);
 extern bool gw_session_ping(const GwConfig *config, GwBuffer *sessions,
 							GwBuffer *frames);

@@ -7,7 +7,8 @@
  * SSL_CTX, "current", from where each connection takes them in its handshake
  * (use_current): so a renewal is one assignment, one half of a pair never
  * comes into use without the other, nothing of the old one is left behind
- * when the kind of key changes, and open connections do not notice.
+ * when the kind of key changes, and open connections do not notice. What
+ * comes into use is what was checked: the files are read once.
  */
 #include "tls.h"
 
@@ -16,6 +17,7 @@
 
 #include <stdio.h>
 
+static SSL_CTX *checked;
 static SSL_CTX *current;
 
 static SSL_CTX *load_pair(const char *cert, const char *key, char *why,
@@ -27,10 +29,24 @@ static int	no_passphrase(char *to, int size, int writing, void *owner);
 bool
 gw_tls_check(const char *cert, const char *key, char *why, size_t size)
 {
-	SSL_CTX    *pair = load_pair(cert, key, why, size);
+	SSL_CTX_free(checked);
+	checked = load_pair(cert, key, why, size);
+	return checked != NULL;
+}
 
-	SSL_CTX_free(pair);
-	return pair != NULL;
+/*
+ * gw_tls_renew gives connections that are made from now on the pair that was
+ * checked, if there is one; without `use` it is forgotten.
+ */
+void
+gw_tls_renew(bool use)
+{
+	SSL_CTX    *old = use && checked != NULL ? current : checked;
+
+	if (use && checked != NULL)
+		current = checked;
+	checked = NULL;
+	SSL_CTX_free(old);
 }
 
 /* gw_tls_prepare makes an SSL_CTX, the loop's, what a listener needs. */
@@ -45,19 +61,6 @@ gw_tls_prepare(void *context)
 	(void) SSL_CTX_set_options(listener, SSL_OP_NO_RENEGOTIATION);
 	(void) SSL_CTX_set_session_cache_mode(listener, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_cert_cb(listener, use_current, NULL);
-}
-
-/* gw_tls_renew gives connections that are made from now on this pair. */
-bool
-gw_tls_renew(const char *cert, const char *key, char *why, size_t size)
-{
-	SSL_CTX    *pair = load_pair(cert, key, why, size);
-
-	if (pair == NULL)
-		return false;
-	SSL_CTX_free(current);
-	current = pair;
-	return true;
 }
 
 void

@@ -11,8 +11,7 @@
 extern bool gw_tls_check(const char *cert, const char *key, char *why,
 						 size_t size);
 extern void gw_tls_prepare(void *context);
-extern bool gw_tls_renew(const char *cert, const char *key, char *why,
-						 size_t size);
+extern void gw_tls_renew(bool use);
 extern void gw_tls_close(void);
 
 #endif							/* GW_TLS_H */
