@@ -7,7 +7,7 @@
  * gateway itself takes; gw_client_gone is what the loop calls when the
  * socket no longer exists, for whatever reason. What is in flight refers to
  * a connection's identity only (identity.c), so that a connection may vanish
- * at any time.
+ * at any time. Whole messages go to whoever is named by GwClientEvents.
  *
  * Every queue is bounded. In: one message of WS_MAX_MSG_BYTES is put
  * together at a time; a connection with MESSAGE_BUS_MAX_IN_FLIGHT unanswered
@@ -17,6 +17,10 @@
  * connection whose replies pile up is neither read from nor served
  * (gw_client_is_held) until it has read half of them, and is closed with
  * 1013 if it does not read at all.
+ *
+ * A client that was not heard for MESSAGE_BUS_PING_SECS is pinged, and closed
+ * if it is not heard for as long again. Bytes of a message count as heard, so
+ * that a slow upload, which holds up the answer to a ping, is not cut off.
  *
  * A connection whose token has expired is told so once, and closed with 1008
  * if no fresh one comes in time.
@@ -28,8 +32,8 @@
 #include <string.h>
 
 #include "log.h"
+#include "loop.h"
 #include "metrics.h"
-#include "relay.h"
 
 /* How long a close may take once there are no replies to write. */
 #define CLOSE_MS		5000
@@ -49,15 +53,26 @@
 #define REFUSALS_MAX	((size_t) 1024 * 1024)
 
 static const GwConfig *config;
-static GwClient *lists[GW_CLIENT_STATES];
+static const GwClientEvents *events;
+static LIST_HEAD(, GwClient) lists[GW_CLIENT_STATES];
 static size_t client_count;
 static size_t buffered;			/* bytes of unanswered and unfinished frames */
 static size_t unwritten;		/* bytes of replies that are queued */
 static size_t unwritten_replies;
 static bool draining;
 
+static void *client_open(GwSocket *socket, GwBuffer *token);
+static void client_gone(void *owner);
+static void client_receive(void *owner, const unsigned char *bytes,
+						   size_t length, size_t more, bool binary,
+						   bool final);
+static void client_pong(void *owner);
+static void client_next(void *owner, GwOutput * output);
+static bool client_written(void *owner, size_t length);
 static void client_move(GwClient *client, GwClientState state);
-static void client_unlink(GwClient *client);
+static void client_sweep_open(GwClient *client, int64_t now);
+static void client_sweep_closing(GwClient *client, int64_t now);
+static void client_check_heard(GwClient *client, int64_t now);
 static void client_check_expiry(GwClient *client, int64_t now);
 static void client_end_linger(GwClient *client);
 static bool client_check_text(GwClient *client, bool final);
@@ -76,10 +91,14 @@ static void log_open(const GwClient *client);
 static void log_client(const char *level, const char *event,
 					   const GwClient *client, const char *detail);
 
+const		GwSocketEvents gw_client_events = {client_open, client_receive,
+client_pong, client_next, client_written, client_gone, gw_clients_count};
+
 void
-gw_clients_init(const GwConfig *settings)
+gw_clients_init(const GwConfig *settings, const GwClientEvents * owner)
 {
 	config = settings;
+	events = owner;
 }
 
 size_t
@@ -126,35 +145,14 @@ gw_clients_sweep(void)
 	GwClient   *client;
 	GwClient   *next;
 
-	for (client = lists[GW_CLIENT_OPEN]; client != NULL; client = next)
+	for (client = LIST_FIRST(&lists[GW_CLIENT_OPEN]); client != NULL;
+		 client = next)
 	{
-		next = client->next;
-		if (client->replies != NULL &&
-			now - client->progress_ms > config->send_timeout * 1000)
-			client_mute(client, "replies are not being read");
-		else if (client->intake != GW_INTAKE_IDLE && !client->paused &&
-				 now - client->received_ms > config->tool_timeout * 1000)
-			gw_disconnect(client, GW_CLOSE_POLICY,
-						  "message not finished in time");
-		else if (client->identity->expires_ms != 0)
-			client_check_expiry(client, now);
+		next = LIST_NEXT(client, entry);
+		client_sweep_open(client, now);
 	}
-	for (client = lists[GW_CLIENT_CLOSING]; client != NULL; client = next)
-	{
-		next = client->next;
-		if (client->replies != NULL)
-		{
-			if (now - client->progress_ms > config->send_timeout * 1000)
-				gw_socket_kill(client->socket);
-		}
-		else if (now - client->closing_ms >
-				 (client->intake == GW_INTAKE_DISCARD ?
-				  LINGER_MAX_MS : CLOSE_MS))
-			gw_socket_kill(client->socket);
-		else if (client->intake == GW_INTAKE_DISCARD &&
-				 now - client->received_ms > LINGER_MS)
-			client_end_linger(client);
-	}
+	LIST_FOREACH(client, &lists[GW_CLIENT_CLOSING], entry)
+		client_sweep_closing(client, now);
 }
 
 /*
@@ -168,21 +166,114 @@ gw_clients_drain(void)
 	GwClient   *next;
 
 	draining = true;
-	for (client = lists[GW_CLIENT_OPEN]; client != NULL; client = next)
+	for (client = LIST_FIRST(&lists[GW_CLIENT_OPEN]); client != NULL;
+		 client = next)
 	{
-		next = client->next;
-		if (client->in_flight == 0 && client->replies == NULL)
+		next = LIST_NEXT(client, entry);
+		if (client->in_flight == 0 && STAILQ_EMPTY(&client->replies))
 			gw_disconnect(client, GW_CLOSE_GOING_AWAY,
 						  "the gateway is stopping");
 	}
 }
 
+/* gw_client_answered notes that a frame of the client has been answered. */
+void
+gw_client_answered(GwClient *client)
+{
+	client->in_flight--;
+	client_flow(client);
+}
+
 /*
- * gw_client_open makes a client for a socket, whose token it takes over. It
+ * gw_client_queue queues one frame to write. A client that cannot take it
+ * is disconnected.
+ */
+void
+gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
+				size_t length)
+{
+	size_t		limit = 2 * (size_t) config->max_message + REFUSALS_MAX;
+	GwReply    *reply;
+
+	if (client->mute)
+	{
+		gw_counters.replies_undelivered++;
+		return;
+	}
+	if (client->reply_bytes + length > limit)
+	{
+		client_mute(client, "too many unread replies");
+		return;
+	}
+	reply = malloc(sizeof(GwReply) + GW_WRITE_ROOM + length);
+	if (reply == NULL)
+	{
+		client_mute(client, "out of memory");
+		return;
+	}
+	reply->length = length;
+	reply->sent = 0;
+	reply->binary = binary;
+	if (length > 0)
+		memcpy(reply->bytes + GW_WRITE_ROOM, bytes, length);
+	if (STAILQ_EMPTY(&client->replies))
+		client->progress_ms = gw_now_ms();
+	STAILQ_INSERT_TAIL(&client->replies, reply, entry);
+	client->reply_bytes += length;
+	unwritten += length;
+	unwritten_replies++;
+	client_flow(client);
+	gw_socket_write_soon(client->socket);
+}
+
+/* gw_client_answer queues the gateway's own answer to a frame. */
+void
+gw_client_answer(GwClient *client, GwSpan header, const GwError *error)
+{
+	GwBuffer	string = {0};
+
+	gw_answer_frame(&string, header, error);
+	if (string.failed)
+		client_mute(client, "out of memory");
+	else
+		gw_client_queue(client, false, string.data, string.length);
+	gw_buffer_free(&string);
+}
+
+/* gw_client_is_held tells that no more frames of it should be relayed. */
+bool
+gw_client_is_held(const GwClient *client)
+{
+	return client->held;
+}
+
+/*
+ * gw_disconnect ends a connection: no more frames are taken, queued replies
+ * are written, then it is closed with this code and reason (at most 123
+ * bytes, a literal).
+ */
+void
+gw_disconnect(GwClient *client, int code, const char *reason)
+{
+	if (client->state == GW_CLIENT_CLOSING)
+		return;
+	client->close_code = code;
+	client->close_reason = reason;
+	client->closing_ms = gw_now_ms();
+	client_forget_message(client);
+	if (client->intake == GW_INTAKE_GATHER)
+		client->intake = GW_INTAKE_DISCARD;
+	client_move(client, GW_CLIENT_CLOSING);
+	client_flow(client);
+	gw_socket_write_soon(client->socket);
+}
+
+/*
+ * client_open makes a client for a socket, whose token it takes over. It
  * returns NULL if out of memory.
  */
-GwClient *
-gw_client_open(GwSocket *socket, GwBuffer *token)
+static void *
+client_open(GwSocket *socket, GwBuffer *token)
 {
 	GwClient   *client = calloc(1, sizeof(GwClient));
 
@@ -195,69 +286,26 @@ gw_client_open(GwSocket *socket, GwBuffer *token)
 	}
 	client->identity->client = client;
 	client->socket = socket;
-	client->opened_ms = gw_now_ms();
-	client->replies_end = &client->replies;
-	client->state = GW_CLIENT_STATES;
-	client_move(client, GW_CLIENT_OPEN);
+	client->opened_ms = client->heard_ms = gw_now_ms();
+	STAILQ_INIT(&client->replies);
+	LIST_INSERT_HEAD(&lists[GW_CLIENT_OPEN], client, entry);
 	client_count++;
 	gw_counters.connections++;
 	log_open(client);
 	return client;
 }
 
-/* gw_client_gone frees a client whose socket no longer exists. */
-void
-gw_client_gone(GwClient *client)
-{
-	GwLogLine	line;
-
-	client_unlink(client);
-	client_count--;
-	if (client->intake == GW_INTAKE_GATHER &&
-		client->state == GW_CLIENT_OPEN)
-	{
-		gw_counters.frames_cut_off++;
-		log_client("warning", "cut_off", client,
-				   "the socket closed in the middle of a message");
-	}
-	gw_log_begin(&line, "info", "close");
-	gw_log_number(&line, "connection", client->identity->session);
-	gw_log_number(&line, "ms", gw_now_ms() - client->opened_ms);
-	gw_log_number(&line, "frames_in", (int64_t) client->frames_in);
-	gw_log_number(&line, "frames_out", (int64_t) client->frames_out);
-	gw_log_number(&line, "in_flight", (int64_t) client->in_flight);
-	gw_log_number(&line, "unwritten", (int64_t) client->reply_bytes);
-	if (client->close_code != 0)
-	{
-		gw_log_number(&line, "code", client->close_code);
-		gw_log_text(&line, "reason", client->close_reason);
-	}
-	gw_log_end(&line);
-	client_drop_replies(client);
-	client_forget_message(client);
-	client->identity->client = NULL;
-	gw_relay_session_end(client->identity);
-	gw_identity_release(client->identity);
-	free(client);
-}
-
-/* gw_client_answered notes that a frame of the client has been answered. */
-void
-gw_client_answered(GwClient *client)
-{
-	client->in_flight--;
-	client_flow(client);
-}
-
 /*
- * gw_client_receive takes bytes of a message; `more` bytes of the same
+ * client_receive takes bytes of a message; `more` bytes of the same
  * WebSocket frame are still to come, and `final` says that these are the
  * message's last.
  */
-void
-gw_client_receive(GwClient *client, const unsigned char *bytes,
-				  size_t length, size_t more, bool binary, bool final)
+static void
+client_receive(void *owner, const unsigned char *bytes, size_t length,
+			   size_t more, bool binary, bool final)
 {
+	GwClient   *client = owner;
+
 	client->received_ms = gw_now_ms();
 	gw_counters.bytes_in += length;
 	if (client->state != GW_CLIENT_OPEN)
@@ -291,69 +339,49 @@ gw_client_receive(GwClient *client, const unsigned char *bytes,
 	client->intake = GW_INTAKE_IDLE;
 }
 
-/*
- * gw_client_queue queues one frame to write. A client that cannot take it
- * is disconnected.
- */
-void
-gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
-				size_t length)
+static void
+client_pong(void *owner)
 {
-	size_t		limit = 2 * (size_t) config->max_message + REFUSALS_MAX;
-	GwReply    *reply;
+	GwClient   *client = owner;
 
-	if (client->mute)
-	{
-		gw_counters.replies_undelivered++;
-		return;
-	}
-	if (client->reply_bytes + length > limit)
-	{
-		client_mute(client, "too many unread replies");
-		return;
-	}
-	reply = malloc(sizeof(GwReply) + GW_WRITE_ROOM + length);
-	if (reply == NULL)
-	{
-		client_mute(client, "out of memory");
-		return;
-	}
-	reply->next = NULL;
-	reply->length = length;
-	reply->sent = 0;
-	reply->binary = binary;
-	if (length > 0)
-		memcpy(reply->bytes + GW_WRITE_ROOM, bytes, length);
-	if (client->replies == NULL)
-		client->progress_ms = gw_now_ms();
-	*client->replies_end = reply;
-	client->replies_end = &reply->next;
-	client->reply_bytes += length;
-	unwritten += length;
-	unwritten_replies++;
-	client_flow(client);
-	gw_socket_write_soon(client->socket);
+	client->heard_ms = gw_now_ms();
 }
 
-/* gw_client_answer queues the gateway's own answer to a frame. */
-void
-gw_client_answer(GwClient *client, GwSpan header, const GwError *error)
+/* client_next tells what a client's socket is to write. */
+static void
+client_next(void *owner, GwOutput * output)
 {
-	GwBuffer	string = {0};
+	GwClient   *client = owner;
+	GwReply    *reply = STAILQ_FIRST(&client->replies);
 
-	gw_answer_frame(&string, header, error);
-	if (string.failed)
-		client_mute(client, "out of memory");
-	else
-		gw_client_queue(client, false, string.data, string.length);
-	gw_buffer_free(&string);
+	if (client->want_ping && (reply == NULL || reply->sent == 0))
+	{
+		client->want_ping = false;
+		output->kind = GW_OUTPUT_PING;
+	}
+	else if (reply != NULL)
+	{
+		output->kind = GW_OUTPUT_PIECE;
+		output->bytes = reply->bytes + GW_WRITE_ROOM + reply->sent;
+		output->length = reply->length - reply->sent;
+		output->begins = reply->sent == 0;
+		output->binary = reply->binary;
+	}
+	else if (client->state == GW_CLIENT_CLOSING &&
+			 (client->intake != GW_INTAKE_DISCARD || client->mute))
+	{
+		output->kind = GW_OUTPUT_CLOSE;
+		output->code = client->close_code;
+		output->reason = client->close_reason;
+	}
 }
 
-/* gw_client_written notes that bytes of the oldest reply went out. */
-void
-gw_client_written(GwClient *client, size_t length)
+/* client_written notes that bytes of the oldest reply went out. */
+static bool
+client_written(void *owner, size_t length)
 {
-	GwReply    *reply = client->replies;
+	GwClient   *client = owner;
+	GwReply    *reply = STAILQ_FIRST(&client->replies);
 
 	reply->sent += length;
 	client->reply_bytes -= length;
@@ -362,51 +390,122 @@ gw_client_written(GwClient *client, size_t length)
 	gw_counters.bytes_out += length;
 	if (reply->sent == reply->length)
 	{
-		client->replies = reply->next;
-		if (client->replies == NULL)
-			client->replies_end = &client->replies;
+		STAILQ_REMOVE_HEAD(&client->replies, entry);
 		free(reply);
 		unwritten_replies--;
 		client->frames_out++;
 		gw_counters.frames_out++;
 	}
 	client_flow(client);
+	return !STAILQ_EMPTY(&client->replies) ||
+		client->state == GW_CLIENT_CLOSING;
 }
 
-/* gw_client_is_held tells that no more frames of it should be relayed. */
-bool
-gw_client_is_held(const GwClient *client)
+/* client_gone frees a client whose socket no longer exists. */
+static void
+client_gone(void *owner)
 {
-	return client->held;
+	GwClient   *client = owner;
+	GwLogLine	line;
+
+	LIST_REMOVE(client, entry);
+	client_count--;
+	if (client->intake == GW_INTAKE_GATHER &&
+		client->state == GW_CLIENT_OPEN)
+	{
+		gw_counters.frames_cut_off++;
+		log_client("warning", "cut_off", client,
+				   "the socket closed in the middle of a message");
+	}
+	gw_log_begin(&line, "info", "close");
+	gw_log_number(&line, "connection", client->identity->session);
+	gw_log_number(&line, "ms", gw_now_ms() - client->opened_ms);
+	gw_log_number(&line, "frames_in", (int64_t) client->frames_in);
+	gw_log_number(&line, "frames_out", (int64_t) client->frames_out);
+	gw_log_number(&line, "in_flight", (int64_t) client->in_flight);
+	gw_log_number(&line, "unwritten", (int64_t) client->reply_bytes);
+	if (client->close_code != 0)
+	{
+		gw_log_number(&line, "code", client->close_code);
+		gw_log_text(&line, "reason", client->close_reason);
+	}
+	gw_log_end(&line);
+	client_drop_replies(client);
+	client_forget_message(client);
+	client->identity->client = NULL;
+	events->end(client->identity);
+	gw_identity_release(client->identity);
+	free(client);
 }
 
-/* gw_client_may_close tells that a closing client has nothing to wait for. */
-bool
-gw_client_may_close(const GwClient *client)
+/* client_sweep_open disconnects a client whose time for something is over. */
+static void
+client_sweep_open(GwClient *client, int64_t now)
 {
-	return client->state == GW_CLIENT_CLOSING &&
-		(client->intake != GW_INTAKE_DISCARD || client->mute);
+	int64_t		active = client->received_ms > client->progress_ms ?
+	client->received_ms : client->progress_ms;
+
+	if (active < client->opened_ms)
+		active = client->opened_ms;
+	if (!STAILQ_EMPTY(&client->replies) &&
+		now - client->progress_ms > config->send_timeout * 1000)
+		client_mute(client, "replies are not being read");
+	else if (client->intake != GW_INTAKE_IDLE && !client->paused &&
+			 now - client->received_ms > config->tool_timeout * 1000)
+		gw_disconnect(client, GW_CLOSE_POLICY, "message not finished in time");
+	else if (client->identity->expires_ms != 0)
+		client_check_expiry(client, now);
+	if (config->idle_timeout > 0 && client->in_flight == 0 &&
+		STAILQ_EMPTY(&client->replies) && client->intake == GW_INTAKE_IDLE &&
+		now - active >= config->idle_timeout * 1000)
+		gw_disconnect(client, GW_CLOSE_GOING_AWAY, "idle for too long");
+	if (client->state == GW_CLIENT_OPEN && config->ping_secs > 0)
+		client_check_heard(client, now);
 }
 
 /*
- * gw_disconnect ends a connection: no more frames are taken, queued replies
- * are written, then it is closed with this code and reason (at most 123
- * bytes, a literal).
+ * client_check_heard pings a client that was not heard for long, and
+ * disconnects one that does not answer.
  */
-void
-gw_disconnect(GwClient *client, int code, const char *reason)
+static void
+client_check_heard(GwClient *client, int64_t now)
 {
-	if (client->state == GW_CLIENT_CLOSING)
-		return;
-	client->close_code = code;
-	client->close_reason = reason;
-	client->closing_ms = gw_now_ms();
-	client_forget_message(client);
-	if (client->intake == GW_INTAKE_GATHER)
-		client->intake = GW_INTAKE_DISCARD;
-	client_move(client, GW_CLIENT_CLOSING);
-	client_flow(client);
-	gw_socket_write_soon(client->socket);
+	int64_t		silence = config->ping_secs * 1000;
+
+	if (client->heard_ms < client->received_ms)
+		client->heard_ms = client->received_ms;
+
+	/*
+	 * What is not read from is not heard, and what reads a long reply answers
+	 * no ping before its end: the time to send is its limit.
+	 */
+	if (client->paused || !STAILQ_EMPTY(&client->replies))
+		client->heard_ms = now;
+	if (client->heard_ms >= client->pinged_ms)
+		client->pinged_ms = 0;
+	if (client->pinged_ms != 0 && now - client->pinged_ms >= silence)
+		gw_disconnect(client, GW_CLOSE_GOING_AWAY, "no answer to a ping");
+	else if (client->pinged_ms == 0 && now - client->heard_ms >= silence)
+	{
+		client->pinged_ms = now;
+		client->want_ping = true;
+		gw_socket_write_soon(client->socket);
+	}
+}
+
+/* client_sweep_closing ends a client that does not finish closing. */
+static void
+client_sweep_closing(GwClient *client, int64_t now)
+{
+	bool		discards = client->intake == GW_INTAKE_DISCARD;
+
+	if (!STAILQ_EMPTY(&client->replies) ?
+		now - client->progress_ms > config->send_timeout * 1000 :
+		now - client->closing_ms > (discards ? LINGER_MAX_MS : CLOSE_MS))
+		gw_socket_kill(client->socket);
+	else if (STAILQ_EMPTY(&client->replies) && discards &&
+			 now - client->received_ms > LINGER_MS)
+		client_end_linger(client);
 }
 
 /*
@@ -446,25 +545,9 @@ client_end_linger(GwClient *client)
 static void
 client_move(GwClient *client, GwClientState state)
 {
-	if (client->state != GW_CLIENT_STATES)
-		client_unlink(client);
+	LIST_REMOVE(client, entry);
 	client->state = state;
-	client->previous = NULL;
-	client->next = lists[state];
-	if (client->next != NULL)
-		client->next->previous = client;
-	lists[state] = client;
-}
-
-static void
-client_unlink(GwClient *client)
-{
-	if (client->previous != NULL)
-		client->previous->next = client->next;
-	else
-		lists[client->state] = client->next;
-	if (client->next != NULL)
-		client->next->previous = client->previous;
+	LIST_INSERT_HEAD(&lists[state], client, entry);
 }
 
 /*
@@ -586,29 +669,34 @@ client_forget_message(GwClient *client)
 	gw_buffer_wipe(&client->incoming);
 }
 
-/* client_take_message hands a whole message to the relay, or refuses it. */
+/* client_take_message hands a whole message on as a request, or refuses it. */
 static void
 client_take_message(GwClient *client)
 {
-	GwBuffer   *message = &client->incoming;
-	GwSpan		header;
-	GwError		error = {0};
+	GwRequest  *request;
+	GwError		error = {GW_ERROR_TOO_MANY, "the gateway is stopping", NULL,
+	NULL, NULL};
 
+	request = gw_request_create(client->identity, &client->incoming,
+								gw_now_ms());
+	if (request == NULL)
+	{
+		client_forget_message(client);
+		gw_disconnect(client, GW_CLOSE_TRY_LATER, "out of memory");
+		return;
+	}
 	if (!draining)
 	{
 		client->in_flight++;
-		gw_relay_submit(client, message);
+		events->message(request);
 		client_flow(client);
 		return;
 	}
-	error.code = GW_ERROR_TOO_MANY;
-	error.message = "the gateway is stopping";
 	gw_metric_refused(GW_REFUSED_DRAINING);
 	log_client("warning", "refused", client, error.message);
-	header = gw_frame_header(message->data[0], message->data + 1,
-							 message->length - 1);
-	gw_client_answer(client, header, &error);
-	client_forget_message(client);
+	gw_client_answer(client, gw_request_header(request), &error);
+	gw_clients_release(request->length);
+	gw_request_free(request);
 }
 
 /*
@@ -626,16 +714,15 @@ client_mute(GwClient *client, const char *reason)
 static void
 client_drop_replies(GwClient *client)
 {
-	while (client->replies != NULL)
-	{
-		GwReply    *reply = client->replies;
+	GwReply    *reply;
 
-		client->replies = reply->next;
+	while ((reply = STAILQ_FIRST(&client->replies)) != NULL)
+	{
+		STAILQ_REMOVE_HEAD(&client->replies, entry);
 		gw_counters.replies_undelivered++;
 		unwritten_replies--;
 		free(reply);
 	}
-	client->replies_end = &client->replies;
 	unwritten -= client->reply_bytes;
 	client->reply_bytes = 0;
 }

@@ -8,8 +8,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "answer.h"
+#include "batch.h"
 #include "buffer.h"
 #include "config.h"
 #include "identity.h"
@@ -32,7 +34,7 @@ typedef enum GwClientState
 /* One frame to write. `bytes` begins with GW_WRITE_ROOM free bytes. */
 typedef struct GwReply
 {
-	struct GwReply *next;
+	STAILQ_ENTRY(GwReply) entry;
 	size_t		length;
 	size_t		sent;
 	bool		binary;
@@ -48,8 +50,7 @@ typedef enum GwIntake
 
 typedef struct GwClient
 {
-	struct GwClient *next;		/* in the list of its state */
-	struct GwClient *previous;
+	LIST_ENTRY(GwClient) entry; /* in the list of its state */
 	GwClientState state;
 	GwIdentity *identity;
 	GwSocket   *socket;
@@ -57,9 +58,11 @@ typedef struct GwClient
 	GwBuffer	incoming;		/* opcode, then the bytes of a message */
 	size_t		characters;		/* bytes of it that are known to be UTF-8 */
 	int64_t		received_ms;	/* when bytes last came in */
+	int64_t		heard_ms;		/* when it answered a ping, or was read */
+	int64_t		pinged_ms;		/* when it was pinged, 0 if it was heard since */
+	bool		want_ping;
 	size_t		in_flight;		/* frames not yet answered */
-	GwReply    *replies;		/* to write, oldest first */
-	GwReply   **replies_end;
+				STAILQ_HEAD(, GwReply) replies; /* to write, oldest first */
 	size_t		reply_bytes;
 	int64_t		progress_ms;	/* when bytes last went out, or were queued */
 	bool		held;			/* replies pile up: gets no more for now */
@@ -74,7 +77,20 @@ typedef struct GwClient
 	uint64_t	frames_out;
 } GwClient;
 
-extern void gw_clients_init(const GwConfig *config);
+/* What clients tell whoever relays. */
+typedef struct GwClientEvents
+{
+	/* A whole message of a client, which is in flight from now on. */
+	void		(*message) (GwRequest *request);
+	/* The socket of a session has gone. */
+	void		(*end) (GwIdentity *identity);
+}			GwClientEvents;
+
+/* What sockets tell clients. */
+extern const GwSocketEvents gw_client_events;
+
+extern void gw_clients_init(const GwConfig *config,
+							const GwClientEvents * events);
 extern size_t gw_clients_count(void);
 extern size_t gw_clients_buffered(void);
 extern size_t gw_clients_unwritten(void);
@@ -83,18 +99,11 @@ extern void gw_clients_release(size_t bytes);
 extern void gw_clients_sweep(void);
 extern void gw_clients_drain(void);
 
-extern GwClient *gw_client_open(GwSocket *socket, GwBuffer *token);
-extern void gw_client_gone(GwClient *client);
 extern void gw_client_answered(GwClient *client);
-extern void gw_client_receive(GwClient *client, const unsigned char *bytes,
-							  size_t length, size_t more, bool binary,
-							  bool final);
 extern void gw_client_queue(GwClient *client, bool binary,
 							const unsigned char *bytes, size_t length);
 extern void gw_client_answer(GwClient *client, GwSpan header,
 							 const GwError *error);
-extern void gw_client_written(GwClient *client, size_t length);
-extern bool gw_client_may_close(const GwClient *client);
 extern bool gw_client_is_held(const GwClient *client);
 extern void gw_disconnect(GwClient *client, int code, const char *reason);
 

@@ -37,9 +37,9 @@
 #include <string.h>
 
 #include "log.h"
+#include "loop.h"
 #include "resolve.h"
 #include "session.h"
-#include "socket.h"
 
 #define FIRST_RETRY_MS		50
 #define LAST_RETRY_MS		1500

@@ -18,7 +18,7 @@
  * kernel spreads connections over them; one that drains stops listening at
  * once, so that the others get what is new.
  *
- * What the handshake says is checked in socket.c. How many connections an
+ * What the handshake says is checked in handshake.c. How many connections an
  * address may have is the kernel's business, or a proxy's (README.md).
  */
 #include "listen.h"
@@ -35,7 +35,8 @@
 #include <sys/socket.h>
 
 #include "log.h"
-#include "socket.h"
+#include "loop.h"
+#include "metrics.h"
 
 /* Connections taken in one turn of the loop. */
 #define ACCEPT_MAX		64
@@ -46,10 +47,6 @@
 /* A pause this long after another one is told again. */
 #define PAUSE_NEWS_MS	60000
 
-/* Refusals that are logged in a second; the rest are counted. */
-#define REFUSALS_LOGGED	20
-
-static struct lws_context *context;
 static struct lws *listener;
 static int	port;
 static char peer[GW_ADDRESS_MAX];	/* of the connection taken last */
@@ -82,13 +79,12 @@ gw_listen_found(struct lws *wsi)
 
 /* gw_listen_open listens; false if it cannot, which is logged. */
 bool
-gw_listen_open(struct lws_context *loop, const GwConfig *config)
+gw_listen_open(const GwConfig *config)
 {
 	GwLogLine	line;
 	int			descriptor = -1;
 	int			fault = listen_socket(config, &descriptor);
 
-	context = loop;
 	if (fault == 0 &&
 		dup3(descriptor, lws_get_socket_fd(listener), O_CLOEXEC) < 0)
 		fault = errno;
@@ -154,7 +150,7 @@ gw_listen_turn(void)
 		return;
 	/* Those that the kernel has already taken would be reset. */
 	ready.fd = lws_get_socket_fd(listener);
-	(void) lws_service_fd(context, &ready);
+	(void) lws_service_fd(gw_loop_context(), &ready);
 	lws_set_timeout(listener, PENDING_TIMEOUT_USER_REASON_BASE,
 					LWS_TO_KILL_SYNC);
 	listener = NULL;
@@ -165,35 +161,6 @@ void
 gw_listen_close(void)
 {
 	closing = true;
-}
-
-/*
- * gw_listen_refused counts and logs a connection that was refused. A flood
- * of them does not fill the log.
- */
-void
-gw_listen_refused(GwRefusal reason, const char *address,
-				  const char *detail)
-{
-	static int64_t second;
-	static int	logged;
-	GwLogLine	line;
-	int64_t		now = gw_now_ms() / 1000;
-
-	gw_metric_refused(reason);
-	if (second != now)
-	{
-		second = now;
-		logged = 0;
-	}
-	if (logged++ >= REFUSALS_LOGGED)
-		return;
-	gw_log_begin(&line, "warning", "handshake_refused");
-	gw_log_text(&line, "detail", detail);
-	gw_log_text(&line, "address", address);
-	if (logged == REFUSALS_LOGGED)
-		gw_log_text(&line, "note", "more are counted only in this second");
-	gw_log_end(&line);
 }
 
 /* listen_socket makes the socket and returns 0, or what errno says. */

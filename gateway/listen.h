@@ -8,24 +8,21 @@
 #include <stdbool.h>
 
 #include "config.h"
-#include "metrics.h"
 
-/* Of libwebsockets, which socket.c and listen.c see. */
+/* An address as text, with its zero byte (INET6_ADDRSTRLEN). */
+#define GW_ADDRESS_MAX		46
+
 struct lws;
-struct lws_context;
 struct lws_context_creation_info;
 struct lws_filter_network_conn_args;
 
 extern void gw_listen_prepare(struct lws_context_creation_info *info);
 extern void gw_listen_found(struct lws *wsi);
-extern bool gw_listen_open(struct lws_context *context,
-						   const GwConfig *config);
+extern bool gw_listen_open(const GwConfig *config);
 extern int	gw_listen_take(const struct lws_filter_network_conn_args *from);
 extern const char *gw_listen_peer(void);
 extern int	gw_listen_port(void);
 extern void gw_listen_turn(void);
 extern void gw_listen_close(void);
-extern void gw_listen_refused(GwRefusal reason, const char *address,
-							  const char *detail);
 
 #endif							/* GW_LISTEN_H */

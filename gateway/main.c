@@ -24,9 +24,11 @@
 #include "client.h"
 #include "config.h"
 #include "database.h"
+#include "handshake.h"
 #include "http.h"
 #include "listen.h"
 #include "log.h"
+#include "loop.h"
 #include "metrics.h"
 #include "notify.h"
 #include "relay.h"
@@ -45,6 +47,8 @@ static int	signals_seen;
 static int64_t drain_until;		/* 0 while the gateway serves */
 static const char *env_file;	/* NULL: .env, if that exists */
 
+static const GwClientEvents client_events = {gw_relay_submit,
+gw_relay_session_end};
 static const GwConfigChecks checks = {gw_database_check_url, gw_tls_check};
 
 static int	read_flags(int argc, char **argv, bool *check);
@@ -197,7 +201,7 @@ static bool
 open_all(void)
 {
 	gw_tls_renew(true);
-	gw_clients_init(&config);
+	gw_clients_init(&config, &client_events);
 	if (!gw_loop_open(&config))
 		return false;
 	sweep_timer = gw_timer_create(sweep, NULL);
@@ -208,7 +212,7 @@ open_all(void)
 		gw_log_event("error", "start", "out of memory or descriptors");
 		return false;
 	}
-	if (!gw_sockets_open())
+	if (!gw_sockets_open(&config, &gw_client_events, gw_http_answer))
 		return false;
 	gw_timer_start(sweep_timer, SWEEP_MS);
 	gw_notify_open();
@@ -246,7 +250,6 @@ sweep(void *owner)
 {
 	(void) owner;
 	gw_clients_sweep();
-	gw_sockets_sweep();
 	gw_relay_sweep();
 	gw_timer_start(sweep_timer, drain_until == 0 ? SWEEP_MS : SWEEP_MS / 10);
 }
@@ -276,7 +279,7 @@ begin_drain(int number)
 	drain_until = gw_now_ms() + DRAIN_MS;
 	gw_notify_stopping();
 	gw_http_drain();
-	gw_loop_refuse();
+	gw_handshakes_refuse();
 	if (config.reuse_port)
 		gw_listen_close();
 	gw_timer_start(sweep_timer, SWEEP_MS / 10);

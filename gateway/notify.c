@@ -19,7 +19,7 @@
 #include <time.h>
 
 #include "log.h"
-#include "socket.h"
+#include "loop.h"
 
 static GwTimer *watchdog_timer;
 static int64_t watchdog_ms;

@@ -48,6 +48,7 @@
 #include "batch.h"
 #include "database.h"
 #include "log.h"
+#include "loop.h"
 #include "metrics.h"
 
 /* What a batch may take beyond the time of one call before it is given up. */
@@ -144,27 +145,16 @@ gw_relay_open(const GwConfig *settings)
 }
 
 /*
- * gw_relay_submit takes over a whole message of a client: it is queued, or
- * answered at once if its lane cannot take it.
+ * gw_relay_submit takes over a request: it is queued, or answered at once if
+ * its lane cannot take it.
  */
 void
-gw_relay_submit(GwClient *client, GwBuffer *message)
+gw_relay_submit(GwRequest *request)
 {
 	GwError		error = {0};
-	GwRequest  *request;
-	GwLane		which;
+	GwLane		which = gw_request_lane(request);
 
-	request = gw_request_create(client->identity, message, gw_now_ms());
-	if (request == NULL)
-	{
-		gw_clients_release(message->length);
-		gw_buffer_wipe(message);
-		gw_disconnect(client, GW_CLOSE_TRY_LATER, "out of memory");
-		gw_client_answered(client);
-		return;
-	}
-	client->identity->pending++;
-	which = gw_request_lane(request);
+	request->identity->pending++;
 	if (which == GW_LANE_WAIT)
 		queue_append(&waiting, request);
 	else if (lane_takes(&lanes[which], &error))

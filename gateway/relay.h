@@ -15,7 +15,7 @@
 #include "config.h"
 
 extern bool gw_relay_open(const GwConfig *config);
-extern void gw_relay_submit(GwClient *client, GwBuffer *message);
+extern void gw_relay_submit(GwRequest *request);
 extern void gw_relay_session_end(GwIdentity *identity);
 extern void gw_relay_turn(void);
 extern void gw_relay_sweep(void);

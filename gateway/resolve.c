@@ -18,7 +18,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "socket.h"
+#include "loop.h"
+
 
 #define HOSTS_MAX	16
 #define POLL_MS		20

@@ -1,56 +1,73 @@
 /*
  * socket.h
- *		The event loop: sockets, descriptors and timers. See socket.c.
+ *		Clients' sockets. See socket.c.
  */
 #ifndef GW_SOCKET_H
 #define GW_SOCKET_H
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
+#include "buffer.h"
 #include "config.h"
-
-/* Descriptors beyond the WebSocket connections: HTTP, handshakes, our own. */
-#define GW_SPARE_SOCKETS	256
-
-/* An address as text, with its zero byte (INET6_ADDRSTRLEN). */
-#define GW_ADDRESS_MAX		46
 
 /* Room that must be free before the bytes of a reply (LWS_PRE). */
 #define GW_WRITE_ROOM	16
 
-/* A connection's socket, a watched descriptor, a timer: all opaque. */
+/* A client's socket: opaque. */
 typedef struct lws GwSocket;
-typedef struct GwWatch GwWatch;
-typedef struct GwTimer GwTimer;
 
-typedef void (*GwTimerFire) (void *owner);
-typedef void (*GwWatchReady) (void *owner);
+typedef enum GwOutputKind
+{
+	GW_OUTPUT_NONE,				/* nothing, for now */
+	GW_OUTPUT_PIECE,			/* bytes of a message, to its end */
+	GW_OUTPUT_PING,
+	GW_OUTPUT_CLOSE				/* with code and reason */
+}			GwOutputKind;
 
-extern bool gw_loop_open(const GwConfig *config);
-extern bool gw_loop_turn(void);
-extern void gw_loop_refuse(void);
-extern int64_t gw_now_ms(void);
-extern int64_t gw_unix_ms(void);
+/* What a WebSocket is to write next. */
+typedef struct GwOutput
+{
+	GwOutputKind kind;
+	unsigned char *bytes;		/* behind GW_WRITE_ROOM free ones */
+	size_t		length;
+	bool		begins;			/* a message, which may be binary */
+	bool		binary;
+	int			code;
+	const char *reason;			/* at most 123 bytes */
+}			GwOutput;
 
-extern bool gw_sockets_open(void);
-extern void gw_sockets_sweep(void);
+/* What sockets tell and ask whoever owns WebSockets. */
+typedef struct GwSocketEvents
+{
+	/* A new WebSocket: returns its owner, or NULL to close it. */
+	void	   *(*open) (GwSocket *socket, GwBuffer *token);
+	/* Bytes came; `more` of the same frame, or of the message, are to come. */
+	void		(*receive) (void *owner, const unsigned char *bytes,
+							size_t length, size_t more, bool binary,
+							bool final);
+	void		(*pong) (void *owner);
+	void		(*next) (void *owner, GwOutput * output);
+	/* So much was written; returns whether there is more. */
+	bool		(*written) (void *owner, size_t length);
+	/* The socket no longer exists, for whatever reason. */
+	void		(*gone) (void *owner);
+	/* How many WebSockets there are. */
+	size_t		(*connections) (void);
+}			GwSocketEvents;
+
+/*
+ * Appends the body for a path, sets *type to its media type, and returns the
+ * status.
+ */
+typedef int (*GwHttpAnswer) (const char *path, GwBuffer *body,
+							 const char **type);
+
+extern bool gw_sockets_open(const GwConfig *config,
+							const GwSocketEvents * events, GwHttpAnswer http);
 extern const char *gw_socket_address(GwSocket *socket);
 extern void gw_socket_write_soon(GwSocket *socket);
 extern void gw_socket_pause(GwSocket *socket, bool pause);
 extern void gw_socket_kill(GwSocket *socket);
-
-extern GwWatch *gw_watch_create(int descriptor, GwWatchReady ready,
-								void *owner);
-extern bool gw_watch_is_on(const GwWatch *watch, int descriptor);
-extern void gw_watch_want_write(GwWatch *watch, bool want);
-extern void gw_watch_pause(GwWatch *watch, bool pause);
-extern void gw_watch_free(GwWatch *watch);
-
-extern GwTimer *gw_timer_create(GwTimerFire fire, void *owner);
-extern void gw_timer_start(GwTimer *timer, int64_t milliseconds);
-extern void gw_timer_stop(GwTimer *timer);
-extern void gw_timer_free(GwTimer *timer);
 
 #endif							/* GW_SOCKET_H */
