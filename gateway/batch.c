@@ -128,7 +128,7 @@ gw_request_control(GwIdentity *identity, char control)
 }
 
 /* gw_request_lane tells which lane a request takes. */
-GwLane
+GwLaneKind
 gw_request_lane(const GwRequest *request)
 {
 	if (request->waits)
@@ -169,7 +169,7 @@ gw_batch_create(void)
 	GwBatch    *batch = calloc(1, sizeof(GwBatch));
 
 	if (batch != NULL)
-		batch->requests_end = &batch->requests;
+		TAILQ_INIT(&batch->requests);
 	return batch;
 }
 
@@ -192,9 +192,7 @@ gw_batch_has_room(const GwBatch *batch, const GwRequest *request, size_t more)
 void
 gw_batch_add(GwBatch *batch, GwRequest *request)
 {
-	request->next = NULL;
-	*batch->requests_end = request;
-	batch->requests_end = &request->next;
+	TAILQ_INSERT_TAIL(&batch->requests, request, entry);
 	batch->count++;
 	batch->calls += request->calls;
 	batch->bytes += request->length;
@@ -216,7 +214,7 @@ gw_batch_encode(const GwBatch *batch, GwBuffer *sessions, GwBuffer *frames)
 		return false;
 	encode_head(sessions, INT8_OID, batch->count);
 	encode_head(frames, BYTEA_OID, batch->count);
-	for (request = batch->requests; request != NULL; request = request->next)
+	TAILQ_FOREACH(request, &batch->requests, entry)
 	{
 		gw_buffer_int32(sessions, 8);
 		gw_buffer_int64(sessions, (uint64_t) request->identity->session);
@@ -232,7 +230,7 @@ gw_batch_shrink(GwBatch *batch)
 {
 	GwRequest  *request;
 
-	for (request = batch->requests; request != NULL; request = request->next)
+	TAILQ_FOREACH(request, &batch->requests, entry)
 	{
 		unsigned char opcode = GW_OPCODE_TEXT;
 		GwBuffer	stub = {0};
@@ -257,11 +255,11 @@ gw_batch_shrink(GwBatch *batch)
 void
 gw_batch_free(GwBatch *batch)
 {
-	while (batch->requests != NULL)
-	{
-		GwRequest  *request = batch->requests;
+	GwRequest  *request;
 
-		batch->requests = request->next;
+	while ((request = TAILQ_FIRST(&batch->requests)) != NULL)
+	{
+		TAILQ_REMOVE(&batch->requests, request, entry);
 		gw_request_free(request);
 	}
 	free(batch);

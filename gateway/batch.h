@@ -8,10 +8,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "buffer.h"
 #include "frame.h"
 #include "identity.h"
+#include "metrics.h"
 
 #define GW_BATCH_CALLS	60
 #define GW_BATCH_BYTES	((size_t) 64 * 1024 * 1024)
@@ -22,17 +24,10 @@
 #define GW_CONTROL_OPEN		'O'
 #define GW_CONTROL_CLOSE	'C'
 
-typedef enum GwLane
-{
-	GW_LANE_SHORT,
-	GW_LANE_LONG,
-	GW_LANE_WAIT				/* any of several connections */
-} GwLane;
-
 /* One frame of a client, from its arrival to its answer; or a control frame. */
 typedef struct GwRequest
 {
-	struct GwRequest *next;
+	TAILQ_ENTRY(GwRequest) entry;
 	GwIdentity *identity;		/* holds a reference */
 	GwBuffer	frame;			/* opcode, then bytes; a stub once sent */
 	size_t		length;			/* of the frame as it arrived */
@@ -50,9 +45,8 @@ typedef struct GwRequest
 
 typedef struct GwBatch
 {
-	struct GwBatch *next;
-	GwRequest  *requests;
-	GwRequest **requests_end;
+	STAILQ_ENTRY(GwBatch) entry;
+	TAILQ_HEAD(, GwRequest) requests;
 	size_t		count;
 	size_t		calls;
 	size_t		bytes;
@@ -64,7 +58,7 @@ typedef struct GwBatch
 extern GwRequest *gw_request_create(GwIdentity *identity, GwBuffer *message,
 									int64_t now_ms);
 extern GwRequest *gw_request_control(GwIdentity *identity, char control);
-extern GwLane gw_request_lane(const GwRequest *request);
+extern GwLaneKind gw_request_lane(const GwRequest *request);
 extern bool gw_request_reads(const GwRequest *request);
 extern GwSpan gw_request_header(const GwRequest *request);
 extern void gw_request_free(GwRequest *request);

@@ -38,6 +38,7 @@
 
 #include "log.h"
 #include "loop.h"
+#include "metrics.h"
 #include "resolve.h"
 #include "session.h"
 

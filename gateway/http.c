@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "client.h"
-#include "log.h"
+#include "exposition.h"
 #include "metrics.h"
 #include "relay.h"
 
@@ -58,41 +58,17 @@ gw_http_drain(void)
 static void
 health_body(GwBuffer *body)
 {
-	const GwCounters *c = &gw_counters;
-	const struct
-	{
-		const char *name;
-		uint64_t	value;
-	}			counters[] = {
-		{"connections", c->connections},
-		{"connections_refused", c->connections_refused},
-		{"frames_in", c->frames_in},
-		{"bytes_in", c->bytes_in},
-		{"frames_out", c->frames_out},
-		{"bytes_out", c->bytes_out},
-		{"frames_refused", c->frames_refused},
-		{"frames_cut_off", c->frames_cut_off},
-		{"batches", c->batches},
-		{"batches_failed", c->batches_failed},
-		{"outcomes_unknown", c->outcomes_unknown},
-		{"replies_undelivered", c->replies_undelivered},
-		{"replies_missing", c->replies_missing},
-		{"database_connects", c->database_connects},
-		{"database_losses", c->database_losses},
-		{"accept_pauses", c->accept_pauses},
-		{"log_lines_lost", c->log_lines_lost}
-	};
+	bool		lost = gw_counters.log_lines_lost > 0;
 	size_t		i;
 
 	gw_buffer_format(body, "{\"status\":\"%s\",\"connections_open\":%zu,"
-					 "\"buffered_bytes\":%zu",
-					 c->log_lines_lost > 0 ? "warning" : "ok",
+					 "\"buffered_bytes\":%zu", lost ? "warning" : "ok",
 					 gw_clients_count(), gw_clients_buffered());
-	if (c->log_lines_lost > 0)
+	if (lost)
 		gw_buffer_text(body, ",\"warnings\":[\"log lines were lost\"]");
-	for (i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
-		gw_buffer_format(body, ",\"%s\":%" PRIu64, counters[i].name,
-						 counters[i].value);
+	for (i = 0; i < GW_COUNTER_COUNT; i++)
+		gw_buffer_format(body, ",\"%s\":%" PRIu64, gw_counter_names[i].name,
+						 *gw_counter_names[i].value);
 	gw_buffer_text(body, "}\n");
 }
 

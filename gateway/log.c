@@ -1,6 +1,6 @@
 /*
  * log.c
- *		JSON log lines, one object a line, and the gateway's counters.
+ *		JSON log lines, one object a line.
  *
  * A log must never stop delivery. A line is at most PIPE_BUF bytes, so that
  * a write to a pipe that poll() calls writable neither blocks nor mixes with
@@ -20,14 +20,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "metrics.h"
+
 /* A longer value is cut. */
 #define VALUE_MAX	1024
 
 /* Room that is left behind a value, and what a member needs at least. */
 #define END_ROOM	16
 #define MEMBER_ROOM	96
-
-GwCounters	gw_counters;
 
 static int	log_descriptor = STDERR_FILENO;
 static bool log_to_socket;

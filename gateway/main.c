@@ -26,6 +26,7 @@
 #include "database.h"
 #include "handshake.h"
 #include "http.h"
+#include "lane.h"
 #include "listen.h"
 #include "log.h"
 #include "loop.h"
@@ -48,7 +49,7 @@ static int64_t drain_until;		/* 0 while the gateway serves */
 static const char *env_file;	/* NULL: .env, if that exists */
 
 static const GwClientEvents client_events = {gw_relay_submit,
-gw_relay_session_end};
+gw_session_end};
 static const GwConfigChecks checks = {gw_database_check_url, gw_tls_check};
 
 static int	read_flags(int argc, char **argv, bool *check);
@@ -169,7 +170,7 @@ prepare_process(void)
 
 	gw_log_init(STDERR_FILENO);
 	gw_log_level(config.log_level);
-	gw_metrics_init();
+	gw_metrics.started = time(NULL);
 	srandom((unsigned int) time(NULL) ^ (unsigned int) getpid() << 8);
 	(void) signal(SIGPIPE, SIG_IGN);
 	(void) sigemptyset(&caught);

@@ -25,11 +25,11 @@ request_of(int opcode, const char *string, size_t padding)
 	return gw_request_create(identity, &message, 0);
 }
 
-static GwLane
+static GwLaneKind
 lane_of(const char *string, size_t padding)
 {
 	GwRequest  *request = request_of(GW_OPCODE_TEXT, string, padding);
-	GwLane		lane = gw_request_lane(request);
+	GwLaneKind	lane = gw_request_lane(request);
 
 	gw_request_free(request);
 	return lane;

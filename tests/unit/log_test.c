@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "frame.h"
+#include "metrics.h"
 #include "tap.h"
 
 static bool
