@@ -27,10 +27,8 @@ typedef struct GwError
 
 extern GwError gw_error_unknown(const char *detail);
 extern GwError gw_error_away(const char *detail);
-extern void gw_answer_frame(GwBuffer *out, GwSpan header,
+extern void gw_ids_add(GwBuffer *ids, const GwFrame *frame);
+extern void gw_answer_frame(GwBuffer *out, const GwBuffer *ids,
 							const GwError *error);
-extern void gw_answer_prefix(GwBuffer *out, GwSpan header,
-							 const GwError *error);
-extern void gw_answer_stub(GwBuffer *out, GwSpan header);
 
 #endif							/* GW_ANSWER_H */

@@ -5,8 +5,8 @@
  * A batch is one call of message_bus.relay(): at most 60 frames and 64 MiB.
  * It is encoded as two arrays in PostgreSQL's binary format (array_recv:
  * dimensions, flags, element type, then size and lower bound, then each
- * element with its length). Once it is encoded, its larger frames are
- * replaced by stubs that hold no more than the ids to answer.
+ * element with its length). Once it is encoded its frames are freed: an
+ * answer of the gateway's own needs no more than the ids (answer.c).
  *
  * Beside the frames of clients there are the gateway's own control frames,
  * which no client can send: 'O' and a token opens a session on a database
@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "answer.h"
+#include "utf8.h"
 
 /* Frames up to this size, and not of these methods, take the short lane. */
 #define SHORT_MAX	65536
@@ -29,8 +30,8 @@
 #define WEIGHT_MAX	16
 #define READ_WEIGHT	4
 
-/* Frames up to this size are kept as they are. */
-#define STUB_MIN	4096
+/* A JSON-RPC batch of more elements gets one error with id null. */
+#define ELEMENTS_MAX	1000
 
 /* Type OIDs of PostgreSQL's catalog, fixed for good. */
 #define BYTEA_OID	17
@@ -50,6 +51,8 @@ static const struct
 #define METHODS (sizeof(methods) / sizeof(methods[0]))
 
 static void request_count(GwRequest *request, const GwFrame *frame);
+static void request_read_batch(GwRequest *request, GwFrame frame);
+static void request_drop_frame(GwRequest *request);
 static void encode_head(GwBuffer *array, uint32_t type, size_t count);
 
 /*
@@ -61,7 +64,6 @@ gw_request_create(GwIdentity *identity, GwBuffer *message, int64_t now_ms)
 {
 	GwRequest  *request = calloc(1, sizeof(GwRequest));
 	GwFrame		frame;
-	GwFrame		element;
 
 	if (request == NULL)
 		return NULL;
@@ -71,12 +73,15 @@ gw_request_create(GwIdentity *identity, GwBuffer *message, int64_t now_ms)
 	request->length = message->length;
 	request->arrived_ms = now_ms;
 	memset(message, 0, sizeof(*message));
-	frame = gw_frame_read(gw_request_header(request));
+	frame = gw_frame_read(gw_frame_header(request->frame.data[0],
+										  request->frame.data + 1,
+										  request->frame.length - 1));
 	request->kind = frame.kind;
 	request_count(request, &frame);
-	while (frame.kind == GW_FRAME_BATCH && request->calls <= GW_BATCH_CALLS &&
-		   gw_frame_next(&frame.elements, &element))
-		request_count(request, &element);
+	if (frame.kind == GW_FRAME_BATCH)
+		request_read_batch(request, frame);
+	else
+		gw_ids_add(&request->ids, &frame);
 	if (frame.method.length > 0 && frame.method.length < GW_METHOD_MAX &&
 		gw_utf8_valid(frame.method.data, frame.method.length))
 		memcpy(request->method, frame.method.data, frame.method.length);
@@ -97,6 +102,28 @@ request_count(GwRequest *request, const GwFrame *frame)
 		if (gw_span_is(frame->method, methods[i].name) &&
 			request->weight < methods[i].weight)
 			request->weight = methods[i].weight;
+}
+
+/* request_read_batch reads the elements of a JSON-RPC batch. */
+static void
+request_read_batch(GwRequest *request, GwFrame frame)
+{
+	const GwFrame malformed = {.kind = GW_FRAME_MALFORMED};
+	GwFrame		element;
+	size_t		count = 0;
+
+	gw_buffer_text(&request->ids, "[");
+	while (count <= ELEMENTS_MAX && gw_frame_next(&frame.elements, &element))
+	{
+		count++;
+		if (request->calls <= GW_BATCH_CALLS)
+			request_count(request, &element);
+		gw_ids_add(&request->ids, &element);
+	}
+	if (count > 0 && count <= ELEMENTS_MAX)
+		return;
+	request->ids.length = 0;
+	gw_ids_add(&request->ids, &malformed);
 }
 
 /*
@@ -144,22 +171,21 @@ gw_request_reads(const GwRequest *request)
 	return request->weight >= READ_WEIGHT;
 }
 
-/* gw_request_header returns the JSON part of the frame, or of its stub. */
-GwSpan
-gw_request_header(const GwRequest *request)
-{
-	return gw_frame_header(request->frame.data[0], request->frame.data + 1,
-						   request->frame.length - 1);
-}
-
 void
 gw_request_free(GwRequest *request)
+{
+	request_drop_frame(request);
+	gw_buffer_free(&request->ids);
+	gw_identity_release(request->identity);
+	free(request);
+}
+
+static void
+request_drop_frame(GwRequest *request)
 {
 	if (request->secret)
 		gw_buffer_wipe(&request->frame);
 	gw_buffer_free(&request->frame);
-	gw_identity_release(request->identity);
-	free(request);
 }
 
 /* gw_batch_create returns an empty batch, or NULL if out of memory. */
@@ -224,31 +250,14 @@ gw_batch_encode(const GwBatch *batch, GwBuffer *sessions, GwBuffer *frames)
 	return !sessions->failed && !frames->failed;
 }
 
-/* gw_batch_shrink replaces large frames by stubs, where memory allows. */
+/* gw_batch_drop_frames frees the frames of a batch that was encoded. */
 void
-gw_batch_shrink(GwBatch *batch)
+gw_batch_drop_frames(GwBatch *batch)
 {
 	GwRequest  *request;
 
 	TAILQ_FOREACH(request, &batch->requests, entry)
-	{
-		unsigned char opcode = GW_OPCODE_TEXT;
-		GwBuffer	stub = {0};
-
-		if (request->frame.length <= STUB_MIN || request->control != 0)
-			continue;
-		gw_buffer_append(&stub, &opcode, 1);
-		gw_answer_stub(&stub, gw_request_header(request));
-		if (stub.failed)
-		{
-			gw_buffer_free(&stub);
-			continue;
-		}
-		if (request->secret)
-			gw_buffer_wipe(&request->frame);
-		gw_buffer_free(&request->frame);
-		request->frame = stub;
-	}
+		request_drop_frame(request);
 }
 
 /* gw_batch_free frees a batch and its requests. */

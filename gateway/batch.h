@@ -29,7 +29,8 @@ typedef struct GwRequest
 {
 	TAILQ_ENTRY(GwRequest) entry;
 	GwIdentity *identity;		/* holds a reference */
-	GwBuffer	frame;			/* opcode, then bytes; a stub once sent */
+	GwBuffer	frame;			/* opcode, then bytes; empty once sent */
+	GwBuffer	ids;			/* to answer it without its frame: answer.c */
 	size_t		length;			/* of the frame as it arrived */
 	int64_t		arrived_ms;
 	GwFrameKind kind;
@@ -60,7 +61,6 @@ extern GwRequest *gw_request_create(GwIdentity *identity, GwBuffer *message,
 extern GwRequest *gw_request_control(GwIdentity *identity, char control);
 extern GwLaneKind gw_request_lane(const GwRequest *request);
 extern bool gw_request_reads(const GwRequest *request);
-extern GwSpan gw_request_header(const GwRequest *request);
 extern void gw_request_free(GwRequest *request);
 
 extern GwBatch *gw_batch_create(void);
@@ -69,7 +69,7 @@ extern bool gw_batch_has_room(const GwBatch *batch, const GwRequest *request,
 extern void gw_batch_add(GwBatch *batch, GwRequest *request);
 extern bool gw_batch_encode(const GwBatch *batch, GwBuffer *sessions,
 							GwBuffer *frames);
-extern void gw_batch_shrink(GwBatch *batch);
+extern void gw_batch_drop_frames(GwBatch *batch);
 extern void gw_batch_free(GwBatch *batch);
 
 #endif							/* GW_BATCH_H */

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "frame.h"
+#include "utf8.h"
 
 #define FORMAT_MAX	512
 
@@ -81,12 +81,17 @@ gw_buffer_format(GwBuffer *buffer, const char *format,...)
 		gw_buffer_append(buffer, string, (size_t) length);
 }
 
-/* gw_buffer_json appends a text as a JSON string, quotes included. */
+/* gw_buffer_json appends a text as a JSON string, quotes and all, or null. */
 void
 gw_buffer_json(GwBuffer *buffer, const char *string)
 {
 	const char *from = string;
 
+	if (string == NULL)
+	{
+		gw_buffer_text(buffer, "null");
+		return;
+	}
 	gw_buffer_text(buffer, "\"");
 	for (; *string != '\0'; string++)
 	{

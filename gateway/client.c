@@ -34,6 +34,7 @@
 #include "log.h"
 #include "loop.h"
 #include "metrics.h"
+#include "utf8.h"
 
 /* How long a close may take once there are no replies to write. */
 #define CLOSE_MS		5000
@@ -228,11 +229,11 @@ gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
 
 /* gw_client_answer queues the gateway's own answer to a frame. */
 void
-gw_client_answer(GwClient *client, GwSpan header, const GwError *error)
+gw_client_answer(GwClient *client, const GwBuffer *ids, const GwError *error)
 {
 	GwBuffer	string = {0};
 
-	gw_answer_frame(&string, header, error);
+	gw_answer_frame(&string, ids, error);
 	if (string.failed)
 		client_mute(client, "out of memory");
 	else
@@ -646,18 +647,19 @@ static void
 client_refuse(GwClient *client, GwRefusal reason, const GwError *error)
 {
 	GwBuffer   *message = &client->incoming;
-	GwBuffer	string = {0};
-	GwSpan		header = {NULL, 0};
+	GwFrame		frame = {.kind = GW_FRAME_MALFORMED};
+	GwBuffer	ids = {0};
 
 	gw_metric_refused(reason);
 	log_client("warning", "refused", client, error->message);
 	if (!message->failed && message->length > 1)
-		header = gw_frame_header(message->data[0], message->data + 1,
-								 message->length - 1);
-	gw_answer_prefix(&string, header, error);
-	if (!string.failed)
-		gw_client_queue(client, false, string.data, string.length);
-	gw_buffer_free(&string);
+		frame = gw_frame_read(gw_frame_header(message->data[0],
+											  message->data + 1,
+											  message->length - 1));
+	frame.kind = GW_FRAME_REQUEST;
+	gw_ids_add(&ids, &frame);
+	gw_client_answer(client, &ids, error);
+	gw_buffer_free(&ids);
 }
 
 /* client_forget_message frees the message being put together. */
@@ -694,7 +696,7 @@ client_take_message(GwClient *client)
 	}
 	gw_metric_refused(GW_REFUSED_DRAINING);
 	log_client("warning", "refused", client, error.message);
-	gw_client_answer(client, gw_request_header(request), &error);
+	gw_client_answer(client, &request->ids, &error);
 	gw_clients_release(request->length);
 	gw_request_free(request);
 }

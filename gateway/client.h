@@ -102,7 +102,7 @@ extern void gw_clients_drain(void);
 extern void gw_client_answered(GwClient *client);
 extern void gw_client_queue(GwClient *client, bool binary,
 							const unsigned char *bytes, size_t length);
-extern void gw_client_answer(GwClient *client, GwSpan header,
+extern void gw_client_answer(GwClient *client, const GwBuffer *ids,
 							 const GwError *error);
 extern bool gw_client_is_held(const GwClient *client);
 extern void gw_disconnect(GwClient *client, int code, const char *reason);

@@ -46,8 +46,5 @@ extern GwFrame gw_frame_read(GwSpan json);
 extern bool gw_frame_next(GwSpan *elements, GwFrame *element);
 extern bool gw_json_member(GwSpan object, const char *name, GwSpan *value);
 extern bool gw_span_is(GwSpan span, const char *string);
-extern bool gw_utf8_valid(const unsigned char *bytes, size_t length);
-extern bool gw_utf8_may_go_on(const unsigned char *bytes, size_t length);
-extern size_t gw_utf8_prefix(const unsigned char *bytes, size_t length);
 
 #endif							/* GW_FRAME_H */

@@ -201,7 +201,7 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 	if (error != NULL && error->code == GW_ERROR_OUTCOME_UNKNOWN)
 		gw_counters.outcomes_unknown++;
 	if (client != NULL && error != NULL)
-		gw_client_answer(client, gw_request_header(request), error);
+		gw_client_answer(client, &request->ids, error);
 	else if (error != NULL)
 		gw_counters.replies_undelivered++;
 	if (client != NULL)
@@ -279,7 +279,7 @@ lane_send(GwLane *lane, long wait_ms)
 	secret = batch->secret;
 	if (gw_batch_encode(batch, &sessions, &frames))
 	{
-		gw_batch_shrink(batch);
+		gw_batch_drop_frames(batch);
 		if (lane->in_flight++ == 0)
 			batch->head_ms = gw_now_ms();
 		STAILQ_INSERT_TAIL(&lane->flight, batch, entry);

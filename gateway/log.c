@@ -5,15 +5,15 @@
  * A log must never stop delivery. A line is at most PIPE_BUF bytes, so that
  * a write to a pipe that poll() calls writable neither blocks nor mixes with
  * another; where there is no room, or the reader is gone, the line is
- * dropped and counted, and /healthz says "warning" from then on. A value too
- * long for the line is cut and marked, so that every line stays one JSON
- * object. Secrets are never given to these functions.
+ * dropped and counted, and /healthz says "warning" from then on. A long value
+ * is cut and marked, and a member without room left out, so that every line
+ * stays one JSON object. Secrets are never given to these functions.
  */
 #include "log.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -22,21 +22,16 @@
 
 #include "metrics.h"
 
-/* A longer value is cut. */
-#define VALUE_MAX	1024
-
-/* Room that is left behind a value, and what a member needs at least. */
-#define END_ROOM	16
-#define MEMBER_ROOM	96
+/* A longer value is cut: so escaped it still fits into a line. */
+#define VALUE_MAX	640
 
 static int	log_descriptor = STDERR_FILENO;
 static bool log_to_socket;
 static int	log_least;			/* rank of the least level that is logged */
 
-static void log_add(GwLogLine *line, const char *string, size_t length);
-static void log_quote(GwLogLine *line, const char *string);
+static void log_fit(GwLogLine *line, size_t before);
 static int	level_rank(const char *level);
-static bool log_write(const char *string, size_t length);
+static bool log_write(const void *string, size_t length);
 
 /* gw_log_init chooses where lines go. */
 void
@@ -62,58 +57,58 @@ gw_log_begin(GwLogLine *line, const char *level, const char *event)
 {
 	struct timespec now;
 	struct tm	utc;
-	char		head[128];
-	int			length;
 
+	memset(line, 0, sizeof(*line));
+	line->silent = level_rank(level) < log_least;
+	if (line->silent)
+		return;
 	(void) clock_gettime(CLOCK_REALTIME, &now);
 	(void) gmtime_r(&now.tv_sec, &utc);
-	length = snprintf(head, sizeof(head),
-					  "{\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ\","
-					  "\"level\":\"%s\",\"event\":\"%s\"",
-					  (utc.tm_year + 1900) % 10000, utc.tm_mon + 1,
-					  utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
-					  now.tv_nsec / 1000000, level, event);
-	line->length = 0;
-	line->silent = level_rank(level) < log_least;
-	if (length > 0 && (size_t) length < sizeof(head))
-		log_add(line, head, (size_t) length);
+	gw_buffer_format(&line->text,
+					 "{\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ\","
+					 "\"level\":\"%s\",\"event\":\"%s\"",
+					 (utc.tm_year + 1900) % 10000, utc.tm_mon + 1,
+					 utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
+					 now.tv_nsec / 1000000, level, event);
 }
 
 void
 gw_log_text(GwLogLine *line, const char *name, const char *string)
 {
-	if (line->length + MEMBER_ROOM > GW_LOG_MAX)
+	char		cut[VALUE_MAX + sizeof("...")];
+	size_t		before = line->text.length;
+
+	if (line->silent)
 		return;
-	log_add(line, ",", 1);
-	log_quote(line, name);
-	log_add(line, ":", 1);
-	log_quote(line, string);
+	gw_text_copy(cut, VALUE_MAX, string);
+	if (strlen(string) >= VALUE_MAX)
+		(void) strcat(cut, "...");
+	gw_buffer_format(&line->text, ",\"%s\":", name);
+	gw_buffer_json(&line->text, cut);
+	log_fit(line, before);
 }
 
 void
 gw_log_number(GwLogLine *line, const char *name, int64_t number)
 {
-	char		string[32];
-	int			length;
+	size_t		before = line->text.length;
 
-	if (line->length + MEMBER_ROOM > GW_LOG_MAX)
+	if (line->silent)
 		return;
-	length = snprintf(string, sizeof(string), ":%lld", (long long) number);
-	log_add(line, ",", 1);
-	log_quote(line, name);
-	if (length > 0)
-		log_add(line, string, (size_t) length);
+	gw_buffer_format(&line->text, ",\"%s\":%" PRId64, name, number);
+	log_fit(line, before);
 }
 
 /* gw_log_end writes the line, or counts that it could not. */
 void
 gw_log_end(GwLogLine *line)
 {
-	if (line->length > GW_LOG_MAX - 2)
-		line->length = GW_LOG_MAX - 2;
-	memcpy(line->string + line->length, "}\n", 2);
-	if (!line->silent && !log_write(line->string, line->length + 2))
+	gw_buffer_text(&line->text, "}\n");
+	if (!line->silent &&
+		(line->text.failed ||
+		 !log_write(line->text.data, line->text.length)))
 		gw_counters.log_lines_lost++;
+	gw_buffer_free(&line->text);
 }
 
 /* gw_log_event writes a line with one detail; detail may be NULL. */
@@ -128,56 +123,12 @@ gw_log_event(const char *level, const char *event, const char *detail)
 	gw_log_end(&line);
 }
 
-/*
- * log_add appends as a whole or not at all. Names are short; a member for
- * which there is no room is left out as a whole.
- */
+/* log_fit takes back a member for which there is no room. */
 static void
-log_add(GwLogLine *line, const char *string, size_t length)
+log_fit(GwLogLine *line, size_t before)
 {
-	if (length <= GW_LOG_MAX - 2 - line->length)
-	{
-		memcpy(line->string + line->length, string, length);
-		line->length += length;
-	}
-}
-
-static void
-log_quote(GwLogLine *line, const char *string)
-{
-	size_t		start = line->length;
-
-	log_add(line, "\"", 1);
-	for (; *string != '\0'; string++)
-	{
-		unsigned char c = (unsigned char) *string;
-		char		escaped[8];
-		int			length;
-
-		if (line->length - start > VALUE_MAX ||
-			line->length + END_ROOM > GW_LOG_MAX)
-		{
-			/* Do not leave half a character of UTF-8 behind. */
-			while (line->length > start + 1 &&
-				   (line->string[line->length - 1] & 0xC0) == 0x80)
-				line->length--;
-			if (line->length > start + 1 &&
-				(line->string[line->length - 1] & 0x80) != 0)
-				line->length--;
-			log_add(line, "...", 3);
-			break;
-		}
-		if (c >= 0x20 && c != '"' && c != '\\')
-		{
-			log_add(line, string, 1);
-			continue;
-		}
-		length = snprintf(escaped, sizeof(escaped),
-						  c < 0x20 ? "\\u%04x" : "\\%c", c);
-		if (length > 0)
-			log_add(line, escaped, (size_t) length);
-	}
-	log_add(line, "\"", 1);
+	if (line->text.length > GW_LOG_MAX - 2)
+		line->text.length = before;
 }
 
 static int
@@ -190,7 +141,7 @@ level_rank(const char *level)
 }
 
 static bool
-log_write(const char *string, size_t length)
+log_write(const void *string, size_t length)
 {
 	struct pollfd ready = {log_descriptor, POLLOUT, 0};
 	ssize_t		written;

@@ -9,13 +9,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "buffer.h"
+
 /* A line is one atomic write to a pipe (PIPE_BUF). */
 #define GW_LOG_MAX	4096
 
 typedef struct GwLogLine
 {
-	char		string[GW_LOG_MAX];
-	size_t		length;
+	GwBuffer text;
 	bool		silent;			/* its level is not logged */
 } GwLogLine;
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "tap.h"
+#include "utf8.h"
 
 static GwSpan
 span(const char *string)

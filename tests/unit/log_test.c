@@ -12,6 +12,7 @@
 #include "frame.h"
 #include "metrics.h"
 #include "tap.h"
+#include "utf8.h"
 
 static bool
 line_is_sound(const char *line, size_t length)
