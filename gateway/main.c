@@ -21,21 +21,21 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "client.h"
-#include "config.h"
-#include "database.h"
-#include "handshake.h"
-#include "http.h"
-#include "lane.h"
-#include "listen.h"
-#include "log.h"
-#include "loop.h"
-#include "metrics.h"
+#include "base/config.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/version.h"
+#include "database/database.h"
+#include "net/handshake.h"
+#include "net/listen.h"
+#include "net/loop.h"
+#include "net/socket.h"
+#include "net/tls.h"
 #include "notify.h"
-#include "relay.h"
-#include "socket.h"
-#include "tls.h"
-#include "version.h"
+#include "relay/client.h"
+#include "relay/lane.h"
+#include "relay/relay.h"
+#include "status/http.h"
 
 #define SWEEP_MS	1000
 #define DRAIN_MS	30000

@@ -18,8 +18,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "log.h"
-#include "loop.h"
+#include "base/log.h"
+#include "net/loop.h"
 
 static GwTimer *watchdog_timer;
 static int64_t watchdog_ms;

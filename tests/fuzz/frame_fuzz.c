@@ -11,10 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "answer.h"
-#include "batch.h"
-#include "frame.h"
-#include "utf8.h"
+#include "base/utf8.h"
+#include "request/answer.h"
+#include "request/batch.h"
+#include "request/frame.h"
 
 extern int	LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

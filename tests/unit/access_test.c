@@ -2,7 +2,7 @@
  * access_test.c
  *		Host and Origin lists, and keys.
  */
-#include "access.h"
+#include "net/access.h"
 
 #include "tap.h"
 

@@ -2,12 +2,12 @@
  * answer_test.c
  *		The errors that the gateway answers by itself.
  */
-#include "answer.h"
+#include "request/answer.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "batch.h"
+#include "request/batch.h"
 #include "tap.h"
 
 #define ERROR_TEXT "{\"code\":-32010,\"message\":\"away\"," \

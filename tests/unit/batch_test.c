@@ -2,7 +2,7 @@
  * batch_test.c
  *		Requests, lanes and the encoding of batches.
  */
-#include "batch.h"
+#include "request/batch.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,7 @@
  * config_test.c
  *		Settings from environment and .env, and their faults.
  */
-#include "config.h"
+#include "base/config.h"
 
 #include <stdlib.h>
 #include <string.h>
