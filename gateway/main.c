@@ -25,7 +25,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/version.h"
-#include "database/database.h"
+#include "database/options.h"
 #include "net/handshake.h"
 #include "net/listen.h"
 #include "net/loop.h"
@@ -35,6 +35,7 @@
 #include "relay/client.h"
 #include "relay/lane.h"
 #include "relay/relay.h"
+#include "relay/sweep.h"
 #include "status/http.h"
 
 #define SWEEP_MS	1000
@@ -50,7 +51,7 @@ static const char *env_file;	/* NULL: .env, if that exists */
 
 static const GwClientEvents client_events = {gw_relay_submit,
 gw_session_end};
-static const GwConfigChecks checks = {gw_database_check_url, gw_tls_check};
+static const GwConfigChecks checks = {gw_options_check_url, gw_tls_check};
 
 static int	read_flags(int argc, char **argv, bool *check);
 static int	flag_fault(const char *flag);
@@ -64,7 +65,6 @@ static void signal_ready(void *owner);
 static void begin_drain(int number);
 static void reload(void);
 static void log_fault(const char *name, const char *why);
-static bool drain_is_over(void);
 static void log_ready(void);
 
 int
@@ -234,12 +234,13 @@ loop(void)
 		if (drain_until == 0)
 			continue;
 		gw_clients_drain();
-		if (flush_until == 0 && drain_is_over())
+		if (flush_until == 0 &&
+			(signals_seen > 1 || gw_now_ms() > drain_until))
 		{
 			gw_relay_drain();
 			flush_until = gw_now_ms() + FLUSH_MS;
 		}
-		if ((gw_relay_is_idle() && gw_clients_count() == 0) ||
+		if ((gw_relay_is_idle() && gw_client_totals.count == 0) ||
 			(flush_until != 0 && gw_now_ms() > flush_until))
 			break;
 	}
@@ -250,7 +251,7 @@ static void
 sweep(void *owner)
 {
 	(void) owner;
-	gw_clients_sweep();
+	gw_clients_sweep(&config);
 	gw_relay_sweep();
 	gw_timer_start(sweep_timer, drain_until == 0 ? SWEEP_MS : SWEEP_MS / 10);
 }
@@ -314,13 +315,6 @@ log_fault(const char *name, const char *why)
 
 	(void) snprintf(detail, sizeof(detail), "%s: %s", name, why);
 	gw_log_event("error", "reload", detail);
-}
-
-/* drain_is_over tells that waiting for what is in flight must end. */
-static bool
-drain_is_over(void)
-{
-	return signals_seen > 1 || gw_now_ms() > drain_until;
 }
 
 /* log_ready tells where the gateway listens; scripts wait for this line. */

@@ -8,6 +8,7 @@
  */
 #include "base/buffer.h"
 
+#include <endian.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,20 +112,18 @@ gw_buffer_json(GwBuffer *buffer, const char *string)
 void
 gw_buffer_int32(GwBuffer *buffer, uint32_t number)
 {
-	unsigned char bytes[4];
-	int			i;
+	uint32_t	bytes = htobe32(number);
 
-	for (i = 0; i < 4; i++)
-		bytes[i] = (unsigned char) (number >> (24 - 8 * i));
-	gw_buffer_append(buffer, bytes, sizeof(bytes));
+	gw_buffer_append(buffer, &bytes, sizeof(bytes));
 }
 
 /* gw_buffer_int64 appends eight bytes in network order. */
 void
 gw_buffer_int64(GwBuffer *buffer, uint64_t number)
 {
-	gw_buffer_int32(buffer, (uint32_t) (number >> 32));
-	gw_buffer_int32(buffer, (uint32_t) number);
+	uint64_t	bytes = htobe64(number);
+
+	gw_buffer_append(buffer, &bytes, sizeof(bytes));
 }
 
 void

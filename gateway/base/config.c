@@ -142,8 +142,6 @@ static const Setting settings[] = {
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
 
-static const char *const default_env_file = ".env";
-
 /* A .env file of this size or more is not read. */
 #define ENV_FILE_MAX	((size_t) 65536)
 
@@ -282,7 +280,7 @@ fault(Reading *reading, const char *name, const char *format,...)
 static char *
 read_env_file(const char *path, Reading *reading)
 {
-	const char *name = path != NULL ? path : default_env_file;
+	const char *name = path != NULL ? path : ".env";
 	FILE	   *file = fopen(name, "r");
 	char	   *text;
 	char	   *line;

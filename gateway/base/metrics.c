@@ -13,7 +13,7 @@ GwMetrics	gw_metrics;
 #define COUNTER_NAME(name, series, help) \
 	{#name, series, help, &gw_counters.name},
 
-const		GwCounterName gw_counter_names[GW_COUNTER_COUNT] = {
+const GwCounterName gw_counter_names[GW_COUNTER_COUNT] = {
 	GW_COUNTERS(COUNTER_NAME)
 };
 
@@ -26,7 +26,7 @@ const char *const gw_refusal_names[GW_REFUSALS] = {"upgrade", "stopping",
 	"connections", "host", "origin", "apikey", "memory", "too large", "buffered",
 "not utf-8", "stopping"};
 
-const		GwScale gw_scales[GW_SCALES] = {
+const GwScale gw_scales[GW_SCALES] = {
 	{14, {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 60000}},
 	{9, {1, 2, 5, 10, 20, 30, 40, 50, 60}}
 };
@@ -62,7 +62,7 @@ gw_metric_batch(GwLaneKind lane, size_t requests)
 static void
 observe(GwScaleKind kind, GwLaneKind lane, int64_t value)
 {
-	const		GwScale *scale = &gw_scales[kind];
+	const GwScale *scale = &gw_scales[kind];
 	GwHistogram *histogram = &gw_metrics.histograms[kind][lane];
 	size_t		i;
 

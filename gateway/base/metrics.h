@@ -64,7 +64,7 @@ typedef struct GwCounterName
 	const char *series;
 	const char *help;
 	const uint64_t *value;
-}			GwCounterName;
+} GwCounterName;
 
 #define GW_COUNTER_COUNT	(sizeof(GwCounters) / sizeof(uint64_t))
 
@@ -74,7 +74,7 @@ typedef enum GwLaneKind
 	GW_LANE_LONG,
 	GW_LANE_WAIT,				/* any of several connections */
 	GW_LANES
-}			GwLaneKind;
+} GwLaneKind;
 
 /* How a request ended. */
 typedef enum GwResult
@@ -86,7 +86,7 @@ typedef enum GwResult
 	GW_DROPPED,
 	GW_REFUSED,
 	GW_RESULTS
-}			GwResult;
+} GwResult;
 
 /* Why a connection or a frame was refused: a label each. */
 typedef enum GwRefusal
@@ -114,7 +114,7 @@ typedef enum GwScaleKind
 	GW_SCALE_LATENCY,			/* of requests, ms */
 	GW_SCALE_SIZE,				/* of batches, requests */
 	GW_SCALES
-}			GwScaleKind;
+} GwScaleKind;
 
 #define GW_STEPS_MAX	16
 
@@ -122,14 +122,14 @@ typedef struct GwScale
 {
 	size_t		count;			/* the last step, +Inf, goes without saying */
 	int64_t		steps[GW_STEPS_MAX];
-}			GwScale;
+} GwScale;
 
 typedef struct GwHistogram
 {
 	uint64_t	counts[GW_STEPS_MAX];
 	uint64_t	count;
 	uint64_t	sum;
-}			GwHistogram;
+} GwHistogram;
 
 /* What has labels, each with a fixed set of values. */
 typedef struct GwMetrics
@@ -138,7 +138,7 @@ typedef struct GwMetrics
 	uint64_t	refusals[GW_REFUSALS];
 	GwHistogram histograms[GW_SCALES][GW_LANES];
 	time_t		started;
-}			GwMetrics;
+} GwMetrics;
 
 extern GwCounters gw_counters;
 extern GwMetrics gw_metrics;

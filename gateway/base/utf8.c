@@ -72,35 +72,20 @@ gw_utf8_prefix(const unsigned char *bytes, size_t length)
 static size_t
 utf8_length(const unsigned char *at, size_t left)
 {
-	unsigned char lowest = 0x80;
-	unsigned char highest = 0xBF;
-	size_t		width;
+	unsigned char lowest = at[0] == 0xE0 ? 0xA0 : at[0] == 0xF0 ? 0x90 : 0x80;
+	unsigned char highest = at[0] == 0xED ? 0x9F : at[0] == 0xF4 ? 0x8F : 0xBF;
+	size_t		width = at[0] < 0x80 ? 1 : at[0] < 0xC2 ? 0 :
+	at[0] < 0xE0 ? 2 : at[0] < 0xF0 ? 3 : at[0] < 0xF5 ? 4 : 0;
 	size_t		i;
 
-	if (at[0] < 0x80)
-		return 1;
-	if (at[0] >= 0xC2 && at[0] <= 0xDF)
-		width = 2;
-	else if (at[0] >= 0xE0 && at[0] <= 0xEF)
-		width = 3;
-	else if (at[0] >= 0xF0 && at[0] <= 0xF4)
-		width = 4;
-	else
-		return 0;
 	if (left < width)
 		return 0;
-	if (at[0] == 0xE0)
-		lowest = 0xA0;
-	else if (at[0] == 0xED)
-		highest = 0x9F;
-	else if (at[0] == 0xF0)
-		lowest = 0x90;
-	else if (at[0] == 0xF4)
-		highest = 0x8F;
-	if (at[1] < lowest || at[1] > highest)
-		return 0;
-	for (i = 2; i < width; i++)
-		if (at[i] < 0x80 || at[i] > 0xBF)
+	for (i = 1; i < width; i++)
+	{
+		if (at[i] < lowest || at[i] > highest)
 			return 0;
+		lowest = 0x80;
+		highest = 0xBF;
+	}
 	return width;
 }

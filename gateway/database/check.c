@@ -1,5 +1,5 @@
 /*
- * session.c
+ * check.c
  *		What a database session must be before it relays.
  *
  * database.c runs these steps on every new connection: the extension's check
@@ -46,20 +46,20 @@ static void add_text(GwBuffer *json, const char *name, const char *value);
 static void add_number(GwBuffer *json, const char *name, long value,
 					   const char *unit);
 
-/* gw_session_role returns the role that frames without a token run as. */
+/* gw_check_role returns the role that frames without a token run as. */
 const char *
-gw_session_role(const GwConfig *config)
+gw_check_role(const GwConfig *config)
 {
 	return gw_config_authenticates(config) ? config->anon_role : config->role;
 }
 
 /*
- * gw_session_settings appends the session's settings. Those beside
+ * gw_check_settings appends the session's settings. Those beside
  * message_bus's own keep one frame from ending the batch of all: a limit of
  * the role for a statement would, and so would serialization failures.
  */
 void
-gw_session_settings(GwBuffer *json, const GwConfig *config)
+gw_check_settings(GwBuffer *json, const GwConfig *config)
 {
 	gw_buffer_text(json, "{\"message_bus.relay_role\":");
 	gw_buffer_json(json, config->role);
@@ -110,31 +110,28 @@ add_token_settings(GwBuffer *json, const GwConfig *config)
 }
 
 /*
- * gw_session_ping encodes a ping as relay's arguments, in an anonymous
+ * gw_check_ping encodes a ping as relay's arguments, in an anonymous
  * session of its own if sessions are asked for; false if it cannot.
  */
 bool
-gw_session_ping(const GwConfig *config, GwBuffer *sessions, GwBuffer *frames)
+gw_check_ping(const GwConfig *config, GwBuffer *sessions, GwBuffer *frames)
 {
 	static const unsigned char ping[] =
 	"\001{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"ping\"}";
 	GwBatch    *batch = gw_batch_create();
 	GwBuffer	message = {0};
 	GwIdentity *identity = gw_identity_create(&message);
-	bool		done = false;
+	bool		opens = gw_config_authenticates(config);
+	bool		done;
 
 	gw_buffer_append(&message, ping, sizeof(ping) - 1);
-	if (batch != NULL && identity != NULL && !message.failed)
-	{
-		bool		opens = gw_config_authenticates(config);
-
-		done = (!opens || add_request(batch, gw_request_control(identity,
-																GW_CONTROL_OPEN))) &&
-			add_request(batch, gw_request_create(identity, &message, 0)) &&
-			(!opens || add_request(batch, gw_request_control(identity,
-															 GW_CONTROL_CLOSE))) &&
-			gw_batch_encode(batch, sessions, frames);
-	}
+	done = batch != NULL && identity != NULL && !message.failed &&
+		(!opens ||
+		 add_request(batch, gw_request_control(identity, GW_CONTROL_OPEN))) &&
+		add_request(batch, gw_request_create(identity, &message, 0)) &&
+		(!opens ||
+		 add_request(batch, gw_request_control(identity, GW_CONTROL_CLOSE))) &&
+		gw_batch_encode(batch, sessions, frames);
 	gw_buffer_free(&message);
 	if (identity != NULL)
 		gw_identity_release(identity);
@@ -151,12 +148,26 @@ add_request(GwBatch *batch, GwRequest *request)
 	return request != NULL;
 }
 
+/* gw_check_reply reads the reply to the ping, the last row; NULL if it is good. */
+const char *
+gw_check_reply(const PGresult *result)
+{
+	int			last = PQntuples(result) - 1;
+	const char *reply;
+
+	if (last < 0 || PQgetlength(result, last, 1) < 1)
+		return "message_bus.relay() does not answer a ping";
+	/* libpq ends every value with a zero byte. */
+	reply = PQgetvalue(result, last, 1) + 1;
+	return strstr(reply, "\"result\"") != NULL ? NULL : reply;
+}
+
 /*
- * gw_error_asks_check tells whether a failed call means that extension, role
+ * gw_check_is_asked tells whether a failed call means that extension, role
  * or server are not as they were checked: gone, revoked, read-only.
  */
 bool
-gw_error_asks_check(const char *sqlstate)
+gw_check_is_asked(const char *sqlstate)
 {
 	return gw_list_has("42883 3F000 42501 25006 26000 42704 0A000", sqlstate,
 					   strlen(sqlstate));

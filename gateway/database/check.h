@@ -1,9 +1,11 @@
 /*
- * session.h
- *		What a database session must be before it relays. See session.c.
+ * check.h
+ *		What a database session must be before it relays. See check.c.
  */
-#ifndef GW_SESSION_H
-#define GW_SESSION_H
+#ifndef GW_CHECK_H
+#define GW_CHECK_H
+
+#include <libpq-fe.h>
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,10 +19,11 @@ extern const char *const gw_settings_query;
 extern const char *const gw_wait_query;
 extern const char *const gw_relay_query;
 
-extern const char *gw_session_role(const GwConfig *config);
-extern void gw_session_settings(GwBuffer *json, const GwConfig *config);
-extern bool gw_session_ping(const GwConfig *config, GwBuffer *sessions,
-							GwBuffer *frames);
-extern bool gw_error_asks_check(const char *sqlstate);
+extern const char *gw_check_role(const GwConfig *config);
+extern void gw_check_settings(GwBuffer *json, const GwConfig *config);
+extern bool gw_check_ping(const GwConfig *config, GwBuffer *sessions,
+						  GwBuffer *frames);
+extern const char *gw_check_reply(const PGresult *result);
+extern bool gw_check_is_asked(const char *sqlstate);
 
-#endif							/* GW_SESSION_H */
+#endif							/* GW_CHECK_H */

@@ -1,7 +1,6 @@
 /*
  * database.c
- *		One asynchronous connection to PostgreSQL; the only file that sees
- *		libpq.
+ *		One asynchronous connection to PostgreSQL.
  *
  * A connection goes round these states, and database_move alone moves it:
  *
@@ -32,6 +31,7 @@
 
 #include <libpq-fe.h>
 
+#include <endian.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +39,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "database/check.h"
+#include "database/options.h"
 #include "database/resolve.h"
 #include "net/loop.h"
 
@@ -47,7 +48,7 @@
 #define CONNECT_MS			10000
 #define CONNECT_SEVERAL_MS	3000
 #define LOUD_FAILURES		10
-#define OPTIONS_MAX			64
+#define FIELD_MAX			256
 #define INT8_OID			20
 #define BYTEA_OID			17
 #define INT8_ARRAY_OID		1016
@@ -73,6 +74,16 @@ enum
 	STEPS
 };
 
+/* What is kept of an error. */
+enum
+{
+	SQLSTATE,
+	MESSAGE,
+	DETAIL,
+	HINT,
+	FIELDS
+};
+
 struct GwDatabase
 {
 	const GwConfig *config;
@@ -92,26 +103,20 @@ struct GwDatabase
 	bool		failed;			/* the oldest batch */
 	bool		unknown;
 	bool		recheck;		/* the extension is not as it was */
-	char		sqlstate[6];
-	char		message[256];
-	char		detail[256];
-	char		hint[256];
+	char		error[FIELDS][FIELD_MAX];	/* of the oldest batch; empty:
+											 * none */
 	char		reason[512];	/* why it is not READY */
 };
 
+static void database_disconnect(GwDatabase *database);
 static void database_move(GwDatabase *database, State state);
-static bool failure_is_news(const GwDatabase *database);
 static void database_lose(GwDatabase *database, const char *reason);
 static void database_retry(void *owner);
-static void scan_options(const PQconninfoOption *option, const char **hosts,
-						 const char **ports, bool *lookup);
 static void database_resolved(void *owner, bool ok, const GwBuffer *hosts,
 							  const GwBuffer *addresses,
 							  const GwBuffer *ports);
 static void database_connect(GwDatabase *database, const char *hosts,
 							 const char *addresses, const char *ports);
-static void add_option(const char **names, const char **values,
-					   size_t *count, const char *name, const char *value);
 static void database_poll_connect(GwDatabase *database);
 static void database_watch(GwDatabase *database);
 static void database_io(void *owner);
@@ -122,28 +127,10 @@ static void database_take_sync(GwDatabase *database);
 static void begin_checks(GwDatabase *database);
 static void end_check(GwDatabase *database);
 static const char *login_fault(const GwDatabase *database);
-static const char *ping_fault(const PGresult *result);
 static void forget_result(GwDatabase *database);
 static void notice(void *owner, const PGresult *result);
-static void copy_field(char *to, size_t size, const PGresult *result,
-					   int field);
-
-/* gw_database_check_url tells whether libpq can read a connection string. */
-bool
-gw_database_check_url(const char *url, char *why, size_t size)
-{
-	PQconninfoOption *options;
-	char	   *message = NULL;
-
-	options = PQconninfoParse(url, &message);
-	/* libpq's message may quote parts of the string: it is not repeated. */
-	if (options == NULL)
-		(void) snprintf(why, size, "is not a connection string of libpq;"
-						" use postgresql://user@host:port/database");
-	PQfreemem(message);
-	PQconninfoFree(options);
-	return options != NULL;
-}
+static void copy_field(char *to, const PGresult *result, int field);
+static const char *field_or_null(const char *field);
 
 /*
  * gw_database_open makes a connection object and begins to connect. It
@@ -201,17 +188,14 @@ void
 gw_database_send(GwDatabase *database, const GwBuffer *sessions,
 				 const GwBuffer *frames, long wait_ms)
 {
-	const char *values[2];
-	int			lengths[2];
-	int			formats[2] = {1, 1};
+	const char *const values[2] = {(const char *) sessions->data,
+	(const char *) frames->data};
+	const int	lengths[2] = {(int) sessions->length, (int) frames->length};
+	const int	formats[2] = {1, 1};
 	char		wait[24];
 	const char *wait_value = wait;
 
 	(void) snprintf(wait, sizeof(wait), "%ld", wait_ms);
-	values[0] = (const char *) sessions->data;
-	values[1] = (const char *) frames->data;
-	lengths[0] = (int) sessions->length;
-	lengths[1] = (int) frames->length;
 	database->syncs++;
 	if ((wait_ms > 0 &&
 		 PQsendQueryPrepared(database->conn, "wait", 1, &wait_value, NULL,
@@ -236,18 +220,14 @@ gw_outcome_row(const GwOutcome *outcome, size_t row, int64_t *session,
 			   GwSpan *frame)
 {
 	const PGresult *result = outcome->result;
-	const unsigned char *bytes;
-	uint64_t	number = 0;
-	int			i;
+	uint64_t	number;
 
 	if (PQgetisnull(result, (int) row, 0) || PQgetisnull(result, (int) row, 1)
 		|| PQgetlength(result, (int) row, 0) != 8
 		|| PQgetlength(result, (int) row, 1) < 1)
 		return false;
-	bytes = (const unsigned char *) PQgetvalue(result, (int) row, 0);
-	for (i = 0; i < 8; i++)
-		number = number << 8 | bytes[i];
-	*session = (int64_t) number;
+	memcpy(&number, PQgetvalue(result, (int) row, 0), sizeof(number));
+	*session = (int64_t) be64toh(number);
 	frame->data = (const unsigned char *) PQgetvalue(result, (int) row, 1);
 	frame->length = (size_t) PQgetlength(result, (int) row, 1);
 	return frame->data[0] <= GW_OPCODE_BINARY;
@@ -265,14 +245,22 @@ gw_database_drop(GwDatabase *database, const char *reason)
 void
 gw_database_free(GwDatabase *database)
 {
-	if (database->resolve != NULL)
-		gw_resolve_free(database->resolve);
-	if (database->watch != NULL)
-		gw_watch_free(database->watch);
-	forget_result(database);
-	PQfinish(database->conn);
+	database_disconnect(database);
 	gw_timer_free(database->timer);
 	free(database);
+}
+
+static void
+database_disconnect(GwDatabase *database)
+{
+	gw_watch_free(database->watch);
+	database->watch = NULL;
+	gw_resolve_free(database->resolve);
+	database->resolve = NULL;
+	forget_result(database);
+	PQfinish(database->conn);
+	database->conn = NULL;
+	database->syncs = 0;
 }
 
 /* database_move is the only function that changes the state. */
@@ -282,7 +270,10 @@ database_move(GwDatabase *database, State state)
 	GwLogLine	line;
 
 	database->state = state;
-	if (state != READY && (state != AWAY || !failure_is_news(database)))
+	/* A long absence does not fill the log. */
+	if (state != READY &&
+		(state != AWAY || (database->failures > LOUD_FAILURES &&
+						   database->failures % LOUD_FAILURES != 0)))
 		return;
 	gw_log_begin(&line, state == AWAY ? "warning" : "info", "database");
 	gw_log_text(&line, "lane", database->name);
@@ -293,14 +284,6 @@ database_move(GwDatabase *database, State state)
 		gw_log_number(&line, "failures", database->failures);
 	}
 	gw_log_end(&line);
-}
-
-/* failure_is_news keeps a long absence from filling the log. */
-static bool
-failure_is_news(const GwDatabase *database)
-{
-	return database->failures <= LOUD_FAILURES ||
-		database->failures % LOUD_FAILURES == 0;
 }
 
 /*
@@ -317,20 +300,9 @@ database_lose(GwDatabase *database, const char *reason)
 
 	gw_text_copy(string, sizeof(string), reason);
 	memcpy(database->reason, string, sizeof(string));
-	if (database->watch != NULL)
-		gw_watch_free(database->watch);
-	database->watch = NULL;
-	if (database->resolve != NULL)
-		gw_resolve_free(database->resolve);
-	database->resolve = NULL;
-	forget_result(database);
-	PQfinish(database->conn);
-	database->conn = NULL;
-	database->syncs = 0;
-	if (database->failures < 6)
+	database_disconnect(database);
+	if (database->failures < 5)
 		delay = FIRST_RETRY_MS << database->failures;
-	if (delay > LAST_RETRY_MS)
-		delay = LAST_RETRY_MS;
 	delay = delay / 2 + random() % (delay / 2 + 1);
 	database->failures++;
 	database_move(database, AWAY);
@@ -347,56 +319,31 @@ static void
 database_retry(void *owner)
 {
 	GwDatabase *database = owner;
-	PQconninfoOption *defaults = PQconndefaults();
-	PQconninfoOption *given = PQconninfoParse(database->config->database_url,
-											  NULL);
-	const char *hosts = "";
-	const char *ports = "";
-	bool		lookup = true;
+	GwBuffer	hosts = {0};
+	GwBuffer	ports = {0};
 
 	if (database->state != AWAY)
+	{
 		database_lose(database, "could not connect in time");
+		return;
+	}
+	database_move(database, RESOLVING);
+	database->connect_ms = CONNECT_MS;
+	if (!gw_options_hosts(database->config->database_url, &hosts, &ports))
+		database_connect(database, NULL, NULL, NULL);
 	else
 	{
-		/* What libpq takes from the environment, then what the URL says. */
-		scan_options(defaults, &hosts, &ports, &lookup);
-		scan_options(given, &hosts, &ports, &lookup);
-		database_move(database, RESOLVING);
-		database->connect_ms = CONNECT_MS;
-		if (!lookup || hosts[0] == '\0')
-			database_connect(database, NULL, NULL, NULL);
-		else
-		{
-			database->connect_ms = strchr(hosts, ',') != NULL ?
-				CONNECT_SEVERAL_MS : CONNECT_MS;
-			database->resolve = gw_resolve_start(hosts, ports,
-												 database->failures,
-												 database_resolved, database);
-			if (database->resolve == NULL)
-				database_lose(database, "could not look up the host");
-		}
+		if (strchr((char *) hosts.data, ',') != NULL)
+			database->connect_ms = CONNECT_SEVERAL_MS;
+		database->resolve = gw_resolve_start((char *) hosts.data,
+											 (char *) ports.data,
+											 database->failures,
+											 database_resolved, database);
+		if (database->resolve == NULL)
+			database_lose(database, "could not look up the host");
 	}
-	PQconninfoFree(defaults);
-	PQconninfoFree(given);
-}
-
-/* scan_options finds the hosts to look up, if that is ours to do. */
-static void
-scan_options(const PQconninfoOption *option, const char **hosts,
-			 const char **ports, bool *lookup)
-{
-	for (; option != NULL && option->keyword != NULL; option++)
-	{
-		if (option->val == NULL || option->val[0] == '\0')
-			continue;
-		if (strcmp(option->keyword, "host") == 0)
-			*hosts = option->val;
-		else if (strcmp(option->keyword, "port") == 0)
-			*ports = option->val;
-		else if (strcmp(option->keyword, "hostaddr") == 0 ||
-				 strcmp(option->keyword, "service") == 0)
-			*lookup = false;
-	}
+	gw_buffer_free(&hosts);
+	gw_buffer_free(&ports);
 }
 
 static void
@@ -414,46 +361,13 @@ database_resolved(void *owner, bool ok, const GwBuffer *hosts,
 		database_lose(database, "could not look up the host");
 }
 
-/*
- * database_connect begins to connect, to these hosts where they are given.
- * What the gateway needs is added to the connection string where that does
- * not say otherwise.
- */
+/* database_connect begins to connect, to these hosts where they are given. */
 static void
 database_connect(GwDatabase *database, const char *hosts,
 				 const char *addresses, const char *ports)
 {
-	const char *names[OPTIONS_MAX + 1] = {NULL};
-	const char *values[OPTIONS_MAX + 1] = {NULL};
-	size_t		count = 0;
-	PQconninfoOption *options;
-	PQconninfoOption *option;
-
-	add_option(names, values, &count, "application_name",
-			   "message-bus-gateway");
-	add_option(names, values, &count, "gssencmode", "disable");
-	/* A host that vanished is noticed within a quarter of a minute. */
-	add_option(names, values, &count, "keepalives_idle", "5");
-	add_option(names, values, &count, "keepalives_interval", "5");
-	add_option(names, values, &count, "keepalives_count", "2");
-	add_option(names, values, &count, "tcp_user_timeout", "15000");
-	if (getenv("PGTARGETSESSIONATTRS") == NULL)
-		add_option(names, values, &count, "target_session_attrs",
-				   "read-write");
-	options = PQconninfoParse(database->config->database_url, NULL);
-	for (option = options; option != NULL && option->keyword != NULL;
-		 option++)
-		if (option->val != NULL && option->val[0] != '\0')
-			add_option(names, values, &count, option->keyword, option->val);
-	if (hosts != NULL)
-	{
-		add_option(names, values, &count, "host", hosts);
-		add_option(names, values, &count, "hostaddr", addresses);
-		add_option(names, values, &count, "port", ports);
-	}
-	add_option(names, values, &count, "client_encoding", "UTF8");
-	database->conn = PQconnectStartParams(names, values, 0);
-	PQconninfoFree(options);
+	database->conn = gw_options_connect(database->config->database_url, hosts,
+										addresses, ports);
 	if (database->conn == NULL || PQstatus(database->conn) == CONNECTION_BAD)
 	{
 		database_lose(database, database->conn == NULL ? "out of memory" :
@@ -466,23 +380,6 @@ database_connect(GwDatabase *database, const char *hosts,
 	database_watch(database);
 	if (database->watch != NULL)
 		gw_watch_want_write(database->watch, true);
-}
-
-/* add_option sets an option; a later value takes the place of an earlier. */
-static void
-add_option(const char **names, const char **values, size_t *count,
-		   const char *name, const char *value)
-{
-	size_t		i;
-
-	for (i = 0; i < *count && strcmp(names[i], name) != 0; i++)
-		;
-	if (i == OPTIONS_MAX)
-		return;
-	names[i] = name;
-	values[i] = value;
-	if (i == *count)
-		(*count)++;
 }
 
 static void
@@ -512,8 +409,7 @@ database_watch(GwDatabase *database)
 	if (database->watch != NULL &&
 		gw_watch_is_on(database->watch, descriptor))
 		return;
-	if (database->watch != NULL)
-		gw_watch_free(database->watch);
+	gw_watch_free(database->watch);
 	database->watch = gw_watch_create(descriptor, database_io, database);
 	if (database->watch == NULL)
 		database_lose(database, "could not watch the connection's socket");
@@ -587,8 +483,11 @@ database_drain(GwDatabase *database)
 static void
 database_take_result(GwDatabase *database, PGresult *result)
 {
+	static const int fields[FIELDS] = {PG_DIAG_SQLSTATE,
+	PG_DIAG_MESSAGE_PRIMARY, PG_DIAG_MESSAGE_DETAIL, PG_DIAG_MESSAGE_HINT};
 	ExecStatusType status = PQresultStatus(result);
 	const char *severity;
+	int			i;
 
 	if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK)
 	{
@@ -603,14 +502,8 @@ database_take_result(GwDatabase *database, PGresult *result)
 	if (!database->failed && status != PGRES_PIPELINE_ABORTED)
 	{
 		database->failed = true;
-		copy_field(database->sqlstate, sizeof(database->sqlstate), result,
-				   PG_DIAG_SQLSTATE);
-		copy_field(database->message, sizeof(database->message), result,
-				   PG_DIAG_MESSAGE_PRIMARY);
-		copy_field(database->detail, sizeof(database->detail), result,
-				   PG_DIAG_MESSAGE_DETAIL);
-		copy_field(database->hint, sizeof(database->hint), result,
-				   PG_DIAG_MESSAGE_HINT);
+		for (i = 0; i < FIELDS; i++)
+			copy_field(database->error[i], result, fields[i]);
 	}
 	PQclear(result);
 }
@@ -635,23 +528,23 @@ database_take_sync(GwDatabase *database)
 		 PQfformat(database->result, 1) != 1))
 	{
 		database->unknown = true;
-		gw_text_copy(database->message, sizeof(database->message),
+		gw_text_copy(database->error[MESSAGE], FIELD_MAX,
 					 "relay returned something else than sessions and frames");
 	}
 	outcome.failed = database->failed || database->unknown;
 	outcome.unknown = database->unknown;
 	if (outcome.unknown)
-		error = gw_error_unknown(database->message);
+		error = gw_error_unknown(database->error[MESSAGE]);
 	else if (outcome.failed)
 	{
-		if (strcmp(database->sqlstate, "25006") == 0)
+		if (strcmp(database->error[SQLSTATE], "25006") == 0)
 			error.code = GW_ERROR_DATABASE_AWAY;
-		error.message = database->message;
-		error.detail = database->detail[0] != '\0' ? database->detail : NULL;
-		error.hint = database->hint[0] != '\0' ? database->hint : NULL;
-		database->recheck = gw_error_asks_check(database->sqlstate);
+		error.message = database->error[MESSAGE];
+		error.detail = field_or_null(database->error[DETAIL]);
+		error.hint = field_or_null(database->error[HINT]);
+		database->recheck = gw_check_is_asked(database->error[SQLSTATE]);
 	}
-	error.sqlstate = database->sqlstate[0] != '\0' ? database->sqlstate : NULL;
+	error.sqlstate = field_or_null(database->error[SQLSTATE]);
 	outcome.result = database->result;
 	if (!outcome.failed)
 		outcome.rows = (size_t) PQntuples(database->result);
@@ -674,12 +567,12 @@ begin_checks(GwDatabase *database)
 	database_move(database, CHECKING);
 	database->step = STEP_FAULT;
 	database->recheck = false;
-	login[0] = gw_session_role(database->config);
+	login[0] = gw_check_role(database->config);
 	login[1] = gw_config_authenticates(database->config) ? "t" : "f";
-	gw_session_settings(&settings, database->config);
+	gw_check_settings(&settings, database->config);
 	values = (const char *) settings.data;
 	if (settings.failed ||
-		!gw_session_ping(database->config, &sessions, &frames))
+		!gw_check_ping(database->config, &sessions, &frames))
 		database_lose(database, "out of memory");
 	else if (PQsetnonblocking(conn, 1) != 0 ||
 			 PQenterPipelineMode(conn) != 1 ||
@@ -712,20 +605,14 @@ end_check(GwDatabase *database)
 	if (database->step == STEP_FAULT)
 		fault = login_fault(database);
 	else if (database->failed || database->unknown)
-		fault = database->message;
+		fault = database->error[MESSAGE];
 	else if (database->step == STEP_PING)
-		fault = ping_fault(database->result);
+		fault = gw_check_reply(database->result);
 	if (fault != NULL)
-	{
-		char		string[sizeof(database->reason)];
-
-		gw_text_copy(string, sizeof(string), fault);
-		database_lose(database, string);
-		return;
-	}
-	forget_result(database);
-	database->step++;
-	if (database->step < STEPS)
+		database_lose(database, fault);
+	else
+		forget_result(database);
+	if (fault != NULL || ++database->step < STEPS)
 		return;
 	gw_timer_stop(database->timer);
 	database->failures = 0;
@@ -740,26 +627,12 @@ login_fault(const GwDatabase *database)
 {
 	const PGresult *result = database->result;
 
-	if (strcmp(database->sqlstate, "3F000") == 0 ||
+	if (strcmp(database->error[SQLSTATE], "3F000") == 0 ||
 		(!database->failed && PQntuples(result) == 0))
 		return "extension \"message_bus\" is not installed in this database";
 	if (database->failed || database->unknown)
-		return database->message;
+		return database->error[MESSAGE];
 	return PQgetisnull(result, 0, 0) ? NULL : PQgetvalue(result, 0, 0);
-}
-
-/* ping_fault reads the reply to the ping, the last row; NULL if it is good. */
-static const char *
-ping_fault(const PGresult *result)
-{
-	int			last = PQntuples(result) - 1;
-	const char *reply;
-
-	if (last < 0 || PQgetlength(result, last, 1) < 1)
-		return "message_bus.relay() does not answer a ping";
-	/* libpq ends every value with a zero byte. */
-	reply = PQgetvalue(result, last, 1) + 1;
-	return strstr(reply, "\"result\"") != NULL ? NULL : reply;
 }
 
 static void
@@ -769,10 +642,7 @@ forget_result(GwDatabase *database)
 	database->result = NULL;
 	database->failed = false;
 	database->unknown = false;
-	database->sqlstate[0] = '\0';
-	database->message[0] = '\0';
-	database->detail[0] = '\0';
-	database->hint[0] = '\0';
+	memset(database->error, 0, sizeof(database->error));
 }
 
 /*
@@ -786,24 +656,30 @@ notice(void *owner, const PGresult *result)
 	GwDatabase *database = owner;
 	const char *function = PQresultErrorField(result,
 											  PG_DIAG_SOURCE_FUNCTION);
-	char		string[256];
+	char		string[sizeof(database->error[MESSAGE])];
 
-	copy_field(string, sizeof(string), result, PG_DIAG_MESSAGE_PRIMARY);
+	copy_field(string, result, PG_DIAG_MESSAGE_PRIMARY);
 	if (database->state == READY && function != NULL &&
 		strcmp(function, "SyncRepWaitForLSN") == 0)
 	{
 		database->unknown = true;
-		gw_text_copy(database->message, sizeof(database->message), string);
+		memcpy(database->error[MESSAGE], string, sizeof(string));
 	}
 	gw_log_event("warning", "database_notice", string);
 }
 
 static void
-copy_field(char *to, size_t size, const PGresult *result, int field)
+copy_field(char *to, const PGresult *result, int field)
 {
 	const char *value = PQresultErrorField(result, field);
 
 	if (value == NULL && field == PG_DIAG_MESSAGE_PRIMARY)
 		value = PQresultErrorMessage(result);
-	gw_text_copy(to, size, value != NULL ? value : "");
+	gw_text_copy(to, FIELD_MAX, value != NULL ? value : "");
+}
+
+static const char *
+field_or_null(const char *field)
+{
+	return field[0] != '\0' ? field : NULL;
 }

@@ -37,7 +37,6 @@ typedef struct GwDatabaseEvents
 	void		(*lost) (void *owner, const char *reason);
 } GwDatabaseEvents;
 
-extern bool gw_database_check_url(const char *url, char *why, size_t size);
 extern GwDatabase *gw_database_open(const GwConfig *config, const char *name,
 									const GwDatabaseEvents *events,
 									void *owner);

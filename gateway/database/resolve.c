@@ -87,11 +87,12 @@ gw_resolve_start(const char *hosts, const char *ports, size_t first,
 	return resolve;
 }
 
-/* gw_resolve_free forgets a lookup; `done` is not called any more. */
+/* gw_resolve_free forgets a lookup, if there is one; `done` is not called any more. */
 void
 gw_resolve_free(GwResolve *resolve)
 {
-	resolve->abandoned = true;
+	if (resolve != NULL)
+		resolve->abandoned = true;
 }
 
 /* ask asks for all that is not nothing or a path, addresses too. */

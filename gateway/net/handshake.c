@@ -29,6 +29,7 @@ static int	handshake_refuse(struct lws *wsi, const char *address,
 							 GwRefusal reason, unsigned int status,
 							 const char *body);
 static bool key_is_presented(struct lws *wsi);
+static const char *find_apikey(struct lws *wsi, char *given, size_t size);
 
 void
 gw_handshakes_init(const GwConfig *settings)
@@ -160,26 +161,23 @@ gw_handshake_host_may(struct lws *wsi)
 	return gw_host_may(config, string);
 }
 
-/* key_is_presented looks at the header or argument "apikey". */
+/* key_is_presented tells whether the client knows SUPABASE_KEY. */
 static bool
 key_is_presented(struct lws *wsi)
 {
 	char		given[2048];
-	const char *value = given;
-	bool		right;
+	const char *value = find_apikey(wsi, given, sizeof(given));
+	bool		right = value != NULL && gw_key_is(config->supabase_key, value);
 
-	memset(given, 0, sizeof(given));
-	if (lws_hdr_custom_copy(wsi, given, sizeof(given), "apikey:", 7) <= 0)
-		value = lws_get_urlarg_by_name(wsi, "apikey=", given, sizeof(given));
-	right = value != NULL && gw_key_is(config->supabase_key, value);
 	explicit_bzero(given, sizeof(given));
 	return right;
 }
 
 /*
- * gw_handshake_token takes the token of a handshake: that of the header Authorization,
- * else the argument "access_token", else an apikey that looks like a token.
- * Without one the client is anonymous. It returns false if out of memory.
+ * gw_handshake_token takes the token of a handshake: that of the header
+ * Authorization, else the argument "access_token", else an apikey that looks
+ * like a token. Without one the client is anonymous. It returns false if out
+ * of memory.
  */
 bool
 gw_handshake_token(struct lws *wsi, GwBuffer *token)
@@ -198,10 +196,7 @@ gw_handshake_token(struct lws *wsi, GwBuffer *token)
 									   sizeof(given));
 	if (value == NULL)
 	{
-		value = given;
-		if (lws_hdr_custom_copy(wsi, given, sizeof(given), "apikey:", 7) <= 0)
-			value = lws_get_urlarg_by_name(wsi, "apikey=", given,
-										   sizeof(given));
+		value = find_apikey(wsi, given, sizeof(given));
 		dot = value != NULL ? strchr(value, '.') : NULL;
 		if (dot == NULL || strchr(dot + 1, '.') == NULL)
 			value = NULL;
@@ -210,4 +205,14 @@ gw_handshake_token(struct lws *wsi, GwBuffer *token)
 		gw_buffer_text(token, value);
 	explicit_bzero(given, sizeof(given));
 	return !token->failed;
+}
+
+/* find_apikey reads the header or argument "apikey"; NULL if there is none. */
+static const char *
+find_apikey(struct lws *wsi, char *given, size_t size)
+{
+	memset(given, 0, size);
+	if (lws_hdr_custom_copy(wsi, given, (int) size, "apikey:", 7) > 0)
+		return given;
+	return lws_get_urlarg_by_name(wsi, "apikey=", given, (int) size);
 }

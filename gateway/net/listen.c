@@ -19,7 +19,8 @@
  * once, so that the others get what is new.
  *
  * What the handshake says is checked in handshake.c. How many connections an
- * address may have is the kernel's business, or a proxy's (README.md).
+ * address may have is the kernel's business, or a proxy's
+ * (gateway/README.md).
  */
 #include "net/listen.h"
 
@@ -27,9 +28,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -57,7 +59,7 @@ static int64_t paused_ms;		/* when accepting last paused */
 
 static int	listen_socket(const GwConfig *config, int *descriptor);
 static bool set_on(int descriptor, int option);
-static void address_text(const struct sockaddr *from, char *to);
+static void take_peer(const struct sockaddr_storage *from);
 static bool descriptor_is_free(void);
 static void listen_pause(void);
 
@@ -108,7 +110,7 @@ gw_listen_open(const GwConfig *config)
 int
 gw_listen_take(const struct lws_filter_network_conn_args *from)
 {
-	address_text((const struct sockaddr *) &from->cli_addr, peer);
+	take_peer(&from->cli_addr);
 	if (!descriptor_is_free())
 	{
 		if (paused)
@@ -167,39 +169,34 @@ gw_listen_close(void)
 static int
 listen_socket(const GwConfig *config, int *descriptor)
 {
+	static const struct addrinfo hints = {
+		.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
+		.ai_socktype = SOCK_STREAM
+	};
 	const char *host = config->host;
-	struct sockaddr_in four;
-	struct sockaddr_in6 six;
-	const struct sockaddr *address = (const struct sockaddr *) &four;
-	socklen_t	length = sizeof(four);
-	in_port_t	wanted = htons((in_port_t) config->port);
+	struct addrinfo *address;
+	struct sockaddr_in6 bound = {0};
+	socklen_t	length = sizeof(bound);
+	char		service[8];
+	int			fault = 0;
 
-	memset(&four, 0, sizeof(four));
-	memset(&six, 0, sizeof(six));
 	if (strcmp(host, "localhost") == 0)
 		host = "127.0.0.1";
-	four.sin_family = AF_INET;
-	four.sin_port = wanted;
-	if (inet_pton(AF_INET, host, &four.sin_addr) != 1)
-	{
-		six.sin6_family = AF_INET6;
-		six.sin6_port = wanted;
-		if (inet_pton(AF_INET6, host, &six.sin6_addr) != 1)
-			return EINVAL;
-		address = (const struct sockaddr *) &six;
-		length = sizeof(six);
-	}
-	*descriptor = socket(address->sa_family,
+	(void) snprintf(service, sizeof(service), "%ld", config->port);
+	if (getaddrinfo(host, service, &hints, &address) != 0)
+		return EINVAL;
+	*descriptor = socket(address->ai_family,
 						 SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (*descriptor < 0 || !set_on(*descriptor, SO_REUSEADDR) ||
 		(config->reuse_port && !set_on(*descriptor, SO_REUSEPORT)) ||
-		bind(*descriptor, address, length) != 0 ||
+		bind(*descriptor, address->ai_addr, address->ai_addrlen) != 0 ||
 		listen(*descriptor, SOMAXCONN) != 0 ||
-		getsockname(*descriptor, (struct sockaddr *) &six, &length) != 0)
-		return errno;
+		getsockname(*descriptor, (struct sockaddr *) &bound, &length) != 0)
+		fault = errno;
+	freeaddrinfo(address);
 	/* Both kinds of address have the port in the same place. */
-	port = ntohs(six.sin6_port);
-	return 0;
+	port = ntohs(bound.sin6_port);
+	return fault;
 }
 
 static bool
@@ -210,26 +207,15 @@ set_on(int descriptor, int option)
 	return setsockopt(descriptor, SOL_SOCKET, option, &on, sizeof(on)) == 0;
 }
 
-/* address_text writes an address as text; IPv4 in IPv6's clothes as IPv4. */
+/* take_peer notes an address as text; IPv4 in IPv6's clothes as IPv4. */
 static void
-address_text(const struct sockaddr *from, char *to)
+take_peer(const struct sockaddr_storage *from)
 {
-	struct sockaddr_in four;
-	struct sockaddr_in6 six;
-	const void *bytes = &six.sin6_addr;
-	int			family = from->sa_family;
-
-	memcpy(&four, from, sizeof(four));
-	memcpy(&six, from, sizeof(six));
-	if (family == AF_INET)
-		bytes = &four.sin_addr;
-	else if (IN6_IS_ADDR_V4MAPPED(&six.sin6_addr))
-	{
-		family = AF_INET;
-		bytes = &six.sin6_addr.s6_addr[12];
-	}
-	if (inet_ntop(family, bytes, to, GW_ADDRESS_MAX) == NULL)
-		to[0] = '\0';
+	if (getnameinfo((const struct sockaddr *) from, sizeof(*from), peer,
+					sizeof(peer), NULL, 0, NI_NUMERICHOST) != 0)
+		peer[0] = '\0';
+	if (strncmp(peer, "::ffff:", 7) == 0 && strchr(peer, '.') != NULL)
+		memmove(peer, peer + 7, strlen(peer + 7) + 1);
 }
 
 /* descriptor_is_free tells that there is one to spare for a connection. */

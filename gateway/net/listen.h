@@ -9,8 +9,8 @@
 
 #include "base/config.h"
 
-/* An address as text, with its zero byte (INET6_ADDRSTRLEN). */
-#define GW_ADDRESS_MAX		46
+/* An address as text, with an interface and its zero byte. */
+#define GW_ADDRESS_MAX		64
 
 struct lws;
 struct lws_context_creation_info;

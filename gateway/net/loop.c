@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/buffer.h"
 #include "base/log.h"
 
 #define READ_MAX	16384
@@ -48,6 +49,7 @@ static struct lws_context *context;
 static struct lws_vhost *vhost;
 static LIST_HEAD(, GwWatch) watches = LIST_HEAD_INITIALIZER(watches);
 
+static int64_t clock_ms(clockid_t clock);
 static int	watch_callback(struct lws *wsi, enum lws_callback_reasons reason,
 						   void *user, void *in, size_t len);
 static void timer_fired(lws_sorted_usec_list_t *sul);
@@ -111,19 +113,22 @@ gw_loop_turn(void)
 int64_t
 gw_now_ms(void)
 {
-	struct timespec now;
-
-	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return clock_ms(CLOCK_MONOTONIC);
 }
 
 /* gw_unix_ms returns the time of day, by which tokens expire. */
 int64_t
 gw_unix_ms(void)
 {
+	return clock_ms(CLOCK_REALTIME);
+}
+
+static int64_t
+clock_ms(clockid_t clock)
+{
 	struct timespec now;
 
-	(void) clock_gettime(CLOCK_REALTIME, &now);
+	(void) clock_gettime(clock, &now);
 	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
@@ -180,9 +185,12 @@ gw_watch_want_write(GwWatch *watch, bool want)
 	watch->want_write = want;
 }
 
+/* gw_watch_free looks no more; NULL is nothing to look at. */
 void
 gw_watch_free(GwWatch *watch)
 {
+	if (watch == NULL)
+		return;
 	LIST_REMOVE(watch, entry);
 	if (watch->wsi != NULL)
 	{
@@ -266,12 +274,8 @@ static void
 log_library(int level, const char *string)
 {
 	char		line[512];
-	size_t		length = strcspn(string, "\n");
 
-	if (length >= sizeof(line))
-		length = sizeof(line) - 1;
-	memcpy(line, string, length);
-	line[length] = '\0';
+	gw_text_copy(line, sizeof(line), string);
 	gw_log_event(level == LLL_ERR ? "error" : "warning", "libwebsockets",
 				 line);
 }

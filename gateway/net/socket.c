@@ -65,7 +65,7 @@ static const struct lws_protocols protocols[] = {
 
 /* gw_sockets_open listens; false if it cannot, which is logged. */
 bool
-gw_sockets_open(const GwConfig *settings, const GwSocketEvents * owners,
+gw_sockets_open(const GwConfig *settings, const GwSocketEvents *owners,
 				GwHttpAnswer http)
 {
 	struct lws_context_creation_info info;
@@ -164,7 +164,7 @@ link_callback(struct lws *wsi, Link *link, enum lws_callback_reasons reason,
 			break;
 		case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
 			return gw_handshake_check(wsi, link->address,
-									  events->connections());
+									  *events->connections);
 		case LWS_CALLBACK_ESTABLISHED:
 			return websocket_open(wsi, link);
 		case LWS_CALLBACK_RECEIVE:

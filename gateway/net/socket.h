@@ -23,7 +23,7 @@ typedef enum GwOutputKind
 	GW_OUTPUT_PIECE,			/* bytes of a message, to its end */
 	GW_OUTPUT_PING,
 	GW_OUTPUT_CLOSE				/* with code and reason */
-}			GwOutputKind;
+} GwOutputKind;
 
 /* What a WebSocket is to write next. */
 typedef struct GwOutput
@@ -35,7 +35,7 @@ typedef struct GwOutput
 	bool		binary;
 	int			code;
 	const char *reason;			/* at most 123 bytes */
-}			GwOutput;
+} GwOutput;
 
 /* What sockets tell and ask whoever owns WebSockets. */
 typedef struct GwSocketEvents
@@ -47,14 +47,14 @@ typedef struct GwSocketEvents
 							size_t length, size_t more, bool binary,
 							bool final);
 	void		(*pong) (void *owner);
-	void		(*next) (void *owner, GwOutput * output);
+	void		(*next) (void *owner, GwOutput *output);
 	/* So much was written; returns whether there is more. */
 	bool		(*written) (void *owner, size_t length);
 	/* The socket no longer exists, for whatever reason. */
 	void		(*gone) (void *owner);
 	/* How many WebSockets there are. */
-	size_t		(*connections) (void);
-}			GwSocketEvents;
+	const size_t *connections;
+} GwSocketEvents;
 
 /*
  * Appends the body for a path, sets *type to its media type, and returns the
@@ -64,7 +64,7 @@ typedef int (*GwHttpAnswer) (const char *path, GwBuffer *body,
 							 const char **type);
 
 extern bool gw_sockets_open(const GwConfig *config,
-							const GwSocketEvents * events, GwHttpAnswer http);
+							const GwSocketEvents *events, GwHttpAnswer http);
 extern const char *gw_socket_address(GwSocket *socket);
 extern void gw_socket_write_soon(GwSocket *socket);
 extern void gw_socket_pause(GwSocket *socket, bool pause);

@@ -15,15 +15,8 @@
  * felt by the sender's TCP; the frames of all together are bounded in bytes,
  * and over that limit a frame is refused with an error that names it. Out: a
  * connection whose replies pile up is neither read from nor served
- * (gw_client_is_held) until it has read half of them, and is closed with
+ * (held) until it has read half of them, and is closed with
  * 1013 if it does not read at all.
- *
- * A client that was not heard for MESSAGE_BUS_PING_SECS is pinged, and closed
- * if it is not heard for as long again. Bytes of a message count as heard, so
- * that a slow upload, which holds up the answer to a ping, is not cut off.
- *
- * A connection whose token has expired is told so once, and closed with 1008
- * if no fresh one comes in time.
  */
 #include "relay/client.h"
 
@@ -36,17 +29,6 @@
 #include "base/utf8.h"
 #include "net/loop.h"
 
-/* How long a close may take once there are no replies to write. */
-#define CLOSE_MS		5000
-
-/*
- * A message that was refused is read to its end, or until nothing comes for
- * LINGER_MS, before the socket is closed: closing a socket with unread input
- * resets it, and the client would lose the answer.
- */
-#define LINGER_MS		500
-#define LINGER_MAX_MS	30000
-
 /* How much of a message that is too large is looked through for its id. */
 #define PREFIX_MAX		65536
 
@@ -55,12 +37,10 @@
 
 static const GwConfig *config;
 static const GwClientEvents *events;
-static LIST_HEAD(, GwClient) lists[GW_CLIENT_STATES];
-static size_t client_count;
-static size_t buffered;			/* bytes of unanswered and unfinished frames */
-static size_t unwritten;		/* bytes of replies that are queued */
-static size_t unwritten_replies;
 static bool draining;
+
+GwClientList gw_clients[GW_CLIENT_STATES];
+GwClientTotals gw_client_totals;
 
 static void *client_open(GwSocket *socket, GwBuffer *token);
 static void client_gone(void *owner);
@@ -68,14 +48,9 @@ static void client_receive(void *owner, const unsigned char *bytes,
 						   size_t length, size_t more, bool binary,
 						   bool final);
 static void client_pong(void *owner);
-static void client_next(void *owner, GwOutput * output);
+static void client_next(void *owner, GwOutput *output);
 static bool client_written(void *owner, size_t length);
 static void client_move(GwClient *client, GwClientState state);
-static void client_sweep_open(GwClient *client, int64_t now);
-static void client_sweep_closing(GwClient *client, int64_t now);
-static void client_check_heard(GwClient *client, int64_t now);
-static void client_check_expiry(GwClient *client, int64_t now);
-static void client_end_linger(GwClient *client);
 static bool client_check_text(GwClient *client, bool final);
 static bool client_gather(GwClient *client, const unsigned char *bytes,
 						  size_t length, size_t more, bool binary);
@@ -85,75 +60,17 @@ static void client_refuse(GwClient *client, GwRefusal reason,
 						  const GwError *error);
 static void client_forget_message(GwClient *client);
 static void client_take_message(GwClient *client);
-static void client_mute(GwClient *client, const char *reason);
 static void client_drop_replies(GwClient *client);
 static void client_flow(GwClient *client);
-static void log_open(const GwClient *client);
-static void log_client(const char *level, const char *event,
-					   const GwClient *client, const char *detail);
 
-const		GwSocketEvents gw_client_events = {client_open, client_receive,
-client_pong, client_next, client_written, client_gone, gw_clients_count};
+const GwSocketEvents gw_client_events = {client_open, client_receive,
+client_pong, client_next, client_written, client_gone, &gw_client_totals.count};
 
 void
-gw_clients_init(const GwConfig *settings, const GwClientEvents * owner)
+gw_clients_init(const GwConfig *settings, const GwClientEvents *owner)
 {
 	config = settings;
 	events = owner;
-}
-
-size_t
-gw_clients_count(void)
-{
-	return client_count;
-}
-
-/* gw_clients_buffered returns the bytes of frames that are held. */
-size_t
-gw_clients_buffered(void)
-{
-	return buffered;
-}
-
-/* gw_clients_unwritten returns the bytes of replies that are queued. */
-size_t
-gw_clients_unwritten(void)
-{
-	return unwritten;
-}
-
-size_t
-gw_clients_unwritten_replies(void)
-{
-	return unwritten_replies;
-}
-
-/* gw_clients_release gives back bytes of a frame that was answered. */
-void
-gw_clients_release(size_t bytes)
-{
-	buffered -= bytes;
-}
-
-/*
- * gw_clients_sweep, once a second, ends connections that do not read, do not
- * finish a message, or do not finish closing.
- */
-void
-gw_clients_sweep(void)
-{
-	int64_t		now = gw_now_ms();
-	GwClient   *client;
-	GwClient   *next;
-
-	for (client = LIST_FIRST(&lists[GW_CLIENT_OPEN]); client != NULL;
-		 client = next)
-	{
-		next = LIST_NEXT(client, entry);
-		client_sweep_open(client, now);
-	}
-	LIST_FOREACH(client, &lists[GW_CLIENT_CLOSING], entry)
-		client_sweep_closing(client, now);
 }
 
 /*
@@ -167,7 +84,7 @@ gw_clients_drain(void)
 	GwClient   *next;
 
 	draining = true;
-	for (client = LIST_FIRST(&lists[GW_CLIENT_OPEN]); client != NULL;
+	for (client = LIST_FIRST(&gw_clients[GW_CLIENT_OPEN]); client != NULL;
 		 client = next)
 	{
 		next = LIST_NEXT(client, entry);
@@ -194,22 +111,19 @@ gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
 				size_t length)
 {
 	size_t		limit = 2 * (size_t) config->max_message + REFUSALS_MAX;
-	GwReply    *reply;
+	GwReply    *reply = NULL;
 
 	if (client->mute)
 	{
 		gw_counters.replies_undelivered++;
 		return;
 	}
-	if (client->reply_bytes + length > limit)
-	{
-		client_mute(client, "too many unread replies");
-		return;
-	}
-	reply = malloc(sizeof(GwReply) + GW_WRITE_ROOM + length);
+	if (client->reply_bytes + length <= limit)
+		reply = malloc(sizeof(GwReply) + GW_WRITE_ROOM + length);
 	if (reply == NULL)
 	{
-		client_mute(client, "out of memory");
+		gw_client_mute(client, client->reply_bytes + length > limit ?
+					   "too many unread replies" : "out of memory");
 		return;
 	}
 	reply->length = length;
@@ -221,8 +135,8 @@ gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
 		client->progress_ms = gw_now_ms();
 	STAILQ_INSERT_TAIL(&client->replies, reply, entry);
 	client->reply_bytes += length;
-	unwritten += length;
-	unwritten_replies++;
+	gw_client_totals.unwritten += length;
+	gw_client_totals.replies++;
 	client_flow(client);
 	gw_socket_write_soon(client->socket);
 }
@@ -235,17 +149,10 @@ gw_client_answer(GwClient *client, const GwBuffer *ids, const GwError *error)
 
 	gw_answer_frame(&string, ids, error);
 	if (string.failed)
-		client_mute(client, "out of memory");
+		gw_client_mute(client, "out of memory");
 	else
 		gw_client_queue(client, false, string.data, string.length);
 	gw_buffer_free(&string);
-}
-
-/* gw_client_is_held tells that no more frames of it should be relayed. */
-bool
-gw_client_is_held(const GwClient *client)
-{
-	return client->held;
 }
 
 /*
@@ -277,6 +184,7 @@ static void *
 client_open(GwSocket *socket, GwBuffer *token)
 {
 	GwClient   *client = calloc(1, sizeof(GwClient));
+	GwLogLine	line;
 
 	if (client != NULL)
 		client->identity = gw_identity_create(token);
@@ -289,10 +197,13 @@ client_open(GwSocket *socket, GwBuffer *token)
 	client->socket = socket;
 	client->opened_ms = client->heard_ms = gw_now_ms();
 	STAILQ_INIT(&client->replies);
-	LIST_INSERT_HEAD(&lists[GW_CLIENT_OPEN], client, entry);
-	client_count++;
+	LIST_INSERT_HEAD(&gw_clients[GW_CLIENT_OPEN], client, entry);
+	gw_client_totals.count++;
 	gw_counters.connections++;
-	log_open(client);
+	gw_log_begin(&line, "info", "open");
+	gw_log_number(&line, "connection", client->identity->session);
+	gw_log_text(&line, "address", gw_socket_address(socket));
+	gw_log_end(&line);
 	return client;
 }
 
@@ -312,7 +223,7 @@ client_receive(void *owner, const unsigned char *bytes, size_t length,
 	if (client->state != GW_CLIENT_OPEN)
 	{
 		if (final && client->intake == GW_INTAKE_DISCARD)
-			client_end_linger(client);
+			gw_client_end_linger(client);
 		return;
 	}
 	if (client->intake == GW_INTAKE_IDLE)
@@ -350,7 +261,7 @@ client_pong(void *owner)
 
 /* client_next tells what a client's socket is to write. */
 static void
-client_next(void *owner, GwOutput * output)
+client_next(void *owner, GwOutput *output)
 {
 	GwClient   *client = owner;
 	GwReply    *reply = STAILQ_FIRST(&client->replies);
@@ -386,14 +297,14 @@ client_written(void *owner, size_t length)
 
 	reply->sent += length;
 	client->reply_bytes -= length;
-	unwritten -= length;
+	gw_client_totals.unwritten -= length;
 	client->progress_ms = gw_now_ms();
 	gw_counters.bytes_out += length;
 	if (reply->sent == reply->length)
 	{
 		STAILQ_REMOVE_HEAD(&client->replies, entry);
 		free(reply);
-		unwritten_replies--;
+		gw_client_totals.replies--;
 		client->frames_out++;
 		gw_counters.frames_out++;
 	}
@@ -410,13 +321,13 @@ client_gone(void *owner)
 	GwLogLine	line;
 
 	LIST_REMOVE(client, entry);
-	client_count--;
+	gw_client_totals.count--;
 	if (client->intake == GW_INTAKE_GATHER &&
 		client->state == GW_CLIENT_OPEN)
 	{
 		gw_counters.frames_cut_off++;
-		log_client("warning", "cut_off", client,
-				   "the socket closed in the middle of a message");
+		gw_client_log("warning", "cut_off", client,
+					  "the socket closed in the middle of a message");
 	}
 	gw_log_begin(&line, "info", "close");
 	gw_log_number(&line, "connection", client->identity->session);
@@ -439,103 +350,9 @@ client_gone(void *owner)
 	free(client);
 }
 
-/* client_sweep_open disconnects a client whose time for something is over. */
-static void
-client_sweep_open(GwClient *client, int64_t now)
-{
-	int64_t		active = client->received_ms > client->progress_ms ?
-	client->received_ms : client->progress_ms;
-
-	if (active < client->opened_ms)
-		active = client->opened_ms;
-	if (!STAILQ_EMPTY(&client->replies) &&
-		now - client->progress_ms > config->send_timeout * 1000)
-		client_mute(client, "replies are not being read");
-	else if (client->intake != GW_INTAKE_IDLE && !client->paused &&
-			 now - client->received_ms > config->tool_timeout * 1000)
-		gw_disconnect(client, GW_CLOSE_POLICY, "message not finished in time");
-	else if (client->identity->expires_ms != 0)
-		client_check_expiry(client, now);
-	if (config->idle_timeout > 0 && client->in_flight == 0 &&
-		STAILQ_EMPTY(&client->replies) && client->intake == GW_INTAKE_IDLE &&
-		now - active >= config->idle_timeout * 1000)
-		gw_disconnect(client, GW_CLOSE_GOING_AWAY, "idle for too long");
-	if (client->state == GW_CLIENT_OPEN && config->ping_secs > 0)
-		client_check_heard(client, now);
-}
-
-/*
- * client_check_heard pings a client that was not heard for long, and
- * disconnects one that does not answer.
- */
-static void
-client_check_heard(GwClient *client, int64_t now)
-{
-	int64_t		silence = config->ping_secs * 1000;
-
-	if (client->heard_ms < client->received_ms)
-		client->heard_ms = client->received_ms;
-
-	/*
-	 * What is not read from is not heard, and what reads a long reply answers
-	 * no ping before its end: the time to send is its limit.
-	 */
-	if (client->paused || !STAILQ_EMPTY(&client->replies))
-		client->heard_ms = now;
-	if (client->heard_ms >= client->pinged_ms)
-		client->pinged_ms = 0;
-	if (client->pinged_ms != 0 && now - client->pinged_ms >= silence)
-		gw_disconnect(client, GW_CLOSE_GOING_AWAY, "no answer to a ping");
-	else if (client->pinged_ms == 0 && now - client->heard_ms >= silence)
-	{
-		client->pinged_ms = now;
-		client->want_ping = true;
-		gw_socket_write_soon(client->socket);
-	}
-}
-
-/* client_sweep_closing ends a client that does not finish closing. */
-static void
-client_sweep_closing(GwClient *client, int64_t now)
-{
-	bool		discards = client->intake == GW_INTAKE_DISCARD;
-
-	if (!STAILQ_EMPTY(&client->replies) ?
-		now - client->progress_ms > config->send_timeout * 1000 :
-		now - client->closing_ms > (discards ? LINGER_MAX_MS : CLOSE_MS))
-		gw_socket_kill(client->socket);
-	else if (STAILQ_EMPTY(&client->replies) && discards &&
-			 now - client->received_ms > LINGER_MS)
-		client_end_linger(client);
-}
-
-/*
- * client_check_expiry tells a client that its token has expired, and closes
- * it when it has had its time to bring a fresh one.
- */
-static void
-client_check_expiry(GwClient *client, int64_t now)
-{
-	static const char notice[] =
-	"{\"jsonrpc\":\"2.0\",\"method\":\"session_expired\"}";
-	GwIdentity *identity = client->identity;
-
-	if (gw_unix_ms() < identity->expires_ms)
-		return;
-	if (identity->expired_ms == 0)
-	{
-		identity->expired_ms = now;
-		log_client("info", "session_expired", client, NULL);
-		gw_client_queue(client, false, (const unsigned char *) notice,
-						sizeof(notice) - 1);
-	}
-	else if (now - identity->expired_ms > config->expiry_grace * 1000)
-		gw_disconnect(client, GW_CLOSE_POLICY, "session has expired");
-}
-
-/* client_end_linger lets a closing client close. */
-static void
-client_end_linger(GwClient *client)
+/* gw_client_end_linger lets a closing client close. */
+void
+gw_client_end_linger(GwClient *client)
 {
 	client->intake = GW_INTAKE_IDLE;
 	client->closing_ms = gw_now_ms();
@@ -548,7 +365,7 @@ client_move(GwClient *client, GwClientState state)
 {
 	LIST_REMOVE(client, entry);
 	client->state = state;
-	LIST_INSERT_HEAD(&lists[state], client, entry);
+	LIST_INSERT_HEAD(&gw_clients[state], client, entry);
 }
 
 /*
@@ -564,7 +381,10 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 	size_t		limit = (size_t) config->max_message;
 	size_t		held = message->length > 0 ? message->length - 1 : 0;
 	char		detail[96];
-	GwError		error = {0};
+	const GwError large = {GW_ERROR_TOO_LARGE, "message too large", NULL,
+	detail, NULL};
+	const GwError many = {GW_ERROR_TOO_MANY, "too many frames in flight", NULL,
+	detail, "Try again later."};
 
 	if (message->length == 0)
 	{
@@ -582,25 +402,18 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 		(void) snprintf(detail, sizeof(detail),
 						"The limit is %ld bytes (WS_MAX_MSG_BYTES).",
 						config->max_message);
-		error.code = GW_ERROR_TOO_LARGE;
-		error.message = "message too large";
-		error.detail = detail;
-		client_refuse(client, GW_REFUSED_TOO_LARGE, &error);
+		client_refuse(client, GW_REFUSED_TOO_LARGE, &large);
 		gw_disconnect(client, GW_CLOSE_TOO_LARGE, "message too large");
 		return false;
 	}
 	client_append(client, bytes, length);
 	if (!message->failed &&
-		buffered <= (size_t) config->max_buffered_mb * GW_MIB)
+		gw_client_totals.buffered <= (size_t) config->max_buffered_mb * GW_MIB)
 		return true;
 	(void) snprintf(detail, sizeof(detail), "The limit is %ld MiB for all"
 					" connections (MESSAGE_BUS_MAX_BUFFERED_MB).",
 					config->max_buffered_mb);
-	error.code = GW_ERROR_TOO_MANY;
-	error.message = "too many frames in flight";
-	error.detail = detail;
-	error.hint = "Try again later.";
-	client_refuse(client, GW_REFUSED_BUFFERED, &error);
+	client_refuse(client, GW_REFUSED_BUFFERED, &many);
 	return false;
 }
 
@@ -626,7 +439,7 @@ client_check_text(GwClient *client, bool final)
 	if (left == 0 || (!final && gw_utf8_may_go_on(at, left)))
 		return true;
 	gw_metric_refused(GW_REFUSED_NOT_UTF8);
-	log_client("warning", "refused", client, "text is not UTF-8");
+	gw_client_log("warning", "refused", client, "text is not UTF-8");
 	client->intake = GW_INTAKE_IDLE;
 	gw_disconnect(client, GW_CLOSE_NOT_UTF8, "text is not UTF-8");
 	return false;
@@ -639,7 +452,7 @@ client_append(GwClient *client, const unsigned char *bytes, size_t length)
 	size_t		before = client->incoming.length;
 
 	gw_buffer_append(&client->incoming, bytes, length);
-	buffered += client->incoming.length - before;
+	gw_client_totals.buffered += client->incoming.length - before;
 }
 
 /* client_refuse answers a message that is not whole, by the id if known. */
@@ -651,7 +464,7 @@ client_refuse(GwClient *client, GwRefusal reason, const GwError *error)
 	GwBuffer	ids = {0};
 
 	gw_metric_refused(reason);
-	log_client("warning", "refused", client, error->message);
+	gw_client_log("warning", "refused", client, error->message);
 	if (!message->failed && message->length > 1)
 		frame = gw_frame_read(gw_frame_header(message->data[0],
 											  message->data + 1,
@@ -666,7 +479,7 @@ client_refuse(GwClient *client, GwRefusal reason, const GwError *error)
 static void
 client_forget_message(GwClient *client)
 {
-	buffered -= client->incoming.length;
+	gw_client_totals.buffered -= client->incoming.length;
 	/* It may be an authenticate. */
 	gw_buffer_wipe(&client->incoming);
 }
@@ -695,18 +508,18 @@ client_take_message(GwClient *client)
 		return;
 	}
 	gw_metric_refused(GW_REFUSED_DRAINING);
-	log_client("warning", "refused", client, error.message);
+	gw_client_log("warning", "refused", client, error.message);
 	gw_client_answer(client, &request->ids, &error);
-	gw_clients_release(request->length);
+	gw_client_totals.buffered -= request->length;
 	gw_request_free(request);
 }
 
 /*
- * client_mute gives up on a client's replies and disconnects it. None is
+ * gw_client_mute gives up on a client's replies and disconnects it. None is
  * queued after that: the oldest may have been cut off in its middle.
  */
-static void
-client_mute(GwClient *client, const char *reason)
+void
+gw_client_mute(GwClient *client, const char *reason)
 {
 	client_drop_replies(client);
 	client->mute = true;
@@ -722,10 +535,10 @@ client_drop_replies(GwClient *client)
 	{
 		STAILQ_REMOVE_HEAD(&client->replies, entry);
 		gw_counters.replies_undelivered++;
-		unwritten_replies--;
+		gw_client_totals.replies--;
 		free(reply);
 	}
-	unwritten -= client->reply_bytes;
+	gw_client_totals.unwritten -= client->reply_bytes;
 	client->reply_bytes = 0;
 }
 
@@ -753,20 +566,9 @@ client_flow(GwClient *client)
 	gw_socket_pause(client->socket, pause);
 }
 
-static void
-log_open(const GwClient *client)
-{
-	GwLogLine	line;
-
-	gw_log_begin(&line, "info", "open");
-	gw_log_number(&line, "connection", client->identity->session);
-	gw_log_text(&line, "address", gw_socket_address(client->socket));
-	gw_log_end(&line);
-}
-
-static void
-log_client(const char *level, const char *event, const GwClient *client,
-		   const char *detail)
+void
+gw_client_log(const char *level, const char *event, const GwClient *client,
+			  const char *detail)
 {
 	GwLogLine	line;
 

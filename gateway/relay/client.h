@@ -77,6 +77,17 @@ typedef struct GwClient
 	uint64_t	frames_out;
 } GwClient;
 
+typedef LIST_HEAD(GwClientList, GwClient)
+GwClientList;
+
+typedef struct GwClientTotals
+{
+	size_t		count;			/* of clients */
+	size_t		buffered;		/* bytes of unanswered and unfinished frames */
+	size_t		replies;		/* that are queued */
+	size_t		unwritten;		/* bytes of these */
+} GwClientTotals;
+
 /* What clients tell whoever relays. */
 typedef struct GwClientEvents
 {
@@ -84,19 +95,16 @@ typedef struct GwClientEvents
 	void		(*message) (GwRequest *request);
 	/* The socket of a session has gone. */
 	void		(*end) (GwIdentity *identity);
-}			GwClientEvents;
+} GwClientEvents;
+
+extern GwClientList gw_clients[GW_CLIENT_STATES];
+extern GwClientTotals gw_client_totals;
 
 /* What sockets tell clients. */
 extern const GwSocketEvents gw_client_events;
 
 extern void gw_clients_init(const GwConfig *config,
-							const GwClientEvents * events);
-extern size_t gw_clients_count(void);
-extern size_t gw_clients_buffered(void);
-extern size_t gw_clients_unwritten(void);
-extern size_t gw_clients_unwritten_replies(void);
-extern void gw_clients_release(size_t bytes);
-extern void gw_clients_sweep(void);
+							const GwClientEvents *events);
 extern void gw_clients_drain(void);
 
 extern void gw_client_answered(GwClient *client);
@@ -104,7 +112,10 @@ extern void gw_client_queue(GwClient *client, bool binary,
 							const unsigned char *bytes, size_t length);
 extern void gw_client_answer(GwClient *client, const GwBuffer *ids,
 							 const GwError *error);
-extern bool gw_client_is_held(const GwClient *client);
+extern void gw_client_mute(GwClient *client, const char *reason);
+extern void gw_client_end_linger(GwClient *client);
+extern void gw_client_log(const char *level, const char *event,
+						  const GwClient *client, const char *detail);
 extern void gw_disconnect(GwClient *client, int code, const char *reason);
 
 #endif							/* GW_CLIENT_H */

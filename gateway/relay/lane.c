@@ -6,14 +6,6 @@
  * the queue gathers the next one. Order is kept within a lane, not between
  * lanes. A batch is one call of message_bus.relay() and one transaction.
  *
- * With authentication on, each session is opened on a database connection,
- * with its token, by a control frame before its first frame there, in the
- * same batch; so again when the connection has been lost or the token is
- * another one, and when a batch has failed, since nobody knows then what the
- * backend remembers. It is closed on every connection that knows it when its
- * socket has gone, and once more when the last of its frames has ended: what
- * they claimed goes back at once.
- *
  * A request is answered exactly once, by one of these:
  *
  *	committed			the frames that relay returned for it, written only
@@ -23,11 +15,7 @@
  *	not sent			the connection is away, or the breaker is open:
  *						-32010
  *
- * The circuit breaker guards against a database that accepts connections
- * and loses every call: after CIRCUIT_BREAKER_THRESHOLD calls lost in a row
- * a lane refuses requests for CIRCUIT_BREAKER_TIMEOUT_SECS, then lets one
- * batch through. A database that cannot be reached at all needs no breaker:
- * its lane refuses at once and database.c keeps trying.
+ * How sessions are opened and closed, and the circuit breaker: README.md.
  */
 #include "relay/lane.h"
 
@@ -91,19 +79,14 @@ gw_lane_open(GwLane *lane)
 bool
 gw_lane_takes(const GwLane *lane, GwError *error)
 {
-	*error = gw_error_away(NULL);
+	const char *why = NULL;
+
 	if (!gw_database_is_ready(lane->database))
-	{
-		error->detail = gw_database_reason(lane->database);
-		return false;
-	}
-	if (gw_now_ms() < lane->closed_until)
-	{
-		error->detail = "too many calls were lost in a row"
-			" (CIRCUIT_BREAKER_THRESHOLD)";
-		return false;
-	}
-	return true;
+		why = gw_database_reason(lane->database);
+	else if (gw_now_ms() < lane->closed_until)
+		why = "too many calls were lost in a row (CIRCUIT_BREAKER_THRESHOLD)";
+	*error = gw_error_away(why);
+	return why == NULL;
 }
 
 /*
@@ -128,7 +111,7 @@ gw_lane_turn(GwLane *lane, long wait_ms)
 }
 
 void
-gw_queue_append(GwQueue * queue, GwRequest *request)
+gw_queue_append(GwQueue *queue, GwRequest *request)
 {
 	TAILQ_INSERT_TAIL(&queue->list, request, entry);
 	queue->count++;
@@ -136,7 +119,7 @@ gw_queue_append(GwQueue * queue, GwRequest *request)
 
 /* gw_queue_take takes a request out, and returns it. */
 GwRequest *
-gw_queue_take(GwQueue * queue, GwRequest *request)
+gw_queue_take(GwQueue *queue, GwRequest *request)
 {
 	TAILQ_REMOVE(&queue->list, request, entry);
 	queue->count--;
@@ -144,7 +127,7 @@ gw_queue_take(GwQueue * queue, GwRequest *request)
 }
 
 void
-gw_queue_refuse(GwQueue * queue, GwLaneKind lane, const GwError *error)
+gw_queue_refuse(GwQueue *queue, GwLaneKind lane, const GwError *error)
 {
 	GwRequest  *request;
 
@@ -208,7 +191,7 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 		gw_client_answered(client);
 	if (config->log_frames || error != NULL)
 		log_request(lane, request, error, result);
-	gw_clients_release(request->length);
+	gw_client_totals.buffered -= request->length;
 	identity->pending--;
 	if (client == NULL && identity->pending == 0)
 		gw_session_end(identity);
@@ -319,7 +302,7 @@ lane_take_batch(GwLane *lane)
 
 		next = TAILQ_NEXT(request, entry);
 		if (client != NULL &&
-			(gw_client_is_held(client) ||
+			(client->held ||
 			 (reads && client->batch_mark == batch_number)))
 			continue;
 		if (!gw_batch_has_room(batch, request, known ? 0 : 1) ||

@@ -22,7 +22,7 @@ typedef struct GwQueue
 {
 	TAILQ_HEAD(, GwRequest) list;
 	size_t		count;
-}			GwQueue;
+} GwQueue;
 
 typedef struct GwLane
 {
@@ -46,9 +46,9 @@ extern bool gw_lane_open(GwLane *lane);
 extern bool gw_lane_takes(const GwLane *lane, GwError *error);
 extern void gw_lane_turn(GwLane *lane, long wait_ms);
 
-extern void gw_queue_append(GwQueue * queue, GwRequest *request);
-extern GwRequest *gw_queue_take(GwQueue * queue, GwRequest *request);
-extern void gw_queue_refuse(GwQueue * queue, GwLaneKind lane,
+extern void gw_queue_append(GwQueue *queue, GwRequest *request);
+extern GwRequest *gw_queue_take(GwQueue *queue, GwRequest *request);
+extern void gw_queue_refuse(GwQueue *queue, GwLaneKind lane,
 							const GwError *error);
 
 extern void gw_session_end(GwIdentity *identity);

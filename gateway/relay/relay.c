@@ -176,11 +176,8 @@ gw_relay_close(void)
 	size_t		i;
 
 	for (i = 0; i < lane_count; i++)
-	{
 		if (gw_lanes[i].database != NULL)
 			gw_database_free(gw_lanes[i].database);
-		gw_lanes[i].database = NULL;
-	}
 }
 
 /*
@@ -231,7 +228,7 @@ pool_feed(GwLane *lane)
 		if (client == NULL)
 			gw_request_end(lane->kind, gw_queue_take(&waiting, request), NULL,
 						   GW_DROPPED);
-		else if (!gw_client_is_held(client))
+		else if (!client->held)
 		{
 			gw_queue_append(&lane->queue, gw_queue_take(&waiting, request));
 			return;

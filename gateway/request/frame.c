@@ -15,6 +15,7 @@
  */
 #include "request/frame.h"
 
+#include <ctype.h>
 #include <string.h>
 
 #include "base/utf8.h"
@@ -37,6 +38,7 @@ static const unsigned char *skip_nested(const unsigned char *at,
 static bool id_is_sound(GwSpan id);
 static bool string_is_sound(GwSpan string);
 static bool number_is_sound(GwSpan number);
+static bool skip_digits(GwSpan number, size_t *at);
 
 /*
  * gw_frame_header returns the JSON part of a frame: all of a text frame, the
@@ -376,9 +378,7 @@ string_is_sound(GwSpan string)
 		{
 			for (digit = 1; digit <= 4; digit++)
 				if (at + digit + 1 >= string.length ||
-					string.data[at + digit] == 0 ||
-					strchr("0123456789abcdefABCDEF",
-						   string.data[at + digit]) == NULL)
+					!isxdigit(string.data[at + digit]))
 					return false;
 			at += 4;
 		}
@@ -389,29 +389,19 @@ string_is_sound(GwSpan string)
 	return gw_utf8_valid(string.data, string.length);
 }
 
-static size_t
-skip_digits(GwSpan number, size_t at)
-{
-	while (at < number.length &&
-		   number.data[at] >= '0' && number.data[at] <= '9')
-		at++;
-	return at;
-}
-
 static bool
 number_is_sound(GwSpan number)
 {
-	size_t		at = number.data[0] == '-' ? 1 : 0;
-	size_t		from = at;
+	size_t		first = number.data[0] == '-' ? 1 : 0;
+	size_t		at = first;
 
-	at = skip_digits(number, from);
-	if (at == from || (at > from + 1 && number.data[from] == '0'))
+	if (!skip_digits(number, &at) ||
+		(at > first + 1 && number.data[first] == '0'))
 		return false;
 	if (at < number.length && number.data[at] == '.')
 	{
-		from = at + 1;
-		at = skip_digits(number, from);
-		if (at == from)
+		at++;
+		if (!skip_digits(number, &at))
 			return false;
 	}
 	if (at < number.length && (number.data[at] | 0x20) == 'e')
@@ -420,10 +410,20 @@ number_is_sound(GwSpan number)
 		if (at < number.length &&
 			(number.data[at] == '+' || number.data[at] == '-'))
 			at++;
-		from = at;
-		at = skip_digits(number, from);
-		if (at == from)
+		if (!skip_digits(number, &at))
 			return false;
 	}
 	return at == number.length;
+}
+
+/* skip_digits moves *at behind digits, and tells whether there was one. */
+static bool
+skip_digits(GwSpan number, size_t *at)
+{
+	size_t		from = *at;
+
+	while (*at < number.length &&
+		   number.data[*at] >= '0' && number.data[*at] <= '9')
+		(*at)++;
+	return *at > from;
 }

@@ -32,17 +32,17 @@ static void put_number(GwBuffer *out, GwScaleKind kind, int64_t number);
 static const struct
 {
 	const char *name;
-	size_t		(*value) (void);
+	const size_t *value;
 	const char *help;
 }			gauges[] = {
 
-	{"connections", gw_clients_count,
+	{"connections", &gw_client_totals.count,
 	"WebSocket connections that are open."},
-	{"buffered_bytes", gw_clients_buffered,
+	{"buffered_bytes", &gw_client_totals.buffered,
 	"Bytes of frames that are not answered yet."},
-	{"replies_queued", gw_clients_unwritten_replies,
+	{"replies_queued", &gw_client_totals.replies,
 	"Replies that wait to be written."},
-	{"replies_queued_bytes", gw_clients_unwritten,
+	{"replies_queued_bytes", &gw_client_totals.unwritten,
 	"Bytes of replies that wait to be written."}
 };
 
@@ -73,7 +73,7 @@ gw_metrics_text(GwBuffer *out)
 
 	for (i = 0; i < GW_COUNTER_COUNT; i++)
 	{
-		const		GwCounterName *counter = &gw_counter_names[i];
+		const GwCounterName *counter = &gw_counter_names[i];
 
 		if (counter->series == NULL)
 			continue;
@@ -83,7 +83,7 @@ gw_metrics_text(GwBuffer *out)
 	for (i = 0; i < LENGTH(gauges); i++)
 	{
 		put_head(out, gauges[i].name, "gauge", gauges[i].help);
-		put_series(out, gauges[i].name, NULL, NULL, gauges[i].value());
+		put_series(out, gauges[i].name, NULL, NULL, *gauges[i].value);
 	}
 	put_head(out, "start_time_seconds", "gauge",
 			 "When the gateway was started, in Unix time.");
@@ -175,7 +175,7 @@ put_histograms(GwBuffer *out, GwScaleKind kind, const char *name,
 	put_head(out, name, "histogram", help);
 	for (lane = 0; lane < GW_LANES; lane++)
 	{
-		const		GwHistogram *histogram = &gw_metrics.histograms[kind][lane];
+		const GwHistogram *histogram = &gw_metrics.histograms[kind][lane];
 		uint64_t	below = 0;
 		size_t		i;
 

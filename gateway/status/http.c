@@ -63,7 +63,7 @@ health_body(GwBuffer *body)
 
 	gw_buffer_format(body, "{\"status\":\"%s\",\"connections_open\":%zu,"
 					 "\"buffered_bytes\":%zu", lost ? "warning" : "ok",
-					 gw_clients_count(), gw_clients_buffered());
+					 gw_client_totals.count, gw_client_totals.buffered);
 	if (lost)
 		gw_buffer_text(body, ",\"warnings\":[\"log lines were lost\"]");
 	for (i = 0; i < GW_COUNTER_COUNT; i++)
