@@ -893,6 +893,37 @@ Each frame runs as the role of its session in a subtransaction of its own; its e
 Control frames are made by the gateway, their first byte is 0. In: 0 O token opens the session (as open_session with the settings as options), 0 C closes it. Out: 0 {"open": ...} as open_session returns it, with the token if the method authenticate opened the session; or 0 {"refused": {"message", "detail", "sqlstate"}}. A refused session is closed.
 Errors: 22023 arrays differ in length, 22004 NULL, 54000 more than 60 frames, 57014 the whole call was canceled.';
 
+CREATE FUNCTION message_bus.gateway_fault(role name, authenticates boolean) RETURNS text
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE
+		WHEN login.oid IS NULL THEN
+			'the login role was not found'
+		WHEN login.rolsuper OR login.rolbypassrls THEN
+			'the login role is a superuser or has BYPASSRLS, which the gateway refuses'
+		WHEN NOT pg_catalog.has_function_privilege(login.oid, 'message_bus.relay(bigint[], bytea[])', 'EXECUTE') THEN
+			'the login role may not execute message_bus.relay()'
+		WHEN gateway_fault.authenticates AND NOT (
+			pg_catalog.has_function_privilege(login.oid, 'message_bus.open_session(bigint, text, json)', 'EXECUTE') AND
+			pg_catalog.has_function_privilege(login.oid, 'message_bus.close_session(bigint)', 'EXECUTE')) THEN
+			'the login role may not execute message_bus.open_session() and close_session(), which authentication needs'
+		WHEN run.oid IS NULL THEN
+			pg_catalog.format('the role named by %s does not exist', setting.name)
+		WHEN run.rolsuper OR run.rolbypassrls THEN
+			pg_catalog.format('the role named by %s is a superuser or has BYPASSRLS', setting.name)
+		WHEN NOT pg_catalog.pg_has_role(login.oid, run.oid, 'MEMBER') THEN
+			pg_catalog.format('the login role is not a member of the role named by %s', setting.name)
+	END
+	FROM (SELECT CASE WHEN gateway_fault.authenticates THEN 'MESSAGE_BUS_ANON_ROLE' ELSE 'MESSAGE_BUS_ROLE' END)
+		AS setting (name)
+	LEFT JOIN pg_catalog.pg_roles login ON login.rolname OPERATOR(pg_catalog.=) SESSION_USER
+	LEFT JOIN pg_catalog.pg_roles run ON run.rolname OPERATOR(pg_catalog.=) gateway_fault.role
+$$;
+COMMENT ON FUNCTION message_bus.gateway_fault(name, boolean) IS
+'gateway_fault: what keeps a gateway that logs in as the session''s user from working; NULL if nothing does.
+role: the role that frames without a token run as. authenticates: whether clients authenticate; the role is then that of MESSAGE_BUS_ANON_ROLE, otherwise that of MESSAGE_BUS_ROLE.
+The login must be no superuser and have no BYPASSRLS, may execute relay, and open_session and close_session where clients authenticate, and is a member of the role, which exists and is no superuser and has no BYPASSRLS.
+Runs with the caller''s rights, and tells of the role only to a login that may execute relay.';
+
 /*
  * Rights: nobody has any but by name here.  Default privileges (Supabase has
  * some for anon and authenticated) may have given rights while this script
@@ -943,6 +974,7 @@ GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_text, message
 	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json,
 	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login
 GRANT SELECT ON message_bus.channels, message_bus.messages, message_bus.subscriptions, message_bus.leases,
 	message_bus.dead_letters TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.lease_rows,

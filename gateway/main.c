@@ -8,10 +8,9 @@
  * a second signal, what is left is answered "outcome unknown" and the
  * process exits with 0 all the same.
  *
- * SIGHUP reads the configuration again, and the certificate even where its
- * path has not changed. It is checked as a whole: with a fault, which is
- * logged, all stays as it was. Settings that cannot change while the gateway
- * runs are told in the log.
+ * SIGHUP renews certificate and key, and the level of the log. The settings
+ * are read and checked as at the start: with a fault, which is logged, all
+ * stays as it was. Every other setting needs a restart.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -22,37 +21,42 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "client.h"
-#include "config.h"
-#include "database.h"
-#include "http.h"
-#include "listen.h"
-#include "log.h"
-#include "metrics.h"
+#include "base/config.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/version.h"
+#include "database/options.h"
+#include "net/handshake.h"
+#include "net/listen.h"
+#include "net/loop.h"
+#include "net/socket.h"
+#include "net/tls.h"
 #include "notify.h"
-#include "relay.h"
-#include "socket.h"
-#include "tls.h"
-#include "version.h"
+#include "relay/client.h"
+#include "relay/lane.h"
+#include "relay/relay.h"
+#include "relay/sweep.h"
+#include "status/http.h"
 
 #define SWEEP_MS	1000
 #define DRAIN_MS	30000
 #define FLUSH_MS	1000
-
-/* Descriptors beyond those of WebSocket connections. */
-#define SPARE_DESCRIPTORS	256
 
 static GwConfig config;
 static GwTimer *sweep_timer;
 static int	signals = -1;
 static int	signals_seen;
 static int64_t drain_until;		/* 0 while the gateway serves */
-static int	given_argc;
-static char **given_argv;
+static const char *env_file;	/* NULL: .env, if that exists */
 
-static const GwConfigChecks checks = {gw_database_check_url, gw_tls_check};
+static const GwClientEvents client_events = {gw_relay_submit,
+gw_session_end};
+static const GwConfigChecks checks = {gw_options_check_url, gw_tls_check};
 
-static int	check_config(int faults);
+static int	read_flags(int argc, char **argv, bool *check);
+static int	flag_fault(const char *flag);
+static void print_fault(const char *name, const char *why);
+static void help(void);
 static void prepare_process(void);
 static bool open_all(void);
 static void loop(void);
@@ -60,31 +64,26 @@ static void sweep(void *owner);
 static void signal_ready(void *owner);
 static void begin_drain(int number);
 static void reload(void);
-static void log_kept(const char *name);
-static void log_faults(char *faults);
-static bool drain_is_over(void);
+static void log_fault(const char *name, const char *why);
 static void log_ready(void);
 
 int
 main(int argc, char **argv)
 {
-	GwConfigAction action;
+	bool		check = false;
+	int			status = read_flags(argc, argv, &check);
 	int			faults;
 	bool		opened;
 
-	given_argc = argc;
-	given_argv = argv;
-	faults = gw_config_read(&config, &action, argc, argv, &checks, stderr);
-	if (action == GW_CONFIG_HELP)
-		gw_config_help(stdout);
-	else if (action == GW_CONFIG_VERSION)
-		(void) puts("message-bus-gateway " GW_VERSION);
-	if (action == GW_CONFIG_HELP || action == GW_CONFIG_VERSION)
+	if (status >= 0)
+		return status;
+	faults = gw_config_read(&config, env_file, &checks, print_fault,
+							check ? stdout : NULL);
+	if (check)
+		(void) printf("configuration %s\n",
+					  faults == 0 ? "is good" : "has faults");
+	if (check || faults > 0)
 		return faults > 0 ? 2 : 0;
-	if (action == GW_CONFIG_CHECK)
-		return check_config(faults);
-	if (faults > 0)
-		return 2;
 	prepare_process();
 	opened = open_all();
 	if (opened)
@@ -96,16 +95,69 @@ main(int argc, char **argv)
 	return opened ? 0 : 1;
 }
 
-/* check_config tells what is in force, and returns the exit status. */
+/* read_flags returns the exit status, or -1 where there is more to do. */
 static int
-check_config(int faults)
+read_flags(int argc, char **argv, bool *check)
 {
-	gw_config_print(&config, stdout);
-	if (faults == 0)
-		(void) puts("configuration is good");
-	else
-		(void) printf("%d fault%s\n", faults, faults == 1 ? "" : "s");
-	return faults == 0 ? 0 : 2;
+	int			i;
+
+	for (i = 1; i < argc; i++)
+	{
+		if (strcmp(argv[i], "--check-config") == 0)
+			*check = true;
+		else if (strcmp(argv[i], "--env-file") == 0 && i + 1 < argc)
+			env_file = argv[++i];
+		else if (strncmp(argv[i], "--env-file=", 11) == 0)
+			env_file = argv[i] + 11;
+		else if (strcmp(argv[i], "--help") == 0)
+		{
+			help();
+			return 0;
+		}
+		else if (strcmp(argv[i], "--version") == 0)
+		{
+			(void) puts("message-bus-gateway " GW_VERSION);
+			return 0;
+		}
+		else
+			return flag_fault(argv[i]);
+	}
+	return -1;
+}
+
+/* flag_fault does not repeat what follows =, which may be a secret. */
+static int
+flag_fault(const char *flag)
+{
+	(void) fprintf(stderr, "%.*s: is not a flag, or lacks a value.\n"
+				   "Settings are no flags: give them as NAME=value in the"
+				   " environment, as in\n"
+				   "\"EXAI_WS_PORT=8765 message-bus-gateway\", or in .env;"
+				   " --help lists them.\n", (int) strcspn(flag, "="), flag);
+	return 2;
+}
+
+static void
+print_fault(const char *name, const char *why)
+{
+	(void) fprintf(stderr, "%s: %s\n", name, why);
+}
+
+static void
+help(void)
+{
+	(void) puts("message-bus-gateway relays WebSocket frames to the extension"
+				" message_bus.\n\n"
+				"Usage: [NAME=value]... message-bus-gateway [flag]...\n\n"
+				"  --check-config     tell every fault of the configuration"
+				" and exit\n"
+				"  --env-file FILE    read this file in place of .env\n"
+				"  --help, --version\n\n"
+				"Each setting is read from the environment, else from .env."
+				"\n"
+				"SIGHUP renews the certificate and"
+				" MESSAGE_BUS_LOG_LEVEL; the rest needs a restart.");
+	gw_config_help(stdout);
 }
 
 /* prepare_process sets what belongs to the process: signals and limits. */
@@ -113,12 +165,12 @@ static void
 prepare_process(void)
 {
 	struct rlimit limit;
-	rlim_t		wanted = (rlim_t) config.max_connections + SPARE_DESCRIPTORS;
+	rlim_t		wanted = (rlim_t) config.max_connections + GW_SPARE_SOCKETS;
 	sigset_t	caught;
 
 	gw_log_init(STDERR_FILENO);
 	gw_log_level(config.log_level);
-	gw_metrics_init();
+	gw_metrics.started = time(NULL);
 	srandom((unsigned int) time(NULL) ^ (unsigned int) getpid() << 8);
 	(void) signal(SIGPIPE, SIG_IGN);
 	(void) sigemptyset(&caught);
@@ -149,15 +201,8 @@ prepare_process(void)
 static bool
 open_all(void)
 {
-	char		why[256];
-
-	if (config.tls_cert[0] != '\0' &&
-		!gw_tls_renew(config.tls_cert, config.tls_key, why, sizeof(why)))
-	{
-		gw_log_event("error", "start", why);
-		return false;
-	}
-	gw_clients_init(&config);
+	gw_tls_renew(true);
+	gw_clients_init(&config, &client_events);
 	if (!gw_loop_open(&config))
 		return false;
 	sweep_timer = gw_timer_create(sweep, NULL);
@@ -168,7 +213,7 @@ open_all(void)
 		gw_log_event("error", "start", "out of memory or descriptors");
 		return false;
 	}
-	if (!gw_listen_open(&config))
+	if (!gw_sockets_open(&config, &gw_client_events, gw_http_answer))
 		return false;
 	gw_timer_start(sweep_timer, SWEEP_MS);
 	gw_notify_open();
@@ -184,16 +229,18 @@ loop(void)
 
 	while (gw_loop_turn())
 	{
+		gw_listen_turn();
 		gw_relay_turn();
 		if (drain_until == 0)
 			continue;
 		gw_clients_drain();
-		if (flush_until == 0 && drain_is_over())
+		if (flush_until == 0 &&
+			(signals_seen > 1 || gw_now_ms() > drain_until))
 		{
 			gw_relay_drain();
 			flush_until = gw_now_ms() + FLUSH_MS;
 		}
-		if ((gw_relay_is_idle() && gw_clients_count() == 0) ||
+		if ((gw_relay_is_idle() && gw_client_totals.count == 0) ||
 			(flush_until != 0 && gw_now_ms() > flush_until))
 			break;
 	}
@@ -204,8 +251,7 @@ static void
 sweep(void *owner)
 {
 	(void) owner;
-	gw_clients_sweep();
-	gw_sockets_sweep();
+	gw_clients_sweep(&config);
 	gw_relay_sweep();
 	gw_timer_start(sweep_timer, drain_until == 0 ? SWEEP_MS : SWEEP_MS / 10);
 }
@@ -235,82 +281,40 @@ begin_drain(int number)
 	drain_until = gw_now_ms() + DRAIN_MS;
 	gw_notify_stopping();
 	gw_http_drain();
-	gw_loop_refuse();
+	gw_handshakes_refuse();
 	if (config.reuse_port)
 		gw_listen_close();
 	gw_timer_start(sweep_timer, SWEEP_MS / 10);
 }
 
-/* reload reads configuration and certificate again: all of it or nothing. */
+/* reload renews certificate and level of the log: both or nothing. */
 static void
 reload(void)
 {
-	char	   *faults = NULL;
-	size_t		size = 0;
-	FILE	   *out = open_memstream(&faults, &size);
-	char		why[256];
-	int			count = 1;
+	GwConfig	next;
+	bool		good;
 
 	gw_notify_reloading();
 	gw_counters.reloads++;
-	if (out != NULL)
-	{
-		count = gw_config_reload(&config, given_argc, given_argv, &checks,
-								 out, log_kept);
-		(void) fclose(out);
-	}
-	if (count > 0)
-	{
-		gw_counters.reloads_failed++;
-		log_faults(faults);
-	}
+	good = gw_config_read(&next, env_file, &checks, log_fault, NULL) == 0;
+	/* The listener speaks TLS or does not as at the start. */
+	gw_tls_renew(good);
+	if (good)
+		gw_log_level(next.log_level);
 	else
-	{
-		gw_log_level(config.log_level);
-		if (config.tls_cert[0] != '\0' &&
-			!gw_tls_renew(config.tls_cert, config.tls_key, why, sizeof(why)))
-			gw_log_event("error", "reload", why);
-	}
-	free(faults);
-	gw_log_event("info", "reloaded", count > 0 ? "nothing was changed" : NULL);
+		gw_counters.reloads_failed++;
+	gw_config_free(&next);
+	gw_log_event("info", "reloaded", good ? NULL : "nothing was changed");
 	gw_notify_ready();
 }
 
-/* log_kept tells of a setting that needs a restart to change. */
 static void
-log_kept(const char *name)
+log_fault(const char *name, const char *why)
 {
-	GwLogLine	line;
+	char		detail[768];
 
-	gw_log_begin(&line, "warning", "reload");
-	gw_log_text(&line, "detail", "keeps its value until a restart");
-	gw_log_text(&line, "setting", name);
-	gw_log_end(&line);
-}
-
-/* log_faults logs each line of the faults of a configuration. */
-static void
-log_faults(char *faults)
-{
-	char	   *at = faults;
-	char	   *next;
-
-	if (faults == NULL)
-		gw_log_event("error", "reload", "out of memory");
-	for (; at != NULL && *at != '\0'; at = next)
-	{
-		next = strchr(at, '\n');
-		if (next != NULL)
-			*next++ = '\0';
-		gw_log_event("error", "reload", at);
-	}
-}
-
-/* drain_is_over tells that waiting for what is in flight must end. */
-static bool
-drain_is_over(void)
-{
-	return signals_seen > 1 || gw_now_ms() > drain_until;
+	(void) snprintf(detail, sizeof(detail), "%s: %s", name, why);
+	gw_log_event("error", "reload", detail);
 }
 
 /* log_ready tells where the gateway listens; scripts wait for this line. */

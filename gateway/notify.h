@@ -9,6 +9,5 @@ extern void gw_notify_open(void);
 extern void gw_notify_ready(void);
 extern void gw_notify_reloading(void);
 extern void gw_notify_stopping(void);
-extern void gw_notify_status(const char *status);
 
 #endif							/* GW_NOTIFY_H */

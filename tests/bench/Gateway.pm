@@ -342,9 +342,7 @@ sub bench_idle_connections
 	system('prlimit', '--pid', $$, '--nofile=' . ($idle + 1000)) == 0
 	  || die "tests/bench/run: cannot have $idle connections\n";
 	($pid, $port) = gateway_start(
-		MESSAGE_BUS_MAX_CONNECTIONS => $idle + 10,
-		MESSAGE_BUS_MAX_CONNECTIONS_PER_ADDRESS => $idle + 10,
-		MESSAGE_BUS_CONNECT_RATE => 100_000);
+		MESSAGE_BUS_MAX_CONNECTIONS => $idle + 10);
 	measure('socket', '-p', $port, '-c', 8, '-f', 16, '-s', 1, 'bus');
 	$before = resident($pid);
 	open($client, '|-', 'sh', '-c', '"$@" >"$0"', work_directory() . '/idle',

@@ -15,9 +15,7 @@ import { BINARY, CLOSE, CONTINUATION, PING, Raw, TEXT, frame, handshake, rpc }
 const MIB = 1024 * 1024;
 const PATIENCE_MS = 2000;		// what a client that behaves may have to wait
 
-// All connections come from one address here.
-const open = { MESSAGE_BUS_MAX_CONNECTIONS_PER_ADDRESS: '20000',
-	MESSAGE_BUS_CONNECT_RATE: '100000', MESSAGE_BUS_LOG_FRAMES: 'false' };
+const open = { MESSAGE_BUS_LOG_FRAMES: 'false' };
 
 let bus;
 

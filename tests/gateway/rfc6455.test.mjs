@@ -1,7 +1,7 @@
 // rfc6455.test.mjs
 //     RFC 6455 from its text: a section of the RFC is named where a test
 //     follows one. What the gateway does otherwise is tested as it is, below
-//     "beside the RFC", and told in gateway/README.md.
+//     "beside the RFC", and told in gateway/net/README.md.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';

@@ -1,8 +1,8 @@
 /*
  * config_test.c
- *		Settings from flags, environment and .env, and their faults.
+ *		Settings from environment and .env, and their faults.
  */
-#include "config.h"
+#include "base/config.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,20 +29,33 @@ pair_is_good(const char *cert, const char *key, char *why, size_t size)
 
 static const GwConfigChecks checks = {url_is_good, pair_is_good};
 
-/* read_with reads a configuration from flags given as one list. */
-static int
-read_with(GwConfig *config, GwConfigAction *action, const char **flags)
+static void
+note_fault(const char *name, const char *why)
 {
-	char	   *argv[32];
-	int			argc = 0;
-	FILE	   *faults = fmemopen(fault_text, sizeof(fault_text), "w");
+	size_t		length = strlen(fault_text);
+
+	(void) snprintf(fault_text + length, sizeof(fault_text) - length,
+					"%s: %s\n", name, why);
+}
+
+static FILE *show;
+
+/*
+ * read_with reads a configuration from a file, and an environment given as
+ * one list of names and values.
+ */
+static int
+read_with(GwConfig *config, const char *env_file, const char **settings)
+{
+	const char **at;
 	int			count;
 
-	argv[argc++] = (char *) "gateway";
-	while (*flags != NULL)
-		argv[argc++] = (char *) *flags++;
-	count = gw_config_read(config, action, argc, argv, &checks, faults);
-	(void) fclose(faults);
+	for (at = settings; *at != NULL; at += 2)
+		(void) setenv(at[0], at[1], 1);
+	fault_text[0] = '\0';
+	count = gw_config_read(config, env_file, &checks, note_fault, show);
+	for (at = settings; *at != NULL; at += 2)
+		(void) unsetenv(at[0]);
 	return count;
 }
 
@@ -58,11 +71,10 @@ write_env(const char *string)
 static void
 default_tests(void)
 {
-	const char *flags[] = {"--role", "r", NULL};
+	const char *settings[] = {"MESSAGE_BUS_ROLE", "r", NULL};
 	GwConfig	config;
-	GwConfigAction action;
 
-	ok(read_with(&config, &action, flags) == 0,
+	ok(read_with(&config, NULL, settings) == 0,
 	   "a role is all that must be set");
 	ok(strcmp(config.host, "127.0.0.1") == 0 && config.port == 8765 &&
 	   config.max_message == 33554432 && config.tool_timeout == 120 &&
@@ -77,10 +89,9 @@ default_tests(void)
 static void
 order_tests(void)
 {
-	const char *flags[] = {"--port=1111", "--env-file", env_path, NULL};
+	const char *environment[] = {"TOOL_TIMEOUT_SECS", "8", NULL};
 	const char *value;
 	GwConfig	config;
-	GwConfigAction action;
 
 	write_env("EXAI_WS_PORT=3333\n"
 			  "export MESSAGE_BUS_ROLE = 'quoted # role'   # comment\n"
@@ -88,44 +99,41 @@ order_tests(void)
 			  "TOOL_TIMEOUT_SECS=7 # seconds\n"
 			  "MESSAGE_BUS_ENABLED=\"off\"\n"
 			  "PGAPPNAME_OF_TEST=from file\n");
-	(void) setenv("EXAI_WS_PORT", "2222", 1);
-	(void) setenv("TOOL_TIMEOUT_SECS", "8", 1);
-	ok(read_with(&config, &action, flags) == 0, "all three sources are read");
-	ok(config.port == 1111, "a flag wins over the environment");
+	ok(read_with(&config, env_path, environment) == 0 && config.port == 3333,
+	   "both sources are read");
 	ok(config.tool_timeout == 8, "the environment wins over .env");
 	ok(strcmp(config.role, "quoted # role") == 0 && !config.enabled,
 	   ".env may quote, export and comment");
 	value = getenv("PGAPPNAME_OF_TEST");
 	ok(value != NULL && strcmp(value, "from file") == 0,
 	   "libpq's variables in .env reach the environment");
-	(void) unsetenv("EXAI_WS_PORT");
-	(void) unsetenv("TOOL_TIMEOUT_SECS");
 	gw_config_free(&config);
 }
 
 static void
 fault_tests(void)
 {
-	const char *flags[] = {
-		"--port", "70000", "--host", "0.0.0.0", "--enabled", "perhaps",
-		"--compression", "rar", "--tool-timeout", "12s", "--database-url",
-		"secretstring", "--nonsense", "x", "--supabase-url", "ftp://x",
-		"--max-buffered-mb", "1", "--role", "of_which_the_name_is_longer_than"
-		"_any_name_of_a_role_can_be_in_sql", "--tls-cert", "cert",
-		"--reuse-port", "yes", "--token-skew", "301", NULL
+	const char *settings[] = {
+		"EXAI_WS_PORT", "70000", "EXAI_WS_HOST", "0.0.0.0",
+		"MESSAGE_BUS_ENABLED", "perhaps", "MESSAGE_BUS_COMPRESSION", "rar",
+		"TOOL_TIMEOUT_SECS", "12s", "DATABASE_URL", "secretstring",
+		"SUPABASE_URL", "ftp://x", "MESSAGE_BUS_MAX_BUFFERED_MB", "1",
+		"MESSAGE_BUS_ROLE", "of_which_the_name_is_longer_than"
+		"_any_name_of_a_role_can_be_in_sql", "EXAI_WS_TLS_CERT", "cert",
+		"MESSAGE_BUS_REUSE_PORT", "yes", "MESSAGE_BUS_TOKEN_SKEW_SECS", "301",
+		NULL
 	};
 	const char *wanted[] = {
 		"EXAI_WS_PORT", "EXAI_WS_HOST", "MESSAGE_BUS_ENABLED",
 		"MESSAGE_BUS_COMPRESSION", "TOOL_TIMEOUT_SECS", "DATABASE_URL",
-		"--nonsense", "SUPABASE_URL", "MESSAGE_BUS_MAX_BUFFERED_MB",
+		"SUPABASE_URL", "MESSAGE_BUS_MAX_BUFFERED_MB",
 		"MESSAGE_BUS_ROLE", "EXAI_WS_TLS_KEY", "MESSAGE_BUS_TOKEN_SKEW_SECS"
 	};
 	GwConfig	config;
-	GwConfigAction action;
 	bool		all = true;
 	size_t		i;
 
-	ok(read_with(&config, &action, flags) >= 11, "every fault is counted");
+	ok(read_with(&config, NULL, settings) >= 11, "every fault is counted");
 	for (i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
 		all = all && strstr(fault_text, wanted[i]) != NULL;
 	ok(all, "every fault is named");
@@ -137,23 +145,23 @@ fault_tests(void)
 static void
 authentication_tests(void)
 {
-	const char *open[] = {"--host", "0.0.0.0", NULL};
-	const char *shut[] = {"--host", "0.0.0.0", "--role", "r", NULL};
-	const char *nobody[] = {"--anon-role", "", NULL};
+	const char *open[] = {"EXAI_WS_HOST", "0.0.0.0", NULL};
+	const char *shut[] = {"EXAI_WS_HOST", "0.0.0.0", "MESSAGE_BUS_ROLE", "r",
+	NULL};
+	const char *nobody[] = {"MESSAGE_BUS_ANON_ROLE", "", NULL};
 	GwConfig	config;
-	GwConfigAction action;
 
-	ok(read_with(&config, &action, open) == 0 &&
+	ok(read_with(&config, NULL, open) == 0 &&
 	   gw_config_authenticates(&config) &&
 	   strcmp(config.anon_role, "anon") == 0,
 	   "without a role clients authenticate, and any host is allowed");
 	gw_config_free(&config);
-	ok(read_with(&config, &action, shut) == 1 &&
+	ok(read_with(&config, NULL, shut) == 1 &&
 	   strstr(fault_text, "EXAI_WS_HOST") != NULL &&
 	   !gw_config_authenticates(&config),
 	   "with one they do not, and only loopback is");
 	gw_config_free(&config);
-	ok(read_with(&config, &action, nobody) == 1 &&
+	ok(read_with(&config, NULL, nobody) == 1 &&
 	   strstr(fault_text, "MESSAGE_BUS_ANON_ROLE") != NULL,
 	   "a client without a token needs a role");
 	gw_config_free(&config);
@@ -162,19 +170,16 @@ authentication_tests(void)
 static void
 file_fault_tests(void)
 {
-	const char *flags[] = {"--role", "r", "--env-file", env_path, NULL};
-	const char *missing[] = {"--role", "r", "--env-file", "/nowhere/.env",
-	NULL};
+	const char *role[] = {"MESSAGE_BUS_ROLE", "r", NULL};
 	GwConfig	config;
-	GwConfigAction action;
 
 	write_env("no equals sign\nEXAI_WS_PORT='1\n");
-	ok(read_with(&config, &action, flags) == 2 &&
+	ok(read_with(&config, env_path, role) == 2 &&
 	   strstr(fault_text, "line 1") != NULL &&
 	   strstr(fault_text, "line 2") != NULL,
 	   "faults of .env are told with their lines");
 	gw_config_free(&config);
-	ok(read_with(&config, &action, missing) == 1,
+	ok(read_with(&config, "/nowhere/.env", role) == 1,
 	   "a .env file that was named must exist");
 	gw_config_free(&config);
 }
@@ -182,15 +187,15 @@ file_fault_tests(void)
 static void
 print_tests(void)
 {
-	const char *flags[] = {"--role", "r", "--supabase-key", "hush",
-	"--database-url", "postgresql://u:hush@h/d", NULL};
+	const char *settings[] = {"MESSAGE_BUS_ROLE", "r", "SUPABASE_KEY", "hush",
+	"DATABASE_URL", "postgresql://u:hush@h/d", NULL};
 	char		string[8192];
 	FILE	   *out = fmemopen(string, sizeof(string), "w");
 	GwConfig	config;
-	GwConfigAction action;
 
-	(void) read_with(&config, &action, flags);
-	gw_config_print(&config, out);
+	show = out;
+	(void) read_with(&config, NULL, settings);
+	show = NULL;
 	(void) fclose(out);
 	ok(strstr(string, "hush") == NULL && strstr(string, "SUPABASE_KEY=(set)"),
 	   "secrets are printed as set only");
@@ -200,88 +205,26 @@ print_tests(void)
 static void
 listener_tests(void)
 {
-	const char *open[] = {"--host", "0.0.0.0", "--tls-cert", "cert",
-	"--tls-key", "key", NULL};
-	const char *named[] = {"--host", "example.org", NULL};
-	const char *pair[] = {"--tls-cert", "cert", "--tls-key", "other", NULL};
-	const char *any_port[] = {"--reuse-port", "on", "--port", "0", NULL};
+	const char *open[] = {"EXAI_WS_HOST", "0.0.0.0", "EXAI_WS_TLS_CERT", "cert",
+	"EXAI_WS_TLS_KEY", "key", NULL};
+	const char *named[] = {"EXAI_WS_HOST", "example.org", NULL};
+	const char *pair[] = {"EXAI_WS_TLS_CERT", "cert", "EXAI_WS_TLS_KEY", "other", NULL};
+	const char *any_port[] = {"MESSAGE_BUS_REUSE_PORT", "on", "EXAI_WS_PORT", "0", NULL};
 	GwConfig	config;
-	GwConfigAction action;
 
-	ok(read_with(&config, &action, open) == 0,
+	ok(read_with(&config, NULL, open) == 0,
 	   "without a role any address may be listened on");
 	gw_config_free(&config);
-	ok(read_with(&config, &action, named) == 1,
+	ok(read_with(&config, NULL, named) == 1,
 	   "a name other than localhost may not");
 	gw_config_free(&config);
-	ok(read_with(&config, &action, pair) == 1 &&
+	ok(read_with(&config, NULL, pair) == 1 &&
 	   strstr(fault_text, "EXAI_WS_TLS_CERT: no pair") != NULL,
 	   "a certificate and a key that do not fit are a fault");
 	gw_config_free(&config);
-	ok(read_with(&config, &action, any_port) == 1 &&
+	ok(read_with(&config, NULL, any_port) == 1 &&
 	   strstr(fault_text, "MESSAGE_BUS_REUSE_PORT") != NULL,
 	   "a port that is shared must be named");
-	gw_config_free(&config);
-}
-
-static char kept[256];
-
-static void
-note_kept(const char *name)
-{
-	(void) strncat(kept, name, sizeof(kept) - strlen(kept) - 2);
-	(void) strcat(kept, ",");
-}
-
-/* reload_with reloads from the file, which has this text. */
-static int
-reload_with(GwConfig *config, const char *string)
-{
-	char	   *argv[] = {(char *) "gateway", (char *) "--env-file", env_path};
-	FILE	   *faults = fmemopen(fault_text, sizeof(fault_text), "w");
-	int			count;
-
-	kept[0] = '\0';
-	write_env(string);
-	count = gw_config_reload(config, 3, argv, &checks, faults, note_kept);
-	(void) fclose(faults);
-	return count;
-}
-
-static void
-reload_tests(void)
-{
-	const char *flags[] = {"--env-file", env_path, NULL};
-	GwConfig	config;
-	GwConfigAction action;
-
-	write_env("MESSAGE_BUS_ROLE=r\nMESSAGE_BUS_ORIGINS=http://a\n");
-	(void) read_with(&config, &action, flags);
-	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\n"
-				   "MESSAGE_BUS_ORIGINS=http://b\n"
-				   "MESSAGE_BUS_MAX_IN_FLIGHT=5\n") == 0 &&
-	   strcmp(config.origins, "http://b") == 0 && config.max_in_flight == 5 &&
-	   kept[0] == '\0', "a reload takes over what may change");
-	ok(reload_with(&config, "MESSAGE_BUS_ROLE=other\nEXAI_WS_PORT=1\n") == 0
-	   && strcmp(config.role, "r") == 0 && config.port == 8765 &&
-	   config.origins[0] == '\0' &&
-	   strcmp(kept, "EXAI_WS_PORT,MESSAGE_BUS_ROLE,") == 0,
-	   "and tells what may not");
-	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\n"
-				   "MESSAGE_BUS_ORIGINS=http://c\n"
-				   "MESSAGE_BUS_MAX_IN_FLIGHT=none\n") == 1 &&
-	   config.origins[0] == '\0' && config.max_in_flight == 64 &&
-	   strstr(fault_text, "MESSAGE_BUS_MAX_IN_FLIGHT") != NULL,
-	   "with a fault nothing changes");
-	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\nEXAI_WS_TLS_CERT=cert\n"
-				   "EXAI_WS_TLS_KEY=key\n") == 0 &&
-	   config.tls_cert[0] == '\0' &&
-	   strcmp(kept, "EXAI_WS_TLS_CERT,EXAI_WS_TLS_KEY,") == 0,
-	   "TLS is not turned on");
-	ok(reload_with(&config, "MESSAGE_BUS_ROLE=r\nWS_MAX_MSG_BYTES=1024\n"
-				   "MESSAGE_BUS_MAX_BUFFERED_MB=1\n") == 1 &&
-	   config.max_buffered_mb == 512,
-	   "what is checked is the whole that would be in force");
 	gw_config_free(&config);
 }
 
@@ -311,7 +254,6 @@ config_tests(void)
 	file_fault_tests();
 	print_tests();
 	listener_tests();
-	reload_tests();
 	loopback_tests();
 	(void) unlink(env_path);
 }

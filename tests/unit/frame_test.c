@@ -2,11 +2,12 @@
  * frame_test.c
  *		What frame.c reads of frames, good and bad.
  */
-#include "frame.h"
+#include "request/frame.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "tap.h"
 
 static GwSpan

@@ -2,7 +2,7 @@
  * identity_test.c
  *		Session numbers, tokens, and what the database says of them.
  */
-#include "identity.h"
+#include "request/identity.h"
 
 #include <string.h>
 

@@ -2,14 +2,16 @@
  * log_test.c
  *		Log lines: one JSON object each, whatever is put in; losses counted.
  */
-#include "log.h"
+#include "base/log.h"
 
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "frame.h"
+#include "base/metrics.h"
+#include "base/utf8.h"
+#include "request/frame.h"
 #include "tap.h"
 
 static bool

@@ -1,0 +1,156 @@
+/*
+ * metrics.h
+ *		What is counted. See metrics.c.
+ */
+#ifndef GW_METRICS_H
+#define GW_METRICS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+/*
+ * The counters without labels: name (here and in /healthz), series of
+ * /metrics (NULL: it is the sum of another one), and what that tells.
+ */
+#define GW_COUNTERS(X) \
+	X(connections, "connections_opened_total", \
+	  "WebSocket connections that were opened.") \
+	X(connections_refused, NULL, NULL) \
+	X(frames_in, "frames_received_total", \
+	  "Whole messages that clients sent.") \
+	X(bytes_in, "received_bytes_total", \
+	  "Bytes of the messages that clients sent.") \
+	X(frames_out, "frames_sent_total", \
+	  "Messages that were written to clients.") \
+	X(bytes_out, "sent_bytes_total", \
+	  "Bytes of the messages that were written.") \
+	X(frames_refused, NULL, NULL) \
+	X(frames_cut_off, "frames_cut_off_total", \
+	  "Messages whose socket closed before their end.") \
+	X(batches, "batches_total", \
+	  "Batches whose end is known.") \
+	X(batches_failed, "batches_failed_total", \
+	  "Batches that were rolled back or lost.") \
+	X(outcomes_unknown, "outcomes_unknown_total", \
+	  "Requests that were answered -32050, outcome unknown.") \
+	X(replies_undelivered, "replies_undelivered_total", \
+	  "Replies whose connection was gone or did not read.") \
+	X(replies_missing, "replies_missing_total", \
+	  "Requests for which the database returned no reply.") \
+	X(database_connects, "database_connects_total", \
+	  "Database connections that became ready.") \
+	X(database_losses, "database_losses_total", \
+	  "Database connections that were ready and got lost.") \
+	X(accept_pauses, "accept_pauses_total", \
+	  "Times that accepting paused because descriptors were used up.") \
+	X(reloads, "reloads_total", \
+	  "Reloads of the configuration that were asked for.") \
+	X(reloads_failed, "reloads_failed_total", \
+	  "Reloads that were refused for a fault.") \
+	X(log_lines_lost, "log_lines_lost_total", \
+	  "Log lines that could not be written.")
+
+#define GW_COUNTER_MEMBER(name, series, help) uint64_t name;
+
+typedef struct GwCounters
+{
+	GW_COUNTERS(GW_COUNTER_MEMBER)
+} GwCounters;
+
+typedef struct GwCounterName
+{
+	const char *name;
+	const char *series;
+	const char *help;
+	const uint64_t *value;
+} GwCounterName;
+
+#define GW_COUNTER_COUNT	(sizeof(GwCounters) / sizeof(uint64_t))
+
+typedef enum GwLaneKind
+{
+	GW_LANE_SHORT,
+	GW_LANE_LONG,
+	GW_LANE_WAIT,				/* any of several connections */
+	GW_LANES
+} GwLaneKind;
+
+/* How a request ended. */
+typedef enum GwResult
+{
+	GW_COMMITTED,
+	GW_ROLLED_BACK,
+	GW_UNKNOWN,
+	GW_AWAY,
+	GW_DROPPED,
+	GW_REFUSED,
+	GW_RESULTS
+} GwResult;
+
+/* Why a connection or a frame was refused: a label each. */
+typedef enum GwRefusal
+{
+	/* Connections. */
+	GW_REFUSED_UPGRADE,
+	GW_REFUSED_STOPPING,
+	GW_REFUSED_CONNECTIONS,
+	GW_REFUSED_HOST,
+	GW_REFUSED_ORIGIN,
+	GW_REFUSED_KEY,
+	GW_REFUSED_MEMORY,
+	GW_REFUSED_CONNECTION_LAST = GW_REFUSED_MEMORY,
+	/* Frames. */
+	GW_REFUSED_TOO_LARGE,
+	GW_REFUSED_BUFFERED,
+	GW_REFUSED_NOT_UTF8,
+	GW_REFUSED_DRAINING,
+	GW_REFUSALS
+} GwRefusal;
+
+/* What histograms are made of, with the upper bounds of their buckets. */
+typedef enum GwScaleKind
+{
+	GW_SCALE_LATENCY,			/* of requests, ms */
+	GW_SCALE_SIZE,				/* of batches, requests */
+	GW_SCALES
+} GwScaleKind;
+
+#define GW_STEPS_MAX	16
+
+typedef struct GwScale
+{
+	size_t		count;			/* the last step, +Inf, goes without saying */
+	int64_t		steps[GW_STEPS_MAX];
+} GwScale;
+
+typedef struct GwHistogram
+{
+	uint64_t	counts[GW_STEPS_MAX];
+	uint64_t	count;
+	uint64_t	sum;
+} GwHistogram;
+
+/* What has labels, each with a fixed set of values. */
+typedef struct GwMetrics
+{
+	uint64_t	requests[GW_LANES][GW_RESULTS];
+	uint64_t	refusals[GW_REFUSALS];
+	GwHistogram histograms[GW_SCALES][GW_LANES];
+	time_t		started;
+} GwMetrics;
+
+extern GwCounters gw_counters;
+extern GwMetrics gw_metrics;
+extern const GwCounterName gw_counter_names[GW_COUNTER_COUNT];
+extern const char *const gw_lane_names[GW_LANES];
+extern const char *const gw_result_names[GW_RESULTS];
+extern const char *const gw_refusal_names[GW_REFUSALS];
+extern const GwScale gw_scales[GW_SCALES];
+
+extern void gw_metric_refused(GwRefusal reason);
+extern void gw_metric_request(GwLaneKind lane, GwResult result,
+							  int64_t milliseconds);
+extern void gw_metric_batch(GwLaneKind lane, size_t requests);
+
+#endif							/* GW_METRICS_H */

@@ -1,0 +1,187 @@
+/*
+ * check.c
+ *		What a database session must be before it relays.
+ *
+ * database.c runs these steps on every new connection: the extension's check
+ * of login and role (that of every frame, or with authentication on that of
+ * anonymous ones); the settings that the gateway's configuration asks for;
+ * relay prepared; and a ping through relay, so that "ready" means that a
+ * frame was answered. Settings are made by a query and not at startup, so
+ * that a pooler passes them and a fault in one is told as such.
+ */
+#include "database/check.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "request/batch.h"
+
+/* Longest wait of a frame for another transaction. */
+#define LOCK_TIMEOUT_MS	500
+
+/*
+ * $1 is the role of frames without a token, $2 whether clients authenticate.
+ * No row: there is no extension, and what bears its functions' names is not
+ * to be trusted.
+ */
+const char *const gw_fault_query =
+"SELECT message_bus.gateway_fault($1, $2) FROM pg_catalog.pg_extension"
+" WHERE extname OPERATOR(pg_catalog.=) 'message_bus'";
+
+/* $1 is an object of names and values. */
+const char *const gw_settings_query =
+"SELECT pg_catalog.set_config(key, value, false)"
+" FROM pg_catalog.json_each_text($1::pg_catalog.json)";
+
+/* $1 is how long claims of the same transaction may wait, in ms. */
+const char *const gw_wait_query =
+"SELECT pg_catalog.set_config('message_bus.claim_wait_max', $1, true)";
+
+const char *const gw_relay_query =
+"SELECT session, frame FROM message_bus.relay($1, $2)";
+
+static void add_token_settings(GwBuffer *json, const GwConfig *config);
+static bool add_request(GwBatch *batch, GwRequest *request);
+static void add_text(GwBuffer *json, const char *name, const char *value);
+static void add_number(GwBuffer *json, const char *name, long value,
+					   const char *unit);
+
+/* gw_check_role returns the role that frames without a token run as. */
+const char *
+gw_check_role(const GwConfig *config)
+{
+	return gw_config_authenticates(config) ? config->anon_role : config->role;
+}
+
+/*
+ * gw_check_settings appends the session's settings. Those beside
+ * message_bus's own keep one frame from ending the batch of all: a limit of
+ * the role for a statement would, and so would serialization failures.
+ */
+void
+gw_check_settings(GwBuffer *json, const GwConfig *config)
+{
+	gw_buffer_text(json, "{\"message_bus.relay_role\":");
+	gw_buffer_json(json, config->role);
+	if (gw_config_authenticates(config))
+		add_token_settings(json, config);
+	add_text(json, "message_bus.enabled", config->enabled ? "on" : "off");
+	add_text(json, "message_bus.verify_on_read",
+			 config->checksum ? "on" : "off");
+	add_text(json, "message_bus.default_compression", config->compression);
+	add_number(json, "message_bus.default_ttl", config->ttl_hours, " hours");
+	add_number(json, "message_bus.frame_timeout",
+			   config->tool_timeout * 1000, "");
+	add_number(json, "message_bus.frame_max", config->max_message, "");
+	add_number(json, "message_bus.client_max_payload",
+			   config->max_payload_mb * (long) GW_MIB, "");
+	/* Only on the connections of the lane "wait" they may: gw_wait_query. */
+	add_text(json, "message_bus.claim_wait_max", "0");
+	/* Who waits for another transaction holds up the lane. */
+	add_number(json, "lock_timeout", LOCK_TIMEOUT_MS, "ms");
+	add_text(json, "default_transaction_isolation", "read committed");
+	add_text(json, "statement_timeout", "0");
+	add_text(json, "client_min_messages", "warning");
+	/* Parameters are frames, and may hold tokens. */
+	add_text(json, "log_parameter_max_length_on_error", "0");
+	/* So that a backend notices that its gateway is gone. */
+	add_text(json, "client_connection_check_interval", "2s");
+	gw_buffer_text(json, "}");
+	gw_buffer_append(json, "", 1);
+}
+
+/* add_token_settings says what a token must be like. */
+static void
+add_token_settings(GwBuffer *json, const GwConfig *config)
+{
+	size_t		length = strlen(config->supabase_url);
+	char		issuer[1024] = "";
+
+	while (length > 0 && config->supabase_url[length - 1] == '/')
+		length--;
+	if (length > 0)
+		/* the second is that of a project's own keys, anon and service_role */
+		(void) snprintf(issuer, sizeof(issuer), "%.*s/auth/v1,supabase",
+						(int) length, config->supabase_url);
+	add_text(json, "message_bus.token_issuer", issuer);
+	add_text(json, "message_bus.token_audience", config->audience);
+	add_number(json, "message_bus.token_skew", config->token_skew, "");
+	add_text(json, "message_bus.anonymous_role", config->anon_role);
+}
+
+/*
+ * gw_check_ping encodes a ping as relay's arguments, in an anonymous
+ * session of its own if sessions are asked for; false if it cannot.
+ */
+bool
+gw_check_ping(const GwConfig *config, GwBuffer *sessions, GwBuffer *frames)
+{
+	static const unsigned char ping[] =
+	"\001{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"ping\"}";
+	GwBatch    *batch = gw_batch_create();
+	GwBuffer	message = {0};
+	GwIdentity *identity = gw_identity_create(&message);
+	bool		opens = gw_config_authenticates(config);
+	bool		done;
+
+	gw_buffer_append(&message, ping, sizeof(ping) - 1);
+	done = batch != NULL && identity != NULL && !message.failed &&
+		(!opens ||
+		 add_request(batch, gw_request_control(identity, GW_CONTROL_OPEN))) &&
+		add_request(batch, gw_request_create(identity, &message, 0)) &&
+		(!opens ||
+		 add_request(batch, gw_request_control(identity, GW_CONTROL_CLOSE))) &&
+		gw_batch_encode(batch, sessions, frames);
+	gw_buffer_free(&message);
+	if (identity != NULL)
+		gw_identity_release(identity);
+	if (batch != NULL)
+		gw_batch_free(batch);
+	return done;
+}
+
+static bool
+add_request(GwBatch *batch, GwRequest *request)
+{
+	if (request != NULL)
+		gw_batch_add(batch, request);
+	return request != NULL;
+}
+
+/* gw_check_reply reads the reply to the ping, the last row; NULL if it is good. */
+const char *
+gw_check_reply(const PGresult *result)
+{
+	int			last = PQntuples(result) - 1;
+	const char *reply;
+
+	if (last < 0 || PQgetlength(result, last, 1) < 1)
+		return "message_bus.relay() does not answer a ping";
+	/* libpq ends every value with a zero byte. */
+	reply = PQgetvalue(result, last, 1) + 1;
+	return strstr(reply, "\"result\"") != NULL ? NULL : reply;
+}
+
+/*
+ * gw_check_is_asked tells whether a failed call means that extension, role
+ * or server are not as they were checked: gone, revoked, read-only.
+ */
+bool
+gw_check_is_asked(const char *sqlstate)
+{
+	return gw_list_has("42883 3F000 42501 25006 26000 42704 0A000", sqlstate,
+					   strlen(sqlstate));
+}
+
+static void
+add_text(GwBuffer *json, const char *name, const char *value)
+{
+	gw_buffer_format(json, ",\"%s\":", name);
+	gw_buffer_json(json, value);
+}
+
+static void
+add_number(GwBuffer *json, const char *name, long value, const char *unit)
+{
+	gw_buffer_format(json, ",\"%s\":\"%ld%s\"", name, value, unit);
+}

@@ -1,0 +1,685 @@
+/*
+ * database.c
+ *		One asynchronous connection to PostgreSQL.
+ *
+ * A connection goes round these states, and database_move alone moves it:
+ *
+ *	AWAY		waiting for the next attempt, with backoff and jitter
+ *	RESOLVING	looking up the hosts, anew at each attempt (resolve.c)
+ *	CONNECTING	PQconnectPoll, driven by the loop; each attempt begins at the
+ *				next host, since one that does not answer takes all its time
+ *	CHECKING	login, extension and role are checked, the session's settings
+ *				made, relay prepared and called once with a ping
+ *	READY		batches are pipelined
+ *
+ * Nothing here blocks: libpq is in non-blocking and pipeline mode, results
+ * are fetched only where PQisBusy says that PQgetResult will not wait, and
+ * nothing is ever cancelled on a pipelined connection. Any failure leads
+ * through database_lose back to AWAY; its reason is kept for callers.
+ *
+ * Each batch has its own Sync, and therefore its own transaction. libpq
+ * hands out a batch's result before the commit that follows it, so the
+ * result is only kept until PGRES_PIPELINE_SYNC arrives; an error in
+ * between is the commit's. A WARNING of SyncRepWaitForLSN says that the
+ * commit is on this server but perhaps on no other: outcome unknown.
+ *
+ * The loop closes descriptors that it watches, so it is given a dup() of
+ * libpq's socket, and a new one whenever libpq has another socket, which
+ * may have the same number: the inode tells (see gw_watch_is_on).
+ */
+#include "database/database.h"
+
+#include <libpq-fe.h>
+
+#include <endian.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "database/check.h"
+#include "database/options.h"
+#include "database/resolve.h"
+#include "net/loop.h"
+
+#define FIRST_RETRY_MS		50
+#define LAST_RETRY_MS		1500
+#define CONNECT_MS			10000
+#define CONNECT_SEVERAL_MS	3000
+#define LOUD_FAILURES		10
+#define FIELD_MAX			256
+#define INT8_OID			20
+#define BYTEA_OID			17
+#define INT8_ARRAY_OID		1016
+#define BYTEA_ARRAY_OID		1001
+
+typedef enum State
+{
+	AWAY,
+	RESOLVING,
+	CONNECTING,
+	CHECKING,
+	READY
+} State;
+
+/* The steps of CHECKING, each with its own Sync. */
+enum
+{
+	STEP_FAULT,
+	STEP_SETTINGS,
+	STEP_PREPARE_WAIT,
+	STEP_PREPARE,
+	STEP_PING,
+	STEPS
+};
+
+/* What is kept of an error. */
+enum
+{
+	SQLSTATE,
+	MESSAGE,
+	DETAIL,
+	HINT,
+	FIELDS
+};
+
+struct GwDatabase
+{
+	const GwConfig *config;
+	const char *name;
+	const GwDatabaseEvents *events;
+	void	   *owner;
+	State		state;
+	PGconn	   *conn;
+	GwWatch    *watch;
+	GwTimer    *timer;			/* retry in AWAY, time limit before READY */
+	GwResolve  *resolve;
+	unsigned	failures;		/* in a row */
+	int64_t		connect_ms;		/* what an attempt may take */
+	size_t		syncs;			/* sent and not come back */
+	int			step;			/* of CHECKING */
+	PGresult   *result;			/* of the oldest batch, until its Sync */
+	bool		failed;			/* the oldest batch */
+	bool		unknown;
+	bool		recheck;		/* the extension is not as it was */
+	char		error[FIELDS][FIELD_MAX];	/* of the oldest batch; empty:
+											 * none */
+	char		reason[512];	/* why it is not READY */
+};
+
+static void database_disconnect(GwDatabase *database);
+static void database_move(GwDatabase *database, State state);
+static void database_lose(GwDatabase *database, const char *reason);
+static void database_retry(void *owner);
+static void database_resolved(void *owner, bool ok, const GwBuffer *hosts,
+							  const GwBuffer *addresses,
+							  const GwBuffer *ports);
+static void database_connect(GwDatabase *database, const char *hosts,
+							 const char *addresses, const char *ports);
+static void database_poll_connect(GwDatabase *database);
+static void database_watch(GwDatabase *database);
+static void database_io(void *owner);
+static void database_flush(GwDatabase *database);
+static void database_drain(GwDatabase *database);
+static void database_take_result(GwDatabase *database, PGresult *result);
+static void database_take_sync(GwDatabase *database);
+static void begin_checks(GwDatabase *database);
+static void end_check(GwDatabase *database);
+static const char *login_fault(const GwDatabase *database);
+static void forget_result(GwDatabase *database);
+static void notice(void *owner, const PGresult *result);
+static void copy_field(char *to, const PGresult *result, int field);
+static const char *field_or_null(const char *field);
+
+/*
+ * gw_database_open makes a connection object and begins to connect. It
+ * returns NULL if out of memory.
+ */
+GwDatabase *
+gw_database_open(const GwConfig *config, const char *name,
+				 const GwDatabaseEvents *events, void *owner)
+{
+	GwDatabase *database = calloc(1, sizeof(GwDatabase));
+
+	if (database == NULL)
+		return NULL;
+	database->config = config;
+	database->name = name;
+	database->events = events;
+	database->owner = owner;
+	gw_text_copy(database->reason, sizeof(database->reason), "connecting");
+	database->timer = gw_timer_create(database_retry, database);
+	if (database->timer == NULL)
+	{
+		free(database);
+		return NULL;
+	}
+	gw_timer_start(database->timer, 0);
+	return database;
+}
+
+bool
+gw_database_is_ready(const GwDatabase *database)
+{
+	return database->state == READY;
+}
+
+/* gw_database_is_new tells that the first attempt to connect is under way. */
+bool
+gw_database_is_new(const GwDatabase *database)
+{
+	return database->state != READY && database->failures == 0;
+}
+
+/* gw_database_reason tells why a connection is not ready. */
+const char *
+gw_database_reason(const GwDatabase *database)
+{
+	return database->reason;
+}
+
+/*
+ * gw_database_send sends one batch on a connection that is ready. Its claims
+ * may wait for messages for wait_ms; 0: not at all. Whatever happens is told
+ * by an event.
+ */
+void
+gw_database_send(GwDatabase *database, const GwBuffer *sessions,
+				 const GwBuffer *frames, long wait_ms)
+{
+	const char *const values[2] = {(const char *) sessions->data,
+	(const char *) frames->data};
+	const int	lengths[2] = {(int) sessions->length, (int) frames->length};
+	const int	formats[2] = {1, 1};
+	char		wait[24];
+	const char *wait_value = wait;
+
+	(void) snprintf(wait, sizeof(wait), "%ld", wait_ms);
+	database->syncs++;
+	if ((wait_ms > 0 &&
+		 PQsendQueryPrepared(database->conn, "wait", 1, &wait_value, NULL,
+							 NULL, 0) != 1) ||
+		PQsendQueryPrepared(database->conn, "relay", 2, values, lengths,
+							formats, 1) != 1 ||
+		PQpipelineSync(database->conn) != 1)
+	{
+		database_lose(database, PQerrorMessage(database->conn));
+		return;
+	}
+	database_flush(database);
+}
+
+/*
+ * gw_outcome_row reads one row of a committed batch; false if it is not a
+ * session and a frame. The frame begins with its opcode and lives as long as
+ * the outcome.
+ */
+bool
+gw_outcome_row(const GwOutcome *outcome, size_t row, int64_t *session,
+			   GwSpan *frame)
+{
+	const PGresult *result = outcome->result;
+	uint64_t	number;
+
+	if (PQgetisnull(result, (int) row, 0) || PQgetisnull(result, (int) row, 1)
+		|| PQgetlength(result, (int) row, 0) != 8
+		|| PQgetlength(result, (int) row, 1) < 1)
+		return false;
+	memcpy(&number, PQgetvalue(result, (int) row, 0), sizeof(number));
+	*session = (int64_t) be64toh(number);
+	frame->data = (const unsigned char *) PQgetvalue(result, (int) row, 1);
+	frame->length = (size_t) PQgetlength(result, (int) row, 1);
+	return frame->data[0] <= GW_OPCODE_BINARY;
+}
+
+/* gw_database_drop gives a connection up, and with it what was sent. */
+void
+gw_database_drop(GwDatabase *database, const char *reason)
+{
+	if (database->state != AWAY)
+		database_lose(database, reason);
+}
+
+/* gw_database_free closes a connection; no event is told. */
+void
+gw_database_free(GwDatabase *database)
+{
+	database_disconnect(database);
+	gw_timer_free(database->timer);
+	free(database);
+}
+
+static void
+database_disconnect(GwDatabase *database)
+{
+	gw_watch_free(database->watch);
+	database->watch = NULL;
+	gw_resolve_free(database->resolve);
+	database->resolve = NULL;
+	forget_result(database);
+	PQfinish(database->conn);
+	database->conn = NULL;
+	database->syncs = 0;
+}
+
+/* database_move is the only function that changes the state. */
+static void
+database_move(GwDatabase *database, State state)
+{
+	GwLogLine	line;
+
+	database->state = state;
+	/* A long absence does not fill the log. */
+	if (state != READY &&
+		(state != AWAY || (database->failures > LOUD_FAILURES &&
+						   database->failures % LOUD_FAILURES != 0)))
+		return;
+	gw_log_begin(&line, state == AWAY ? "warning" : "info", "database");
+	gw_log_text(&line, "lane", database->name);
+	gw_log_text(&line, "state", state == AWAY ? "away" : "ready");
+	if (state == AWAY)
+	{
+		gw_log_text(&line, "reason", database->reason);
+		gw_log_number(&line, "failures", database->failures);
+	}
+	gw_log_end(&line);
+}
+
+/*
+ * database_lose closes the connection, tells its owner if it was ready, and
+ * plans the next attempt: soon at first, then twice as late each time, with
+ * jitter so that many gateways do not come back at the same moment.
+ */
+static void
+database_lose(GwDatabase *database, const char *reason)
+{
+	bool		was_ready = database->state == READY;
+	char		string[sizeof(database->reason)];
+	int64_t		delay = LAST_RETRY_MS;
+
+	gw_text_copy(string, sizeof(string), reason);
+	memcpy(database->reason, string, sizeof(string));
+	database_disconnect(database);
+	if (database->failures < 5)
+		delay = FIRST_RETRY_MS << database->failures;
+	delay = delay / 2 + random() % (delay / 2 + 1);
+	database->failures++;
+	database_move(database, AWAY);
+	gw_timer_start(database->timer, delay);
+	if (was_ready)
+	{
+		gw_counters.database_losses++;
+		database->events->lost(database->owner, database->reason);
+	}
+}
+
+/* database_retry is the timer: a new attempt, or the end of a slow one. */
+static void
+database_retry(void *owner)
+{
+	GwDatabase *database = owner;
+	GwBuffer	hosts = {0};
+	GwBuffer	ports = {0};
+
+	if (database->state != AWAY)
+	{
+		database_lose(database, "could not connect in time");
+		return;
+	}
+	database_move(database, RESOLVING);
+	database->connect_ms = CONNECT_MS;
+	if (!gw_options_hosts(database->config->database_url, &hosts, &ports))
+		database_connect(database, NULL, NULL, NULL);
+	else
+	{
+		if (strchr((char *) hosts.data, ',') != NULL)
+			database->connect_ms = CONNECT_SEVERAL_MS;
+		database->resolve = gw_resolve_start((char *) hosts.data,
+											 (char *) ports.data,
+											 database->failures,
+											 database_resolved, database);
+		if (database->resolve == NULL)
+			database_lose(database, "could not look up the host");
+	}
+	gw_buffer_free(&hosts);
+	gw_buffer_free(&ports);
+}
+
+static void
+database_resolved(void *owner, bool ok, const GwBuffer *hosts,
+				  const GwBuffer *addresses, const GwBuffer *ports)
+{
+	GwDatabase *database = owner;
+
+	database->resolve = NULL;
+	if (ok)
+		database_connect(database, (const char *) hosts->data,
+						 (const char *) addresses->data,
+						 (const char *) ports->data);
+	else
+		database_lose(database, "could not look up the host");
+}
+
+/* database_connect begins to connect, to these hosts where they are given. */
+static void
+database_connect(GwDatabase *database, const char *hosts,
+				 const char *addresses, const char *ports)
+{
+	database->conn = gw_options_connect(database->config->database_url, hosts,
+										addresses, ports);
+	if (database->conn == NULL || PQstatus(database->conn) == CONNECTION_BAD)
+	{
+		database_lose(database, database->conn == NULL ? "out of memory" :
+					  PQerrorMessage(database->conn));
+		return;
+	}
+	PQsetNoticeReceiver(database->conn, notice, database);
+	database_move(database, CONNECTING);
+	gw_timer_start(database->timer, database->connect_ms);
+	database_watch(database);
+	if (database->watch != NULL)
+		gw_watch_want_write(database->watch, true);
+}
+
+static void
+database_poll_connect(GwDatabase *database)
+{
+	PostgresPollingStatusType status = PQconnectPoll(database->conn);
+
+	if (status == PGRES_POLLING_FAILED)
+	{
+		database_lose(database, PQerrorMessage(database->conn));
+		return;
+	}
+	database_watch(database);
+	if (database->watch == NULL)
+		return;
+	gw_watch_want_write(database->watch, status == PGRES_POLLING_WRITING);
+	if (status == PGRES_POLLING_OK)
+		begin_checks(database);
+}
+
+/* database_watch makes the loop watch libpq's present socket. */
+static void
+database_watch(GwDatabase *database)
+{
+	int			descriptor = PQsocket(database->conn);
+
+	if (database->watch != NULL &&
+		gw_watch_is_on(database->watch, descriptor))
+		return;
+	gw_watch_free(database->watch);
+	database->watch = gw_watch_create(descriptor, database_io, database);
+	if (database->watch == NULL)
+		database_lose(database, "could not watch the connection's socket");
+}
+
+/* database_io is called when the socket can be read, written, or is gone. */
+static void
+database_io(void *owner)
+{
+	GwDatabase *database = owner;
+	bool		alive;
+
+	if (database->state == CONNECTING)
+	{
+		database_poll_connect(database);
+		return;
+	}
+	if (database->state != CHECKING && database->state != READY)
+		return;
+	alive = PQconsumeInput(database->conn) == 1;
+	/* Even when the connection is lost, what came before that counts. */
+	database_drain(database);
+	if (database->conn == NULL)
+		return;
+	if (!alive || PQstatus(database->conn) == CONNECTION_BAD)
+		database_lose(database, PQerrorMessage(database->conn));
+	else if (database->recheck)
+		database_lose(database, "the extension is being checked again");
+	else
+		database_flush(database);
+}
+
+static void
+database_flush(GwDatabase *database)
+{
+	int			left = PQflush(database->conn);
+
+	/* A failure to write shows when reading: the reason may yet come. */
+	gw_watch_want_write(database->watch, left > 0);
+}
+
+/* database_drain takes every result that can be had without waiting. */
+static void
+database_drain(GwDatabase *database)
+{
+	int			nothing = 0;
+
+	while (database->conn != NULL && database->syncs > 0 && nothing < 3 &&
+		   !PQisBusy(database->conn))
+	{
+		PGresult   *result = PQgetResult(database->conn);
+
+		if (result == NULL)
+		{
+			nothing++;
+			continue;
+		}
+		nothing = 0;
+		if (PQresultStatus(result) == PGRES_PIPELINE_SYNC)
+		{
+			PQclear(result);
+			database->syncs--;
+			database_take_sync(database);
+		}
+		else
+			database_take_result(database, result);
+	}
+}
+
+/* database_take_result keeps a result, or the error in its place. */
+static void
+database_take_result(GwDatabase *database, PGresult *result)
+{
+	static const int fields[FIELDS] = {PG_DIAG_SQLSTATE,
+	PG_DIAG_MESSAGE_PRIMARY, PG_DIAG_MESSAGE_DETAIL, PG_DIAG_MESSAGE_HINT};
+	ExecStatusType status = PQresultStatus(result);
+	const char *severity;
+	int			i;
+
+	if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK)
+	{
+		PQclear(database->result);
+		database->result = result;
+		return;
+	}
+	severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+	/* Only an ERROR says that the transaction was rolled back. */
+	if (severity == NULL || strcmp(severity, "ERROR") != 0)
+		database->unknown = true;
+	if (!database->failed && status != PGRES_PIPELINE_ABORTED)
+	{
+		database->failed = true;
+		for (i = 0; i < FIELDS; i++)
+			copy_field(database->error[i], result, fields[i]);
+	}
+	PQclear(result);
+}
+
+/* database_take_sync ends a step of CHECKING, or the oldest batch. */
+static void
+database_take_sync(GwDatabase *database)
+{
+	GwError		error = {GW_ERROR_INTERNAL, NULL, NULL, NULL, NULL};
+	GwOutcome	outcome = {false, false, &error, 0, NULL};
+
+	if (database->state == CHECKING)
+	{
+		end_check(database);
+		return;
+	}
+	if (!database->failed && !database->unknown &&
+		(PQnfields(database->result) != 2 ||
+		 PQftype(database->result, 0) != INT8_OID ||
+		 PQftype(database->result, 1) != BYTEA_OID ||
+		 PQfformat(database->result, 0) != 1 ||
+		 PQfformat(database->result, 1) != 1))
+	{
+		database->unknown = true;
+		gw_text_copy(database->error[MESSAGE], FIELD_MAX,
+					 "relay returned something else than sessions and frames");
+	}
+	outcome.failed = database->failed || database->unknown;
+	outcome.unknown = database->unknown;
+	if (outcome.unknown)
+		error = gw_error_unknown(database->error[MESSAGE]);
+	else if (outcome.failed)
+	{
+		if (strcmp(database->error[SQLSTATE], "25006") == 0)
+			error.code = GW_ERROR_DATABASE_AWAY;
+		error.message = database->error[MESSAGE];
+		error.detail = field_or_null(database->error[DETAIL]);
+		error.hint = field_or_null(database->error[HINT]);
+		database->recheck = gw_check_is_asked(database->error[SQLSTATE]);
+	}
+	error.sqlstate = field_or_null(database->error[SQLSTATE]);
+	outcome.result = database->result;
+	if (!outcome.failed)
+		outcome.rows = (size_t) PQntuples(database->result);
+	database->events->done(database->owner, &outcome);
+	forget_result(database);
+}
+
+/* begin_checks sends all steps of CHECKING, each with its own Sync. */
+static void
+begin_checks(GwDatabase *database)
+{
+	const Oid	types[2] = {INT8_ARRAY_OID, BYTEA_ARRAY_OID};
+	const char *login[2];
+	const char *values;
+	GwBuffer	settings = {0};
+	GwBuffer	sessions = {0};
+	GwBuffer	frames = {0};
+	PGconn	   *conn = database->conn;
+
+	database_move(database, CHECKING);
+	database->step = STEP_FAULT;
+	database->recheck = false;
+	login[0] = gw_check_role(database->config);
+	login[1] = gw_config_authenticates(database->config) ? "t" : "f";
+	gw_check_settings(&settings, database->config);
+	values = (const char *) settings.data;
+	if (settings.failed ||
+		!gw_check_ping(database->config, &sessions, &frames))
+		database_lose(database, "out of memory");
+	else if (PQsetnonblocking(conn, 1) != 0 ||
+			 PQenterPipelineMode(conn) != 1 ||
+			 PQsendQueryParams(conn, gw_fault_query, 2, NULL, login, NULL,
+							   NULL, 0) != 1 || PQpipelineSync(conn) != 1 ||
+			 PQsendQueryParams(conn, gw_settings_query, 1, NULL, &values,
+							   NULL, NULL, 0) != 1 ||
+			 PQpipelineSync(conn) != 1 ||
+			 PQsendPrepare(conn, "wait", gw_wait_query, 1, NULL) != 1 ||
+			 PQpipelineSync(conn) != 1 ||
+			 PQsendPrepare(conn, "relay", gw_relay_query, 2, types) != 1 ||
+			 PQpipelineSync(conn) != 1)
+		database_lose(database, PQerrorMessage(conn));
+	else
+	{
+		database->syncs = STEPS - 1;
+		gw_database_send(database, &sessions, &frames, 0);
+	}
+	gw_buffer_free(&settings);
+	gw_buffer_free(&sessions);
+	gw_buffer_free(&frames);
+}
+
+/* end_check ends a step of CHECKING; after the last one it is READY. */
+static void
+end_check(GwDatabase *database)
+{
+	const char *fault = NULL;
+
+	if (database->step == STEP_FAULT)
+		fault = login_fault(database);
+	else if (database->failed || database->unknown)
+		fault = database->error[MESSAGE];
+	else if (database->step == STEP_PING)
+		fault = gw_check_reply(database->result);
+	if (fault != NULL)
+		database_lose(database, fault);
+	else
+		forget_result(database);
+	if (fault != NULL || ++database->step < STEPS)
+		return;
+	gw_timer_stop(database->timer);
+	database->failures = 0;
+	database->reason[0] = '\0';
+	gw_counters.database_connects++;
+	database_move(database, READY);
+}
+
+/* login_fault reads what the extension says of login and role. */
+static const char *
+login_fault(const GwDatabase *database)
+{
+	const PGresult *result = database->result;
+
+	if (strcmp(database->error[SQLSTATE], "3F000") == 0 ||
+		(!database->failed && PQntuples(result) == 0))
+		return "extension \"message_bus\" is not installed in this database";
+	if (database->failed || database->unknown)
+		return database->error[MESSAGE];
+	return PQgetisnull(result, 0, 0) ? NULL : PQgetvalue(result, 0, 0);
+}
+
+static void
+forget_result(GwDatabase *database)
+{
+	PQclear(database->result);
+	database->result = NULL;
+	database->failed = false;
+	database->unknown = false;
+	memset(database->error, 0, sizeof(database->error));
+}
+
+/*
+ * notice logs what the server warns of. A warning of the wait for
+ * synchronous replication is about the commit of the oldest batch: it comes
+ * after that batch's result and before its Sync.
+ */
+static void
+notice(void *owner, const PGresult *result)
+{
+	GwDatabase *database = owner;
+	const char *function = PQresultErrorField(result,
+											  PG_DIAG_SOURCE_FUNCTION);
+	char		string[sizeof(database->error[MESSAGE])];
+
+	copy_field(string, result, PG_DIAG_MESSAGE_PRIMARY);
+	if (database->state == READY && function != NULL &&
+		strcmp(function, "SyncRepWaitForLSN") == 0)
+	{
+		database->unknown = true;
+		memcpy(database->error[MESSAGE], string, sizeof(string));
+	}
+	gw_log_event("warning", "database_notice", string);
+}
+
+static void
+copy_field(char *to, const PGresult *result, int field)
+{
+	const char *value = PQresultErrorField(result, field);
+
+	if (value == NULL && field == PG_DIAG_MESSAGE_PRIMARY)
+		value = PQresultErrorMessage(result);
+	gw_text_copy(to, FIELD_MAX, value != NULL ? value : "");
+}
+
+static const char *
+field_or_null(const char *field)
+{
+	return field[0] != '\0' ? field : NULL;
+}

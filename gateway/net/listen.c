@@ -1,0 +1,249 @@
+/*
+ * listen.c
+ *		The listening socket, and which connections it takes.
+ *
+ * libwebsockets accepts, all that waits in one go, and asks gw_listen_take
+ * about each connection, where listening may pause: for one turn after
+ * ACCEPT_MAX connections, so that a crowd does not hold up who is there; and
+ * as long as descriptors are used up. Connections wait in the kernel's queue
+ * then, what is open goes on, and the last RESERVED descriptors are left to
+ * the database's connections. libwebsockets ends a pause by itself when any
+ * descriptor is closed; a connection that slips through is closed.
+ *
+ * What it cannot do is listen on a port that is shared, or on a socket that
+ * was made for it. So it listens on any port of a loopback address, and a
+ * socket of ours takes the place of that behind its descriptor.
+ *
+ * With MESSAGE_BUS_REUSE_PORT several processes listen on one port and the
+ * kernel spreads connections over them; one that drains stops listening at
+ * once, so that the others get what is new.
+ *
+ * What the handshake says is checked in handshake.c. How many connections an
+ * address may have is the kernel's business, or a proxy's
+ * (gateway/README.md).
+ */
+#include "net/listen.h"
+
+#include <libwebsockets.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "net/loop.h"
+
+/* Connections taken in one turn of the loop. */
+#define ACCEPT_MAX		64
+
+/* Descriptors that connections do not get. */
+#define RESERVED		32
+
+/* A pause this long after another one is told again. */
+#define PAUSE_NEWS_MS	60000
+
+static struct lws *listener;
+static int	port;
+static char peer[GW_ADDRESS_MAX];	/* of the connection taken last */
+static int	taken;				/* connections, in this turn */
+static bool paused;				/* descriptors are used up */
+static bool closing;
+static int64_t paused_ms;		/* when accepting last paused */
+
+static int	listen_socket(const GwConfig *config, int *descriptor);
+static bool set_on(int descriptor, int option);
+static void take_peer(const struct sockaddr_storage *from);
+static bool descriptor_is_free(void);
+static void listen_pause(void);
+
+/* gw_listen_prepare makes libwebsockets listen where nobody looks. */
+void
+gw_listen_prepare(struct lws_context_creation_info *info)
+{
+	info->port = 0;
+	info->iface = "127.0.0.1";
+	info->options = LWS_SERVER_OPTION_DISABLE_IPV6;
+}
+
+/* gw_listen_found is told which connection of libwebsockets listens. */
+void
+gw_listen_found(struct lws *wsi)
+{
+	listener = wsi;
+}
+
+/* gw_listen_open listens; false if it cannot, which is logged. */
+bool
+gw_listen_open(const GwConfig *config)
+{
+	GwLogLine	line;
+	int			descriptor = -1;
+	int			fault = listen_socket(config, &descriptor);
+
+	if (fault == 0 &&
+		dup3(descriptor, lws_get_socket_fd(listener), O_CLOEXEC) < 0)
+		fault = errno;
+	if (descriptor >= 0)
+		(void) close(descriptor);
+	if (fault == 0)
+		return true;
+	gw_log_begin(&line, "error", "start");
+	gw_log_text(&line, "detail", "could not listen");
+	gw_log_text(&line, "reason", strerror(fault));
+	gw_log_text(&line, "host", config->host);
+	gw_log_number(&line, "port", config->port);
+	gw_log_end(&line);
+	return false;
+}
+
+/*
+ * gw_listen_take looks at a connection that was accepted, remembers whose it
+ * is and pauses before the next one if need be. Not 0: it is closed.
+ */
+int
+gw_listen_take(const struct lws_filter_network_conn_args *from)
+{
+	take_peer(&from->cli_addr);
+	if (!descriptor_is_free())
+	{
+		if (paused)
+			return -1;
+		listen_pause();
+	}
+	if (++taken >= ACCEPT_MAX || paused)
+		(void) lws_rx_flow_control(listener, 0);
+	return 0;
+}
+
+/* gw_listen_peer returns the address of the connection taken last. */
+const char *
+gw_listen_peer(void)
+{
+	return peer;
+}
+
+/* gw_listen_port returns the port that is listened on. */
+int
+gw_listen_port(void)
+{
+	return port;
+}
+
+/* gw_listen_turn, once in each turn of the loop, ends a pause. */
+void
+gw_listen_turn(void)
+{
+	struct lws_pollfd ready = {-1, LWS_POLLIN, LWS_POLLIN};
+
+	taken = 0;
+	if (listener == NULL)
+		return;
+	paused = paused && !descriptor_is_free();
+	if (!paused)
+		(void) lws_rx_flow_control(listener, 1);
+	if (!closing)
+		return;
+	/* Those that the kernel has already taken would be reset. */
+	ready.fd = lws_get_socket_fd(listener);
+	(void) lws_service_fd(gw_loop_context(), &ready);
+	lws_set_timeout(listener, PENDING_TIMEOUT_USER_REASON_BASE,
+					LWS_TO_KILL_SYNC);
+	listener = NULL;
+}
+
+/* gw_listen_close takes no connection any more, from the next turn on. */
+void
+gw_listen_close(void)
+{
+	closing = true;
+}
+
+/* listen_socket makes the socket and returns 0, or what errno says. */
+static int
+listen_socket(const GwConfig *config, int *descriptor)
+{
+	static const struct addrinfo hints = {
+		.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
+		.ai_socktype = SOCK_STREAM
+	};
+	const char *host = config->host;
+	struct addrinfo *address;
+	struct sockaddr_in6 bound = {0};
+	socklen_t	length = sizeof(bound);
+	char		service[8];
+	int			fault = 0;
+
+	if (strcmp(host, "localhost") == 0)
+		host = "127.0.0.1";
+	(void) snprintf(service, sizeof(service), "%ld", config->port);
+	if (getaddrinfo(host, service, &hints, &address) != 0)
+		return EINVAL;
+	*descriptor = socket(address->ai_family,
+						 SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (*descriptor < 0 || !set_on(*descriptor, SO_REUSEADDR) ||
+		(config->reuse_port && !set_on(*descriptor, SO_REUSEPORT)) ||
+		bind(*descriptor, address->ai_addr, address->ai_addrlen) != 0 ||
+		listen(*descriptor, SOMAXCONN) != 0 ||
+		getsockname(*descriptor, (struct sockaddr *) &bound, &length) != 0)
+		fault = errno;
+	freeaddrinfo(address);
+	/* Both kinds of address have the port in the same place. */
+	port = ntohs(bound.sin6_port);
+	return fault;
+}
+
+static bool
+set_on(int descriptor, int option)
+{
+	int			on = 1;
+
+	return setsockopt(descriptor, SOL_SOCKET, option, &on, sizeof(on)) == 0;
+}
+
+/* take_peer notes an address as text; IPv4 in IPv6's clothes as IPv4. */
+static void
+take_peer(const struct sockaddr_storage *from)
+{
+	if (getnameinfo((const struct sockaddr *) from, sizeof(*from), peer,
+					sizeof(peer), NULL, 0, NI_NUMERICHOST) != 0)
+		peer[0] = '\0';
+	if (strncmp(peer, "::ffff:", 7) == 0 && strchr(peer, '.') != NULL)
+		memmove(peer, peer + 7, strlen(peer + 7) + 1);
+}
+
+/* descriptor_is_free tells that there is one to spare for a connection. */
+static bool
+descriptor_is_free(void)
+{
+	struct rlimit limit;
+	int			probe;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return true;
+	/* The kernel hands out the lowest number that is free. */
+	probe = fcntl(lws_get_socket_fd(listener), F_DUPFD_CLOEXEC, 0);
+	if (probe < 0)
+		return false;
+	(void) close(probe);
+	return (rlim_t) probe + RESERVED < limit.rlim_cur;
+}
+
+static void
+listen_pause(void)
+{
+	int64_t		now = gw_now_ms();
+
+	paused = true;
+	gw_counters.accept_pauses++;
+	if (paused_ms == 0 || now - paused_ms > PAUSE_NEWS_MS)
+		gw_log_event("error", "accept_paused", "descriptors are used up:"
+					 " new connections wait (RLIMIT_NOFILE)");
+	paused_ms = now;
+}

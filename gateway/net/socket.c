@@ -1,0 +1,345 @@
+/*
+ * socket.c
+ *		Clients' sockets: WebSockets, and HTTP.
+ *
+ * What belongs to a socket hangs on its opaque pointer: a Link of ours, which
+ * keeps the peer's address (libwebsockets cannot tell it of a peer that is
+ * gone) and whoever owns the WebSocket. It goes with WSI_DESTROY. What comes
+ * in is told by GwSocketEvents, and what goes out is asked for by them: one
+ * lws_write for each writeable callback, in pieces of WRITE_MAX bytes, each a
+ * WebSocket fragment, so that a large reply does not hold up the loop or need
+ * a second copy. The library's own pings are off: they go out without regard
+ * to what else comes in.
+ */
+#include "net/socket.h"
+
+#include <libwebsockets.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "net/handshake.h"
+#include "net/listen.h"
+#include "net/loop.h"
+#include "net/refusal.h"
+#include "net/tls.h"
+
+#define WRITE_MAX	((size_t) 128 * 1024)
+
+/* What each WebSocket holds for input, whether it is used or not. */
+#define FRAME_MAX	4096
+
+typedef struct Link
+{
+	char		address[GW_ADDRESS_MAX];	/* of its peer */
+	void	   *owner;			/* once it is a WebSocket */
+	GwBuffer	body;			/* of an HTTP answer to be written */
+} Link;
+
+static const GwConfig *config;
+static const GwSocketEvents *events;
+static GwHttpAnswer answer;
+static struct lws_vhost *vhost;
+
+static int	socket_callback(struct lws *wsi, enum lws_callback_reasons reason,
+							void *user, void *in, size_t len);
+static int	link_callback(struct lws *wsi, Link *link,
+						  enum lws_callback_reasons reason, void *in,
+						  size_t len);
+static int	link_create(struct lws *wsi);
+static void link_free(Link *link);
+static int	websocket_open(struct lws *wsi, Link *link);
+static int	websocket_write(struct lws *wsi, void *owner);
+static int	websocket_ping(struct lws *wsi);
+static int	http_begin(struct lws *wsi, Link *link, const char *path);
+static int	http_write(struct lws *wsi, Link *link);
+
+static const lws_retry_bo_t no_pings;
+
+static const struct lws_protocols protocols[] = {
+	{GW_PROTOCOL, socket_callback, 0, FRAME_MAX, 0, NULL, 0},
+	{NULL, NULL, 0, 0, 0, NULL, 0}
+};
+
+/* gw_sockets_open listens; false if it cannot, which is logged. */
+bool
+gw_sockets_open(const GwConfig *settings, const GwSocketEvents *owners,
+				GwHttpAnswer http)
+{
+	struct lws_context_creation_info info;
+
+	config = settings;
+	events = owners;
+	answer = http;
+	gw_handshakes_init(config);
+	memset(&info, 0, sizeof(info));
+	gw_listen_prepare(&info);
+	if (config->tls_cert[0] != '\0')
+		info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT |
+			LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX;
+	info.protocols = protocols;
+	info.vhost_name = GW_PROTOCOL;
+	info.server_string = "message-bus-gateway";
+	info.alpn = "http/1.1";
+	info.retry_and_idle_policy = &no_pings;
+	info.timeout_secs_ah_idle = (unsigned int) config->http_timeout;
+	info.keepalive_timeout = (int) config->http_timeout;
+	vhost = lws_create_vhost(gw_loop_context(), &info);
+	if (vhost == NULL)
+	{
+		gw_log_event("error", "start", "could not create the listener");
+		return false;
+	}
+	/* Who is there already is the listener. */
+	(void) lws_callback_all_protocol_vhost_args(vhost, NULL,
+												LWS_CALLBACK_USER, NULL, 0);
+	return gw_listen_open(config);
+}
+
+/* gw_socket_address returns the address of a client's peer. */
+const char *
+gw_socket_address(GwSocket *socket)
+{
+	const Link *link = lws_get_opaque_user_data(socket);
+
+	return link->address;
+}
+
+/* gw_socket_write_soon asks for a call to write what there is. */
+void
+gw_socket_write_soon(GwSocket *socket)
+{
+	(void) lws_callback_on_writable(socket);
+}
+
+/* gw_socket_pause stops or resumes reading from a client. */
+void
+gw_socket_pause(GwSocket *socket, bool pause)
+{
+	(void) lws_rx_flow_control(socket, pause ? 0 : 1);
+}
+
+/* gw_socket_kill closes a client's socket without any ceremony, soon. */
+void
+gw_socket_kill(GwSocket *socket)
+{
+	lws_set_timeout(socket, PENDING_TIMEOUT_USER_REASON_BASE,
+					LWS_TO_KILL_ASYNC);
+}
+
+/*
+ * socket_callback is where libwebsockets calls. A non-zero result closes the
+ * socket.
+ */
+static int
+socket_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user,
+				void *in, size_t len)
+{
+	Link	   *link;
+
+	if (reason == LWS_CALLBACK_OPENSSL_LOAD_EXTRA_SERVER_VERIFY_CERTS)
+		gw_tls_prepare(user);
+	else if (reason == LWS_CALLBACK_USER)
+		gw_listen_found(wsi);
+	else if (reason == LWS_CALLBACK_FILTER_NETWORK_CONNECTION)
+		return gw_listen_take(user);
+	else if (reason == LWS_CALLBACK_SERVER_NEW_CLIENT_INSTANTIATED)
+		return link_create(wsi);
+	/* Before there is a vhost there is no socket either. */
+	link = vhost != NULL && wsi != NULL ? lws_get_opaque_user_data(wsi) : NULL;
+	return link != NULL ? link_callback(wsi, link, reason, in, len) : 0;
+}
+
+/* link_callback handles what happens to a client's socket. */
+static int
+link_callback(struct lws *wsi, Link *link, enum lws_callback_reasons reason,
+			  void *in, size_t len)
+{
+	switch (reason)
+	{
+		case LWS_CALLBACK_WSI_DESTROY:
+			link_free(link);
+			break;
+		case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
+			return gw_handshake_check(wsi, link->address,
+									  *events->connections);
+		case LWS_CALLBACK_ESTABLISHED:
+			return websocket_open(wsi, link);
+		case LWS_CALLBACK_RECEIVE:
+			events->receive(link->owner, in, len,
+							lws_remaining_packet_payload(wsi),
+							lws_frame_is_binary(wsi) != 0,
+							lws_is_final_fragment(wsi) != 0);
+			break;
+		case LWS_CALLBACK_RECEIVE_PONG:
+			events->pong(link->owner);
+			break;
+		case LWS_CALLBACK_SERVER_WRITEABLE:
+			return link->owner != NULL ? websocket_write(wsi, link->owner) : -1;
+		case LWS_CALLBACK_CLOSED:
+			if (link->owner != NULL)
+				events->gone(link->owner);
+			link->owner = NULL;
+			break;
+		case LWS_CALLBACK_HTTP:
+			return http_begin(wsi, link, in);
+		case LWS_CALLBACK_HTTP_WRITEABLE:
+			return http_write(wsi, link);
+		case LWS_CALLBACK_CLOSED_HTTP:
+			gw_buffer_free(&link->body);
+			break;
+		default:
+			break;
+	}
+	return 0;
+}
+
+/* link_create makes the link of a connection that was accepted. */
+static int
+link_create(struct lws *wsi)
+{
+	Link	   *link = calloc(1, sizeof(Link));
+
+	if (link == NULL)
+	{
+		gw_refused(GW_REFUSED_MEMORY, gw_listen_peer(), "out of memory");
+		return -1;
+	}
+	(void) snprintf(link->address, sizeof(link->address), "%s",
+					gw_listen_peer());
+	lws_set_opaque_user_data(wsi, link);
+	return 0;
+}
+
+/* link_free forgets a socket that is gone. */
+static void
+link_free(Link *link)
+{
+	if (link->owner != NULL)
+		events->gone(link->owner);
+	gw_buffer_free(&link->body);
+	free(link);
+}
+
+static int
+websocket_open(struct lws *wsi, Link *link)
+{
+	GwBuffer	token = {0};
+
+	/* Without authentication a token is none of the gateway's business. */
+	if (!gw_config_authenticates(config) || gw_handshake_token(wsi, &token))
+		link->owner = events->open(wsi, &token);
+	gw_buffer_wipe(&token);
+	return link->owner != NULL ? 0 : -1;
+}
+
+/* websocket_write writes one piece of what there is, or closes. */
+static int
+websocket_write(struct lws *wsi, void *owner)
+{
+	GwOutput	output = {.kind = GW_OUTPUT_NONE};
+	int			kind;
+
+	events->next(owner, &output);
+	if (output.kind == GW_OUTPUT_NONE)
+		return 0;
+	if (output.kind == GW_OUTPUT_PING)
+		return websocket_ping(wsi);
+	if (output.kind == GW_OUTPUT_CLOSE)
+	{
+		lws_close_reason(wsi, (enum lws_close_status) output.code,
+						 (unsigned char *) output.reason,
+						 strlen(output.reason));
+		return -1;
+	}
+	kind = !output.begins ? LWS_WRITE_CONTINUATION :
+		output.binary ? LWS_WRITE_BINARY : LWS_WRITE_TEXT;
+	if (output.length > WRITE_MAX)
+	{
+		output.length = WRITE_MAX;
+		kind |= LWS_WRITE_NO_FIN;
+	}
+	if (lws_write(wsi, output.bytes, output.length,
+				  (enum lws_write_protocol) kind) < 0)
+		return -1;
+	if (events->written(owner, output.length))
+		(void) lws_callback_on_writable(wsi);
+	return 0;
+}
+
+/*
+ * websocket_ping writes a ping, and asks for another turn to write. It is not
+ * empty, because the library keeps the answer to an empty one to itself.
+ */
+static int
+websocket_ping(struct lws *wsi)
+{
+	unsigned char ping[LWS_PRE + 1] = {0};
+
+	ping[LWS_PRE] = '.';
+	if (lws_write(wsi, ping + LWS_PRE, 1, LWS_WRITE_PING) < 0)
+		return -1;
+	(void) lws_callback_on_writable(wsi);
+	return 0;
+}
+
+/* http_begin writes the head of an HTTP answer and keeps its body. */
+static int
+http_begin(struct lws *wsi, Link *link, const char *path)
+{
+	unsigned char head[LWS_PRE + 1024];
+	unsigned char *start = head + LWS_PRE;
+	unsigned char *at = start;
+	unsigned char *end = head + sizeof(head) - 1;
+	GwBuffer   *body = &link->body;
+	const char *type = "application/json";
+	int			status;
+
+	/* Room for the library before the body. */
+	gw_buffer_free(body);
+	memset(head, 0, LWS_PRE);
+	gw_buffer_append(body, head, LWS_PRE);
+	if (!gw_handshake_host_may(wsi))
+	{
+		gw_refused(GW_REFUSED_HOST, link->address,
+				   "host not allowed (MESSAGE_BUS_HOSTS)");
+		gw_buffer_text(body, "{\"error\":\"host not allowed"
+					   " (MESSAGE_BUS_HOSTS)\"}\n");
+		status = HTTP_STATUS_FORBIDDEN;
+	}
+	else if (lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) > 0)
+		status = answer(path, body, &type);
+	else
+	{
+		gw_buffer_text(body, "{\"error\":\"method not allowed\"}\n");
+		status = HTTP_STATUS_METHOD_NOT_ALLOWED;
+	}
+	if (body->failed ||
+		lws_add_http_common_headers(wsi, (unsigned int) status, type,
+									body->length - LWS_PRE, &at, end) != 0 ||
+		lws_finalize_write_http_header(wsi, start, &at, end) != 0)
+		return -1;
+	(void) lws_callback_on_writable(wsi);
+	return 0;
+}
+
+static int
+http_write(struct lws *wsi, Link *link)
+{
+	GwBuffer   *body = &link->body;
+	int			written;
+
+	if (body->length == 0)
+		return 0;
+	written = lws_write(wsi, body->data + LWS_PRE, body->length - LWS_PRE,
+						LWS_WRITE_HTTP_FINAL);
+	gw_buffer_free(body);
+	if (written < 0 || lws_http_transaction_completed(wsi) != 0)
+		return -1;
+	return 0;
+}
+
+/* LWS_PRE is what the owner leaves free before a reply. */
+typedef char room_is_enough[GW_WRITE_ROOM >= LWS_PRE ? 1 : -1];

@@ -1,0 +1,580 @@
+/*
+ * client.c
+ *		WebSocket connections: their states, their messages in and out.
+ *
+ * A connection's state is the list it is on, and client_move alone moves it:
+ * OPEN, then CLOSING, then gone. gw_disconnect is the only exit that the
+ * gateway itself takes; gw_client_gone is what the loop calls when the
+ * socket no longer exists, for whatever reason. What is in flight refers to
+ * a connection's identity only (identity.c), so that a connection may vanish
+ * at any time. Whole messages go to whoever is named by GwClientEvents.
+ *
+ * Every queue is bounded. In: one message of WS_MAX_MSG_BYTES is put
+ * together at a time; a connection with MESSAGE_BUS_MAX_IN_FLIGHT unanswered
+ * frames is not read from until one is answered, so that a slow database is
+ * felt by the sender's TCP; the frames of all together are bounded in bytes,
+ * and over that limit a frame is refused with an error that names it. Out: a
+ * connection whose replies pile up is neither read from nor served
+ * (held) until it has read half of them, and is closed with
+ * 1013 if it does not read at all.
+ */
+#include "relay/client.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/utf8.h"
+#include "net/loop.h"
+
+/* How much of a message that is too large is looked through for its id. */
+#define PREFIX_MAX		65536
+
+/* What one connection may have refused, beside its frames, in bytes. */
+#define REFUSALS_MAX	((size_t) 1024 * 1024)
+
+static const GwConfig *config;
+static const GwClientEvents *events;
+static bool draining;
+
+GwClientList gw_clients[GW_CLIENT_STATES];
+GwClientTotals gw_client_totals;
+
+static void *client_open(GwSocket *socket, GwBuffer *token);
+static void client_gone(void *owner);
+static void client_receive(void *owner, const unsigned char *bytes,
+						   size_t length, size_t more, bool binary,
+						   bool final);
+static void client_pong(void *owner);
+static void client_next(void *owner, GwOutput *output);
+static bool client_written(void *owner, size_t length);
+static void client_move(GwClient *client, GwClientState state);
+static bool client_check_text(GwClient *client, bool final);
+static bool client_gather(GwClient *client, const unsigned char *bytes,
+						  size_t length, size_t more, bool binary);
+static void client_append(GwClient *client, const unsigned char *bytes,
+						  size_t length);
+static void client_refuse(GwClient *client, GwRefusal reason,
+						  const GwError *error);
+static void client_forget_message(GwClient *client);
+static void client_take_message(GwClient *client);
+static void client_drop_replies(GwClient *client);
+static void client_flow(GwClient *client);
+
+const GwSocketEvents gw_client_events = {client_open, client_receive,
+client_pong, client_next, client_written, client_gone, &gw_client_totals.count};
+
+void
+gw_clients_init(const GwConfig *settings, const GwClientEvents *owner)
+{
+	config = settings;
+	events = owner;
+}
+
+/*
+ * gw_clients_drain closes every connection that has nothing left to come.
+ * From its first call on no frame is taken any more.
+ */
+void
+gw_clients_drain(void)
+{
+	GwClient   *client;
+	GwClient   *next;
+
+	draining = true;
+	for (client = LIST_FIRST(&gw_clients[GW_CLIENT_OPEN]); client != NULL;
+		 client = next)
+	{
+		next = LIST_NEXT(client, entry);
+		if (client->in_flight == 0 && STAILQ_EMPTY(&client->replies))
+			gw_disconnect(client, GW_CLOSE_GOING_AWAY,
+						  "the gateway is stopping");
+	}
+}
+
+/* gw_client_answered notes that a frame of the client has been answered. */
+void
+gw_client_answered(GwClient *client)
+{
+	client->in_flight--;
+	client_flow(client);
+}
+
+/*
+ * gw_client_queue queues one frame to write. A client that cannot take it
+ * is disconnected.
+ */
+void
+gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
+				size_t length)
+{
+	size_t		limit = 2 * (size_t) config->max_message + REFUSALS_MAX;
+	GwReply    *reply = NULL;
+
+	if (client->mute)
+	{
+		gw_counters.replies_undelivered++;
+		return;
+	}
+	if (client->reply_bytes + length <= limit)
+		reply = malloc(sizeof(GwReply) + GW_WRITE_ROOM + length);
+	if (reply == NULL)
+	{
+		gw_client_mute(client, client->reply_bytes + length > limit ?
+					   "too many unread replies" : "out of memory");
+		return;
+	}
+	reply->length = length;
+	reply->sent = 0;
+	reply->binary = binary;
+	if (length > 0)
+		memcpy(reply->bytes + GW_WRITE_ROOM, bytes, length);
+	if (STAILQ_EMPTY(&client->replies))
+		client->progress_ms = gw_now_ms();
+	STAILQ_INSERT_TAIL(&client->replies, reply, entry);
+	client->reply_bytes += length;
+	gw_client_totals.unwritten += length;
+	gw_client_totals.replies++;
+	client_flow(client);
+	gw_socket_write_soon(client->socket);
+}
+
+/* gw_client_answer queues the gateway's own answer to a frame. */
+void
+gw_client_answer(GwClient *client, const GwBuffer *ids, const GwError *error)
+{
+	GwBuffer	string = {0};
+
+	gw_answer_frame(&string, ids, error);
+	if (string.failed)
+		gw_client_mute(client, "out of memory");
+	else
+		gw_client_queue(client, false, string.data, string.length);
+	gw_buffer_free(&string);
+}
+
+/*
+ * gw_disconnect ends a connection: no more frames are taken, queued replies
+ * are written, then it is closed with this code and reason (at most 123
+ * bytes, a literal).
+ */
+void
+gw_disconnect(GwClient *client, int code, const char *reason)
+{
+	if (client->state == GW_CLIENT_CLOSING)
+		return;
+	client->close_code = code;
+	client->close_reason = reason;
+	client->closing_ms = gw_now_ms();
+	client_forget_message(client);
+	if (client->intake == GW_INTAKE_GATHER)
+		client->intake = GW_INTAKE_DISCARD;
+	client_move(client, GW_CLIENT_CLOSING);
+	client_flow(client);
+	gw_socket_write_soon(client->socket);
+}
+
+/*
+ * client_open makes a client for a socket, whose token it takes over. It
+ * returns NULL if out of memory.
+ */
+static void *
+client_open(GwSocket *socket, GwBuffer *token)
+{
+	GwClient   *client = calloc(1, sizeof(GwClient));
+	GwLogLine	line;
+
+	if (client != NULL)
+		client->identity = gw_identity_create(token);
+	if (client == NULL || client->identity == NULL)
+	{
+		free(client);
+		return NULL;
+	}
+	client->identity->client = client;
+	client->socket = socket;
+	client->opened_ms = client->heard_ms = gw_now_ms();
+	STAILQ_INIT(&client->replies);
+	LIST_INSERT_HEAD(&gw_clients[GW_CLIENT_OPEN], client, entry);
+	gw_client_totals.count++;
+	gw_counters.connections++;
+	gw_log_begin(&line, "info", "open");
+	gw_log_number(&line, "connection", client->identity->session);
+	gw_log_text(&line, "address", gw_socket_address(socket));
+	gw_log_end(&line);
+	return client;
+}
+
+/*
+ * client_receive takes bytes of a message; `more` bytes of the same
+ * WebSocket frame are still to come, and `final` says that these are the
+ * message's last.
+ */
+static void
+client_receive(void *owner, const unsigned char *bytes, size_t length,
+			   size_t more, bool binary, bool final)
+{
+	GwClient   *client = owner;
+
+	client->received_ms = gw_now_ms();
+	gw_counters.bytes_in += length;
+	if (client->state != GW_CLIENT_OPEN)
+	{
+		if (final && client->intake == GW_INTAKE_DISCARD)
+			gw_client_end_linger(client);
+		return;
+	}
+	if (client->intake == GW_INTAKE_IDLE)
+	{
+		client->intake = GW_INTAKE_GATHER;
+		client->characters = 0;
+	}
+	if (client->intake == GW_INTAKE_GATHER &&
+		!client_gather(client, bytes, length, more, binary))
+	{
+		client_forget_message(client);
+		client->intake = GW_INTAKE_DISCARD;
+	}
+	if (client->intake == GW_INTAKE_GATHER && !client_check_text(client, final))
+		return;
+	if (!final)
+		return;
+	client->frames_in++;
+	gw_counters.frames_in++;
+	if (client->intake == GW_INTAKE_GATHER)
+	{
+		client->intake = GW_INTAKE_IDLE;
+		client_take_message(client);
+	}
+	client->intake = GW_INTAKE_IDLE;
+}
+
+static void
+client_pong(void *owner)
+{
+	GwClient   *client = owner;
+
+	client->heard_ms = gw_now_ms();
+}
+
+/* client_next tells what a client's socket is to write. */
+static void
+client_next(void *owner, GwOutput *output)
+{
+	GwClient   *client = owner;
+	GwReply    *reply = STAILQ_FIRST(&client->replies);
+
+	if (client->want_ping && (reply == NULL || reply->sent == 0))
+	{
+		client->want_ping = false;
+		output->kind = GW_OUTPUT_PING;
+	}
+	else if (reply != NULL)
+	{
+		output->kind = GW_OUTPUT_PIECE;
+		output->bytes = reply->bytes + GW_WRITE_ROOM + reply->sent;
+		output->length = reply->length - reply->sent;
+		output->begins = reply->sent == 0;
+		output->binary = reply->binary;
+	}
+	else if (client->state == GW_CLIENT_CLOSING &&
+			 (client->intake != GW_INTAKE_DISCARD || client->mute))
+	{
+		output->kind = GW_OUTPUT_CLOSE;
+		output->code = client->close_code;
+		output->reason = client->close_reason;
+	}
+}
+
+/* client_written notes that bytes of the oldest reply went out. */
+static bool
+client_written(void *owner, size_t length)
+{
+	GwClient   *client = owner;
+	GwReply    *reply = STAILQ_FIRST(&client->replies);
+
+	reply->sent += length;
+	client->reply_bytes -= length;
+	gw_client_totals.unwritten -= length;
+	client->progress_ms = gw_now_ms();
+	gw_counters.bytes_out += length;
+	if (reply->sent == reply->length)
+	{
+		STAILQ_REMOVE_HEAD(&client->replies, entry);
+		free(reply);
+		gw_client_totals.replies--;
+		client->frames_out++;
+		gw_counters.frames_out++;
+	}
+	client_flow(client);
+	return !STAILQ_EMPTY(&client->replies) ||
+		client->state == GW_CLIENT_CLOSING;
+}
+
+/* client_gone frees a client whose socket no longer exists. */
+static void
+client_gone(void *owner)
+{
+	GwClient   *client = owner;
+	GwLogLine	line;
+
+	LIST_REMOVE(client, entry);
+	gw_client_totals.count--;
+	if (client->intake == GW_INTAKE_GATHER &&
+		client->state == GW_CLIENT_OPEN)
+	{
+		gw_counters.frames_cut_off++;
+		gw_client_log("warning", "cut_off", client,
+					  "the socket closed in the middle of a message");
+	}
+	gw_log_begin(&line, "info", "close");
+	gw_log_number(&line, "connection", client->identity->session);
+	gw_log_number(&line, "ms", gw_now_ms() - client->opened_ms);
+	gw_log_number(&line, "frames_in", (int64_t) client->frames_in);
+	gw_log_number(&line, "frames_out", (int64_t) client->frames_out);
+	gw_log_number(&line, "in_flight", (int64_t) client->in_flight);
+	gw_log_number(&line, "unwritten", (int64_t) client->reply_bytes);
+	if (client->close_code != 0)
+	{
+		gw_log_number(&line, "code", client->close_code);
+		gw_log_text(&line, "reason", client->close_reason);
+	}
+	gw_log_end(&line);
+	client_drop_replies(client);
+	client_forget_message(client);
+	client->identity->client = NULL;
+	events->end(client->identity);
+	gw_identity_release(client->identity);
+	free(client);
+}
+
+/* gw_client_end_linger lets a closing client close. */
+void
+gw_client_end_linger(GwClient *client)
+{
+	client->intake = GW_INTAKE_IDLE;
+	client->closing_ms = gw_now_ms();
+	gw_socket_write_soon(client->socket);
+}
+
+/* client_move is the only function that changes a client's state. */
+static void
+client_move(GwClient *client, GwClientState state)
+{
+	LIST_REMOVE(client, entry);
+	client->state = state;
+	LIST_INSERT_HEAD(&gw_clients[state], client, entry);
+}
+
+/*
+ * client_gather appends to the message being put together. It returns false
+ * if the message was refused and answered.
+ */
+static bool
+client_gather(GwClient *client, const unsigned char *bytes, size_t length,
+			  size_t more, bool binary)
+{
+	GwBuffer   *message = &client->incoming;
+	unsigned char opcode = binary ? GW_OPCODE_BINARY : GW_OPCODE_TEXT;
+	size_t		limit = (size_t) config->max_message;
+	size_t		held = message->length > 0 ? message->length - 1 : 0;
+	char		detail[96];
+	const GwError large = {GW_ERROR_TOO_LARGE, "message too large", NULL,
+	detail, NULL};
+	const GwError many = {GW_ERROR_TOO_MANY, "too many frames in flight", NULL,
+	detail, "Try again later."};
+
+	if (message->length == 0)
+	{
+		size_t		whole = length + (more < limit ? more : 0) + 1;
+
+		if (gw_buffer_reserve(message, whole <= limit + 1 ? whole : 1))
+			client_append(client, &opcode, 1);
+	}
+	if (more > limit || length > limit || held + length + more > limit)
+	{
+		/* Look for the id in what there is, then say no. */
+		size_t		room = held < PREFIX_MAX ? PREFIX_MAX - held : 0;
+
+		client_append(client, bytes, length < room ? length : room);
+		(void) snprintf(detail, sizeof(detail),
+						"The limit is %ld bytes (WS_MAX_MSG_BYTES).",
+						config->max_message);
+		client_refuse(client, GW_REFUSED_TOO_LARGE, &large);
+		gw_disconnect(client, GW_CLOSE_TOO_LARGE, "message too large");
+		return false;
+	}
+	client_append(client, bytes, length);
+	if (!message->failed &&
+		gw_client_totals.buffered <= (size_t) config->max_buffered_mb * GW_MIB)
+		return true;
+	(void) snprintf(detail, sizeof(detail), "The limit is %ld MiB for all"
+					" connections (MESSAGE_BUS_MAX_BUFFERED_MB).",
+					config->max_buffered_mb);
+	client_refuse(client, GW_REFUSED_BUFFERED, &many);
+	return false;
+}
+
+/*
+ * client_check_text disconnects a client at the first byte of a text that no
+ * UTF-8 can begin with, and returns false then. `final` says that no byte of
+ * the message is still to come.
+ */
+static bool
+client_check_text(GwClient *client, bool final)
+{
+	const GwBuffer *message = &client->incoming;
+	const unsigned char *at;
+	size_t		left;
+
+	if (message->length == 0 || message->data[0] != GW_OPCODE_TEXT)
+		return true;
+	at = message->data + 1 + client->characters;
+	left = message->length - 1 - client->characters;
+	client->characters += gw_utf8_prefix(at, left);
+	at = message->data + 1 + client->characters;
+	left = message->length - 1 - client->characters;
+	if (left == 0 || (!final && gw_utf8_may_go_on(at, left)))
+		return true;
+	gw_metric_refused(GW_REFUSED_NOT_UTF8);
+	gw_client_log("warning", "refused", client, "text is not UTF-8");
+	client->intake = GW_INTAKE_IDLE;
+	gw_disconnect(client, GW_CLOSE_NOT_UTF8, "text is not UTF-8");
+	return false;
+}
+
+/* client_append appends to the message and counts what it holds. */
+static void
+client_append(GwClient *client, const unsigned char *bytes, size_t length)
+{
+	size_t		before = client->incoming.length;
+
+	gw_buffer_append(&client->incoming, bytes, length);
+	gw_client_totals.buffered += client->incoming.length - before;
+}
+
+/* client_refuse answers a message that is not whole, by the id if known. */
+static void
+client_refuse(GwClient *client, GwRefusal reason, const GwError *error)
+{
+	GwBuffer   *message = &client->incoming;
+	GwFrame		frame = {.kind = GW_FRAME_MALFORMED};
+	GwBuffer	ids = {0};
+
+	gw_metric_refused(reason);
+	gw_client_log("warning", "refused", client, error->message);
+	if (!message->failed && message->length > 1)
+		frame = gw_frame_read(gw_frame_header(message->data[0],
+											  message->data + 1,
+											  message->length - 1));
+	frame.kind = GW_FRAME_REQUEST;
+	gw_ids_add(&ids, &frame);
+	gw_client_answer(client, &ids, error);
+	gw_buffer_free(&ids);
+}
+
+/* client_forget_message frees the message being put together. */
+static void
+client_forget_message(GwClient *client)
+{
+	gw_client_totals.buffered -= client->incoming.length;
+	/* It may be an authenticate. */
+	gw_buffer_wipe(&client->incoming);
+}
+
+/* client_take_message hands a whole message on as a request, or refuses it. */
+static void
+client_take_message(GwClient *client)
+{
+	GwRequest  *request;
+	GwError		error = {GW_ERROR_TOO_MANY, "the gateway is stopping", NULL,
+	NULL, NULL};
+
+	request = gw_request_create(client->identity, &client->incoming,
+								gw_now_ms());
+	if (request == NULL)
+	{
+		client_forget_message(client);
+		gw_disconnect(client, GW_CLOSE_TRY_LATER, "out of memory");
+		return;
+	}
+	if (!draining)
+	{
+		client->in_flight++;
+		events->message(request);
+		client_flow(client);
+		return;
+	}
+	gw_metric_refused(GW_REFUSED_DRAINING);
+	gw_client_log("warning", "refused", client, error.message);
+	gw_client_answer(client, &request->ids, &error);
+	gw_client_totals.buffered -= request->length;
+	gw_request_free(request);
+}
+
+/*
+ * gw_client_mute gives up on a client's replies and disconnects it. None is
+ * queued after that: the oldest may have been cut off in its middle.
+ */
+void
+gw_client_mute(GwClient *client, const char *reason)
+{
+	client_drop_replies(client);
+	client->mute = true;
+	gw_disconnect(client, GW_CLOSE_TRY_LATER, reason);
+}
+
+static void
+client_drop_replies(GwClient *client)
+{
+	GwReply    *reply;
+
+	while ((reply = STAILQ_FIRST(&client->replies)) != NULL)
+	{
+		STAILQ_REMOVE_HEAD(&client->replies, entry);
+		gw_counters.replies_undelivered++;
+		gw_client_totals.replies--;
+		free(reply);
+	}
+	gw_client_totals.unwritten -= client->reply_bytes;
+	client->reply_bytes = 0;
+}
+
+/*
+ * client_flow stops reading from a client that does not read, or has enough
+ * in flight, and resumes. What is closing is read, to see its end.
+ */
+static void
+client_flow(GwClient *client)
+{
+	size_t		high = (size_t) config->max_message;
+	bool		pause;
+
+	if (client->reply_bytes > high)
+		client->held = true;
+	else if (client->reply_bytes <= high / 2)
+		client->held = false;
+	pause = client->state == GW_CLIENT_OPEN &&
+		(client->held || client->in_flight >= (size_t) config->max_in_flight);
+	if (pause == client->paused)
+		return;
+	client->paused = pause;
+	/* The time while it was not read from is not the client's. */
+	client->received_ms = gw_now_ms();
+	gw_socket_pause(client->socket, pause);
+}
+
+void
+gw_client_log(const char *level, const char *event, const GwClient *client,
+			  const char *detail)
+{
+	GwLogLine	line;
+
+	gw_log_begin(&line, level, event);
+	gw_log_number(&line, "connection", client->identity->session);
+	if (detail != NULL)
+		gw_log_text(&line, "detail", detail);
+	gw_log_end(&line);
+}

@@ -1,0 +1,121 @@
+/*
+ * client.h
+ *		WebSocket connections and their queues. See client.c.
+ */
+#ifndef GW_CLIENT_H
+#define GW_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "base/buffer.h"
+#include "base/config.h"
+#include "net/socket.h"
+#include "request/answer.h"
+#include "request/batch.h"
+#include "request/identity.h"
+
+/* Close codes of RFC 6455, section 7.4, and its registry. */
+#define GW_CLOSE_GOING_AWAY		1001
+#define GW_CLOSE_NOT_UTF8		1007
+#define GW_CLOSE_POLICY			1008
+#define GW_CLOSE_TOO_LARGE		1009
+#define GW_CLOSE_TRY_LATER		1013
+
+typedef enum GwClientState
+{
+	GW_CLIENT_OPEN,				/* frames are taken */
+	GW_CLIENT_CLOSING,			/* none are; what is queued is written */
+	GW_CLIENT_STATES
+} GwClientState;
+
+/* One frame to write. `bytes` begins with GW_WRITE_ROOM free bytes. */
+typedef struct GwReply
+{
+	STAILQ_ENTRY(GwReply) entry;
+	size_t		length;
+	size_t		sent;
+	bool		binary;
+	unsigned char bytes[];
+} GwReply;
+
+typedef enum GwIntake
+{
+	GW_INTAKE_IDLE,				/* between two messages */
+	GW_INTAKE_GATHER,			/* a message is being put together */
+	GW_INTAKE_DISCARD			/* the rest of a refused one is dropped */
+} GwIntake;
+
+typedef struct GwClient
+{
+	LIST_ENTRY(GwClient) entry; /* in the list of its state */
+	GwClientState state;
+	GwIdentity *identity;
+	GwSocket   *socket;
+	GwIntake	intake;
+	GwBuffer	incoming;		/* opcode, then the bytes of a message */
+	size_t		characters;		/* bytes of it that are known to be UTF-8 */
+	int64_t		received_ms;	/* when bytes last came in */
+	int64_t		heard_ms;		/* when it answered a ping, or was read */
+	int64_t		pinged_ms;		/* when it was pinged, 0 if it was heard since */
+	bool		want_ping;
+	size_t		in_flight;		/* frames not yet answered */
+				STAILQ_HEAD(, GwReply) replies; /* to write, oldest first */
+	size_t		reply_bytes;
+	int64_t		progress_ms;	/* when bytes last went out, or were queued */
+	bool		held;			/* replies pile up: gets no more for now */
+	bool		paused;			/* is not read from */
+	bool		mute;			/* gets no replies any more */
+	uint64_t	batch_mark;		/* the last batch that holds a read of it */
+	int			close_code;
+	const char *close_reason;
+	int64_t		opened_ms;
+	int64_t		closing_ms;
+	uint64_t	frames_in;
+	uint64_t	frames_out;
+} GwClient;
+
+typedef LIST_HEAD(GwClientList, GwClient)
+GwClientList;
+
+typedef struct GwClientTotals
+{
+	size_t		count;			/* of clients */
+	size_t		buffered;		/* bytes of unanswered and unfinished frames */
+	size_t		replies;		/* that are queued */
+	size_t		unwritten;		/* bytes of these */
+} GwClientTotals;
+
+/* What clients tell whoever relays. */
+typedef struct GwClientEvents
+{
+	/* A whole message of a client, which is in flight from now on. */
+	void		(*message) (GwRequest *request);
+	/* The socket of a session has gone. */
+	void		(*end) (GwIdentity *identity);
+} GwClientEvents;
+
+extern GwClientList gw_clients[GW_CLIENT_STATES];
+extern GwClientTotals gw_client_totals;
+
+/* What sockets tell clients. */
+extern const GwSocketEvents gw_client_events;
+
+extern void gw_clients_init(const GwConfig *config,
+							const GwClientEvents *events);
+extern void gw_clients_drain(void);
+
+extern void gw_client_answered(GwClient *client);
+extern void gw_client_queue(GwClient *client, bool binary,
+							const unsigned char *bytes, size_t length);
+extern void gw_client_answer(GwClient *client, const GwBuffer *ids,
+							 const GwError *error);
+extern void gw_client_mute(GwClient *client, const char *reason);
+extern void gw_client_end_linger(GwClient *client);
+extern void gw_client_log(const char *level, const char *event,
+						  const GwClient *client, const char *detail);
+extern void gw_disconnect(GwClient *client, int code, const char *reason);
+
+#endif							/* GW_CLIENT_H */

@@ -1,0 +1,480 @@
+/*
+ * lane.c
+ *		Lanes: a queue of requests, and a database connection for it.
+ *
+ * A frame that finds its lane idle goes at once; while batches are in flight
+ * the queue gathers the next one. Order is kept within a lane, not between
+ * lanes. A batch is one call of message_bus.relay() and one transaction.
+ *
+ * A request is answered exactly once, by one of these:
+ *
+ *	committed			the frames that relay returned for it, written only
+ *						when its batch's Sync came back without error
+ *	rolled back			the server said so: -32603 with its SQLSTATE
+ *	outcome unknown		sent, but no answer came: -32050
+ *	not sent			the connection is away, or the breaker is open:
+ *						-32010
+ *
+ * How sessions are opened and closed, and the circuit breaker: README.md.
+ */
+#include "relay/lane.h"
+
+#include "base/log.h"
+#include "net/loop.h"
+
+GwLane		gw_lanes[GW_CONNECTIONS_MAX];
+
+static const GwConfig *config;
+static uint64_t batch_number;
+
+static void lane_done(void *owner, const GwOutcome *outcome);
+static void lane_lost(void *owner, const char *reason);
+static void lane_send(GwLane *lane, long wait_ms);
+static GwBatch *lane_take_batch(GwLane *lane);
+static bool lane_knows(const GwLane *lane, const GwRequest *request);
+static bool lane_open_session(GwLane *lane, GwBatch *batch,
+							  GwIdentity *identity);
+static GwBatch *lane_pop_flight(GwLane *lane);
+static void deliver_rows(const GwLane *lane, const GwBatch *batch,
+						 const GwOutcome *outcome);
+static size_t count_expected(const GwBatch *batch);
+static bool deliver_row(const GwLane *lane, const GwBatch *batch,
+						int64_t session, GwSpan frame);
+static void end_batch(const GwLane *lane, GwBatch *batch,
+					  const GwError *error, GwResult result);
+static void log_request(GwLaneKind lane, const GwRequest *request,
+						const GwError *error, GwResult result);
+
+static const GwDatabaseEvents lane_events = {lane_done, lane_lost};
+
+void
+gw_lanes_init(const GwConfig *settings)
+{
+	size_t		i;
+
+	config = settings;
+	for (i = 0; i < GW_CONNECTIONS_MAX; i++)
+	{
+		GwLane	   *lane = &gw_lanes[i];
+
+		lane->index = i;
+		lane->kind = i < GW_LANE_WAIT ? (GwLaneKind) i : GW_LANE_WAIT;
+		lane->depth = i == GW_LANE_SHORT ? 2 : 1;
+		lane->generation = 1;
+		TAILQ_INIT(&lane->queue.list);
+		STAILQ_INIT(&lane->flight);
+	}
+}
+
+/* gw_lane_open begins to connect; false if out of memory. */
+bool
+gw_lane_open(GwLane *lane)
+{
+	lane->database = gw_database_open(config, gw_lane_names[lane->kind],
+									  &lane_events, lane);
+	return lane->database != NULL;
+}
+
+/* gw_lane_takes tells whether a request may be queued, else *error says why. */
+bool
+gw_lane_takes(const GwLane *lane, GwError *error)
+{
+	const char *why = NULL;
+
+	if (!gw_database_is_ready(lane->database))
+		why = gw_database_reason(lane->database);
+	else if (gw_now_ms() < lane->closed_until)
+		why = "too many calls were lost in a row (CIRCUIT_BREAKER_THRESHOLD)";
+	*error = gw_error_away(why);
+	return why == NULL;
+}
+
+/*
+ * gw_lane_turn sends as many batches as a lane may have in flight, whose
+ * claims may wait so long.
+ */
+void
+gw_lane_turn(GwLane *lane, long wait_ms)
+{
+	while (lane->queue.count > 0 && lane->in_flight < lane->depth &&
+		   gw_database_is_ready(lane->database))
+	{
+		size_t		before = lane->in_flight;
+
+		/* After the breaker's pause one batch is tried alone. */
+		if (lane->lost_in_row >= config->breaker_threshold && before > 0)
+			break;
+		lane_send(lane, wait_ms);
+		if (lane->in_flight == before)
+			break;
+	}
+}
+
+void
+gw_queue_append(GwQueue *queue, GwRequest *request)
+{
+	TAILQ_INSERT_TAIL(&queue->list, request, entry);
+	queue->count++;
+}
+
+/* gw_queue_take takes a request out, and returns it. */
+GwRequest *
+gw_queue_take(GwQueue *queue, GwRequest *request)
+{
+	TAILQ_REMOVE(&queue->list, request, entry);
+	queue->count--;
+	return request;
+}
+
+void
+gw_queue_refuse(GwQueue *queue, GwLaneKind lane, const GwError *error)
+{
+	GwRequest  *request;
+
+	while ((request = TAILQ_FIRST(&queue->list)) != NULL)
+		gw_request_end(lane, gw_queue_take(queue, request), error, GW_AWAY);
+}
+
+/*
+ * gw_session_end closes a session whose socket has gone, on every database
+ * connection that knows it; on the short lane's in any case, if it may hold
+ * leases.
+ */
+void
+gw_session_end(GwIdentity *identity)
+{
+	size_t		i;
+
+	for (i = 0; i < GW_CONNECTIONS_MAX; i++)
+	{
+		GwLane	   *lane = &gw_lanes[i];
+		GwError		error;
+		GwRequest  *request;
+
+		if (!(i == GW_LANE_SHORT && identity->used) &&
+			identity->opened[i].generation != lane->generation)
+			continue;
+		if (lane->database == NULL || !gw_lane_takes(lane, &error))
+			continue;
+		request = gw_request_control(identity, GW_CONTROL_CLOSE);
+		if (request != NULL)
+			gw_queue_append(&lane->queue, request);
+	}
+	/* What is still in flight may claim something: then once more. */
+	identity->used = identity->used && identity->pending > 0;
+}
+
+/*
+ * gw_request_end answers a request with the error, if any, and frees it. The
+ * last one of a session whose socket has gone ends the session.
+ */
+void
+gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
+			   GwResult result)
+{
+	GwIdentity *identity = request->identity;
+	GwClient   *client = identity->client;
+
+	if (request->control != 0)
+	{
+		gw_request_free(request);
+		return;
+	}
+	gw_metric_request(lane, result, gw_now_ms() - request->arrived_ms);
+	if (error != NULL && error->code == GW_ERROR_OUTCOME_UNKNOWN)
+		gw_counters.outcomes_unknown++;
+	if (client != NULL && error != NULL)
+		gw_client_answer(client, &request->ids, error);
+	else if (error != NULL)
+		gw_counters.replies_undelivered++;
+	if (client != NULL)
+		gw_client_answered(client);
+	if (config->log_frames || error != NULL)
+		log_request(lane, request, error, result);
+	gw_client_totals.buffered -= request->length;
+	identity->pending--;
+	if (client == NULL && identity->pending == 0)
+		gw_session_end(identity);
+	gw_request_free(request);
+}
+
+/* lane_done ends the oldest batch in flight. */
+static void
+lane_done(void *owner, const GwOutcome *outcome)
+{
+	GwLane	   *lane = owner;
+	GwBatch    *batch = lane_pop_flight(lane);
+	GwRequest  *request;
+
+	gw_counters.batches++;
+	if (outcome->failed)
+		gw_counters.batches_failed++;
+	if (!outcome->unknown)
+		lane->lost_in_row = 0;
+	if (!outcome->failed)
+		deliver_rows(lane, batch, outcome);
+	else
+		TAILQ_FOREACH(request, &batch->requests, entry)
+			gw_identity_mark(request->identity, lane->index, lane->generation,
+							 0);
+	end_batch(lane, batch, outcome->failed ? outcome->error : NULL,
+			  !outcome->failed ? GW_COMMITTED :
+			  outcome->unknown ? GW_UNKNOWN : GW_ROLLED_BACK);
+}
+
+/* lane_lost answers everything that a lane had sent or queued. */
+static void
+lane_lost(void *owner, const char *reason)
+{
+	GwLane	   *lane = owner;
+	GwError		unknown = gw_error_unknown(reason);
+	GwError		away = gw_error_away(reason);
+
+	lane->generation++;
+	if (lane->in_flight > 0 &&
+		++lane->lost_in_row >= config->breaker_threshold)
+	{
+		lane->closed_until = gw_now_ms() + config->breaker_timeout * 1000;
+		gw_log_event("error", "breaker_open", gw_lane_names[lane->kind]);
+	}
+	while (lane->in_flight > 0)
+	{
+		gw_counters.batches++;
+		gw_counters.batches_failed++;
+		end_batch(lane, lane_pop_flight(lane), &unknown, GW_UNKNOWN);
+	}
+	gw_queue_refuse(&lane->queue, lane->kind, &away);
+}
+
+/* lane_send sends one batch, if there is one to send. */
+static void
+lane_send(GwLane *lane, long wait_ms)
+{
+	GwBatch    *batch = lane_take_batch(lane);
+	GwBuffer	sessions = {0};
+	GwBuffer	frames = {0};
+	GwError		error = {GW_ERROR_INTERNAL, "out of memory", "53200", NULL,
+	NULL};
+	bool		secret;
+
+	if (batch == NULL)
+		return;
+	secret = batch->secret;
+	if (gw_batch_encode(batch, &sessions, &frames))
+	{
+		gw_batch_drop_frames(batch);
+		if (lane->in_flight++ == 0)
+			batch->head_ms = gw_now_ms();
+		STAILQ_INSERT_TAIL(&lane->flight, batch, entry);
+		gw_metric_batch(lane->kind, batch->count);
+		gw_database_send(lane->database, &sessions, &frames, wait_ms);
+	}
+	else
+		end_batch(lane, batch, &error, GW_REFUSED);
+	gw_buffer_free(&sessions);
+	if (secret)
+		gw_buffer_wipe(&frames);
+	gw_buffer_free(&frames);
+}
+
+/*
+ * lane_take_batch moves requests from the queue into a new batch, in order,
+ * each session's first behind what opens it. Those of a connection that does
+ * not read stay behind, and so does a second read of one connection: its
+ * replies may be large. It returns NULL if none can go.
+ */
+static GwBatch *
+lane_take_batch(GwLane *lane)
+{
+	GwBatch    *batch = gw_batch_create();
+	GwRequest  *request;
+	GwRequest  *next;
+
+	if (batch == NULL)
+		return NULL;
+	batch_number++;
+	for (request = TAILQ_FIRST(&lane->queue.list); request != NULL;
+		 request = next)
+	{
+		GwClient   *client = request->identity->client;
+		bool		reads = gw_request_reads(request);
+		bool		known = lane_knows(lane, request);
+
+		next = TAILQ_NEXT(request, entry);
+		if (client != NULL &&
+			(client->held ||
+			 (reads && client->batch_mark == batch_number)))
+			continue;
+		if (!gw_batch_has_room(batch, request, known ? 0 : 1) ||
+			(!known && !lane_open_session(lane, batch, request->identity)))
+			break;
+		if (client != NULL && reads)
+			client->batch_mark = batch_number;
+		if (request->control == 0)
+			request->identity->used = true;
+		else
+			gw_identity_mark(request->identity, lane->index, 0, 0);
+		gw_batch_add(batch, gw_queue_take(&lane->queue, request));
+	}
+	if (batch->count > 0)
+		return batch;
+	gw_batch_free(batch);
+	return NULL;
+}
+
+/* lane_knows tells whether a request can go as it is. */
+static bool
+lane_knows(const GwLane *lane, const GwRequest *request)
+{
+	return !gw_config_authenticates(config) || request->control != 0 ||
+		gw_identity_is_open(request->identity, lane->index, lane->generation);
+}
+
+/* lane_open_session adds what opens a session; false if out of memory. */
+static bool
+lane_open_session(GwLane *lane, GwBatch *batch, GwIdentity *identity)
+{
+	GwRequest  *request = gw_request_control(identity, GW_CONTROL_OPEN);
+
+	if (request == NULL)
+		return false;
+	gw_identity_mark(identity, lane->index, lane->generation,
+					 identity->version);
+	gw_batch_add(batch, request);
+	return true;
+}
+
+/* lane_pop_flight takes the oldest batch in flight out. */
+static GwBatch *
+lane_pop_flight(GwLane *lane)
+{
+	GwBatch    *batch = STAILQ_FIRST(&lane->flight);
+
+	STAILQ_REMOVE_HEAD(&lane->flight, entry);
+	if (--lane->in_flight > 0)
+		STAILQ_FIRST(&lane->flight)->head_ms = gw_now_ms();
+	return batch;
+}
+
+/*
+ * deliver_rows queues the frames that relay returned. A frame for a session
+ * that is not of this batch is dropped and logged. When all are queued, the
+ * clients whose token was refused are disconnected, unless it was good once
+ * and has expired: then a fresh one may come.
+ */
+static void
+deliver_rows(const GwLane *lane, const GwBatch *batch,
+			 const GwOutcome *outcome)
+{
+	const GwRequest *request;
+	size_t		expected = count_expected(batch);
+	size_t		row;
+
+	for (row = 0; row < outcome->rows; row++)
+	{
+		int64_t		session;
+		GwSpan		frame;
+
+		if (!gw_outcome_row(outcome, row, &session, &frame) ||
+			!deliver_row(lane, batch, session, frame))
+			gw_log_event("error", "reply_unfit", gw_lane_names[lane->kind]);
+	}
+	TAILQ_FOREACH(request, &batch->requests, entry)
+	{
+		const GwIdentity *identity = request->identity;
+
+		if (identity->refused && identity->client != NULL &&
+			(identity->expires_ms == 0 || gw_unix_ms() < identity->expires_ms))
+			gw_disconnect(identity->client, GW_CLOSE_POLICY,
+						  "token is not valid");
+	}
+	if (outcome->rows < expected)
+	{
+		gw_counters.replies_missing += expected - outcome->rows;
+		gw_log_event("error", "reply_missing", gw_lane_names[lane->kind]);
+	}
+}
+
+/* count_expected returns how many rows a batch must bring at least. */
+static size_t
+count_expected(const GwBatch *batch)
+{
+	const GwRequest *request;
+	size_t		expected = 0;
+
+	TAILQ_FOREACH(request, &batch->requests, entry)
+		if (request->control == GW_CONTROL_OPEN ||
+			(request->control == 0 && (request->kind == GW_FRAME_REQUEST ||
+									   request->kind == GW_FRAME_MALFORMED)))
+		expected++;
+	return expected;
+}
+
+/*
+ * deliver_row queues a frame for its client, or takes what it says to the
+ * gateway itself. It returns false if it is neither.
+ */
+static bool
+deliver_row(const GwLane *lane, const GwBatch *batch, int64_t session,
+			GwSpan frame)
+{
+	const GwRequest *request = TAILQ_FIRST(&batch->requests);
+	GwSpan		body = {frame.data + 1, frame.length - 1};
+	uint32_t	version = 0;
+	GwClient   *client;
+
+	while (request != NULL && request->identity->session != session)
+		request = TAILQ_NEXT(request, entry);
+	if (request == NULL)
+		return false;
+	if (frame.data[0] == GW_OPCODE_CONTROL)
+	{
+		/* What opens a session is the first request of it. */
+		if (request->control == GW_CONTROL_OPEN)
+			version = request->version;
+		return gw_identity_take(request->identity, lane->index,
+								lane->generation, version, body);
+	}
+	client = request->identity->client;
+	if (client != NULL)
+		gw_client_queue(client, frame.data[0] == GW_OPCODE_BINARY, body.data,
+						body.length);
+	else
+		gw_counters.replies_undelivered++;
+	return true;
+}
+
+/* end_batch ends each request of a batch and frees it. */
+static void
+end_batch(const GwLane *lane, GwBatch *batch, const GwError *error,
+		  GwResult result)
+{
+	GwRequest  *request;
+
+	while ((request = TAILQ_FIRST(&batch->requests)) != NULL)
+	{
+		TAILQ_REMOVE(&batch->requests, request, entry);
+		gw_request_end(lane->kind, request, error, result);
+	}
+	gw_batch_free(batch);
+}
+
+static void
+log_request(GwLaneKind lane, const GwRequest *request, const GwError *error,
+			GwResult result)
+{
+	GwLogLine	line;
+
+	gw_log_begin(&line, error != NULL ? "warning" : "info", "frame");
+	gw_log_number(&line, "connection", request->identity->session);
+	gw_log_text(&line, "lane", gw_lane_names[lane]);
+	gw_log_text(&line, "method", request->method);
+	gw_log_number(&line, "bytes", (int64_t) request->length - 1);
+	gw_log_number(&line, "ms", gw_now_ms() - request->arrived_ms);
+	gw_log_text(&line, "outcome", gw_result_names[result]);
+	if (error != NULL)
+		gw_log_number(&line, "code", error->code);
+	if (error != NULL && error->sqlstate != NULL)
+		gw_log_text(&line, "sqlstate", error->sqlstate);
+	gw_log_end(&line);
+}

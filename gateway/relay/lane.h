@@ -1,0 +1,58 @@
+/*
+ * lane.h
+ *		Lanes between clients and database. See lane.c.
+ */
+#ifndef GW_LANE_H
+#define GW_LANE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "base/config.h"
+#include "base/metrics.h"
+#include "database/database.h"
+#include "relay/client.h"
+#include "request/answer.h"
+#include "request/batch.h"
+
+/* Requests that are not sent yet, oldest first. */
+typedef struct GwQueue
+{
+	TAILQ_HEAD(, GwRequest) list;
+	size_t		count;
+} GwQueue;
+
+typedef struct GwLane
+{
+	size_t		index;			/* among the database connections */
+	GwLaneKind	kind;
+	size_t		depth;			/* batches in flight at a time */
+	GwDatabase *database;		/* NULL: not needed so far */
+	uint32_t	generation;		/* of the connection's lives */
+	GwQueue		queue;
+				STAILQ_HEAD(, GwBatch) flight;	/* sent, oldest first */
+	size_t		in_flight;
+	long		lost_in_row;	/* batches lost since one ended well */
+	int64_t		closed_until;	/* the breaker is open until then */
+} GwLane;
+
+/* By database connection: short, long, and those that wait. */
+extern GwLane gw_lanes[GW_CONNECTIONS_MAX];
+
+extern void gw_lanes_init(const GwConfig *config);
+extern bool gw_lane_open(GwLane *lane);
+extern bool gw_lane_takes(const GwLane *lane, GwError *error);
+extern void gw_lane_turn(GwLane *lane, long wait_ms);
+
+extern void gw_queue_append(GwQueue *queue, GwRequest *request);
+extern GwRequest *gw_queue_take(GwQueue *queue, GwRequest *request);
+extern void gw_queue_refuse(GwQueue *queue, GwLaneKind lane,
+							const GwError *error);
+
+extern void gw_session_end(GwIdentity *identity);
+extern void gw_request_end(GwLaneKind lane, GwRequest *request,
+						   const GwError *error, GwResult result);
+
+#endif							/* GW_LANE_H */

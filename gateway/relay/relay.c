@@ -1,0 +1,255 @@
+/*
+ * relay.c
+ *		Which lane a request takes, and the pool for claims that wait.
+ *
+ * Frames that arrived in one turn of the loop, on whatever sockets, become
+ * one batch of their lane. Short publishes have a lane of their own, so that
+ * a body of 30 MB or a large read on the other does not hold them up.
+ *
+ * Claims that wait for messages have a queue of their own, from which a small
+ * pool of connections takes one at a time; they are opened when they are
+ * first needed. How long such a claim waits is cut, the more so the more of
+ * them are queued, so that each has its turn within MESSAGE_BUS_WAIT_SECS.
+ */
+#include "relay/relay.h"
+
+#include <stdio.h>
+
+#include "net/loop.h"
+#include "relay/lane.h"
+
+/* What a batch may take beyond the time of one call before it is given up. */
+#define GRACE_MS	5000
+
+/* However many claims wait, each may wait so long. */
+#define WAIT_LEAST_MS	100
+
+static size_t lane_count;
+static GwQueue waiting;			/* claims that no lane has taken yet */
+static const GwConfig *config;
+
+static void pool_turn(void);
+static void pool_feed(GwLane *lane);
+static long wait_limit(void);
+
+/* gw_relay_open opens the lanes and begins to connect them. */
+bool
+gw_relay_open(const GwConfig *settings)
+{
+	config = settings;
+	TAILQ_INIT(&waiting.list);
+	lane_count = GW_LANE_WAIT + (size_t) config->wait_connections;
+	gw_lanes_init(config);
+	return gw_lane_open(&gw_lanes[GW_LANE_SHORT]) &&
+		gw_lane_open(&gw_lanes[GW_LANE_LONG]);
+}
+
+/*
+ * gw_relay_submit takes over a request: it is queued, or answered at once if
+ * its lane cannot take it.
+ */
+void
+gw_relay_submit(GwRequest *request)
+{
+	GwError		error = {0};
+	GwLaneKind	kind = gw_request_lane(request);
+
+	request->identity->pending++;
+	if (kind == GW_LANE_WAIT)
+		gw_queue_append(&waiting, request);
+	else if (gw_lane_takes(&gw_lanes[kind], &error))
+		gw_queue_append(&gw_lanes[kind].queue, request);
+	else
+		gw_request_end(kind, request, &error, GW_AWAY);
+}
+
+/* gw_relay_turn, at the end of a turn of the loop, sends what is queued. */
+void
+gw_relay_turn(void)
+{
+	size_t		i;
+
+	pool_turn();
+	for (i = 0; i < lane_count; i++)
+		if (gw_lanes[i].queue.count > 0)
+			gw_lane_turn(&gw_lanes[i], i < GW_LANE_WAIT ? 0 : wait_limit());
+}
+
+/* gw_relay_sweep, once a second, gives up batches that take too long. */
+void
+gw_relay_sweep(void)
+{
+	int64_t		limit = config->tool_timeout * 1000 + GRACE_MS;
+	size_t		i;
+
+	for (i = 0; i < lane_count; i++)
+	{
+		const GwLane *lane = &gw_lanes[i];
+
+		if (lane->in_flight > 0 &&
+			gw_now_ms() - STAILQ_FIRST(&lane->flight)->head_ms > limit)
+			gw_database_drop(lane->database,
+							 "no answer within TOOL_TIMEOUT_SECS");
+	}
+}
+
+bool
+gw_relay_is_idle(void)
+{
+	size_t		i;
+
+	for (i = 0; i < lane_count; i++)
+		if (gw_lanes[i].queue.count > 0 || gw_lanes[i].in_flight > 0)
+			return false;
+	return waiting.count == 0;
+}
+
+/*
+ * gw_relay_is_ready tells whether every lane can take requests; it appends
+ * the reasons why not as JSON strings, separated by commas.
+ */
+bool
+gw_relay_is_ready(GwBuffer *reasons)
+{
+	bool		ready = true;
+	size_t		i;
+
+	for (i = 0; i < GW_LANE_WAIT; i++)
+	{
+		GwError		error = {0};
+		char		string[640];
+
+		if (gw_lane_takes(&gw_lanes[i], &error))
+			continue;
+		(void) snprintf(string, sizeof(string), "%s lane: %s",
+						gw_lane_names[i], error.detail);
+		if (!ready)
+			gw_buffer_text(reasons, ",");
+		gw_buffer_json(reasons, string);
+		ready = false;
+	}
+	return ready;
+}
+
+/* gw_relay_lane_state adds up what the lanes of one kind are doing. */
+GwLaneState
+gw_relay_lane_state(GwLaneKind kind)
+{
+	GwLaneState state = {0};
+	size_t		i;
+
+	for (i = 0; i < lane_count; i++)
+	{
+		const GwLane *lane = &gw_lanes[i];
+
+		if (lane->database == NULL || lane->kind != kind)
+			continue;
+		state.connections++;
+		if (gw_database_is_ready(lane->database))
+			state.ready++;
+		if (gw_now_ms() < lane->closed_until)
+			state.breakers_open++;
+		state.queued += lane->queue.count;
+		state.in_flight += lane->in_flight;
+	}
+	if (kind == GW_LANE_WAIT)
+		state.queued += waiting.count;
+	return state;
+}
+
+/* gw_relay_drain gives up what has not ended when the time to drain is up. */
+void
+gw_relay_drain(void)
+{
+	GwError		away = gw_error_away("the gateway is stopping");
+	size_t		i;
+
+	for (i = 0; i < lane_count; i++)
+		if (gw_lanes[i].database != NULL)
+			gw_database_drop(gw_lanes[i].database, away.detail);
+	gw_queue_refuse(&waiting, GW_LANE_WAIT, &away);
+}
+
+void
+gw_relay_close(void)
+{
+	size_t		i;
+
+	for (i = 0; i < lane_count; i++)
+		if (gw_lanes[i].database != NULL)
+			gw_database_free(gw_lanes[i].database);
+}
+
+/*
+ * pool_turn hands waiting claims to the connections of the pool that are
+ * free. One more is opened while none of those there are is on its way; if
+ * there is none to hope for the claims are refused.
+ */
+static void
+pool_turn(void)
+{
+	GwError		error = gw_error_away("out of memory");
+	bool		hope = false;
+	size_t		i;
+
+	for (i = GW_LANE_WAIT; i < lane_count && waiting.count > 0; i++)
+	{
+		GwLane	   *lane = &gw_lanes[i];
+
+		if (lane->database == NULL && !gw_lane_open(lane))
+			break;
+		if (gw_lane_takes(lane, &error))
+		{
+			hope = true;
+			if (lane->queue.count == 0 && lane->in_flight == 0)
+				pool_feed(lane);
+		}
+		else if (gw_database_is_new(lane->database))
+		{
+			hope = true;
+			break;
+		}
+	}
+	if (!hope)
+		gw_queue_refuse(&waiting, GW_LANE_WAIT, &error);
+}
+
+/* pool_feed hands a lane the oldest claim whose client reads its replies. */
+static void
+pool_feed(GwLane *lane)
+{
+	GwRequest  *request = TAILQ_FIRST(&waiting.list);
+
+	while (request != NULL)
+	{
+		GwRequest  *next = TAILQ_NEXT(request, entry);
+		const GwClient *client = request->identity->client;
+
+		if (client == NULL)
+			gw_request_end(lane->kind, gw_queue_take(&waiting, request), NULL,
+						   GW_DROPPED);
+		else if (!client->held)
+		{
+			gw_queue_append(&lane->queue, gw_queue_take(&waiting, request));
+			return;
+		}
+		request = next;
+	}
+}
+
+/*
+ * wait_limit returns how long claims of the pool may wait, in ms: so long
+ * that those queued behind have their turn within MESSAGE_BUS_WAIT_SECS.
+ */
+static long
+wait_limit(void)
+{
+	long		limit = config->wait_secs * 1000;
+
+	/* A frame that takes longer than TOOL_TIMEOUT_SECS is an error. */
+	if (limit > config->tool_timeout * 500)
+		limit = config->tool_timeout * 500;
+	limit = limit * config->wait_connections /
+		(config->wait_connections + (long) waiting.count);
+	return limit > WAIT_LEAST_MS ? limit : WAIT_LEAST_MS;
+}

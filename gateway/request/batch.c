@@ -1,0 +1,285 @@
+/*
+ * batch.c
+ *		Requests, and the batches they travel in.
+ *
+ * A batch is one call of message_bus.relay(): at most 60 frames and 64 MiB.
+ * It is encoded as two arrays in PostgreSQL's binary format (array_recv:
+ * dimensions, flags, element type, then size and lower bound, then each
+ * element with its length). Once it is encoded its frames are freed: an
+ * answer of the gateway's own needs no more than the ids (answer.c).
+ *
+ * Beside the frames of clients there are the gateway's own control frames,
+ * which no client can send: 'O' and a token opens a session on a database
+ * connection, 'C' closes it.
+ */
+#include "request/batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/utf8.h"
+#include "request/answer.h"
+
+/* Frames up to this size, and not of these methods, take the short lane. */
+#define SHORT_MAX	65536
+
+/*
+ * What may bring a reply of WS_MAX_MSG_BYTES has a weight, and a batch a
+ * limit: four reads, or sixteen claims, which are seldom that large.
+ */
+#define WEIGHT_MAX	16
+#define READ_WEIGHT	4
+
+/* A JSON-RPC batch of more elements gets one error with id null. */
+#define ELEMENTS_MAX	1000
+
+/* Type OIDs of PostgreSQL's catalog, fixed for good. */
+#define BYTEA_OID	17
+#define INT8_OID	20
+
+static const struct
+{
+	const char *name;
+	size_t		weight;
+}			methods[] = {
+
+	{"get", READ_WEIGHT}, {"get_bytes", READ_WEIGHT},
+	{"get_by_transaction", READ_WEIGHT}, {"peek", READ_WEIGHT},
+	{"retrieve_message", READ_WEIGHT}, {"claim", 1}
+};
+
+#define METHODS (sizeof(methods) / sizeof(methods[0]))
+
+static void request_count(GwRequest *request, const GwFrame *frame);
+static void request_read_batch(GwRequest *request, GwFrame frame);
+static void request_drop_frame(GwRequest *request);
+static void encode_head(GwBuffer *array, uint32_t type, size_t count);
+
+/*
+ * gw_request_create makes a request of a message, which it takes over. It
+ * returns NULL if out of memory, and leaves the message then.
+ */
+GwRequest *
+gw_request_create(GwIdentity *identity, GwBuffer *message, int64_t now_ms)
+{
+	GwRequest  *request = calloc(1, sizeof(GwRequest));
+	GwFrame		frame;
+
+	if (request == NULL)
+		return NULL;
+	request->identity = identity;
+	identity->references++;
+	request->frame = *message;
+	request->length = message->length;
+	request->arrived_ms = now_ms;
+	memset(message, 0, sizeof(*message));
+	frame = gw_frame_read(gw_frame_header(request->frame.data[0],
+										  request->frame.data + 1,
+										  request->frame.length - 1));
+	request->kind = frame.kind;
+	request_count(request, &frame);
+	if (frame.kind == GW_FRAME_BATCH)
+		request_read_batch(request, frame);
+	else
+		gw_ids_add(&request->ids, &frame);
+	if (frame.method.length > 0 && frame.method.length < GW_METHOD_MAX &&
+		gw_utf8_valid(frame.method.data, frame.method.length))
+		memcpy(request->method, frame.method.data, frame.method.length);
+	return request;
+}
+
+/* request_count counts a frame, or an element of one, and what it may bring. */
+static void
+request_count(GwRequest *request, const GwFrame *frame)
+{
+	size_t		i;
+
+	request->calls++;
+	request->waits = request->waits || frame->waits;
+	request->secret = request->secret ||
+		gw_span_is(frame->method, "authenticate");
+	for (i = 0; i < METHODS; i++)
+		if (gw_span_is(frame->method, methods[i].name) &&
+			request->weight < methods[i].weight)
+			request->weight = methods[i].weight;
+}
+
+/* request_read_batch reads the elements of a JSON-RPC batch. */
+static void
+request_read_batch(GwRequest *request, GwFrame frame)
+{
+	const GwFrame malformed = {.kind = GW_FRAME_MALFORMED};
+	GwFrame		element;
+	size_t		count = 0;
+
+	gw_buffer_text(&request->ids, "[");
+	while (count <= ELEMENTS_MAX && gw_frame_next(&frame.elements, &element))
+	{
+		count++;
+		if (request->calls <= GW_BATCH_CALLS)
+			request_count(request, &element);
+		gw_ids_add(&request->ids, &element);
+	}
+	if (count > 0 && count <= ELEMENTS_MAX)
+		return;
+	request->ids.length = 0;
+	gw_ids_add(&request->ids, &malformed);
+}
+
+/*
+ * gw_request_control makes a control frame: it opens the session with its
+ * token, or closes it. It returns NULL if out of memory.
+ */
+GwRequest *
+gw_request_control(GwIdentity *identity, char control)
+{
+	const unsigned char head[2] = {GW_OPCODE_CONTROL, (unsigned char) control};
+	GwBuffer	message = {0};
+	GwRequest  *request = NULL;
+
+	if (gw_buffer_reserve(&message, sizeof(head) + identity->token.length))
+	{
+		gw_buffer_append(&message, head, sizeof(head));
+		if (control == GW_CONTROL_OPEN)
+			gw_buffer_append(&message, identity->token.data,
+							 identity->token.length);
+		request = gw_request_create(identity, &message, 0);
+	}
+	gw_buffer_wipe(&message);
+	if (request == NULL)
+		return NULL;
+	request->control = control;
+	request->version = identity->version;
+	request->secret = true;
+	return request;
+}
+
+/* gw_request_lane tells which lane a request takes. */
+GwLaneKind
+gw_request_lane(const GwRequest *request)
+{
+	if (request->waits)
+		return GW_LANE_WAIT;
+	return gw_request_reads(request) || request->length > SHORT_MAX ?
+		GW_LANE_LONG : GW_LANE_SHORT;
+}
+
+/* gw_request_reads tells that the reply is likely to be large. */
+bool
+gw_request_reads(const GwRequest *request)
+{
+	return request->weight >= READ_WEIGHT;
+}
+
+void
+gw_request_free(GwRequest *request)
+{
+	request_drop_frame(request);
+	gw_buffer_free(&request->ids);
+	gw_identity_release(request->identity);
+	free(request);
+}
+
+static void
+request_drop_frame(GwRequest *request)
+{
+	if (request->secret)
+		gw_buffer_wipe(&request->frame);
+	gw_buffer_free(&request->frame);
+}
+
+/* gw_batch_create returns an empty batch, or NULL if out of memory. */
+GwBatch *
+gw_batch_create(void)
+{
+	GwBatch    *batch = calloc(1, sizeof(GwBatch));
+
+	if (batch != NULL)
+		TAILQ_INIT(&batch->requests);
+	return batch;
+}
+
+/*
+ * gw_batch_has_room tells whether a batch can take one more request, and
+ * `more` calls before it.
+ */
+bool
+gw_batch_has_room(const GwBatch *batch, const GwRequest *request, size_t more)
+{
+	if (batch->count == 0)
+		return true;
+	return batch->calls + request->calls + more <= GW_BATCH_CALLS &&
+		request->length <= GW_BATCH_BYTES &&
+		batch->bytes <= GW_BATCH_BYTES - request->length &&
+		batch->weight + request->weight <= WEIGHT_MAX;
+}
+
+/* gw_batch_add appends a request, which the batch owns from then on. */
+void
+gw_batch_add(GwBatch *batch, GwRequest *request)
+{
+	TAILQ_INSERT_TAIL(&batch->requests, request, entry);
+	batch->count++;
+	batch->calls += request->calls;
+	batch->bytes += request->length;
+	batch->weight += request->weight;
+	batch->secret = batch->secret || request->secret;
+}
+
+/*
+ * gw_batch_encode appends relay's two arguments, bigint[] and bytea[]. It
+ * returns false if out of memory.
+ */
+bool
+gw_batch_encode(const GwBatch *batch, GwBuffer *sessions, GwBuffer *frames)
+{
+	const GwRequest *request;
+
+	if (!gw_buffer_reserve(sessions, 20 + 12 * batch->count) ||
+		!gw_buffer_reserve(frames, 20 + 4 * batch->count + batch->bytes))
+		return false;
+	encode_head(sessions, INT8_OID, batch->count);
+	encode_head(frames, BYTEA_OID, batch->count);
+	TAILQ_FOREACH(request, &batch->requests, entry)
+	{
+		gw_buffer_int32(sessions, 8);
+		gw_buffer_int64(sessions, (uint64_t) request->identity->session);
+		gw_buffer_int32(frames, (uint32_t) request->frame.length);
+		gw_buffer_append(frames, request->frame.data, request->frame.length);
+	}
+	return !sessions->failed && !frames->failed;
+}
+
+/* gw_batch_drop_frames frees the frames of a batch that was encoded. */
+void
+gw_batch_drop_frames(GwBatch *batch)
+{
+	GwRequest  *request;
+
+	TAILQ_FOREACH(request, &batch->requests, entry)
+		request_drop_frame(request);
+}
+
+/* gw_batch_free frees a batch and its requests. */
+void
+gw_batch_free(GwBatch *batch)
+{
+	GwRequest  *request;
+
+	while ((request = TAILQ_FIRST(&batch->requests)) != NULL)
+	{
+		TAILQ_REMOVE(&batch->requests, request, entry);
+		gw_request_free(request);
+	}
+	free(batch);
+}
+
+static void
+encode_head(GwBuffer *array, uint32_t type, size_t count)
+{
+	gw_buffer_int32(array, 1);	/* dimensions */
+	gw_buffer_int32(array, 0);	/* no NULLs */
+	gw_buffer_int32(array, type);
+	gw_buffer_int32(array, (uint32_t) count);
+	gw_buffer_int32(array, 1);	/* lower bound */
+}

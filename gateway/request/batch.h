@@ -1,0 +1,75 @@
+/*
+ * batch.h
+ *		Requests, and the batches they travel in. See batch.c.
+ */
+#ifndef GW_BATCH_H
+#define GW_BATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "base/buffer.h"
+#include "base/metrics.h"
+#include "request/frame.h"
+#include "request/identity.h"
+
+#define GW_BATCH_CALLS	60
+#define GW_BATCH_BYTES	((size_t) 64 * 1024 * 1024)
+
+#define GW_METHOD_MAX	32
+
+/* What control frames ask for: their second byte. */
+#define GW_CONTROL_OPEN		'O'
+#define GW_CONTROL_CLOSE	'C'
+
+/* One frame of a client, from its arrival to its answer; or a control frame. */
+typedef struct GwRequest
+{
+	TAILQ_ENTRY(GwRequest) entry;
+	GwIdentity *identity;		/* holds a reference */
+	GwBuffer	frame;			/* opcode, then bytes; empty once sent */
+	GwBuffer	ids;			/* to answer it without its frame: answer.c */
+	size_t		length;			/* of the frame as it arrived */
+	int64_t		arrived_ms;
+	GwFrameKind kind;
+	char		control;		/* 0 if it is a client's */
+	uint32_t	version;		/* of the token in it, if it opens */
+	bool		secret;			/* holds a token */
+	bool		waits;			/* a claim that may wait */
+	size_t		weight;			/* how large its reply may be */
+	size_t		calls;			/* of its elements and itself: each is a
+								 * subtransaction */
+	char		method[GW_METHOD_MAX];	/* for the log, cut */
+} GwRequest;
+
+typedef struct GwBatch
+{
+	STAILQ_ENTRY(GwBatch) entry;
+	TAILQ_HEAD(, GwRequest) requests;
+	size_t		count;
+	size_t		calls;
+	size_t		bytes;
+	size_t		weight;
+	bool		secret;
+	int64_t		head_ms;		/* when it became the oldest in flight */
+} GwBatch;
+
+extern GwRequest *gw_request_create(GwIdentity *identity, GwBuffer *message,
+									int64_t now_ms);
+extern GwRequest *gw_request_control(GwIdentity *identity, char control);
+extern GwLaneKind gw_request_lane(const GwRequest *request);
+extern bool gw_request_reads(const GwRequest *request);
+extern void gw_request_free(GwRequest *request);
+
+extern GwBatch *gw_batch_create(void);
+extern bool gw_batch_has_room(const GwBatch *batch, const GwRequest *request,
+							  size_t more);
+extern void gw_batch_add(GwBatch *batch, GwRequest *request);
+extern bool gw_batch_encode(const GwBatch *batch, GwBuffer *sessions,
+							GwBuffer *frames);
+extern void gw_batch_drop_frames(GwBatch *batch);
+extern void gw_batch_free(GwBatch *batch);
+
+#endif							/* GW_BATCH_H */

@@ -1,0 +1,163 @@
+/*
+ * identity.c
+ *		Who a connection is: session number, token, and where it is known.
+ *
+ * The database verifies tokens, the gateway never does: it keeps the token
+ * of a connection only to show it to each of its database connections,
+ * before the first frame of the session there and again when that connection
+ * was lost and made anew ("life" below, counted by generation). A backend
+ * answers with the token's expiry, or refuses it. A client that calls
+ * `authenticate` is answered by the database, which hands the gateway the
+ * new token beside the reply: from then on the other connections, which know
+ * the session by an older version, are shown that.
+ *
+ * An identity outlives its socket: frames that came whole are relayed even
+ * when the socket has closed behind them. It goes with its last reference.
+ *
+ * Session numbers are unique over gateways: 29 random bits chosen at start,
+ * and 24 that count; when these are used up the random ones are new.
+ */
+#include "request/identity.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define COUNTER_BITS	24
+#define RANDOM_BITS		29
+
+static int64_t next_session(void);
+static bool take_token(GwIdentity *identity, GwSpan string);
+
+/*
+ * gw_identity_create makes an identity with one reference, and takes the
+ * token over. It returns NULL if out of memory.
+ */
+GwIdentity *
+gw_identity_create(GwBuffer *token)
+{
+	GwIdentity *identity = calloc(1, sizeof(GwIdentity));
+	int64_t		session = next_session();
+
+	if (identity == NULL || session == 0)
+	{
+		free(identity);
+		return NULL;
+	}
+	identity->session = session;
+	identity->references = 1;
+	identity->version = 1;
+	identity->token = *token;
+	memset(token, 0, sizeof(*token));
+	return identity;
+}
+
+/* gw_identity_release gives a reference back, the last one with the token. */
+void
+gw_identity_release(GwIdentity *identity)
+{
+	if (--identity->references > 0)
+		return;
+	gw_buffer_wipe(&identity->token);
+	free(identity);
+}
+
+/*
+ * gw_identity_is_open tells whether a database connection, in this life, was
+ * given the present token.
+ */
+bool
+gw_identity_is_open(const GwIdentity *identity, size_t connection,
+					uint32_t generation)
+{
+	return identity->opened[connection].generation == generation &&
+		identity->opened[connection].version == identity->version;
+}
+
+/* gw_identity_mark notes which token a connection has; version 0: none. */
+void
+gw_identity_mark(GwIdentity *identity, size_t connection,
+				 uint32_t generation, uint32_t version)
+{
+	identity->opened[connection].generation = generation;
+	identity->opened[connection].version = version;
+}
+
+/*
+ * gw_identity_take takes what the database says of a session: that it is
+ * open, perhaps by a new token of the client, or that the token of this
+ * version is refused. It returns false if it says neither.
+ */
+bool
+gw_identity_take(GwIdentity *identity, size_t connection,
+				 uint32_t generation, uint32_t version, GwSpan json)
+{
+	GwSpan		open;
+	GwSpan		value;
+
+	if (gw_json_member(json, "\"refused\"", &open))
+	{
+		gw_identity_mark(identity, connection, 0, 0);
+		/* What failed for another reason will be tried again. */
+		if (version == identity->version &&
+			(!gw_json_member(open, "\"sqlstate\"", &value) ||
+			 gw_span_is(value, "\"28000\"")))
+			identity->refused = true;
+		return true;
+	}
+	if (!gw_json_member(json, "\"open\"", &open))
+		return false;
+	if (gw_json_member(open, "\"token\"", &value))
+	{
+		if (!take_token(identity, value))
+			return false;
+		version = identity->version;
+	}
+	gw_identity_mark(identity, connection, generation, version);
+	if (version != identity->version)
+		return true;
+	identity->refused = false;
+	identity->expires_ms = 0;
+	/* The span is followed by a comma or a brace, which ends the number. */
+	if (gw_json_member(open, "\"expires_ms\"", &value))
+		identity->expires_ms = strtoll((const char *) value.data, NULL, 10);
+	return true;
+}
+
+/* take_token replaces the token by a JSON string, which needs no escapes. */
+static bool
+take_token(GwIdentity *identity, GwSpan string)
+{
+	GwBuffer	token = {0};
+
+	if (string.data[0] != '"' ||
+		memchr(string.data, '\\', string.length) != NULL)
+		return false;
+	gw_buffer_append(&token, string.data + 1, string.length - 2);
+	if (token.failed)
+		return false;
+	gw_buffer_wipe(&identity->token);
+	identity->token = token;
+	identity->version++;
+	identity->expired_ms = 0;
+	return true;
+}
+
+/* next_session returns a new number, 0 if there is no randomness. */
+static int64_t
+next_session(void)
+{
+	static uint64_t random_part;
+	static uint64_t counter;
+	uint32_t	bits = 0;
+
+	if (counter >> COUNTER_BITS != 0)
+		random_part = counter = 0;
+	while (random_part == 0)
+	{
+		if (getrandom(&bits, sizeof(bits), 0) != (ssize_t) sizeof(bits))
+			return 0;
+		random_part = bits & ((UINT64_C(1) << RANDOM_BITS) - 1);
+	}
+	return (int64_t) (random_part << COUNTER_BITS | counter++);
+}

@@ -1,0 +1,52 @@
+/*
+ * identity.h
+ *		Who a connection is, and where that is known. See identity.c.
+ */
+#ifndef GW_IDENTITY_H
+#define GW_IDENTITY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "request/frame.h"
+
+/* Database connections of a gateway: short, long, and those that wait. */
+#define GW_WAIT_MAX			16
+#define GW_CONNECTIONS_MAX	(2 + GW_WAIT_MAX)
+
+struct GwClient;
+
+typedef struct GwIdentity
+{
+	int64_t		session;		/* below 2^53 */
+	size_t		references;
+	struct GwClient *client;	/* NULL once its socket is gone */
+	size_t		pending;		/* frames of it not yet answered */
+	bool		used;			/* frames were relayed since it was closed */
+	GwBuffer	token;			/* secret; empty: anonymous */
+	uint32_t	version;		/* of the token: each fresh one counts */
+	bool		refused;		/* the database says no to this token */
+	int64_t		expires_ms;		/* Unix time; 0: never */
+	int64_t		expired_ms;		/* when the client was told; 0: not yet */
+
+	/* By database connection: the token it was given, and in which life. */
+	struct
+	{
+		uint32_t	generation;
+		uint32_t	version;
+	}			opened[GW_CONNECTIONS_MAX];
+} GwIdentity;
+
+extern GwIdentity *gw_identity_create(GwBuffer *token);
+extern void gw_identity_release(GwIdentity *identity);
+extern bool gw_identity_is_open(const GwIdentity *identity,
+								size_t connection, uint32_t generation);
+extern void gw_identity_mark(GwIdentity *identity, size_t connection,
+							 uint32_t generation, uint32_t version);
+extern bool gw_identity_take(GwIdentity *identity, size_t connection,
+							 uint32_t generation, uint32_t version,
+							 GwSpan json);
+
+#endif							/* GW_IDENTITY_H */
