@@ -25,6 +25,9 @@
 /* A longer value is cut: so escaped it still fits into a line. */
 #define VALUE_MAX	640
 
+/* What most lines need. */
+#define LINE_USUAL	512
+
 static int	log_descriptor = STDERR_FILENO;
 static bool log_to_socket;
 static int	log_least;			/* rank of the least level that is logged */
@@ -62,6 +65,7 @@ gw_log_begin(GwLogLine *line, const char *level, const char *event)
 	line->silent = level_rank(level) < log_least;
 	if (line->silent)
 		return;
+	(void) gw_buffer_reserve(&line->text, LINE_USUAL);
 	(void) clock_gettime(CLOCK_REALTIME, &now);
 	(void) gmtime_r(&now.tv_sec, &utc);
 	gw_buffer_format(&line->text,
@@ -83,7 +87,9 @@ gw_log_text(GwLogLine *line, const char *name, const char *string)
 	gw_text_copy(cut, VALUE_MAX, string);
 	if (strlen(string) >= VALUE_MAX)
 		(void) strcat(cut, "...");
-	gw_buffer_format(&line->text, ",\"%s\":", name);
+	gw_buffer_text(&line->text, ",");
+	gw_buffer_json(&line->text, name);
+	gw_buffer_text(&line->text, ":");
 	gw_buffer_json(&line->text, cut);
 	log_fit(line, before);
 }

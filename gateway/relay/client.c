@@ -552,10 +552,7 @@ client_flow(GwClient *client)
 	size_t		high = (size_t) config->max_message;
 	bool		pause;
 
-	if (client->reply_bytes > high)
-		client->held = true;
-	else if (client->reply_bytes <= high / 2)
-		client->held = false;
+	client->held = client->reply_bytes > (client->held ? high / 2 : high);
 	pause = client->state == GW_CLIENT_OPEN &&
 		(client->held || client->in_flight >= (size_t) config->max_in_flight);
 	if (pause == client->paused)
