@@ -199,7 +199,11 @@ range_room(MbusBackend *me)
 		range_overflow(me, victim++ % me->nranges);
 }
 
-/* The range that is nearest to its channel's range before it; -1: none. */
+/*
+ * pair_nearest returns the range that is nearest to its channel's range before
+ * it; -1: none.  Of several, that with the lowest ids: readers have come past
+ * what lies between most likely.
+ */
 static int32
 pair_nearest(const MbusBackend *me)
 {
@@ -208,13 +212,18 @@ pair_nearest(const MbusBackend *me)
 
 	for (int32 i = 0; i < me->nranges; i++)
 	{
-		int32		before = own[i].before;
+		const MbusRange *range = &me->range[i];
+		const MbusRange *before;
 
-		if (before < 0 || MbusSegmentOf(me->range[before].lo) !=
-			MbusSegmentOf(me->range[i].lo) ||
-			me->range[i].lo - me->range[before].hi >= nearest)
+		if (own[i].before < 0)
 			continue;
-		nearest = me->range[i].lo - me->range[before].hi;
+		before = &me->range[own[i].before];
+		if (MbusSegmentOf(before->lo) != MbusSegmentOf(range->lo) ||
+			range->lo - before->hi > nearest ||
+			(range->lo - before->hi == nearest &&
+			 range->lo > me->range[found].lo))
+			continue;
+		nearest = range->lo - before->hi;
 		found = i;
 	}
 	return found;
