@@ -82,7 +82,8 @@ typedef struct MbusSeries
 	int32		max_rows;		/* row numbers this segment has */
 	int64		bytes;			/* payload bytes reserved in it */
 	TimestampTz opened_at;
-	TimestampTz max_expires_at; /* latest expiry reserved in it */
+	TimestampTz max_expires_at; /* latest expiry reserved in it; 0: nothing
+								 * ever was */
 	int32		wanted;			/* publishers wait for an open segment
 								 * numbered at least this; 0: nobody */
 } MbusSeries;
