@@ -793,7 +793,8 @@ CREATE FUNCTION message_bus.worker_status_row(
 	OUT ready boolean, OUT passes bigint, OUT errors bigint,
 	OUT last_error text, OUT last_error_at timestamp with time zone,
 	OUT segments_opened bigint, OUT segments_retired bigint,
-	OUT unfinished_publishes integer, OUT interval_ms integer)
+	OUT unfinished_publishes integer, OUT channels_followed integer,
+	OUT interval_ms integer)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'mbus_worker_status_row';
@@ -837,7 +838,8 @@ COMMENT ON COLUMN message_bus.segments.size_bytes IS 'size on disk of its tables
 
 CREATE VIEW message_bus.worker_status AS
 SELECT pid, started_at, last_pass_at, last_pass_ms, interval_ms, ready, passes, errors,
-	last_error, last_error_at, segments_opened, segments_retired, unfinished_publishes
+	last_error, last_error_at, segments_opened, segments_retired, unfinished_publishes,
+	channels_followed
 FROM message_bus.worker_status_row();
 COMMENT ON VIEW message_bus.worker_status IS
 'The background worker of this database; no row where none has run since the server started';
@@ -848,6 +850,7 @@ COMMENT ON COLUMN message_bus.worker_status.ready IS 'segments are numbered, pub
 COMMENT ON COLUMN message_bus.worker_status.passes IS 'passes since the server started';
 COMMENT ON COLUMN message_bus.worker_status.errors IS 'tasks that failed since the server started; each is in the server''s log';
 COMMENT ON COLUMN message_bus.worker_status.unfinished_publishes IS 'ranges of ids of transactions that have not ended';
+COMMENT ON COLUMN message_bus.worker_status.channels_followed IS 'channels whose newest id the server''s memory knows: those published to lately';
 
 /*
  * The gateway's entry, and who its clients are.

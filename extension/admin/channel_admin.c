@@ -37,6 +37,7 @@
 #include "base/settings.h"
 #include "channel/channel.h"
 #include "channel/series.h"
+#include "state/channel_slot.h"
 #include "state/fault.h"
 #include "state/state.h"
 
@@ -267,6 +268,7 @@ MBUS_FUNCTION(drop_channel)
 				 errdetail("The channel is newer than the transaction's snapshot.")));
 	}
 	mbus_subscriptions_drop(schema, channel_id);
+	mbus_channel_dropped(channel_id);
 	PG_RETURN_VOID();
 }
 

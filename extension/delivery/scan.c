@@ -37,6 +37,7 @@ static int	waiting_list(uint32 first, MbusWaiting *to, int max,
 						 TimestampTz now);
 static int	busy_copy(MbusScan *scan, const MbusSub *sub);
 static void positions_begin(MbusScan *scan);
+static void limit_ordered(MbusScan *scan);
 static void scan_read(MbusScan *scan);
 static int	found_compare(const void *a, const void *b);
 static int	waiting_compare(const void *a, const void *b);
@@ -63,6 +64,8 @@ mbus_scan(MbusScan *scan)
 									   &scan->unfinished, &scan->nunfinished);
 	if (scan->limit < 0)
 		return false;
+	if (scan->sub.ordered)
+		limit_ordered(scan);
 	scan->delays = mbus_delays(scan->db, scan->channel_id);
 	mbus_scan_reserve_skips(scan);
 	scan->snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -276,6 +279,20 @@ positions_begin(MbusScan *scan)
 	scan->nread = 0;
 	scan->ngone = 0;
 	scan->waits = PG_INT64_MAX;
+}
+
+/*
+ * limit_ordered ends the scan before the first range that is loose: a message
+ * in it may have been published before one of its key that lies behind.
+ */
+static void
+limit_ordered(MbusScan *scan)
+{
+	for (int i = 0; i < scan->nunfinished; i++)
+	{
+		if (scan->unfinished[i].loose)
+			scan->limit = Min(scan->limit, scan->unfinished[i].lo);
+	}
 }
 
 /*

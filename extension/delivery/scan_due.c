@@ -36,6 +36,7 @@ typedef struct Due
 } Due;
 
 static int	retries_passed(MbusScan *scan, int64 *ids, int n);
+static bool due_settled(MbusScan *scan, int64 id);
 static void due_position(MbusScan *scan, const Due *due, int n, int64 left);
 static bool candidates_take(MbusScan *scan, int64 *ids, int n, int most,
 							bool retries, TimestampTz from, TimestampTz to,
@@ -147,10 +148,7 @@ mbus_scan_due(MbusScan *scan, int most)
 		ids = palloc(Max(nread, 1) * sizeof(int64));
 		for (int i = 0; i < nread; i++)
 		{
-			/* the cursor of now: the last scan of four reads fresh ones first */
-			if (due[i].id <= scan->cursor &&
-				!mbus_scan_in_unfinished(scan, due[i].id, due[i].id + 1) &&
-				!mbus_scan_in_skipped(scan, due[i].id))
+			if (due_settled(scan, due[i].id))
 			{
 				due[n] = due[i];
 				ids[n++] = due[i].id;
@@ -175,6 +173,21 @@ mbus_scan_due(MbusScan *scan, int most)
 			return;
 		want = Min(2 * want, DUE_MAX);
 	}
+}
+
+/*
+ * due_settled tells whether a delayed message was read over and not skipped.
+ * The cursor is that of now: the last scan of four reads fresh ones first.
+ * What lies below where it stood before is settled for good: a range that has
+ * grown over it since does not ask for it to be read again.
+ */
+static bool
+due_settled(MbusScan *scan, int64 id)
+{
+	return id <= scan->cursor &&
+		(id <= scan->sub.cursor ||
+		 !mbus_scan_in_unfinished(scan, id, id + 1)) &&
+		!mbus_scan_in_skipped(scan, id);
 }
 
 /*

@@ -366,7 +366,6 @@ next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 
 		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), events, &row);
 		if (!row.live || mbus_scan_is_later(scan, &row) ||
-			mbus_scan_in_unfinished(scan, row.id, row.id + 1) ||
 			mbus_scan_in_skipped(scan, row.id) ||
 			mbus_scan_is_busy(scan, row.id))
 			continue;

@@ -62,7 +62,7 @@ static ArrayType *ids_array(const MbusDraft *drafts, int ndrafts);
 
 /*
  * publish_drafts stores the drafts in a channel and sets their ids.
- * Errors: 42P01, 42501, 22023, 22P02, 23505, 25006, 54000, 53400, 55000,
+ * Errors: 42P01, 42501, 22023, 22P02, 23505, 25006, 54000, 55000,
  * 57000.
  */
 static void
@@ -158,9 +158,8 @@ draft_context(void *arg)
  * mbus_publish_waived stores what the extension itself moves, a dead letter or
  * one that is redriven, and returns its id.  Neither the channel's privileges
  * and limits nor message_bus.enabled stop it, and the channel's time to live
- * is its own.  A key gives it no place among the publishes of others: where
- * they come between, a transaction's ranges would be used up.  Errors: 53400,
- * 55000.
+ * is its own.  A key gives it no place among the publishes of others, so that
+ * it takes its ids as if it had none.  Errors: 55000.
  */
 int64
 mbus_publish_waived(Oid schema, const MbusChannel *channel, MbusDraft *draft)
@@ -185,6 +184,7 @@ mbus_publish_waived(Oid schema, const MbusChannel *channel, MbusDraft *draft)
 
 /*
  * insert_reserved gives the first drafts the reserved ids and inserts them.
+ * Ids of duplicates behind the last message that is new are left for the next.
  */
 static void
 insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
@@ -194,6 +194,7 @@ insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 	MbusDraft **unique = palloc(run->rows * sizeof(MbusDraft *));
 	int			nplain = 0;
 	int			nunique = 0;
+	int32		used;
 
 	/* what the leaf's CHECK would find: see mbus_row_check */
 	if (MbusSegmentOf(run->first_id) != run->segment ||
@@ -213,6 +214,10 @@ insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 		mbus_insert_run(run, channel->channel_id, plain, nplain);
 	if (nunique > 0)
 		mbus_insert_unique(schema, db, run, channel, unique, nunique);
+	used = run->rows;
+	while (used > 0 && drafts[used - 1].duplicate)
+		used--;
+	mbus_reserve_undo(db, channel->series, channel->channel_id, run, used);
 	pfree(plain);
 	pfree(unique);
 }

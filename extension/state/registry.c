@@ -10,15 +10,25 @@
  * cannot fail.  Ranges are hints, rows are the truth: an id of a rolled-back
  * savepoint is simply not found.  How readers ask is in unfinished.c.
  *
- * A transaction that publishes again and again while others do too gets its
- * ids in growing chunks, so that its array of ranges is never used up by
- * messages without a key.  A chunk's rest is used while its segment is open;
- * for a message with a key only if nobody else has published to the channel
- * meanwhile, so that what was committed before comes before.
- *
  * Each backend has an array of ranges, written by nobody else, under the
  * state lock (MbusDatabase.lock) of its database; others read it under that
- * lock.
+ * lock.  How a transaction's ranges stay few is in own_ranges.c: none fails
+ * because of how many messages or channels it publishes to.
+ *
+ * What is reserved and not used goes back when the transaction ends.  A run is
+ * what this backend has reserved of a series without anybody between.  If it
+ * is still the end of what is reserved of the open segment, its ids behind the
+ * last one used are given out again, after an abort all of them: their rows
+ * are dead to every snapshot, also to a dirty one.  But a reader that was told
+ * an id as its limit has passed what is below it, and would never see it
+ * filled.  So readers raise the series' mark "told" as they ask, and nothing
+ * below it goes back; nor below the floor of the channels without a slot
+ * (channel_slot.c), from which publishes to these go on.  The newest id of a
+ * channel may then be above what is reserved: mbus_channel_last().
+ *
+ * What does not go back: ids that somebody else has reserved behind, ids of
+ * savepoints that were rolled back, and those a reader was told of.  The
+ * metrics ids_reserved_total and ids_returned_total count.
  */
 #include "postgres.h"
 
@@ -30,31 +40,35 @@
 
 #include "base/compat.h"
 #include "base/ids.h"
+#include "state/own_ranges.h"
 #include "state/range.h"
 #include "state/registry.h"
 #include "state/state.h"
 #include "state/state_internal.h"
 #include "state/waiter.h"
 
-#define MBUS_CHUNK_MAX_BITS 16
+/* Ids reserved of a series one after the other, up to now. */
+typedef struct Run
+{
+	int64		lo;
+	int64		used;			/* behind the last one used */
+	int64		hi;				/* behind the last one; 0: none */
+} Run;
 
-/* First unused id of each of this backend's ranges. */
-static int64 my_next[MBUS_RANGES_PER_BACKEND];
+static Run	runs[MBUS_MAX_SERIES + 1];	/* of this transaction */
 
 static void registry_xact_callback(XactEvent event, void *arg);
 static void ranges_end(MbusDatabase *db, MbusBackend *me, bool committed);
-static bool reserve(MbusDatabase *db, int32 series_no,
-					MbusChannelSlot *slot, int32 rows, bool ordered,
-					bool delayed, bool *full, MbusReservation *out);
-static bool reserve_from_rest(MbusSeries *series, MbusChannelSlot *slot,
-							  int32 rows, bool ordered, bool delayed,
-							  MbusReservation *out);
-static void reserve_from_series(MbusSeries *series, MbusChannelSlot *slot,
-								int32 rows, bool delayed,
+static void delays_end(MbusDatabase *db, const MbusBackend *me);
+static int64 runs_return(MbusDatabase *db, const MbusBackend *me,
+						 bool committed);
+static bool reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
+					MbusWant *want, MbusReservation *out);
+static void reserve_from_series(MbusDatabase *db, int32 series_no,
+								MbusChannelSlot *slot, const MbusWant *want,
 								MbusReservation *out);
+static void run_used(Run *run, const MbusReservation *out);
 static void backend_enter(MbusDatabase *db, Oid schema);
-pg_noreturn static void ranges_used_up(void);
-pg_noreturn static void channels_used_up(void);
 
 /*
  * mbus_registry_init registers the callback; from _PG_init while the server
@@ -112,10 +126,40 @@ static void
 ranges_end(MbusDatabase *db, MbusBackend *me, bool committed)
 {
 	int			nranges = me->nranges;
+	bool		overflow = me->overflow.hi != 0;
 	int32		woken = 0;
+	int64		returned = 0;
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < nranges && committed; i++)
+	if (committed)
+		delays_end(db, me);
+	if (db->numbering.ready && db->schema == me->schema)
+		returned = runs_return(db, me, committed);
+	me->nranges = 0;
+	me->overflow.hi = 0;
+	LWLockRelease(&db->lock);
+	memset(runs, 0, sizeof(runs));
+	mbus_count(MBUS_C_IDS_RETURNED, returned);
+
+	if (overflow)
+	{
+		mbus_wake_all(db->database);
+		return;
+	}
+	/* nobody else writes the array: what it held is still there */
+	for (int i = 0; i < nranges; i++)
+	{
+		if (me->range[i].channel_id != woken)
+			mbus_wake_channel(db->database, me->range[i].channel_id);
+		woken = me->range[i].channel_id;
+	}
+}
+
+/* Tells readers that there are new messages with a delay; under the lock. */
+static void
+delays_end(MbusDatabase *db, const MbusBackend *me)
+{
+	for (int i = 0; i < me->nranges; i++)
 	{
 		MbusChannelSlot *slot;
 
@@ -125,18 +169,38 @@ ranges_end(MbusDatabase *db, MbusBackend *me, bool committed)
 		if (slot)
 			slot->delays = ++db->delays.last;
 		else
-			db->delays.purged = ++db->delays.last;
+			db->delays.evicted = ++db->delays.last;
 	}
-	me->nranges = 0;
-	LWLockRelease(&db->lock);
+	if (me->overflow.hi != 0 && me->overflow.delayed)
+		db->delays.overflow++;
+}
 
-	/* nobody else writes the array: what it held is still there */
-	for (int i = 0; i < nranges; i++)
+/*
+ * runs_return gives back what can be; returns how many ids.  Under the lock.
+ */
+static int64
+runs_return(MbusDatabase *db, const MbusBackend *me, bool committed)
+{
+	int64		returned = 0;
+
+	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
 	{
-		if (me->range[i].channel_id != woken)
-			mbus_wake_channel(db->database, me->range[i].channel_id);
-		woken = me->range[i].channel_id;
+		MbusSeries *series = &db->series[s];
+		const Run  *run = &runs[s];
+		int64		first = MbusFirstId(series->open_segment);
+		int64		end = committed ? run->used : run->lo;
+
+		if (run->hi == 0 || MbusSegmentOf(run->lo) != series->open_segment ||
+			first + series->next_row != run->hi)
+			continue;
+		end = Max(end, (int64) pg_atomic_read_u64(&db->told[s]));
+		end = Max(end, db->channels.floor + 1);
+		if (end >= run->hi)
+			continue;
+		returned += run->hi - end;
+		series->next_row = (int32) (end - first);
 	}
+	return returned;
 }
 
 /* ------------------------------------------------------------------------
@@ -152,8 +216,7 @@ ranges_end(MbusDatabase *db, MbusBackend *me, bool committed)
  * it gives lie in one open segment.  "bytes" and "longest_ttl_us" (of all
  * rows) feed the segment's size and expiry; "ordered" says that a message has
  * a key, "delayed" that one has a delay.  Waits for the worker where no
- * segment is open; errors with 55000 if that takes too long, 54000 if this
- * transaction has used up its ranges, 53400 if the table of channels is full.
+ * segment is open; errors with 55000 if that takes too long.
  */
 void
 mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
@@ -161,6 +224,12 @@ mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 			 bool delayed, MbusReservation *out)
 {
 	MbusSeries *series = &db->series[series_no];
+	MbusWant	want = {
+		.channel_id = channel_id,
+		.rows = rows,
+		.ordered = ordered,
+		.delayed = delayed
+	};
 	TimestampTz started = 0;
 
 	Assert(rows > 0 && series_no >= 1 && series_no <= MBUS_MAX_SERIES);
@@ -168,22 +237,16 @@ mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 	for (;;)
 	{
 		MbusChannelSlot *slot;
-		bool		full = false;
-		bool		wake = true;
 
 		LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 		if (db->numbering.ready && db->schema == schema)
 		{
 			slot = mbus_channel_slot(db, channel_id);
-			if (slot == NULL)
-			{
-				LWLockRelease(&db->lock);
-				channels_used_up();
-			}
 			backend_enter(db, schema);
-			if (reserve(db, series_no, slot, rows, ordered, delayed, &full,
-						out))
+			if (slot && reserve(db, series_no, slot, &want, out))
 			{
+				bool		wake;
+
 				series->bytes += bytes;
 				series->max_expires_at = Max(series->max_expires_at,
 											 out->created_at + longest_ttl_us);
@@ -191,6 +254,7 @@ mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 					series->wanted <= series->open_segment;
 				LWLockRelease(&db->lock);
 				ConditionVariableCancelSleep();
+				mbus_count(MBUS_C_IDS_RESERVED, out->taken);
 				if (wake)
 					mbus_wake_worker(db);
 				return;
@@ -198,8 +262,6 @@ mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 		}
 		LWLockRelease(&db->lock);
 
-		if (full)
-			ranges_used_up();
 		if (started == 0)
 		{
 			mbus_count(MBUS_C_SEGMENT_WAITS, 1);
@@ -210,34 +272,34 @@ mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 }
 
 /*
- * reserve takes ids if it can; else "full" says that the backend's array of
- * ranges is, or a segment is asked for.  Caller holds the database's lock
- * exclusively.
+ * reserve takes ids if it can; else a segment is asked for.  Caller holds the
+ * database's lock exclusively.
  */
 static bool
-reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot, int32 rows,
-		bool ordered, bool delayed, bool *full, MbusReservation *out)
+reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
+		MbusWant *want, MbusReservation *out)
 {
+	MbusBackend *me = &mbus_shared->backend[MbusMyProcno()];
 	MbusSeries *series = &db->series[series_no];
-	bool		open;
 
-	open = series->open_segment != 0 &&
-		series->open_segment >= MbusSegmentOf(slot->last_id);
+	want->last_id = mbus_channel_last(db, slot);
+	want->segment = series->open_segment;
 	out->rows = 0;
-	if (open && reserve_from_rest(series, slot, rows, ordered, delayed, out))
-		 /* had some left */ ;
-	else if (open && series->next_row < series->max_rows)
+	out->taken = 0;
+	if (want->segment != 0 && want->segment >= MbusSegmentOf(want->last_id))
 	{
-		reserve_from_series(series, slot, rows, delayed, out);
-		*full = (out->rows == 0);
+		out->rows = mbus_own_rest(me, want, &out->first_id);
+		if (out->rows == 0 && series->next_row < series->max_rows)
+			reserve_from_series(db, series_no, slot, want, out);
 	}
-	else
+	if (out->rows == 0)
+	{
 		series->wanted = Max(series->wanted,
 							 Max(series->open_segment + 1,
-								 MbusSegmentOf(slot->last_id)));
-	if (out->rows == 0)
+								 MbusSegmentOf(want->last_id)));
 		return false;
-
+	}
+	run_used(&runs[series_no], out);
 	out->created_at = GetCurrentTimestamp();
 	out->segment = series->open_segment;
 	memcpy(out->leaf, series->leaf, sizeof(out->leaf));
@@ -245,80 +307,58 @@ reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot, int32 rows,
 }
 
 /*
- * reserve_from_rest takes ids that this transaction has reserved for the
- * channel before and not used.  Caller holds the database's lock.
+ * reserve_from_series takes the next ids of the open segment and registers
+ * them.  Caller holds the database's lock and has seen that ids are left.
  */
-static bool
-reserve_from_rest(MbusSeries *series, MbusChannelSlot *slot, int32 rows,
-				  bool ordered, bool delayed, MbusReservation *out)
+static void
+reserve_from_series(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
+					const MbusWant *want, MbusReservation *out)
 {
 	MbusBackend *me = &mbus_shared->backend[MbusMyProcno()];
+	MbusSeries *series = &db->series[series_no];
+	Run		   *run = &runs[series_no];
+	int64		first = MbusFirstId(want->segment) + series->next_row;
+	int64		end;
 
-	for (int i = me->nranges - 1; i >= 0; i--)
-	{
-		MbusRange  *range = &me->range[i];
+	end = mbus_own_add(me, want, first, series->max_rows - series->next_row,
+					   &out->rows);
+	if (run->hi != first)
+		run->lo = first;
+	run->hi = end;
+	out->first_id = first;
+	out->taken = (int32) (end - first);
+	series->next_row += out->taken;
+	slot->series = series_no;
+	slot->last_id = end - 1;
+}
 
-		if (range->channel_id != slot->key.channel_id ||
-			my_next[i] >= range->hi ||
-			MbusSegmentOf(range->lo) != series->open_segment)
-			continue;
-		if (ordered && slot->last_id != range->hi - 1)
-			continue;
-		out->first_id = my_next[i];
-		out->rows = (int32) Min((int64) rows, range->hi - my_next[i]);
-		my_next[i] += out->rows;
-		range->delayed |= delayed;
-		return true;
-	}
-	return false;
+/* What is used of a run ends behind the highest id that was given out. */
+static void
+run_used(Run *run, const MbusReservation *out)
+{
+	run->used = Max(Max(run->used, run->lo), out->first_id + out->rows);
 }
 
 /*
- * reserve_from_series takes the next ids of the open segment and registers
- * them; out->rows stays 0 if this backend's array of ranges is full.  Caller
- * holds the database's lock and has seen that ids are left.
+ * mbus_reserve_undo gives back, to this transaction, what it has not used of
+ * its last reservation: all but the first "used" ids.  Takes the state lock.
  */
-static void
-reserve_from_series(MbusSeries *series, MbusChannelSlot *slot, int32 rows,
-					bool delayed, MbusReservation *out)
+void
+mbus_reserve_undo(MbusDatabase *db, int32 series_no, int32 channel_id,
+				  const MbusReservation *last, int32 used)
 {
 	MbusBackend *me = &mbus_shared->backend[MbusMyProcno()];
-	int64		first = MbusFirstId(series->open_segment) + series->next_row;
-	int32		left = series->max_rows - series->next_row;
-	int32		take = Min(rows, left);
-	MbusRange  *last;
+	Run		   *run = &runs[series_no];
+	int64		first = last->first_id + used;
+	int64		end = last->first_id + last->rows;
 
-	last = me->nranges > 0 ? &me->range[me->nranges - 1] : NULL;
-	if (last && last->hi == first &&
-		last->channel_id == slot->key.channel_id &&
-		MbusSegmentOf(last->lo) == series->open_segment)
-	{
-		/* nobody came between: the range just grows */
-		last->hi += take;
-		last->delayed |= delayed;
-		my_next[me->nranges - 1] = last->hi;
-	}
-	else
-	{
-		int32		chunk;
-
-		if (me->nranges >= MBUS_RANGES_PER_BACKEND)
-			return;
-		chunk = 1 << Min(me->nranges, MBUS_CHUNK_MAX_BITS);
-		chunk = Min(Max(chunk, take), left);
-		last = &me->range[me->nranges];
-		last->channel_id = slot->key.channel_id;
-		last->delayed = delayed;
-		last->lo = first;
-		last->hi = first + chunk;
-		my_next[me->nranges] = first + take;
-		me->nranges++;
-	}
-	out->first_id = first;
-	out->rows = take;
-	series->next_row = (int32) (last->hi -
-								MbusFirstId(series->open_segment));
-	slot->last_id = last->hi - 1;
+	if (first == end)
+		return;
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	mbus_own_return(me, channel_id, first, end);
+	LWLockRelease(&db->lock);
+	if (run->used == end)
+		run->used = Max(run->lo, first);
 }
 
 /*
@@ -333,30 +373,9 @@ backend_enter(MbusDatabase *db, Oid schema)
 	if (me->database == db->database && me->schema == schema)
 		return;
 	/* only ever with nranges 0, or after DROP EXTENSION */
+	memset(runs, 0, sizeof(runs));
 	me->nranges = 0;
+	me->overflow.hi = 0;
 	me->schema = schema;
 	me->database = db->database;
-}
-
-static void
-ranges_used_up(void)
-{
-	ConditionVariableCancelSleep();
-	ereport(ERROR,
-			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("too many publishes in one transaction"),
-			 errdetail("A transaction that publishes messages with a key while others publish to the same channel, or to many channels, can do so %d times.",
-					   MBUS_RANGES_PER_BACKEND),
-			 errhint("Use message_bus.publish_batch(), or commit more often.")));
-}
-
-static void
-channels_used_up(void)
-{
-	ConditionVariableCancelSleep();
-	ereport(ERROR,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("too many channels are in use"),
-			 errdetail("The server follows at most %d channels that were published to lately.",
-					   MBUS_CHANNEL_SLOTS)));
 }

@@ -6,9 +6,9 @@
  * builds this anew (numbering above every segment that exists).  Losing it
  * loses nothing.
  *
- * There are four parts, each its own piece of memory: the databases with the
+ * There are five parts, each its own piece of memory: the databases with the
  * registry of unfinished publishes, and the hash of channels, both made here;
- * deliveries and waiters, which their own files lay out (MbusPart).  What a
+ * deliveries, waiters and filters, which their own files lay out (MbusPart).  What a
  * lock protects is said at each field; the order of the locks is in
  * extension/README.md.
  *
@@ -138,6 +138,8 @@ state_startup(void)
 			db->worker.procno = -1;
 			for (int c = 0; c < MBUS_COUNTERS; c++)
 				pg_atomic_init_u64(&db->counter[c], 0);
+			for (int s = 0; s <= MBUS_MAX_SERIES; s++)
+				pg_atomic_init_u64(&db->told[s], 0);
 		}
 	}
 	tranche = mbus_shared->slot_lock.tranche;
@@ -148,7 +150,8 @@ state_startup(void)
 	ctl.entrysize = sizeof(MbusChannelSlot);
 	mbus_channels = ShmemInitHash("message_bus channels",
 								  MBUS_CHANNEL_SLOTS, MBUS_CHANNEL_SLOTS,
-								  &ctl, HASH_ELEM | HASH_BLOBS);
+								  &ctl,
+								  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 
 	for (int i = 0; i < nparts; i++)
 	{

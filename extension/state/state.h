@@ -21,9 +21,10 @@
 #include "base/ids.h"
 
 #define MBUS_MAX_SERIES		64	/* the TTL buckets come first */
-#define MBUS_RANGES_PER_BACKEND 128
+#define MBUS_RANGES_PER_BACKEND 256
 #define MBUS_FAULTS			256
-#define MBUS_CHANNEL_SLOTS	32768
+#define MBUS_CHANNEL_SLOTS	131072
+#define MBUS_CHANNEL_SHARE	1024	/* of them, sure for each database */
 #define MBUS_DEFAULTS_WANTED 16
 
 /* Counters shown by the view metrics; names in audit/metrics.c. */
@@ -32,6 +33,8 @@ typedef enum MbusCounter
 	MBUS_C_PUBLISHED,
 	MBUS_C_PUBLISHED_BYTES,
 	MBUS_C_DUPLICATES,
+	MBUS_C_IDS_RESERVED,
+	MBUS_C_IDS_RETURNED,
 	MBUS_C_READ,
 	MBUS_C_READ_BYTES,
 	MBUS_C_DELETED,
@@ -74,11 +77,13 @@ typedef struct MbusSeries
 {
 	int32		open_segment;	/* 0: none is open */
 	Oid			leaf[MBUS_FAMILIES];	/* tables of the open segment */
-	int32		next_row;		/* first row number not yet reserved */
+	int32		next_row;		/* first row number not reserved; goes back
+								 * when some are returned */
 	int32		max_rows;		/* row numbers this segment has */
 	int64		bytes;			/* payload bytes reserved in it */
 	TimestampTz opened_at;
-	TimestampTz max_expires_at; /* latest expiry reserved in it */
+	TimestampTz max_expires_at; /* latest expiry reserved in it; 0: nothing
+								 * ever was */
 	int32		wanted;			/* publishers wait for an open segment
 								 * numbered at least this; 0: nobody */
 } MbusSeries;
@@ -90,8 +95,19 @@ typedef struct MbusSeries
 typedef struct MbusDelays
 {
 	uint64		last;			/* given out */
-	uint64		purged;			/* for channels without a slot */
+	uint64		evicted;		/* for channels without a slot */
+	uint64		overflow;		/* counts those that may be of any channel */
 } MbusDelays;
+
+/*
+ * The slots of the database's channels: the state lock.
+ */
+typedef struct MbusChannels
+{
+	int32		nslots;
+	int64		floor;			/* no id of a channel that had a slot and has
+								 * none is above it */
+} MbusChannels;
 
 /*
  * Calls of expire(): the state lock.  Who calls it takes a ticket, the worker
@@ -178,10 +194,17 @@ typedef struct MbusDatabase
 	MbusNumbering numbering;
 	MbusSeries	series[MBUS_MAX_SERIES + 1];	/* 1-based */
 	MbusDelays	delays;
+	MbusChannels channels;
 	MbusExpireCall expire;
 	MbusFaultRing faults;
 	MbusWorkerStatus worker;
 	MbusDeliveryCall delivery;	/* the delivery lock */
+
+	/*
+	 * By series: no id below it is given out again.  Readers raise it,
+	 * holding the state lock shared.
+	 */
+	pg_atomic_uint64 told[MBUS_MAX_SERIES + 1];
 
 	ConditionVariable changed;	/* the worker opened, failed or passed */
 	pg_atomic_uint64 counter[MBUS_COUNTERS];

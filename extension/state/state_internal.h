@@ -14,13 +14,18 @@
 #include "state/range.h"
 #include "state/state.h"
 
-/* A backend's unfinished ranges; protected by its database's lock. */
+/*
+ * A backend's unfinished ranges, see own_ranges.c; protected by its database's
+ * lock, written by the backend.
+ */
 typedef struct MbusBackend
 {
 	Oid			database;
 	Oid			schema;
 	int32		nranges;
 	MbusRange	range[MBUS_RANGES_PER_BACKEND];
+	MbusRange	overflow;		/* hi 0: empty; its channels are in the
+								 * backend's filter */
 } MbusBackend;
 
 typedef struct MbusChannelKey
@@ -36,7 +41,9 @@ typedef struct MbusChannelKey
 typedef struct MbusChannelSlot
 {
 	MbusChannelKey key;
-	int64		last_id;		/* newest id reserved */
+	int32		series;			/* that it was published to last */
+	int64		last_id;		/* newest id reserved, if it was not given
+								 * back: see mbus_channel_last() */
 	uint64		delays;			/* see mbus_delays() */
 } MbusChannelSlot;
 
@@ -44,6 +51,8 @@ typedef struct MbusShared
 {
 	LWLock		slot_lock;
 	LWLock		channel_lock;
+	int32		channels_beyond;	/* slots beyond MBUS_CHANNEL_SHARE of
+									 * their database; channel_lock */
 	int32		nbackends;
 	MbusDatabase db[MBUS_MAX_DATABASES];
 	MbusBackend backend[FLEXIBLE_ARRAY_MEMBER];
@@ -56,6 +65,8 @@ extern HTAB *mbus_channels;
 extern MbusChannelSlot *mbus_channel_slot_find(MbusDatabase *db,
 											   int32 channel_id);
 extern MbusChannelSlot *mbus_channel_slot(MbusDatabase *db, int32 channel_id);
+extern int64 mbus_channel_last(MbusDatabase *db, const MbusChannelSlot *slot);
+extern int64 mbus_channel_settled(MbusDatabase *db);
 extern int32 mbus_oldest_open_segment(MbusDatabase *db);
 extern bool mbus_segment_wanted(MbusDatabase *db);
 

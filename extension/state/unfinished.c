@@ -18,6 +18,7 @@
 #include "storage/lwlock.h"
 
 #include "base/ids.h"
+#include "state/filter.h"
 #include "state/range.h"
 #include "state/state.h"
 #include "state/state_internal.h"
@@ -31,13 +32,16 @@ typedef struct RangeScan
 	MbusDatabase *db;
 	int32		channel_id;		/* 0: of any */
 	int			backend;
-	int			range;			/* next to look at */
+	int			range;			/* next to look at; behind the array: the
+								 * overflow */
 } RangeScan;
 
 static void range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id);
 static const MbusRange *range_next(RangeScan *scan);
 static int64 unreserved(MbusDatabase *db, int32 channel_id,
-						int32 highest_leaf);
+						int32 highest_leaf, bool tell);
+static void limit_tell(MbusDatabase *db, int32 series, int64 limit);
+static int	ranges_join(MbusRange *ranges, int n, int64 limit);
 static int	range_compare(const void *a, const void *b);
 
 /*
@@ -48,6 +52,9 @@ static int	range_compare(const void *a, const void *b);
  * "highest_leaf" is the highest segment the caller knew before the call: with
  * none open and none about to be, segments above our numbering are those that
  * a restore has brought.
+ *
+ * This is for a reader that goes on from the last message it has found, not
+ * from the limit: what is reserved above may go back.
  */
 int64
 mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id,
@@ -61,7 +68,7 @@ mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id,
 	/* if not ready, no publish of this extension can have begun */
 	if (db->numbering.ready && db->schema == schema)
 	{
-		limit = unreserved(db, channel_id, highest_leaf);
+		limit = unreserved(db, channel_id, highest_leaf, false);
 		range_scan(&scan, db, channel_id);
 		while ((range = range_next(&scan)) != NULL)
 			limit = Min(limit, range->lo);
@@ -72,8 +79,9 @@ mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id,
 
 /*
  * mbus_unfinished_copy returns the first id of a channel that is not reserved
- * yet, and sets *ranges to the channel's unfinished ranges, by ascending id;
- * take the snapshot AFTER this call.  The array is the caller's, in the
+ * yet, and sets *ranges to the channel's unfinished ranges, by ascending id
+ * and apart from each other; take the snapshot AFTER this call.  No id below
+ * the limit is given out any more.  The array is the caller's, in the
  * current memory context; "highest_leaf" as above.  Returns -1, and no
  * ranges, while the worker is not ready: nothing can be said.
  */
@@ -95,7 +103,7 @@ mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
 		LWLockAcquire(&db->lock, LW_SHARED);
 		if (db->numbering.ready && db->schema == schema)
 		{
-			limit = unreserved(db, channel_id, highest_leaf);
+			limit = unreserved(db, channel_id, highest_leaf, true);
 			range_scan(&scan, db, channel_id);
 			while ((range = range_next(&scan)) != NULL)
 			{
@@ -111,9 +119,7 @@ mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
 		room = n + MBUS_RANGES_GUESS;
 		limit = -1;
 	}
-	*nranges = n;
-	if (n > 1)
-		qsort(*ranges, n, sizeof(MbusRange), range_compare);
+	*nranges = ranges_join(*ranges, n, limit);
 	return limit;
 }
 
@@ -130,7 +136,8 @@ mbus_delays(MbusDatabase *db, int32 channel_id)
 
 	LWLockAcquire(&db->lock, LW_SHARED);
 	slot = mbus_channel_slot_find(db, channel_id);
-	delays = slot ? slot->delays : db->delays.purged;
+	delays = slot ? slot->delays : db->delays.evicted;
+	delays += db->delays.overflow;
 	LWLockRelease(&db->lock);
 	return delays;
 }
@@ -149,7 +156,8 @@ mbus_unfinished_elsewhere(MbusDatabase *db, int32 channel_id, int32 segment)
 	range_scan(&scan, db, channel_id);
 	do
 		range = range_next(&scan);
-	while (range && MbusSegmentOf(range->lo) == segment);
+	while (range && MbusSegmentOf(range->lo) == segment &&
+		   MbusSegmentOf(range->hi - 1) == segment);
 	LWLockRelease(&db->lock);
 	return range != NULL;
 }
@@ -166,7 +174,7 @@ mbus_reserved_above(MbusDatabase *db, int32 channel_id, int32 segment)
 
 	LWLockAcquire(&db->lock, LW_SHARED);
 	slot = mbus_channel_slot_find(db, channel_id);
-	/* a slot that was purged may have said so */
+	/* a slot that was evicted may have said so */
 	above = slot == NULL || MbusSegmentOf(slot->last_id) > segment;
 	LWLockRelease(&db->lock);
 	return above;
@@ -186,7 +194,8 @@ mbus_segment_unfinished(MbusDatabase *db, int32 segment)
 	range_scan(&scan, db, 0);
 	do
 		range = range_next(&scan);
-	while (range && MbusSegmentOf(range->lo) != segment);
+	while (range && (MbusSegmentOf(range->lo) > segment ||
+					 MbusSegmentOf(range->hi - 1) < segment));
 	LWLockRelease(&db->lock);
 	return range != NULL;
 }
@@ -241,6 +250,10 @@ range_next(RangeScan *scan)
 					range->channel_id == scan->channel_id)
 					return range;
 			}
+			if (scan->range++ == b->nranges && b->overflow.hi != 0 &&
+				(scan->channel_id == 0 ||
+				 mbus_filter_has(b, scan->channel_id)))
+				return &b->overflow;
 		}
 		scan->range = 0;
 	}
@@ -248,30 +261,74 @@ range_next(RangeScan *scan)
 }
 
 /*
- * unreserved returns the first id of a channel that is not reserved.  Caller
- * holds the database's lock.
+ * unreserved returns the first id of a channel that is not reserved.  "tell":
+ * the caller takes it that none below it will be.  Caller holds the database's
+ * lock.
  */
 static int64
-unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf)
+unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf, bool tell)
 {
 	MbusChannelSlot *slot = mbus_channel_slot_find(db, channel_id);
 	int64		limit;
-	int32		oldest;
 
 	if (slot)
-		return slot->last_id + 1;
+	{
+		limit = mbus_channel_last(db, slot) + 1;
+		if (tell)
+			limit_tell(db, slot->series, limit);
+		return limit;
+	}
 
-	/*
-	 * Nothing was published to it since the server started, or its slot was
-	 * purged: its messages lie below all that is open.
-	 */
-	oldest = mbus_oldest_open_segment(db);
-	limit = MbusFirstId(oldest ? oldest : db->numbering.next_segment);
-	if (oldest == 0 && !mbus_segment_wanted(db))
+	limit = mbus_channel_settled(db) + 1;
+	if (mbus_oldest_open_segment(db) == 0 && !mbus_segment_wanted(db))
 		limit = Max(limit, MbusFirstId((int64) highest_leaf + 1));
 	return limit;
 }
 
+/* Raises a series' mark; others may do so at the same time. */
+static void
+limit_tell(MbusDatabase *db, int32 series, int64 limit)
+{
+	uint64		told = pg_atomic_read_u64(&db->told[series]);
+
+	while ((int64) told < limit &&
+		   !pg_atomic_compare_exchange_u64(&db->told[series], &told,
+										   (uint64) limit))
+		 /* somebody else has raised it: look again */ ;
+}
+
+/*
+ * ranges_join sorts ranges, leaves out what is not below the limit, and makes
+ * one of those that overlap; returns how many are left.  Those that touch are
+ * not of one transaction, and do not wait for each other.
+ */
+static int
+ranges_join(MbusRange *ranges, int n, int64 limit)
+{
+	int			kept = 0;
+
+	qsort(ranges, n, sizeof(MbusRange), range_compare);
+	for (int i = 0; i < n; i++)
+	{
+		MbusRange	range = ranges[i];
+		MbusRange  *last = kept > 0 ? &ranges[kept - 1] : NULL;
+
+		range.hi = Min(range.hi, limit);
+		if (range.lo >= range.hi)
+			continue;
+		if (last && range.lo < last->hi)
+		{
+			last->hi = Max(last->hi, range.hi);
+			last->loose |= range.loose;
+			last->delayed |= range.delayed;
+		}
+		else
+			ranges[kept++] = range;
+	}
+	return kept;
+}
+
+/* By ascending id. */
 static int
 range_compare(const void *a, const void *b)
 {

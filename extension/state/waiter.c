@@ -67,6 +67,7 @@ static int	entered_level;		/* of subtransactions */
 static Size wait_size(void);
 static void wait_startup(void *memory, bool found, int tranche);
 static int	wait_slots(void);
+static void waiters_wake(Oid database, const int32 *channel_id);
 static int	channel_compare(const void *a, const void *b);
 static void callbacks_register(void);
 static void wait_xact_callback(XactEvent event, void *arg);
@@ -246,6 +247,22 @@ mbus_wait_keep(void)
 void
 mbus_wake_channel(Oid database, int32 channel_id)
 {
+	waiters_wake(database, &channel_id);
+}
+
+/*
+ * mbus_wake_all does so for all channels of a database.
+ */
+void
+mbus_wake_all(Oid database)
+{
+	waiters_wake(database, NULL);
+}
+
+/* Wakes who waits for one channel, or for any. */
+static void
+waiters_wake(Oid database, const int32 *channel_id)
+{
 	uint32		n;
 
 	if (wait_list == NULL)
@@ -262,8 +279,9 @@ mbus_wake_channel(Oid database, int32 channel_id)
 		Waiter	   *waiter = &waiters[waiting[i]];
 
 		if (waiter->database != database ||
-			bsearch(&channel_id, waiter->channel, waiter->n, sizeof(int32),
-					channel_compare) == NULL)
+			(channel_id != NULL &&
+			 bsearch(channel_id, waiter->channel, waiter->n, sizeof(int32),
+					 channel_compare) == NULL))
 			continue;
 		/* set already: its latch is or was, and it will look again */
 		if (pg_atomic_exchange_u32(&waiter->woken, 1) == 0)

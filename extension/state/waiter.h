@@ -15,6 +15,7 @@ extern void mbus_wait_init(void);
 extern void mbus_wait_begin(MbusDatabase *db, const int32 *channels, int n);
 extern void mbus_wait_sleep(TimestampTz until);
 extern void mbus_wait_end(void);
+extern void mbus_wake_all(Oid database);
 extern void mbus_wake_channel(Oid database, int32 channel_id);
 extern bool mbus_wait_entered(void);
 extern void mbus_wait_keep(void);

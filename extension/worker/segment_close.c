@@ -92,7 +92,7 @@ mbus_segments_close_expired(MbusWork *work)
 		Closing		closing = {0};
 
 		LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-		if (series->open_segment != 0 && series->next_row > 0 &&
+		if (series->open_segment != 0 && series->max_expires_at != 0 &&
 			series->max_expires_at < GetCurrentTimestamp())
 		{
 			int32		wanted = series->wanted;

@@ -304,7 +304,7 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 		need = NEED_SEGMENT;
 	else if (series->open_segment == 0)
 		need = NEED_NOTHING;
-	else if (series->next_row == 0)
+	else if (series->max_expires_at == 0)
 		series->opened_at = now;
 	else if (series->next_row > series->max_rows / 4 * 3 ||
 			 series->bytes > (int64) mbus_segment_max_mb * 1024 * 1024)

@@ -28,7 +28,7 @@
 
 #define EXPIRE_WAIT_MS		60000
 #define OPEN_COLUMNS		7
-#define STATUS_COLUMNS		13
+#define STATUS_COLUMNS		14
 
 static bool expire_wait(MbusDatabase *db, uint64 ticket);
 
@@ -152,6 +152,7 @@ MBUS_FUNCTION(worker_status_row)
 	Datum		values[STATUS_COLUMNS];
 	bool		nulls[STATUS_COLUMNS] = {0};
 	bool		ready;
+	int32		channels;
 
 	InitMaterializedSRF(fcinfo, 0);
 	db = mbus_database_or_null();
@@ -160,6 +161,7 @@ MBUS_FUNCTION(worker_status_row)
 	LWLockAcquire(&db->lock, LW_SHARED);
 	worker = db->worker;
 	ready = db->numbering.ready;
+	channels = db->channels.nslots;
 	LWLockRelease(&db->lock);
 
 	values[0] = Int32GetDatum(worker.pid);
@@ -178,7 +180,8 @@ MBUS_FUNCTION(worker_status_row)
 	values[9] = Int64GetDatum(pg_atomic_read_u64(&db->counter[MBUS_C_SEGMENTS_OPENED]));
 	values[10] = Int64GetDatum(pg_atomic_read_u64(&db->counter[MBUS_C_SEGMENTS_RETIRED]));
 	values[11] = Int32GetDatum(mbus_unfinished_ranges(db));
-	values[12] = Int32GetDatum(mbus_worker_interval);
+	values[12] = Int32GetDatum(channels);
+	values[13] = Int32GetDatum(mbus_worker_interval);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	return (Datum) 0;
 }

@@ -43,6 +43,8 @@ class Scene:
     crashes = 0
     ordered = False
     order = False           # judge the order
+    grows = False           # a publisher's ranges may become one, with others' ids in it
+    returns = False         # ids of a publish that has aborted are given out again
 
     def __init__(self, name, wrong=(), **settings):
         self.name = name
@@ -136,6 +138,8 @@ def steps(scene, s):
 
 def publisher_steps(scene, s, i, p):
     name = f"P{i + 1}"
+    if p.pc == "new" and scene.grows:
+        yield from publisher_grow(s, i, p)
     if p.pc == "new" and len(p.ids) < len(p.plan.kept):
         yield publisher_reserve(scene, s, i, p)
     elif p.pc == "reserved":
@@ -148,7 +152,9 @@ def publisher_steps(scene, s, i, p):
         after = p._replace(pc="ended" if p.pc == "new" else "done", after=frozenset())
         yield f"{name} {what}", act(s, i, after, published=s.published | kept)
     elif p.pc == "ended":
-        yield f"{name} callback", act(s, i, p._replace(pc="done"), unfinished=s.unfinished - set(p.ids))
+        s = ids_return(scene, s, p)
+        yield f"{name} callback", act(s, i, p._replace(pc="done", ids=()), unfinished=s.unfinished - set(p.ids),
+                                      grown=frozenset(g for g in s.grown if g[0] != i))
 
 
 def publisher_reserve(scene, s, i, p):
@@ -161,6 +167,22 @@ def publisher_reserve(scene, s, i, p):
     return f"P{i + 1} reserves {id}", act(
         s, i, p._replace(ids=p.ids + (id,), after=after, pc="reserved" if late else "new"),
         messages=s.messages + (message,), unfinished=s.unfinished if late else s.unfinished | {id})
+
+
+def publisher_grow(s, i, p):
+    """The ranges become one, which reaches from the first id to the last."""
+    if len(p.ids) > 1 and p.ids[-1] - p.ids[0] >= len(p.ids):
+        grown = frozenset(g for g in s.grown if g[0] != i) | {(i, p.ids[0], p.ids[-1])}
+        if grown != s.grown:
+            yield f"P{i + 1}'s range grows to {p.ids[0]}-{p.ids[-1]}", act(s, i, p, grown=grown)
+
+
+def ids_return(scene, s, p):
+    """After an abort: ids that are the last given out, and that no scan was told of, are not given out any more."""
+    if not scene.returns or p.plan.commits or not p.ids or p.ids != tuple(range(p.ids[0], len(s.messages) + 1)):
+        return s
+    n = p.ids[0] if "told-ignored" in scene.wrong else max(p.ids[0], s.told)
+    return s._replace(messages=s.messages[:n - 1]) if n <= len(s.messages) else s
 
 
 # ---------- consumers
@@ -200,7 +222,8 @@ def scan_steps(scene, s, i, c):
     if scene.aborts:
         yield f"{c.name}'s scan fails", act(scanning.fail(s, c.scan), i, idle(c))
     if c.pc == "begun":
-        yield f"{c.name} copies U", act(s, i, c._replace(pc="copied", scan=scanning.copy(scene, s, c.scan)))
+        told = max(s.told, len(s.messages) + 1) if scene.returns else 0
+        yield f"{c.name} copies U", act(s, i, c._replace(pc="copied", scan=scanning.copy(scene, s, c.scan)), told=told)
         return
     if c.pc == "copied":
         for last in (False, True) if scene.last else (False,):

@@ -72,6 +72,8 @@ class State(NamedTuple):
     # shared memory
     loaded: bool = True
     unfinished: frozenset = frozenset()     # ids of publishes that have not ended
+    grown: frozenset = frozenset()          # (publisher, lo, hi): a range that others' ids lie in
+    told: int = 0                           # the highest limit that a scan was told
     cursor: int = 0
     skipped: frozenset = frozenset()        # ids, not ranges
     retry_at: int = 0                       # retry position
@@ -96,6 +98,11 @@ class State(NamedTuple):
     out: frozenset = frozenset()            # (id, lease) of committed claims that nothing has ended
     delivered: frozenset = frozenset()      # ids
     undone: frozenset = frozenset()         # acks that a seek has undone
+
+
+def registered(s):
+    """The ids that the registry tells a reader to leave out."""
+    return s.unfinished.union(*(range(lo, hi + 1) for _, lo, hi in s.grown))
 
 
 class Facts(NamedTuple):

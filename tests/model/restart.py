@@ -55,7 +55,7 @@ def crash(scene, s):
     leased = {(id, lease) for id, _, lease in saved.entries if lease}
     return s._replace(
         epoch=s.epoch if "same-epoch" in scene.wrong else s.epoch + 1, lease_n=1, loaded=False,
-        unfinished=frozenset(), cursor=0, skipped=frozenset(), retry_at=0, retry_from=NEVER, redrive_at=NEVER,
+        unfinished=frozenset(), grown=frozenset(), told=0, cursor=0, skipped=frozenset(), retry_at=0, retry_from=NEVER, redrive_at=NEVER,
         due_at=(0, 0), check_below=len(s.messages) + 1, entries=(), mem_since=0, mem_start=0, generation=0,
         reloaded=False, scanner=NOBODY, crashes=s.crashes - 1, out=s.out & leased)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from bus import (
     HELD, LEASED, NEVER, NEXT, NOBODY, READY, RETRY, TAKEN, Entry, entries_free, entries_set, entry_done, entry_ready,
-    facts, facts_now, key_of, lease_next, valid,
+    facts, facts_now, key_of, lease_next, registered, valid,
 )
 from checker import Fault
 
@@ -74,20 +74,28 @@ def copy(scene, s, scan):
     """2, or in a wrong variant the snapshot."""
     if "snapshot-first" in scene.wrong:
         return scan._replace(seen=(s.published, s.acks, s.failures))
-    return scan._replace(limit=len(s.messages) + 1, unfinished=s.unfinished)
+    return scan._replace(limit=limit(scene, s), unfinished=registered(s))
+
+
+def limit(scene, s):
+    """The first id not given out; in order by key, no range that others' ids lie in is passed."""
+    walls = [lo for _, lo, _ in s.grown] if scene.ordered and "grown-passed" not in scene.wrong else []
+    return min(walls + [len(s.messages) + 1])
 
 
 def look(scene, s, scan, last=False):
     """3: the snapshot, and what is to be read."""
     if "snapshot-first" in scene.wrong:
-        scan = scan._replace(limit=len(s.messages) + 1, unfinished=s.unfinished)
+        scan = scan._replace(limit=limit(scene, s), unfinished=registered(s))
     else:
         scan = scan._replace(seen=(s.published, s.acks, s.failures))
     offers = [] if last else retry_offers(scene, scan)
     offers += [("next", slot, 0) for slot, e in valid(s.entries) if e.state == NEXT]
     offers += [] if last else due_offers(scene, s, scan)
     if "skipped-unread" not in scene.wrong:
-        offers += [("skipped", n, s.messages[n - 1].at) for n in sorted(scan.skipped - scan.unfinished)]
+        # [n - 1:n]: nothing is there of an id that was given back in spite of having been told
+        offers += [("skipped", n, sum(message.at for message in s.messages[n - 1:n]))
+                   for n in sorted(scan.skipped - scan.unfinished)]
     offers += [("fresh", n, s.messages[n - 1].at) for n in range(scan.cursor + 1, scan.limit)
                if n in scan.seen[0] and n not in scan.unfinished]
     offers.append(("fresh read", 0, 0))
@@ -108,10 +116,14 @@ def retry_offers(scene, scan):
 
 
 def due_offers(scene, s, scan):
-    """Delayed messages at or below the cursor, from the due position on."""
-    offers = [("due", n, s.messages[n - 1].at) for n in sorted(scan.seen[0] - scan.skipped - scan.unfinished)
-              if n <= scan.cursor and 0 < s.messages[n - 1].at <= scan.now
-              and is_later(scene, scan, n, s.messages[n - 1].at)]
+    """Delayed messages at or below the cursor, from the due position on.
+
+    What an earlier scan has passed and not skipped is settled, also where a range has grown over it since.
+    """
+    settled = 0 if "grown-unsettles" in scene.wrong else s.cursor
+    offers = [("due", n, s.messages[n - 1].at) for n in sorted(scan.seen[0] - scan.skipped)
+              if n <= scan.cursor and (n <= settled or n not in scan.unfinished)
+              and 0 < s.messages[n - 1].at <= scan.now and is_later(scene, scan, n, s.messages[n - 1].at)]
     return [("due begins", 0, 0)] + offers + [("due read", 0, 0)]
 
 
@@ -225,7 +237,7 @@ def consider_next(scene, s, scan, slot):
     was = s.entries[slot]
     first, key = was.id, was.key
     for n in range(first, scan.cursor + 1):
-        if (n not in scan.seen[0] or n in scan.unfinished or n in scan.skipped
+        if (n not in scan.seen[0] or n in scan.skipped or "grown-unsettles" in scene.wrong and n in scan.unfinished
                 or is_later(scene, scan, n, s.messages[n - 1].at) or n < scan.start or key_of(scene, s, n) != key):
             continue
         told = told_of(scan, n)
