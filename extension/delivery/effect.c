@@ -59,9 +59,11 @@ static void effects_abort(int first);
 static void effects_wake(int first);
 static void effect_commit(Effect *effect);
 static void claim_commit(uint32 lease);
-static bool lease_settle(uint32 lease);
+static bool lease_settle(const Effect *effect);
 static void seek_commit(Effect *effect);
 static void redrive_end(MbusSub *sub);
+static void redrive_commit(MbusSub *sub, TimestampTz at);
+static void redriven_find(MbusSub *sub);
 static void effect_abort(Effect *effect);
 static void void_free(uint32 lease, bool leased);
 static void sub_reload(MbusSub *sub);
@@ -131,6 +133,8 @@ mbus_effect_pin(uint32 lease, int64 number)
 
 	effect->lease = lease;
 	effect->number = number;
+	if (mbus_lease(lease)->sub != MBUS_NONE)
+		effect->redriven = mbus_sub(mbus_lease(lease)->sub)->redriven;
 	return effect;
 }
 
@@ -423,7 +427,7 @@ effect_commit(Effect *effect)
 				break;
 			if (mbus_lease(effect->lease)->sub != MBUS_NONE)
 				effect->channel_id = mbus_sub(mbus_lease(effect->lease)->sub)->channel_id;
-			effect->woken = lease_settle(effect->lease);
+			effect->woken = lease_settle(effect);
 			break;
 		case EFFECT_SEEK:
 			if (sub)
@@ -436,13 +440,8 @@ effect_commit(Effect *effect)
 			break;
 		case EFFECT_REDRIVE:
 			redrive_end(sub);
-			if (sub && sub->ordered)
-				sub_reload(sub);
-			else if (sub)
-			{
-				sub->retry_at = Min(sub->retry_at, effect->at);
-				sub->next_retry = PG_INT64_MIN;
-			}
+			if (sub)
+				redrive_commit(sub, effect->at);
 			effect->woken = true;
 			break;
 		case EFFECT_WAKE:
@@ -488,12 +487,13 @@ claim_commit(uint32 lease)
  * True if waiters are to be woken.
  */
 static bool
-lease_settle(uint32 lease)
+lease_settle(const Effect *effect)
 {
-	MbusLease  *l = mbus_lease(lease);
+	MbusLease  *l = mbus_lease(effect->lease);
 	MbusSub    *sub = l->sub == MBUS_NONE ? NULL : mbus_sub(l->sub);
 	uint32	   *link = &l->first;
 	bool		woken = false;
+	bool		died = false;
 
 	while (*link != MBUS_NONE)
 	{
@@ -526,12 +526,21 @@ lease_settle(uint32 lease)
 		if (pin == MBUS_PIN_ACK)
 			sub->acked++;
 		else
+		{
 			sub->dead++;
+			died = true;
+		}
 		if (mbus_entry_done(l->sub, number))
 			woken = true;
 	}
+	/* a redrive may have found dead what others still saw as outstanding */
+	if (died && sub->redriven != effect->redriven)
+	{
+		redriven_find(sub);
+		woken = true;
+	}
 	if (l->first == MBUS_NONE)
-		mbus_lease_release(lease);
+		mbus_lease_release(effect->lease);
 	return woken;
 }
 
@@ -561,8 +570,7 @@ seek_commit(Effect *effect)
 	sub->since_lease = effect->since_lease;
 	sub->cursor = Max(effect->start_id - 1, 0);
 	sub->check_below = 0;
-	sub->due_at = sub->retry_at = PG_INT64_MIN;
-	sub->due_id = 0;
+	sub->due_position = sub->retry_position = mbus_moment(PG_INT64_MIN, 0);
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
 }
 
@@ -570,6 +578,25 @@ seek_commit(Effect *effect)
  * One redrive less is open; after the last of them checkpoints need not look
  * back.
  */
+/* A redrive has committed. */
+static void
+redrive_commit(MbusSub *sub, TimestampTz at)
+{
+	sub->redriven++;
+	sub->redriven_at = at;
+	redriven_find(sub);
+}
+
+/* Has the next scan find what was redriven last. */
+static void
+redriven_find(MbusSub *sub)
+{
+	if (sub->ordered)
+		sub_reload(sub);
+	else
+		mbus_retry_pull(sub, sub->redriven_at, 0);
+}
+
 static void
 redrive_end(MbusSub *sub)
 {
@@ -661,8 +688,8 @@ sub_reload(MbusSub *sub)
 	mbus_skips_free(sub->skipped);
 	sub->skipped = MBUS_NONE;
 	sub->nskipped = 0;
-	sub->due_at = sub->next_due = PG_INT64_MIN;
-	sub->due_id = 0;
+	sub->due_position = mbus_moment(PG_INT64_MIN, 0);
+	sub->next_due = PG_INT64_MIN;
 	sub->changed_since = true;
 	sub->reloaded = true;
 }

@@ -101,8 +101,7 @@ mbus_lease_void(uint32 lease)
 		MbusEntry  *e = &mbus_pool.entries[*link];
 		uint32		number = *link;
 
-		mbus_key_remove(slot, number);
-		e->key_hash = 0;
+		mbus_entry_unhash(slot, number);
 		if (e->owner == -1)
 		{
 			*link = e->next;

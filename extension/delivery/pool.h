@@ -15,6 +15,8 @@
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 
+#include "base/moment.h"
+
 /* What is outstanding: one message of one subscription. */
 typedef enum MbusEntryState
 {
@@ -40,8 +42,9 @@ typedef struct MbusEntry
 	int64		key_hash;		/* ordered with a key only, else 0 */
 	int64		passed;			/* lowest id passed over for it; 0: none */
 	uint32		next;			/* in the list it is on */
+	uint32		slot;			/* whose it is */
+	uint32		id_next;		/* in its id's bucket */
 	uint32		key_next;		/* in its key's bucket */
-	uint32		key_slot;		/* whose key it is */
 	uint32		lease;			/* HELD, LEASED: index */
 	int32		owner;			/* procno of the transaction that holds or has
 								 * pinned it; -1: none */
@@ -102,18 +105,19 @@ typedef struct MbusSub
 	int64		cursor;
 	int64		check_below;	/* ids below were given out before the start */
 	bool		reloaded;		/* and the scan at work must not move it */
-	TimestampTz due_at;			/* due position: all before, by time */
-	int64		due_id;			/* and id, has been looked at */
+	MbusMoment	due_position;	/* all before has been looked at */
 	TimestampTz next_due;		/* nothing delayed is due before */
 	uint64		delays_seen;	/* mbus_delays() then */
 
 	/* also written by callbacks */
-	TimestampTz retry_at;		/* retry position */
+	MbusMoment	retry_position; /* all before has been looked at */
 	TimestampTz next_retry;		/* nothing is to be retried before */
-	TimestampTz retry_from;		/* where the scan at work has found it; a
+	MbusMoment	retry_from;		/* where the scan at work has found it; a
 								 * checkpoint takes the lowest of these */
 	TimestampTz retry_floor;	/* what open redrives may have inserted */
 	int32		redrives;		/* how many are open */
+	uint32		redriven;		/* how many have committed */
+	TimestampTz redriven_at;	/* when the last of these began */
 
 	uint32		ready;			/* READY entries, by ascending id */
 	int32		nready;
@@ -158,6 +162,9 @@ extern void mbus_entry_gone(uint32 slot, uint32 entry);
 extern bool mbus_entry_done(uint32 slot, uint32 entry);
 extern void mbus_entry_failed(uint32 slot, uint32 entry, TimestampTz at);
 extern void mbus_entry_retry(uint32 slot, uint32 entry, TimestampTz at);
+extern void mbus_entry_identify(uint32 slot, uint32 entry, int64 id);
+extern uint32 mbus_entry_find(uint32 slot, int64 id);
+extern void mbus_retry_pull(MbusSub *sub, TimestampTz at, int64 id);
 extern void mbus_ready_merge(uint32 slot, uint32 chain);
 extern uint32 mbus_key_find(uint32 slot, int64 key_hash);
 extern uint32 mbus_skips_take(int n, int *taken);

@@ -32,13 +32,14 @@ typedef struct MbusPool
 	MbusEntry  *entries;
 	MbusLease  *leases;
 	MbusSkip   *skips;
-	uint32	   *key_buckets;	/* as many as entries */
+	uint32	   *id_buckets;		/* as many as entries */
+	uint32	   *key_buckets;	/* likewise */
 	uint32	   *lease_buckets;	/* as many as leases */
 } MbusPool;
 
 extern MbusPool mbus_pool;
 
 extern void mbus_sub_reset(MbusSub *sub);
-extern void mbus_key_remove(uint32 slot, uint32 entry);
+extern void mbus_entry_unhash(uint32 slot, uint32 entry);
 
 #endif							/* MBUS_POOL_INTERNAL_H */

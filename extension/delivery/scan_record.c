@@ -29,7 +29,7 @@ static struct
 	uint32		entries;
 	uint32		skips;
 	bool		retry_moved;
-	TimestampTz retry_at;
+	MbusMoment	retry_position;
 	TimestampTz next_retry;
 }			reserved = {MBUS_NONE, MBUS_NONE};
 
@@ -66,10 +66,10 @@ static void
 retries_begin(MbusScan *scan, MbusSub *sub)
 {
 	reserved.retry_moved = true;
-	reserved.retry_at = sub->retry_at;
+	reserved.retry_position = sub->retry_position;
 	reserved.next_retry = sub->next_retry;
-	sub->retry_from = sub->retry_at;
-	sub->retry_at = scan->now;
+	sub->retry_from = sub->retry_position;
+	sub->retry_position = mbus_moment(scan->now, 0);
 	sub->next_retry = PG_INT64_MAX;
 }
 
@@ -115,9 +115,10 @@ mbus_scan_undo(uint32 slot)
 	reserved.skips = MBUS_NONE;
 	if (reserved.retry_moved)
 	{
-		sub->retry_at = Min(sub->retry_at, reserved.retry_at);
+		sub->retry_position = mbus_moment_min(sub->retry_position,
+											  reserved.retry_position);
 		sub->next_retry = Min(sub->next_retry, reserved.next_retry);
-		sub->retry_from = PG_INT64_MAX;
+		sub->retry_from = mbus_moment(PG_INT64_MAX, 0);
 	}
 	reserved.retry_moved = false;
 }
@@ -175,16 +176,16 @@ record_positions(MbusScan *scan, MbusSub *sub)
 	sub->cursor = scan->cursor;
 	if (scan->read_due)
 	{
-		sub->due_at = scan->due_at;
-		sub->due_id = scan->due_id;
+		sub->due_position = scan->due_position;
 		sub->next_due = scan->next_due;
 		sub->delays_seen = scan->delays;
 	}
 	if (scan->read_retries)
 	{
-		sub->retry_at = Min(sub->retry_at, scan->retry_at);
+		sub->retry_position = mbus_moment_min(sub->retry_position,
+											  scan->retry_position);
 		sub->next_retry = Min(sub->next_retry, scan->next_retry);
-		sub->retry_from = PG_INT64_MAX;
+		sub->retry_from = mbus_moment(PG_INT64_MAX, 0);
 		reserved.retry_moved = false;
 	}
 }
@@ -343,7 +344,8 @@ record_entry(MbusScan *scan, MbusFound *found)
 		mbus_entry_add(scan->slot, entry, found->id, found->attempt,
 					   found->key_hash);
 	}
-	mbus_entry(entry)->id = found->id;
+	if (mbus_entry(entry)->state == MBUS_ENTRY_NEXT)
+		mbus_entry_identify(scan->slot, entry, found->id);
 	mbus_entry(entry)->corrupt = false; /* claim_result looks again */
 	mbus_entry(entry)->attempt = found->attempt;
 	if (found->passed != 0 && (mbus_entry(entry)->passed == 0 ||

@@ -8,8 +8,7 @@
  * them to mbus_scan_take(), which leaves out what has expired, was deleted or
  * purged, is not wanted, is not due yet, or has to wait for its key.  What
  * comes from a time index, or from ids given out before the server started,
- * is only a candidate: its id must not be busy, and the tables must say that
- * it is not done and waits for no retry (mbus_facts).
+ * is only a candidate; what has become of it, mbus_scan_facts tells.
  *
  * A source stops when the batch is full, and says in the scan how far it got.
  */
@@ -27,6 +26,7 @@
 #include "base/ids.h"
 #include "channel/purged.h"
 #include "delivery/pool.h"
+#include "delivery/scan_facts.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
 #include "facts/facts.h"
@@ -367,12 +367,11 @@ next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), events, &row);
 		if (!row.live || mbus_scan_is_later(scan, &row) ||
 			mbus_scan_in_unfinished(scan, row.id, row.id + 1) ||
-			mbus_scan_in_skipped(scan, row.id) ||
-			mbus_scan_is_busy(scan, row.id))
+			mbus_scan_in_skipped(scan, row.id))
 			continue;
 		facts.id = row.id;
-		mbus_facts(scan->schema, scan->sub.subscription_id,
-				   scan->sub.since_lease, &facts, 1, scan->snapshot);
+		if (mbus_scan_facts(scan, &facts, 1) == 0)
+			continue;
 		if (mbus_scan_take(scan, &row, tuple, &facts, next->entry, 1) ==
 			MBUS_SCAN_TAKEN)
 		{
@@ -421,14 +420,6 @@ mbus_scan_in_skipped(MbusScan *scan, int64 id)
 	return false;
 }
 
-/* Whether an id had an entry when the scan began. */
-bool
-mbus_scan_is_busy(MbusScan *scan, int64 id)
-{
-	return bsearch(&id, scan->busy, scan->nbusy, sizeof(int64),
-				   mbus_int64_compare) != NULL;
-}
-
 /*
  * mbus_scan_is_later tells whether a message is left to a later due scan, by
  * its time: never one without a delay, wherever the due position is.
@@ -438,6 +429,6 @@ mbus_scan_is_later(MbusScan *scan, const MbusScanRow *row)
 {
 	if (row->available_at == PG_INT64_MIN)
 		return false;
-	return row->available_at > scan->due_at ||
-		(row->available_at == scan->due_at && row->id >= scan->due_id);
+	return mbus_moment_order(mbus_moment(row->available_at, row->id),
+							 scan->due_position) >= 0;
 }

@@ -42,7 +42,6 @@ extern HeapTuple mbus_scan_by_id(MbusScan *scan, int64 id, MbusScanRow *row);
 extern int64 mbus_scan_unfinished_end(MbusScan *scan, int64 id);
 extern bool mbus_scan_in_unfinished(MbusScan *scan, int64 lo, int64 hi);
 extern bool mbus_scan_in_skipped(MbusScan *scan, int64 id);
-extern bool mbus_scan_is_busy(MbusScan *scan, int64 id);
 extern bool mbus_scan_is_later(MbusScan *scan, const MbusScanRow *row);
 extern void mbus_scan_ready(MbusScan *scan);
 extern void mbus_scan_nexts(MbusScan *scan);

@@ -385,9 +385,9 @@ position_fill(MbusSub *sub, MbusPosition *position)
 	position->ordered = sub->ordered;
 	position->since_lease = sub->since_lease;
 	position->cursor = sub->cursor;
-	position->due_at = sub->due_at;
-	position->retry_at = Min(sub->retry_at, Min(sub->retry_from,
-												sub->retry_floor));
+	position->due_at = sub->due_position.at;
+	position->retry_at = Min(sub->retry_position.at,
+							 Min(sub->retry_from.at, sub->retry_floor));
 	/* an ordered one looks for no retries: only redrives count, see the load */
 	if (sub->ordered)
 		position->retry_at = Min(GetCurrentTimestamp(), sub->retry_floor);

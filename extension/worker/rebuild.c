@@ -431,16 +431,13 @@ failed_since(const MbusPending *entry, const MbusFacts *facts, TimestampTz at)
 static void
 redriven_lower(MbusWork *work, Loading *l)
 {
-	TimestampTz reached;
-	TimestampTz next;
 	int64	   *ids;
 	int			n;
 
 	if (!l->ordered || l->at == 0)
 		return;
-	n = mbus_facts_retries(work->schema, l->subscription_id, l->since_lease,
-						   l->retry_at, PG_INT64_MAX, PG_INT32_MAX,
-						   GetActiveSnapshot(), &ids, &reached, &next);
+	n = mbus_facts_waiting(work->schema, l->subscription_id, l->since_lease,
+						   l->retry_at, GetActiveSnapshot(), &ids);
 	for (int i = 0; i < n; i += FACTS)
 	{
 		int			m = Min(FACTS, n - i);
@@ -564,9 +561,8 @@ loading_install(MbusWork *work, Loading *l)
 		entries_install(l);
 		sub->cursor = l->cursor;
 		sub->check_below = l->check_below;
-		sub->due_at = l->due_at;
-		sub->due_id = 0;
-		sub->retry_at = l->retry_at;
+		sub->due_position = mbus_moment(l->due_at, 0);
+		sub->retry_position = mbus_moment(l->retry_at, 0);
 		sub->next_due = sub->next_retry = PG_INT64_MIN;
 		sub->delays_seen = 0;
 		sub->changed_since = l->at == 0;
