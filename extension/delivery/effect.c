@@ -36,6 +36,7 @@
 
 #include "base/compat.h"
 #include "base/ids.h"
+#include "delivery/deadline.h"
 #include "delivery/effect.h"
 #include "delivery/lease.h"
 #include "delivery/pool.h"
@@ -455,6 +456,7 @@ static void
 claim_commit(uint32 lease)
 {
 	MbusLease  *l = mbus_lease(lease);
+	TimestampTz deadline = l->deadline;
 
 	if (l->sub == MBUS_NONE)
 	{
@@ -472,13 +474,10 @@ claim_commit(uint32 lease)
 		{
 			entry->owner = -1;
 			/* the worker has passed over it while it was held */
-			l->deadline = Min(l->deadline, entry->deadline);
+			deadline = Min(deadline, entry->deadline);
 		}
-		/* the worker may have looked in vain while it was held */
-		if (entry->corrupt)
-			mbus_sub(l->sub)->corrupt = true;
 	}
-	mbus_sub(l->sub)->earliest = Min(mbus_sub(l->sub)->earliest, l->deadline);
+	mbus_deadline_set(lease, deadline);
 	mbus_sub(l->sub)->changed_since = true;
 }
 
@@ -640,11 +639,8 @@ effect_abort(Effect *effect)
 	if (l->sub == MBUS_NONE)
 		void_free(effect->lease, true);
 	else
-	{
 		/* a deadline may have been passed over meanwhile */
-		l->deadline = PG_INT64_MIN;
-		mbus_sub(l->sub)->earliest = PG_INT64_MIN;
-	}
+		mbus_deadline_set(effect->lease, PG_INT64_MIN);
 }
 
 /*

@@ -127,6 +127,7 @@ pools_init(void)
 		mbus_pool.key_buckets[i] = MBUS_NONE;
 		mbus_pool.lease_buckets[i] = MBUS_NONE;
 	}
+	mbus_pool.shared->deadlines = MBUS_NONE;
 	for (int i = 0; i < SKIPS; i++)
 		mbus_pool.skips[i].next = i + 1 < SKIPS ? i + 1 : MBUS_NONE;
 }
@@ -144,7 +145,6 @@ mbus_sub_reset(MbusSub *sub)
 	sub->scanner = -1;
 	sub->ready = sub->nexts = sub->retry = MBUS_NONE;
 	sub->leases = sub->skipped = MBUS_NONE;
-	sub->earliest = PG_INT64_MAX;
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
 	sub->due_position = sub->retry_position = mbus_moment(PG_INT64_MIN, 0);
 	sub->retry_from = mbus_moment(PG_INT64_MAX, 0);

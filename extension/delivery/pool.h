@@ -54,7 +54,7 @@ typedef struct MbusEntry
 	bool		committing;		/* its owner has passed PRE_COMMIT, or the
 								 * frame it is of has ended */
 	bool		voided;			/* its owner frees it, nothing else */
-	bool		corrupt;		/* LEASED: the worker gives it up */
+	bool		corrupt;		/* HELD, LEASED: the worker gives it up */
 } MbusEntry;
 
 typedef struct MbusLease
@@ -67,7 +67,11 @@ typedef struct MbusLease
 	uint32		first;			/* entry; by ascending id */
 	int32		n;				/* entries it has now */
 	TimestampTz claimed_at;
-	TimestampTz deadline;		/* not above any entry's */
+	TimestampTz deadline;		/* not above any entry's; see deadline.c */
+	Oid			database;
+	uint32		above;			/* in the order of deadlines */
+	uint32		earlier;
+	uint32		later;
 	int32		owner;			/* procno until the claim commits, else -1 */
 	int32		pid;
 	Oid			role;
@@ -129,8 +133,6 @@ typedef struct MbusSub
 	int32		nleased;		/* HELD and LEASED */
 	uint32		skipped;		/* by ascending id */
 	int32		nskipped;
-	TimestampTz earliest;		/* no deadline is before */
-	bool		corrupt;		/* has entries that are */
 	uint32		turn;			/* claims of one message, counted */
 
 	/* for checkpoints and views, since load */

@@ -22,6 +22,7 @@ typedef struct MbusPoolShared
 	uint32		free_entry;
 	uint32		free_lease;
 	uint32		free_skip;
+	uint32		deadlines;		/* the uppermost lease; see deadline.c */
 } MbusPoolShared;
 
 /* Where this process has it all. */

@@ -112,8 +112,6 @@ mbus_sub_void(uint32 slot)
 	sub->skipped = MBUS_NONE;
 	sub->nskipped = 0;
 	sub->nready = sub->nretry = sub->nleased = sub->nentries = 0;
-	sub->earliest = PG_INT64_MAX;
-	sub->corrupt = false;
 	sub->generation++;
 	sub->changed_since = true;
 }
