@@ -41,7 +41,7 @@ typedef struct MbusEntry
 	int64		passed;			/* lowest id passed over for it; 0: none */
 	uint32		next;			/* in the list it is on */
 	uint32		key_next;		/* in its key's bucket */
-	uint32		key_slot;		/* whose key it is */
+	uint32		slot;			/* whose it is, or to be set aside for */
 	uint32		lease;			/* HELD, LEASED: index */
 	int32		owner;			/* procno of the transaction that holds or has
 								 * pinned it; -1: none */
@@ -83,13 +83,15 @@ typedef struct MbusSub
 {
 	ConditionVariable changed;	/* loaded, or the scanner has gone */
 	uint32		generation;		/* rises with each use, seek and drop */
+	int32		share;			/* of the pools, that it counts in: quota.c */
+	int32		charged;		/* entries: set aside, its own, void ones */
 	Oid			database;		/* InvalidOid: free */
 	Oid			schema;
 	int32		subscription_id;
 	int32		channel_id;
 	bool		ordered;
 	bool		loaded;
-	bool		dropped;		/* gone when its last entry is */
+	bool		dropped;		/* gone when its scanner is */
 	int32		scanner;		/* procno; -1: nobody */
 	bool		seeking;		/* the scanner is a seek */
 
@@ -128,6 +130,7 @@ typedef struct MbusSub
 	TimestampTz earliest;		/* no deadline is before */
 	bool		corrupt;		/* has entries that are */
 	uint32		turn;			/* claims of one message, counted */
+	TimestampTz used_at;		/* loaded, or scanned last */
 
 	/* for checkpoints and views, since load */
 	bool		changed_since;	/* the checkpoint */
@@ -150,7 +153,7 @@ extern MbusLease *mbus_lease(uint32 lease);
 extern MbusSkip *mbus_skip(uint32 skip);
 
 /* lists; under the delivery lock */
-extern uint32 mbus_entries_take(int n, int *taken);
+extern uint32 mbus_entries_take(uint32 slot, int n, int *taken);
 extern void mbus_entries_free(uint32 first);
 extern void mbus_entry_add(uint32 slot, uint32 entry, int64 id, int attempt,
 						   int64 key_hash);

@@ -5,9 +5,9 @@
  * The steps, their order and why it matters are in delivery/README.md, section
  * "The scan".  The caller holds the scanner slot (scanner.c).  Entries that
  * wait to be claimed stay on their lists until the scan is recorded: only a
- * scanner takes them off.  What is taken from shared memory before that, free
- * entries and skip nodes and the retry position, is in "reserved", so that an
- * error in between puts it back (mbus_scan_undo).
+ * scanner takes them off.  What is taken from shared memory before that is in
+ * scan_room.c (free entries) or in "reserved" (skip nodes and the retry
+ * position), so that an error in between puts it back (mbus_scan_undo).
  */
 #include "postgres.h"
 
@@ -27,6 +27,7 @@
 #include "delivery/scan.h"
 #include "delivery/scan_due.h"
 #include "delivery/scan_range.h"
+#include "delivery/scan_room.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
 #include "segment/leaf.h"
@@ -37,12 +38,11 @@
 /* What this scan has taken from shared memory and not recorded. */
 static struct
 {
-	uint32		entries;
 	uint32		skips;
 	bool		retry_moved;
 	TimestampTz retry_at;
 	TimestampTz next_retry;
-}			reserved = {MBUS_NONE, MBUS_NONE};
+}			reserved = {MBUS_NONE};
 
 static void scan_begin(MbusScan *scan);
 static void policy_copy(MbusScan *scan);
@@ -72,7 +72,7 @@ static int	waiting_compare(const void *a, const void *b);
  * mbus_scan takes up to scan->batch messages for a subscription, or, as a
  * probe, only looks whether there are some.  False: nothing was done because
  * the worker has to do something first, or a seek came between; ask again.
- * 53400 if the pool of entries is used up.
+ * 53400 if the subscription may have no more entries.
  */
 bool
 mbus_scan(MbusScan *scan)
@@ -130,15 +130,10 @@ scan_begin(MbusScan *scan)
 	scan->nretries = Min(scan->nretries, scan->batch);
 
 	/* entries that wait need no new ones */
-	scan->room = scan->probe ? 1 : Min(scan->batch, got);
+	scan->room = scan->probe ? 1 : got;
 	if (scan->room == 0 && scan->nready == 0 && scan->nnexts == 0 &&
 		scan->nretries == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many messages are claimed"),
-				 errdetail("The server follows at most %d messages that are claimed at one time.",
-						   mbus_max_leases),
-				 errhint("Acknowledge some, or raise \"message_bus.max_leases\" and restart the server.")));
+		mbus_scan_room_refuse(scan);
 	positions_begin(scan);
 }
 
@@ -200,8 +195,9 @@ slot_copy(MbusScan *scan)
 {
 	MbusSub    *sub = mbus_sub(scan->slot);
 	bool		busy;
-	int			got = 0;
+	int			got;
 
+	sub->used_at = scan->now;
 	sub->reloaded = false;
 	scan->sub = *sub;
 	scan->read_retries = !sub->ordered && sub->next_retry <= scan->now;
@@ -213,7 +209,7 @@ slot_copy(MbusScan *scan)
 	waiting_copy(scan, busy);
 	if (scan->probe)
 		return 0;
-	reserved.entries = mbus_entries_take(scan->batch, &got);
+	got = mbus_scan_room_begin(scan);
 	if (scan->read_retries)
 		retries_begin(scan, sub);
 	return got;
@@ -615,8 +611,7 @@ record_entry(MbusScan *scan, MbusFound *found)
 		list_remove(mbus_sub(scan->slot), entry);
 	else
 	{
-		entry = reserved.entries;
-		reserved.entries = mbus_entry(entry)->next;
+		entry = mbus_scan_room_entry();
 		mbus_entry_add(scan->slot, entry, found->id, found->attempt,
 					   found->key_hash);
 	}
@@ -664,9 +659,8 @@ mbus_scan_undo(uint32 slot)
 {
 	MbusSub    *sub = mbus_sub(slot);
 
-	mbus_entries_free(reserved.entries);
+	mbus_scan_room_undo();
 	mbus_skips_free(reserved.skips);
-	reserved.entries = MBUS_NONE;
 	reserved.skips = MBUS_NONE;
 	if (reserved.retry_moved)
 	{

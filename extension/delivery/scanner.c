@@ -24,6 +24,7 @@
 #include "delivery/pool.h"
 #include "delivery/scan.h"
 #include "delivery/scanner.h"
+#include "delivery/sub.h"
 #include "state/waiter.h"
 
 /* The slots that this process has: those of its seeks, and of one claim. */
@@ -54,15 +55,17 @@ mbus_scanner_init(void)
 }
 
 /*
- * mbus_scanner_acquire makes this process the scanner of a subscription.  It
- * waits for a claim that is at work; 55000 if a seek holds the slot, this
- * transaction's too.
+ * mbus_scanner_acquire makes this process the scanner of a subscription; false
+ * if the slot is not its own any more.  It waits for a claim that is at work;
+ * 55000 if a seek holds the slot, this transaction's too.
  */
-void
-mbus_scanner_acquire(uint32 slot, bool seek)
+bool
+mbus_scanner_acquire(uint32 slot, Oid schema, int32 subscription_id,
+					 bool seek)
 {
 	MbusSub    *sub = mbus_sub(slot);
 	bool		slept = false;
+	bool		same;
 
 	if (nheld >= held_room)
 	{
@@ -81,7 +84,9 @@ mbus_scanner_acquire(uint32 slot, bool seek)
 		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 		scanner = sub->scanner;
 		seeking = sub->seeking;
-		if (scanner == -1)
+		same = mbus_sub_is(slot, MyDatabaseId, schema, subscription_id) &&
+			sub->loaded;
+		if (scanner == -1 && same)
 		{
 			sub->scanner = MbusMyProcno();
 			sub->seeking = seek;
@@ -91,7 +96,7 @@ mbus_scanner_acquire(uint32 slot, bool seek)
 			nheld++;
 		}
 		LWLockRelease(mbus_delivery_lock());
-		if (scanner == -1)
+		if (scanner == -1 || !same)
 			break;
 		if (seeking)
 		{
@@ -111,6 +116,7 @@ mbus_scanner_acquire(uint32 slot, bool seek)
 	}
 	if (slept)
 		ConditionVariableCancelSleep();
+	return same;
 }
 
 /*
@@ -141,7 +147,7 @@ scanner_free(const HeldScanner *mine)
 	sub->scanner = -1;
 	sub->seeking = false;
 	if (sub->dropped)
-		sub->database = InvalidOid;
+		mbus_sub_let_go(mine->slot);
 	LWLockRelease(mbus_delivery_lock());
 	/* only those who want to be the scanner sleep on it, and one can be */
 	ConditionVariableSignal(&sub->changed);
