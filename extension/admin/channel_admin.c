@@ -15,12 +15,16 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
 
 #include "admin/channel_admin.h"
 #include "admin/subscription_admin.h"
@@ -386,6 +390,7 @@ policy_check(Oid schema, const char *channel, NewPolicy *policy)
 		(void) mbus_compression_parse(TextDatumGetCString(policy->value[POLICY_COMPRESSION]));
 }
 
+/* 22023 for a number of attempts that cannot be. */
 static void
 policy_check_attempts(NewPolicy *policy)
 {
@@ -401,6 +406,7 @@ policy_check_attempts(NewPolicy *policy)
 				 errdetail("It is from 1 to %d.", MBUS_ATTEMPTS_MAX)));
 }
 
+/* 22023 for a pause between attempts that cannot be. */
 static void
 policy_check_backoff(NewPolicy *policy)
 {
@@ -444,6 +450,7 @@ policy_check_dead_letter(Oid schema, const char *channel, NewPolicy *policy)
 	mbus_channel_check(target, MBUS_PUBLISH);
 }
 
+/* 22023 for a retention that is not known. */
 static void
 policy_check_retention(NewPolicy *policy)
 {

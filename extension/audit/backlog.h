@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 #include "delivery/pool.h"
 
 /* An outstanding message, with what its lease says; see delivery/pool.h. */

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"

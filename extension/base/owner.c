@@ -13,6 +13,8 @@
 #include "access/table.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
 
 #include "base/owner.h"
 #include "base/schema.h"

@@ -3,7 +3,7 @@
  *		Channels as publishers and readers see them.
  *
  * A backend keeps the rows of message_bus.channel and the grants it has seen
- * in a cache of its own, see catalog_cache.c.  Triggers on both tables
+ * in a cache of its own, see base/catalog_cache.c.  Triggers on both tables
  * invalidate the relation cache entry of message_bus.channel.
  *
  * Rows are read with the catalog snapshot, through the tables' indexes, with
@@ -12,14 +12,20 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/hsearch.h"
 #include "utils/inval.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
 
 #include "base/argument.h"
 #include "base/catalog_cache.h"
@@ -229,6 +235,7 @@ cached_by_id(Oid schema, int32 channel_id)
 						Int32GetDatum(channel_id));
 }
 
+/* Makes the tables of an empty cache. */
 static void
 cache_fill(Oid schema)
 {

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "fmgr.h"
 #include "utils/array.h"
 
 #include "channel/channel.h"

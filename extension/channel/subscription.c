@@ -3,7 +3,7 @@
  *		Subscriptions as those who claim from them see them.
  *
  * A backend keeps the rows of message_bus.subscription it has seen in a cache
- * of its own, see catalog_cache.c: a trigger invalidates the relation cache
+ * of its own, see base/catalog_cache.c: a trigger invalidates the relation cache
  * entry of message_bus.channel.  That there is no such subscription is not
  * kept: the next look-up reads again.
  *
@@ -138,6 +138,7 @@ mbus_subscription_remember(int32 subscription_id, uint32 slot)
 		cached->slot = slot;
 }
 
+/* Makes the tables of an empty cache. */
 static void
 cache_fill(Oid schema)
 {

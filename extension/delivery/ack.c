@@ -13,7 +13,10 @@
  */
 #include "postgres.h"
 
+#include "lib/stringinfo.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "base/argument.h"
 #include "base/compat.h"

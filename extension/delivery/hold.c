@@ -13,7 +13,6 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
@@ -235,6 +234,11 @@ mbus_hold_corrupt(MbusDatabase *db, Oid schema, MbusHolding *holding)
 	return hold_one_expired(db, schema, holding, true);
 }
 
+/*
+ * hold_one_expired pins what has ended, or is corrupt, of one lease, in the
+ * first subscription that has some.  First it looks without stopping others:
+ * most of the time there is none.
+ */
 static bool
 hold_one_expired(MbusDatabase *db, Oid schema, MbusHolding *holding,
 				 bool corrupt)

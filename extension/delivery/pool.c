@@ -105,6 +105,7 @@ part(char **at, Size size)
 	return result;
 }
 
+/* Makes every slot, entry, lease and skip node free. */
 static void
 pools_init(void)
 {
@@ -444,6 +445,9 @@ key_chain(uint32 slot, int64 key_hash)
  * ------------------------------------------------------------------------
  */
 
+/*
+ * mbus_skips_take sets aside up to n free skip nodes, as a chain.
+ */
 uint32
 mbus_skips_take(int n, int *taken)
 {
@@ -461,6 +465,9 @@ mbus_skips_take(int n, int *taken)
 	return first;
 }
 
+/*
+ * mbus_skips_free gives a chain of them back.
+ */
 void
 mbus_skips_free(uint32 first)
 {

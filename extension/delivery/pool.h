@@ -2,9 +2,9 @@
  * pool.h
  *		Shared memory of deliveries: subscriptions, leases, entries.
  *
- * The protocol is in README.md, section "Delivery".  All of this is protected
- * by the delivery lock (mbus_delivery_lock), but for what a scanner alone
- * writes; see pool.c.
+ * The protocol is in delivery/README.md.  All of this is protected by the
+ * delivery lock (mbus_delivery_lock), but for what a scanner alone writes; see
+ * pool.c.
  */
 #ifndef MBUS_POOL_H
 #define MBUS_POOL_H

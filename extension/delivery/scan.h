@@ -10,6 +10,5 @@
 #include "delivery/scanning.h"
 
 extern bool mbus_scan(MbusScan *scan);
-extern void mbus_scan_undo(uint32 slot);
 
 #endif							/* MBUS_SCAN_H */

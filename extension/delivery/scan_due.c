@@ -14,9 +14,11 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "miscadmin.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
+#include "delivery/pool.h"
 #include "delivery/scan_due.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"

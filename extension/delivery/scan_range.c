@@ -12,8 +12,10 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "miscadmin.h"
+#include "utils/rel.h"
 
 #include "base/ids.h"
+#include "delivery/pool.h"
 #include "delivery/scan_range.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
@@ -246,6 +248,7 @@ block_flush(MbusScan *scan, Block *block, int64 *reached)
 	return all;
 }
 
+/* Takes those candidates that are not out, done or waiting for their time. */
 static bool
 block_take(MbusScan *scan, const Block *block, const MbusFacts *facts,
 		   int64 *reached)

@@ -19,6 +19,9 @@
 #include "access/table.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lwlock.h"
+#include "utils/hsearch.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "base/ids.h"

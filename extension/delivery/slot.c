@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "storage/lwlock.h"
 #include "utils/inval.h"
 #include "utils/timestamp.h"
 
@@ -125,6 +126,11 @@ mbus_slot_want(MbusDatabase *db, int32 subscription_id)
 	return ticket;
 }
 
+/*
+ * mbus_slot_want_default asks the worker for a channel's subscription
+ * "default".  Takes the delivery lock.  If too many are asked for at a time
+ * the caller asks again.
+ */
 void
 mbus_slot_want_default(MbusDatabase *db, int32 channel_id)
 {

@@ -173,6 +173,7 @@ mbus_sub_void(uint32 slot)
 	sub->changed_since = true;
 }
 
+/* Frees all entries of a list. */
 static void
 entries_void(MbusSub *sub, uint32 *list)
 {

@@ -23,8 +23,10 @@
  */
 #include "postgres.h"
 
+#include <openssl/bn.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
+#include <openssl/evp.h>
 #include <openssl/hmac.h>
 
 #include "base/json_slice.h"
@@ -231,6 +233,7 @@ signature_fits(const MbusJwtKey *key, const Jws *jws)
 	return fits;
 }
 
+/* Compares in constant time. */
 static bool
 hmac_fits(const MbusJwtKey *key, const Jws *jws)
 {

@@ -8,7 +8,7 @@
  * the public key as DER of X.509's SubjectPublicKeyInfo.  A key that could not
  * be used is refused, so that nobody finds out from refused tokens.
  *
- * A backend keeps the keys in a cache of its own, see catalog_cache.c: a
+ * A backend keeps the keys in a cache of its own, see base/catalog_cache.c: a
  * trigger on the table invalidates its relation cache entry.  The public keys
  * in it are OpenSSL's, freed when the cache's memory is reset.
  */

@@ -15,6 +15,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
+#include "base/compat.h"
 #include "base/json_slice.h"
 #include "base/limits.h"
 #include "message/batch.h"

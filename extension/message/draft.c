@@ -12,6 +12,7 @@
 #include "utils/jsonb.h"
 
 #include "base/argument.h"
+#include "base/compat.h"
 #include "base/limits.h"
 #include "base/payload.h"
 #include "base/settings.h"

@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 #include "message/draft.h"
 #include "segment/inserter.h"
 #include "state/registry.h"

@@ -12,12 +12,15 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 #include "base/argument.h"
+#include "base/compat.h"
 #include "base/ids.h"
 #include "base/limits.h"
 #include "base/payload.h"
@@ -68,7 +71,7 @@ publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 	Oid			schema = mbus_schema();
 	MbusDatabase *db;
 	MbusChannel channel;
-	Sum			sum;
+	Sum			sum = {0};
 
 	mbus_write_check("message_bus.publish()");
 	if (!mbus_enabled)
@@ -97,7 +100,7 @@ publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 }
 
 /*
- * drafts_check checks them all and makes them ready to be stored.
+ * drafts_check checks them all, makes them ready to be stored and adds them up.
  */
 static void
 drafts_check(const MbusChannel *channel, MbusDraft *drafts, int ndrafts,
@@ -106,7 +109,6 @@ drafts_check(const MbusChannel *channel, MbusDraft *drafts, int ndrafts,
 	int			checked;
 	ErrorContextCallback where;
 
-	MemSet(sum, 0, sizeof(*sum));
 	where.callback = draft_context;
 	where.arg = &checked;
 	where.previous = error_context_stack;
@@ -126,6 +128,7 @@ drafts_check(const MbusChannel *channel, MbusDraft *drafts, int ndrafts,
 	error_context_stack = where.previous;
 }
 
+/* Counts what was stored, and what was there before. */
 static void
 drafts_count(const MbusDraft *drafts, int ndrafts)
 {

@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "base/argument.h"
+#include "base/compat.h"
 #include "base/payload.h"
 #include "base/schema.h"
 #include "base/settings.h"

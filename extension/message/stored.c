@@ -22,6 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "base/caller.h"
+#include "base/compat.h"
 #include "base/ids.h"
 #include "base/payload.h"
 #include "base/settings.h"

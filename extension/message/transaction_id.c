@@ -41,6 +41,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/compat.h"
 #include "base/ids.h"
 #include "base/payload.h"
 #include "channel/channel.h"

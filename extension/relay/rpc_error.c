@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "utils/elog.h"
 #include "utils/json.h"
@@ -161,6 +162,7 @@ append_object(StringInfo out, const ErrorData *edata, MbusRpcCode code,
 	appendStringInfoChar(out, '}');
 }
 
+/* A text as JSON, or null; what is no UTF-8 in it is replaced. */
 static void
 append_text(StringInfo out, const char *text)
 {

@@ -7,9 +7,11 @@
  */
 #include "postgres.h"
 
+#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 
 #include "base/caller.h"
+#include "base/compat.h"
 #include "base/json_slice.h"
 #include "base/schema.h"
 #include "delivery/hold.h"

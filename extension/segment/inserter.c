@@ -19,8 +19,11 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "executor/executor.h"
 #include "utils/builtins.h"
+#include "utils/rel.h"
 
 #include "base/compat.h"
 #include "segment/inserter.h"

@@ -9,6 +9,8 @@
 
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
+#include "nodes/pg_list.h"
+#include "utils/rel.h"
 #include "utils/relcache.h"
 
 typedef struct MbusInserter

@@ -1,6 +1,9 @@
 /*
  * published.c
- *		What of a channel is published: asked for when a worker has begun.
+ *		What of a channel is published, for who cannot do without an answer.
+ *
+ * While the worker has not numbered nothing can be said.  A claim tries again
+ * by itself; purge and seek wait here.
  */
 #include "postgres.h"
 

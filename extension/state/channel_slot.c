@@ -12,6 +12,9 @@
  */
 #include "postgres.h"
 
+#include "storage/lwlock.h"
+#include "utils/hsearch.h"
+
 #include "base/ids.h"
 #include "state/registry.h"
 #include "state/state.h"

@@ -24,6 +24,9 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "base/ids.h"

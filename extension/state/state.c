@@ -23,9 +23,13 @@
 #include "postgres.h"
 
 #include "commands/dbcommands.h"
+#include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "base/ids.h"
@@ -319,7 +323,7 @@ mbus_count(MbusCounter counter, uint64 n)
  * errors with 55000 and what the worker said last.  "what" is for the worker
  * to do, and is looked for often; NULL: to be ready at all.  db is NULL before
  * the worker has claimed it.  The worker itself does not wait but errors with
- * 55P03 (see expiry.c).
+ * 55P03 (see worker/expiry.c).
  */
 void
 mbus_worker_wait(MbusDatabase *db, TimestampTz *started, const char *what)
@@ -348,6 +352,9 @@ mbus_worker_wait(MbusDatabase *db, TimestampTz *started, const char *what)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/*
+ * not_ready errors with 55000, with what the worker said last.
+ */
 static void
 not_ready(MbusDatabase *db, const char *what)
 {

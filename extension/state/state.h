@@ -3,8 +3,9 @@
  *		Shared memory of the bus: one MbusDatabase for each database that has
  *		a worker, and the registry of unfinished publishes.
  *
- * Everything here is volatile and can be rebuilt from the tables.  See
- * state.c for the locks and their order, registry.c for the registry.
+ * Everything here is volatile and can be rebuilt from the tables.  Each struct
+ * says which lock protects it and who writes it; the order of the locks is in
+ * extension/README.md.
  */
 #ifndef MBUS_STATE_H
 #define MBUS_STATE_H
@@ -26,7 +27,7 @@
 #define MBUS_DEFAULTS_WANTED 16
 #define MBUS_SUBS_WANTED	64
 
-/* Counters shown by the view metrics; names in metrics.c. */
+/* Counters shown by the view metrics; names in audit/metrics.c. */
 typedef enum MbusCounter
 {
 	MBUS_C_PUBLISHED,

@@ -15,6 +15,8 @@
  */
 #include "postgres.h"
 
+#include "storage/lwlock.h"
+
 #include "base/ids.h"
 #include "state/range.h"
 #include "state/state.h"

@@ -20,7 +20,7 @@
  * (acked_read.c).  Nothing is in flight by then: the segment is closed and
  * no publish in it unfinished.  A seek that commits after the snapshot finds
  * the messages gone, as if it had come later; a redrive is kept away by a
- * lock on the segment (see segment_stays in redrive.c).
+ * lock on the segment (see segment_stays in delivery/redrive.c).
  *
  * The first message that is wanted is remembered in this process: the
  * segment is not read again while that one is.
@@ -47,6 +47,7 @@
 #include "delivery/pool.h"
 #include "delivery/slot.h"
 #include "delivery/sub.h"
+#include "state/state.h"
 #include "state/unfinished.h"
 #include "worker/acked.h"
 #include "worker/acked_read.h"
@@ -218,7 +219,7 @@ segment_check(MbusWork *work, void *arg)
 		return MBUS_BLOCKED;
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	/* against redrive, see redrive.c; before the snapshot */
+	/* against redrive, see delivery/redrive.c; before the snapshot */
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId,
 					   get_relname_relid("segment", work->schema),
 					   candidate->segment, 0);
@@ -361,6 +362,10 @@ memory_is_past(MbusWork *work, const MbusLook *look)
 	return past;
 }
 
+/*
+ * Whether a subscription has read all of the segment, and nothing of it is out
+ * or skipped.
+ */
 static bool
 position_is_past(const MbusPosition *position, const MbusLook *look)
 {

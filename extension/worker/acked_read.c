@@ -8,13 +8,14 @@
  * that lack an ack the row is looked at.  A million acknowledged messages
  * cost some megabytes of index, not the messages.
  *
- * What counts is as in facts.c, but that a message which is kept dead in its
+ * What counts is as in facts/facts.c, but that a message which is kept dead in its
  * place, or is corrupt, is not acknowledged here.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/itup.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "executor/tuptable.h"
@@ -306,6 +307,7 @@ ack_row(const MbusLook *look, MbusReader *reader, HeapTuple tuple,
 	}
 }
 
+/* Notes n ids from lo on as acked, but for those that were redriven since. */
 static void
 ack_span(const MbusLook *look, MbusReader *reader, int64 lease, int64 lo,
 		 int64 n)

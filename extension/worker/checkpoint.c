@@ -21,12 +21,17 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "utils/array.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "delivery/pool.h"
+#include "state/state.h"
 #include "worker/checkpoint.h"
 #include "worker/task.h"
 

@@ -11,7 +11,10 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "executor/spi.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
 
 #include "base/ids.h"
 #include "base/settings.h"
@@ -55,6 +58,10 @@ mbus_epoch_raise(MbusWork *work, int64 least)
 	return true;
 }
 
+/*
+ * Raises the epoch above *epoch, and sets that to the new one; durable when it
+ * returns.
+ */
 static MbusOutcome
 epoch_raise(MbusWork *work, void *arg)
 {

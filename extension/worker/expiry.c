@@ -24,8 +24,11 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "delivery/fail.h"

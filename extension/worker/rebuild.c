@@ -24,8 +24,14 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
+#include "utils/array.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "delivery/fail.h"
@@ -33,6 +39,7 @@
 #include "delivery/sub.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
+#include "state/state.h"
 #include "state/waiter.h"
 #include "worker/checkpoint.h"
 #include "worker/rebuild.h"

@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include "storage/lwlock.h"
+
 #include "delivery/pool.h"
 #include "delivery/sub.h"
 #include "state/registry.h"

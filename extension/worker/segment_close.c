@@ -15,7 +15,10 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "state/state.h"

@@ -60,8 +60,12 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "executor/spi.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "base/settings.h"

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "storage/lock.h"
 
 #include "base/ids.h"

@@ -3,8 +3,8 @@
  *		The background worker of one database: its loop and its small tasks.
  *
  * One worker runs for each listed database (launcher.c).  It is the only
- * process that makes, rolls and drops segments; state.h says what else only
- * it writes.  The larger tasks are in segment_open.c and segment_retire.c.
+ * process that makes, rolls and drops segments; state/state.h says what else
+ * only it writes.  The larger tasks are in files of their own.
  *
  * A pass runs when somebody sets the latch (a publisher who wants a segment,
  * a caller of expire(), a claim whose subscription is not loaded), when a
@@ -13,7 +13,8 @@
  *	1. find the extension; if it is another one than before (dropped, created
  *	   again) shared memory starts anew, and numbering with it
  *	2. open what publishers want, roll what is old or full
- *	3. begin a lease epoch, load subscriptions, end leases (expiry.c)
+ *	3. begin a lease epoch, load subscriptions, end leases (epoch.c, load.c,
+ *	   expiry.c)
  *	4. write checkpoints that are due
  *	5. close what is not open any more and was not closed in an orderly way
  *	6. find what is acknowledged in full, retire that and what has expired
@@ -46,22 +47,34 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
+#include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "storage/condition_variable.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
 #include "storage/procarray.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "base/ids.h"
