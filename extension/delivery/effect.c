@@ -177,13 +177,17 @@ mbus_effect_seek(uint32 slot, int64 start_id, TimestampTz start_at,
 }
 
 /*
- * mbus_effect_drop lets a subscription's slot go when the transaction commits.
+ * mbus_effect_drop lets a subscription's slot go when the transaction commits,
+ * if it still is its own.
  */
 void
-mbus_effect_drop(uint32 slot)
+mbus_effect_drop(uint32 slot, Oid schema, int32 subscription_id)
 {
 	mbus_effect_prepare(0);
-	(void) effect_new(EFFECT_DROP, slot);
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	if (mbus_sub_is(slot, MyDatabaseId, schema, subscription_id))
+		(void) effect_new(EFFECT_DROP, slot);
+	LWLockRelease(mbus_delivery_lock());
 }
 
 /*
@@ -199,19 +203,27 @@ mbus_effect_wake(int32 channel_id)
 /*
  * mbus_effect_redrive has a subscription look for retries from "at" on when
  * the transaction has committed.  To be called before the first row is
- * inserted: a checkpoint written meanwhile must not be above it.
+ * inserted: a checkpoint written meanwhile must not be above it.  False if the
+ * slot is not the subscription's any more.
  */
-void
-mbus_effect_redrive(uint32 slot, TimestampTz at)
+bool
+mbus_effect_redrive(uint32 slot, Oid schema, int32 subscription_id,
+					TimestampTz at)
 {
 	MbusSub    *sub = mbus_sub(slot);
+	bool		same;
 
 	mbus_effect_prepare(0);
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	effect_new(EFFECT_REDRIVE, slot)->at = at;
-	sub->redrives++;
-	sub->retry_floor = Min(sub->retry_floor, at);
+	same = mbus_sub_is(slot, MyDatabaseId, schema, subscription_id);
+	if (same)
+	{
+		effect_new(EFFECT_REDRIVE, slot)->at = at;
+		sub->redrives++;
+		sub->retry_floor = Min(sub->retry_floor, at);
+	}
 	LWLockRelease(mbus_delivery_lock());
+	return same;
 }
 
 /* The next effect; room was made for it. */

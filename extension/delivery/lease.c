@@ -108,9 +108,7 @@ mbus_lease_void(uint32 lease)
 		{
 			*link = e->next;
 			l->n--;
-			e->state = MBUS_ENTRY_FREE;
-			e->next = mbus_pool.shared->free_entry;
-			mbus_pool.shared->free_entry = number;
+			mbus_entry_free(number);
 		}
 		else
 		{

@@ -97,6 +97,7 @@ delivery_startup(void *memory, bool found, int tranche)
 	mbus_pool.shared->nentries = mbus_max_leases;
 	mbus_pool.shared->nleases = mbus_max_leases;
 	pools_init();
+	mbus_quota_startup();
 }
 
 static void *
@@ -197,18 +198,22 @@ mbus_skip(uint32 skip)
  */
 
 /*
- * mbus_entries_take sets aside up to n free entries, as a chain.
+ * mbus_entries_take sets aside up to n free entries for a subscription, as a
+ * chain; no more than its quota leaves it.
  */
 uint32
-mbus_entries_take(int n, int *taken)
+mbus_entries_take(uint32 slot, int n, int *taken)
 {
 	uint32		first = mbus_pool.shared->free_entry;
 	uint32		last = MBUS_NONE;
 
+	n = Min(n, mbus_quota_left(slot));
 	*taken = 0;
 	for (uint32 e = first; e != MBUS_NONE && *taken < n;
 		 e = mbus_pool.entries[e].next)
 	{
+		mbus_pool.entries[e].slot = slot;
+		mbus_quota_take(slot);
 		last = e;
 		(*taken)++;
 	}
@@ -229,11 +234,21 @@ mbus_entries_free(uint32 first)
 	{
 		uint32		next = mbus_pool.entries[first].next;
 
-		mbus_pool.entries[first].state = MBUS_ENTRY_FREE;
-		mbus_pool.entries[first].next = mbus_pool.shared->free_entry;
-		mbus_pool.shared->free_entry = first;
+		mbus_entry_free(first);
 		first = next;
 	}
+}
+
+/*
+ * mbus_entry_free gives one back, that is on no list and has no key.
+ */
+void
+mbus_entry_free(uint32 entry)
+{
+	mbus_quota_give(mbus_pool.entries[entry].slot);
+	mbus_pool.entries[entry].state = MBUS_ENTRY_FREE;
+	mbus_pool.entries[entry].next = mbus_pool.shared->free_entry;
+	mbus_pool.shared->free_entry = entry;
 }
 
 /*
@@ -271,12 +286,8 @@ mbus_entry_add(uint32 slot, uint32 entry, int64 id, int attempt,
 void
 mbus_entry_gone(uint32 slot, uint32 entry)
 {
-	MbusEntry  *e = &mbus_pool.entries[entry];
-
 	mbus_entry_unhash(slot, entry);
-	e->state = MBUS_ENTRY_FREE;
-	e->next = mbus_pool.shared->free_entry;
-	mbus_pool.shared->free_entry = entry;
+	mbus_entry_free(entry);
 	mbus_pool.subs[slot].nentries--;
 	mbus_pool.subs[slot].changed_since = true;
 }
@@ -475,6 +486,7 @@ mbus_key_find(uint32 slot, int64 key_hash)
 	{
 		MbusEntry  *e = &mbus_pool.entries[entry];
 
+		/* two subscriptions may meet in a bucket: the entry says whose */
 		if (e->key_hash == key_hash && e->slot == slot)
 			return entry;
 	}

@@ -42,7 +42,7 @@ typedef struct MbusEntry
 	int64		key_hash;		/* ordered with a key only, else 0 */
 	int64		passed;			/* lowest id passed over for it; 0: none */
 	uint32		next;			/* in the list it is on */
-	uint32		slot;			/* whose it is */
+	uint32		slot;			/* whose it is, or to be set aside for */
 	uint32		id_next;		/* in its id's bucket */
 	uint32		key_next;		/* in its key's bucket */
 	uint32		lease;			/* HELD, LEASED: index */
@@ -90,13 +90,15 @@ typedef struct MbusSub
 {
 	ConditionVariable changed;	/* loaded, or the scanner has gone */
 	uint32		generation;		/* rises with each use, seek and drop */
+	int32		share;			/* of the pools, that it counts in: quota.c */
+	int32		charged;		/* entries: set aside, its own, void ones */
 	Oid			database;		/* InvalidOid: free */
 	Oid			schema;
 	int32		subscription_id;
 	int32		channel_id;
 	bool		ordered;
 	bool		loaded;
-	bool		dropped;		/* gone when its last entry is */
+	bool		dropped;		/* gone when its scanner is */
 	int32		scanner;		/* procno; -1: nobody */
 	bool		seeking;		/* the scanner is a seek */
 
@@ -134,6 +136,7 @@ typedef struct MbusSub
 	uint32		skipped;		/* by ascending id */
 	int32		nskipped;
 	uint32		turn;			/* claims of one message, counted */
+	TimestampTz used_at;		/* loaded, or scanned last */
 
 	/* for checkpoints and views, since load */
 	bool		changed_since;	/* the checkpoint */
@@ -156,7 +159,7 @@ extern MbusLease *mbus_lease(uint32 lease);
 extern MbusSkip *mbus_skip(uint32 skip);
 
 /* lists; under the delivery lock */
-extern uint32 mbus_entries_take(int n, int *taken);
+extern uint32 mbus_entries_take(uint32 slot, int n, int *taken);
 extern void mbus_entries_free(uint32 first);
 extern void mbus_entry_add(uint32 slot, uint32 entry, int64 id, int attempt,
 						   int64 key_hash);

@@ -10,7 +10,17 @@
 
 #include "storage/lwlock.h"
 
+#include "base/ids.h"
 #include "delivery/pool.h"
+
+/* What a database holds of the pools; quota.c.  Free: it holds nothing. */
+typedef struct MbusShare
+{
+	Oid			database;
+	int			slots;
+	int			entries;		/* charged to its slots */
+	int			above;			/* of them, above the least of their slots */
+} MbusShare;
 
 /* In shared memory, before the arrays; all but the lock is under it. */
 typedef struct MbusPoolShared
@@ -23,6 +33,14 @@ typedef struct MbusPoolShared
 	uint32		free_lease;
 	uint32		free_skip;
 	uint32		deadlines;		/* the uppermost lease; see deadline.c */
+
+	/* quota.c */
+	int			sub_least;		/* entries kept for each slot */
+	int			database_least; /* and for each database */
+	int			database_slots; /* slots kept for each database */
+	int			common;			/* the other entries */
+	int			common_held;
+	MbusShare	share[MBUS_MAX_DATABASES];
 } MbusPoolShared;
 
 /* Where this process has it all. */
@@ -40,7 +58,14 @@ typedef struct MbusPool
 
 extern MbusPool mbus_pool;
 
+/* quota.c */
+extern void mbus_quota_startup(void);
+extern void mbus_quota_take(uint32 slot);
+extern void mbus_quota_give(uint32 slot);
+extern int	mbus_quota_left(uint32 slot);
+
 extern void mbus_sub_reset(MbusSub *sub);
 extern void mbus_entry_unhash(uint32 slot, uint32 entry);
+extern void mbus_entry_free(uint32 entry);
 
 #endif							/* MBUS_POOL_INTERNAL_H */

@@ -22,6 +22,7 @@
 #include "delivery/scan_due.h"
 #include "delivery/scan_range.h"
 #include "delivery/scan_record.h"
+#include "delivery/scan_room.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
 #include "segment/leaf.h"
@@ -44,7 +45,7 @@ static int	waiting_compare(const void *a, const void *b);
  * mbus_scan takes up to scan->batch messages for a subscription, or, as a
  * probe, only looks whether there are some.  False: nothing was done because
  * the worker has to do something first, or a seek came between; ask again.
- * 53400 if the pool of entries is used up.
+ * 53400 if the subscription may have no more entries.
  */
 bool
 mbus_scan(MbusScan *scan)
@@ -101,15 +102,10 @@ scan_begin(MbusScan *scan)
 	scan->nretries = Min(scan->nretries, scan->batch);
 
 	/* entries that wait need no new ones */
-	scan->room = scan->probe ? 1 : Min(scan->batch, got);
+	scan->room = scan->probe ? 1 : got;
 	if (scan->room == 0 && scan->nready == 0 && scan->nnexts == 0 &&
 		scan->nretries == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many messages are claimed"),
-				 errdetail("The server follows at most %d messages that are claimed at one time.",
-						   mbus_max_leases),
-				 errhint("Acknowledge some, or raise \"message_bus.max_leases\" and restart the server.")));
+		mbus_scan_room_refuse(scan);
 	positions_begin(scan);
 }
 
@@ -173,6 +169,7 @@ slot_copy(MbusScan *scan)
 {
 	MbusSub    *sub = mbus_sub(scan->slot);
 
+	sub->used_at = scan->now;
 	sub->reloaded = false;
 	scan->sub = *sub;
 	scan->read_retries = !sub->ordered && sub->next_retry <= scan->now;

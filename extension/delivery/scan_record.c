@@ -2,9 +2,9 @@
  * scan_record.c
  *		The end of a scan: what it has found becomes a lease.
  *
- * What a scan takes from shared memory before that, free entries and skip
- * nodes and the retry position, is in "reserved", so that an error in between
- * puts it back (mbus_scan_undo).
+ * What a scan takes from shared memory before that is in scan_room.c (free
+ * entries) or in "reserved" (skip nodes and the retry position), so that an
+ * error in between puts it back (mbus_scan_undo).
  */
 #include "postgres.h"
 
@@ -19,6 +19,7 @@
 #include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "delivery/scan_record.h"
+#include "delivery/scan_room.h"
 #include "delivery/scanning.h"
 #include "state/range.h"
 #include "state/state.h"
@@ -26,12 +27,11 @@
 /* What this scan has taken from shared memory and not recorded. */
 static struct
 {
-	uint32		entries;
 	uint32		skips;
 	bool		retry_moved;
 	MbusMoment	retry_position;
 	TimestampTz next_retry;
-}			reserved = {MBUS_NONE, MBUS_NONE};
+}			reserved = {MBUS_NONE};
 
 static void retries_begin(MbusScan *scan, MbusSub *sub);
 static void record_positions(MbusScan *scan, MbusSub *sub);
@@ -44,15 +44,14 @@ static void list_remove(MbusSub *sub, uint32 entry);
 static void times_next(MbusScan *scan, const MbusSub *sub);
 
 /*
- * mbus_scan_reserve sets entries aside for a batch and begins with the
+ * mbus_scan_reserve sets some entries aside and begins with the
  * retries; returns how many entries there are.  Caller holds the lock.
  */
 int
 mbus_scan_reserve(MbusScan *scan)
 {
-	int			got = 0;
+	int			got = mbus_scan_room_begin(scan);
 
-	reserved.entries = mbus_entries_take(scan->batch, &got);
 	if (scan->read_retries)
 		retries_begin(scan, mbus_sub(scan->slot));
 	return got;
@@ -109,9 +108,8 @@ mbus_scan_undo(uint32 slot)
 {
 	MbusSub    *sub = mbus_sub(slot);
 
-	mbus_entries_free(reserved.entries);
+	mbus_scan_room_undo();
 	mbus_skips_free(reserved.skips);
-	reserved.entries = MBUS_NONE;
 	reserved.skips = MBUS_NONE;
 	if (reserved.retry_moved)
 	{
@@ -339,8 +337,7 @@ record_entry(MbusScan *scan, MbusFound *found)
 		list_remove(mbus_sub(scan->slot), entry);
 	else
 	{
-		entry = reserved.entries;
-		reserved.entries = mbus_entry(entry)->next;
+		entry = mbus_scan_room_entry();
 		mbus_entry_add(scan->slot, entry, found->id, found->attempt,
 					   found->key_hash);
 	}

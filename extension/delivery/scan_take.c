@@ -27,6 +27,7 @@
 #include "channel/purged.h"
 #include "delivery/pool.h"
 #include "delivery/scan_facts.h"
+#include "delivery/scan_room.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
 #include "facts/facts.h"
@@ -121,7 +122,7 @@ mbus_scan_take(MbusScan *scan, const MbusScanRow *row, HeapTuple tuple,
 		return MBUS_SCAN_LEFT_OUT;
 	}
 	if (scan->nfound >= scan->batch ||
-		(entry == MBUS_NONE && scan->room <= 0))
+		(entry == MBUS_NONE && scan->room <= 0 && !mbus_scan_room_grow(scan)))
 	{
 		scan->full = true;
 		return MBUS_SCAN_NO_ROOM;

@@ -71,7 +71,7 @@ publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 	Oid			schema = mbus_schema();
 	MbusDatabase *db;
 	MbusChannel channel;
-	Sum			sum;
+	Sum			sum = {0};
 
 	mbus_write_check("message_bus.publish()");
 	if (!mbus_enabled)
@@ -100,7 +100,7 @@ publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 }
 
 /*
- * drafts_check checks them all and makes them ready to be stored.
+ * drafts_check checks them all, makes them ready to be stored and adds them up.
  */
 static void
 drafts_check(const MbusChannel *channel, MbusDraft *drafts, int ndrafts,
@@ -109,7 +109,6 @@ drafts_check(const MbusChannel *channel, MbusDraft *drafts, int ndrafts,
 	int			checked;
 	ErrorContextCallback where;
 
-	MemSet(sum, 0, sizeof(*sum));
 	where.callback = draft_context;
 	where.arg = &checked;
 	where.previous = error_context_stack;

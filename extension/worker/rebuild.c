@@ -92,7 +92,7 @@ static MbusOutcome batch_read(MbusWork *work, void *arg);
 static void row_read(Batch *batch, Loading *l, HeapTuple row, TupleDesc desc,
 					 TimestampTz numbered_at);
 static void checkpoint_read(Loading *l, HeapTuple row, TupleDesc desc,
-							MemoryContext context);
+							int64 check_below, MemoryContext context);
 static int	array_read(HeapTuple row, TupleDesc desc, int column, void **data);
 static bool slot_make(MbusWork *work, Loading *l);
 static void entries_judge(MbusWork *work, Batch *batch, Loading *l);
@@ -236,13 +236,13 @@ row_read(Batch *batch, Loading *l, HeapTuple row, TupleDesc desc,
 	l->cursor = Max(l->start_id - 1, 0);
 	l->check_below = l->fresh ? 0 : batch->check_below;
 	l->due_at = l->retry_at = PG_INT64_MIN;
-	checkpoint_read(l, row, desc, batch->context);
+	checkpoint_read(l, row, desc, batch->check_below, batch->context);
 }
 
 /* Reads the checkpoint's part of a row, if there is a whole one. */
 static void
 checkpoint_read(Loading *l, HeapTuple row, TupleDesc desc,
-				MemoryContext context)
+				int64 check_below, MemoryContext context)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz time[2];
@@ -253,8 +253,11 @@ checkpoint_read(Loading *l, HeapTuple row, TupleDesc desc,
 	int64	   *leases;
 	int64	   *skips;
 
-	if (isnull || l->fresh)
+	if (isnull)
 		return;
+	/* it was given up: it is as old as its checkpoint says */
+	l->fresh = false;
+	l->check_below = check_below;
 	l->n = array_read(row, desc, 13, (void **) &ids);
 	l->nskips = array_read(row, desc, 16, (void **) &skips) / 2;
 	if (array_read(row, desc, 14, (void **) &attempts) != l->n ||
@@ -568,6 +571,7 @@ loading_install(MbusWork *work, Loading *l)
 		sub->changed_since = l->at == 0;
 		sub->acks = 0;
 		sub->loaded = true;
+		sub->used_at = GetCurrentTimestamp();
 	}
 	LWLockRelease(mbus_delivery_lock());
 	ConditionVariableBroadcast(&sub->changed);
@@ -586,7 +590,7 @@ entries_install(Loading *l)
 	MbusSub    *sub = mbus_sub(l->slot);
 	int			entries;
 	int			skips;
-	uint32		ready = mbus_entries_take(l->n, &entries);
+	uint32		ready = mbus_entries_take(l->slot, l->n, &entries);
 	uint32		skipped = mbus_skips_take(l->nskips, &skips);
 	uint32		at;
 	int64		lowest;
