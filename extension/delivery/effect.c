@@ -40,6 +40,7 @@
 #include "delivery/effect.h"
 #include "delivery/lease.h"
 #include "delivery/pool.h"
+#include "delivery/skip.h"
 #include "delivery/sub.h"
 #include "state/waiter.h"
 
@@ -693,9 +694,7 @@ sub_reload(MbusSub *sub)
 	sub->check_below = Max(sub->check_below, sub->cursor + 1);
 	sub->cursor = Max(sub->start_id - 1, 0);
 	/* the cursor comes to them again */
-	mbus_skips_free(sub->skipped);
-	sub->skipped = MBUS_NONE;
-	sub->nskipped = 0;
+	mbus_skips_forget(sub);
 	sub->due_position = mbus_moment(PG_INT64_MIN, 0);
 	sub->next_due = PG_INT64_MIN;
 	sub->changed_since = true;

@@ -28,11 +28,10 @@
 #include "delivery/pool_internal.h"
 #include "state/state.h"
 
-#define SKIPS		32768
-
 MbusPool	mbus_pool;
 
 static Size delivery_size(void);
+static int	skips(void);
 static void delivery_startup(void *memory, bool found, int tranche);
 static void *part(char **at, Size size);
 static void pools_init(void);
@@ -68,9 +67,16 @@ delivery_size(void)
 											sizeof(MbusEntry))));
 	size = add_size(size, MAXALIGN(mul_size(mbus_max_leases,
 											sizeof(MbusLease))));
-	size = add_size(size, MAXALIGN(mul_size(SKIPS, sizeof(MbusSkip))));
+	size = add_size(size, MAXALIGN(mul_size(skips(), sizeof(MbusSkip))));
 	return add_size(size, 3 * MAXALIGN(mul_size(mbus_max_leases,
 												sizeof(uint32))));
+}
+
+/* How many skip nodes there are. */
+static int
+skips(void)
+{
+	return MBUS_SKIPS_COMMON + MBUS_SKIPS_LEAST * mbus_max_subscriptions;
 }
 
 /*
@@ -85,7 +91,7 @@ delivery_startup(void *memory, bool found, int tranche)
 	mbus_pool.subs = part(&at, mbus_max_subscriptions * sizeof(MbusSub));
 	mbus_pool.entries = part(&at, mbus_max_leases * sizeof(MbusEntry));
 	mbus_pool.leases = part(&at, mbus_max_leases * sizeof(MbusLease));
-	mbus_pool.skips = part(&at, SKIPS * sizeof(MbusSkip));
+	mbus_pool.skips = part(&at, skips() * sizeof(MbusSkip));
 	mbus_pool.id_buckets = part(&at, mbus_max_leases * sizeof(uint32));
 	mbus_pool.key_buckets = part(&at, mbus_max_leases * sizeof(uint32));
 	mbus_pool.lease_buckets = part(&at, mbus_max_leases * sizeof(uint32));
@@ -96,6 +102,7 @@ delivery_startup(void *memory, bool found, int tranche)
 	mbus_pool.shared->nsubs = mbus_max_subscriptions;
 	mbus_pool.shared->nentries = mbus_max_leases;
 	mbus_pool.shared->nleases = mbus_max_leases;
+	mbus_pool.shared->nskips = skips();
 	pools_init();
 	mbus_quota_startup();
 }
@@ -129,8 +136,9 @@ pools_init(void)
 		mbus_pool.lease_buckets[i] = MBUS_NONE;
 	}
 	mbus_pool.shared->deadlines = MBUS_NONE;
-	for (int i = 0; i < SKIPS; i++)
-		mbus_pool.skips[i].next = i + 1 < SKIPS ? i + 1 : MBUS_NONE;
+	for (int i = 0; i < mbus_pool.shared->nskips; i++)
+		mbus_pool.skips[i].next =
+			i + 1 < mbus_pool.shared->nskips ? i + 1 : MBUS_NONE;
 }
 
 /*
@@ -183,13 +191,6 @@ mbus_lease(uint32 lease)
 {
 	Assert(lease < (uint32) mbus_pool.shared->nleases);
 	return &mbus_pool.leases[lease];
-}
-
-MbusSkip *
-mbus_skip(uint32 skip)
-{
-	Assert(skip < SKIPS);
-	return &mbus_pool.skips[skip];
 }
 
 /* ------------------------------------------------------------------------
@@ -508,45 +509,4 @@ key_chain(uint32 slot, int64 key_hash)
 	uint64		hash = (uint64) key_hash ^ murmurhash32(slot + 1);
 
 	return &mbus_pool.key_buckets[hash % mbus_pool.shared->nentries];
-}
-
-/* ------------------------------------------------------------------------
- * Skipped ranges
- * ------------------------------------------------------------------------
- */
-
-/*
- * mbus_skips_take sets aside up to n free skip nodes, as a chain.
- */
-uint32
-mbus_skips_take(int n, int *taken)
-{
-	MbusPoolShared *shared = mbus_pool.shared;
-	uint32		first = MBUS_NONE;
-
-	for (*taken = 0; *taken < n && shared->free_skip != MBUS_NONE; (*taken)++)
-	{
-		uint32		s = shared->free_skip;
-
-		shared->free_skip = mbus_pool.skips[s].next;
-		mbus_pool.skips[s].next = first;
-		first = s;
-	}
-	return first;
-}
-
-/*
- * mbus_skips_free gives a chain of them back.
- */
-void
-mbus_skips_free(uint32 first)
-{
-	while (first != MBUS_NONE)
-	{
-		uint32		next = mbus_pool.skips[first].next;
-
-		mbus_pool.skips[first].next = mbus_pool.shared->free_skip;
-		mbus_pool.shared->free_skip = first;
-		first = next;
-	}
 }

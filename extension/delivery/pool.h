@@ -135,6 +135,9 @@ typedef struct MbusSub
 	int32		nleased;		/* HELD and LEASED */
 	uint32		skipped;		/* by ascending id */
 	int32		nskipped;
+	int32		skip_nodes;		/* of the list, and set aside */
+	int64		quiet_from;		/* from here to the cursor a scan has seen no
+								 * message */
 	uint32		turn;			/* claims of one message, counted */
 	TimestampTz used_at;		/* loaded, or scanned last */
 
@@ -156,7 +159,6 @@ extern int	mbus_sub_slots(void);
 extern MbusSub *mbus_sub(uint32 slot);
 extern MbusEntry *mbus_entry(uint32 entry);
 extern MbusLease *mbus_lease(uint32 lease);
-extern MbusSkip *mbus_skip(uint32 skip);
 
 /* lists; under the delivery lock */
 extern uint32 mbus_entries_take(uint32 slot, int n, int *taken);
@@ -172,7 +174,5 @@ extern uint32 mbus_entry_find(uint32 slot, int64 id);
 extern void mbus_retry_pull(MbusSub *sub, TimestampTz at, int64 id);
 extern void mbus_ready_merge(uint32 slot, uint32 chain);
 extern uint32 mbus_key_find(uint32 slot, int64 key_hash);
-extern uint32 mbus_skips_take(int n, int *taken);
-extern void mbus_skips_free(uint32 first);
 
 #endif							/* MBUS_POOL_H */

@@ -25,6 +25,7 @@
 #include "delivery/scan_room.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
+#include "delivery/skip.h"
 #include "segment/leaf.h"
 #include "state/range.h"
 #include "state/unfinished.h"
@@ -228,6 +229,7 @@ static void
 positions_begin(MbusScan *scan)
 {
 	scan->cursor = scan->sub.cursor;
+	scan->quiet_from = scan->sub.quiet_from;
 	scan->due_position = scan->sub.due_position;
 	scan->next_due = scan->sub.next_due;
 	scan->retry_position = scan->sub.retry_position;

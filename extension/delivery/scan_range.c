@@ -159,6 +159,7 @@ static bool
 row_read(MbusScan *scan, Block *block, HeapTuple tuple,
 		 const MbusScanRow *row, int64 *reached)
 {
+	scan->quiet_from = Max(scan->quiet_from, row->id + 1);
 	if (++scan->nread > READ_MAX && !scan->probe)
 	{
 		/* record how far it came; the claim goes on from there */
@@ -170,7 +171,7 @@ row_read(MbusScan *scan, Block *block, HeapTuple tuple,
 		return false;
 	}
 	if (!row->live || mbus_scan_is_later(scan, row) ||
-		mbus_scan_unfinished_end(scan, row->id) != 0)
+		mbus_scan_in_unfinished(scan, row->id, row->id + 1))
 		return true;
 	if (row->id < scan->sub.check_below)
 		return block_add(scan, block, tuple, row, reached);

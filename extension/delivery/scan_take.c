@@ -385,40 +385,45 @@ next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 	return found;
 }
 
-/* The end of the unfinished range that an id is in; 0 if there is none. */
-int64
-mbus_scan_unfinished_end(MbusScan *scan, int64 id)
+/*
+ * mbus_scan_range_after returns the first of some ranges, which ascend and do
+ * not meet, that ends behind an id; n if there is none.
+ */
+int
+mbus_scan_range_after(const MbusRange *ranges, int n, int64 id)
 {
-	for (int i = 0; i < scan->nunfinished; i++)
+	int			lo = 0;
+	int			hi = n;
+
+	while (lo < hi)
 	{
-		if (id >= scan->unfinished[i].lo && id < scan->unfinished[i].hi)
-			return scan->unfinished[i].hi;
+		int			middle = lo + (hi - lo) / 2;
+
+		if (ranges[middle].hi <= id)
+			lo = middle + 1;
+		else
+			hi = middle;
 	}
-	return 0;
+	return lo;
 }
 
-/* Whether a range of ids meets an unfinished one. */
+/* Whether an id from lo on and before hi is of a publish that has not ended. */
 bool
 mbus_scan_in_unfinished(MbusScan *scan, int64 lo, int64 hi)
 {
-	for (int i = 0; i < scan->nunfinished; i++)
-	{
-		if (lo < scan->unfinished[i].hi && hi > scan->unfinished[i].lo)
-			return true;
-	}
-	return false;
+	int			i = mbus_scan_range_after(scan->unfinished,
+										  scan->nunfinished, lo);
+
+	return i < scan->nunfinished && scan->unfinished[i].lo < hi;
 }
 
 /* Whether what is left of a skipped range has an id. */
 bool
 mbus_scan_in_skipped(MbusScan *scan, int64 id)
 {
-	for (int i = 0; i < scan->nskipped; i++)
-	{
-		if (id >= scan->skipped[i].lo && id < scan->skipped[i].hi)
-			return true;
-	}
-	return false;
+	int			i = mbus_scan_range_after(scan->skipped, scan->nskipped, id);
+
+	return i < scan->nskipped && scan->skipped[i].lo <= id;
 }
 
 /*

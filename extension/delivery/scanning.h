@@ -88,6 +88,7 @@ typedef struct MbusScan
 
 	/* positions reached */
 	int64		cursor;
+	int64		quiet_from;		/* behind the last message read */
 	MbusMoment	due_position;
 	TimestampTz next_due;
 	uint64		delays;

@@ -15,6 +15,7 @@
 #include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "delivery/pool_internal.h"
+#include "delivery/skip.h"
 #include "delivery/quota.h"
 #include "delivery/sub.h"
 
@@ -163,9 +164,7 @@ mbus_sub_void(uint32 slot)
 	entries_void(sub, &sub->retry);
 	while (sub->leases != MBUS_NONE)
 		mbus_lease_void(sub->leases);
-	mbus_skips_free(sub->skipped);
-	sub->skipped = MBUS_NONE;
-	sub->nskipped = 0;
+	mbus_skips_forget(sub);
 	sub->nready = sub->nretry = sub->nleased = sub->nentries = 0;
 	sub->generation++;
 	sub->changed_since = true;

@@ -31,6 +31,7 @@
 
 #include "base/ids.h"
 #include "delivery/pool.h"
+#include "delivery/skip.h"
 #include "state/state.h"
 #include "worker/checkpoint.h"
 #include "worker/task.h"

@@ -36,6 +36,7 @@
 #include "base/ids.h"
 #include "delivery/fail.h"
 #include "delivery/pool.h"
+#include "delivery/skip.h"
 #include "delivery/sub.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
@@ -563,6 +564,7 @@ loading_install(MbusWork *work, Loading *l)
 		sub->since_lease = l->since_lease;
 		entries_install(l);
 		sub->cursor = l->cursor;
+		sub->quiet_from = l->cursor + 1;
 		sub->check_below = l->check_below;
 		sub->due_position = mbus_moment(l->due_at, 0);
 		sub->retry_position = mbus_moment(l->retry_at, 0);
@@ -591,14 +593,14 @@ entries_install(Loading *l)
 	int			entries;
 	int			skips;
 	uint32		ready = mbus_entries_take(l->slot, l->n, &entries);
-	uint32		skipped = mbus_skips_take(l->nskips, &skips);
+	uint32		skipped = mbus_skips_take(l->slot, l->nskips, &skips);
 	uint32		at;
 	int64		lowest;
 
 	if (entries < l->n || skips < l->nskips)
 	{
 		mbus_entries_free(ready);
-		mbus_skips_free(skipped);
+		mbus_skips_free(l->slot, skipped);
 		lowest = l->cursor;
 		if (l->n > 0)
 			lowest = Min(lowest, l->entry[0].id - 1);
