@@ -22,7 +22,7 @@
 #include "segment/due.h"
 #include "segment/leaf.h"
 
-#define READ_MIN	4			/* looked at at a time */
+#define READ_MIN	2			/* looked at at a time */
 #define READ_MAX	8192
 
 static bool due_read(MbusScan *scan, int most, bool retries,
