@@ -432,7 +432,7 @@ CREATE FUNCTION message_bus.claim(channel text, subscription text DEFAULT 'defau
 	max_bytes bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery
 	AS 'MODULE_PATHNAME', 'mbus_claim' LANGUAGE C ROWS 100;
 COMMENT ON FUNCTION message_bus.claim IS
-'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 too many messages or subscriptions are in use, 55000 a seek has not ended or the worker does not answer, 25001 waiting in REPEATABLE READ, 25006 read-only.';
+'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 the subscription may hold no more messages, or too many subscriptions are in use, 55000 a seek has not ended or the worker does not answer, 25001 waiting in REPEATABLE READ, 25006 read-only.';
 
 CREATE FUNCTION message_bus.claim_bytes(channel text, subscription text DEFAULT 'default',
 	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
@@ -629,6 +629,25 @@ COMMENT ON FUNCTION message_bus.counters IS 'counters: what the view metrics sho
 CREATE VIEW message_bus.metrics AS
 	SELECT metric, value, help FROM message_bus.counters();
 COMMENT ON VIEW message_bus.metrics IS 'counters of this database since the server''s start; for pg_monitor';
+
+CREATE FUNCTION message_bus.pool_rows(OUT pool text, OUT database oid, OUT subscription_id integer,
+	OUT held integer, OUT may_hold integer) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_pool_rows' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.pool_rows IS 'pool_rows: what the view pools shows';
+
+CREATE VIEW message_bus.pools AS
+	SELECT p.pool, d.datname AS database, c.name AS channel, s.name AS subscription, p.held, p.may_hold
+	FROM message_bus.pool_rows() p
+	LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.database
+	LEFT JOIN message_bus.subscription s ON s.subscription_id OPERATOR(pg_catalog.=) p.subscription_id
+	LEFT JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id;
+COMMENT ON VIEW message_bus.pools IS
+'who holds the shared memory of the server: all together, each database, and the subscriptions of this one that hold something; for pg_monitor';
+COMMENT ON COLUMN message_bus.pools.pool IS 'messages: that are claimed or wait to be claimed again (message_bus.max_leases); subscriptions: that are loaded (message_bus.max_subscriptions)';
+COMMENT ON COLUMN message_bus.pools.database IS 'NULL: all databases';
+COMMENT ON COLUMN message_bus.pools.subscription IS 'NULL: the whole database';
+COMMENT ON COLUMN message_bus.pools.held IS 'how many it has';
+COMMENT ON COLUMN message_bus.pools.may_hold IS 'how many it may have, as long as the others have what they have';
 
 /*
  * The table-shaped face: what a client sees that takes message_bus for a
@@ -983,8 +1002,9 @@ GRANT SELECT ON message_bus.channels, message_bus.messages, message_bus.subscrip
 GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.lease_rows,
 	message_bus.in_ranges, message_bus.is_dead, message_bus.delivery_status, message_bus.last_access TO PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
-GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status TO pg_monitor;
-GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.open_segments, message_bus.worker_status_row TO pg_monitor;
+GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
+	message_bus.pools TO pg_monitor;
+GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.pool_rows, message_bus.open_segments, message_bus.worker_status_row TO pg_monitor;
 
 /*
  * The default channel, owned by who creates the extension.

@@ -111,9 +111,9 @@ SELECT call, pg_temp.fails('SELECT message_bus.' || call) FROM unnest(ARRAY[
 	$$create_channel('mine')$$, $$alter_channel('open')$$, $$drop_channel('open')$$,
 	$$grant_channel('open', 'regress_mbus_anon', 'all')$$, $$revoke_channel('open', 'regress_mbus_anon', 'all')$$,
 	$$expire()$$, $$relay(ARRAY[1], ARRAY['\x00'::bytea])$$, $$counters()$$, $$open_segments()$$,
-	$$worker_status_row()$$]) AS t (call);
+	$$worker_status_row()$$, $$pool_rows()$$]) AS t (call);
 SELECT v, pg_temp.fails('SELECT * FROM message_bus.' || v) FROM unnest(ARRAY[
-	'channels', 'messages', 'message_bus', 'errors', 'metrics', 'segments', 'worker_status']) AS v;
+	'channels', 'messages', 'message_bus', 'errors', 'metrics', 'segments', 'worker_status', 'pools']) AS v;
 SELECT count(*) FROM message_bus.channels;
 SELECT count(*) FROM message_bus.messages;
 SELECT count(*) FROM message_bus.message_bus;

@@ -70,8 +70,8 @@ static bool subscription_insert(Oid schema, int32 channel_id, text *name,
 								bool ordered, const Start *start,
 								int32 epoch);
 static void subscription_pause(FunctionCallInfo fcinfo, bool paused);
-static int64 seek_begin(Oid schema, MbusDatabase *db, uint32 slot,
-						const MbusSubscription *subscription);
+static int64 seek_begin(Oid schema, MbusDatabase *db,
+						const MbusSubscription *subscription, uint32 *slot);
 static void start_parse(text *value, Start *start);
 static void start_id_parse(const char *digits, Start *start);
 static void start_resolve(Oid schema, MbusDatabase *db, int32 channel_id,
@@ -199,7 +199,7 @@ MBUS_FUNCTION(drop_subscription)
 	slot = mbus_sub_find(MyDatabaseId, schema, subscription.subscription_id);
 	LWLockRelease(mbus_delivery_lock());
 	if (slot != MBUS_NONE)
-		mbus_effect_drop(slot);
+		mbus_effect_drop(slot, schema, subscription.subscription_id);
 	mbus_effect_wake(subscription.channel_id);
 	PG_RETURN_VOID();
 }
@@ -212,11 +212,13 @@ void
 mbus_subscriptions_drop(Oid schema, int32 channel_id)
 {
 	uint32	   *slots;
+	int32	   *ids;
 	int			nslots = 0;
 
 	if (!mbus_preloaded())
 		return;
 	slots = palloc(mbus_sub_slots() * sizeof(uint32));
+	ids = palloc(mbus_sub_slots() * sizeof(int32));
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	for (int i = 0; i < mbus_sub_slots(); i++)
 	{
@@ -224,13 +226,17 @@ mbus_subscriptions_drop(Oid schema, int32 channel_id)
 
 		if (sub->database == MyDatabaseId && sub->schema == schema &&
 			sub->channel_id == channel_id && !sub->dropped)
-			slots[nslots++] = i;
+		{
+			slots[nslots] = i;
+			ids[nslots++] = sub->subscription_id;
+		}
 	}
 	LWLockRelease(mbus_delivery_lock());
 	for (int i = 0; i < nslots; i++)
-		mbus_effect_drop(slots[i]);
+		mbus_effect_drop(slots[i], schema, ids[i]);
 	mbus_effect_wake(channel_id);
 	pfree(slots);
+	pfree(ids);
 }
 
 /*
@@ -298,8 +304,7 @@ MBUS_FUNCTION(seek)
 	/* one that nobody else sees yet has had no lease */
 	if (!subscription.uncommitted)
 	{
-		slot = mbus_slot_open(schema, db, &subscription);
-		since_lease = seek_begin(schema, db, slot, &subscription);
+		since_lease = seek_begin(schema, db, &subscription, &slot);
 	}
 	start_resolve(schema, db, subscription.channel_id, &start);
 
@@ -326,28 +331,18 @@ MBUS_FUNCTION(seek)
  * returns a lease number above all that the subscription has had.
  */
 static int64
-seek_begin(Oid schema, MbusDatabase *db, uint32 slot,
-		   const MbusSubscription *subscription)
+seek_begin(Oid schema, MbusDatabase *db,
+		   const MbusSubscription *subscription, uint32 *slot)
 {
-	const MbusSub *sub = mbus_sub(slot);
-	int64		number = 0;
-	bool		same;
+	int64		number;
 
-	mbus_scanner_acquire(slot, true);
+	do
+		*slot = mbus_slot_open(schema, db, subscription);
+	while (!mbus_scanner_acquire(*slot, schema, subscription->subscription_id,
+								 true));
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	/* the slot may have gone to another one while this waited for it */
-	same = sub->database == MyDatabaseId && sub->schema == schema &&
-		sub->subscription_id == subscription->subscription_id &&
-		!sub->dropped;
-	if (same)
-		number = mbus_lease_number(db);
+	number = mbus_lease_number(db);
 	LWLockRelease(mbus_delivery_lock());
-	if (!same)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("subscription \"%s\" does not exist",
-						subscription->name),
-				 errdetail("It was dropped meanwhile.")));
 	if (number == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

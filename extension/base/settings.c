@@ -27,6 +27,8 @@ int			mbus_segment_max_rows = 8 * 1024 * 1024;
 int			mbus_segment_max_mb = 4096;
 int			mbus_max_subscriptions = 4096;
 int			mbus_max_leases = 65536;
+int			mbus_database_share = 75;
+int			mbus_subscription_share = 50;
 int			mbus_leases_per_epoch = 1 << 28;
 bool		mbus_enabled = true;
 char	   *mbus_default_channel = NULL;
@@ -94,6 +96,16 @@ define_server_settings(void)
 							"Payload that one segment holds before the next one is opened.",
 							NULL, &mbus_segment_max_mb, 4096, 1, 1024 * 1024,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.database_share",
+							"Percentage that one database may hold of what the others leave of max_leases and max_subscriptions.",
+							"A little of them is kept for each database besides.",
+							&mbus_database_share, 75, 1, 100,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.subscription_share",
+							"Percentage that one subscription may hold of what the others of its database leave of the database's share of max_leases.",
+							"A little of it is kept for each subscription besides.",
+							&mbus_subscription_share, 50, 1, 100,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.leases_per_epoch",
 							"Lease numbers until the worker begins a new epoch.",
 							"To test what happens then.",

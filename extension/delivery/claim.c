@@ -276,8 +276,7 @@ claim_once(Claim *claim)
 	for (;;)
 	{
 		const MbusSubscription *subscription;
-		bool		recorded = false;
-		bool		same;
+		bool		recorded;
 
 		CHECK_FOR_INTERRUPTS();
 		subscription = claim_subscription(claim);
@@ -291,16 +290,10 @@ claim_once(Claim *claim)
 		claim->subscription_id = subscription->subscription_id;
 		claim->slot = mbus_slot_open(claim->schema, claim->db, subscription);
 		claim->scan.slot = claim->slot;
-		mbus_scanner_acquire(claim->slot, false);
-		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-		same = mbus_sub(claim->slot)->subscription_id ==
-			claim->subscription_id &&
-			mbus_sub(claim->slot)->database == claim->db->database &&
-			mbus_sub(claim->slot)->schema == claim->schema &&
-			mbus_sub(claim->slot)->loaded && !mbus_sub(claim->slot)->dropped;
-		LWLockRelease(mbus_delivery_lock());
-		if (same)
-			recorded = mbus_scan(&claim->scan);
+		if (!mbus_scanner_acquire(claim->slot, claim->schema,
+								  claim->subscription_id, false))
+			continue;
+		recorded = mbus_scan(&claim->scan);
 		mbus_scanner_release();
 		if (recorded && claim->scan.lease == 0 && !claim->scan.probe &&
 			(claim->scan.full || claim->scan.next == PG_INT64_MIN))

@@ -36,9 +36,11 @@
 
 #include "base/compat.h"
 #include "base/ids.h"
+#include "delivery/deadline.h"
 #include "delivery/effect.h"
 #include "delivery/lease.h"
 #include "delivery/pool.h"
+#include "delivery/skip.h"
 #include "delivery/sub.h"
 #include "state/waiter.h"
 
@@ -59,9 +61,11 @@ static void effects_abort(int first);
 static void effects_wake(int first);
 static void effect_commit(Effect *effect);
 static void claim_commit(uint32 lease);
-static bool lease_settle(uint32 lease);
+static bool lease_settle(const Effect *effect);
 static void seek_commit(Effect *effect);
 static void redrive_end(MbusSub *sub);
+static void redrive_commit(MbusSub *sub, TimestampTz at);
+static void redriven_find(MbusSub *sub);
 static void effect_abort(Effect *effect);
 static void void_free(uint32 lease, bool leased);
 static void sub_reload(MbusSub *sub);
@@ -131,6 +135,8 @@ mbus_effect_pin(uint32 lease, int64 number)
 
 	effect->lease = lease;
 	effect->number = number;
+	if (mbus_lease(lease)->sub != MBUS_NONE)
+		effect->redriven = mbus_sub(mbus_lease(lease)->sub)->redriven;
 	return effect;
 }
 
@@ -172,13 +178,17 @@ mbus_effect_seek(uint32 slot, int64 start_id, TimestampTz start_at,
 }
 
 /*
- * mbus_effect_drop lets a subscription's slot go when the transaction commits.
+ * mbus_effect_drop lets a subscription's slot go when the transaction commits,
+ * if it still is its own.
  */
 void
-mbus_effect_drop(uint32 slot)
+mbus_effect_drop(uint32 slot, Oid schema, int32 subscription_id)
 {
 	mbus_effect_prepare(0);
-	(void) effect_new(EFFECT_DROP, slot);
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	if (mbus_sub_is(slot, MyDatabaseId, schema, subscription_id))
+		(void) effect_new(EFFECT_DROP, slot);
+	LWLockRelease(mbus_delivery_lock());
 }
 
 /*
@@ -194,19 +204,27 @@ mbus_effect_wake(int32 channel_id)
 /*
  * mbus_effect_redrive has a subscription look for retries from "at" on when
  * the transaction has committed.  To be called before the first row is
- * inserted: a checkpoint written meanwhile must not be above it.
+ * inserted: a checkpoint written meanwhile must not be above it.  False if the
+ * slot is not the subscription's any more.
  */
-void
-mbus_effect_redrive(uint32 slot, TimestampTz at)
+bool
+mbus_effect_redrive(uint32 slot, Oid schema, int32 subscription_id,
+					TimestampTz at)
 {
 	MbusSub    *sub = mbus_sub(slot);
+	bool		same;
 
 	mbus_effect_prepare(0);
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	effect_new(EFFECT_REDRIVE, slot)->at = at;
-	sub->redrives++;
-	sub->retry_floor = Min(sub->retry_floor, at);
+	same = mbus_sub_is(slot, MyDatabaseId, schema, subscription_id);
+	if (same)
+	{
+		effect_new(EFFECT_REDRIVE, slot)->at = at;
+		sub->redrives++;
+		sub->retry_floor = Min(sub->retry_floor, at);
+	}
 	LWLockRelease(mbus_delivery_lock());
+	return same;
 }
 
 /* The next effect; room was made for it. */
@@ -423,7 +441,7 @@ effect_commit(Effect *effect)
 				break;
 			if (mbus_lease(effect->lease)->sub != MBUS_NONE)
 				effect->channel_id = mbus_sub(mbus_lease(effect->lease)->sub)->channel_id;
-			effect->woken = lease_settle(effect->lease);
+			effect->woken = lease_settle(effect);
 			break;
 		case EFFECT_SEEK:
 			if (sub)
@@ -436,13 +454,8 @@ effect_commit(Effect *effect)
 			break;
 		case EFFECT_REDRIVE:
 			redrive_end(sub);
-			if (sub && sub->ordered)
-				sub_reload(sub);
-			else if (sub)
-			{
-				sub->retry_at = Min(sub->retry_at, effect->at);
-				sub->next_retry = PG_INT64_MIN;
-			}
+			if (sub)
+				redrive_commit(sub, effect->at);
 			effect->woken = true;
 			break;
 		case EFFECT_WAKE:
@@ -456,6 +469,7 @@ static void
 claim_commit(uint32 lease)
 {
 	MbusLease  *l = mbus_lease(lease);
+	TimestampTz deadline = l->deadline;
 
 	if (l->sub == MBUS_NONE)
 	{
@@ -473,13 +487,10 @@ claim_commit(uint32 lease)
 		{
 			entry->owner = -1;
 			/* the worker has passed over it while it was held */
-			l->deadline = Min(l->deadline, entry->deadline);
+			deadline = Min(deadline, entry->deadline);
 		}
-		/* the worker may have looked in vain while it was held */
-		if (entry->corrupt)
-			mbus_sub(l->sub)->corrupt = true;
 	}
-	mbus_sub(l->sub)->earliest = Min(mbus_sub(l->sub)->earliest, l->deadline);
+	mbus_deadline_set(lease, deadline);
 	mbus_sub(l->sub)->changed_since = true;
 }
 
@@ -488,12 +499,13 @@ claim_commit(uint32 lease)
  * True if waiters are to be woken.
  */
 static bool
-lease_settle(uint32 lease)
+lease_settle(const Effect *effect)
 {
-	MbusLease  *l = mbus_lease(lease);
+	MbusLease  *l = mbus_lease(effect->lease);
 	MbusSub    *sub = l->sub == MBUS_NONE ? NULL : mbus_sub(l->sub);
 	uint32	   *link = &l->first;
 	bool		woken = false;
+	bool		died = false;
 
 	while (*link != MBUS_NONE)
 	{
@@ -526,12 +538,21 @@ lease_settle(uint32 lease)
 		if (pin == MBUS_PIN_ACK)
 			sub->acked++;
 		else
+		{
 			sub->dead++;
+			died = true;
+		}
 		if (mbus_entry_done(l->sub, number))
 			woken = true;
 	}
+	/* a redrive may have found dead what others still saw as outstanding */
+	if (died && sub->redriven != effect->redriven)
+	{
+		redriven_find(sub);
+		woken = true;
+	}
 	if (l->first == MBUS_NONE)
-		mbus_lease_release(lease);
+		mbus_lease_release(effect->lease);
 	return woken;
 }
 
@@ -561,8 +582,7 @@ seek_commit(Effect *effect)
 	sub->since_lease = effect->since_lease;
 	sub->cursor = Max(effect->start_id - 1, 0);
 	sub->check_below = 0;
-	sub->due_at = sub->retry_at = PG_INT64_MIN;
-	sub->due_id = 0;
+	sub->due_position = sub->retry_position = mbus_moment(PG_INT64_MIN, 0);
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
 }
 
@@ -570,6 +590,25 @@ seek_commit(Effect *effect)
  * One redrive less is open; after the last of them checkpoints need not look
  * back.
  */
+/* A redrive has committed. */
+static void
+redrive_commit(MbusSub *sub, TimestampTz at)
+{
+	sub->redriven++;
+	sub->redriven_at = at;
+	redriven_find(sub);
+}
+
+/* Has the next scan find what was redriven last. */
+static void
+redriven_find(MbusSub *sub)
+{
+	if (sub->ordered)
+		sub_reload(sub);
+	else
+		mbus_retry_pull(sub, sub->redriven_at, 0);
+}
+
 static void
 redrive_end(MbusSub *sub)
 {
@@ -613,11 +652,8 @@ effect_abort(Effect *effect)
 	if (l->sub == MBUS_NONE)
 		void_free(effect->lease, true);
 	else
-	{
 		/* a deadline may have been passed over meanwhile */
-		l->deadline = PG_INT64_MIN;
-		mbus_sub(l->sub)->earliest = PG_INT64_MIN;
-	}
+		mbus_deadline_set(effect->lease, PG_INT64_MIN);
 }
 
 /*
@@ -658,11 +694,9 @@ sub_reload(MbusSub *sub)
 	sub->check_below = Max(sub->check_below, sub->cursor + 1);
 	sub->cursor = Max(sub->start_id - 1, 0);
 	/* the cursor comes to them again */
-	mbus_skips_free(sub->skipped);
-	sub->skipped = MBUS_NONE;
-	sub->nskipped = 0;
-	sub->due_at = sub->next_due = PG_INT64_MIN;
-	sub->due_id = 0;
+	mbus_skips_forget(sub);
+	sub->due_position = mbus_moment(PG_INT64_MIN, 0);
+	sub->next_due = PG_INT64_MIN;
 	sub->changed_since = true;
 	sub->reloaded = true;
 }

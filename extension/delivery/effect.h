@@ -40,6 +40,7 @@ typedef struct Effect
 	int32		channel_id;		/* WAKE */
 	int64		start_id;		/* SEEK */
 	TimestampTz at;				/* SEEK: start_at; REDRIVE: retry_at */
+	uint32		redriven;		/* PIN: the subscription's count then */
 	int64		since_lease;
 	int			npinned;
 	Pinned	   *pinned;
@@ -51,9 +52,10 @@ extern void mbus_effect_prepare(int n);
 extern void mbus_effect_claim(uint32 lease);
 extern void mbus_effect_seek(uint32 slot, int64 start_id,
 							 TimestampTz start_at, int64 since_lease);
-extern void mbus_effect_drop(uint32 slot);
+extern void mbus_effect_drop(uint32 slot, Oid schema, int32 subscription_id);
 extern void mbus_effect_wake(int32 channel_id);
-extern void mbus_effect_redrive(uint32 slot, TimestampTz at);
+extern bool mbus_effect_redrive(uint32 slot, Oid schema,
+								int32 subscription_id, TimestampTz at);
 extern Effect *mbus_effect_pin(uint32 lease, int64 number);
 extern void mbus_effect_unpin(void);
 extern uint32 mbus_effect_last_claim(void);

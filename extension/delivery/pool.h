@@ -15,6 +15,8 @@
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 
+#include "base/moment.h"
+
 /* What is outstanding: one message of one subscription. */
 typedef enum MbusEntryState
 {
@@ -40,8 +42,9 @@ typedef struct MbusEntry
 	int64		key_hash;		/* ordered with a key only, else 0 */
 	int64		passed;			/* lowest id passed over for it; 0: none */
 	uint32		next;			/* in the list it is on */
+	uint32		slot;			/* whose it is, or to be set aside for */
+	uint32		id_next;		/* in its id's bucket */
 	uint32		key_next;		/* in its key's bucket */
-	uint32		key_slot;		/* whose key it is */
 	uint32		lease;			/* HELD, LEASED: index */
 	int32		owner;			/* procno of the transaction that holds or has
 								 * pinned it; -1: none */
@@ -51,7 +54,7 @@ typedef struct MbusEntry
 	bool		committing;		/* its owner has passed PRE_COMMIT, or the
 								 * frame it is of has ended */
 	bool		voided;			/* its owner frees it, nothing else */
-	bool		corrupt;		/* LEASED: the worker gives it up */
+	bool		corrupt;		/* HELD, LEASED: the worker gives it up */
 } MbusEntry;
 
 typedef struct MbusLease
@@ -64,7 +67,11 @@ typedef struct MbusLease
 	uint32		first;			/* entry; by ascending id */
 	int32		n;				/* entries it has now */
 	TimestampTz claimed_at;
-	TimestampTz deadline;		/* not above any entry's */
+	TimestampTz deadline;		/* not above any entry's; see deadline.c */
+	Oid			database;
+	uint32		above;			/* in the order of deadlines */
+	uint32		earlier;
+	uint32		later;
 	int32		owner;			/* procno until the claim commits, else -1 */
 	int32		pid;
 	Oid			role;
@@ -83,13 +90,15 @@ typedef struct MbusSub
 {
 	ConditionVariable changed;	/* loaded, or the scanner has gone */
 	uint32		generation;		/* rises with each use, seek and drop */
+	int32		share;			/* of the pools, that it counts in: quota.c */
+	int32		charged;		/* entries: set aside, its own, void ones */
 	Oid			database;		/* InvalidOid: free */
 	Oid			schema;
 	int32		subscription_id;
 	int32		channel_id;
 	bool		ordered;
 	bool		loaded;
-	bool		dropped;		/* gone when its last entry is */
+	bool		dropped;		/* gone when its scanner is */
 	int32		scanner;		/* procno; -1: nobody */
 	bool		seeking;		/* the scanner is a seek */
 
@@ -102,18 +111,19 @@ typedef struct MbusSub
 	int64		cursor;
 	int64		check_below;	/* ids below were given out before the start */
 	bool		reloaded;		/* and the scan at work must not move it */
-	TimestampTz due_at;			/* due position: all before, by time */
-	int64		due_id;			/* and id, has been looked at */
+	MbusMoment	due_position;	/* all before has been looked at */
 	TimestampTz next_due;		/* nothing delayed is due before */
 	uint64		delays_seen;	/* mbus_delays() then */
 
 	/* also written by callbacks */
-	TimestampTz retry_at;		/* retry position */
+	MbusMoment	retry_position; /* all before has been looked at */
 	TimestampTz next_retry;		/* nothing is to be retried before */
-	TimestampTz retry_from;		/* where the scan at work has found it; a
+	MbusMoment	retry_from;		/* where the scan at work has found it; a
 								 * checkpoint takes the lowest of these */
 	TimestampTz retry_floor;	/* what open redrives may have inserted */
 	int32		redrives;		/* how many are open */
+	uint32		redriven;		/* how many have committed */
+	TimestampTz redriven_at;	/* when the last of these began */
 
 	uint32		ready;			/* READY entries, by ascending id */
 	int32		nready;
@@ -125,9 +135,11 @@ typedef struct MbusSub
 	int32		nleased;		/* HELD and LEASED */
 	uint32		skipped;		/* by ascending id */
 	int32		nskipped;
-	TimestampTz earliest;		/* no deadline is before */
-	bool		corrupt;		/* has entries that are */
+	int32		skip_nodes;		/* of the list, and set aside */
+	int64		quiet_from;		/* from here to the cursor a scan has seen no
+								 * message */
 	uint32		turn;			/* claims of one message, counted */
+	TimestampTz used_at;		/* loaded, or scanned last */
 
 	/* for checkpoints and views, since load */
 	bool		changed_since;	/* the checkpoint */
@@ -147,10 +159,9 @@ extern int	mbus_sub_slots(void);
 extern MbusSub *mbus_sub(uint32 slot);
 extern MbusEntry *mbus_entry(uint32 entry);
 extern MbusLease *mbus_lease(uint32 lease);
-extern MbusSkip *mbus_skip(uint32 skip);
 
 /* lists; under the delivery lock */
-extern uint32 mbus_entries_take(int n, int *taken);
+extern uint32 mbus_entries_take(uint32 slot, int n, int *taken);
 extern void mbus_entries_free(uint32 first);
 extern void mbus_entry_add(uint32 slot, uint32 entry, int64 id, int attempt,
 						   int64 key_hash);
@@ -158,9 +169,10 @@ extern void mbus_entry_gone(uint32 slot, uint32 entry);
 extern bool mbus_entry_done(uint32 slot, uint32 entry);
 extern void mbus_entry_failed(uint32 slot, uint32 entry, TimestampTz at);
 extern void mbus_entry_retry(uint32 slot, uint32 entry, TimestampTz at);
+extern void mbus_entry_identify(uint32 slot, uint32 entry, int64 id);
+extern uint32 mbus_entry_find(uint32 slot, int64 id);
+extern void mbus_retry_pull(MbusSub *sub, TimestampTz at, int64 id);
 extern void mbus_ready_merge(uint32 slot, uint32 chain);
 extern uint32 mbus_key_find(uint32 slot, int64 key_hash);
-extern uint32 mbus_skips_take(int n, int *taken);
-extern void mbus_skips_free(uint32 first);
 
 #endif							/* MBUS_POOL_H */

@@ -332,10 +332,12 @@ message_redrive(Redrive *redrive, const MbusSubscription *subscription,
 	if (!list_member_int(redrive->woken, subscription_id))
 	{
 		MemoryContext caller = MemoryContextSwitchTo(redrive->context);
-		uint32		slot = mbus_slot_open(redrive->schema, redrive->db,
-										  subscription);
+		uint32		slot;
 
-		mbus_effect_redrive(slot, redrive->now);
+		do
+			slot = mbus_slot_open(redrive->schema, redrive->db, subscription);
+		while (!mbus_effect_redrive(slot, redrive->schema, subscription_id,
+									redrive->now));
 		redrive->woken = lappend_int(redrive->woken, subscription_id);
 		MemoryContextSwitchTo(caller);
 	}

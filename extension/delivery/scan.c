@@ -22,8 +22,10 @@
 #include "delivery/scan_due.h"
 #include "delivery/scan_range.h"
 #include "delivery/scan_record.h"
+#include "delivery/scan_room.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
+#include "delivery/skip.h"
 #include "segment/leaf.h"
 #include "state/range.h"
 #include "state/unfinished.h"
@@ -32,10 +34,9 @@ static void scan_begin(MbusScan *scan);
 static void policy_copy(MbusScan *scan);
 static void waiting_allocate(MbusScan *scan);
 static int	slot_copy(MbusScan *scan);
-static void waiting_copy(MbusScan *scan, bool busy);
+static void waiting_copy(MbusScan *scan);
 static int	waiting_list(uint32 first, MbusWaiting *to, int max,
 						 TimestampTz now);
-static int	busy_copy(MbusScan *scan, const MbusSub *sub);
 static void positions_begin(MbusScan *scan);
 static void limit_ordered(MbusScan *scan);
 static void scan_read(MbusScan *scan);
@@ -46,7 +47,7 @@ static int	waiting_compare(const void *a, const void *b);
  * mbus_scan takes up to scan->batch messages for a subscription, or, as a
  * probe, only looks whether there are some.  False: nothing was done because
  * the worker has to do something first, or a seek came between; ask again.
- * 53400 if the pool of entries is used up.
+ * 53400 if the subscription may have no more entries.
  */
 bool
 mbus_scan(MbusScan *scan)
@@ -101,20 +102,14 @@ scan_begin(MbusScan *scan)
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	got = slot_copy(scan);
 	LWLockRelease(mbus_delivery_lock());
-	qsort(scan->busy, scan->nbusy, sizeof(int64), mbus_int64_compare);
 	qsort(scan->retries, scan->nretries, sizeof(MbusWaiting), waiting_compare);
 	scan->nretries = Min(scan->nretries, scan->batch);
 
 	/* entries that wait need no new ones */
-	scan->room = scan->probe ? 1 : Min(scan->batch, got);
+	scan->room = scan->probe ? 1 : got;
 	if (scan->room == 0 && scan->nready == 0 && scan->nnexts == 0 &&
 		scan->nretries == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many messages are claimed"),
-				 errdetail("The server follows at most %d messages that are claimed at one time.",
-						   mbus_max_leases),
-				 errhint("Acknowledge some, or raise \"message_bus.max_leases\" and restart the server.")));
+		mbus_scan_room_refuse(scan);
 	positions_begin(scan);
 }
 
@@ -154,8 +149,6 @@ waiting_allocate(MbusScan *scan)
 	int			n = Max(sub->nentries, 1);
 	int			batch = Max(Min(scan->batch, n), 1);
 
-	scan->busy = palloc(n * sizeof(int64));
-	scan->nbusy = n;
 	scan->ready = palloc(batch * sizeof(MbusWaiting));
 	scan->nready = batch;
 	scan->nexts = palloc(batch * sizeof(MbusWaiting));
@@ -179,23 +172,20 @@ static int
 slot_copy(MbusScan *scan)
 {
 	MbusSub    *sub = mbus_sub(scan->slot);
-	bool		busy;
 
+	sub->used_at = scan->now;
 	sub->reloaded = false;
 	scan->sub = *sub;
 	scan->read_retries = !sub->ordered && sub->next_retry <= scan->now;
 	scan->read_due = sub->next_due <= scan->now ||
 		sub->delays_seen != mbus_delays(scan->db, scan->channel_id);
-	busy = scan->read_retries || scan->read_due || sub->nexts != MBUS_NONE ||
-		sub->cursor + 1 < sub->check_below ||
-		(sub->nskipped > 0 && sub->check_below > 0);
-	waiting_copy(scan, busy);
+	waiting_copy(scan);
 	return scan->probe ? 0 : mbus_scan_reserve(scan);
 }
 
-/* Copies the lists, and with "busy" all ids; caller holds the lock. */
+/* Copies the lists; caller holds the lock. */
 static void
-waiting_copy(MbusScan *scan, bool busy)
+waiting_copy(MbusScan *scan)
 {
 	const MbusSub *sub = mbus_sub(scan->slot);
 	int			s = 0;
@@ -213,7 +203,6 @@ waiting_copy(MbusScan *scan, bool busy)
 		scan->skipped[s++].hi = mbus_skip(i)->hi;
 	}
 	scan->nskipped = s;
-	scan->nbusy = busy ? busy_copy(scan, sub) : 0;
 }
 
 /* Copies the first "max" entries of a list that are due; returns how many. */
@@ -238,46 +227,21 @@ waiting_list(uint32 first, MbusWaiting *to, int max, TimestampTz now)
 	return n;
 }
 
-/* Copies the ids of all entries; returns how many. */
-static int
-busy_copy(MbusScan *scan, const MbusSub *sub)
-{
-	uint32		lists[] = {sub->ready, sub->nexts, sub->retry};
-	int			n = 0;
-
-	for (int i = 0; i < lengthof(lists); i++)
-	{
-		for (uint32 e = lists[i]; e != MBUS_NONE && n < scan->nbusy;
-			 e = mbus_entry(e)->next)
-		{
-			/* a "next" is no message yet */
-			if (mbus_entry(e)->state != MBUS_ENTRY_NEXT)
-				scan->busy[n++] = mbus_entry(e)->id;
-		}
-	}
-	for (uint32 l = sub->leases; l != MBUS_NONE; l = mbus_lease(l)->next)
-	{
-		for (uint32 e = mbus_lease(l)->first;
-			 e != MBUS_NONE && n < scan->nbusy; e = mbus_entry(e)->next)
-			scan->busy[n++] = mbus_entry(e)->id;
-	}
-	return n;
-}
-
 /* The positions that the scan moves on. */
 static void
 positions_begin(MbusScan *scan)
 {
 	scan->cursor = scan->sub.cursor;
-	scan->due_at = scan->sub.due_at;
-	scan->due_id = scan->sub.due_id;
+	scan->quiet_from = scan->sub.quiet_from;
+	scan->due_position = scan->sub.due_position;
 	scan->next_due = scan->sub.next_due;
-	scan->retry_at = scan->sub.retry_at;
+	scan->retry_position = scan->sub.retry_position;
 	scan->next_retry = scan->sub.next_retry;
 	scan->bytes = 0;
 	scan->full = false;
 	scan->nread = 0;
 	scan->ngone = 0;
+	scan->due_left = scan->retries_left = false;
 	scan->waits = PG_INT64_MAX;
 }
 
@@ -297,7 +261,8 @@ limit_ordered(MbusScan *scan)
 
 /*
  * Step 4.  Redeliveries come first, but a quarter of a batch is kept for new
- * messages, of single claims each fourth.
+ * messages, of single claims each fourth.  Where these are too few the rest is
+ * for redeliveries, too.
  */
 static void
 scan_read(MbusScan *scan)
@@ -316,11 +281,10 @@ scan_read(MbusScan *scan)
 	}
 	mbus_scan_skipped(scan);
 	mbus_scan_fresh(scan);
-	if (last)
-	{
-		mbus_scan_retries(scan, most);
-		mbus_scan_due(scan, most);
-	}
+	if (last || scan->retries_left)
+		mbus_scan_retries(scan, scan->batch);
+	if (last || scan->due_left)
+		mbus_scan_due(scan, scan->batch);
 }
 
 static int

@@ -25,6 +25,7 @@
 #include "delivery/pool.h"
 #include "delivery/scan_record.h"
 #include "delivery/scanner.h"
+#include "delivery/sub.h"
 #include "state/waiter.h"
 
 /* The slots that this process has: those of its seeks, and of one claim. */
@@ -55,15 +56,17 @@ mbus_scanner_init(void)
 }
 
 /*
- * mbus_scanner_acquire makes this process the scanner of a subscription.  It
- * waits for a claim that is at work; 55000 if a seek holds the slot, this
- * transaction's too.
+ * mbus_scanner_acquire makes this process the scanner of a subscription; false
+ * if the slot is not its own any more.  It waits for a claim that is at work;
+ * 55000 if a seek holds the slot, this transaction's too.
  */
-void
-mbus_scanner_acquire(uint32 slot, bool seek)
+bool
+mbus_scanner_acquire(uint32 slot, Oid schema, int32 subscription_id,
+					 bool seek)
 {
 	MbusSub    *sub = mbus_sub(slot);
 	bool		slept = false;
+	bool		same;
 
 	if (nheld >= held_room)
 	{
@@ -82,7 +85,9 @@ mbus_scanner_acquire(uint32 slot, bool seek)
 		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 		scanner = sub->scanner;
 		seeking = sub->seeking;
-		if (scanner == -1)
+		same = mbus_sub_is(slot, MyDatabaseId, schema, subscription_id) &&
+			sub->loaded;
+		if (scanner == -1 && same)
 		{
 			sub->scanner = MbusMyProcno();
 			sub->seeking = seek;
@@ -92,7 +97,7 @@ mbus_scanner_acquire(uint32 slot, bool seek)
 			nheld++;
 		}
 		LWLockRelease(mbus_delivery_lock());
-		if (scanner == -1)
+		if (scanner == -1 || !same)
 			break;
 		if (seeking)
 		{
@@ -112,6 +117,7 @@ mbus_scanner_acquire(uint32 slot, bool seek)
 	}
 	if (slept)
 		ConditionVariableCancelSleep();
+	return same;
 }
 
 /*
@@ -142,7 +148,7 @@ scanner_free(const HeldScanner *mine)
 	sub->scanner = -1;
 	sub->seeking = false;
 	if (sub->dropped)
-		sub->database = InvalidOid;
+		mbus_sub_let_go(mine->slot);
 	LWLockRelease(mbus_delivery_lock());
 	/* only those who want to be the scanner sleep on it, and one can be */
 	ConditionVariableSignal(&sub->changed);

@@ -8,7 +8,8 @@
 #include "postgres.h"
 
 extern void mbus_scanner_init(void);
-extern void mbus_scanner_acquire(uint32 slot, bool seek);
+extern bool mbus_scanner_acquire(uint32 slot, Oid schema,
+								 int32 subscription_id, bool seek);
 extern void mbus_scanner_release(void);
 
 #endif							/* MBUS_SCANNER_H */

@@ -3,9 +3,11 @@
  *		The slot of a subscription in shared memory, once the worker has loaded
  *		it.
  *
- * Only the worker makes slots (worker/rebuild.c).  Who needs one raises
- * loads_wanted, sets the worker's latch and looks again until it is there; a
- * backend remembers in its cache of subscriptions where it saw the slot last.
+ * Only the worker makes slots (worker/rebuild.c).  Who needs one says which,
+ * raises loads_wanted, sets the worker's latch and looks again until it is
+ * there; a backend remembers in its cache of subscriptions where it saw the
+ * slot last.  The worker gives up slots that nobody needs (worker/give_up.c):
+ * who has found one looks again whose it is when it has the lock.
  */
 #include "postgres.h"
 
@@ -17,17 +19,21 @@
 #include "base/settings.h"
 #include "channel/subscription.h"
 #include "delivery/pool.h"
+#include "delivery/quota.h"
 #include "delivery/slot.h"
 #include "delivery/sub.h"
 #include "state/state.h"
 
-static void subscription_check(Oid schema, int32 subscription_id,
-							   TimestampTz started);
+#define SLOT_WAIT_MS	3000
+
+static void subscription_check(Oid schema, MbusDatabase *db,
+							   int32 subscription_id, TimestampTz started);
 
 /*
  * mbus_slot_open returns the slot of a subscription once the worker has loaded
  * it.  55000 if it was made by this transaction or the worker does not
- * answer, 53400 if there are too many.
+ * answer, 53400 if the database may have no more slots and all that it has
+ * are in use.
  */
 uint32
 mbus_slot_open(Oid schema, MbusDatabase *db,
@@ -45,9 +51,7 @@ mbus_slot_open(Oid schema, MbusDatabase *db,
 
 		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 		if (slot == MBUS_NONE ||
-			mbus_sub(slot)->subscription_id != subscription_id ||
-			mbus_sub(slot)->database != db->database ||
-			mbus_sub(slot)->schema != schema || mbus_sub(slot)->dropped)
+			!mbus_sub_is(slot, db->database, schema, subscription_id))
 			slot = mbus_sub_find(db->database, schema, subscription_id);
 		loaded = slot != MBUS_NONE && mbus_sub(slot)->loaded;
 		served = ticket != 0 && db->delivery.loads_done >= ticket;
@@ -64,13 +68,9 @@ mbus_slot_open(Oid schema, MbusDatabase *db,
 							subscription->name),
 					 errhint("It can be claimed from after COMMIT.")));
 		if (served && slot == MBUS_NONE)
-			subscription_check(schema, subscription_id, started);
+			subscription_check(schema, db, subscription_id, started);
 		if (ticket == 0 || served)
-		{
-			LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-			ticket = ++db->delivery.loads_wanted;
-			LWLockRelease(mbus_delivery_lock());
-		}
+			ticket = mbus_slot_want(db, subscription_id);
 		mbus_worker_wait(db, &started, "load the subscription");
 		AcceptInvalidationMessages();
 	}
@@ -78,22 +78,52 @@ mbus_slot_open(Oid schema, MbusDatabase *db,
 
 /*
  * subscription_check errors if a subscription that the worker has not loaded
- * is gone, or has got no slot for a second.
+ * is gone, or has got no slot for a while: the others have something out.
  */
 static void
-subscription_check(Oid schema, int32 subscription_id, TimestampTz started)
+subscription_check(Oid schema, MbusDatabase *db, int32 subscription_id,
+				   TimestampTz started)
 {
+	int			held;
+	int			most;
+
 	if (mbus_subscription_by_id(schema, subscription_id) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("subscription %d does not exist", subscription_id)));
-	if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(), 1000))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many subscriptions are in use"),
-				 errdetail("The server follows at most %d.",
-						   mbus_max_subscriptions),
-				 errhint("Raise \"message_bus.max_subscriptions\" and restart the server.")));
+	if (!TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
+									SLOT_WAIT_MS))
+		return;
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	most = mbus_quota_slots(db->database, &held);
+	LWLockRelease(mbus_delivery_lock());
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many subscriptions are in use"),
+			 errdetail("This database has %d of them in use and may have %d of the %d that the server follows.",
+					   held, most, mbus_max_subscriptions),
+			 errhint("Acknowledge what subscriptions have claimed, or raise \"message_bus.max_subscriptions\" and restart the server.")));
+}
+
+/*
+ * mbus_slot_want asks the worker to load a subscription, and returns the
+ * number of the request.  One that the list has no room for asks again.
+ */
+uint64
+mbus_slot_want(MbusDatabase *db, int32 subscription_id)
+{
+	MbusDeliveryCall *call = &db->delivery;
+	bool		there = false;
+	uint64		ticket;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	for (int i = 0; i < call->nsub_wanted; i++)
+		there |= call->sub_wanted[i] == subscription_id;
+	if (!there && call->nsub_wanted < MBUS_SUBS_WANTED)
+		call->sub_wanted[call->nsub_wanted++] = subscription_id;
+	ticket = ++call->loads_wanted;
+	LWLockRelease(mbus_delivery_lock());
+	return ticket;
 }
 
 /*

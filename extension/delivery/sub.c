@@ -3,7 +3,8 @@
  *		Slots of subscriptions in the pools.
  *
  * A subscription's slot is made by the worker (load), and freed when it was
- * dropped and nobody scans for it.  Callers hold the delivery lock, but for
+ * dropped and nobody scans for it; or given up (mbus_sub_give_up), so that
+ * another subscription can have it.  Callers hold the delivery lock, but for
  * mbus_subs_forget's; see pool.c.
  */
 #include "postgres.h"
@@ -14,6 +15,8 @@
 #include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "delivery/pool_internal.h"
+#include "delivery/skip.h"
+#include "delivery/quota.h"
 #include "delivery/sub.h"
 
 static void entries_void(MbusSub *sub, uint32 *list);
@@ -26,18 +29,27 @@ mbus_sub_find(Oid database, Oid schema, int32 subscription_id)
 {
 	for (int i = 0; i < mbus_pool.shared->nsubs; i++)
 	{
-		MbusSub    *sub = &mbus_pool.subs[i];
-
-		if (sub->subscription_id == subscription_id &&
-			sub->database == database && sub->schema == schema &&
-			!sub->dropped)
+		if (mbus_sub_is(i, database, schema, subscription_id))
 			return i;
 	}
 	return MBUS_NONE;
 }
 
 /*
- * mbus_sub_create makes a slot, not loaded; MBUS_NONE if all are taken.
+ * mbus_sub_is tells whether a slot is that of a subscription.
+ */
+bool
+mbus_sub_is(uint32 slot, Oid database, Oid schema, int32 subscription_id)
+{
+	const MbusSub *sub = &mbus_pool.subs[slot];
+
+	return sub->subscription_id == subscription_id &&
+		sub->database == database && sub->schema == schema && !sub->dropped;
+}
+
+/*
+ * mbus_sub_create makes a slot, not loaded; MBUS_NONE if all are taken, or as
+ * many as the database may have.
  */
 uint32
 mbus_sub_create(Oid database, Oid schema, int32 subscription_id,
@@ -48,8 +60,11 @@ mbus_sub_create(Oid database, Oid schema, int32 subscription_id,
 		MbusSub    *sub = &mbus_pool.subs[i];
 
 		/* one who waited for the last one's scanner may have a free slot */
-		if (OidIsValid(sub->database) || sub->scanner != -1)
+		if (OidIsValid(sub->database) || sub->scanner != -1 ||
+			sub->charged > 0)
 			continue;
+		if (!mbus_quota_slot_take(i, database))
+			return MBUS_NONE;
 		mbus_sub_reset(sub);
 		sub->database = database;
 		sub->schema = schema;
@@ -90,7 +105,48 @@ mbus_sub_drop(uint32 slot)
 	mbus_sub_void(slot);
 	sub->dropped = true;
 	if (sub->scanner == -1)
-		sub->database = InvalidOid;
+		mbus_sub_let_go(slot);
+}
+
+/*
+ * mbus_sub_let_go makes a dropped slot one that is free.
+ */
+void
+mbus_sub_let_go(uint32 slot)
+{
+	mbus_quota_slot_give(slot);
+	mbus_pool.subs[slot].database = InvalidOid;
+}
+
+/*
+ * mbus_sub_holds_nothing tells whether nothing is lost with a slot but where
+ * the subscription is, which its checkpoint can keep: no entry, no skipped
+ * range, no scanner and no open redrive.
+ */
+bool
+mbus_sub_holds_nothing(uint32 slot)
+{
+	const MbusSub *sub = &mbus_pool.subs[slot];
+
+	return OidIsValid(sub->database) && sub->loaded && !sub->dropped &&
+		sub->scanner == -1 && sub->charged == 0 &&
+		sub->skipped == MBUS_NONE && sub->redrives == 0;
+}
+
+/*
+ * mbus_sub_give_up frees the slot of a subscription that holds nothing and
+ * has not changed since its checkpoint: who needs it has it loaded again.
+ */
+void
+mbus_sub_give_up(uint32 slot)
+{
+	MbusSub    *sub = &mbus_pool.subs[slot];
+
+	Assert(mbus_sub_holds_nothing(slot) && !sub->changed_since);
+	sub->generation++;
+	sub->loaded = false;
+	sub->dropped = true;
+	mbus_sub_let_go(slot);
 }
 
 /*
@@ -108,12 +164,8 @@ mbus_sub_void(uint32 slot)
 	entries_void(sub, &sub->retry);
 	while (sub->leases != MBUS_NONE)
 		mbus_lease_void(sub->leases);
-	mbus_skips_free(sub->skipped);
-	sub->skipped = MBUS_NONE;
-	sub->nskipped = 0;
+	mbus_skips_forget(sub);
 	sub->nready = sub->nretry = sub->nleased = sub->nentries = 0;
-	sub->earliest = PG_INT64_MAX;
-	sub->corrupt = false;
 	sub->generation++;
 	sub->changed_since = true;
 }

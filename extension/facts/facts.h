@@ -10,6 +10,8 @@
 #include "datatype/timestamp.h"
 #include "utils/snapshot.h"
 
+#include "base/moment.h"
+
 #define MBUS_ACK_SPAN		65536	/* ids that one ack row may cover */
 
 /*
@@ -68,11 +70,16 @@ extern int	mbus_ack_repeated(Oid schema, int64 lease, int nids,
 							  int32 *subscription_id);
 
 /* fact_retry.c: which are to be tried again, by time */
+extern const MbusFacts *mbus_facts_search(const MbusFacts *facts, int n,
+										  int64 id);
 extern int	mbus_facts_retries(Oid schema, int32 subscription_id,
-							   int64 since_lease, TimestampTz from,
+							   int64 since_lease, MbusMoment from,
 							   TimestampTz to, int most, Snapshot snapshot,
-							   int64 **ids, TimestampTz *reached,
+							   MbusMoment **retries, MbusMoment *reached,
 							   TimestampTz *next);
+extern int	mbus_facts_waiting(Oid schema, int32 subscription_id,
+							   int64 since_lease, TimestampTz from,
+							   Snapshot snapshot, int64 **ids);
 
 /* fact_insert.c: rows are made */
 extern void mbus_ack_insert(Oid schema, const MbusHolding *holding,

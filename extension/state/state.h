@@ -26,6 +26,7 @@
 #define MBUS_CHANNEL_SLOTS	131072
 #define MBUS_CHANNEL_SHARE	1024	/* of them, sure for each database */
 #define MBUS_DEFAULTS_WANTED 16
+#define MBUS_SUBS_WANTED	64
 
 /* Counters shown by the view metrics; names in audit/metrics.c. */
 typedef enum MbusCounter
@@ -168,6 +169,9 @@ typedef struct MbusDeliveryCall
 
 	uint64		loads_wanted;	/* a request is served when done >= its number */
 	uint64		loads_done;
+	int32		sub_wanted[MBUS_SUBS_WANTED];	/* subscriptions that somebody
+												 * needs loaded */
+	int32		nsub_wanted;
 	int32		default_wanted[MBUS_DEFAULTS_WANTED];	/* channels whose
 														 * subscription
 														 * "default" is to be

@@ -45,6 +45,7 @@
 #include "channel/channel.h"
 #include "channel/series.h"
 #include "delivery/pool.h"
+#include "delivery/slot.h"
 #include "delivery/sub.h"
 #include "state/state.h"
 #include "state/unfinished.h"
@@ -350,6 +351,8 @@ memory_is_past(MbusWork *work, const MbusLook *look)
 		past = slot != MBUS_NONE && mbus_sub(slot)->loaded &&
 			mbus_sub(slot)->cursor >= look->last;
 		LWLockRelease(mbus_delivery_lock());
+		if (slot == MBUS_NONE)
+			(void) mbus_slot_want(work->db, reader->subscription_id);
 		past = past &&
 			mbus_position_copy(work, slot, reader->subscription_id,
 							   &position) &&

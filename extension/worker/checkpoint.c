@@ -31,6 +31,7 @@
 
 #include "base/ids.h"
 #include "delivery/pool.h"
+#include "delivery/skip.h"
 #include "state/state.h"
 #include "worker/checkpoint.h"
 #include "worker/task.h"
@@ -43,28 +44,23 @@
 #define CHECKPOINT_BATCH	100 /* in one transaction */
 #define COLUMNS				10
 
-typedef struct DueCheckpoint
-{
-	uint32		slot;
-	int32		subscription_id;
-} DueCheckpoint;
-
 typedef struct Writing
 {
 	int			n;
-	DueCheckpoint *due;
+	MbusSlotOf *due;
 } Writing;
 
 /* when this process last wrote the checkpoint of a slot's subscription */
 static TimestampTz *written_at = NULL;
 
-static int	due_collect(MbusWork *work, TimestampTz now, DueCheckpoint **due);
-static void due_write(MbusWork *work, DueCheckpoint *due, int n);
+static void times_allocate(void);
+static int	due_collect(MbusWork *work, TimestampTz now, MbusSlotOf **due);
+static void due_write(MbusWork *work, MbusSlotOf *due, int n);
 static MbusOutcome checkpoints_write(MbusWork *work, void *arg);
 static void position_lower(MbusPosition *position);
 static bool checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position);
 static Datum int64_array(const int64 *value, int n);
-static void changed_set(MbusWork *work, const DueCheckpoint *due,
+static void changed_set(MbusWork *work, const MbusSlotOf *due,
 						bool changed);
 static void position_grow(MbusPosition *position, int npending, int nskips);
 static void position_fill(MbusSub *sub, MbusPosition *position);
@@ -78,7 +74,7 @@ void
 mbus_checkpoints_write(MbusWork *work)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	DueCheckpoint *due;
+	MbusSlotOf *due;
 	int			n;
 
 	if (!TimestampDifferenceExceeds(work->checkpoints_looked_at, now,
@@ -86,6 +82,7 @@ mbus_checkpoints_write(MbusWork *work)
 		!mbus_tasks_begin(work, MBUS_TASK_CHECKPOINT, false))
 		return;
 	work->checkpoints_looked_at = now;
+	times_allocate();
 	n = due_collect(work, now, &due);
 	for (int i = 0; i < n; i += CHECKPOINT_BATCH)
 	{
@@ -96,17 +93,33 @@ mbus_checkpoints_write(MbusWork *work)
 	pfree(due);
 }
 
-/* Lists the subscriptions that are due. */
-static int
-due_collect(MbusWork *work, TimestampTz now, DueCheckpoint **due)
+/*
+ * mbus_checkpoints_write_of writes those of some subscriptions now.
+ */
+void
+mbus_checkpoints_write_of(MbusWork *work, MbusSlotOf *of, int n)
 {
-	int			n = 0;
+	times_allocate();
+	for (int i = 0; i < n; i += CHECKPOINT_BATCH)
+		due_write(work, of + i, Min(CHECKPOINT_BATCH, n - i));
+}
 
+static void
+times_allocate(void)
+{
 	if (written_at == NULL)
 		written_at = MemoryContextAllocZero(TopMemoryContext,
 											mbus_sub_slots() *
 											sizeof(TimestampTz));
-	*due = palloc(mbus_sub_slots() * sizeof(DueCheckpoint));
+}
+
+/* Lists the subscriptions that are due. */
+static int
+due_collect(MbusWork *work, TimestampTz now, MbusSlotOf **due)
+{
+	int			n = 0;
+
+	*due = palloc(mbus_sub_slots() * sizeof(MbusSlotOf));
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	for (int s = 0; s < mbus_sub_slots(); s++)
 	{
@@ -130,7 +143,7 @@ due_collect(MbusWork *work, TimestampTz now, DueCheckpoint **due)
 
 /* Writes some; what could not be written stays due. */
 static void
-due_write(MbusWork *work, DueCheckpoint *due, int n)
+due_write(MbusWork *work, MbusSlotOf *due, int n)
 {
 	Writing		writing = {n, due};
 
@@ -164,7 +177,7 @@ checkpoints_write(MbusWork *work, void *arg)
 	mbus_task_lock_timeout(100);
 	for (int i = 0; i < writing->n; i++)
 	{
-		DueCheckpoint *due = &writing->due[i];
+		MbusSlotOf *due = &writing->due[i];
 
 		CHECK_FOR_INTERRUPTS();
 		changed_set(work, due, false);
@@ -296,7 +309,7 @@ int64_array(const int64 *value, int n)
  * changed_set says whether a subscription has changed since its checkpoint.
  */
 static void
-changed_set(MbusWork *work, const DueCheckpoint *due, bool changed)
+changed_set(MbusWork *work, const MbusSlotOf *due, bool changed)
 {
 	MbusSub    *sub = mbus_sub(due->slot);
 
@@ -385,9 +398,9 @@ position_fill(MbusSub *sub, MbusPosition *position)
 	position->ordered = sub->ordered;
 	position->since_lease = sub->since_lease;
 	position->cursor = sub->cursor;
-	position->due_at = sub->due_at;
-	position->retry_at = Min(sub->retry_at, Min(sub->retry_from,
-												sub->retry_floor));
+	position->due_at = sub->due_position.at;
+	position->retry_at = Min(sub->retry_position.at,
+							 Min(sub->retry_from.at, sub->retry_floor));
 	/* an ordered one looks for no retries: only redrives count, see the load */
 	if (sub->ordered)
 		position->retry_at = Min(GetCurrentTimestamp(), sub->retry_floor);

@@ -37,7 +37,15 @@ typedef struct MbusPosition
 	int64	   *skips;
 } MbusPosition;
 
+/* A slot, and whose it was when it was listed. */
+typedef struct MbusSlotOf
+{
+	uint32		slot;
+	int32		subscription_id;
+} MbusSlotOf;
+
 extern void mbus_checkpoints_write(MbusWork *work);
+extern void mbus_checkpoints_write_of(MbusWork *work, MbusSlotOf *of, int n);
 extern int	mbus_pending_compare(const void *a, const void *b);
 extern bool mbus_position_copy(MbusWork *work, uint32 slot,
 							   int32 subscription_id,

@@ -4,13 +4,16 @@
  *
  * A subscription is loaded after the server's start, when the first claim
  * asks for it, and when the worker finds its row without a slot.  How that is
- * done is in rebuild.c.  Slots whose row is gone are let go.
+ * done is in rebuild.c.  Slots whose row is gone are let go.  Where a database
+ * has no slots left, who asks for a subscription gets one that another does
+ * not need (give_up.c).
  *
  * Restores.  A dump brings subscriptions, messages, acks and failures, whose
  * leases may be higher than those of this server, but no checkpoints.  So
  * before a subscription that was not made since the last numbering is loaded
  * the epoch is raised above all that the tables have, but for the first time
- * after a numbering that knows its past; and so it is until the first
+ * after a numbering that knows its past, or if it has a checkpoint, which no
+ * dump brings; and so it is until the first
  * segment is opened that comes after those of the restore.
  *
  * The subscription "default" of a channel is made here, when its first claim
@@ -30,6 +33,7 @@
 #include "delivery/sub.h"
 #include "state/state.h"
 #include "worker/epoch.h"
+#include "worker/give_up.h"
 #include "worker/load.h"
 #include "worker/rebuild.h"
 #include "worker/segment_catalog.h"
@@ -56,8 +60,12 @@ typedef struct Roll
 	MemoryContext context;		/* of all that outlives a transaction */
 	int			nknown;
 	Known	   *known;			/* by ascending id */
+	int			nwanted;
+	int32		wanted[MBUS_SUBS_WANTED];	/* somebody asks for them */
 	int			nmissing;
-	int32	   *missing;		/* have a row and are not loaded */
+	int32	   *missing;		/* have a row and are not loaded; those that
+								 * are asked for come first */
+	int			nasked;			/* how many these are */
 	uint64		older;			/* hash of those that may be older than the
 								 * last numbering; 0: none is */
 	int32		highest;		/* segment that there is */
@@ -69,9 +77,12 @@ typedef struct Roll
 static void defaults_make(MbusWork *work);
 static MbusOutcome default_make(MbusWork *work, void *arg);
 static bool subscriptions_look(MbusWork *work);
+static void wanted_take(MbusWork *work, Roll *roll);
+static void missing_load(MbusWork *work, Roll *roll);
 static void known_collect(MbusWork *work, Roll *roll);
 static int	known_compare(const void *a, const void *b);
 static MbusOutcome rows_compare(MbusWork *work, void *arg);
+static void missing_add(Roll *roll, int32 subscription_id);
 static void slots_drop(MbusWork *work, Roll *roll);
 static MbusOutcome leases_highest(MbusWork *work, void *arg);
 
@@ -184,6 +195,7 @@ subscriptions_look(MbusWork *work)
 {
 	Roll		roll = {.context = CurrentMemoryContext};
 
+	wanted_take(work, &roll);
 	known_collect(work, &roll);
 	if (mbus_task_run(work, MBUS_TASK_LOAD, rows_compare, &roll,
 					  "looking for subscriptions") != MBUS_DONE)
@@ -202,13 +214,7 @@ subscriptions_look(MbusWork *work)
 			!mbus_epoch_raise(work, highest))
 			return false;
 	}
-	for (int i = 0; i < roll.nmissing; i += LOAD_BATCH)
-	{
-		if (!mbus_subscriptions_rebuild(work, roll.missing + i,
-										Min(LOAD_BATCH, roll.nmissing - i),
-										&roll.full))
-			roll.failed = true;
-	}
+	missing_load(work, &roll);
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	if (roll.full && !work->db->delivery.subs_full)
@@ -222,14 +228,52 @@ subscriptions_look(MbusWork *work)
 	if (roll.full)
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("message_bus has no room for all subscriptions of database %u",
+				 errmsg("message_bus follows only some of the subscriptions of database %u at one time",
 						MyDatabaseId),
+				 errdetail("The others are loaded when they are used."),
 				 errhint("Increase \"message_bus.max_subscriptions\".")));
 	work->load.older_checked = roll.older;
 	work->load.highest_checked = roll.highest;
 	work->load.epoch_is_new = false;
 	work->load.unasked = roll.failed;
 	return true;
+}
+
+/* Takes the list of subscriptions that are asked for. */
+static void
+wanted_take(MbusWork *work, Roll *roll)
+{
+	MbusDeliveryCall *call = &work->db->delivery;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	roll->nwanted = call->nsub_wanted;
+	memcpy(roll->wanted, call->sub_wanted, roll->nwanted * sizeof(int32));
+	call->nsub_wanted = 0;
+	LWLockRelease(mbus_delivery_lock());
+}
+
+/*
+ * missing_load loads those that are asked for, for which slots of others are
+ * given up, and then the rest, as long as there are slots.
+ */
+static void
+missing_load(MbusWork *work, Roll *roll)
+{
+	int			n;
+
+	if (roll->nasked > 0)
+		mbus_slots_give_up(work, roll->nasked);
+	for (int i = 0; i < roll->nmissing; i += n)
+	{
+		n = Min(LOAD_BATCH, roll->nmissing - i);
+		if (i < roll->nasked)
+			n = Min(n, roll->nasked - i);
+		else if (roll->full)
+			break;
+		if (!mbus_subscriptions_rebuild(work, roll->missing + i, n,
+										&roll->full))
+			roll->failed = true;
+	}
 }
 
 /* Lists the slots of this extension. */
@@ -277,9 +321,11 @@ rows_compare(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	if (SPI_execute_with_args("SELECT subscription_id, created_epoch <> $1"
-							  " OR created_at < $2"
-							  " FROM message_bus.subscription"
+	if (SPI_execute_with_args("SELECT subscription_id, (created_epoch <> $1"
+							  " OR created_at < $2) AND NOT EXISTS"
+							  " (SELECT FROM message_bus.checkpoint c"
+							  " WHERE c.subscription_id = s.subscription_id)"
+							  " FROM message_bus.subscription s"
 							  " ORDER BY subscription_id",
 							  2, types, values, NULL, true,
 							  0) != SPI_OK_SELECT)
@@ -302,7 +348,7 @@ rows_compare(MbusWork *work, void *arg)
 			known->exists = true;
 		if (known && known->loaded)
 			continue;
-		roll->missing[roll->nmissing++] = key.subscription_id;
+		missing_add(roll, key.subscription_id);
 		if (DatumGetBool(SPI_getbinval(row, desc, 2, &isnull)))
 			roll->older = roll->older * 31 + key.subscription_id;
 	}
@@ -311,6 +357,23 @@ rows_compare(MbusWork *work, void *arg)
 		roll->highest != work->load.highest_checked;
 	mbus_task_commit();
 	return MBUS_DONE;
+}
+
+/* Adds one that is not loaded, before the others if it is asked for. */
+static void
+missing_add(Roll *roll, int32 subscription_id)
+{
+	int			at = roll->nmissing++;
+
+	for (int i = 0; i < roll->nwanted; i++)
+	{
+		if (roll->wanted[i] != subscription_id)
+			continue;
+		roll->missing[at] = roll->missing[roll->nasked];
+		at = roll->nasked++;
+		break;
+	}
+	roll->missing[at] = subscription_id;
 }
 
 /* Lets the slots go that have no row. */

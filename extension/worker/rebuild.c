@@ -36,6 +36,7 @@
 #include "base/ids.h"
 #include "delivery/fail.h"
 #include "delivery/pool.h"
+#include "delivery/skip.h"
 #include "delivery/sub.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
@@ -92,7 +93,7 @@ static MbusOutcome batch_read(MbusWork *work, void *arg);
 static void row_read(Batch *batch, Loading *l, HeapTuple row, TupleDesc desc,
 					 TimestampTz numbered_at);
 static void checkpoint_read(Loading *l, HeapTuple row, TupleDesc desc,
-							MemoryContext context);
+							int64 check_below, MemoryContext context);
 static int	array_read(HeapTuple row, TupleDesc desc, int column, void **data);
 static bool slot_make(MbusWork *work, Loading *l);
 static void entries_judge(MbusWork *work, Batch *batch, Loading *l);
@@ -236,13 +237,13 @@ row_read(Batch *batch, Loading *l, HeapTuple row, TupleDesc desc,
 	l->cursor = Max(l->start_id - 1, 0);
 	l->check_below = l->fresh ? 0 : batch->check_below;
 	l->due_at = l->retry_at = PG_INT64_MIN;
-	checkpoint_read(l, row, desc, batch->context);
+	checkpoint_read(l, row, desc, batch->check_below, batch->context);
 }
 
 /* Reads the checkpoint's part of a row, if there is a whole one. */
 static void
 checkpoint_read(Loading *l, HeapTuple row, TupleDesc desc,
-				MemoryContext context)
+				int64 check_below, MemoryContext context)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz time[2];
@@ -253,8 +254,11 @@ checkpoint_read(Loading *l, HeapTuple row, TupleDesc desc,
 	int64	   *leases;
 	int64	   *skips;
 
-	if (isnull || l->fresh)
+	if (isnull)
 		return;
+	/* it was given up: it is as old as its checkpoint says */
+	l->fresh = false;
+	l->check_below = check_below;
 	l->n = array_read(row, desc, 13, (void **) &ids);
 	l->nskips = array_read(row, desc, 16, (void **) &skips) / 2;
 	if (array_read(row, desc, 14, (void **) &attempts) != l->n ||
@@ -431,16 +435,13 @@ failed_since(const MbusPending *entry, const MbusFacts *facts, TimestampTz at)
 static void
 redriven_lower(MbusWork *work, Loading *l)
 {
-	TimestampTz reached;
-	TimestampTz next;
 	int64	   *ids;
 	int			n;
 
 	if (!l->ordered || l->at == 0)
 		return;
-	n = mbus_facts_retries(work->schema, l->subscription_id, l->since_lease,
-						   l->retry_at, PG_INT64_MAX, PG_INT32_MAX,
-						   GetActiveSnapshot(), &ids, &reached, &next);
+	n = mbus_facts_waiting(work->schema, l->subscription_id, l->since_lease,
+						   l->retry_at, GetActiveSnapshot(), &ids);
 	for (int i = 0; i < n; i += FACTS)
 	{
 		int			m = Min(FACTS, n - i);
@@ -563,15 +564,16 @@ loading_install(MbusWork *work, Loading *l)
 		sub->since_lease = l->since_lease;
 		entries_install(l);
 		sub->cursor = l->cursor;
+		sub->quiet_from = l->cursor + 1;
 		sub->check_below = l->check_below;
-		sub->due_at = l->due_at;
-		sub->due_id = 0;
-		sub->retry_at = l->retry_at;
+		sub->due_position = mbus_moment(l->due_at, 0);
+		sub->retry_position = mbus_moment(l->retry_at, 0);
 		sub->next_due = sub->next_retry = PG_INT64_MIN;
 		sub->delays_seen = 0;
 		sub->changed_since = l->at == 0;
 		sub->acks = 0;
 		sub->loaded = true;
+		sub->used_at = GetCurrentTimestamp();
 	}
 	LWLockRelease(mbus_delivery_lock());
 	ConditionVariableBroadcast(&sub->changed);
@@ -590,15 +592,15 @@ entries_install(Loading *l)
 	MbusSub    *sub = mbus_sub(l->slot);
 	int			entries;
 	int			skips;
-	uint32		ready = mbus_entries_take(l->n, &entries);
-	uint32		skipped = mbus_skips_take(l->nskips, &skips);
+	uint32		ready = mbus_entries_take(l->slot, l->n, &entries);
+	uint32		skipped = mbus_skips_take(l->slot, l->nskips, &skips);
 	uint32		at;
 	int64		lowest;
 
 	if (entries < l->n || skips < l->nskips)
 	{
 		mbus_entries_free(ready);
-		mbus_skips_free(skipped);
+		mbus_skips_free(l->slot, skipped);
 		lowest = l->cursor;
 		if (l->n > 0)
 			lowest = Min(lowest, l->entry[0].id - 1);

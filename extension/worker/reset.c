@@ -32,6 +32,7 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	db->delivery.lease_epoch = 0;
 	db->delivery.lease_next = 0;
 	db->delivery.ndefault_wanted = 0;
+	db->delivery.nsub_wanted = 0;
 	db->delivery.subs_full = false;
 	db->numbering.ready = false;
 	db->numbering.next_segment = 0;

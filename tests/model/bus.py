@@ -52,7 +52,7 @@ class Checkpoint(NamedTuple):
     since: int
     cursor: int
     due_at: int             # the id is not kept
-    retry_at: int
+    retry_at: int           # nor is this one's
     entries: tuple          # (id, attempt, lease or 0)
     skipped: frozenset
     at: int = 0             # when it was written
@@ -76,9 +76,10 @@ class State(NamedTuple):
     told: int = 0                           # the highest limit that a scan was told
     cursor: int = 0
     skipped: frozenset = frozenset()        # ids, not ranges
-    retry_at: int = 0                       # retry position
-    retry_from: int = NEVER                 # what the running scan remembered of it
+    retry: tuple = (0, 0)                   # retry position: time and id
+    retry_from: tuple = (NEVER, 0)          # where the running scan has found it
     redrive_at: int = NEVER                 # lowest retry_at of open redrives
+    redriven: tuple = (0, 0)                # redrives that have ended, and the time of the last
     due_at: tuple = (0, 0)                  # due position: time and id
     check_below: int = 0                    # ids below may have been given out before
     reloaded: bool = False                  # and the running scan is void

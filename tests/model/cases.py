@@ -56,6 +56,9 @@ RIGHT = [
      dict(messages=TWO, claims=3, commits=BOTH, worker=True, delays=(0, 1), last_tick=2)),
     ("a batch shared between redeliveries and fresh messages",
      dict(messages=THREE, claims=4, commits=BOTH, worker=True, batch=2, share=1)),
+    ("retries of one time, and of later ones, vs batches that have no room for them",
+     dict(messages=THREE, claims=4, commits=BOTH, batch=2, share=1, max_attempts=3, delays=(0, 1), last_tick=2,
+          partial=True)),
 
     # delays
     ("delayed publish vs cursor, commit during a scan",
@@ -68,8 +71,8 @@ RIGHT = [
      dict(messages=LATER, publishers=(Plan(delay=1),), claims=5, last_tick=3)),
     ("delayed messages vs nacks and scans that read redeliveries last",
      dict(messages=LATER + ONE, claims=4, commits=BOTH, last=True, last_tick=3)),
-    ("delayed publish vs scans that read redeliveries last; two consumers",
-     dict(publishers=(Plan(delay=1), Plan()), consumers=2, last=True, last_tick=3)),
+    ("delayed publish vs scans that read redeliveries last",
+     dict(publishers=(Plan(delay=1), Plan()), claims=3, last=True, last_tick=3)),
     ("keys: delayed messages vs scans that read redeliveries last",
      dict(messages=(Message("K", 2), Message("K"), Message("L")), claims=4, last=True, last_tick=2, **ORDERED)),
     ("seek vs scans that read redeliveries last",
@@ -104,13 +107,17 @@ RIGHT = [
     ("redrive vs claim, checkpoint and crash",
      dict(messages=ONE, last_tick=2, **DEAD, **CRASH)),
     ("redrive of a message that dies, vs claim, rollbacks; two consumers",
-     dict(messages=TWO, consumers=2, commits=BOTH, redrive=1, max_attempts=1, aborts=True)),
+     dict(messages=TWO, consumers=2, commits=BOTH, redrive=1, max_attempts=1, aborts=True, last_tick=2)),
     ("redrive of a message that dies, vs checkpoint and crash",
      dict(messages=ONE, claims=3, commits=BOTH, redrive=1, max_attempts=1, last_tick=2, **CRASH)),
     ("redrive vs seek, checkpoint and crash",
      dict(messages=ONE, seeks=(1,), **DEAD, **CRASH)),
     ("redrive vs seek; two messages",
      dict(messages=TWO, commits=BOTH, seeks=(1,), last_tick=2, **DEAD)),
+    ("keys: redrive of a message that dies, vs claim; two consumers",
+     dict(messages=KEYS, consumers=2, commits=BOTH, redrive=1, max_attempts=1, last_tick=2, **ORDERED)),
+    ("keys: redrive of a message without a key that dies, vs claim; two consumers",
+     dict(messages=TWO, consumers=2, commits=BOTH, redrive=1, max_attempts=1, last_tick=2, ordered=True)),
     ("keys: redrive vs seek",
      dict(messages=KEYS, commits=BOTH, seeks=(1,), **DEAD, **ORDERED)),
     ("keys: redrive vs claim; two consumers",
@@ -145,6 +152,8 @@ RIGHT = [
 ]
 
 LONG = [
+    ("delayed publish vs scans that read redeliveries last; two consumers",
+     dict(publishers=(Plan(delay=1), Plan()), consumers=2, last=True, last_tick=3)),
     ("two checkpoints and two crashes vs late acks; two consumers; three attempts",
      dict(messages=ONE, consumers=2, commits=BOTH, within=("ack",), checkpoints=2, crashes=2, max_attempts=3)),
     ("three publishes; claim rollback; two consumers",
@@ -205,8 +214,12 @@ WRONG = [
      dict(messages=ONE, rollback=True)),
     ("entries a scan has taken are not busy", "busy-without-taken", "twice",
      dict(messages=ONE, claims=4, commits=BOTH, rollback=True, batch=2)),
-    ("busy ids are copied after the snapshot", "memory-last", "twice",
+    ("a candidate's facts are read before it is asked whether it is busy", "facts-first", "twice",
      dict(messages=ONE, consumers=2, commits=BOTH, max_attempts=3)),
+    ("a candidate's facts are those of the snapshot that found it", "facts-of-old", "twice",
+     dict(messages=ONE, consumers=2, commits=BOTH, max_attempts=3)),
+    ("ranges that are skipped are merged over what lies between", "skips-merged", "twice",
+     dict(publishers=(Plan(), Plan(), Plan()), claims=3)),
 
     # leases
     ("an ack does not check its lease", "lease-unchecked", "stale",
@@ -226,6 +239,15 @@ WRONG = [
     ("the retry position is overwritten when the scan is recorded", "retry-set-blindly", "lost",
      dict(messages=ONE, consumers=2, commits=BOTH, last_tick=2)),
 
+    ("the retry position passes the first that there was no room for", "retry-behind-cut", "lost",
+     dict(messages=THREE, claims=4, commits=BOTH, batch=2, share=1, last_tick=2)),
+    ("the retry position is pulled back by a nack's time alone", "pulled-by-time", "lost",
+     dict(messages=THREE, claims=2, consumers=3, commits=("nack",), last_tick=2)),
+    ("what is due is left though the batch has room", "share-kept", "short",
+     dict(messages=TWO, claims=4, commits=BOTH, batch=2, share=1)),
+    ("a scan that reads on begins where it began", "read-on-from-start", "twice",
+     dict(messages=TWO, claims=4, commits=BOTH, batch=2, share=1)),
+
     # delays
     ("a delayed message is given out early", "delay-ignored", "early",
      dict(publishers=(Plan(delay=1),))),
@@ -234,8 +256,6 @@ WRONG = [
     ("a message without a delay is left to a due scan", "undelayed-later", "lost", dict(messages=ONE, last=True)),
     ("the due position passes the first that there was no room for", "due-behind-cut", "lost",
      dict(publishers=(Plan(delay=1), Plan(delay=1)), claims=4, last_tick=3)),
-    ("the due position is that of the lowest id that there was no room for", "due-at-cut", "lost",
-     dict(messages=LATER, claims=3, last_tick=3)),
 
     # keys
     ("a key is free before its ack commits", "key-freed-early", "order",
@@ -264,6 +284,10 @@ WRONG = [
     # redrive
     ("a redrive does not pull back the retry position", "redrive-unpulled", "lost",
      dict(messages=ONE, last_tick=2, **DEAD)),
+    ("a message that dies and was redriven before its callback is not looked for", "death-unpulled", "lost",
+     dict(messages=ONE, consumers=2, commits=BOTH, redrive=1, max_attempts=1, last_tick=2)),
+    ("keys: a message that dies and was redriven before its callback is not looked for", "death-unpulled", "lost",
+     dict(messages=ONE, consumers=2, commits=BOTH, redrive=1, max_attempts=1, last_tick=2, ordered=True)),
     ("a redriven message above the cursor is taken by its time too", "retry-above-cursor", "twice",
      dict(messages=ONE, batch=2, seeks=(1,), **DEAD)),
     ("the checkpoint does not heed open redrives", "redrive-without-floor", "lost",

@@ -31,9 +31,9 @@ def retry_position(scene, s):
 
     Of an ordered subscription, which looks for no retries, only redrives count.
     """
-    positions = {s.now if scene.ordered else s.retry_at}
+    positions = {s.now if scene.ordered else s.retry[0]}
     if "checkpoint-mid-scan" not in scene.wrong:
-        positions.add(s.retry_from)
+        positions.add(s.retry_from[0])
     if "redrive-without-floor" not in scene.wrong:
         positions.add(s.redrive_at)
     return min(positions)
@@ -55,8 +55,8 @@ def crash(scene, s):
     leased = {(id, lease) for id, _, lease in saved.entries if lease}
     return s._replace(
         epoch=s.epoch if "same-epoch" in scene.wrong else s.epoch + 1, lease_n=1, loaded=False,
-        unfinished=frozenset(), grown=frozenset(), told=0, cursor=0, skipped=frozenset(), retry_at=0, retry_from=NEVER, redrive_at=NEVER,
-        due_at=(0, 0), check_below=len(s.messages) + 1, entries=(), mem_since=0, mem_start=0, generation=0,
+        unfinished=frozenset(), grown=frozenset(), told=0, cursor=0, skipped=frozenset(), retry=(0, 0), retry_from=(NEVER, 0),
+        redrive_at=NEVER, redriven=(0, 0), due_at=(0, 0), check_below=len(s.messages) + 1, entries=(), mem_since=0, mem_start=0, generation=0,
         reloaded=False, scanner=NOBODY, crashes=s.crashes - 1, out=s.out & leased)
 
 
@@ -128,6 +128,6 @@ def load(scene, s):
     skipped = saved.skipped
     if scene.ordered and "skipped-kept" not in scene.wrong:
         skipped = frozenset(n for n in skipped if n <= cursor)
-    return s._replace(loaded=True, cursor=cursor, skipped=skipped, retry_at=retry_at,
+    return s._replace(loaded=True, cursor=cursor, skipped=skipped, retry=(retry_at, 0),
                       due_at=(min(saved.due_at, s.now), 0),
                       entries=tuple(entries), mem_since=s.since, mem_start=s.start)

@@ -3,11 +3,11 @@
     begin     1  under the delivery lock
     copy      2  under the state lock
     look      3  the snapshot; what it offers, in the order in which it is read
-    consider  4  one offer after the other
+    ask       4  which candidates are busy, under the delivery lock
+    consider     then, with a newer snapshot of the facts, one offer after the other
     record    5  under the delivery lock
 
-In an unordered subscription step 4 looks at nothing that is shared, so the model does it together with 3; in an
-ordered one it looks up keys, one offer a step.
+In an unordered subscription all offers are asked for at once; in an ordered one, which looks up keys, one at a time.
 """
 from typing import NamedTuple
 
@@ -25,10 +25,10 @@ class Scan(NamedTuple):
     since: int
     start: int
     taken: tuple            # slots
-    busy: frozenset         # ids
-    retry: int              # position remembered; then the one reached
+    retry: tuple            # position remembered; then the one reached
     due: tuple              # (time, id): what comes before it is settled
     check_below: int
+    begun: int              # the cursor that it began with
     cursor: int
     skipped: frozenset      # what is left of them
     room: int               # messages that still fit the batch
@@ -41,33 +41,54 @@ class Scan(NamedTuple):
     offers: tuple = None    # (where from, id, available_at or the failure)
     last: bool = False      # redeliveries are read last
     # 4
+    busy: frozenset = None  # ids; None: not asked
+    told: tuple = None      # the newer snapshot: acks, failures
     cut: bool = False       # the quota was used up
+    more: bool = False      # and so something was left that is due
     got: tuple = ()         # entries, with the slot they have already or None
     gone: tuple = ()        # slots: the key has no next message
     late: tuple = ()        # wrong: passed over, to be recorded in 5
 
 
 def begin(scene, s, i, batch=None):
-    """1: take what is ready, remember who is busy, advance the retry position."""
+    """1: take what is ready, advance the retry position."""
     batch = batch or scene.batch
     ready = sorted((e.id, k) for k, e in valid(s.entries)
                    if e.state == READY or e.state == RETRY and e.at <= s.now)
     taken = tuple(k for _, k in ready[:batch])
-    busy = busy_ids(s)
-    if "busy-without-taken" in scene.wrong:
-        busy -= {s.entries[k].id for k in taken}
     entries = entries_set(s.entries, {k: s.entries[k]._replace(state=TAKEN, owner=i) for k in taken})
-    scan = Scan(s.generation, s.now, s.mem_since, s.mem_start, taken, busy, s.retry_at, s.due_at, s.check_below,
+    scan = Scan(s.generation, s.now, s.mem_since, s.mem_start, taken, s.retry, s.due_at, s.check_below, s.cursor,
                 s.cursor, s.skipped, batch - len(taken), max(0, batch - scene.share - len(taken)))
     s = s._replace(entries=entries, scanner=i, reloaded=False)
     if scene.ordered or "retry-advanced-late" in scene.wrong:
         return s, scan
-    return s._replace(retry_from=s.retry_at, retry_at=s.now), scan
+    return s._replace(retry_from=s.retry, retry=(s.now, 0)), scan
 
 
-def busy_ids(s):
+def busy_ids(scene, s):
     """The ids of all entries; that of a NEXT one is no message yet."""
-    return frozenset(e.id for _, e in valid(s.entries) if e.state != NEXT)
+    return frozenset(e.id for _, e in valid(s.entries)
+                     if e.state != NEXT and not (e.state == TAKEN and "busy-without-taken" in scene.wrong))
+
+
+def ask(scene, s, scan):
+    """4, before an offer: who is busy; what the tables say is looked at after that."""
+    if "facts-first" in scene.wrong:
+        return scan._replace(busy=frozenset(), told=(s.acks, s.failures))
+    return scan._replace(busy=busy_ids(scene, s), told=scan.seen[1:] if "facts-of-old" in scene.wrong else None)
+
+
+def tell(scene, s, scan):
+    """The newer snapshot."""
+    if "facts-first" in scene.wrong:
+        return scan._replace(busy=busy_ids(scene, s))
+    return scan if scan.told else scan._replace(told=(s.acks, s.failures))
+
+
+def to_ask(scan, offers):
+    """Whether one of the offers is a candidate, and nobody has asked yet whether it is busy."""
+    return scan.busy is None and any(where in ("retry", "due", "next") or 0 < n < scan.check_below
+                                     for where, n, _ in offers)
 
 
 def copy(scene, s, scan):
@@ -110,8 +131,8 @@ def retry_offers(scene, scan):
     if scene.ordered:
         return []
     offers = [("retry", f.id, f) for f in sorted(scan.seen[2], key=lambda f: (f.retry_at, f.id, f.lease))
-              if f.lease >= scan.since and scan.retry <= f.retry_at <= scan.now
-              and (f.id <= scan.cursor or f.id < scan.check_below or "retry-above-cursor" in scene.wrong)]
+              if f.lease >= scan.since and scan.retry <= (f.retry_at, f.id) and f.retry_at <= scan.now
+              and (f.id <= scan.begun or f.id < scan.check_below or "retry-above-cursor" in scene.wrong)]
     return offers + [("retries read", 0, 0)]
 
 
@@ -121,9 +142,10 @@ def due_offers(scene, s, scan):
     What an earlier scan has passed and not skipped is settled, also where a range has grown over it since.
     """
     settled = 0 if "grown-unsettles" in scene.wrong else s.cursor
-    offers = [("due", n, s.messages[n - 1].at) for n in sorted(scan.seen[0] - scan.skipped)
-              if n <= scan.cursor and (n <= settled or n not in scan.unfinished)
-              and 0 < s.messages[n - 1].at <= scan.now and is_later(scene, scan, n, s.messages[n - 1].at)]
+    times = sorted((s.messages[n - 1].at, n) for n in scan.seen[0] - scan.skipped
+                   if n <= settled or n not in scan.unfinished)
+    offers = [("due", n, at) for at, n in times
+              if n <= scan.cursor and 0 < at <= scan.now and is_later(scene, scan, n, at)]
     return [("due begins", 0, 0)] + offers + [("due read", 0, 0)]
 
 
@@ -132,22 +154,20 @@ def is_later(scene, scan, n, at):
     return (at > 0 or "undelayed-later" in scene.wrong) and (at, n) >= scan.due
 
 
-def due_cut(scene, scan, n, at):
-    """The due position when there was no room for one that is due, nor for those with higher ids."""
-    if "due-behind-cut" in scene.wrong:
-        return at, n + 1
-    if "due-at-cut" in scene.wrong:
-        return at, n
-    return min([(at, n)] + [(later, other) for where, other, later in scan.offers if where == "due"])
+def cut(scene, scan, where, n, at):
+    """The position when there was no room for an offer, nor for those behind it: they are in the order of it."""
+    if where == "due":
+        return scan._replace(due=(at, n + ("due-behind-cut" in scene.wrong)), cut=True, more=True)
+    return scan._replace(retry=(at.retry_at, n + ("retry-behind-cut" in scene.wrong)), cut=True, more=True)
 
 
 def consider(scene, s, scan):
     """4: the next offer.  Returns the state, in which only "passed" may differ, and the scan."""
     (where, n, at), scan = scan.offers[0], scan._replace(offers=scan.offers[1:])
     if where in ("retries read", "due read"):
-        # without room for all a retry position stays where it was, a due position where the first is that had none
+        # without room for all a position is that of the first that had none
         if not scan.cut or "cut-ignored" in scene.wrong:
-            scan = scan._replace(retry=scan.now) if where == "retries read" else \
+            scan = scan._replace(retry=(scan.now, 0)) if where == "retries read" else \
                 scan._replace(due=(scan.now + 1, 0))
         return s, scan._replace(cut=False)
     if where == "due begins":
@@ -156,13 +176,17 @@ def consider(scene, s, scan):
     if where == "fresh read":
         if scan.room or "cursor-to-limit" in scene.wrong:
             scan = scan._replace(cursor=max(scan.cursor, scan.limit - 1))
-        if scan.last:
+        if scan.last or scan.more and scan.room and "share-kept" not in scene.wrong:
+            # what the quota has kept and nobody needs is for what is due
+            scan = scan._replace(quota=scan.quota if scan.last else scan.room, last=False, more=False)
             scan = scan._replace(offers=tuple(retry_offers(scene, scan) + due_offers(scene, s, scan)))
+            if "read-on-from-start" in scene.wrong:
+                scan = scan._replace(offers=tuple(retry_offers(scene, scan._replace(retry=(0, 0)))) + scan.offers)
         return s, scan
     if scan.room == 0 or where in ("retry", "due") and scan.quota == 0:
-        if where == "due" and not scan.cut:
-            scan = scan._replace(due=due_cut(scene, scan, n, at))
-        return s, scan._replace(cut=True)
+        if where in ("retry", "due"):
+            return s, scan if scan.cut else cut(scene, scan, where, n, at)
+        return s, scan
 
     if where == "next":
         return s, consider_next(scene, s, scan, n)
@@ -187,9 +211,8 @@ def offers_after(offers, what):
 
 def consider_candidate(scene, s, scan, n, failure):
     """What may be outstanding or done: memory first, then the snapshot."""
-    busy = busy_ids(s) if "memory-last" in scene.wrong else scan.busy
     told = told_of(scan, n)
-    if n in busy or told.done or n < scan.start:
+    if n in scan.busy or told.done or n < scan.start:
         return s, scan
     if failure:
         if told.last != failure:
@@ -201,7 +224,7 @@ def consider_candidate(scene, s, scan, n, failure):
 
 
 def told_of(scan, n):
-    return facts(n, scan.seen[1], scan.seen[2], scan.since)
+    return facts(n, *scan.told, scan.since)
 
 
 def take(scene, s, scan, entry, redelivery):
@@ -252,7 +275,7 @@ def consider_next(scene, s, scan, slot):
 def probe(scene, s):
     """A look whether a claim would find something, all at once: it lets go of keys that have no next message."""
     _, scan = begin(scene, s, NOBODY)
-    scan = look(scene, s, copy(scene, s, scan))
+    scan = tell(scene, s, ask(scene, s, look(scene, s, copy(scene, s, scan))))
     entries = s.entries
     for slot, e in valid(entries):
         if e.state != NEXT:
@@ -268,7 +291,9 @@ def record(scene, s, i, scan):
     """5: (state, lease, slots), or a Fault.  Lease 0: nothing was got, or the scan is void."""
     if s.generation != scan.generation or s.reloaded and "reload-unnoticed" not in scene.wrong:
         return fail(s, scan), 0, ()
-    s = s._replace(scanner=NOBODY, retry_from=NEVER)
+    if scan.more and scan.room:
+        return Fault("short", "a batch has room, and more is due"), 0, ()
+    s = s._replace(scanner=NOBODY, retry_from=(NEVER, 0))
     lease = lease_next(s)
     s, slots = record_entries(scene, s, i, scan, lease)
     fault = judge_delivery(scene, s, [s.entries[slot] for slot in slots])
@@ -311,10 +336,12 @@ def record_positions(scene, s, scan):
     skipped = scan.skipped
     if "unfinished-dropped" not in scene.wrong:
         skipped |= {n for n in scan.unfinished if s.cursor < n <= scan.cursor}
-    retry_at = min(s.retry_at, scan.retry)
+    if "skips-merged" in scene.wrong and skipped:
+        skipped = frozenset(range(min(skipped), max(skipped) + 1))
+    retry = min(s.retry, scan.retry)
     if scene.wrong & {"retry-advanced-late", "retry-set-blindly"}:
-        retry_at = scan.retry
-    return s._replace(cursor=scan.cursor, skipped=skipped, retry_at=retry_at, due_at=scan.due)
+        retry = scan.retry
+    return s._replace(cursor=scan.cursor, skipped=skipped, retry=retry, due_at=scan.due)
 
 
 def fail(s, scan):
@@ -325,7 +352,7 @@ def fail(s, scan):
             entries = entries_set(entries, {slot: None})
         else:
             entries = entry_ready(entries, slot)
-    return s._replace(entries=entries, scanner=NOBODY, retry_from=NEVER, retry_at=min(s.retry_at, s.retry_from))
+    return s._replace(entries=entries, scanner=NOBODY, retry_from=(NEVER, 0), retry=min(s.retry, s.retry_from))
 
 
 def judge_delivery(scene, s, claimed):

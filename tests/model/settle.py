@@ -122,7 +122,7 @@ def callback(scene, s, slots, rows):
     """After the commit: the entries go, and what failed will be found."""
     done = {row.id for row in rows if type(row) is Ack}
     failed = {row.id: row for row in rows if type(row) is Failure}
-    entries, retry_at = s.entries, s.retry_at
+    entries, retry = s.entries, s.retry
     for slot in slots:
         e = entries[slot]
         if e is None:
@@ -137,8 +137,15 @@ def callback(scene, s, slots, rows):
         else:
             entries = entries_set(entries, {slot: None})
             if "no-pull-back" not in scene.wrong:
-                retry_at = min(retry_at, failed[e.id].retry_at)
-    return s._replace(entries=entries, retry_at=retry_at)
+                retry = pulled(scene, retry, failed[e.id])
+    return s._replace(entries=entries, retry=retry)
+
+
+def pulled(scene, retry, row):
+    """The retry position, so that it is not behind a failure."""
+    if "pulled-by-time" in scene.wrong:
+        return retry if row.retry_at >= retry[0] else (row.retry_at, row.id)
+    return min(retry, (row.retry_at, row.id))
 
 
 def undo(scene, s, slots, own):

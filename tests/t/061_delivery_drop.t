@@ -17,6 +17,8 @@ my $node = bus_node('delivery_drop',
 	databases => [ 'postgres', 'doomed' ],
 	conf => "message_bus.worker_interval = 100ms\n"
 	  . "message_bus.max_leases = 16\n"
+	  . "message_bus.database_share = 100\n"
+	  . "message_bus.subscription_share = 100\n"
 	  . "message_bus.max_subscriptions = 16\n");
 my $setup = q{
 	SELECT message_bus.create_channel('c');

@@ -1,0 +1,18 @@
+/*
+ * scan_room.h
+ *		Entries that the scan at work has set aside.
+ */
+#ifndef MBUS_SCAN_ROOM_H
+#define MBUS_SCAN_ROOM_H
+
+#include "postgres.h"
+
+#include "delivery/scanning.h"
+
+extern int	mbus_scan_room_begin(MbusScan *scan);
+extern bool mbus_scan_room_grow(MbusScan *scan);
+extern uint32 mbus_scan_room_entry(void);
+extern void mbus_scan_room_undo(void);
+extern void mbus_scan_room_refuse(const MbusScan *scan) pg_attribute_noreturn();
+
+#endif							/* MBUS_SCAN_ROOM_H */
