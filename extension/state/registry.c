@@ -34,6 +34,7 @@
 #include "state/registry.h"
 #include "state/state.h"
 #include "state/state_internal.h"
+#include "state/unfinished.h"
 #include "state/waiter.h"
 
 #define MBUS_CHUNK_MAX_BITS 16
@@ -184,6 +185,7 @@ mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 			if (reserve(db, series_no, slot, rows, ordered, delayed, &full,
 						out))
 			{
+				mbus_series_mark(series, channel_id);
 				series->bytes += bytes;
 				series->max_expires_at = Max(series->max_expires_at,
 											 out->created_at + longest_ttl_us);

@@ -524,6 +524,7 @@ segment_publish(MbusWork *work, Opening *opening)
 	if (opening->series >= mbus_own_series())
 		series->max_rows = Min(series->max_rows, OWN_SERIES_ROWS);
 	series->bytes = 0;
+	MemSet(series->channels, 0, sizeof(series->channels));
 	series->opened_at = GetCurrentTimestamp();
 	series->max_expires_at = 0;
 	if (series->wanted <= opening->segment)
