@@ -28,6 +28,7 @@ int			mbus_segment_max_mb = 4096;
 int			mbus_max_subscriptions = 4096;
 int			mbus_max_leases = 65536;
 int			mbus_leases_per_epoch = 1 << 28;
+int			mbus_acked_idle = 600;
 bool		mbus_enabled = true;
 char	   *mbus_default_channel = NULL;
 char	   *mbus_default_ttl = NULL;
@@ -94,6 +95,11 @@ define_server_settings(void)
 							"Payload that one segment holds before the next one is opened.",
 							NULL, &mbus_segment_max_mb, 4096, 1, 1024 * 1024,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.acked_idle",
+							"How long an idle channel with retention acked keeps its segment.",
+							"Then it is closed, if all in it is acknowledged.",
+							&mbus_acked_idle, 600, 1, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.leases_per_epoch",
 							"Lease numbers until the worker begins a new epoch.",
 							"To test what happens then.",

@@ -19,7 +19,8 @@ extern int	mbus_segment_max_mb;	/* payload megabytes in one segment */
 /* read at server start */
 extern int	mbus_max_subscriptions; /* that claims are made from */
 extern int	mbus_max_leases;	/* messages outstanding, in all databases */
-extern int	mbus_leases_per_epoch;	/* reload; less than all only for tests */
+extern int	mbus_leases_per_epoch;
+extern int	mbus_acked_idle;	/* reload; less than all only for tests */
 
 /* of a session */
 extern bool mbus_enabled;
