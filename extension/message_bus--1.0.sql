@@ -99,6 +99,35 @@ CREATE TABLE message_bus.segment (
 );
 COMMENT ON TABLE message_bus.segment IS 'segments: the partitions that hold messages of one time window';
 
+-- In which closed segments which transaction ids are: the worker enters them into
+-- the tables era_<n>, so that a publish looks into few tables.  All of it can be made
+-- anew from the segments: it is not logged, and not dumped.
+CREATE UNLOGGED TABLE message_bus.era (
+	era_no integer PRIMARY KEY,				-- one that is in use
+	series integer NOT NULL,				-- of TTLs such as its segments have
+	opened_at timestamp with time zone NOT NULL
+);
+COMMENT ON TABLE message_bus.era IS 'tables of transaction ids of closed segments; can be made anew';
+
+CREATE UNLOGGED TABLE message_bus.segment_era (
+	segment_no integer PRIMARY KEY,
+	leaf oid NOT NULL,						-- its table message_<n>: one of that number
+	era oid NOT NULL						-- its ids are all entered here; 0: it has none
+);
+COMMENT ON TABLE message_bus.segment_era IS 'segments whose transaction ids are entered';
+
+DO $$
+BEGIN
+	FOR n IN 1 .. 32 LOOP					-- MBUS_ERAS
+		EXECUTE pg_catalog.format('CREATE UNLOGGED TABLE message_bus.era_%s
+			(hash integer NOT NULL, segment_no integer NOT NULL)', n);
+		EXECUTE pg_catalog.format('CREATE INDEX era_%s_hash_idx ON message_bus.era_%s (hash)', n, n);
+		EXECUTE pg_catalog.format('COMMENT ON TABLE message_bus.era_%s IS %L', n,
+			'hashes of channel and transaction id, and their segments');
+	END LOOP;
+END
+$$;
+
 -- What must outlive the shared memory of the server; one row.
 CREATE TABLE message_bus.server_state (
 	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),

@@ -24,6 +24,7 @@
 #include "delivery/pool.h"
 #include "delivery/scanner.h"
 #include "identity/jwt_key.h"
+#include "segment/era.h"
 #include "segment/leaf.h"
 #include "state/filter.h"
 #include "state/registry.h"
@@ -47,6 +48,7 @@ _PG_init(void)
 	mbus_channel_init();
 	mbus_jwt_key_init();
 	mbus_leaf_init();
+	mbus_era_init();
 	mbus_subscription_init();
 
 	/*

@@ -66,6 +66,14 @@ enum
 	MBUS_SEGMENT_DETACHED
 };
 
+/* message_bus.segment_era */
+enum
+{
+	MBUS_ENTERED_SEGMENT_NO = 1,
+	MBUS_ENTERED_LEAF,
+	MBUS_ENTERED_ERA
+};
+
 /* message_bus.jwt_key */
 enum
 {

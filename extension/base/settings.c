@@ -30,6 +30,7 @@ int			mbus_max_leases = 65536;
 int			mbus_database_share = 75;
 int			mbus_subscription_share = 50;
 int			mbus_leases_per_epoch = 1 << 28;
+int			mbus_acked_idle = 600;
 bool		mbus_enabled = true;
 char	   *mbus_default_channel = NULL;
 char	   *mbus_default_ttl = NULL;
@@ -106,6 +107,11 @@ define_server_settings(void)
 							"A little of it is kept for each subscription besides.",
 							&mbus_subscription_share, 50, 1, 100,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.acked_idle",
+							"How long an idle channel with retention acked keeps its segment.",
+							"Then it is closed, if all in it is acknowledged.",
+							&mbus_acked_idle, 600, 1, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.leases_per_epoch",
 							"Lease numbers until the worker begins a new epoch.",
 							"To test what happens then.",

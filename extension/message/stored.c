@@ -29,6 +29,7 @@
 #include "channel/channel.h"
 #include "channel/purged.h"
 #include "message/stored.h"
+#include "segment/era.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 #include "state/fault.h"
@@ -98,18 +99,18 @@ mbus_message_by_transaction(Oid schema, const MbusChannel *channel,
 							text *transaction_id, MbusStored *message)
 {
 	int32		channel_id = channel->channel_id;
-	Snapshot	snapshot;
-	MbusLeaf   *leaves;
-	int			nleaves = mbus_leaves(schema, &leaves);
+	Snapshot	snapshot = read_snapshot();
 	bool		found = false;
+	int32	   *segments;
+	int			n = mbus_segments_with(schema, channel_id, transaction_id,
+									   &segments);
 
-	snapshot = read_snapshot();
-	for (int i = nleaves - 1; i >= 0 && !found; i--)
+	for (int i = 0; i < n && !found; i++)
 	{
 		MbusLeafScan rows;
 		Relation	leaf;
 
-		leaf = mbus_leaf_open(schema, leaves[i].segment, MBUS_MESSAGE,
+		leaf = mbus_leaf_open(schema, segments[i], MBUS_MESSAGE,
 							  AccessShareLock);
 		if (leaf == NULL)
 			continue;

@@ -12,18 +12,23 @@
  *	   later one.
  *	2. Ask the registry whether another publish to the channel is unfinished
  *	   in another segment ("elsewhere").  What has finished is visible to 3.
- *	3. Look into every leaf of the channel with a dirty snapshot.  A row that
- *	   is there: the same bytes give its id, other bytes are an error.  A row
+ *	3. Look with a dirty snapshot into every leaf that may have the id
+ *	   (segment/era.c names them: this segment, and few others).  A row that is
+ *	   there: the same bytes give its id, other bytes are an error.  A row
  *	   whose transaction is open: wait for its end, and again.
  *	4. Insert speculatively.  The leaf's own index finds a rival in this
  *	   segment: take the row back, and again from 3.
  *	5. If "elsewhere", or if ids of the channel have been reserved in a later
- *	   segment by now: look into the other leaves again.  Both rivals insert
- *	   before they look, so at least one sees the other.  If both have only
+ *	   segment by now: look into the other leaves again, named anew.  Both
+ *	   rivals insert before they look, so at least one sees the other.  If both have only
  *	   speculative rows, the older transaction keeps its row and waits for the
  *	   other to decide; the younger takes its row back and waits for the
  *	   older to end.
  *	6. Keep the row.
+ *
+ * Of the leaves only that of this segment stays open.  Others are opened one
+ * after the other and locked no longer than it takes: a row that is not found
+ * needs no lock, and who inserts later looks after us.
  *
  * The waits are heavyweight locks, so the deadlock detector sees them.
  */
@@ -49,6 +54,7 @@
 #include "message/insert.h"
 #include "message/stored.h"
 #include "message/transaction_id.h"
+#include "segment/era.h"
 #include "segment/inserter.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
@@ -76,11 +82,10 @@ typedef struct Holder
 	ItemPointerData tid;
 } Holder;
 
-/* A leaf that is looked into; it stays open for the call. */
+/* A leaf that is looked into. */
 typedef struct OpenLeaf
 {
-	int32		segment;
-	Relation	rel;			/* NULL: the segment was retired */
+	Relation	rel;
 	Relation	index;
 } OpenLeaf;
 
@@ -92,18 +97,18 @@ typedef struct Search
 	const MbusChannel *channel;
 	MbusInserter *inserter;
 	int32		segment;		/* that the rows go into */
+	OpenLeaf	own;			/* of it */
 	bool		elsewhere;
-	OpenLeaf   *open;			/* by ascending segment */
-	int			nopen;
-	int			room;
 } Search;
 
 static int	draft_compare(const void *a, const void *b);
 static void insert_one(Search *search, MbusDraft *draft);
 static Finding search_look(Search *search, MbusDraft *draft, int32 except,
 						   bool inserted);
-static OpenLeaf *search_leaf(Search *search, int32 segment);
-static void search_close(Search *search);
+static Finding segment_look(Search *search, int32 segment, MbusDraft *draft,
+							bool inserted);
+static Finding leaf_look(Search *search, const OpenLeaf *leaf,
+						 MbusDraft *draft, bool inserted);
 static Finding search_settle(Search *search, MbusDraft *draft,
 							 const OpenLeaf *leaf, const Holder *holder,
 							 bool inserted);
@@ -136,13 +141,16 @@ mbus_insert_unique(Oid schema, MbusDatabase *db, const MbusReservation *run,
 												 run->segment);
 	search.inserter = mbus_inserter_open(run->leaf[MBUS_MESSAGE],
 										 MBUS_MESSAGE_COLUMNS, true);
+	search.own.rel = search.inserter->rel;
+	search.own.index = mbus_leaf_index(search.own.rel, MBUS_COL_CHANNEL_ID,
+									   MBUS_COL_TRANSACTION_ID, true);
 	for (int i = 0; i < ndrafts; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		insert_one(&search, drafts[i]);
 	}
+	index_close(search.own.index, AccessShareLock);
 	mbus_inserter_close(search.inserter);
-	search_close(&search);
 }
 
 /* By transaction id; of one id the first given comes first. */
@@ -204,88 +212,64 @@ insert_one(Search *search, MbusDraft *draft)
 }
 
 /*
- * search_look looks for the draft's transaction id in all leaves but one.
- * "inserted": our own speculative row is there.
+ * search_look looks for the draft's transaction id in all leaves that may have
+ * it but one.  "inserted": our own speculative row is there.
  */
 static Finding
 search_look(Search *search, MbusDraft *draft, int32 except, bool inserted)
 {
-	MbusLeaf   *leaves;
-	int			nleaves = mbus_leaves(search->schema, &leaves);
+	int32	   *segments;
+	int			n = mbus_segments_with(search->schema,
+									   search->channel->channel_id,
+									   draft->transaction_id, &segments);
 	Finding		found = FOUND_NONE;
 
-	for (int i = nleaves - 1; i >= 0 && found == FOUND_NONE; i--)
+	for (int i = 0; i < n && found == FOUND_NONE; i++)
 	{
-		OpenLeaf   *leaf;
-		Holder		holder;
-
-		if (leaves[i].segment == except)
+		if (segments[i] == except)
 			continue;
-		leaf = search_leaf(search, leaves[i].segment);
-		if (leaf->rel != NULL &&
-			holder_find(leaf, search->channel, draft, &holder))
-			found = search_settle(search, draft, leaf, &holder, inserted);
+		if (segments[i] == search->segment)
+			found = leaf_look(search, &search->own, draft, inserted);
+		else
+			found = segment_look(search, segments[i], draft, inserted);
 	}
-	pfree(leaves);
+	if (segments)
+		pfree(segments);
 	return found;
 }
 
-/*
- * search_leaf returns a segment's leaf, which it opens the first time.
- */
-static OpenLeaf *
-search_leaf(Search *search, int32 segment)
+/* Looks into a leaf that is opened for it; one that is gone has nothing. */
+static Finding
+segment_look(Search *search, int32 segment, MbusDraft *draft, bool inserted)
 {
-	int			low = 0;
-	int			high = search->nopen;
-	OpenLeaf   *leaf;
+	OpenLeaf	leaf;
+	Finding		found;
 
-	while (low < high)
-	{
-		int			middle = (low + high) / 2;
-
-		if (search->open[middle].segment < segment)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	if (low < search->nopen && search->open[low].segment == segment)
-		return &search->open[low];
-
-	if (search->nopen >= search->room)
-	{
-		search->room = search->room ? search->room * 2 : 16;
-		search->open = search->open ?
-			repalloc(search->open, search->room * sizeof(OpenLeaf)) :
-			palloc(search->room * sizeof(OpenLeaf));
-	}
-	leaf = &search->open[low];
-	memmove(leaf + 1, leaf, (search->nopen - low) * sizeof(OpenLeaf));
-	search->nopen++;
-	leaf->segment = segment;
-	leaf->index = NULL;
-	leaf->rel = mbus_leaf_open(search->schema, segment, MBUS_MESSAGE,
-							   AccessShareLock);
-	if (leaf->rel)
-		leaf->index = mbus_leaf_index(leaf->rel, MBUS_COL_CHANNEL_ID,
-									  MBUS_COL_TRANSACTION_ID, true);
-	return leaf;
+	leaf.rel = mbus_leaf_open(search->schema, segment, MBUS_MESSAGE,
+							  AccessShareLock);
+	if (leaf.rel == NULL)
+		return FOUND_NONE;
+	leaf.index = mbus_leaf_index(leaf.rel, MBUS_COL_CHANNEL_ID,
+								 MBUS_COL_TRANSACTION_ID, true);
+	found = leaf_look(search, &leaf, draft, inserted);
+	index_close(leaf.index, AccessShareLock);
+	table_close(leaf.rel, AccessShareLock);
+	return found;
 }
 
-static void
-search_close(Search *search)
+static Finding
+leaf_look(Search *search, const OpenLeaf *leaf, MbusDraft *draft,
+		  bool inserted)
 {
-	for (int i = 0; i < search->nopen; i++)
-	{
-		if (search->open[i].rel == NULL)
-			continue;
-		index_close(search->open[i].index, AccessShareLock);
-		table_close(search->open[i].rel, AccessShareLock);
-	}
+	Holder		holder;
+
+	if (!holder_find(leaf, search->channel, draft, &holder))
+		return FOUND_NONE;
+	return search_settle(search, draft, leaf, &holder, inserted);
 }
 
 /*
- * settle decides what a row that has the transaction id means for us.
+ * search_settle decides what a row that has the transaction id means for us.
  */
 static Finding
 search_settle(Search *search, MbusDraft *draft, const OpenLeaf *leaf,

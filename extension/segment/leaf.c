@@ -9,18 +9,24 @@
  * cache entry, and the callback marks the array stale.  A table that is gone
  * by the time it is opened is a segment that has been retired: nothing in it
  * can be wanted.
+ *
+ * With thousands of segments what is kept of each matters: it is five numbers
+ * here, and in the server's own caches nothing, unless its table is opened.
+ * So names are read from pg_class past these caches, and only those of tables
+ * that the array did not have before.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
 #include "nodes/pg_list.h"
 #include "storage/bufmgr.h"
+#include "utils/fmgroids.h"
 #include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
@@ -41,10 +47,23 @@ static Oid	cached_schema = InvalidOid;
 static Oid	cached_parent[MBUS_FAMILIES];
 static bool cached_stale = true;	/* must be read again */
 static bool cached_complete = false;	/* the last reading came to its end */
+static uint64 cached_version = 0;	/* another one after each reading */
+
+/* A table whose segment is known. */
+typedef struct Known
+{
+	Oid			relid;
+	int32		segment;
+} Known;
 
 static void leaf_invalidate(Datum arg, Oid relid);
 static void leaves_load(Oid schema);
-static void leaves_load_family(List *children, MbusFamily family);
+static void leaves_load_family(List *children, MbusFamily family,
+							   const MbusLeaf *old, int nold);
+static Known *known_tables(const MbusLeaf *old, int nold, MbusFamily family,
+						   int *n);
+static int32 table_segment(Relation classes, Oid relid, MbusFamily family);
+static int	known_compare(const void *a, const void *b);
 static int	leaf_compare(const void *a, const void *b);
 
 /*
@@ -91,6 +110,20 @@ mbus_leaves(Oid schema, MbusLeaf **leaves)
 	if (ncached > 0)
 		memcpy(*leaves, cached, ncached * sizeof(MbusLeaf));
 	return ncached;
+}
+
+/*
+ * mbus_leaves_borrow does so without a copy: the array is good until the next
+ * call of any function that may look at the catalog.  *version is another
+ * number, never 0, whenever the segments may be others.
+ */
+const MbusLeaf *
+mbus_leaves_borrow(Oid schema, int *nleaves, uint64 *version)
+{
+	leaves_load(schema);
+	*nleaves = ncached;
+	*version = cached_version;
+	return cached;
 }
 
 /*
@@ -168,16 +201,20 @@ mbus_leaf_index(Relation leaf, AttrNumber first, AttrNumber second,
 static void
 leaves_load(Oid schema)
 {
+	MbusLeaf   *old = cached;
+	int			nold = ncached;
+
 	AcceptInvalidationMessages();
 	if (!cached_stale && cached_complete && cached_schema == schema)
 		return;
 
+	if (!cached_complete || cached_schema != schema)
+		nold = 0;
 	cached_complete = false;
-	if (cached)
-		pfree(cached);
 	cached = NULL;
 	ncached = 0;
 	cached_schema = schema;
+	cached_version++;
 	/* an invalidation that comes while we read makes it stale again */
 	cached_stale = false;
 	for (int f = 0; f < MBUS_FAMILIES; f++)
@@ -186,18 +223,26 @@ leaves_load(Oid schema)
 
 		cached_parent[f] = mbus_relation(schema, family_names[f]);
 		children = find_inheritance_children(cached_parent[f], NoLock);
-		leaves_load_family(children, (MbusFamily) f);
+		leaves_load_family(children, (MbusFamily) f, old, nold);
 		list_free(children);
 	}
 	cached_complete = true;
+	if (old)
+		pfree(old);
 }
 
-/* Adds the tables of one family; the families come one after the other. */
+/*
+ * Adds the tables of one family, which find_inheritance_children() has sorted
+ * by OID; the families come one after the other.
+ */
 static void
-leaves_load_family(List *children, MbusFamily family)
+leaves_load_family(List *children, MbusFamily family, const MbusLeaf *old,
+				   int nold)
 {
 	int			nfound = ncached;
-	size_t		prefix = strlen(family_names[family]) + 1;
+	Relation	classes;
+	Known	   *known;
+	int			nknown;
 	ListCell   *cell;
 
 	if (children == NIL)
@@ -208,15 +253,20 @@ leaves_load_family(List *children, MbusFamily family)
 	else
 		cached = repalloc(cached, (ncached + list_length(children)) *
 						  sizeof(MbusLeaf));
+	known = known_tables(old, nold, family, &nknown);
+	classes = table_open(RelationRelationId, AccessShareLock);
 	foreach(cell, children)
 	{
-		char	   *name = get_rel_name(lfirst_oid(cell));
+		Known		key = {.relid = lfirst_oid(cell)};
+		Known	   *found;
 		int32		segment;
 		MbusLeaf   *leaf;
 
-		if (name == NULL || strlen(name) <= prefix)
+		found = bsearch(&key, known, nknown, sizeof(Known), known_compare);
+		segment = found ? found->segment :
+			table_segment(classes, key.relid, family);
+		if (segment < 0)
 			continue;
-		segment = atoi(name + prefix);
 		leaf = mbus_leaf_search(cached, ncached, segment);
 		if (leaf == NULL)
 		{
@@ -224,11 +274,61 @@ leaves_load_family(List *children, MbusFamily family)
 			MemSet(leaf, 0, sizeof(*leaf));
 			leaf->segment = segment;
 		}
-		leaf->relid[family] = lfirst_oid(cell);
-		pfree(name);
+		leaf->relid[family] = key.relid;
 	}
+	table_close(classes, AccessShareLock);
+	pfree(known);
 	ncached = nfound;
 	qsort(cached, ncached, sizeof(MbusLeaf), leaf_compare);
+}
+
+/* The tables of one family that the array of before had, by OID. */
+static Known *
+known_tables(const MbusLeaf *old, int nold, MbusFamily family, int *n)
+{
+	Known	   *known = palloc(Max(nold, 1) * sizeof(Known));
+
+	*n = 0;
+	for (int i = 0; i < nold; i++)
+	{
+		if (!OidIsValid(old[i].relid[family]))
+			continue;
+		known[*n].relid = old[i].relid[family];
+		known[(*n)++].segment = old[i].segment;
+	}
+	qsort(known, *n, sizeof(Known), known_compare);
+	return known;
+}
+
+/* The segment that a table's name tells, -1 if it is gone or tells none. */
+static int32
+table_segment(Relation classes, Oid relid, MbusFamily family)
+{
+	size_t		prefix = strlen(family_names[family]) + 1;
+	int32		segment = -1;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_class_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(classes, ClassOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		const char *name = NameStr(((Form_pg_class) GETSTRUCT(tuple))->relname);
+
+		if (strlen(name) > prefix)
+			segment = atoi(name + prefix);
+	}
+	systable_endscan(scan);
+	return segment;
+}
+
+static int
+known_compare(const void *a, const void *b)
+{
+	return mbus_order(((const Known *) a)->relid, ((const Known *) b)->relid);
 }
 
 /*

@@ -45,6 +45,7 @@
 #include "state/registry.h"
 #include "state/state.h"
 #include "state/state_internal.h"
+#include "state/unfinished.h"
 #include "state/waiter.h"
 
 /* Ids reserved of a series one after the other, up to now. */
@@ -247,6 +248,7 @@ mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 			{
 				bool		wake;
 
+				mbus_series_mark(series, channel_id);
 				series->bytes += bytes;
 				series->max_expires_at = Max(series->max_expires_at,
 											 out->created_at + longest_ttl_us);

@@ -22,6 +22,8 @@
 
 #define MBUS_MAX_SERIES		64	/* the TTL buckets come first */
 #define MBUS_RANGES_PER_BACKEND 256
+#define MBUS_SERIES_BITS	4096	/* that tell which channels are in a
+									 * segment */
 #define MBUS_FAULTS			256
 #define MBUS_CHANNEL_SLOTS	131072
 #define MBUS_CHANNEL_SHARE	1024	/* of them, sure for each database */
@@ -87,6 +89,8 @@ typedef struct MbusSeries
 								 * ever was */
 	int32		wanted;			/* publishers wait for an open segment
 								 * numbered at least this; 0: nobody */
+	uint64		channels[MBUS_SERIES_BITS / 64];	/* a bit of each that has
+													 * reserved in it */
 } MbusSeries;
 
 /*

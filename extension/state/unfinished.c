@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
 #include "storage/lwlock.h"
 
 #include "base/ids.h"
@@ -38,6 +39,7 @@ typedef struct RangeScan
 
 static void range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id);
 static const MbusRange *range_next(RangeScan *scan);
+static int	channel_bit(int32 channel_id);
 static int64 unreserved(MbusDatabase *db, int32 channel_id,
 						int32 highest_leaf, bool tell);
 static void limit_tell(MbusDatabase *db, int32 series, int64 limit);
@@ -178,6 +180,49 @@ mbus_reserved_above(MbusDatabase *db, int32 channel_id, int32 segment)
 	above = slot == NULL || MbusSegmentOf(slot->last_id) > segment;
 	LWLockRelease(&db->lock);
 	return above;
+}
+
+/*
+ * mbus_segments_without lists the open segments that a channel has reserved
+ * nothing in, up to MBUS_MAX_SERIES of them; returns how many.  Of others it
+ * may have: channels share bits.
+ */
+int
+mbus_segments_without(MbusDatabase *db, Oid schema, int32 channel_id,
+					  int32 *segments)
+{
+	int			bit = channel_bit(channel_id);
+	int			n = 0;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	for (int s = 1; s <= MBUS_MAX_SERIES && db->schema == schema; s++)
+	{
+		const MbusSeries *series = &db->series[s];
+
+		if (series->open_segment != 0 &&
+			(series->channels[bit / 64] & (UINT64CONST(1) << (bit % 64))) == 0)
+			segments[n++] = series->open_segment;
+	}
+	LWLockRelease(&db->lock);
+	return n;
+}
+
+/*
+ * mbus_series_mark notes that a channel reserves in a series' segment; in the
+ * step that reserves, under the state lock.
+ */
+void
+mbus_series_mark(MbusSeries *series, int32 channel_id)
+{
+	int			bit = channel_bit(channel_id);
+
+	series->channels[bit / 64] |= UINT64CONST(1) << (bit % 64);
+}
+
+static int
+channel_bit(int32 channel_id)
+{
+	return murmurhash32((uint32) channel_id) % MBUS_SERIES_BITS;
 }
 
 /*

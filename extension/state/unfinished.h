@@ -20,6 +20,9 @@ extern bool mbus_unfinished_elsewhere(MbusDatabase *db, int32 channel_id,
 									  int32 segment);
 extern bool mbus_reserved_above(MbusDatabase *db, int32 channel_id,
 								int32 segment);
+extern int	mbus_segments_without(MbusDatabase *db, Oid schema,
+								  int32 channel_id, int32 *segments);
+extern void mbus_series_mark(MbusSeries *series, int32 channel_id);
 extern bool mbus_segment_unfinished(MbusDatabase *db, int32 segment);
 extern int	mbus_unfinished_ranges(MbusDatabase *db);
 

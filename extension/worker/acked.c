@@ -3,8 +3,10 @@
  *		Finds the segments of channels with retention "acked" in which nobody
  *		wants anything any more.
  *
- * Such a channel has a series of its own, and its segments know it.  A closed
- * one is let go before its expiry when each message in it that is still there
+ * Such a channel has a series of its own, and its segments know it.  One that
+ * is open, and idle, is closed when nothing in it is wanted; not sooner, or a
+ * channel with little traffic that nobody consumes would get a segment each
+ * ten minutes.  A closed one is let go before its expiry when each message in it that is still there
  * (not expired, deleted or purged) is acknowledged, or moved to a dead-letter
  * channel, by every subscription that wanted it.  A channel without
  * subscriptions has acknowledged nothing; what is kept dead in place, or is
@@ -54,6 +56,7 @@
 #include "worker/checkpoint.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_close.h"
+#include "worker/segment_open.h"
 #include "worker/task.h"
 
 #define PASSES	5				/* of the worker between two looks */
@@ -63,6 +66,8 @@ typedef struct AckedSegment
 	int32		segment;
 	int32		channel_id;
 	bool		exists;			/* the channel does */
+	int32		open_series;	/* it is open in it; 0: it is closed */
+	bool		close;			/* out: it is open and nothing is wanted */
 } AckedSegment;
 
 typedef struct AckedSegments
@@ -117,12 +122,14 @@ mbus_segments_acked(MbusWork *work)
 							 &candidates.candidate[i],
 							 "looking for acknowledgments of segment %d",
 							 candidates.candidate[i].segment);
+		if (candidates.candidate[i].close)
+			mbus_series_close(work, candidates.candidate[i].open_series);
 	}
 	mbus_tasks_end(work, MBUS_TASK_ACKED);
 }
 
 /*
- * candidates_find lists the closed segments of own series.  One that was
+ * candidates_find lists the segments of own series.  One that was
  * opened before its channel's creation was committed learns now whose it is.
  */
 static MbusOutcome
@@ -139,11 +146,13 @@ candidates_find(MbusWork *work, void *arg)
 			 mbus_own_series());
 
 	if (SPI_execute("SELECT s.segment_no, s.channel_id,"
-					" c.channel_id IS NOT NULL FROM message_bus.segment s"
+					" c.channel_id IS NOT NULL,"
+					" CASE WHEN s.closed_at IS NULL THEN s.series ELSE 0 END"
+					" FROM message_bus.segment s"
 					" LEFT JOIN message_bus.channel c USING (channel_id)"
-					" WHERE s.closed_at IS NOT NULL AND NOT s.detached"
-					" AND s.channel_id IS NOT NULL"
-					" AND s.expires_at >= clock_timestamp()"
+					" WHERE NOT s.detached AND s.channel_id IS NOT NULL"
+					" AND (s.closed_at IS NULL"
+					"  OR s.expires_at >= clock_timestamp())"
 					" AND (c.channel_id IS NULL OR c.retention = 'acked')"
 					" ORDER BY s.segment_no", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read message_bus.segment");
@@ -161,6 +170,9 @@ candidates_find(MbusWork *work, void *arg)
 															&isnull));
 		candidate->exists = DatumGetBool(SPI_getbinval(row, desc, 3,
 													   &isnull));
+		candidate->open_series = DatumGetInt32(SPI_getbinval(row, desc, 4,
+															 &isnull));
+		candidate->close = false;
 	}
 
 	if (SPI_execute("SELECT s.series FROM message_bus.segment s"
@@ -204,15 +216,20 @@ wanted_prune(Oid schema, const AckedSegments *candidates)
 }
 
 /*
- * segment_check lets one segment go if nothing in it is wanted.
+ * segment_check lets one segment go, or has it closed, if nothing in it is
+ * wanted.
  */
 static MbusOutcome
 segment_check(MbusWork *work, void *arg)
 {
-	const AckedSegment *candidate = arg;
+	AckedSegment *candidate = arg;
 	MbusWanted *why = wanted_find(candidate->segment);
 	MbusLook	look;
 	LOCKTAG		tag;
+
+	if (candidate->open_series != 0 &&
+		!mbus_series_idle(work, candidate->open_series, candidate->segment))
+		return MBUS_DONE;
 
 	/* first the registry, then the snapshot */
 	if (mbus_segment_unfinished(work->db, candidate->segment))
@@ -234,9 +251,13 @@ segment_check(MbusWork *work, void *arg)
 		if (look.last == 0 ||
 			(!(why->id != 0 && mbus_still_wanted(&look, why)) &&
 			 !mbus_wanted_read(&look, why)))
-			mbus_sql("UPDATE message_bus.segment"
-					 " SET expires_at = clock_timestamp()"
-					 " WHERE segment_no = %d", candidate->segment);
+		{
+			candidate->close = candidate->open_series != 0;
+			if (!candidate->close)
+				mbus_sql("UPDATE message_bus.segment"
+						 " SET expires_at = clock_timestamp()"
+						 " WHERE segment_no = %d", candidate->segment);
+		}
 		UnregisterSnapshot(look.snapshot);
 	}
 	mbus_task_commit();

@@ -52,9 +52,9 @@
  *
  * The series above those of the TTLs each belong to one channel with retention
  * "acked".  Their segments are smaller, and know their channel, so that they
- * can be retired when all in them is acknowledged (acked.c).  They
- * are closed soon when the channel is idle; while it is not, their window is
- * that of its TTL.
+ * can be retired when all in them is acknowledged (acked.c).  Their window is
+ * that of the channel's TTL; when the channel is idle and all in its segment
+ * is acknowledged, that is closed sooner.
  *
  * Numbering also begins an epoch of leases; see expiry.c.
  */
@@ -122,7 +122,8 @@ static int64 epoch_number(int64 timeline, int64 last_timeline);
 static void adopt_strays(void);
 static Need series_need(MbusWork *work, int32 series_no, Opening *opening);
 static bool series_busy(MbusWork *work, int32 series_no);
-static int64 series_window(MbusSeries *series, int32 series_no, bool busy);
+static bool series_changed(MbusWork *work, int32 series_no);
+static int64 series_window(MbusSeries *series, int32 series_no);
 static MbusOutcome segment_open(MbusWork *work, void *arg);
 static Oid	leaf_create(MbusWork *work, MbusFamily family, int32 segment);
 static void leaf_index(MbusFamily family, const char *name);
@@ -309,7 +310,7 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 	else if (series->next_row > series->max_rows / 4 * 3 ||
 			 series->bytes > (int64) mbus_segment_max_mb * 1024 * 1024)
 		need = NEED_SEGMENT;
-	else if (now - series->opened_at > series_window(series, series_no, busy))
+	else if (now - series->opened_at > series_window(series, series_no))
 		need = busy ? NEED_SEGMENT : NEED_CLOSE;
 	else if (now - series->max_expires_at > EXPIRED_MS * INT64CONST(1000))
 		need = NEED_CLOSE;
@@ -325,18 +326,25 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 static bool
 series_busy(MbusWork *work, int32 series_no)
 {
-	MbusSeries *series = &work->db->series[series_no];
-	TimestampTz now = GetCurrentTimestamp();
+	return series_changed(work, series_no) ||
+		GetCurrentTimestamp() - work->growth[series_no].at <
+		BUSY_MS * INT64CONST(1000);
+}
 
-	if (series->open_segment != work->growth[series_no].segment ||
-		series->next_row != work->growth[series_no].row)
-	{
-		work->growth[series_no].segment = series->open_segment;
-		work->growth[series_no].row = series->next_row;
-		work->growth[series_no].at = now;
-		return true;
-	}
-	return now - work->growth[series_no].at < BUSY_MS * INT64CONST(1000);
+/* Whether it was since the last call, and takes note. */
+static bool
+series_changed(MbusWork *work, int32 series_no)
+{
+	const MbusSeries *series = &work->db->series[series_no];
+	MbusGrowth *growth = &work->growth[series_no];
+
+	if (series->open_segment == growth->segment &&
+		series->next_row == growth->row)
+		return false;
+	growth->segment = series->open_segment;
+	growth->row = series->next_row;
+	growth->at = GetCurrentTimestamp();
+	return true;
 }
 
 /*
@@ -344,15 +352,35 @@ series_busy(MbusWork *work, int32 series_no)
  * the state lock.  An own series' TTL shows in what is in the segment.
  */
 static int64
-series_window(MbusSeries *series, int32 series_no, bool busy)
+series_window(MbusSeries *series, int32 series_no)
 {
 	int64		window = mbus_series_window_us(series_no);
 
-	if (busy && series_no >= mbus_own_series())
-		return Max(window,
-				   mbus_series_window_us(mbus_series_for_ttl(series->max_expires_at -
-															 series->opened_at)));
-	return window;
+	if (series_no < mbus_own_series())
+		return window;
+	return Max(window,
+			   mbus_series_window_us(mbus_series_for_ttl(series->max_expires_at -
+														 series->opened_at)));
+}
+
+/*
+ * mbus_series_idle tells whether nothing has been reserved for a while in a
+ * segment that is open: worth to be closed if nothing in it is wanted.
+ */
+bool
+mbus_series_idle(MbusWork *work, int32 series_no, int32 segment)
+{
+	MbusSeries *series = &work->db->series[series_no];
+	bool		idle;
+
+	LWLockAcquire(&work->db->lock, LW_SHARED);
+	idle = series->open_segment == segment && series->next_row > 0 &&
+		!series_changed(work, series_no) &&
+		TimestampDifferenceExceeds(work->growth[series_no].at,
+								   GetCurrentTimestamp(),
+								   mbus_acked_idle * 1000);
+	LWLockRelease(&work->db->lock);
+	return idle;
 }
 
 /*
@@ -525,6 +553,7 @@ segment_publish(MbusWork *work, Opening *opening)
 	if (opening->series >= mbus_own_series())
 		series->max_rows = Min(series->max_rows, OWN_SERIES_ROWS);
 	series->bytes = 0;
+	MemSet(series->channels, 0, sizeof(series->channels));
 	series->opened_at = GetCurrentTimestamp();
 	series->max_expires_at = 0;
 	if (series->wanted <= opening->segment)

@@ -484,8 +484,11 @@ segment_drop(MbusWork *work, void *arg)
 			mbus_sql("DROP TABLE message_bus.%s_%d",
 					 mbus_family_name((MbusFamily) f), segment);
 	}
+	mbus_sql("DELETE FROM message_bus.segment_era WHERE segment_no = %d",
+			 segment);
 	mbus_sql("DELETE FROM message_bus.segment WHERE segment_no = %d",
 			 segment);
+	work->entering.retired = true;
 	work->retire.dropping = true;
 	mbus_task_commit();
 	return MBUS_DONE;

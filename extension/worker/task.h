@@ -33,6 +33,7 @@ typedef enum MbusTaskKind
 	MBUS_TASK_EXPIRE,
 	MBUS_TASK_CHECKPOINT,
 	MBUS_TASK_ACKED,
+	MBUS_TASK_ENTER,
 	MBUS_TASK_KINDS
 } MbusTaskKind;
 
@@ -82,6 +83,19 @@ typedef struct MbusRetirement
 	TimestampTz blocked_said;	/* when the log was last told of it */
 } MbusRetirement;
 
+/* The segment whose transaction ids are entered; era_enter.c. */
+typedef struct MbusEntering
+{
+	int32		segment;		/* 0: none */
+	Oid			leaf;			/* its table */
+	Oid			era;			/* that they are entered into */
+	int64		reached;		/* first id that was not looked at */
+	bool		more;			/* the last pass left some to do */
+	TimestampTz looked_at;		/* for segments to enter */
+	bool		retired;		/* a segment went: an era may be over */
+	TimestampTz cleaned_at;
+} MbusEntering;
+
 /* Subscriptions that are loaded; load.c. */
 typedef struct MbusLoad
 {
@@ -113,6 +127,7 @@ typedef struct MbusWork
 	TimestampTz numbered_at;	/* or this worker started later */
 	MbusGrowth	growth[MBUS_MAX_SERIES + 1];
 	MbusRetirement retire;
+	MbusEntering entering;
 	MbusLoad	load;
 	bool		expiry_stuck;	/* a lease that has ended could not be seen to */
 

@@ -83,6 +83,7 @@
 #include "state/state.h"
 #include "worker/acked.h"
 #include "worker/checkpoint.h"
+#include "worker/era_enter.h"
 #include "worker/expiry.h"
 #include "worker/reset.h"
 #include "worker/segment_close.h"
@@ -243,6 +244,8 @@ worker_sleep(MbusWork *work)
 
 	next = Min(next, TimestampTzPlusMilliseconds(now, MBUS_LET_GO_EVERY_MS));
 	next = mbus_deliveries_wake(work, next);
+	if (work->entering.more)
+		next = now;
 	next = Max(next, now);
 	ms = TimestampDifferenceMilliseconds(now, next);
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -298,9 +301,11 @@ worker_pass(MbusWork *work)
 			blocked = mbus_segments_retire(work);
 			worker_store(work);
 		}
+		mbus_segments_enter(work);
 	}
 	else
 	{
+		work->entering.more = false;
 		work->pass.full_at = started;
 		work->expiry_stuck = true;	/* nobody has seen to leases that ended */
 	}

@@ -17,6 +17,7 @@ my @tables = (
 	[ 'channel_grant', 'base/columns.h', 'MBUS_GRANT_' ],
 	[ 'subscription', 'base/columns.h', 'MBUS_SUBSCRIPTION_' ],
 	[ 'segment', 'base/columns.h', 'MBUS_SEGMENT_' ],
+	[ 'segment_era', 'base/columns.h', 'MBUS_ENTERED_' ],
 	[ 'jwt_key', 'base/columns.h', 'MBUS_JWT_KEY_' ],
 	[ 'message', 'segment/leaf.h', 'MBUS_COL_' ],
 	[ 'event', 'segment/leaf.h', 'MBUS_EVENT_' ],
