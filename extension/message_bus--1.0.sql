@@ -231,22 +231,25 @@ COMMENT ON TABLE message_bus.jwt_key IS 'keys that tokens are verified with';
 
 CREATE FUNCTION message_bus.jwt_key_changed() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'mbus_jwt_key_changed' LANGUAGE C;
-CREATE TRIGGER jwt_key_changed
-	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON message_bus.jwt_key
+CREATE TRIGGER jwt_key_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.jwt_key
+	FOR EACH ROW EXECUTE FUNCTION message_bus.jwt_key_changed();
+CREATE TRIGGER jwt_key_truncated AFTER TRUNCATE ON message_bus.jwt_key
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.jwt_key_changed();
 
 -- all backends forget the channels and subscriptions they know
 CREATE FUNCTION message_bus.channel_changed() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'mbus_channel_changed' LANGUAGE C;
-CREATE TRIGGER channel_changed
-	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON message_bus.channel
+CREATE TRIGGER channel_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.channel
+	FOR EACH ROW EXECUTE FUNCTION message_bus.channel_changed();
+CREATE TRIGGER channel_truncated AFTER TRUNCATE ON message_bus.channel
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
-CREATE TRIGGER channel_changed
-	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON message_bus.channel_grant
+CREATE TRIGGER channel_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.channel_grant
+	FOR EACH ROW EXECUTE FUNCTION message_bus.channel_changed();
+CREATE TRIGGER channel_truncated AFTER TRUNCATE ON message_bus.channel_grant
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
-
-CREATE TRIGGER channel_changed
-	AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON message_bus.subscription
+CREATE TRIGGER channel_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.subscription
+	FOR EACH ROW EXECUTE FUNCTION message_bus.channel_changed();
+CREATE TRIGGER channel_truncated AFTER TRUNCATE ON message_bus.subscription
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
 
 -- A restored dump brings the default channel that CREATE EXTENSION has made.
@@ -260,6 +263,18 @@ END
 $$;
 CREATE TRIGGER channel_restored BEFORE INSERT ON message_bus.channel
 	FOR EACH ROW EXECUTE FUNCTION message_bus.channel_restored();
+
+-- Whoever writes these tables: replication too, which fires no triggers but
+-- those that are always enabled, and of these only the ones for each row.
+ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_changed;
+ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_truncated;
+ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_changed;
+ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_truncated;
+ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_restored;
+ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_changed;
+ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_truncated;
+ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER channel_changed;
+ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER channel_truncated;
 
 /*
  * Channels
@@ -461,7 +476,7 @@ CREATE FUNCTION message_bus.claim(channel text, subscription text DEFAULT 'defau
 	max_bytes bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery
 	AS 'MODULE_PATHNAME', 'mbus_claim' LANGUAGE C ROWS 100;
 COMMENT ON FUNCTION message_bus.claim IS
-'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 the subscription may hold no more messages, or too many subscriptions are in use, 55000 a seek has not ended or the worker does not answer, 25001 waiting in REPEATABLE READ, 25006 read-only.';
+'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits, and does not end before it does. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 the subscription may hold no more messages, or too many subscriptions are in use, 55000 a seek has not ended or the worker does not answer, 25001 waiting in REPEATABLE READ, 25006 read-only.';
 
 CREATE FUNCTION message_bus.claim_bytes(channel text, subscription text DEFAULT 'default',
 	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
@@ -853,6 +868,7 @@ CREATE VIEW message_bus.segments AS
 SELECT s.segment_no, s.series,
 	CASE
 		WHEN o.segment_no IS NOT NULL THEN 'open'
+		WHEN s.closed_at IS NULL AND pg_catalog.pg_is_in_recovery() THEN 'open'
 		WHEN s.detached OR EXISTS (
 			SELECT FROM pg_catalog.pg_class c
 			LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid OPERATOR(pg_catalog.=) c.oid
@@ -880,8 +896,8 @@ COMMENT ON COLUMN message_bus.segments.segment_no IS 'number; the messages'' ids
 COMMENT ON COLUMN message_bus.segments.series IS 'series of segments: channels with about the same TTL share one';
 COMMENT ON COLUMN message_bus.segments.state IS 'open (takes messages), closed, or detaching (expired, waits for readers to be dropped)';
 COMMENT ON COLUMN message_bus.segments.expires_at IS 'when the last of its messages expires';
-COMMENT ON COLUMN message_bus.segments.rows_reserved IS 'ids given out so far, if open';
-COMMENT ON COLUMN message_bus.segments.rows_max IS 'ids it has, if open';
+COMMENT ON COLUMN message_bus.segments.rows_reserved IS 'ids given out so far, if open; NULL on a standby';
+COMMENT ON COLUMN message_bus.segments.rows_max IS 'ids it has, if open; NULL on a standby';
 COMMENT ON COLUMN message_bus.segments.size_bytes IS 'size on disk of its tables, with indexes';
 
 CREATE VIEW message_bus.worker_status AS

@@ -290,3 +290,15 @@ COMMIT;
 SELECT count(message_bus.drop_channel(channel)::text) > 0 AS dropped
 	FROM message_bus.channels WHERE channel <> 'default';
 SELECT channel FROM message_bus.channels;
+
+-- a change by whatever replicates is seen as any other
+SELECT message_bus.create_channel('replica');
+SELECT message_bus.publish('replica', '1') > 0 AS published;
+SET session_replication_role = replica;
+UPDATE message_bus.channel SET name = 'replicated' WHERE name = 'replica';
+RESET session_replication_role;
+SELECT pg_temp.fails($$SELECT message_bus.publish('replica', '1')$$);
+SELECT message_bus.publish('replicated', '1') > 0 AS published;
+SELECT message_bus.drop_channel('replicated');
+SELECT t.tgrelid::regclass, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+	WHERE c.relnamespace = 'message_bus'::regnamespace AND c.relkind <> 'v' AND NOT t.tgisinternal AND t.tgenabled <> 'A';

@@ -77,7 +77,7 @@ mbus_channel_init(void)
 }
 
 /*
- * mbus_channel_changed (statement trigger) tells all backends that channels
+ * mbus_channel_changed (trigger) tells all backends that channels
  * or grants have changed, at commit.
  */
 Datum

@@ -518,7 +518,7 @@ mbus_jwt_keys(int *n)
 }
 
 /*
- * mbus_jwt_key_changed (statement trigger) tells all backends that keys have
+ * mbus_jwt_key_changed (trigger) tells all backends that keys have
  * changed, at commit.
  */
 Datum

@@ -20,21 +20,26 @@
  *
  * Waiting.  The command waits with a lock_timeout.  If it runs out, (a) has
  * committed and the table stays detach-pending: for new queries it is gone
- * from the parent, and only one table of a parent can be so.  Then (b) is
- * done by DETACH ... FINALIZE, which waits for more: for every snapshot of
- * the database that is older, whatever it reads.  So it is worth not to get
- * there: before (a) we look who has locked parent or table now, and go on
- * only when these are gone, however many passes that takes; who comes later
- * is expected to be as quick as most are, and gets a second.
+ * from the parent, and only one table of a parent can be so; the others of
+ * its family are left alone until it is done.  So it is worth not to get
+ * there: before (a) we look who has locked the parent or the table, and go on
+ * only when these are gone, however many passes that takes.  Who comes later
+ * does not matter: else two readers that take turns would keep a table for
+ * ever.  These lists (MbusInWay) are kept for each table of its own: who is
+ * in the way of one is in no other's.  A pass waits SETTLE_MS for all of
+ * them together.
  *
- * FINALIZE takes AccessExclusive on the table before it waits.  So we take
- * the locks first, without waiting, and look for old snapshots ourselves;
- * only if there are none is the command run.  What it must wait for is who
- * may still see the table attached, that is snapshots of before (a).  We
- * remember the xmin of a snapshot taken after (a) and run FINALIZE under it,
- * so that it does not wait for snapshots that are merely older than itself,
- * of which a busy database always has some.  A snapshot's xmin only says
- * below what transaction ids need not be looked up; lowering it is safe.
+ * (b) of a table that is pending is done by DETACH ... FINALIZE.  Who may
+ * still see the table attached has the parent locked since before (a), so we
+ * wait for those who have it locked when we find the table pending, with a
+ * list as above.  FINALIZE itself waits for more: for every snapshot of the
+ * database that is older than its own, whatever it reads, and with
+ * AccessExclusive on the table.  So it is run under a snapshot that none is
+ * older than, and after the locks have been had without waiting.  A
+ * snapshot's xmin only says below what transaction ids need not be looked
+ * up; lowering it is safe, unless the snapshot has lost track of
+ * subtransactions: then ids are looked up that may be too old, and FINALIZE
+ * waits for the next pass.
  *
  * (c) takes AccessExclusive on the detached tables, without waiting.  If
  * that fails the row is marked "detached", which shows in the view segments.
@@ -84,9 +89,9 @@
 #include "worker/segment_retire.h"
 #include "worker/task.h"
 
-#define SETTLE_MS			100 /* for who is in the way to get out of it */
-#define DETACH_WAIT_MS		1000
-#define DETACH_LONG_WAIT_MS 3000	/* where somebody always is in the way */
+#define SETTLE_MS			100 /* of a pass, for who is in the way to get out
+								 * of it */
+#define DETACH_WAIT_MS		100
 #define DROP_WAIT_MS		100
 #define INSIST_MS			3000	/* expire() tries for that long */
 #define SAY_BLOCKED_MS		3600000
@@ -105,11 +110,13 @@ static MbusOutcome segments_expired(MbusWork *work, void *arg);
 static MbusOutcome segment_retire(MbusWork *work, int32 segment);
 static MbusOutcome segment_inspect(MbusWork *work, void *arg);
 static MbusOutcome leaf_detach(MbusWork *work, void *arg);
-static bool leaf_clear(MbusWork *work, Retiring *retiring, int *wait_ms);
-static int	leaf_lockers(MbusWork *work, Retiring *retiring);
-static void blockers_settle(MbusWork *work, int ms);
+static bool leaf_clear(MbusWork *work, Retiring *retiring);
+static bool way_clear(MbusWork *work, Oid relid);
+static MbusInWay *way_find(MbusWork *work, Oid relid);
+static void way_look(MbusInWay *way, Oid relid);
+static bool way_settle(MbusWork *work, MbusInWay *way);
 static MbusOutcome leaf_finalize(MbusWork *work, void *arg);
-static bool old_snapshots_gone(TransactionId xmin);
+static TransactionId oldest_xmin(void);
 static void detach_command(MbusFamily family, int32 segment,
 						   const char *how);
 static MbusOutcome segment_drop(MbusWork *work, void *arg);
@@ -153,6 +160,8 @@ segments_retire_once(MbusWork *work)
 	MbusNumbers expired = {.context = CurrentMemoryContext};
 	int			blocked = 0;
 
+	work->retire.settle_ms = SETTLE_MS;
+	MemSet(work->retire.pending, 0, sizeof(work->retire.pending));
 	(void) mbus_task_run(work, MBUS_TASK_RETIRE, segments_expired, &expired,
 						 "looking for segments to retire");
 	for (int i = 0; i < expired.n; i++)
@@ -260,13 +269,14 @@ static MbusOutcome
 leaf_detach(MbusWork *work, void *arg)
 {
 	Retiring   *retiring = arg;
-	int			wait_ms;
 
-	if (!leaf_clear(work, retiring, &wait_ms))
+	if (work->retire.pending[retiring->family] ||
+		!leaf_clear(work, retiring))
 		return MBUS_BLOCKED;
 
-	work->retire.pending_xmin = InvalidTransactionId;
-	mbus_task_lock_timeout(wait_ms);
+	/* a deadlock or a lock that is not to be had leaves it pending */
+	work->retire.pending[retiring->family] = true;
+	mbus_task_lock_timeout(DETACH_WAIT_MS);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -274,72 +284,108 @@ leaf_detach(MbusWork *work, void *arg)
 	if (ActiveSnapshotSet())
 		PopActiveSnapshot();
 	CommitTransactionCommand();
+	work->retire.pending[retiring->family] = false;
 	return MBUS_DONE;
 }
 
+/* Tells whether nobody of a first look at parent and table is left. */
+static bool
+leaf_clear(MbusWork *work, Retiring *retiring)
+{
+	bool		clear;
+
+	StartTransactionCommand();
+	/* both lists are begun in the first look */
+	clear = way_clear(work, retiring->leaf[retiring->family]);
+	clear = way_clear(work, work->parent[retiring->family]) && clear;
+	CommitTransactionCommand();
+	return clear;
+}
+
 /*
- * leaf_clear tells whether those who were in the way when a retirement was
- * last tried are gone, and sets *wait_ms to how long to wait for the others.
+ * way_clear tells whether all who had a table locked in the first look at it
+ * are gone; then the next look is a first one again.
  */
 static bool
-leaf_clear(MbusWork *work, Retiring *retiring, int *wait_ms)
+way_clear(MbusWork *work, Oid relid)
 {
-	bool		tried = work->retire.nblockers > 0;
+	MbusInWay  *way = way_find(work, relid);
 
-	*wait_ms = tried ? DETACH_LONG_WAIT_MS : DETACH_WAIT_MS;
-	StartTransactionCommand();
-	if (!tried)
-		work->retire.nblockers = leaf_lockers(work, retiring);
-	blockers_settle(work, SETTLE_MS);
-	CommitTransactionCommand();
-	return work->retire.nblockers == 0;
+	if (!OidIsValid(way->relid))
+		way_look(way, relid);
+	if (!way_settle(work, way))
+		return false;
+	way->relid = InvalidOid;
+	return true;
 }
 
-/* Collects who has locked the parent, or the table itself. */
-static int
-leaf_lockers(MbusWork *work, Retiring *retiring)
+/*
+ * way_find returns the list of a table, or one that is free.  If there is
+ * none the last is taken: a table that is not found has its first look again.
+ */
+static MbusInWay *
+way_find(MbusWork *work, Oid relid)
 {
-	Oid			relid[] = {work->parent[retiring->family],
-	retiring->leaf[retiring->family]};
-	int			n = 0;
+	MbusInWay  *unused = NULL;
 
-	for (int i = 0; i < (int) lengthof(relid); i++)
+	for (int i = 0; i < MBUS_WAYS_MAX; i++)
 	{
-		LOCKTAG		tag;
-		VirtualTransactionId *vxid;
+		MbusInWay  *way = &work->retire.way[i];
 
-		SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid[i]);
-		vxid = GetLockConflicts(&tag, AccessExclusiveLock, NULL);
-		for (; VirtualTransactionIdIsValid(*vxid); vxid++)
-		{
-			if (n < MBUS_BLOCKERS_MAX)
-				work->retire.blocker[n++] = *vxid;
-		}
+		if (way->relid == relid)
+			return way;
+		if (unused == NULL && !OidIsValid(way->relid))
+			unused = way;
 	}
-	return n;
+	if (unused == NULL)
+		unused = &work->retire.way[MBUS_WAYS_MAX - 1];
+	unused->relid = InvalidOid;
+	return unused;
 }
 
-/* Waits a while for the blockers to end, and forgets those that did. */
+/*
+ * Begins the list of a table with who has locked it now.  Those beyond the
+ * list's end are waited for as newcomers are, with a lock_timeout.
+ */
 static void
-blockers_settle(MbusWork *work, int ms)
+way_look(MbusInWay *way, Oid relid)
 {
-	TimestampTz started = GetCurrentTimestamp();
+	LOCKTAG		tag;
+	VirtualTransactionId *vxid;
 
+	way->relid = relid;
+	way->n = 0;
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	vxid = GetLockConflicts(&tag, AccessExclusiveLock, NULL);
+	for (; VirtualTransactionIdIsValid(*vxid); vxid++)
+	{
+		if (way->n < MBUS_BLOCKERS_MAX)
+			way->blocker[way->n++] = *vxid;
+	}
+}
+
+/*
+ * way_settle forgets those of a list that have ended, and waits for the
+ * others while this pass may; true if none is left.
+ */
+static bool
+way_settle(MbusWork *work, MbusInWay *way)
+{
 	for (;;)
 	{
 		int			left = 0;
 
-		for (int i = 0; i < work->retire.nblockers; i++)
+		for (int i = 0; i < way->n; i++)
 		{
-			if (!VirtualXactLock(work->retire.blocker[i], false))
-				work->retire.blocker[left++] = work->retire.blocker[i];
+			if (!VirtualXactLock(way->blocker[i], false))
+				way->blocker[left++] = way->blocker[i];
 		}
-		work->retire.nblockers = left;
-		if (left == 0 ||
-			TimestampDifferenceExceeds(started, GetCurrentTimestamp(), ms))
-			return;
+		way->n = left;
+		if (left == 0 || work->retire.settle_ms <= 0)
+			return left == 0;
 		CHECK_FOR_INTERRUPTS();
 		pg_usleep(2000);
+		work->retire.settle_ms -= 2;
 	}
 }
 
@@ -350,57 +396,48 @@ static MbusOutcome
 leaf_finalize(MbusWork *work, void *arg)
 {
 	Retiring   *retiring = arg;
+	Oid			parent = work->parent[retiring->family];
+	Oid			leaf = retiring->leaf[retiring->family];
+	MbusInWay  *way = &work->retire.finalizing[retiring->family];
 	Snapshot	snapshot;
 
+	work->retire.pending[retiring->family] = true;
 	mbus_task_lock_timeout(DETACH_WAIT_MS);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	if (way->relid != leaf)
+	{
+		way_look(way, parent);
+		way->relid = leaf;
+	}
 	PushActiveSnapshot(GetTransactionSnapshot());
 	snapshot = GetActiveSnapshot();
-	if (!TransactionIdIsValid(work->retire.pending_xmin))
-		work->retire.pending_xmin = snapshot->xmin;
-	if (TransactionIdPrecedes(work->retire.pending_xmin, snapshot->xmin))
-		snapshot->xmin = work->retire.pending_xmin;
 
-	if (!old_snapshots_gone(snapshot->xmin) ||
-		!ConditionalLockRelationOid(work->parent[retiring->family],
-									ShareUpdateExclusiveLock) ||
-		!ConditionalLockRelationOid(retiring->leaf[retiring->family],
-									AccessExclusiveLock))
+	if (!way_settle(work, way) || snapshot->suboverflowed ||
+		!ConditionalLockRelationOid(parent, ShareUpdateExclusiveLock) ||
+		!ConditionalLockRelationOid(leaf, AccessExclusiveLock))
 	{
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		return MBUS_BLOCKED;
 	}
+	snapshot->xmin = oldest_xmin();
 	detach_command(retiring->family, retiring->segment, "FINALIZE");
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	work->retire.pending_xmin = InvalidTransactionId;
+	way->relid = InvalidOid;
+	work->retire.pending[retiring->family] = false;
 	return MBUS_DONE;
 }
 
-/* Tells what WaitForOlderSnapshots() would find, after a short wait. */
-static bool
-old_snapshots_gone(TransactionId xmin)
+/* An xmin that no snapshot is as old as. */
+static TransactionId
+oldest_xmin(void)
 {
-	TimestampTz started = GetCurrentTimestamp();
+	TransactionId xmin = GetOldestTransactionIdConsideredRunning();
 
-	for (;;)
-	{
-		VirtualTransactionId *vxids;
-		int			n;
-
-		vxids = GetCurrentVirtualXIDs(xmin, true, false,
-									  PROC_IS_AUTOVACUUM | PROC_IN_VACUUM |
-									  PROC_IN_SAFE_IC, &n);
-		pfree(vxids);
-		if (n == 0 ||
-			TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
-									   SETTLE_MS))
-			return n == 0;
-		CHECK_FOR_INTERRUPTS();
-		pg_usleep(2000);
-	}
+	TransactionIdRetreat(xmin);
+	return xmin;
 }
 
 /*

@@ -13,8 +13,10 @@
 #include "base/ids.h"
 #include "state/state.h"
 
-/* Transactions that a retirement waits for, at most this many are kept. */
+/* Transactions that the retirement of a table waits for, and such tables: at
+ * most this many are kept. */
 #define MBUS_BLOCKERS_MAX	64
+#define MBUS_WAYS_MAX		64
 
 /* How often a worker looks whether somebody wants its database. */
 #define MBUS_LET_GO_EVERY_MS	500
@@ -68,6 +70,14 @@ typedef struct MbusGrowth
 	TimestampTz at;
 } MbusGrowth;
 
+/* Who had a table locked when it was first looked at; segment_retire.c. */
+typedef struct MbusInWay
+{
+	Oid			relid;			/* InvalidOid: unused */
+	int			n;
+	VirtualTransactionId blocker[MBUS_BLOCKERS_MAX];
+} MbusInWay;
+
 /* Segments that are dropped; segment_retire.c. */
 typedef struct MbusRetirement
 {
@@ -75,11 +85,13 @@ typedef struct MbusRetirement
 	bool		dropping;		/* the transaction drops a segment */
 	bool		last_drop;		/* with it the pass's ticket is served */
 
-	/* who was in the way when it was last tried */
-	VirtualTransactionId blocker[MBUS_BLOCKERS_MAX];
-	int			nblockers;
-	TransactionId pending_xmin; /* snapshots up to it may see what is
-								 * detach-pending; Invalid: not known */
+	/* in this pass */
+	int			settle_ms;		/* left for waiting */
+	bool		pending[MBUS_FAMILIES]; /* one of the family is pending */
+
+	MbusInWay	way[MBUS_WAYS_MAX]; /* before a table is detached */
+	MbusInWay	finalizing[MBUS_FAMILIES];	/* of the table that is pending:
+											 * who has its parent locked */
 	TimestampTz blocked_said;	/* when the log was last told of it */
 } MbusRetirement;
 

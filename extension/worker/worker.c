@@ -350,6 +350,7 @@ worker_ready(MbusWork *work)
 		work->load.older_checked = 0;
 		work->load.highest_checked = 0;
 		MemSet(work->backoff, 0, sizeof(work->backoff));
+		MemSet(&work->retire, 0, sizeof(work->retire));
 	}
 	if (!OidIsValid(work->schema))
 		return false;

@@ -45,6 +45,14 @@ is( $standby->safe_psql(
 	1000,
 	'and by its id');
 
+is( $standby->safe_psql(
+		'postgres', q{
+		SELECT count(*) FROM message_bus.segments s WHERE state = 'open'
+		AND EXISTS (SELECT FROM message_bus.messages m
+			WHERE m.channel = 'c' AND m.id >> 28 = s.segment_no)}),
+	1,
+	'the view segments tells the open one on the standby');
+
 # everything that writes is refused
 foreach my $call (
 	q{publish('c', '1')},
