@@ -32,7 +32,6 @@ use constant {
 	LARGE_BATCH => 1000,
 	PGQ_BATCH => 5000,    # at which PgQ is fastest
 	SMALL_BACKLOG => 10_000,
-	CHANNELS => 1000,
 	WAITERS => 100,
 	IDLE_SECONDS => 10,
 };
@@ -386,61 +385,61 @@ sub take_rounds
 		} qw(rate claim_rate) };
 }
 
-# bench_channels compares 1,000 channels with one that gets as many messages.
+# bench_channels compares many channels with one that gets as many messages,
+# in batches of a size.
 sub bench_channels
 {
+	my ($name, $many, $batch) = @_;
 	my %results;
 
-	say_line('channels_1000: one consumer, batches of %d', BATCH);
+	say_line('%s: one consumer, batches of %d', $name, $batch);
 	settings();
 	bus_reset("SELECT message_bus.create_channel('bench_' || n, ttl => '1 day'),"
 		  . " message_bus.create_subscription('bench_' || n, 'default')"
-		  . ' FROM generate_series(1, '
-		  . CHANNELS
-		  . ') AS n');
+		  . " FROM generate_series(1, $many) AS n");
 	foreach my $pair (0 .. $pairs)
 	{
-		my @turn = $pair % 2 ? (1, CHANNELS) : (CHANNELS, 1);
-
-		foreach my $channels (@turn)
+		foreach my $channels ($pair % 2 ? (1, $many) : ($many, 1))
 		{
-			my $result = take_channels($channels, 3);
+			my $result = take_channels($channels, $many, $batch);
 
 			push @{ $results{$channels} }, $result if $pair > 0;
 			say_line(
-				'  %d %4d channels %8.0f messages/s; published at %8.0f/s',
+				'  %d %5d channels %8.0f messages/s; published at %8.0f/s',
 				$pair, $channels, $result->{rate}, $result->{publish_rate})
 			  if $pair > 0;
 		}
 	}
 	report(
-		bench => 'channels_1000',
+		bench => $name,
 		unit => 'messages/s',
 		figure => 'rate',
-		ours => $results{ +CHANNELS },
+		ours => $results{$many},
 		base => $results{1},
 		target => 0.8,
 		better => 'higher',
 		more => {
-			channels => CHANNELS,
+			channels => $many,
 			base_channels => 1,
-			ours_publish_rate => middle($results{ +CHANNELS }, 'publish_rate'),
+			batch => $batch,
+			ours_publish_rate => middle($results{$many}, 'publish_rate'),
 			base_publish_rate => middle($results{1}, 'publish_rate')
 		});
 }
 
-# take_channels publishes some batches to each of 1,000 channels, or as many
+# take_channels publishes three batches to each of many channels, or as many
 # to one, and claims them, in the same order.  The first batch of each does
 # not count.
 sub take_channels
 {
-	my ($channels, $batches) = @_;
-	my $total = CHANNELS * BATCH * $batches;
+	my ($channels, $many, $batch) = @_;
+	my $batches = 3;
+	my $total = $many * $batch * $batches;
 	my $begin = time;
 	my ($publishing, $result);
 
 	sql('SET synchronous_commit = off',
-		sprintf(<<'SQL', BATCH, CHANNELS * $batches, $channels));
+		sprintf(<<'SQL', $batch, $many * $batches, $channels));
 DO $$
 DECLARE
 	payloads bytea[] := array_agg(convert_to(rpad(n::text, 210, 'x'), 'UTF8'))
@@ -456,8 +455,8 @@ $$
 SQL
 	$publishing = time - $begin;
 	sql('CHECKPOINT');
-	$result = measure('consume', '-C', $channels, '-u', $total / $batches,
-		'-n', $total - $total / $batches, 'bus');
+	$result = measure('consume', '-C', $channels, '-b', $batch,
+		'-u', $total / $batches, '-n', $total - $total / $batches, 'bus');
 	$result->{publish_rate} = $total / $publishing;
 	return $result;
 }

@@ -19,13 +19,14 @@ use lib dirname(abs_path(__FILE__));
 use Measure;
 use Server;
 
-our @EXPORT =
-  qw(bench_gateway_publish bench_gateway_direct bench_idle_connections);
+our @EXPORT = qw(bench_gateway_publish bench_gateway_direct
+  bench_gateway_channels bench_idle_connections);
 
 my $idle = $ENV{BENCH_CONNECTIONS} || 10_000;
 
 # connections and messages in flight on each
 my @layouts = ([ 8, 16 ], [ 1, 1 ], [ 64, 16 ]);
+my @channel_layouts = ([ 60, 16 ], [ 1000, 1 ]);
 
 my %running;    # process id => name, of what is to be ended
 my $main_pid = $$;
@@ -234,6 +235,82 @@ sub echo
 
 	stop($pid);
 	return described($result, '');
+}
+
+# bench_gateway_channels compares sockets that each publish to a channel of
+# their own with as many that publish to one.
+sub bench_gateway_channels
+{
+	settings();
+	roles_make();
+	foreach my $layout (@channel_layouts)
+	{
+		my $results;
+
+		say_line('gateway_channels: %d connections, %d in flight on each',
+			@$layout);
+		$results = alternate(
+			sub { },
+			[ channels => sub { publish_channels('channels', @$layout, @_) } ],
+			[ one => sub { publish_channels('bus', @$layout, @_) } ]);
+		report(
+			bench => "gateway_channels_$layout->[0]",
+			unit => 'messages/s',
+			figure => 'rate',
+			ours => $results->{channels},
+			base => $results->{one},
+			target => 0.77,
+			better => 'higher',
+			more => {
+				connections => $layout->[0],
+				in_flight => $layout->[1],
+				map {
+					(
+						"ours_$_" => middle($results->{channels}, $_),
+						"base_$_" => middle($results->{one}, $_))
+				} qw(numbers segments p99_us)
+			});
+	}
+}
+
+# publish_channels measures publishing through the gateway to one channel or
+# many, and what of row numbers and segments a message takes.
+sub publish_channels
+{
+	my ($mode, $connections, $in_flight, $length) = @_;
+	my ($pid, $port) = gateway_start(
+		MESSAGE_BUS_MAX_CONNECTIONS => $connections + 10,
+		MESSAGE_BUS_MAX_CONNECTIONS_PER_ADDRESS => $connections + 10,
+		MESSAGE_BUS_CONNECT_RATE => 100_000);
+	my ($result, %before, %after);
+
+	sql("SELECT message_bus.create_channel('bench_' || n, ttl => '1 day'),"
+		  . " message_bus.grant_channel('bench_' || n, 'bench_app', 'all')"
+		  . " FROM generate_series(1, $connections) AS n");
+	%before = counters();
+	$result = measure('socket', '-p', $port, '-c', $connections,
+		'-f', $in_flight, '-s', $length, $mode);
+	%after = counters();
+	stop($pid);
+	$result->{segments} =
+	  $after{segments_opened_total} - $before{segments_opened_total};
+	$result->{numbers} =
+	  ($after{ids_reserved_total} -
+		  $after{ids_returned_total} -
+		  $before{ids_reserved_total} +
+		  $before{ids_returned_total}) /
+	  ($after{messages_published_total} - $before{messages_published_total});
+	return described($result,
+		sprintf ', %.2f row numbers a message, %d segments opened',
+		@$result{qw(numbers segments)});
+}
+
+# counters returns the bus's metrics by name.
+sub counters
+{
+	return split / /,
+	  sql(q{SELECT string_agg(metric || ' ' || value, ' ') FROM message_bus.metrics}
+	  );
 }
 
 sub described

@@ -142,6 +142,7 @@ min_wal_size = 2GB
 checkpoint_timeout = 1h
 autovacuum = off
 max_connections = 250
+message_bus.max_subscriptions = 16384
 shared_preload_libraries = 'message_bus'
 message_bus.databases = 'postgres'
 CONF

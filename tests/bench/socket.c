@@ -8,7 +8,9 @@
  *
  * MODE says what is sent and what is an acknowledgement of it:
  *
- *	bus		publish() in JSON-RPC; its result
+ *	bus		publish() in JSON-RPC to the channel "bench"; its result
+ *	channels	the same, each connection to a channel of its own, bench_1,
+ *			bench_2 ...
  *	nats	PUB with a reply subject; JetStream's answer, with a sequence
  *	echo	as bus, to a server that sends back what it gets
  *	idle	nothing: it opens CONNECTIONS, prints a line, and ends with its
@@ -73,6 +75,8 @@ typedef struct Mode
 } Mode;
 
 static int	bus_make(char *to, const char *payload, int connection, int number);
+static int	channels_make(char *to, const char *payload, int connection,
+						  int number);
 static void bus_begin(Connection *connection, int number);
 static int	bus_take(Connection *connection);
 static int	nats_make(char *to, const char *payload, int connection,
@@ -83,6 +87,7 @@ static int	echo_take(Connection *connection);
 
 static const Mode modes[] = {
 	{"bus", TEXT_FRAME, bus_make, bus_begin, bus_take},
+	{"channels", TEXT_FRAME, channels_make, bus_begin, bus_take},
 	{"nats", BINARY_FRAME, nats_make, nats_begin, nats_take},
 	{"echo", TEXT_FRAME, bus_make, bus_begin, echo_take},
 	{"idle", TEXT_FRAME, bus_make, bus_begin, echo_take}
@@ -112,6 +117,15 @@ bus_make(char *to, const char *payload, int connection, int number)
 					"{\"jsonrpc\":\"2.0\",\"id\":%d,\"method\":\"publish\","
 					"\"params\":{\"channel\":\"bench\",\"payload\":%s}}",
 					number, payload);
+}
+
+static int
+channels_make(char *to, const char *payload, int connection, int number)
+{
+	return snprintf(to, FRAME_MAX,
+					"{\"jsonrpc\":\"2.0\",\"id\":%d,\"method\":\"publish\","
+					"\"params\":{\"channel\":\"bench_%d\",\"payload\":%s}}",
+					number, connection + 1, payload);
 }
 
 static void
