@@ -23,6 +23,7 @@
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
 #include "facts/facts.h"
+#include "segment/era.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 
@@ -266,6 +267,8 @@ due_read(MbusScan *scan, int most, int *n, Due *reached)
 		TimestampTz next = PG_INT64_MAX;
 		int			got;
 
+		if (mbus_segment_undelayed(scan->schema, &scan->leaves[i]))
+			continue;
 		leaf = mbus_leaf_open(scan->schema, scan->leaves[i].segment,
 							  MBUS_MESSAGE, AccessShareLock);
 		if (leaf == NULL)
