@@ -112,7 +112,8 @@ COMMENT ON TABLE message_bus.era IS 'tables of transaction ids of closed segment
 CREATE UNLOGGED TABLE message_bus.segment_era (
 	segment_no integer PRIMARY KEY,
 	leaf oid NOT NULL,						-- its table message_<n>: one of that number
-	era oid NOT NULL						-- its ids are all entered here; 0: it has none
+	era oid NOT NULL,						-- its ids are all entered here; 0: it has none
+	delayed boolean NOT NULL				-- it has messages with a delay
 );
 COMMENT ON TABLE message_bus.segment_era IS 'segments whose transaction ids are entered';
 

@@ -18,6 +18,7 @@
 #include "base/ids.h"
 #include "base/moment.h"
 #include "segment/due.h"
+#include "segment/era.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 
@@ -56,9 +57,12 @@ mbus_due_read(Oid schema, const MbusDue *due, MbusMoment **moments,
 	*next = PG_INT64_MAX;
 	for (int i = 0; i < nleaves; i++)
 	{
-		Relation	leaf = mbus_leaf_open_written(schema, leaves[i].segment,
-												  due->family);
+		Relation	leaf;
 
+		if (due->family == MBUS_MESSAGE &&
+			mbus_segment_undelayed(schema, &leaves[i]))
+			continue;
+		leaf = mbus_leaf_open_written(schema, leaves[i].segment, due->family);
 		if (leaf == NULL)
 			continue;
 		leaf_due(due, leaf, &found, reached, next);

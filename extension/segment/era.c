@@ -24,6 +24,9 @@
  * To have old news of segment_era is safe: it lacks a segment, which is named
  * then.
  *
+ * The same row says whether a closed segment has messages with a delay, so
+ * that a claim that looks for those whose time has come opens no other.
+ *
  * None of it survives a crash or is there on a standby, where the tables are
  * empty or cannot be read: then all segments are named until the worker has
  * entered them anew.
@@ -55,6 +58,7 @@ typedef struct Entered
 	int32		segment;		/* hash key */
 	Oid			leaf;
 	Oid			era;
+	bool		delayed;
 } Entered;
 
 /* Segments, as they are found. */
@@ -141,6 +145,22 @@ mbus_segments_with(Oid schema, int32 channel_id, const text *transaction_id,
 	}
 	*segments = found.segment;
 	return n;
+}
+
+/*
+ * mbus_segment_undelayed tells whether a segment surely has no message with a
+ * delay.
+ */
+bool
+mbus_segment_undelayed(Oid schema, const MbusLeaf *leaf)
+{
+	const Entered *e;
+
+	if (RecoveryInProgress())
+		return false;
+	mbus_catalog_cache_look(&cache, schema);
+	e = hash_search(entered, &leaf->segment, HASH_FIND, NULL);
+	return e != NULL && e->leaf == leaf->relid[MBUS_MESSAGE] && !e->delayed;
 }
 
 /*

@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "segment/leaf.h"
+
 #define MBUS_ERAS	32			/* tables era_<n> that the extension has */
 
 /* columns of the tables era_<n> */
@@ -22,5 +24,6 @@ extern int32 mbus_era_hash(int32 channel_id, const text *transaction_id);
 extern int	mbus_segments_with(Oid schema, int32 channel_id,
 							   const text *transaction_id,
 							   int32 **segments);
+extern bool mbus_segment_undelayed(Oid schema, const MbusLeaf *leaf);
 
 #endif							/* MBUS_ERA_H */

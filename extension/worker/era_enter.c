@@ -73,7 +73,7 @@ static MbusOutcome unentered_find(MbusWork *work, void *arg);
 static bool segments_enter(MbusWork *work, UnenteredList *list,
 						   TimestampTz started);
 static MbusOutcome segment_enter(MbusWork *work, void *arg);
-static bool leaf_has_ids(Oid leaf, Snapshot snapshot);
+static bool leaf_has(Oid leaf, AttrNumber column, Snapshot snapshot);
 static Oid	era_for(MbusWork *work, int32 series);
 static bool ids_enter(MbusEntering *entering, Snapshot snapshot);
 static void row_enter(MbusEntering *entering, MbusInserter *inserter,
@@ -210,8 +210,9 @@ segment_enter(MbusWork *work, void *arg)
 		entering.segment = unentered->segment;
 		entering.leaf = leaf;
 		entering.reached = MbusFirstId(unentered->segment);
-		entering.era = leaf_has_ids(leaf, snapshot) ?
+		entering.era = leaf_has(leaf, MBUS_COL_TRANSACTION_ID, snapshot) ?
 			era_for(work, unentered->series) : InvalidOid;
+		entering.delayed = leaf_has(leaf, MBUS_COL_AVAILABLE_AT, snapshot);
 	}
 	if (!OidIsValid(entering.era) || ids_enter(&entering, snapshot))
 	{
@@ -225,16 +226,15 @@ segment_enter(MbusWork *work, void *arg)
 	return MBUS_DONE;
 }
 
-/* Whether a leaf has a message with a transaction id. */
+/* Whether a leaf has a message that is in its partial index on a column. */
 static bool
-leaf_has_ids(Oid leaf, Snapshot snapshot)
+leaf_has(Oid leaf, AttrNumber column, Snapshot snapshot)
 {
 	Relation	rel = table_open(leaf, AccessShareLock);
 	MbusLeafScan rows;
 	bool		has;
 
-	mbus_leaf_scan_open(&rows, rel, MBUS_COL_CHANNEL_ID,
-						MBUS_COL_TRANSACTION_ID, true);
+	mbus_leaf_scan_open(&rows, rel, MBUS_COL_CHANNEL_ID, column, true);
 	mbus_leaf_scan_begin(&rows, snapshot);
 	has = mbus_leaf_scan_next(&rows) != NULL;
 	mbus_leaf_scan_close(&rows);
@@ -343,9 +343,10 @@ row_enter(MbusEntering *entering, MbusInserter *inserter, HeapTuple tuple,
 static void
 segment_entered(MbusWork *work, const MbusEntering *entering)
 {
-	mbus_sql("INSERT INTO message_bus.segment_era (segment_no, leaf, era)"
-			 " VALUES (%d, %u, %u)", entering->segment, entering->leaf,
-			 entering->era);
+	mbus_sql("INSERT INTO message_bus.segment_era"
+			 " (segment_no, leaf, era, delayed) VALUES (%d, %u, %u, %s)",
+			 entering->segment, entering->leaf, entering->era,
+			 entering->delayed ? "true" : "false");
 	CacheInvalidateRelcacheByRelid(mbus_relation(work->schema,
 												 "segment_era"));
 }

@@ -101,6 +101,7 @@ typedef struct MbusEntering
 	int32		segment;		/* 0: none */
 	Oid			leaf;			/* its table */
 	Oid			era;			/* that they are entered into */
+	bool		delayed;		/* it has messages with a delay */
 	int64		reached;		/* first id that was not looked at */
 	bool		more;			/* the last pass left some to do */
 	TimestampTz looked_at;		/* for segments to enter */

@@ -18,7 +18,8 @@ use List::Util qw(min);
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(as_user build bus_reset cluster_cpu cluster_end cluster_start
-  gateway_program memory_ready program restart say_line settings sql sql_file table_reset
+  gateway_program memory_ready pg_config program restart say_line settings sql
+  sql_file table_reset
   tell_machine wait_until wal_ready work_directory write_file);
 
 my $root = abs_path(dirname(abs_path(__FILE__)) . '/../..');

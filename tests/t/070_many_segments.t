@@ -94,6 +94,7 @@ sub memory
 	$session->query_safe(
 		"SELECT message_bus.publish('b', '1', transaction_id => 'warm')");
 	$session->query_safe("SELECT count(*) FROM message_bus.peek('b')");
+	$session->query_safe("SELECT count(*) FROM message_bus.claim('late', 's')");
 	$session->query_safe($used);
 	$before = $session->query_safe($used);
 	$session->query_safe($sql);
@@ -126,6 +127,9 @@ $node->safe_psql(
 	SELECT message_bus.create_channel('b');
 	SELECT message_bus.create_channel('short', ttl => '5 minutes');
 	SELECT message_bus.create_subscription('a', 's');
+	SELECT message_bus.create_channel('late');
+	SELECT message_bus.create_subscription('late', 's');
+	SELECT message_bus.publish('late', '1', delay => '1 second');
 	CREATE TABLE first (number int, id bigint);
 	CREATE PROCEDURE publish_each(channel text, first int, last int) LANGUAGE plpgsql AS $$
 	BEGIN
@@ -163,6 +167,12 @@ is( $node->safe_psql(
 	0,
 	'an id that was never used is not found');
 
+# delays, and a cursor that is in the newest segment then
+is(claim_all($node, 'late'), '1:1',
+	'a delayed message in a segment that is entered comes');
+publish_some($node, 'late', 1);
+is(claim_all($node, 'late'), '1:1', 'and so does one in an open one');
+
 # what it costs
 cmp_ok(
 	memory("SELECT message_bus.publish('a', '1', transaction_id => 'new')"),
@@ -171,6 +181,14 @@ cmp_ok(
 	memory("SELECT count(*) FROM message_bus.get_by_transaction('a', 'none')"),
 	'<', 500,
 	'memory of a get by a transaction id');
+cmp_ok(
+	memory(
+		q{SELECT message_bus.publish('late', '2', delay => '1 millisecond');
+		SELECT pg_sleep(0.1);
+		SELECT count(*) FROM message_bus.claim('late', 's')}),
+	'<',
+	500,
+	'memory of a claim that looks for delayed messages');
 cmp_ok(locks($_->[1]), '<=', 20, "locks of a $_->[0]")
   foreach (
 	[
