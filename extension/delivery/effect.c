@@ -64,7 +64,6 @@ static void seek_commit(Effect *effect);
 static void redrive_end(MbusSub *sub);
 static void effect_abort(Effect *effect);
 static void void_free(uint32 lease, bool leased);
-static void sub_reload(MbusSub *sub);
 static bool claim_abort(uint32 lease);
 
 /*
@@ -448,9 +447,7 @@ effect_commit(Effect *effect)
 			break;
 		case EFFECT_REDRIVE:
 			redrive_end(sub);
-			if (sub && sub->ordered)
-				sub_reload(sub);
-			else if (sub)
+			if (sub)
 			{
 				sub->retry_at = Min(sub->retry_at, effect->at);
 				sub->next_retry = PG_INT64_MIN;
@@ -576,6 +573,7 @@ seek_commit(Effect *effect)
 	sub->due_at = sub->retry_at = PG_INT64_MIN;
 	sub->due_id = 0;
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
+	mbus_keys_clear(effect->slot);
 }
 
 /*
@@ -658,25 +656,6 @@ void_free(uint32 lease, bool leased)
 	}
 	if (l->first == MBUS_NONE)
 		mbus_lease_release(lease);
-}
-
-/*
- * sub_reload has an ordered subscription read again from its start, each
- * message as a candidate: one it is done with is wanted again.
- */
-static void
-sub_reload(MbusSub *sub)
-{
-	sub->check_below = Max(sub->check_below, sub->cursor + 1);
-	sub->cursor = Max(sub->start_id - 1, 0);
-	/* the cursor comes to them again */
-	mbus_skips_free(sub->skipped);
-	sub->skipped = MBUS_NONE;
-	sub->nskipped = 0;
-	sub->due_at = sub->next_due = PG_INT64_MIN;
-	sub->due_id = 0;
-	sub->changed_since = true;
-	sub->reloaded = true;
 }
 
 /* Makes the entries of a claim ready for the next one. */

@@ -11,7 +11,7 @@
  *
  * An entry is on exactly one list: the free list, a chain that a scanner has
  * set aside, its lease's list, or one of its subscription's lists (ready,
- * nexts, retry).  With a key it is also in its key's bucket from
+ * nexts).  With a key it is also in its key's bucket from
  * mbus_entry_add to mbus_entry_gone.  What is done to leases is in lease.c, to
  * subscriptions in sub.c.
  */
@@ -35,6 +35,7 @@ static Size delivery_size(void);
 static void delivery_startup(void *memory, bool found, int tranche);
 static void *part(char **at, Size size);
 static void pools_init(void);
+static int	key_bit(int64 key_hash);
 static uint32 *key_chain(uint32 slot, int64 key_hash);
 
 /* ------------------------------------------------------------------------
@@ -138,7 +139,7 @@ mbus_sub_reset(MbusSub *sub)
 	memset((char *) sub + offsetof(MbusSub, database), 0,
 		   sizeof(*sub) - offsetof(MbusSub, database));
 	sub->scanner = -1;
-	sub->ready = sub->nexts = sub->retry = MBUS_NONE;
+	sub->ready = sub->nexts = MBUS_NONE;
 	sub->leases = sub->skipped = MBUS_NONE;
 	sub->earliest = PG_INT64_MAX;
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
@@ -321,44 +322,29 @@ mbus_entry_done(uint32 slot, uint32 entry)
 
 /*
  * mbus_entry_failed ends an entry that is on no list any more: its failure is
- * in the table, due at "at".  With a key it stays, so that the key waits.
+ * in the table, due at "at".  What was passed over for its key has a higher
+ * id, and is looked for when this one is delivered again; or a lower one, and
+ * is the key's next.
  */
 void
 mbus_entry_failed(uint32 slot, uint32 entry, TimestampTz at)
 {
 	MbusSub    *sub = &mbus_pool.subs[slot];
-
-	if (sub->ordered)
-	{
-		mbus_pool.entries[entry].attempt++;
-		mbus_entry_retry(slot, entry, at);
-		return;
-	}
-	sub->retry_at = Min(sub->retry_at, at);
-	sub->next_retry = Min(sub->next_retry, at);
-	mbus_entry_gone(slot, entry);
-}
-
-/*
- * mbus_entry_retry makes an entry of an ordered subscription wait.
- */
-void
-mbus_entry_retry(uint32 slot, uint32 entry, TimestampTz at)
-{
-	MbusSub    *sub = &mbus_pool.subs[slot];
 	MbusEntry  *e = &mbus_pool.entries[entry];
 
-	e->state = MBUS_ENTRY_RETRY;
-	e->deadline = at;
-	e->pin = MBUS_PIN_NONE;
-	e->owner = -1;
-	e->committing = false;
-	e->lease = MBUS_NONE;
-	e->next = sub->retry;
-	sub->retry = entry;
-	sub->nretry++;
+	sub->retry_at = Min(sub->retry_at, at);
 	sub->next_retry = Min(sub->next_retry, at);
-	sub->changed_since = true;
+	if (e->key_hash != 0)
+	{
+		int			bit = key_bit(e->key_hash);
+
+		sub->waits[bit / 64] |= UINT64CONST(1) << (bit % 64);
+		if (sub->wait_low == 0 || e->id < sub->wait_low)
+			sub->wait_low = e->id;
+		if (e->passed > e->id)
+			e->passed = 0;
+	}
+	(void) mbus_entry_done(slot, entry);
 }
 
 /*
@@ -430,6 +416,47 @@ mbus_key_remove(uint32 slot, uint32 entry)
 		link = &mbus_pool.entries[*link].key_next;
 	if (*link == entry)
 		*link = mbus_pool.entries[entry].key_next;
+}
+
+/*
+ * mbus_key_may_wait tells whether a message of the key may wait for a retry in
+ * the tables; if not, none does.
+ */
+bool
+mbus_key_may_wait(uint32 slot, int64 key_hash)
+{
+	int			bit = key_bit(key_hash);
+
+	return (mbus_pool.subs[slot].waits[bit / 64] >> (bit % 64)) & 1;
+}
+
+/*
+ * mbus_keys_wait says that one of any key may wait, none below an id.
+ */
+void
+mbus_keys_wait(uint32 slot, int64 wait_low)
+{
+	memset(mbus_pool.subs[slot].waits, 0xff, MBUS_WAITS / 8);
+	mbus_pool.subs[slot].wait_low = wait_low;
+}
+
+/*
+ * mbus_keys_clear says that none does.
+ */
+void
+mbus_keys_clear(uint32 slot)
+{
+	if (mbus_pool.subs[slot].wait_low == 0)
+		return;
+	memset(mbus_pool.subs[slot].waits, 0, MBUS_WAITS / 8);
+	mbus_pool.subs[slot].wait_low = 0;
+}
+
+static int
+key_bit(int64 key_hash)
+{
+	return (int) (murmurhash32((uint32) (key_hash ^ (key_hash >> 32))) %
+				  MBUS_WAITS);
 }
 
 static uint32 *

@@ -25,6 +25,7 @@
 #include "delivery/scan_room.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
+#include "delivery/sub.h"
 #include "segment/leaf.h"
 #include "state/range.h"
 #include "state/unfinished.h"
@@ -33,14 +34,13 @@ static void scan_begin(MbusScan *scan);
 static void policy_copy(MbusScan *scan);
 static void waiting_allocate(MbusScan *scan);
 static int	slot_copy(MbusScan *scan);
+static void gone_reread(MbusScan *scan);
 static void waiting_copy(MbusScan *scan, bool busy);
-static int	waiting_list(uint32 first, MbusWaiting *to, int max,
-						 TimestampTz now);
+static int	waiting_list(uint32 first, MbusWaiting *to, int max);
 static int	busy_copy(MbusScan *scan, const MbusSub *sub);
 static void positions_begin(MbusScan *scan);
 static void scan_read(MbusScan *scan);
 static int	found_compare(const void *a, const void *b);
-static int	waiting_compare(const void *a, const void *b);
 
 /*
  * mbus_scan takes up to scan->batch messages for a subscription, or, as a
@@ -100,13 +100,10 @@ scan_begin(MbusScan *scan)
 	got = slot_copy(scan);
 	LWLockRelease(mbus_delivery_lock());
 	qsort(scan->busy, scan->nbusy, sizeof(int64), mbus_int64_compare);
-	qsort(scan->retries, scan->nretries, sizeof(MbusWaiting), waiting_compare);
-	scan->nretries = Min(scan->nretries, scan->batch);
 
 	/* entries that wait need no new ones */
 	scan->room = scan->probe ? 1 : got;
-	if (scan->room == 0 && scan->nready == 0 && scan->nnexts == 0 &&
-		scan->nretries == 0)
+	if (scan->room == 0 && scan->nready == 0 && scan->nnexts == 0)
 		mbus_scan_room_refuse(scan);
 	positions_begin(scan);
 }
@@ -153,9 +150,6 @@ waiting_allocate(MbusScan *scan)
 	scan->nready = batch;
 	scan->nexts = palloc(batch * sizeof(MbusWaiting));
 	scan->nnexts = batch;
-	/* all that are due: those that wait longest go first */
-	scan->nretries = sub->ordered ? n : 0;
-	scan->retries = palloc(Max(scan->nretries, 1) * sizeof(MbusWaiting));
 	scan->gone = palloc(3 * batch * sizeof(uint32));
 	scan->nskipped = sub->nskipped;
 	scan->skipped = palloc(Max(sub->nskipped, 1) * sizeof(MbusRange));
@@ -175,9 +169,9 @@ slot_copy(MbusScan *scan)
 	bool		busy;
 
 	sub->used_at = scan->now;
-	sub->reloaded = false;
+	gone_reread(scan);
 	scan->sub = *sub;
-	scan->read_retries = !sub->ordered && sub->next_retry <= scan->now;
+	scan->read_retries = sub->next_retry <= scan->now;
 	scan->read_due = sub->next_due <= scan->now ||
 		sub->delays_seen != mbus_delays(scan->db, scan->channel_id);
 	busy = scan->read_retries || scan->read_due || sub->nexts != MBUS_NONE ||
@@ -187,6 +181,32 @@ slot_copy(MbusScan *scan)
 	return scan->probe ? 0 : mbus_scan_reserve(scan);
 }
 
+/*
+ * gone_reread has a subscription read again what may have been passed over
+ * for a message that waited for a retry and has gone with its segment.
+ */
+static void
+gone_reread(MbusScan *scan)
+{
+	MbusSub    *sub = mbus_sub(scan->slot);
+	int64		low = 0;
+
+	if (sub->wait_low == 0 ||
+		mbus_leaf_search(scan->leaves, scan->nleaves,
+						 MbusSegmentOf(sub->wait_low)) != NULL)
+		return;
+	for (int i = scan->nleaves - 1; i >= 0; i--)
+	{
+		if (scan->leaves[i].segment > MbusSegmentOf(sub->wait_low))
+			low = MbusFirstId(scan->leaves[i].segment);
+	}
+	mbus_sub_reread(scan->slot, sub->wait_low);
+	if (low == 0)
+		mbus_keys_clear(scan->slot);
+	else
+		sub->wait_low = low;
+}
+
 /* Copies the lists, and with "busy" all ids; caller holds the lock. */
 static void
 waiting_copy(MbusScan *scan, bool busy)
@@ -194,12 +214,8 @@ waiting_copy(MbusScan *scan, bool busy)
 	const MbusSub *sub = mbus_sub(scan->slot);
 	int			s = 0;
 
-	scan->nready = waiting_list(sub->ready, scan->ready, scan->nready,
-								scan->now);
-	scan->nnexts = waiting_list(sub->nexts, scan->nexts, scan->nnexts,
-								scan->now);
-	scan->nretries = waiting_list(sub->retry, scan->retries, scan->nretries,
-								  scan->now);
+	scan->nready = waiting_list(sub->ready, scan->ready, scan->nready);
+	scan->nnexts = waiting_list(sub->nexts, scan->nexts, scan->nnexts);
 	for (uint32 i = sub->skipped; i != MBUS_NONE && s < scan->nskipped;
 		 i = mbus_skip(i)->next)
 	{
@@ -210,9 +226,9 @@ waiting_copy(MbusScan *scan, bool busy)
 	scan->nbusy = busy ? busy_copy(scan, sub) : 0;
 }
 
-/* Copies the first "max" entries of a list that are due; returns how many. */
+/* Copies the first "max" entries of a list; returns how many. */
 static int
-waiting_list(uint32 first, MbusWaiting *to, int max, TimestampTz now)
+waiting_list(uint32 first, MbusWaiting *to, int max)
 {
 	int			n = 0;
 
@@ -220,12 +236,9 @@ waiting_list(uint32 first, MbusWaiting *to, int max, TimestampTz now)
 	{
 		MbusEntry  *e = mbus_entry(i);
 
-		if (e->state == MBUS_ENTRY_RETRY && e->deadline > now)
-			continue;
 		to[n].entry = i;
 		to[n].id = e->id;
 		to[n].key_hash = e->key_hash;
-		to[n].at = e->deadline;
 		to[n].attempt = e->attempt;
 		n++;
 	}
@@ -236,7 +249,7 @@ waiting_list(uint32 first, MbusWaiting *to, int max, TimestampTz now)
 static int
 busy_copy(MbusScan *scan, const MbusSub *sub)
 {
-	uint32		lists[] = {sub->ready, sub->nexts, sub->retry};
+	uint32		lists[] = {sub->ready, sub->nexts};
 	int			n = 0;
 
 	for (int i = 0; i < lengthof(lists); i++)
@@ -272,7 +285,6 @@ positions_begin(MbusScan *scan)
 	scan->full = false;
 	scan->nread = 0;
 	scan->ngone = 0;
-	scan->waits = PG_INT64_MAX;
 }
 
 /*
@@ -308,16 +320,4 @@ found_compare(const void *a, const void *b)
 {
 	return mbus_order(((const MbusFound *) a)->id,
 					  ((const MbusFound *) b)->id);
-}
-
-/* Retries by their time, those of one time by their ids. */
-static int
-waiting_compare(const void *a, const void *b)
-{
-	const MbusWaiting *x = a;
-	const MbusWaiting *y = b;
-
-	if (x->at != y->at)
-		return mbus_order(x->at, y->at);
-	return mbus_order(x->id, y->id);
 }

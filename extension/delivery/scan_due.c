@@ -7,7 +7,8 @@
  * position may be too low, never too high: where the batch has no room for
  * all, it stays at the first that was left.
  *
- * An ordered subscription has its retries in memory (scan_take.c).
+ * A message of a key that was to be tried again, and is no more, has its key
+ * go on (scan_take.c).
  */
 #include "postgres.h"
 
@@ -49,7 +50,6 @@ static int	due_compare(const void *a, const void *b);
 
 /*
  * mbus_scan_retries takes messages that failed and are to be tried again now.
- * The ordered subscription's are in memory.
  */
 void
 mbus_scan_retries(MbusScan *scan, int most)
@@ -225,19 +225,17 @@ candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
 		if (facts[i].done || (retries && (!facts[i].failed ||
 										  facts[i].retry_at < from ||
 										  facts[i].retry_at > to)) ||
-			(!retries && facts[i].failed && !scan->sub.ordered))
+			(!retries && mbus_scan_left_to_retry(scan, &facts[i])))
 			continue;
 		tuple = mbus_scan_by_id(scan, facts[i].id, &row);
 		if (tuple == NULL)
 			continue;
 		if (!row.live)
-		{
-			heap_freetuple(tuple);
-			continue;
-		}
-		all = scan->nfound - before < most &&
-			mbus_scan_take(scan, &row, tuple, &facts[i], MBUS_NONE,
-						   1) != MBUS_SCAN_NO_ROOM;
+			all = !retries || mbus_scan_key_on(scan, &row);
+		else
+			all = scan->nfound - before < most &&
+				mbus_scan_take(scan, &row, tuple, &facts[i], MBUS_NONE,
+							   1) != MBUS_SCAN_NO_ROOM;
 		if (!all)
 			*left = facts[i].id;
 		heap_freetuple(tuple);	/* found_add has copied it */

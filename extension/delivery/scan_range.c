@@ -257,9 +257,8 @@ block_take(MbusScan *scan, const Block *block, const MbusFacts *facts,
 	{
 		const MbusScanRow *row = &block->rows[i];
 
-		/* failed ones of an unordered subscription are found by their time */
 		if (mbus_scan_is_busy(scan, row->id) ||
-			(facts[i].failed && !scan->sub.ordered))
+			mbus_scan_left_to_retry(scan, &facts[i]))
 			continue;
 		if (mbus_scan_take(scan, row, block->tuples[i], &facts[i], MBUS_NONE,
 						   1) == MBUS_SCAN_NO_ROOM)

@@ -26,7 +26,9 @@ typedef struct MbusFound
 	int64		passed;			/* lowest id passed over for its key */
 	uint32		entry;			/* it has one; MBUS_NONE: it is new */
 	int32		attempt;
-	TimestampTz retry_at;		/* ordered: not yet, it is to wait */
+	TimestampTz expires_at;		/* with a key */
+	bool		next;			/* no message: its key's next, from "id" on,
+								 * is wanted */
 	HeapTuple	tuple;			/* a copy */
 } MbusFound;
 
@@ -36,7 +38,6 @@ typedef struct MbusWaiting
 	uint32		entry;
 	int64		id;
 	int64		key_hash;
-	TimestampTz at;				/* when it became due */
 	int			attempt;
 } MbusWaiting;
 
@@ -77,8 +78,6 @@ typedef struct MbusScan
 	int			nready;
 	MbusWaiting *nexts;
 	int			nnexts;
-	MbusWaiting *retries;
-	int			nretries;
 	uint32	   *gone;			/* entries whose message is no more */
 	int			ngone;
 	MbusRange  *skipped;		/* what is left of them is [lo, hi) */
@@ -97,8 +96,6 @@ typedef struct MbusScan
 	TimestampTz retry_at;
 	TimestampTz next_retry;
 	bool		read_retries;
-	TimestampTz waits;			/* probe, ordered: one that it found is to
-								 * wait */
 } MbusScan;
 
 #endif							/* MBUS_SCANNING_H */

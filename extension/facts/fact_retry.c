@@ -4,7 +4,8 @@
  *
  * Each segment's table of failures has an index on (subscription, retry_at).
  * A scan reads the earliest few of each segment, keeps the earliest of all,
- * and says up to which time it has them all.
+ * and says up to which time it has them all.  Another index, of failures that
+ * have a key, tells which message of a key waits.
  */
 #include "postgres.h"
 
@@ -51,6 +52,10 @@ static void retry_scan(RetrySearch *search, TimestampTz from);
 static int	retries_cut(Retries *retries, int most, TimestampTz *reached,
 						int64 **ids);
 static int	retry_compare(const void *a, const void *b);
+static int64 leaf_waiting(Oid schema, const RetrySearch *search,
+						  int64 key_hash, TimestampTz from);
+static int	waiting_ids(const RetrySearch *search, int64 key_hash,
+						TimestampTz from, MbusFacts **facts);
 
 /*
  * mbus_facts_retries finds ids whose retry_at lies in [from, to]: about the
@@ -226,4 +231,106 @@ retry_compare(const void *a, const void *b)
 {
 	return mbus_order(((const Retry *) a)->at,
 					  ((const Retry *) b)->at);
+}
+
+/*
+ * mbus_facts_waiting returns the lowest id of a key whose latest failure is to
+ * be retried at "from" or later; 0 if there is none.  Redriven ones do not
+ * count.
+ */
+int64
+mbus_facts_waiting(Oid schema, int32 subscription_id, int64 since_lease,
+				   int64 key_hash, TimestampTz from, Snapshot snapshot)
+{
+	RetrySearch search;
+	MbusLeaf   *leaves;
+	int			nleaves = mbus_leaves(schema, &leaves);
+	int64		id = 0;
+
+	MemSet(&search, 0, sizeof(search));
+	search.subscription_id = subscription_id;
+	search.since_lease = since_lease;
+	search.snapshot = snapshot;
+	for (int i = 0; i < nleaves && id == 0; i++)
+	{
+		search.leaf = mbus_leaf_open_written(schema, leaves[i].segment,
+											 MBUS_FAILURE);
+		if (search.leaf == NULL)
+			continue;
+		id = leaf_waiting(schema, &search, key_hash, from);
+		table_close(search.leaf, AccessShareLock);
+	}
+	pfree(leaves);
+	return id;
+}
+
+/* Does so in one segment. */
+static int64
+leaf_waiting(Oid schema, const RetrySearch *search, int64 key_hash,
+			 TimestampTz from)
+{
+	MbusFacts  *facts;
+	int			n = waiting_ids(search, key_hash, from, &facts);
+	int64		id = 0;
+
+	if (n > 0)
+		mbus_facts(schema, search->subscription_id, search->since_lease,
+				   facts, n, search->snapshot);
+	for (int i = 0; i < n && id == 0; i++)
+	{
+		if (facts[i].failed && !facts[i].done && facts[i].retry_at >= from)
+			id = facts[i].id;
+	}
+	if (facts)
+		pfree(facts);
+	return id;
+}
+
+/*
+ * Lists ids that a failure of the key says are to be retried at "from" or
+ * later; ascending, distinct.
+ */
+static int
+waiting_ids(const RetrySearch *search, int64 key_hash, TimestampTz from,
+			MbusFacts **facts)
+{
+	TupleDesc	desc = RelationGetDescr(search->leaf);
+	int			n = 0;
+	int			room = 0;
+	MbusLeafScan rows;
+	HeapTuple	tuple;
+
+	*facts = NULL;
+	mbus_leaf_scan_open(&rows, search->leaf, MBUS_FAILURE_SUBSCRIPTION_ID,
+						MBUS_FAILURE_KEY_HASH, true);
+	mbus_leaf_scan_int4(&rows, MBUS_FAILURE_SUBSCRIPTION_ID,
+						search->subscription_id);
+	mbus_leaf_scan_int8(&rows, MBUS_FAILURE_KEY_HASH, key_hash, key_hash);
+	mbus_leaf_scan_begin(&rows, search->snapshot);
+	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
+	{
+		bool		isnull;
+		int64		id;
+		Datum		at = heap_getattr(tuple, MBUS_FAILURE_RETRY_AT, desc,
+									  &isnull);
+
+		if (isnull || DatumGetTimestampTz(at) < from ||
+			DatumGetInt64(heap_getattr(tuple, MBUS_FAILURE_LEASE, desc,
+									   &isnull)) < search->since_lease)
+			continue;
+		id = DatumGetInt64(heap_getattr(tuple, MBUS_FAILURE_MESSAGE_ID, desc,
+										&isnull));
+		if (n > 0 && (*facts)[n - 1].id == id)
+			continue;
+		if (n >= room)
+		{
+			room = Max(8, room * 2);
+			*facts = *facts ? repalloc(*facts, room * sizeof(MbusFacts)) :
+				palloc(room * sizeof(MbusFacts));
+		}
+		MemSet(&(*facts)[n], 0, sizeof(MbusFacts));
+		(*facts)[n++].id = id;
+	}
+	mbus_leaf_scan_close(&rows);
+	return n;
 }
