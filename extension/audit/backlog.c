@@ -220,16 +220,14 @@ busy_read(Count *count)
 static void
 failed_read(Count *count)
 {
+	TimestampTz from = Min(count->sub->retry_position.at,
+						   count->sub->retry_from.at);
 	int64	   *ids;
-	TimestampTz reached;
-	TimestampTz next;
 	int			n;
 
-	n = mbus_facts_retries(count->schema, count->sub->subscription_id,
-						   count->sub->since_lease,
-						   Min(count->sub->retry_at, count->sub->retry_from),
-						   PG_INT64_MAX, INT_MAX, count->snapshot, &ids,
-						   &reached, &next);
+	n = mbus_facts_waiting(count->schema, count->sub->subscription_id,
+						   count->sub->since_lease, from, count->snapshot,
+						   &ids);
 	count->failed.id = ids;
 	count->failed.n = n;
 }
@@ -374,7 +372,7 @@ leaf_count_delayed(Count *count)
 	mbus_leaf_scan_open(&rows, count->leaf, MBUS_COL_CHANNEL_ID,
 						MBUS_COL_AVAILABLE_AT, true);
 	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, count->sub->channel_id);
-	mbus_leaf_scan_time(&rows, MBUS_COL_AVAILABLE_AT, count->sub->due_at,
+	mbus_leaf_scan_time(&rows, MBUS_COL_AVAILABLE_AT, count->sub->due_position.at,
 						PG_INT64_MAX);
 	leaf_scan(count, &rows, row_delayed);
 	mbus_leaf_scan_close(&rows);
@@ -520,7 +518,7 @@ static bool
 row_late(const Count *count, const Row *row)
 {
 	return row->available_at > row->created_at &&
-		row->available_at >= count->sub->due_at;
+		row->available_at >= count->sub->due_position.at;
 }
 
 /* Counts a message, and keeps the oldest. */

@@ -27,6 +27,7 @@
 #include "channel/channel.h"
 #include "channel/subscription.h"
 #include "delivery/pool.h"
+#include "delivery/skip.h"
 #include "delivery/sub.h"
 #include "state/fault.h"
 #include "state/state.h"

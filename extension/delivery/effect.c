@@ -36,9 +36,11 @@
 
 #include "base/compat.h"
 #include "base/ids.h"
+#include "delivery/deadline.h"
 #include "delivery/effect.h"
 #include "delivery/lease.h"
 #include "delivery/pool.h"
+#include "delivery/skip.h"
 #include "delivery/sub.h"
 #include "state/waiter.h"
 
@@ -59,9 +61,10 @@ static void effects_abort(int first);
 static void effects_wake(int first);
 static void effect_commit(Effect *effect);
 static void claim_commit(uint32 lease);
-static bool lease_settle(uint32 lease);
+static bool lease_settle(const Effect *effect);
 static void seek_commit(Effect *effect);
 static void redrive_end(MbusSub *sub);
+static void redrive_commit(MbusSub *sub, TimestampTz at);
 static void effect_abort(Effect *effect);
 static void void_free(uint32 lease, bool leased);
 static bool claim_abort(uint32 lease);
@@ -130,6 +133,8 @@ mbus_effect_pin(uint32 lease, int64 number)
 
 	effect->lease = lease;
 	effect->number = number;
+	if (mbus_lease(lease)->sub != MBUS_NONE)
+		effect->redriven = mbus_sub(mbus_lease(lease)->sub)->redriven;
 	return effect;
 }
 
@@ -434,7 +439,7 @@ effect_commit(Effect *effect)
 				break;
 			if (mbus_lease(effect->lease)->sub != MBUS_NONE)
 				effect->channel_id = mbus_sub(mbus_lease(effect->lease)->sub)->channel_id;
-			effect->woken = lease_settle(effect->lease);
+			effect->woken = lease_settle(effect);
 			break;
 		case EFFECT_SEEK:
 			if (sub)
@@ -448,10 +453,7 @@ effect_commit(Effect *effect)
 		case EFFECT_REDRIVE:
 			redrive_end(sub);
 			if (sub)
-			{
-				sub->retry_at = Min(sub->retry_at, effect->at);
-				sub->next_retry = PG_INT64_MIN;
-			}
+				redrive_commit(sub, effect->at);
 			effect->woken = true;
 			break;
 		case EFFECT_WAKE:
@@ -465,6 +467,7 @@ static void
 claim_commit(uint32 lease)
 {
 	MbusLease  *l = mbus_lease(lease);
+	TimestampTz deadline = l->deadline;
 
 	if (l->sub == MBUS_NONE)
 	{
@@ -482,13 +485,10 @@ claim_commit(uint32 lease)
 		{
 			entry->owner = -1;
 			/* the worker has passed over it while it was held */
-			l->deadline = Min(l->deadline, entry->deadline);
+			deadline = Min(deadline, entry->deadline);
 		}
-		/* the worker may have looked in vain while it was held */
-		if (entry->corrupt)
-			mbus_sub(l->sub)->corrupt = true;
 	}
-	mbus_sub(l->sub)->earliest = Min(mbus_sub(l->sub)->earliest, l->deadline);
+	mbus_deadline_set(lease, deadline);
 	mbus_sub(l->sub)->changed_since = true;
 }
 
@@ -497,12 +497,13 @@ claim_commit(uint32 lease)
  * True if waiters are to be woken.
  */
 static bool
-lease_settle(uint32 lease)
+lease_settle(const Effect *effect)
 {
-	MbusLease  *l = mbus_lease(lease);
+	MbusLease  *l = mbus_lease(effect->lease);
 	MbusSub    *sub = l->sub == MBUS_NONE ? NULL : mbus_sub(l->sub);
 	uint32	   *link = &l->first;
 	bool		woken = false;
+	bool		died = false;
 
 	while (*link != MBUS_NONE)
 	{
@@ -535,12 +536,21 @@ lease_settle(uint32 lease)
 		if (pin == MBUS_PIN_ACK)
 			sub->acked++;
 		else
+		{
 			sub->dead++;
+			died = true;
+		}
 		if (mbus_entry_done(l->sub, number))
 			woken = true;
 	}
+	/* a redrive may have found dead what others still saw as outstanding */
+	if (died && sub->redriven != effect->redriven)
+	{
+		mbus_retry_pull(sub, sub->redriven_at, 0);
+		woken = true;
+	}
 	if (l->first == MBUS_NONE)
-		mbus_lease_release(lease);
+		mbus_lease_release(effect->lease);
 	return woken;
 }
 
@@ -570,8 +580,7 @@ seek_commit(Effect *effect)
 	sub->since_lease = effect->since_lease;
 	sub->cursor = Max(effect->start_id - 1, 0);
 	sub->check_below = 0;
-	sub->due_at = sub->retry_at = PG_INT64_MIN;
-	sub->due_id = 0;
+	sub->due_position = sub->retry_position = mbus_moment(PG_INT64_MIN, 0);
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
 	mbus_keys_clear(effect->slot);
 }
@@ -580,6 +589,15 @@ seek_commit(Effect *effect)
  * One redrive less is open; after the last of them checkpoints need not look
  * back.
  */
+/* A redrive has committed. */
+static void
+redrive_commit(MbusSub *sub, TimestampTz at)
+{
+	sub->redriven++;
+	sub->redriven_at = at;
+	mbus_retry_pull(sub, sub->redriven_at, 0);
+}
+
 static void
 redrive_end(MbusSub *sub)
 {
@@ -623,11 +641,8 @@ effect_abort(Effect *effect)
 	if (l->sub == MBUS_NONE)
 		void_free(effect->lease, true);
 	else
-	{
 		/* a deadline may have been passed over meanwhile */
-		l->deadline = PG_INT64_MIN;
-		mbus_sub(l->sub)->earliest = PG_INT64_MIN;
-	}
+		mbus_deadline_set(effect->lease, PG_INT64_MIN);
 }
 
 /*

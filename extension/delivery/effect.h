@@ -40,6 +40,7 @@ typedef struct Effect
 	int32		channel_id;		/* WAKE */
 	int64		start_id;		/* SEEK */
 	TimestampTz at;				/* SEEK: start_at; REDRIVE: retry_at */
+	uint32		redriven;		/* PIN: the subscription's count then */
 	int64		since_lease;
 	int			npinned;
 	Pinned	   *pinned;

@@ -21,6 +21,7 @@
 #include "base/limits.h"
 #include "base/schema.h"
 #include "channel/channel.h"
+#include "delivery/deadline.h"
 #include "delivery/effect.h"
 #include "delivery/hold.h"
 #include "delivery/lease.h"
@@ -28,18 +29,19 @@
 #include "facts/facts.h"
 #include "state/state.h"
 
+#define LOOKED_AT_A_TIME	64	/* leases that have ended */
+
 static bool lease_channel(Oid schema, MbusDatabase *db, int64 number,
 						  int32 *channel_id);
 static void holding_start(MbusHolding *holding, int n);
 static void holding_fill(MbusHolding *holding, uint32 lease);
 static void hold_check(Effect *effect, MbusHolding *holding, uint32 lease,
 					   int nids, const int64 *ids, MbusPin pin, bool *busy);
-static bool hold_one_expired(MbusDatabase *db, Oid schema,
-							 MbusHolding *holding, bool corrupt);
-static void sub_pin_expired(MbusSub *sub, TimestampTz now,
-							MbusHolding *holding, bool corrupt);
+static int	expired_room(MbusDatabase *db, TimestampTz now);
+static bool expired_pin(MbusDatabase *db, Oid schema, TimestampTz now,
+						MbusHolding *holding, int room, bool *corrupt);
 static void lease_pin(uint32 lease, TimestampTz now, MbusHolding *holding,
-					  bool corrupt);
+					  bool *corrupt);
 static MbusHeld *held_add(MbusHolding *holding, uint32 entry);
 static void entry_pin(Effect *effect, uint32 entry, MbusPin pin);
 static int	lease_move(uint32 lease, int nids, const int64 *ids,
@@ -216,88 +218,79 @@ mbus_hold_retry(uint32 entry, TimestampTz retry_at)
 }
 
 /*
- * mbus_hold_expired pins the entries of one lease of the database whose time
- * is over; false if there is none.  For the worker.
+ * mbus_hold_expired pins entries of one lease of the database whose time is
+ * over: those whose bytes do not match (*corrupt), or the others.  False if
+ * there is none.  For the worker.
  */
 bool
-mbus_hold_expired(MbusDatabase *db, Oid schema, MbusHolding *holding)
-{
-	return hold_one_expired(db, schema, holding, false);
-}
-
-/*
- * mbus_hold_corrupt does the same with messages whose bytes do not match.
- */
-bool
-mbus_hold_corrupt(MbusDatabase *db, Oid schema, MbusHolding *holding)
-{
-	return hold_one_expired(db, schema, holding, true);
-}
-
-/*
- * hold_one_expired pins what has ended, or is corrupt, of one lease, in the
- * first subscription that has some.  First it looks without stopping others:
- * most of the time there is none.
- */
-static bool
-hold_one_expired(MbusDatabase *db, Oid schema, MbusHolding *holding,
-				 bool corrupt)
+mbus_hold_expired(MbusDatabase *db, Oid schema, MbusHolding *holding,
+				  bool *corrupt)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz earliest;
+	int			room;
 
-	MemSet(holding, 0, sizeof(*holding));
-	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	earliest = mbus_earliest_deadline(db->database);
-	LWLockRelease(mbus_delivery_lock());
-	if (earliest > now)
-		return false;
-	mbus_effect_prepare(MBUS_CLAIM_MAX);
-	holding_start(holding, MBUS_CLAIM_MAX);
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	for (int s = 0; s < mbus_sub_slots() && holding->n == 0; s++)
+	while ((room = expired_room(db, now)) > 0)
 	{
-		MbusSub    *sub = mbus_sub(s);
+		mbus_effect_prepare(room);
+		MemSet(holding, 0, sizeof(*holding));
+		holding_start(holding, room);
+		if (expired_pin(db, schema, now, holding, room, corrupt))
+			return true;
+		pfree(holding->held);
+	}
+	return false;
+}
 
-		if (sub->database == db->database && sub->schema == schema &&
-			(corrupt ? sub->corrupt : sub->earliest <= now))
-			sub_pin_expired(sub, now, holding, corrupt);
+/* How many entries the lease has that has ended first; 0: none has ended. */
+static int
+expired_room(MbusDatabase *db, TimestampTz now)
+{
+	uint32		lease;
+	int			room = 0;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	lease = mbus_deadline_first(db->database);
+	if (lease != MBUS_NONE && mbus_lease(lease)->deadline <= now)
+		room = mbus_lease(lease)->n;
+	LWLockRelease(mbus_delivery_lock());
+	return room;
+}
+
+/*
+ * expired_pin goes through the leases that have ended until one has entries to
+ * be pinned, or is larger than there is room for, or it has looked at some.
+ * One that is looked at gets the earliest deadline that it has left, so that
+ * the next look does not find it again.
+ */
+static bool
+expired_pin(MbusDatabase *db, Oid schema, TimestampTz now,
+			MbusHolding *holding, int room, bool *corrupt)
+{
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	for (int looked = 0; looked < LOOKED_AT_A_TIME && holding->n == 0;
+		 looked++)
+	{
+		uint32		lease = mbus_deadline_first(db->database);
+
+		if (lease == MBUS_NONE || mbus_lease(lease)->deadline > now ||
+			mbus_lease(lease)->n > room)
+			break;
+		if (mbus_sub(mbus_lease(lease)->sub)->schema == schema)
+			lease_pin(lease, now, holding, corrupt);
+		else
+			/* of an extension that is gone: it is about to be void */
+			mbus_deadline_set(lease, PG_INT64_MAX);
 	}
 	LWLockRelease(mbus_delivery_lock());
 	return holding->n > 0;
 }
 
 /*
- * sub_pin_expired pins one lease of a subscription, and notes when to look at
- * it again if it has none.
+ * lease_pin pins those entries of a lease whose time is over, of one kind; the
+ * lease's deadline becomes the earliest of the others.
  */
 static void
-sub_pin_expired(MbusSub *sub, TimestampTz now, MbusHolding *holding,
-				bool corrupt)
-{
-	TimestampTz earliest = PG_INT64_MAX;
-
-	for (uint32 l = sub->leases; l != MBUS_NONE && holding->n == 0;
-		 l = mbus_lease(l)->next)
-	{
-		if (corrupt || mbus_lease(l)->deadline <= now)
-			lease_pin(l, now, holding, corrupt);
-		earliest = Min(earliest, mbus_lease(l)->deadline);
-	}
-	if (corrupt)
-		sub->corrupt = holding->n > 0;
-	else if (holding->n > 0)
-		sub->expired += holding->n;
-	else
-		sub->earliest = earliest;
-}
-
-/*
- * lease_pin pins those entries of a lease whose time is over, or the corrupt
- * ones; the lease's deadline becomes the earliest of the others.
- */
-static void
-lease_pin(uint32 lease, TimestampTz now, MbusHolding *holding, bool corrupt)
+lease_pin(uint32 lease, TimestampTz now, MbusHolding *holding, bool *corrupt)
 {
 	MbusLease  *l = mbus_lease(lease);
 	Effect	   *effect = NULL;
@@ -311,7 +304,7 @@ lease_pin(uint32 lease, TimestampTz now, MbusHolding *holding, bool corrupt)
 			continue;			/* an abort has us look again */
 		if (e->state != MBUS_ENTRY_LEASED)
 			continue;			/* the claim's commit does, too */
-		if (corrupt ? !e->corrupt : e->deadline > now)
+		if (e->deadline > now || (effect && e->corrupt != *corrupt))
 		{
 			first = Min(first, e->deadline);
 			continue;
@@ -320,12 +313,14 @@ lease_pin(uint32 lease, TimestampTz now, MbusHolding *holding, bool corrupt)
 		{
 			effect = mbus_effect_pin(lease, l->number);
 			holding_fill(holding, lease);
+			*corrupt = e->corrupt;
 		}
 		(void) held_add(holding, i);
 		entry_pin(effect, i, MBUS_PIN_NACK);
 	}
-	if (!corrupt)
-		l->deadline = first;
+	mbus_deadline_set(lease, first);
+	if (effect && !*corrupt)
+		mbus_sub(l->sub)->expired += holding->n;
 }
 
 /* Adds an entry to what is held; caller has made room. */
@@ -368,16 +363,17 @@ void
 mbus_hold_mark_corrupt(const int64 *ids, int n)
 {
 	uint32		lease = mbus_effect_last_claim();
+	TimestampTz now = GetCurrentTimestamp();
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	for (uint32 i = mbus_lease(lease)->first; i != MBUS_NONE;
 		 i = mbus_entry(i)->next)
 	{
-		if (ids_have(ids, n, mbus_entry(i)->id))
-			mbus_entry(i)->corrupt = true;
+		if (!ids_have(ids, n, mbus_entry(i)->id))
+			continue;
+		mbus_entry(i)->corrupt = true;
+		mbus_entry(i)->deadline = now;
 	}
-	if (mbus_lease(lease)->sub != MBUS_NONE)
-		mbus_sub(mbus_lease(lease)->sub)->corrupt = true;
 	LWLockRelease(mbus_delivery_lock());
 }
 
@@ -442,7 +438,6 @@ lease_move(uint32 lease, int nids, const int64 *ids, TimestampTz deadline,
 		   bool move)
 {
 	MbusLease  *l = mbus_lease(lease);
-	MbusSub    *sub = mbus_sub(l->sub);
 	int			n = 0;
 
 	for (uint32 i = l->first; i != MBUS_NONE; i = mbus_entry(i)->next)
@@ -452,15 +447,12 @@ lease_move(uint32 lease, int nids, const int64 *ids, TimestampTz deadline,
 		if (e->pin != MBUS_PIN_NONE ||
 			(nids >= 0 && !ids_have(ids, nids, e->id)))
 			continue;
-		if (move)
+		if (move && !e->corrupt)
 			e->deadline = deadline;
 		n++;
 	}
 	if (move)
-	{
-		l->deadline = Min(l->deadline, deadline);
-		sub->earliest = Min(sub->earliest, deadline);
-	}
+		mbus_deadline_set(lease, Min(l->deadline, deadline));
 	return n;
 }
 
@@ -511,10 +503,7 @@ leases_of_session(MbusDatabase *db, Oid schema, int64 session, bool end)
 				continue;
 			of_lease = lease_end(l, now, end);
 			if (end && of_lease > 0)
-			{
-				mbus_lease(l)->deadline = Min(mbus_lease(l)->deadline, now);
-				sub->earliest = Min(sub->earliest, now);
-			}
+				mbus_deadline_set(l, Min(mbus_lease(l)->deadline, now));
 			n += of_lease;
 		}
 	}

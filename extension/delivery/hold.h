@@ -16,9 +16,7 @@
 extern bool mbus_hold(Oid schema, MbusDatabase *db, int64 lease, int nids,
 					  const int64 *ids, MbusPin pin, MbusHolding *holding);
 extern bool mbus_hold_expired(MbusDatabase *db, Oid schema,
-							  MbusHolding *holding);
-extern bool mbus_hold_corrupt(MbusDatabase *db, Oid schema,
-							  MbusHolding *holding);
+							  MbusHolding *holding, bool *corrupt);
 extern void mbus_hold_retry(uint32 entry, TimestampTz retry_at);
 extern void mbus_hold_mark_corrupt(const int64 *ids, int n);
 extern TimestampTz mbus_lease_extend(int64 lease, int nids, const int64 *ids,

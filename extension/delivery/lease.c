@@ -9,6 +9,7 @@
 
 #include "base/ids.h"
 #include "base/settings.h"
+#include "delivery/deadline.h"
 #include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "delivery/pool_internal.h"
@@ -79,8 +80,9 @@ mbus_lease_create(uint32 slot, int64 number, uint32 first, int n,
 	l->first = first;
 	l->n = n;
 	l->deadline = deadline;
+	l->database = sub->database;
+	mbus_deadline_add(lease);
 	sub->nleased += n;
-	sub->earliest = Min(sub->earliest, deadline);
 	return lease;
 }
 
@@ -101,8 +103,7 @@ mbus_lease_void(uint32 lease)
 		MbusEntry  *e = &mbus_pool.entries[*link];
 		uint32		number = *link;
 
-		mbus_key_remove(slot, number);
-		e->key_hash = 0;
+		mbus_entry_unhash(slot, number);
 		if (e->owner == -1)
 		{
 			*link = e->next;
@@ -149,36 +150,17 @@ lease_chain(int64 number)
 	return &mbus_pool.lease_buckets[bucket];
 }
 
-/* Takes a lease off its subscription's list. */
+/* Takes a lease off its subscription's list and out of the deadlines. */
 static void
 lease_unlink(uint32 lease)
 {
 	MbusLease  *l = &mbus_pool.leases[lease];
 
+	mbus_deadline_remove(lease);
 	if (l->prev != MBUS_NONE)
 		mbus_pool.leases[l->prev].next = l->next;
 	else
 		mbus_pool.subs[l->sub].leases = l->next;
 	if (l->next != MBUS_NONE)
 		mbus_pool.leases[l->next].prev = l->prev;
-}
-
-/*
- * mbus_earliest_deadline returns a time before which no lease of a database
- * ends.
- */
-TimestampTz
-mbus_earliest_deadline(Oid database)
-{
-	TimestampTz earliest = PG_INT64_MAX;
-
-	for (int i = 0; i < mbus_pool.shared->nsubs; i++)
-	{
-		MbusSub    *sub = &mbus_pool.subs[i];
-
-		if (sub->database == database)
-			earliest = Min(earliest,
-						   sub->corrupt ? PG_INT64_MIN : sub->earliest);
-	}
-	return earliest;
 }

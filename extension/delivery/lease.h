@@ -17,6 +17,5 @@ extern uint32 mbus_lease_create(uint32 slot, int64 number, uint32 first,
 								int n, TimestampTz deadline);
 extern void mbus_lease_void(uint32 lease);
 extern void mbus_lease_release(uint32 lease);
-extern TimestampTz mbus_earliest_deadline(Oid database);
 
 #endif							/* MBUS_LEASE_H */

@@ -11,8 +11,9 @@
  *
  * An entry is on exactly one list: the free list, a chain that a scanner has
  * set aside, its lease's list, or one of its subscription's lists (ready,
- * nexts).  With a key it is also in its key's bucket from
- * mbus_entry_add to mbus_entry_gone.  What is done to leases is in lease.c, to
+ * nexts).  From mbus_entry_add to mbus_entry_gone it is also in the
+ * bucket of its message's id, but for a "next", which is no message yet, and
+ * in that of its key, if it has one.  What is done to leases is in lease.c, to
  * subscriptions in sub.c.
  */
 #include "postgres.h"
@@ -27,14 +28,15 @@
 #include "delivery/pool_internal.h"
 #include "state/state.h"
 
-#define SKIPS		32768
-
 MbusPool	mbus_pool;
 
 static Size delivery_size(void);
+static int	skips(void);
 static void delivery_startup(void *memory, bool found, int tranche);
 static void *part(char **at, Size size);
 static void pools_init(void);
+static void id_remove(uint32 slot, uint32 entry);
+static uint32 *id_chain(uint32 slot, int64 id);
 static int	key_bit(int64 key_hash);
 static uint32 *key_chain(uint32 slot, int64 key_hash);
 
@@ -66,9 +68,16 @@ delivery_size(void)
 											sizeof(MbusEntry))));
 	size = add_size(size, MAXALIGN(mul_size(mbus_max_leases,
 											sizeof(MbusLease))));
-	size = add_size(size, MAXALIGN(mul_size(SKIPS, sizeof(MbusSkip))));
-	return add_size(size, 2 * MAXALIGN(mul_size(mbus_max_leases,
+	size = add_size(size, MAXALIGN(mul_size(skips(), sizeof(MbusSkip))));
+	return add_size(size, 3 * MAXALIGN(mul_size(mbus_max_leases,
 												sizeof(uint32))));
+}
+
+/* How many skip nodes there are. */
+static int
+skips(void)
+{
+	return MBUS_SKIPS_COMMON + MBUS_SKIPS_LEAST * mbus_max_subscriptions;
 }
 
 /*
@@ -83,7 +92,8 @@ delivery_startup(void *memory, bool found, int tranche)
 	mbus_pool.subs = part(&at, mbus_max_subscriptions * sizeof(MbusSub));
 	mbus_pool.entries = part(&at, mbus_max_leases * sizeof(MbusEntry));
 	mbus_pool.leases = part(&at, mbus_max_leases * sizeof(MbusLease));
-	mbus_pool.skips = part(&at, SKIPS * sizeof(MbusSkip));
+	mbus_pool.skips = part(&at, skips() * sizeof(MbusSkip));
+	mbus_pool.id_buckets = part(&at, mbus_max_leases * sizeof(uint32));
 	mbus_pool.key_buckets = part(&at, mbus_max_leases * sizeof(uint32));
 	mbus_pool.lease_buckets = part(&at, mbus_max_leases * sizeof(uint32));
 	if (found)
@@ -93,6 +103,7 @@ delivery_startup(void *memory, bool found, int tranche)
 	mbus_pool.shared->nsubs = mbus_max_subscriptions;
 	mbus_pool.shared->nentries = mbus_max_leases;
 	mbus_pool.shared->nleases = mbus_max_leases;
+	mbus_pool.shared->nskips = skips();
 	pools_init();
 	mbus_quota_startup();
 }
@@ -121,11 +132,14 @@ pools_init(void)
 
 		mbus_pool.entries[i].next = next;
 		mbus_pool.leases[i].next = next;
+		mbus_pool.id_buckets[i] = MBUS_NONE;
 		mbus_pool.key_buckets[i] = MBUS_NONE;
 		mbus_pool.lease_buckets[i] = MBUS_NONE;
 	}
-	for (int i = 0; i < SKIPS; i++)
-		mbus_pool.skips[i].next = i + 1 < SKIPS ? i + 1 : MBUS_NONE;
+	mbus_pool.shared->deadlines = MBUS_NONE;
+	for (int i = 0; i < mbus_pool.shared->nskips; i++)
+		mbus_pool.skips[i].next =
+			i + 1 < mbus_pool.shared->nskips ? i + 1 : MBUS_NONE;
 }
 
 /*
@@ -141,11 +155,10 @@ mbus_sub_reset(MbusSub *sub)
 	sub->scanner = -1;
 	sub->ready = sub->nexts = MBUS_NONE;
 	sub->leases = sub->skipped = MBUS_NONE;
-	sub->earliest = PG_INT64_MAX;
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
-	sub->due_at = sub->retry_at = PG_INT64_MIN;
-	sub->due_id = 0;
-	sub->retry_from = sub->retry_floor = PG_INT64_MAX;
+	sub->due_position = sub->retry_position = mbus_moment(PG_INT64_MIN, 0);
+	sub->retry_from = mbus_moment(PG_INT64_MAX, 0);
+	sub->retry_floor = PG_INT64_MAX;
 }
 
 LWLock *
@@ -179,13 +192,6 @@ mbus_lease(uint32 lease)
 {
 	Assert(lease < (uint32) mbus_pool.shared->nleases);
 	return &mbus_pool.leases[lease];
-}
-
-MbusSkip *
-mbus_skip(uint32 skip)
-{
-	Assert(skip < SKIPS);
-	return &mbus_pool.skips[skip];
 }
 
 /* ------------------------------------------------------------------------
@@ -258,13 +264,13 @@ mbus_entry_add(uint32 slot, uint32 entry, int64 id, int attempt,
 	MbusEntry  *e = &mbus_pool.entries[entry];
 
 	MemSet(e, 0, sizeof(*e));
-	e->id = id;
 	e->attempt = attempt;
 	e->next = MBUS_NONE;
 	e->lease = MBUS_NONE;
 	e->owner = -1;
 	e->slot = slot;
 	e->key_hash = key_hash;
+	mbus_entry_identify(slot, entry, id);
 	if (key_hash != 0)
 	{
 		uint32	   *bucket = key_chain(slot, key_hash);
@@ -282,10 +288,7 @@ mbus_entry_add(uint32 slot, uint32 entry, int64 id, int attempt,
 void
 mbus_entry_gone(uint32 slot, uint32 entry)
 {
-	MbusEntry  *e = &mbus_pool.entries[entry];
-
-	mbus_key_remove(slot, entry);
-	e->key_hash = 0;
+	mbus_entry_unhash(slot, entry);
 	mbus_entry_free(entry);
 	mbus_pool.subs[slot].nentries--;
 	mbus_pool.subs[slot].changed_since = true;
@@ -305,6 +308,7 @@ mbus_entry_done(uint32 slot, uint32 entry)
 		mbus_entry_gone(slot, entry);
 		return false;
 	}
+	id_remove(slot, entry);
 	e->id = e->passed;
 	e->passed = 0;
 	e->attempt = 1;
@@ -332,8 +336,7 @@ mbus_entry_failed(uint32 slot, uint32 entry, TimestampTz at)
 	MbusSub    *sub = &mbus_pool.subs[slot];
 	MbusEntry  *e = &mbus_pool.entries[entry];
 
-	sub->retry_at = Min(sub->retry_at, at);
-	sub->next_retry = Min(sub->next_retry, at);
+	mbus_retry_pull(sub, at, e->id);
 	if (e->key_hash != 0)
 	{
 		int			bit = key_bit(e->key_hash);
@@ -341,10 +344,23 @@ mbus_entry_failed(uint32 slot, uint32 entry, TimestampTz at)
 		sub->waits[bit / 64] |= UINT64CONST(1) << (bit % 64);
 		if (sub->wait_low == 0 || e->id < sub->wait_low)
 			sub->wait_low = e->id;
+		mbus_keys_wait_in(slot, MbusSegmentOf(e->id));
 		if (e->passed > e->id)
 			e->passed = 0;
 	}
 	(void) mbus_entry_done(slot, entry);
+}
+
+/*
+ * mbus_retry_pull has the next scan look for a failure, whatever has looked
+ * for its time before.
+ */
+void
+mbus_retry_pull(MbusSub *sub, TimestampTz at, int64 id)
+{
+	sub->retry_position = mbus_moment_min(sub->retry_position,
+										  mbus_moment(at, id));
+	sub->next_retry = Min(sub->next_retry, at);
 }
 
 /*
@@ -379,9 +395,73 @@ mbus_ready_merge(uint32 slot, uint32 chain)
 }
 
 /* ------------------------------------------------------------------------
- * Keys
+ * Ids and keys
  * ------------------------------------------------------------------------
  */
+
+/*
+ * mbus_entry_find returns the entry that a message has in a subscription.
+ */
+uint32
+mbus_entry_find(uint32 slot, int64 id)
+{
+	for (uint32 entry = *id_chain(slot, id); entry != MBUS_NONE;
+		 entry = mbus_pool.entries[entry].id_next)
+	{
+		MbusEntry  *e = &mbus_pool.entries[entry];
+
+		/* two subscriptions may meet in a bucket: the entry says whose */
+		if (e->id == id && e->slot == slot)
+			return entry;
+	}
+	return MBUS_NONE;
+}
+
+/*
+ * mbus_entry_identify says which message's an entry is that has none.
+ */
+void
+mbus_entry_identify(uint32 slot, uint32 entry, int64 id)
+{
+	uint32	   *bucket = id_chain(slot, id);
+
+	mbus_pool.entries[entry].id = id;
+	mbus_pool.entries[entry].id_next = *bucket;
+	*bucket = entry;
+}
+
+/*
+ * mbus_entry_unhash takes an entry out of the buckets of its id and its key:
+ * nobody finds it any more.
+ */
+void
+mbus_entry_unhash(uint32 slot, uint32 entry)
+{
+	MbusEntry  *e = &mbus_pool.entries[entry];
+	uint32	   *link;
+
+	id_remove(slot, entry);
+	if (e->key_hash == 0)
+		return;
+	link = key_chain(slot, e->key_hash);
+	while (*link != MBUS_NONE && *link != entry)
+		link = &mbus_pool.entries[*link].key_next;
+	if (*link == entry)
+		*link = e->key_next;
+	e->key_hash = 0;
+}
+
+/* Takes an entry out of its id's bucket; that of a "next" is in none. */
+static void
+id_remove(uint32 slot, uint32 entry)
+{
+	uint32	   *link = id_chain(slot, mbus_pool.entries[entry].id);
+
+	while (*link != MBUS_NONE && *link != entry)
+		link = &mbus_pool.entries[*link].id_next;
+	if (*link == entry)
+		*link = mbus_pool.entries[entry].id_next;
+}
 
 /*
  * mbus_key_find returns the entry that a key has in a subscription.
@@ -401,21 +481,13 @@ mbus_key_find(uint32 slot, int64 key_hash)
 	return MBUS_NONE;
 }
 
-/*
- * mbus_key_remove takes an entry out of its key's bucket.
- */
-void
-mbus_key_remove(uint32 slot, uint32 entry)
+/* Ids that follow each other have buckets that do. */
+static uint32 *
+id_chain(uint32 slot, int64 id)
 {
-	uint32	   *link;
+	uint64		hash = (uint64) id + murmurhash32(slot + 1);
 
-	if (mbus_pool.entries[entry].key_hash == 0)
-		return;
-	link = key_chain(slot, mbus_pool.entries[entry].key_hash);
-	while (*link != MBUS_NONE && *link != entry)
-		link = &mbus_pool.entries[*link].key_next;
-	if (*link == entry)
-		*link = mbus_pool.entries[entry].key_next;
+	return &mbus_pool.id_buckets[hash % mbus_pool.shared->nentries];
 }
 
 /*
@@ -441,6 +513,28 @@ mbus_keys_wait(uint32 slot, int64 wait_low)
 }
 
 /*
+ * mbus_keys_wait_in says that one may wait in a segment; 0: in any.
+ */
+void
+mbus_keys_wait_in(uint32 slot, int32 segment)
+{
+	MbusSub    *sub = &mbus_pool.subs[slot];
+	int			unused = -1;
+
+	for (int i = 0; i < MBUS_WAIT_SEGMENTS && segment != 0; i++)
+	{
+		if (sub->wait_segment[i] == segment)
+			return;
+		if (sub->wait_segment[i] == 0)
+			unused = i;
+	}
+	if (unused >= 0)
+		sub->wait_segment[unused] = segment;
+	else
+		sub->wait_more = true;
+}
+
+/*
  * mbus_keys_clear says that none does.
  */
 void
@@ -449,7 +543,11 @@ mbus_keys_clear(uint32 slot)
 	if (mbus_pool.subs[slot].wait_low == 0)
 		return;
 	memset(mbus_pool.subs[slot].waits, 0, MBUS_WAITS / 8);
+	memset(mbus_pool.subs[slot].wait_segment, 0,
+		   sizeof(mbus_pool.subs[slot].wait_segment));
 	mbus_pool.subs[slot].wait_low = 0;
+	mbus_pool.subs[slot].wait_more = false;
+	mbus_pool.subs[slot].wait_upto = mbus_pool.subs[slot].wait_leaves = 0;
 }
 
 static int
@@ -465,45 +563,4 @@ key_chain(uint32 slot, int64 key_hash)
 	uint64		hash = (uint64) key_hash ^ murmurhash32(slot + 1);
 
 	return &mbus_pool.key_buckets[hash % mbus_pool.shared->nentries];
-}
-
-/* ------------------------------------------------------------------------
- * Skipped ranges
- * ------------------------------------------------------------------------
- */
-
-/*
- * mbus_skips_take sets aside up to n free skip nodes, as a chain.
- */
-uint32
-mbus_skips_take(int n, int *taken)
-{
-	MbusPoolShared *shared = mbus_pool.shared;
-	uint32		first = MBUS_NONE;
-
-	for (*taken = 0; *taken < n && shared->free_skip != MBUS_NONE; (*taken)++)
-	{
-		uint32		s = shared->free_skip;
-
-		shared->free_skip = mbus_pool.skips[s].next;
-		mbus_pool.skips[s].next = first;
-		first = s;
-	}
-	return first;
-}
-
-/*
- * mbus_skips_free gives a chain of them back.
- */
-void
-mbus_skips_free(uint32 first)
-{
-	while (first != MBUS_NONE)
-	{
-		uint32		next = mbus_pool.skips[first].next;
-
-		mbus_pool.skips[first].next = mbus_pool.shared->free_skip;
-		mbus_pool.shared->free_skip = first;
-		first = next;
-	}
 }

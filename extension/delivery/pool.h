@@ -15,7 +15,10 @@
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 
+#include "base/moment.h"
+
 #define MBUS_WAITS		2048	/* bits of a filter of keys */
+#define MBUS_WAIT_SEGMENTS 16	/* followed one by one */
 
 /* What is outstanding: one message of one subscription. */
 typedef enum MbusEntryState
@@ -42,8 +45,9 @@ typedef struct MbusEntry
 	int64		key_hash;		/* ordered with a key only, else 0 */
 	int64		passed;			/* lowest id passed over for it; 0: none */
 	uint32		next;			/* in the list it is on */
-	uint32		key_next;		/* in its key's bucket */
 	uint32		slot;			/* whose it is, or to be set aside for */
+	uint32		id_next;		/* in its id's bucket */
+	uint32		key_next;		/* in its key's bucket */
 	uint32		lease;			/* HELD, LEASED: index */
 	int32		owner;			/* procno of the transaction that holds or has
 								 * pinned it; -1: none */
@@ -53,7 +57,7 @@ typedef struct MbusEntry
 	bool		committing;		/* its owner has passed PRE_COMMIT, or the
 								 * frame it is of has ended */
 	bool		voided;			/* its owner frees it, nothing else */
-	bool		corrupt;		/* LEASED: the worker gives it up */
+	bool		corrupt;		/* HELD, LEASED: the worker gives it up */
 } MbusEntry;
 
 typedef struct MbusLease
@@ -66,7 +70,11 @@ typedef struct MbusLease
 	uint32		first;			/* entry; by ascending id */
 	int32		n;				/* entries it has now */
 	TimestampTz claimed_at;
-	TimestampTz deadline;		/* not above any entry's */
+	TimestampTz deadline;		/* not above any entry's; see deadline.c */
+	Oid			database;
+	uint32		above;			/* in the order of deadlines */
+	uint32		earlier;
+	uint32		later;
 	int32		owner;			/* procno until the claim commits, else -1 */
 	int32		pid;
 	Oid			role;
@@ -105,22 +113,28 @@ typedef struct MbusSub
 	/* where it is; written by the scanner, by load and seek */
 	int64		cursor;
 	int64		check_below;	/* ids below were given out before the start */
-	TimestampTz due_at;			/* due position: all before, by time */
-	int64		due_id;			/* and id, has been looked at */
+	MbusMoment	due_position;	/* all before has been looked at */
 	TimestampTz next_due;		/* nothing delayed is due before */
 	uint64		delays_seen;	/* mbus_delays() then */
 
 	/* also written by callbacks */
-	TimestampTz retry_at;		/* retry position */
+	MbusMoment	retry_position; /* all before has been looked at */
 	TimestampTz next_retry;		/* nothing is to be retried before */
-	TimestampTz retry_from;		/* where the scan at work has found it; a
+	MbusMoment	retry_from;		/* where the scan at work has found it; a
 								 * checkpoint takes the lowest of these */
 	TimestampTz retry_floor;	/* what open redrives may have inserted */
 	int32		redrives;		/* how many are open */
+	uint32		redriven;		/* how many have committed */
+	TimestampTz redriven_at;	/* when the last of these began */
 
 	/* ordered: keys of which one may wait for a retry, by their hash */
 	uint64		waits[MBUS_WAITS / 64];
 	int64		wait_low;		/* none with a key has a lower id; 0: none is */
+	int32		wait_segment[MBUS_WAIT_SEGMENTS];	/* where they are; 0:
+													 * unused */
+	bool		wait_more;		/* in any other segment too */
+	int32		wait_upto;		/* then: of the segments up to this one */
+	int32		wait_leaves;	/* so many were there */
 
 	uint32		ready;			/* READY entries, by ascending id */
 	int32		nready;
@@ -130,8 +144,9 @@ typedef struct MbusSub
 	int32		nleased;		/* HELD and LEASED */
 	uint32		skipped;		/* by ascending id */
 	int32		nskipped;
-	TimestampTz earliest;		/* no deadline is before */
-	bool		corrupt;		/* has entries that are */
+	int32		skip_nodes;		/* of the list, and set aside */
+	int64		quiet_from;		/* from here to the cursor a scan has seen no
+								 * message */
 	uint32		turn;			/* claims of one message, counted */
 	TimestampTz used_at;		/* loaded, or scanned last */
 
@@ -153,7 +168,6 @@ extern int	mbus_sub_slots(void);
 extern MbusSub *mbus_sub(uint32 slot);
 extern MbusEntry *mbus_entry(uint32 entry);
 extern MbusLease *mbus_lease(uint32 lease);
-extern MbusSkip *mbus_skip(uint32 skip);
 
 /* lists; under the delivery lock */
 extern uint32 mbus_entries_take(uint32 slot, int n, int *taken);
@@ -163,12 +177,14 @@ extern void mbus_entry_add(uint32 slot, uint32 entry, int64 id, int attempt,
 extern void mbus_entry_gone(uint32 slot, uint32 entry);
 extern bool mbus_entry_done(uint32 slot, uint32 entry);
 extern void mbus_entry_failed(uint32 slot, uint32 entry, TimestampTz at);
+extern void mbus_entry_identify(uint32 slot, uint32 entry, int64 id);
+extern uint32 mbus_entry_find(uint32 slot, int64 id);
+extern void mbus_retry_pull(MbusSub *sub, TimestampTz at, int64 id);
 extern void mbus_ready_merge(uint32 slot, uint32 chain);
 extern bool mbus_key_may_wait(uint32 slot, int64 key_hash);
 extern void mbus_keys_wait(uint32 slot, int64 wait_low);
+extern void mbus_keys_wait_in(uint32 slot, int32 segment);
 extern void mbus_keys_clear(uint32 slot);
 extern uint32 mbus_key_find(uint32 slot, int64 key_hash);
-extern uint32 mbus_skips_take(int n, int *taken);
-extern void mbus_skips_free(uint32 first);
 
 #endif							/* MBUS_POOL_H */

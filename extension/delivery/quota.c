@@ -158,6 +158,25 @@ part_of(int percent, int number)
 }
 
 /*
+ * mbus_quota_skips returns how many skip nodes a subscription may have.
+ */
+int
+mbus_quota_skips(uint32 slot)
+{
+	const MbusSub *sub = mbus_sub(slot);
+	const MbusShare *share = &mbus_pool.shared->share[sub->share];
+	int			mine = Max(sub->skip_nodes - MBUS_SKIPS_LEAST, 0);
+	int			database = part_of(mbus_database_share, MBUS_SKIPS_COMMON -
+								   (mbus_pool.shared->skips_held -
+									share->skips));
+	int			most = part_of(mbus_subscription_share,
+							   database - (share->skips - mine));
+
+	most = Min(most, database - share->skips + mine);
+	return Min(MBUS_SKIPS_LEAST + Max(most, 0), MBUS_SKIPS_MOST);
+}
+
+/*
  * mbus_quota_slots returns how many slots a database may have, and sets *held
  * to how many it has.
  */

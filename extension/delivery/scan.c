@@ -25,6 +25,7 @@
 #include "delivery/scan_room.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
+#include "delivery/skip.h"
 #include "delivery/sub.h"
 #include "segment/leaf.h"
 #include "state/range.h"
@@ -35,9 +36,11 @@ static void policy_copy(MbusScan *scan);
 static void waiting_allocate(MbusScan *scan);
 static int	slot_copy(MbusScan *scan);
 static void gone_reread(MbusScan *scan);
-static void waiting_copy(MbusScan *scan, bool busy);
+static bool waits_gone(MbusScan *scan, const MbusSub *sub);
+static bool leaf_there(MbusScan *scan, int32 segment);
+static int	leaves_upto(MbusScan *scan, int32 segment);
+static void waiting_copy(MbusScan *scan);
 static int	waiting_list(uint32 first, MbusWaiting *to, int max);
-static int	busy_copy(MbusScan *scan, const MbusSub *sub);
 static void positions_begin(MbusScan *scan);
 static void scan_read(MbusScan *scan);
 static int	found_compare(const void *a, const void *b);
@@ -72,6 +75,10 @@ mbus_scan(MbusScan *scan)
 	scan->nleaves = mbus_leaves(scan->schema, &scan->leaves);
 	scan_read(scan);
 	UnregisterSnapshot(scan->snapshot);
+	/* what waited in a segment that went meanwhile may not have been seen */
+	if (scan->sub.wait_low != 0)
+		scan->nleaves = mbus_leaves(scan->schema, &scan->leaves);
+	scan->waits_seen = !waits_gone(scan, &scan->sub);
 	qsort(scan->found, scan->nfound, sizeof(MbusFound), found_compare);
 
 	if (!scan->probe)
@@ -99,7 +106,6 @@ scan_begin(MbusScan *scan)
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	got = slot_copy(scan);
 	LWLockRelease(mbus_delivery_lock());
-	qsort(scan->busy, scan->nbusy, sizeof(int64), mbus_int64_compare);
 
 	/* entries that wait need no new ones */
 	scan->room = scan->probe ? 1 : got;
@@ -144,8 +150,6 @@ waiting_allocate(MbusScan *scan)
 	int			n = Max(sub->nentries, 1);
 	int			batch = Max(Min(scan->batch, n), 1);
 
-	scan->busy = palloc(n * sizeof(int64));
-	scan->nbusy = n;
 	scan->ready = palloc(batch * sizeof(MbusWaiting));
 	scan->nready = batch;
 	scan->nexts = palloc(batch * sizeof(MbusWaiting));
@@ -166,7 +170,6 @@ static int
 slot_copy(MbusScan *scan)
 {
 	MbusSub    *sub = mbus_sub(scan->slot);
-	bool		busy;
 
 	sub->used_at = scan->now;
 	gone_reread(scan);
@@ -174,10 +177,7 @@ slot_copy(MbusScan *scan)
 	scan->read_retries = sub->next_retry <= scan->now;
 	scan->read_due = sub->next_due <= scan->now ||
 		sub->delays_seen != mbus_delays(scan->db, scan->channel_id);
-	busy = scan->read_retries || scan->read_due || sub->nexts != MBUS_NONE ||
-		sub->cursor + 1 < sub->check_below ||
-		(sub->nskipped > 0 && sub->check_below > 0);
-	waiting_copy(scan, busy);
+	waiting_copy(scan);
 	return scan->probe ? 0 : mbus_scan_reserve(scan);
 }
 
@@ -189,27 +189,59 @@ static void
 gone_reread(MbusScan *scan)
 {
 	MbusSub    *sub = mbus_sub(scan->slot);
-	int64		low = 0;
+	bool		left = sub->wait_more;
 
-	if (sub->wait_low == 0 ||
-		mbus_leaf_search(scan->leaves, scan->nleaves,
-						 MbusSegmentOf(sub->wait_low)) != NULL)
+	if (sub->wait_low == 0)
 		return;
-	for (int i = scan->nleaves - 1; i >= 0; i--)
+	if (waits_gone(scan, sub))
+		mbus_sub_reread(scan->slot, sub->wait_low);
+	for (int i = 0; i < MBUS_WAIT_SEGMENTS; i++)
 	{
-		if (scan->leaves[i].segment > MbusSegmentOf(sub->wait_low))
-			low = MbusFirstId(scan->leaves[i].segment);
+		if (!leaf_there(scan, sub->wait_segment[i]))
+			sub->wait_segment[i] = 0;
+		left |= sub->wait_segment[i] != 0;
 	}
-	mbus_sub_reread(scan->slot, sub->wait_low);
-	if (low == 0)
+	sub->wait_upto = MbusSegmentOf(Max(sub->cursor, sub->check_below));
+	sub->wait_leaves = leaves_upto(scan, sub->wait_upto);
+	if (!left)
 		mbus_keys_clear(scan->slot);
-	else
-		sub->wait_low = low;
 }
 
-/* Copies the lists, and with "busy" all ids; caller holds the lock. */
+/* Whether a segment has gone in which one of a key may have waited. */
+static bool
+waits_gone(MbusScan *scan, const MbusSub *sub)
+{
+	for (int i = 0; i < MBUS_WAIT_SEGMENTS; i++)
+	{
+		if (sub->wait_segment[i] != 0 &&
+			!leaf_there(scan, sub->wait_segment[i]))
+			return true;
+	}
+	return sub->wait_more &&
+		leaves_upto(scan, sub->wait_upto) < sub->wait_leaves;
+}
+
+static bool
+leaf_there(MbusScan *scan, int32 segment)
+{
+	return segment != 0 &&
+		mbus_leaf_search(scan->leaves, scan->nleaves, segment) != NULL;
+}
+
+/* How many segments there are up to one. */
+static int
+leaves_upto(MbusScan *scan, int32 segment)
+{
+	int			n = 0;
+
+	while (n < scan->nleaves && scan->leaves[n].segment <= segment)
+		n++;
+	return n;
+}
+
+/* Copies the lists; caller holds the lock. */
 static void
-waiting_copy(MbusScan *scan, bool busy)
+waiting_copy(MbusScan *scan)
 {
 	const MbusSub *sub = mbus_sub(scan->slot);
 	int			s = 0;
@@ -223,7 +255,6 @@ waiting_copy(MbusScan *scan, bool busy)
 		scan->skipped[s++].hi = mbus_skip(i)->hi;
 	}
 	scan->nskipped = s;
-	scan->nbusy = busy ? busy_copy(scan, sub) : 0;
 }
 
 /* Copies the first "max" entries of a list; returns how many. */
@@ -245,51 +276,27 @@ waiting_list(uint32 first, MbusWaiting *to, int max)
 	return n;
 }
 
-/* Copies the ids of all entries; returns how many. */
-static int
-busy_copy(MbusScan *scan, const MbusSub *sub)
-{
-	uint32		lists[] = {sub->ready, sub->nexts};
-	int			n = 0;
-
-	for (int i = 0; i < lengthof(lists); i++)
-	{
-		for (uint32 e = lists[i]; e != MBUS_NONE && n < scan->nbusy;
-			 e = mbus_entry(e)->next)
-		{
-			/* a "next" is no message yet */
-			if (mbus_entry(e)->state != MBUS_ENTRY_NEXT)
-				scan->busy[n++] = mbus_entry(e)->id;
-		}
-	}
-	for (uint32 l = sub->leases; l != MBUS_NONE; l = mbus_lease(l)->next)
-	{
-		for (uint32 e = mbus_lease(l)->first;
-			 e != MBUS_NONE && n < scan->nbusy; e = mbus_entry(e)->next)
-			scan->busy[n++] = mbus_entry(e)->id;
-	}
-	return n;
-}
-
 /* The positions that the scan moves on. */
 static void
 positions_begin(MbusScan *scan)
 {
 	scan->cursor = scan->sub.cursor;
-	scan->due_at = scan->sub.due_at;
-	scan->due_id = scan->sub.due_id;
+	scan->quiet_from = scan->sub.quiet_from;
+	scan->due_position = scan->sub.due_position;
 	scan->next_due = scan->sub.next_due;
-	scan->retry_at = scan->sub.retry_at;
+	scan->retry_position = scan->sub.retry_position;
 	scan->next_retry = scan->sub.next_retry;
 	scan->bytes = 0;
 	scan->full = false;
 	scan->nread = 0;
 	scan->ngone = 0;
+	scan->due_left = scan->retries_left = false;
 }
 
 /*
  * Step 4.  Redeliveries come first, but a quarter of a batch is kept for new
- * messages, of single claims each fourth.
+ * messages, of single claims each fourth.  Where these are too few the rest is
+ * for redeliveries, too.
  */
 static void
 scan_read(MbusScan *scan)
@@ -308,11 +315,10 @@ scan_read(MbusScan *scan)
 	}
 	mbus_scan_skipped(scan);
 	mbus_scan_fresh(scan);
-	if (last)
-	{
-		mbus_scan_retries(scan, most);
-		mbus_scan_due(scan, most);
-	}
+	if (last || scan->retries_left)
+		mbus_scan_retries(scan, scan->batch);
+	if (last || scan->due_left)
+		mbus_scan_due(scan, scan->batch);
 }
 
 static int

@@ -2,10 +2,9 @@
  * scan_due.c
  *		The scan reads by time: what is to be tried again, what was delayed.
  *
- * Both sources begin at a position in time that the subscription keeps, read
- * up to now, and say how far they got; what they find are candidates.  A
- * position may be too low, never too high: where the batch has no room for
- * all, it stays at the first that was left.
+ * Both are read from a position, a moment, and taken in the order of time and
+ * id.  When there is no room for more, the position is that of the first that
+ * had none; what is before it was taken or is nobody's any more.
  *
  * A message of a key that was to be tried again, and is no more, has its key
  * go on (scan_take.c).
@@ -13,348 +12,238 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "miscadmin.h"
-#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
-#include "delivery/pool.h"
+#include "base/moment.h"
 #include "delivery/scan_due.h"
+#include "delivery/scan_facts.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
 #include "facts/facts.h"
+#include "segment/due.h"
 #include "segment/leaf.h"
-#include "segment/leaf_scan.h"
 
-#define DUE_MAX		8192		/* delayed messages looked at at a time */
+#define READ_MIN	2			/* looked at at a time */
+#define READ_MAX	8192
 
-/* A delayed message, or a due position: what comes before it is settled. */
-typedef struct Due
-{
-	TimestampTz at;
-	int64		id;
-} Due;
-
-static int	retries_passed(MbusScan *scan, int64 *ids, int n);
-static void due_position(MbusScan *scan, const Due *due, int n, int64 left);
-static bool candidates_take(MbusScan *scan, int64 *ids, int n, int most,
-							bool retries, TimestampTz from, TimestampTz to,
-							int64 *left);
-static Due *due_read(MbusScan *scan, int most, int *n, Due *reached);
-static int	due_leaf(MbusScan *scan, Relation leaf, Due *due, int most,
-					 TimestampTz *next);
-static int	due_rows(MbusScan *scan, MbusLeafScan *rows, Due *due, int most,
-					 TimestampTz *next);
-static int	due_compare(const void *a, const void *b);
+static bool due_read(MbusScan *scan, int most, bool retries,
+					 MbusMoment *position, TimestampTz *next);
+static int	moments_read(MbusScan *scan, MbusMoment from, int most,
+						 bool retries, MbusMoment **moments,
+						 MbusMoment *reached, TimestampTz *next);
+static int	delayed_read(MbusScan *scan, MbusMoment from, int most,
+						 MbusMoment **moments, MbusMoment *reached,
+						 TimestampTz *next);
+static bool moments_take(MbusScan *scan, const MbusMoment *moments, int n,
+						 int most, bool retries, MbusMoment *position);
+static MbusFacts *moments_facts(MbusScan *scan, const MbusMoment *moments,
+								int n, bool retries, int *nfacts);
+static bool is_passed(MbusScan *scan, int64 id, bool retries);
+static bool moment_take(MbusScan *scan, MbusMoment moment, bool retries,
+						const MbusFacts *facts);
 
 /*
- * mbus_scan_retries takes messages that failed and are to be tried again now.
+ * mbus_scan_retries takes up to "most" messages that failed and are to be
+ * tried again now.
  */
 void
 mbus_scan_retries(MbusScan *scan, int most)
 {
-	TimestampTz from = scan->sub.retry_at;
-	int			before = scan->nfound;
-
-	if (!scan->read_retries || scan->full)
+	if (!scan->read_retries || scan->full || scan->nfound >= scan->batch)
 		return;
-	for (;;)
-	{
-		int64	   *ids;
-		TimestampTz reached;
-		TimestampTz next;
-		int64		left;
-		bool		all;
-		int			n;
-
-		CHECK_FOR_INTERRUPTS();
-		n = mbus_facts_retries(scan->schema, scan->sub.subscription_id,
-							   scan->sub.since_lease, from, scan->now,
-							   most + 16, scan->snapshot, &ids, &reached,
-							   &next);
-		n = retries_passed(scan, ids, n);
-		qsort(ids, n, sizeof(int64), mbus_int64_compare);
-		all = candidates_take(scan, ids, n, most - (scan->nfound - before),
-							  true,
-							  from == scan->sub.retry_at ? PG_INT64_MIN : from,
-							  reached, &left);
-		pfree(ids);
-		if (!all)
-		{
-			/* some have to wait for the next claim, which begins here again */
-			scan->retry_at = from;
-			scan->next_retry = PG_INT64_MIN;
-			return;
-		}
-		if (reached >= scan->now)
-		{
-			scan->retry_at = scan->now;
-			scan->next_retry = next;
-			return;
-		}
-		from = reached + 1;
-	}
+	scan->retries_left = !due_read(scan, most, true, &scan->retry_position,
+								   &scan->next_retry);
+	/* one that fails at this very time is looked for once more */
+	if (!scan->retries_left)
+		scan->retry_position = mbus_moment(scan->now, 0);
 }
 
 /*
- * retries_passed keeps the ids that the cursor has passed.  One above it, of a
- * dead letter that was redriven after a seek, comes when the cursor gets
- * there; unless it is of before the server's start: then the other source
- * leaves it to this one.
- */
-static int
-retries_passed(MbusScan *scan, int64 *ids, int n)
-{
-	int			kept = 0;
-
-	for (int i = 0; i < n; i++)
-	{
-		if (ids[i] <= scan->sub.cursor || ids[i] < scan->sub.check_below)
-			ids[kept++] = ids[i];
-	}
-	return kept;
-}
-
-/*
- * mbus_scan_due takes delayed messages whose time has come.
+ * mbus_scan_due takes up to "most" delayed messages whose time has come.
  */
 void
 mbus_scan_due(MbusScan *scan, int most)
 {
-	int			before = scan->nfound;
-	int			want = most + 16;
-
 	if (!scan->read_due)
 		return;
 	if (scan->full || scan->nfound >= scan->batch)
 	{
-		scan->read_due = false;
+		scan->read_due = scan->due_left;
 		return;
 	}
-	for (;;)
-	{
-		Due			reached;
-		bool		all;
-		int64		left = 0;
-		Due		   *due;
-		int64	   *ids;
-		int			nread;
-		int			n = 0;
-
-		CHECK_FOR_INTERRUPTS();
-		due = due_read(scan, want, &nread, &reached);
-		ids = palloc(Max(nread, 1) * sizeof(int64));
-		for (int i = 0; i < nread; i++)
-		{
-			/* the cursor of now: the last scan of four reads fresh ones first */
-			if (due[i].id <= scan->cursor &&
-				!mbus_scan_in_unfinished(scan, due[i].id, due[i].id + 1) &&
-				!mbus_scan_in_skipped(scan, due[i].id))
-			{
-				due[n] = due[i];
-				ids[n++] = due[i].id;
-			}
-		}
-		qsort(ids, n, sizeof(int64), mbus_int64_compare);
-		all = candidates_take(scan, ids, n, most - (scan->nfound - before),
-							  false, PG_INT64_MIN, scan->now, &left);
-		if (all)
-		{
-			scan->due_at = reached.at;
-			scan->due_id = reached.id;
-		}
-		else
-		{
-			due_position(scan, due, n, left);
-			scan->next_due = PG_INT64_MIN;
-		}
-		pfree(due);
-		pfree(ids);
-		if (!all || reached.at > scan->now)
-			return;
-		want = Min(2 * want, DUE_MAX);
-	}
+	scan->due_left = !due_read(scan, most, false, &scan->due_position,
+							   &scan->next_due);
 }
 
 /*
- * due_position moves the due position to the first message that there was no
- * room for: taken were those with an id below "left".
- */
-static void
-due_position(MbusScan *scan, const Due *due, int n, int64 left)
-{
-	for (int i = 0; i < n; i++)
-	{
-		if (due[i].id >= left)
-		{
-			scan->due_at = due[i].at;
-			scan->due_id = due[i].id;
-			return;
-		}
-	}
-}
-
-/*
- * candidates_take takes those of some messages, by ascending id, that are not
- * busy, done or waiting; false if there was no room for all: none from *left
- * on was taken.  One whose latest failure is not to be retried from "from" to
- * "to" was found by an older failure, and is found again by that.
+ * due_read reads from *position to now.  False if there was no room for more,
+ * and *position is where that was.
  */
 static bool
-candidates_take(MbusScan *scan, int64 *ids, int n, int most, bool retries,
-				TimestampTz from, TimestampTz to, int64 *left)
+due_read(MbusScan *scan, int most, bool retries, MbusMoment *position,
+		 TimestampTz *next)
 {
-	MbusFacts  *facts = palloc0(Max(n, 1) * sizeof(MbusFacts));
-	int			nfacts = 0;
 	int			before = scan->nfound;
+	int			want = Min(Max(most, READ_MIN), READ_MAX);
+
+	for (;;)
+	{
+		MbusMoment *moments;
+		MbusMoment	reached;
+		int			n;
+		bool		all;
+
+		CHECK_FOR_INTERRUPTS();
+		n = moments_read(scan, *position, want, retries, &moments, &reached,
+						 next);
+		all = moments_take(scan, moments, n, most - (scan->nfound - before),
+						   retries, position);
+		if (n > 0)
+			pfree(moments);
+		if (!all)
+		{
+			*next = PG_INT64_MIN;
+			return false;
+		}
+		*position = reached;
+		if (reached.at > scan->now)
+			return true;
+		/* few of these are left to take */
+		want = Min(2 * want, READ_MAX);
+	}
+}
+
+static int
+moments_read(MbusScan *scan, MbusMoment from, int most, bool retries,
+			 MbusMoment **moments, MbusMoment *reached, TimestampTz *next)
+{
+	if (retries)
+		return mbus_facts_retries(scan->schema, scan->sub.subscription_id,
+								  scan->sub.since_lease, from, scan->now,
+								  most, scan->snapshot, moments, reached,
+								  next);
+	return delayed_read(scan, from, most, moments, reached, next);
+}
+
+/* Delayed messages of the channel. */
+static int
+delayed_read(MbusScan *scan, MbusMoment from, int most, MbusMoment **moments,
+			 MbusMoment *reached, TimestampTz *next)
+{
+	MbusDue		due = {
+		.family = MBUS_MESSAGE,
+		.owner_column = MBUS_COL_CHANNEL_ID,
+		.time_column = MBUS_COL_AVAILABLE_AT,
+		.id_column = MBUS_COL_ID,
+		.owner = scan->channel_id,
+		.from = from,
+		.to = scan->now,
+		.most = most,
+		.snapshot = scan->snapshot
+	};
+
+	return mbus_due_read(scan->schema, &due, moments, reached, next);
+}
+
+/*
+ * moments_take takes those that are not busy, done or waiting.  False if there
+ * was no room for all, and *position is the first that had none.
+ */
+static bool
+moments_take(MbusScan *scan, const MbusMoment *moments, int n, int most,
+			 bool retries, MbusMoment *position)
+{
+	int			before = scan->nfound;
+	int			nfacts;
+	MbusFacts  *facts = moments_facts(scan, moments, n, retries, &nfacts);
 	bool		all = true;
 
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n && all; i++)
 	{
-		if (!mbus_scan_is_busy(scan, ids[i]))
-			facts[nfacts++].id = ids[i];
-	}
-	mbus_facts(scan->schema, scan->sub.subscription_id,
-			   scan->sub.since_lease, facts, nfacts, scan->snapshot);
-	for (int i = 0; i < nfacts && all; i++)
-	{
-		HeapTuple	tuple;
-		MbusScanRow row;
+		const MbusFacts *told = mbus_facts_search(facts, nfacts,
+												  moments[i].id);
 
-		if (facts[i].done || (retries && (!facts[i].failed ||
-										  facts[i].retry_at < from ||
-										  facts[i].retry_at > to)) ||
-			(!retries && mbus_scan_left_to_retry(scan, &facts[i])))
-			continue;
-		tuple = mbus_scan_by_id(scan, facts[i].id, &row);
-		if (tuple == NULL)
-			continue;
-		if (!row.live)
-			all = !retries || mbus_scan_key_on(scan, &row);
-		else
-			all = scan->nfound - before < most &&
-				mbus_scan_take(scan, &row, tuple, &facts[i], MBUS_NONE,
-							   1) != MBUS_SCAN_NO_ROOM;
+		all = scan->nfound - before < most &&
+			(told == NULL || moment_take(scan, moments[i], retries, told));
 		if (!all)
-			*left = facts[i].id;
-		heap_freetuple(tuple);	/* found_add has copied it */
+			*position = moments[i];
 	}
 	pfree(facts);
 	return all;
 }
 
-/*
- * due_read returns the earliest delayed messages from the due position to
- * now, by time and id, and the due position behind them.
- */
-static Due *
-due_read(MbusScan *scan, int most, int *n, Due *reached)
+/* Looks up those that the cursor has passed and that are not busy. */
+static MbusFacts *
+moments_facts(MbusScan *scan, const MbusMoment *moments, int n, bool retries,
+			  int *nfacts)
 {
-	int			max = most;
-	Due		   *due = palloc(max * sizeof(Due));
+	MbusFacts  *facts = palloc0(Max(n, 1) * sizeof(MbusFacts));
+	int64	   *ids = palloc(Max(n, 1) * sizeof(int64));
+	int			nids = 0;
 
-	*n = 0;
-	reached->at = scan->now + 1;
-	reached->id = 0;
-	scan->next_due = PG_INT64_MAX;
-	for (int i = 0; i < scan->nleaves; i++)
+	for (int i = 0; i < n; i++)
 	{
-		Relation	leaf;
-		TimestampTz next = PG_INT64_MAX;
-		int			got;
-
-		leaf = mbus_leaf_open(scan->schema, scan->leaves[i].segment,
-							  MBUS_MESSAGE, AccessShareLock);
-		if (leaf == NULL)
-			continue;
-		if (*n + most > max)
-		{
-			max = Max(2 * max, *n + most);
-			due = repalloc(due, max * sizeof(Due));
-		}
-		got = due_leaf(scan, leaf, due + *n, most, &next);
-		/* a leaf with more: nothing behind its last one is known */
-		if (got == most && due_compare(&due[*n + got - 1], reached) < 0)
-		{
-			reached->at = due[*n + got - 1].at;
-			reached->id = due[*n + got - 1].id + 1;
-		}
-		*n += got;
-		scan->next_due = Min(scan->next_due, next);
-		table_close(leaf, AccessShareLock);
+		if (is_passed(scan, moments[i].id, retries))
+			ids[nids++] = moments[i].id;
 	}
-	qsort(due, *n, sizeof(Due), due_compare);
-	while (*n > 0 && due_compare(&due[*n - 1], reached) >= 0)
-		(*n)--;
-	return due;
+	qsort(ids, nids, sizeof(int64), mbus_int64_compare);
+	n = 0;
+	for (int i = 0; i < nids; i++)
+	{
+		/* one may have failed twice */
+		if (n == 0 || facts[n - 1].id != ids[i])
+			facts[n++].id = ids[i];
+	}
+	pfree(ids);
+	*nfacts = mbus_scan_facts(scan, facts, n);
+	return facts;
 }
 
 /*
- * Reads a leaf from the due position on; returns how many are due.  First what
- * has the position's time, from its id on, then what is later.
+ * is_passed tells whether the cursor has passed a message, so that nothing
+ * else finds it.  A retry above it, of a dead letter that was redriven after a
+ * seek, comes when the cursor gets there; unless it is of before the server's
+ * start: then that source leaves it to this one.  A delayed message is passed
+ * by the cursor of now: when it comes last, fresh ones were read before.
  */
-static int
-due_leaf(MbusScan *scan, Relation leaf, Due *due, int most, TimestampTz *next)
+static bool
+is_passed(MbusScan *scan, int64 id, bool retries)
 {
-	MbusLeafScan rows;
-	int			n;
-
-	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID,
-						MBUS_COL_AVAILABLE_AT, true);
-	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, scan->channel_id);
-	mbus_leaf_scan_time(&rows, MBUS_COL_AVAILABLE_AT, scan->due_at,
-						scan->due_at);
-	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, scan->due_id, PG_INT64_MAX);
-	n = due_rows(scan, &rows, due, most, next);
-	if (n < most)
-	{
-		mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, scan->channel_id);
-		mbus_leaf_scan_time(&rows, MBUS_COL_AVAILABLE_AT, scan->due_at + 1,
-							PG_INT64_MAX);
-		n += due_rows(scan, &rows, due + n, most - n, next);
-	}
-	mbus_leaf_scan_close(&rows);
-	return n;
+	if (retries)
+		return id <= scan->sub.cursor || id < scan->sub.check_below;
+	return id <= scan->cursor &&
+		!mbus_scan_in_unfinished(scan, id, id + 1) &&
+		!mbus_scan_in_skipped(scan, id);
 }
 
-/* Reads up to "most" that are due, and when the next one behind them is. */
-static int
-due_rows(MbusScan *scan, MbusLeafScan *rows, Due *due, int most,
-		 TimestampTz *next)
+/*
+ * moment_take takes one, if it is to be had, or has its key go on if it is no
+ * more; false if there is no room.  A
+ * failure that is not the newest has been followed by another, which is found
+ * by its own time.
+ */
+static bool
+moment_take(MbusScan *scan, MbusMoment moment, bool retries,
+			const MbusFacts *facts)
 {
-	TupleDesc	desc = RelationGetDescr(rows->leaf);
+	MbusScanRow row;
 	HeapTuple	tuple;
-	int			n = 0;
+	bool		room = true;
 
-	mbus_leaf_scan_begin(rows, scan->snapshot);
-	while (n < most && (tuple = mbus_leaf_scan_next(rows)) != NULL)
-	{
-		bool		isnull;
-
-		due[n].at = DatumGetTimestampTz(heap_getattr(tuple,
-													 MBUS_COL_AVAILABLE_AT,
-													 desc, &isnull));
-		due[n].id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc,
-											   &isnull));
-		if (due[n].at > scan->now)
-		{
-			*next = Min(*next, due[n].at);
-			break;
-		}
-		n++;
-	}
-	mbus_leaf_scan_end(rows);
-	return n;
-}
-
-static int
-due_compare(const void *a, const void *b)
-{
-	const Due  *x = a;
-	const Due  *y = b;
-
-	if (x->at != y->at)
-		return mbus_order(x->at, y->at);
-	return mbus_order(x->id, y->id);
+	if (facts->done ||
+		(retries ? !facts->failed || facts->retry_at != moment.at :
+		 mbus_scan_left_to_retry(scan, facts)))
+		return true;
+	tuple = mbus_scan_by_id(scan, moment.id, &row);
+	if (tuple == NULL)
+		return true;
+	if (row.live)
+		room = mbus_scan_take(scan, &row, tuple, facts, MBUS_NONE,
+							  1) != MBUS_SCAN_NO_ROOM;
+	else if (retries)
+		room = mbus_scan_key_on(scan, &row);
+	heap_freetuple(tuple);		/* what was found is a copy */
+	return room;
 }

@@ -151,9 +151,11 @@ key_waits(MbusScan *scan, int64 key_hash)
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int64		id;
 
-	id = mbus_facts_waiting(scan->schema, scan->sub.subscription_id,
-							scan->sub.since_lease, key_hash,
-							scan->sub.retry_at, snapshot);
+	/* as in mbus_scan: not what this transaction has written */
+	snapshot->curcid = FirstCommandId;
+	id = mbus_facts_key_waits(scan->schema, scan->sub.subscription_id,
+							  scan->sub.since_lease, key_hash,
+							  scan->sub.retry_position, snapshot);
 	UnregisterSnapshot(snapshot);
 	return id;
 }

@@ -16,6 +16,7 @@
 
 #include "base/ids.h"
 #include "delivery/pool.h"
+#include "delivery/scan_facts.h"
 #include "delivery/scan_range.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
@@ -51,7 +52,7 @@ static bool block_add(MbusScan *scan, Block *block, HeapTuple tuple,
 					  const MbusScanRow *row, int64 *reached);
 static bool block_flush(MbusScan *scan, Block *block, int64 *reached);
 static bool block_take(MbusScan *scan, const Block *block,
-					   const MbusFacts *facts, int64 *reached);
+					   const MbusFacts *facts, int nfacts, int64 *reached);
 static bool batch_goes_on(MbusScan *scan, int64 behind, int64 *reached);
 static int	block_size(int wanted);
 
@@ -158,6 +159,7 @@ static bool
 row_read(MbusScan *scan, Block *block, HeapTuple tuple,
 		 const MbusScanRow *row, int64 *reached)
 {
+	scan->quiet_from = Max(scan->quiet_from, row->id + 1);
 	if (++scan->nread > READ_MAX && !scan->probe)
 	{
 		/* record how far it came; the claim goes on from there */
@@ -169,7 +171,7 @@ row_read(MbusScan *scan, Block *block, HeapTuple tuple,
 		return false;
 	}
 	if (!row->live || mbus_scan_is_later(scan, row) ||
-		mbus_scan_unfinished_end(scan, row->id) != 0)
+		mbus_scan_in_unfinished(scan, row->id, row->id + 1))
 		return true;
 	if (row->id < scan->sub.check_below)
 		return block_add(scan, block, tuple, row, reached);
@@ -229,6 +231,7 @@ static bool
 block_flush(MbusScan *scan, Block *block, int64 *reached)
 {
 	MbusFacts  *facts;
+	int			nfacts;
 	bool		all;
 
 	if (block->n == 0)
@@ -236,9 +239,8 @@ block_flush(MbusScan *scan, Block *block, int64 *reached)
 	facts = palloc0(block->n * sizeof(MbusFacts));
 	for (int i = 0; i < block->n; i++)
 		facts[i].id = block->rows[i].id;
-	mbus_facts(scan->schema, scan->sub.subscription_id,
-			   scan->sub.since_lease, facts, block->n, scan->snapshot);
-	all = block_take(scan, block, facts, reached);
+	nfacts = mbus_scan_facts(scan, facts, block->n);
+	all = block_take(scan, block, facts, nfacts, reached);
 	for (int i = 0; i < block->n; i++)
 		heap_freetuple(block->tuples[i]);
 	pfree(block->tuples);
@@ -251,16 +253,16 @@ block_flush(MbusScan *scan, Block *block, int64 *reached)
 /* Takes those candidates that are not out, done or waiting for their time. */
 static bool
 block_take(MbusScan *scan, const Block *block, const MbusFacts *facts,
-		   int64 *reached)
+		   int nfacts, int64 *reached)
 {
 	for (int i = 0; i < block->n; i++)
 	{
 		const MbusScanRow *row = &block->rows[i];
+		const MbusFacts *told = mbus_facts_search(facts, nfacts, row->id);
 
-		if (mbus_scan_is_busy(scan, row->id) ||
-			mbus_scan_left_to_retry(scan, &facts[i]))
+		if (told == NULL || mbus_scan_left_to_retry(scan, told))
 			continue;
-		if (mbus_scan_take(scan, row, block->tuples[i], &facts[i], MBUS_NONE,
+		if (mbus_scan_take(scan, row, block->tuples[i], told, MBUS_NONE,
 						   1) == MBUS_SCAN_NO_ROOM)
 		{
 			*reached = row->id;

@@ -20,7 +20,9 @@
 #include "delivery/pool.h"
 #include "delivery/scan_record.h"
 #include "delivery/scan_room.h"
+#include "delivery/scan_take.h"
 #include "delivery/scanning.h"
+#include "delivery/skip.h"
 #include "state/range.h"
 #include "state/state.h"
 
@@ -29,13 +31,15 @@ static struct
 {
 	uint32		skips;
 	bool		retry_moved;
-	TimestampTz retry_at;
+	MbusMoment	retry_position;
 	TimestampTz next_retry;
 }			reserved = {MBUS_NONE};
 
 static void retries_begin(MbusScan *scan, MbusSub *sub);
 static void record_positions(MbusScan *scan, MbusSub *sub);
+static bool skip_grows(MbusScan *scan, const MbusRange *unfinished);
 static void record_skips(MbusScan *scan, MbusSub *sub);
+static uint32 *skip_add(MbusSub *sub, uint32 *link, int64 lo, int64 hi);
 static void record_gone(MbusScan *scan);
 static bool record_lease(MbusScan *scan, MbusSub *sub, int64 number);
 static uint32 record_entry(MbusScan *scan, MbusFound *found);
@@ -65,10 +69,10 @@ static void
 retries_begin(MbusScan *scan, MbusSub *sub)
 {
 	reserved.retry_moved = true;
-	reserved.retry_at = sub->retry_at;
+	reserved.retry_position = sub->retry_position;
 	reserved.next_retry = sub->next_retry;
-	sub->retry_from = sub->retry_at;
-	sub->retry_at = scan->now;
+	sub->retry_from = sub->retry_position;
+	sub->retry_position = mbus_moment(scan->now, 0);
 	sub->next_retry = PG_INT64_MAX;
 }
 
@@ -80,23 +84,39 @@ retries_begin(MbusScan *scan, MbusSub *sub)
 void
 mbus_scan_reserve_skips(MbusScan *scan)
 {
-	int			n = 0;
-	int			got = 0;
-	int			seen = 0;
+	int			first = mbus_scan_range_after(scan->unfinished,
+											  scan->nunfinished,
+											  scan->cursor + 1);
+	int			got;
 
-	for (int i = 0; i < scan->nunfinished; i++)
-		n += scan->unfinished[i].hi > scan->cursor + 1;
-	/* one more: a skipped range may be read in part */
-	if (n == 0 || scan->probe)
+	if (scan->probe || first >= scan->nunfinished)
+		return;
+	if (skip_grows(scan, &scan->unfinished[first]))
+		first++;				/* it needs no node */
+	if (first >= scan->nunfinished)
 		return;
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	reserved.skips = mbus_skips_take(n, &got);
+	reserved.skips = mbus_skips_take(scan->slot, scan->nunfinished - first,
+									 &got);
 	LWLockRelease(mbus_delivery_lock());
-	for (int i = 0; i < scan->nunfinished && got < n; i++)
-	{
-		if (scan->unfinished[i].hi > scan->cursor + 1 && seen++ == got)
-			scan->limit = Min(scan->limit, scan->unfinished[i].lo);
-	}
+	if (first + got < scan->nunfinished)
+		scan->limit = Min(scan->limit, scan->unfinished[first + got].lo);
+}
+
+/*
+ * skip_grows tells whether an unfinished range that the cursor is about to
+ * pass further goes on from the last skipped one: that is a part of it, and
+ * nothing that was read lies between.
+ */
+static bool
+skip_grows(MbusScan *scan, const MbusRange *unfinished)
+{
+	int64		end;
+
+	if (scan->nskipped == 0)
+		return false;
+	end = scan->skipped[scan->nskipped - 1].hi;
+	return unfinished->lo < end && scan->sub.quiet_from <= end;
 }
 
 /*
@@ -109,13 +129,14 @@ mbus_scan_undo(uint32 slot)
 	MbusSub    *sub = mbus_sub(slot);
 
 	mbus_scan_room_undo();
-	mbus_skips_free(reserved.skips);
+	mbus_skips_free(slot, reserved.skips);
 	reserved.skips = MBUS_NONE;
 	if (reserved.retry_moved)
 	{
-		sub->retry_at = Min(sub->retry_at, reserved.retry_at);
+		sub->retry_position = mbus_moment_min(sub->retry_position,
+											  reserved.retry_position);
 		sub->next_retry = Min(sub->next_retry, reserved.next_retry);
-		sub->retry_from = PG_INT64_MAX;
+		sub->retry_from = mbus_moment(PG_INT64_MAX, 0);
 	}
 	reserved.retry_moved = false;
 }
@@ -171,19 +192,19 @@ record_positions(MbusScan *scan, MbusSub *sub)
 	sub->cursor = scan->cursor;
 	if (scan->read_due)
 	{
-		sub->due_at = scan->due_at;
-		sub->due_id = scan->due_id;
+		sub->due_position = scan->due_position;
 		sub->next_due = scan->next_due;
 		sub->delays_seen = scan->delays;
 	}
 	if (scan->read_retries)
 	{
-		sub->retry_at = Min(sub->retry_at, scan->retry_at);
+		sub->retry_position = mbus_moment_min(sub->retry_position,
+											  scan->retry_position);
 		sub->next_retry = Min(sub->next_retry, scan->next_retry);
-		sub->retry_from = PG_INT64_MAX;
+		sub->retry_from = mbus_moment(PG_INT64_MAX, 0);
 		reserved.retry_moved = false;
 		/* all that had to be retried was looked at, and nothing failed since */
-		if (sub->next_retry == PG_INT64_MAX)
+		if (sub->next_retry == PG_INT64_MAX && scan->waits_seen)
 			mbus_keys_clear(scan->slot);
 	}
 }
@@ -197,44 +218,57 @@ static void
 record_skips(MbusScan *scan, MbusSub *sub)
 {
 	uint32	   *link = &sub->skipped;
-	int			s = 0;
+	uint32		last = MBUS_NONE;
+	bool		grows = true;
 
-	while (*link != MBUS_NONE && s < scan->nskipped)
+	for (int s = 0; *link != MBUS_NONE && s < scan->nskipped; s++)
 	{
-		MbusSkip   *skip = mbus_skip(*link);
 		uint32		number = *link;
+		MbusSkip   *skip = mbus_skip(number);
 
 		skip->lo = scan->skipped[s].lo;
-		s++;
 		if (skip->lo < skip->hi)
 		{
+			last = number;
 			link = &skip->next;
 			continue;
 		}
 		*link = skip->next;
 		skip->next = MBUS_NONE;
-		mbus_skips_free(number);
+		mbus_skips_free(scan->slot, number);
 		sub->nskipped--;
 	}
-	while (*link != MBUS_NONE)
-		link = &mbus_skip(*link)->next;
-	for (int i = 0; i < scan->nunfinished && reserved.skips != MBUS_NONE; i++)
+	for (int i = mbus_scan_range_after(scan->unfinished, scan->nunfinished,
+									   scan->sub.cursor + 1);
+		 i < scan->nunfinished && scan->unfinished[i].lo <= scan->cursor; i++)
 	{
 		MbusRange  *range = &scan->unfinished[i];
-		uint32		number = reserved.skips;
-		int64		lo = Max(range->lo, scan->sub.cursor + 1);
 		int64		hi = Min(range->hi, scan->cursor + 1);
 
-		if (lo >= hi)
-			continue;
-		reserved.skips = mbus_skip(number)->next;
-		mbus_skip(number)->lo = lo;
-		mbus_skip(number)->hi = hi;
-		mbus_skip(number)->next = MBUS_NONE;
-		*link = number;
-		link = &mbus_skip(number)->next;
-		sub->nskipped++;
+		if (grows && last != MBUS_NONE && skip_grows(scan, range))
+			mbus_skip(last)->hi = hi;
+		else if (hi > scan->sub.cursor + 1)
+			link = skip_add(sub, link, Max(range->lo, scan->sub.cursor + 1),
+							hi);
+		grows = false;
 	}
+	sub->quiet_from = scan->quiet_from;
+}
+
+/* Adds a node behind the others, of those set aside; returns its link. */
+static uint32 *
+skip_add(MbusSub *sub, uint32 *link, int64 lo, int64 hi)
+{
+	uint32		number = reserved.skips;
+	MbusSkip   *skip = mbus_skip(number);
+
+	reserved.skips = skip->next;
+	skip->lo = lo;
+	skip->hi = hi;
+	skip->next = MBUS_NONE;
+	*link = number;
+	sub->nskipped++;
+	return &skip->next;
 }
 
 /* Entries whose message is there no more; or, of a key, no next one. */
@@ -321,7 +355,8 @@ record_entry(MbusScan *scan, MbusFound *found)
 		mbus_entry_add(scan->slot, entry, found->id, found->attempt,
 					   found->key_hash);
 	}
-	mbus_entry(entry)->id = found->id;
+	if (mbus_entry(entry)->state == MBUS_ENTRY_NEXT)
+		mbus_entry_identify(scan->slot, entry, found->id);
 	mbus_entry(entry)->corrupt = false; /* claim_result looks again */
 	mbus_entry(entry)->attempt = found->attempt;
 	mbus_entry(entry)->expires_at = found->expires_at;

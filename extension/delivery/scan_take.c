@@ -8,8 +8,7 @@
  * them to mbus_scan_take(), which leaves out what has expired, was deleted or
  * purged, is not wanted, is not due yet, or has to wait for its key.  What
  * comes from a time index, or from ids given out before the server started,
- * is only a candidate: its id must not be busy, and the tables must say that
- * it is not done and waits for no retry (mbus_facts).
+ * is only a candidate; what has become of it, mbus_scan_facts tells.
  *
  * A source stops when the batch is full, and says in the scan how far it got.
  */
@@ -27,6 +26,7 @@
 #include "base/ids.h"
 #include "channel/purged.h"
 #include "delivery/pool.h"
+#include "delivery/scan_facts.h"
 #include "delivery/scan_key.h"
 #include "delivery/scan_room.h"
 #include "delivery/scan_take.h"
@@ -168,8 +168,10 @@ mbus_scan_key_on(MbusScan *scan, const MbusScanRow *row)
 bool
 mbus_scan_left_to_retry(const MbusScan *scan, const MbusFacts *facts)
 {
-	return facts->failed && (!scan->sub.ordered ||
-							 facts->retry_at >= scan->sub.retry_at);
+	return facts->failed &&
+		(!scan->sub.ordered ||
+		 mbus_moment_order(mbus_moment(facts->retry_at, facts->id),
+						   scan->sub.retry_position) >= 0);
 }
 
 /*
@@ -333,12 +335,11 @@ next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 		mbus_scan_row(scan, tuple, RelationGetDescr(leaf), events, &row);
 		if (!row.live || mbus_scan_is_later(scan, &row) ||
 			mbus_scan_in_unfinished(scan, row.id, row.id + 1) ||
-			mbus_scan_in_skipped(scan, row.id) ||
-			mbus_scan_is_busy(scan, row.id))
+			mbus_scan_in_skipped(scan, row.id))
 			continue;
 		facts.id = row.id;
-		mbus_facts(scan->schema, scan->sub.subscription_id,
-				   scan->sub.since_lease, &facts, 1, scan->snapshot);
+		if (mbus_scan_facts(scan, &facts, 1) == 0)
+			continue;
 		*ended = facts.failed && !facts.done && facts.retry_at > scan->now;
 		if (!*ended &&
 			mbus_scan_take(scan, &row, tuple, &facts, next->entry, 1) ==
@@ -353,48 +354,45 @@ next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 	return found;
 }
 
-/* The end of the unfinished range that an id is in; 0 if there is none. */
-int64
-mbus_scan_unfinished_end(MbusScan *scan, int64 id)
+/*
+ * mbus_scan_range_after returns the first of some ranges, which ascend and do
+ * not meet, that ends behind an id; n if there is none.
+ */
+int
+mbus_scan_range_after(const MbusRange *ranges, int n, int64 id)
 {
-	for (int i = 0; i < scan->nunfinished; i++)
+	int			lo = 0;
+	int			hi = n;
+
+	while (lo < hi)
 	{
-		if (id >= scan->unfinished[i].lo && id < scan->unfinished[i].hi)
-			return scan->unfinished[i].hi;
+		int			middle = lo + (hi - lo) / 2;
+
+		if (ranges[middle].hi <= id)
+			lo = middle + 1;
+		else
+			hi = middle;
 	}
-	return 0;
+	return lo;
 }
 
-/* Whether a range of ids meets an unfinished one. */
+/* Whether an id from lo on and before hi is of a publish that has not ended. */
 bool
 mbus_scan_in_unfinished(MbusScan *scan, int64 lo, int64 hi)
 {
-	for (int i = 0; i < scan->nunfinished; i++)
-	{
-		if (lo < scan->unfinished[i].hi && hi > scan->unfinished[i].lo)
-			return true;
-	}
-	return false;
+	int			i = mbus_scan_range_after(scan->unfinished,
+										  scan->nunfinished, lo);
+
+	return i < scan->nunfinished && scan->unfinished[i].lo < hi;
 }
 
 /* Whether what is left of a skipped range has an id. */
 bool
 mbus_scan_in_skipped(MbusScan *scan, int64 id)
 {
-	for (int i = 0; i < scan->nskipped; i++)
-	{
-		if (id >= scan->skipped[i].lo && id < scan->skipped[i].hi)
-			return true;
-	}
-	return false;
-}
+	int			i = mbus_scan_range_after(scan->skipped, scan->nskipped, id);
 
-/* Whether an id had an entry when the scan began. */
-bool
-mbus_scan_is_busy(MbusScan *scan, int64 id)
-{
-	return bsearch(&id, scan->busy, scan->nbusy, sizeof(int64),
-				   mbus_int64_compare) != NULL;
+	return i < scan->nskipped && scan->skipped[i].lo <= id;
 }
 
 /*
@@ -406,6 +404,6 @@ mbus_scan_is_later(MbusScan *scan, const MbusScanRow *row)
 {
 	if (row->available_at == PG_INT64_MIN)
 		return false;
-	return row->available_at > scan->due_at ||
-		(row->available_at == scan->due_at && row->id >= scan->due_id);
+	return mbus_moment_order(mbus_moment(row->available_at, row->id),
+							 scan->due_position) >= 0;
 }

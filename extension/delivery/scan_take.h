@@ -13,6 +13,7 @@
 
 #include "delivery/scanning.h"
 #include "facts/facts.h"
+#include "state/range.h"
 
 /* Why a message was left out. */
 typedef enum MbusScanTaken
@@ -43,10 +44,9 @@ extern bool mbus_scan_key_on(MbusScan *scan, const MbusScanRow *row);
 extern bool mbus_scan_left_to_retry(const MbusScan *scan,
 									const MbusFacts *facts);
 extern HeapTuple mbus_scan_by_id(MbusScan *scan, int64 id, MbusScanRow *row);
-extern int64 mbus_scan_unfinished_end(MbusScan *scan, int64 id);
+extern int	mbus_scan_range_after(const MbusRange *ranges, int n, int64 id);
 extern bool mbus_scan_in_unfinished(MbusScan *scan, int64 lo, int64 hi);
 extern bool mbus_scan_in_skipped(MbusScan *scan, int64 id);
-extern bool mbus_scan_is_busy(MbusScan *scan, int64 id);
 extern bool mbus_scan_is_later(MbusScan *scan, const MbusScanRow *row);
 extern void mbus_scan_ready(MbusScan *scan);
 extern void mbus_scan_nexts(MbusScan *scan);

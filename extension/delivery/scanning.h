@@ -12,6 +12,7 @@
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
+#include "base/moment.h"
 #include "channel/channel.h"
 #include "delivery/pool.h"
 #include "segment/leaf.h"
@@ -72,8 +73,6 @@ typedef struct MbusScan
 	int64		limit;
 	MbusRange  *unfinished;
 	int			nunfinished;
-	int64	   *busy;			/* ids of all entries, sorted */
-	int			nbusy;
 	MbusWaiting *ready;
 	int			nready;
 	MbusWaiting *nexts;
@@ -88,14 +87,17 @@ typedef struct MbusScan
 
 	/* positions reached */
 	int64		cursor;
-	TimestampTz due_at;
-	int64		due_id;
+	int64		quiet_from;		/* behind the last message read */
+	MbusMoment	due_position;
 	TimestampTz next_due;
 	uint64		delays;
 	bool		read_due;
-	TimestampTz retry_at;
+	bool		due_left;		/* the batch's share had no room for all */
+	MbusMoment	retry_position;
 	TimestampTz next_retry;
 	bool		read_retries;
+	bool		retries_left;
+	bool		waits_seen;		/* all segments in which keys wait were there */
 } MbusScan;
 
 #endif							/* MBUS_SCANNING_H */

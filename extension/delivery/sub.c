@@ -15,6 +15,7 @@
 #include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "delivery/pool_internal.h"
+#include "delivery/skip.h"
 #include "delivery/quota.h"
 #include "delivery/sub.h"
 
@@ -174,11 +175,12 @@ mbus_sub_reread(uint32 slot, int64 from)
 		}
 		*link = skip->next;
 		skip->next = MBUS_NONE;
-		mbus_skips_free(number);
+		mbus_skips_free(slot, number);
 		sub->nskipped--;
 	}
-	sub->due_at = sub->next_due = PG_INT64_MIN;
-	sub->due_id = 0;
+	sub->quiet_from = sub->cursor + 1;
+	sub->due_position = mbus_moment(PG_INT64_MIN, 0);
+	sub->next_due = PG_INT64_MIN;
 	sub->changed_since = true;
 }
 
@@ -196,12 +198,8 @@ mbus_sub_void(uint32 slot)
 	entries_void(sub, &sub->nexts);
 	while (sub->leases != MBUS_NONE)
 		mbus_lease_void(sub->leases);
-	mbus_skips_free(sub->skipped);
-	sub->skipped = MBUS_NONE;
-	sub->nskipped = 0;
+	mbus_skips_forget(sub);
 	sub->nready = sub->nleased = sub->nentries = 0;
-	sub->earliest = PG_INT64_MAX;
-	sub->corrupt = false;
 	sub->generation++;
 	sub->changed_since = true;
 }

@@ -288,6 +288,18 @@ ack_read(Question *q, HeapTuple tuple, int first, int n)
 	runs_free(&runs);
 }
 
+/*
+ * mbus_facts_search returns those about an id, of some by ascending id, or
+ * NULL.
+ */
+const MbusFacts *
+mbus_facts_search(const MbusFacts *facts, int n, int64 id)
+{
+	int			i = facts_search(facts, 0, n, id);
+
+	return i < n && facts[i].id == id ? &facts[i] : NULL;
+}
+
 /* The first of n facts from "first" on whose id is not below the given. */
 static int
 facts_search(const MbusFacts *facts, int first, int n, int64 id)

@@ -10,6 +10,8 @@
 #include "datatype/timestamp.h"
 #include "utils/snapshot.h"
 
+#include "base/moment.h"
+
 #define MBUS_ACK_SPAN		65536	/* ids that one ack row may cover */
 
 /*
@@ -70,14 +72,19 @@ extern int	mbus_ack_repeated(Oid schema, int64 lease, int nids,
 							  int32 *subscription_id);
 
 /* fact_retry.c: which are to be tried again, by time */
+extern const MbusFacts *mbus_facts_search(const MbusFacts *facts, int n,
+										  int64 id);
 extern int	mbus_facts_retries(Oid schema, int32 subscription_id,
-							   int64 since_lease, TimestampTz from,
+							   int64 since_lease, MbusMoment from,
 							   TimestampTz to, int most, Snapshot snapshot,
-							   int64 **ids, TimestampTz *reached,
+							   MbusMoment **retries, MbusMoment *reached,
 							   TimestampTz *next);
-extern int64 mbus_facts_waiting(Oid schema, int32 subscription_id,
-								int64 since_lease, int64 key_hash,
-								TimestampTz from, Snapshot snapshot);
+extern int	mbus_facts_waiting(Oid schema, int32 subscription_id,
+							   int64 since_lease, TimestampTz from,
+							   Snapshot snapshot, int64 **ids);
+extern int64 mbus_facts_key_waits(Oid schema, int32 subscription_id,
+								  int64 since_lease, int64 key_hash,
+								  MbusMoment from, Snapshot snapshot);
 
 /* fact_insert.c: rows are made */
 extern void mbus_ack_insert(Oid schema, const MbusHolding *holding,

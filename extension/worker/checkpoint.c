@@ -32,6 +32,7 @@
 
 #include "base/ids.h"
 #include "delivery/pool.h"
+#include "delivery/skip.h"
 #include "state/state.h"
 #include "worker/checkpoint.h"
 #include "worker/task.h"
@@ -400,9 +401,9 @@ position_fill(MbusSub *sub, MbusPosition *position)
 	position->ordered = sub->ordered;
 	position->since_lease = sub->since_lease;
 	position->cursor = sub->cursor;
-	position->due_at = sub->due_at;
-	position->retry_at = Min(sub->retry_at, Min(sub->retry_from,
-												sub->retry_floor));
+	position->due_at = sub->due_position.at;
+	position->retry_at = Min(sub->retry_position.at,
+							 Min(sub->retry_from.at, sub->retry_floor));
 	position->wait_low = sub->wait_low;
 	position->passed = PG_INT64_MAX;
 	position->npending = 0;

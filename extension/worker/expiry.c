@@ -33,6 +33,7 @@
 #include "base/ids.h"
 #include "delivery/fail.h"
 #include "delivery/hold.h"
+#include "delivery/deadline.h"
 #include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "facts/facts.h"
@@ -58,13 +59,12 @@ typedef struct Expiring
 	int			leases;			/* out */
 	int			messages;		/* out */
 	int64		lease;			/* out: the one worked on last */
-	bool		corrupt;		/* out: it was for this */
 } Expiring;
 
 static void leases_expire(MbusWork *work);
 static TimestampTz earliest_deadline(MbusDatabase *db);
 static MbusOutcome leases_fail(MbusWork *work, void *arg);
-static bool lease_fail(MbusWork *work, Expiring *expiring, bool corrupt);
+static bool lease_fail(MbusWork *work, Expiring *expiring);
 static void lease_postpone(MbusWork *work, int64 number);
 
 /*
@@ -92,7 +92,7 @@ mbus_deliveries_wake(MbusWork *work, TimestampTz wake)
 	TimestampTz earliest;
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	earliest = mbus_earliest_deadline(db->database);
+	earliest = mbus_deadline_earliest(db->database);
 	if (work->expiry_stuck)
 		earliest = Max(earliest,
 					   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
@@ -150,8 +150,7 @@ leases_expire(MbusWork *work)
 		if (single)
 		{
 			/* put off this one, and go on with the others */
-			if (expiring.lease == 0 || expiring.corrupt ||
-				++postponed > EXPIRE_POSTPONED)
+			if (expiring.lease == 0 || ++postponed > EXPIRE_POSTPONED)
 				break;
 			lease_postpone(work, expiring.lease);
 		}
@@ -169,7 +168,7 @@ earliest_deadline(MbusDatabase *db)
 	TimestampTz earliest;
 
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	earliest = mbus_earliest_deadline(db->database);
+	earliest = mbus_deadline_earliest(db->database);
 	LWLockRelease(mbus_delivery_lock());
 	return earliest;
 }
@@ -186,9 +185,7 @@ leases_fail(MbusWork *work, void *arg)
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	while (n < expiring->most && expiring->messages < EXPIRE_MESSAGES &&
-		   lease_fail(work, expiring, false))
-		n++;
-	while (n < expiring->most && lease_fail(work, expiring, true))
+		   lease_fail(work, expiring))
 		n++;
 	if (n > 0)
 		ForceSyncCommit();
@@ -199,16 +196,15 @@ leases_fail(MbusWork *work, void *arg)
 
 /* Gives up what of one lease has ended; false if there is none. */
 static bool
-lease_fail(MbusWork *work, Expiring *expiring, bool corrupt)
+lease_fail(MbusWork *work, Expiring *expiring)
 {
 	MbusHolding holding;
+	bool		corrupt;
 
 	CHECK_FOR_INTERRUPTS();
-	if (corrupt ? !mbus_hold_corrupt(work->db, work->schema, &holding) :
-		!mbus_hold_expired(work->db, work->schema, &holding))
+	if (!mbus_hold_expired(work->db, work->schema, &holding, &corrupt))
 		return false;
 	expiring->lease = holding.lease;
-	expiring->corrupt = corrupt;
 	mbus_fail(work->schema, work->db, &holding,
 			  corrupt ? "corrupt" : "expired", 0, NULL);
 	if (!corrupt)

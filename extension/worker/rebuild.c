@@ -37,6 +37,7 @@
 #include "base/ids.h"
 #include "delivery/fail.h"
 #include "delivery/pool.h"
+#include "delivery/skip.h"
 #include "delivery/sub.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
@@ -69,6 +70,8 @@ typedef struct Loading
 	int64		cursor;
 	int64		check_below;
 	int64		wait_low;		/* keys may wait, of ids from here on; 0: none */
+	int			nwaiting;
+	int64	   *waiting;		/* ids that may, but for crashed ones */
 	TimestampTz due_at;
 	TimestampTz retry_at;
 	int			ncrashed;
@@ -103,12 +106,13 @@ static void entries_judge(MbusWork *work, Batch *batch, Loading *l);
 static MbusFacts *entries_facts(MbusWork *work, Loading *l);
 static bool failed_since(const MbusPending *entry, const MbusFacts *facts,
 						 TimestampTz at);
-static void waits_read(MbusWork *work, Loading *l);
+static void waits_read(MbusWork *work, Loading *l, MemoryContext context);
 static int	crashes_fail(MbusWork *work, Loading *l, MbusPending *crashed,
 						 int n);
 static int	crash_compare(const void *a, const void *b);
 static void cursor_lower(Loading *l, int64 cursor);
 static bool loading_install(MbusWork *work, Loading *l);
+static void waits_install(const Loading *l);
 static void entries_install(Loading *l);
 
 /*
@@ -206,7 +210,7 @@ batch_read(MbusWork *work, void *arg)
 			continue;
 		}
 		entries_judge(work, batch, l);
-		waits_read(work, l);
+		waits_read(work, l, batch->context);
 		batch->n++;
 	}
 	if (batch->ncrashed > 0)
@@ -437,10 +441,8 @@ failed_since(const MbusPending *entry, const MbusFacts *facts, TimestampTz at)
  * redriven.
  */
 static void
-waits_read(MbusWork *work, Loading *l)
+waits_read(MbusWork *work, Loading *l, MemoryContext context)
 {
-	TimestampTz reached;
-	TimestampTz next;
 	int64	   *ids;
 	int			n;
 
@@ -449,13 +451,15 @@ waits_read(MbusWork *work, Loading *l)
 	l->wait_low = l->cursor + 1;
 	if (l->at == 0)
 		return;					/* the first scan looks at everything */
-	n = mbus_facts_retries(work->schema, l->subscription_id, l->since_lease,
-						   l->retry_at, PG_INT64_MAX, PG_INT32_MAX,
-						   GetActiveSnapshot(), &ids, &reached, &next);
+	n = mbus_facts_waiting(work->schema, l->subscription_id, l->since_lease,
+						   l->retry_at, GetActiveSnapshot(), &ids);
 	if (n == 0 && l->ncrashed == 0)
 		l->wait_low = 0;
 	else if (n > 0)
 		l->wait_low = Min(l->wait_low, ids[0]);
+	l->nwaiting = n;
+	l->waiting = MemoryContextAllocHuge(context, (n + 1) * sizeof(int64));
+	memcpy(l->waiting, ids, n * sizeof(int64));
 	pfree(ids);
 }
 
@@ -561,12 +565,12 @@ loading_install(MbusWork *work, Loading *l)
 		sub->since_lease = l->since_lease;
 		entries_install(l);
 		if (l->wait_low != 0)
-			mbus_keys_wait(l->slot, l->wait_low);
+			waits_install(l);
 		sub->cursor = l->cursor;
+		sub->quiet_from = l->cursor + 1;
 		sub->check_below = l->check_below;
-		sub->due_at = l->due_at;
-		sub->due_id = 0;
-		sub->retry_at = l->retry_at;
+		sub->due_position = mbus_moment(l->due_at, 0);
+		sub->retry_position = mbus_moment(l->retry_at, 0);
 		sub->next_due = sub->next_retry = PG_INT64_MIN;
 		sub->delays_seen = 0;
 		sub->changed_since = l->at == 0;
@@ -578,6 +582,17 @@ loading_install(MbusWork *work, Loading *l)
 	ConditionVariableBroadcast(&sub->changed);
 	mbus_wake_channel(work->db->database, l->channel_id);
 	return same;
+}
+
+/* Says which keys may wait: any.  Caller holds the delivery lock. */
+static void
+waits_install(const Loading *l)
+{
+	mbus_keys_wait(l->slot, l->wait_low);
+	for (int i = 0; i < l->nwaiting; i++)
+		mbus_keys_wait_in(l->slot, MbusSegmentOf(l->waiting[i]));
+	if (l->at == 0 || l->ncrashed > 0)
+		mbus_keys_wait_in(l->slot, 0);
 }
 
 /*
@@ -592,14 +607,14 @@ entries_install(Loading *l)
 	int			entries;
 	int			skips;
 	uint32		ready = mbus_entries_take(l->slot, l->n, &entries);
-	uint32		skipped = mbus_skips_take(l->nskips, &skips);
+	uint32		skipped = mbus_skips_take(l->slot, l->nskips, &skips);
 	uint32		at;
 	int64		lowest;
 
 	if (entries < l->n || skips < l->nskips)
 	{
 		mbus_entries_free(ready);
-		mbus_skips_free(skipped);
+		mbus_skips_free(l->slot, skipped);
 		lowest = l->cursor;
 		if (l->n > 0)
 			lowest = Min(lowest, l->entry[0].id - 1);

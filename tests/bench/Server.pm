@@ -18,7 +18,7 @@ use List::Util qw(min);
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(as_user build bus_reset cluster_cpu cluster_end cluster_start
-  gateway_program memory_ready program say_line settings sql sql_file table_reset
+  gateway_program memory_ready program restart say_line settings sql sql_file table_reset
   tell_machine wait_until wal_ready work_directory write_file);
 
 my $root = abs_path(dirname(abs_path(__FILE__)) . '/../..');
@@ -180,6 +180,13 @@ sub settings
 	sql('ALTER SYSTEM RESET ALL',
 		(map { "ALTER SYSTEM SET $_ = '$value{$_}'" } sort keys %value),
 		'SELECT pg_reload_conf()');
+}
+
+# restart lets settings of shared memory count.
+sub restart
+{
+	must(as_user("$bindir/pg_ctl", '-D', "$work/data", '-l', "$work/log", '-w',
+			'-s', '-m', 'fast', 'restart'));
 }
 
 # wal_ready makes files of WAL to be used again, as a server has them that has

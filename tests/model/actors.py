@@ -99,6 +99,7 @@ class Client(NamedTuple):
     own: bool = False       # the claim has not committed
     kind: str = ""          # ack or nack
     rows: tuple = ()
+    redriven: tuple = None  # as it was at the pin
     copied: Checkpoint = None
     born: int = 0           # ghost: crashes that were still to come at its claim
 
@@ -212,7 +213,7 @@ def scan_steps(scene, s, i, c):
     if c.pc == "begun":
         yield f"{c.name} copies U", act(s, i, c._replace(pc="copied", scan=scanning.copy(scene, s, c.scan)))
         return
-    if c.pc == "copied" and s.wait_low in s.retired and "retired-unnoticed" not in scene.wrong:
+    if c.pc == "copied" and s.wait_in & s.retired and "retired-unnoticed" not in scene.wrong:
         yield f"{c.name} finds a segment gone", act(scanning.fail(reload(scene, s), c.scan), i,
                                                    idle(c)._replace(left=c.left + 1))
         return
@@ -220,21 +221,21 @@ def scan_steps(scene, s, i, c):
         for last in (False, True) if scene.last else (False,):
             scan = scanning.look(scene, s, c.scan, last)
             what = f"{c.name} takes a snapshot{', redeliveries last' if last else ''}"
-            if not scene.ordered and "memory-last" not in scene.wrong:
-                while scan.offers:
-                    _, scan = scanning.consider(scene, s, scan)
-                what += " and reads"
-            yield what, act(s, i, c._replace(pc="looked", scan=scan))
+            yield what, act(s, i, c._replace(pc="looked", scan=unasked(scene, s, scan)))
         return
     if c.scan.offers:
-        # what only moves a position is no step of its own
         what, t, scan = c.scan.offers[0][:2], s, c.scan
-        while scan.offers:
+        if scanning.to_ask(scan, scan.offers[:1] if scene.ordered else scan.offers):
+            yield f"{c.name} asks who is busy", act(s, i, c._replace(scan=scanning.ask(scene, s, scan)))
+            return
+        scan = scanning.tell(scene, s, scan) if scan.busy is not None else scan
+        if scene.ordered:
             t, scan = scanning.consider(scene, t, scan)
-            if what[0] in ("next", "retry", "due", "skipped", "fresh"):
-                break
-            what = scan.offers[0][:2] if scan.offers else what
-        yield f"{c.name} reads {what[0]} {what[1]}", act(t, i, c._replace(scan=scan))
+            scan = positions(scene, t, scan._replace(busy=None, told=None))
+        else:
+            while scan.offers:
+                _, scan = scanning.consider(scene, s, scan)
+        yield f"{c.name} reads {what[0]} {what[1]}", act(t, i, c._replace(scan=scan._replace(busy=None, told=None)))
         return
     t, lease, slots = scanning.record(scene, s, i, c.scan)
     if type(t) is Fault:
@@ -247,6 +248,22 @@ def scan_steps(scene, s, i, c):
         yield f"{c.name} records nothing", act(t, i, idle(c))
 
 
+def unasked(scene, s, scan):
+    """What is read without a look at anything that is shared is no step of its own."""
+    if scene.ordered:
+        return positions(scene, s, scan)
+    while scan.offers and not scanning.to_ask(scan, scan.offers):
+        _, scan = scanning.consider(scene, s, scan)
+    return scan
+
+
+def positions(scene, s, scan):
+    """What only moves a position is no step of its own, either."""
+    while scan.offers and scan.offers[0][0] not in ("next", "retry", "due", "skipped", "fresh"):
+        _, scan = scanning.consider(scene, s, scan)
+    return scan
+
+
 def pin_steps(scene, s, i, c, kind, ids):
     pinned = settle.pin(s, i, c.lease, ids, kind)
     if pinned and c.born != s.crashes:
@@ -254,7 +271,8 @@ def pin_steps(scene, s, i, c, kind, ids):
         return
     if pinned:
         t, slots = pinned
-        yield f"{c.name} pins {ids} to {kind}", act(t, i, c._replace(pc="pinned", slots=slots, kind=kind))
+        yield f"{c.name} pins {ids} to {kind}", act(
+            t, i, c._replace(pc="pinned", slots=slots, kind=kind, redriven=s.redriven))
         return
     if "lease-unchecked" in scene.wrong:
         yield f"{c.name} {kind}s {ids} unchecked", act(s, i, c._replace(
@@ -270,11 +288,12 @@ def pin_steps(scene, s, i, c, kind, ids):
 def settle_steps(scene, s, i, c):
     """An ack, nack or expiry after its pin."""
     if c.pc in ("pinned", "committing") and scene.aborts:
-        after = idle(c) if c.own or c.name == "worker" else c._replace(pc="have", slots=(), kind="", rows=())
+        after = idle(c) if c.own or c.name == "worker" else c._replace(
+            pc="have", slots=(), kind="", rows=(), redriven=None)
         yield f"{c.name} aborts its {c.kind}", act(settle.undo(scene, s, c.slots, c.own), i, after)
     if c.pc == "inserted" and scene.aborts and c.own:
         yield f"{c.name} rolls back its {c.kind} to a savepoint", act(
-            settle.undo_within(s, c.slots), i, c._replace(pc="claimed", kind="", rows=()))
+            settle.undo_within(s, c.slots), i, c._replace(pc="claimed", kind="", rows=(), redriven=None))
     if c.pc == "pinned":
         for delay in scene.delays if c.kind == "nack" else (0,):
             rows = settle.rows_of(scene, s, c.slots, c.lease, c.kind, delay)
@@ -292,10 +311,19 @@ def settle_steps(scene, s, i, c):
         t = settle.visible(s, c.rows, c.own)
         yield f"{c.name}'s {c.kind} is visible", t if type(t) is Fault else act(t, i, c._replace(pc="visible"))
     elif c.pc == "visible":
-        t = settle.callback(scene, s, c.slots, c.rows)
+        t = redriven_again(scene, settle.callback(scene, s, c.slots, c.rows), c)
         rest = tuple(n for n in c.ids if n not in {row.id for row in c.rows})
-        after = c._replace(pc="have", ids=rest, slots=(), kind="", rows=(), own=False) if rest else idle(c)
+        after = c._replace(pc="have", ids=rest, slots=(), kind="", rows=(), own=False,
+                           redriven=None) if rest else idle(c)
         yield f"{c.name}'s callback", act(t, i, after)
+
+
+def redriven_again(scene, s, c):
+    """What has died may have been redriven before the callback: while it had an entry, nobody could take it."""
+    died = any(type(row) is Ack and row.outcome == "dead" for row in c.rows)
+    if not died or s.redriven == c.redriven or "death-unpulled" in scene.wrong:
+        return s
+    return s._replace(retry=min(s.retry, (s.redriven[1], 0)), nacked=True)
 
 
 # ---------- the worker
@@ -315,7 +343,7 @@ def worker_steps(scene, s, i, w):
                 entries = entries_set(s.entries, {k: s.entries[k]._replace(pin="nack", owner=i) for k in slots})
                 yield f"worker expires {lease}", act(s, i, w._replace(
                     pc="pinned", lease=lease, ids=tuple(s.entries[k].id for k in slots), slots=tuple(slots),
-                    kind="nack"), entries=entries)
+                    kind="nack", redriven=s.redriven), entries=entries)
         if w.left:
             yield "worker copies for a checkpoint", act(s, i, w._replace(
                 pc="copied", left=w.left - 1, copied=restart.checkpoint_copy(scene, s)))
@@ -341,7 +369,7 @@ def seeker_steps(scene, s, i, k):
         yield "seek's callback", act(
             s, i, k._replace(pc="done", since=0), entries=entries, cursor=k.to - 1, skipped=frozenset(),
             mem_since=k.since, mem_start=k.to, generation=s.generation + 1, out=frozenset(), check_below=0,
-            due_at=(0, 0), retry_at=0, redrive_at=NEVER, waits=frozenset(), wait_low=NEVER,
+            due_at=(0, 0), retry=(0, 0), redrive_at=NEVER, waits=frozenset(), wait_low=NEVER, wait_in=frozenset(),
             scanner=NOBODY if slot else s.scanner)
 
 
@@ -364,11 +392,11 @@ def redriver_steps(scene, s, i, r):
             yield "redrive aborts", act(s, i, Redriver(r.id, "done"), redrive_at=NEVER)
         yield "redrive is visible", act(s, i, r._replace(pc="visible"), failures=s.failures | {r.row})
     elif r.pc == "visible":
-        s = s._replace(redrive_at=NEVER)
+        s = s._replace(redrive_at=NEVER, redriven=(s.redriven[0] + 1, r.row.retry_at))
         if r.generation != s.generation:
             pass                        # a seek came between, and reads all
         elif "redrive-unpulled" not in scene.wrong:
-            s = s._replace(retry_at=min(s.retry_at, r.row.retry_at), nacked=True)
+            s = s._replace(retry=min(s.retry, (r.row.retry_at, 0)), nacked=True)
         yield "redrive's callback", act(s, i, Redriver(r.id, "done"))
 
 
@@ -377,9 +405,9 @@ def reload(scene, s):
     check_below = s.check_below if "reload-unchecked" in scene.wrong else max(s.check_below, s.cursor + 1)
     cursor = min(s.cursor, s.wait_low)
     skipped = s.skipped if "reload-keeps-skipped" in scene.wrong else frozenset(n for n in s.skipped if n <= cursor)
-    left = [n for n in range(s.wait_low, len(s.messages) + 1) if n not in s.retired]
-    return s._replace(check_below=check_below, cursor=cursor, skipped=skipped, due_at=(0, 0),
-                      wait_low=min(left, default=NEVER))
+    left = s.wait_in - s.retired
+    return s._replace(check_below=check_below, cursor=cursor, skipped=skipped, due_at=(0, 0), wait_in=left,
+                      waits=s.waits if left else frozenset(), wait_low=s.wait_low if left else NEVER)
 
 
 # ---------- messages that are no more
@@ -453,11 +481,14 @@ def drain_round(scene, s):
         if e.state == LEASED and not e.pin:
             s = s._replace(acks=s.acks | {Ack(e.id, e.lease, "acked")}, out=s.out - {(e.id, e.lease)},
                            entries=entry_done(scene, s.entries, slot))
-    if s.wait_low in s.retired and "retired-unnoticed" not in scene.wrong:
+    if s.wait_in & s.retired and "retired-unnoticed" not in scene.wrong:
         s = reload(scene, s)
     s, scan = scanning.begin(scene, s, 0, batch=99)
     scan = scanning.look(scene, s, scanning.copy(scene, s, scan))
     while scan.offers:
+        if scanning.to_ask(scan, scan.offers[:1]):
+            scan = scanning.tell(scene, s, scanning.ask(scene, s, scan))
         s, scan = scanning.consider(scene, s, scan)
+        scan = scan._replace(busy=None, told=None)
     s, lease, slots = scanning.record(scene, s, 0, scan)
     return s if type(s) is Fault else settle.claim_commit(s, slots)

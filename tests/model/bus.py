@@ -51,7 +51,7 @@ class Checkpoint(NamedTuple):
     since: int
     cursor: int
     due_at: int             # the id is not kept
-    retry_at: int
+    retry_at: int           # nor is this one's
     entries: tuple          # (id, attempt, lease or 0)
     skipped: frozenset
     at: int = 0             # when it was written
@@ -75,12 +75,14 @@ class State(NamedTuple):
     unfinished: frozenset = frozenset()     # ids of publishes that have not ended
     cursor: int = 0
     skipped: frozenset = frozenset()        # ids, not ranges
-    retry_at: int = 0                       # retry position
-    retry_from: int = NEVER                 # what the running scan remembered of it
+    retry: tuple = (0, 0)                   # retry position: time and id
+    retry_from: tuple = (NEVER, 0)          # where the running scan has found it
     redrive_at: int = NEVER                 # lowest retry_at of open redrives
     waits: frozenset = frozenset()          # ordered: keys of which a message may wait for a retry
     wait_low: int = NEVER                   # and no such message is below
+    wait_in: frozenset = frozenset()        # their segments: of one message each here
     nacked: bool = False                    # something failed since the running scan began
+    redriven: tuple = (0, 0)                # redrives that have ended, and the time of the last
     due_at: tuple = (0, 0)                  # due position: time and id
     check_below: int = 0                    # ids below may have been given out before
     entries: tuple = ()                     # slots; None: free

@@ -30,9 +30,9 @@ def checkpoint_copy(scene, s):
 
 def retry_position(scene, s):
     """The lowest of three: a scan at work has moved it, and open redrives insert times from before it."""
-    positions = {s.retry_at}
+    positions = {s.retry[0]}
     if "checkpoint-mid-scan" not in scene.wrong:
-        positions.add(s.retry_from)
+        positions.add(s.retry_from[0])
     if "redrive-without-floor" not in scene.wrong:
         positions.add(s.redrive_at)
     return min(positions)
@@ -54,9 +54,11 @@ def crash(scene, s):
     leased = {(id, lease) for id, _, lease in saved.entries if lease}
     return s._replace(
         epoch=s.epoch if "same-epoch" in scene.wrong else s.epoch + 1, lease_n=1, loaded=False,
-        unfinished=frozenset(), cursor=0, skipped=frozenset(), retry_at=0, retry_from=NEVER, redrive_at=NEVER,
-        waits=frozenset(), wait_low=NEVER, nacked=False, due_at=(0, 0), check_below=len(s.messages) + 1, entries=(),
-        mem_since=0, mem_start=0, generation=0, scanner=NOBODY, crashes=s.crashes - 1, out=s.out & leased)
+        unfinished=frozenset(), cursor=0, skipped=frozenset(), retry=(0, 0), retry_from=(NEVER, 0),
+        redrive_at=NEVER, redriven=(0, 0), waits=frozenset(), wait_low=NEVER, wait_in=frozenset(), nacked=False,
+        due_at=(0, 0), check_below=len(s.messages) + 1, entries=(), mem_since=0, mem_start=0, generation=0,
+        scanner=NOBODY,
+        crashes=s.crashes - 1, out=s.out & leased)
 
 
 def saved_of(s):
@@ -126,10 +128,10 @@ def load(scene, s):
         waiting = [f.id for f in s.failures if retry_at <= f.retry_at < NEVER and not facts_now(s, f.id).done]
         if waiting and "load-clears-waits" not in scene.wrong:
             s = s._replace(waits=frozenset(m.key for m in s.messages if m.key),
-                           wait_low=min(waiting + [cursor + 1]))
+                           wait_low=min(waiting + [cursor + 1]), wait_in=frozenset(waiting))
     skipped = saved.skipped
     if scene.ordered and "skipped-kept" not in scene.wrong:
         skipped = frozenset(n for n in skipped if n <= cursor)
-    return s._replace(loaded=True, cursor=cursor, skipped=skipped, retry_at=retry_at,
+    return s._replace(loaded=True, cursor=cursor, skipped=skipped, retry=(retry_at, 0),
                       due_at=(min(saved.due_at, s.now), 0),
                       entries=tuple(entries), mem_since=s.since, mem_start=s.start)

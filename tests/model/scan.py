@@ -3,11 +3,11 @@
     begin     1  under the delivery lock
     copy      2  under the state lock
     look      3  the snapshot; what it offers, in the order in which it is read
-    consider  4  one offer after the other
+    ask       4  which candidates are busy, under the delivery lock
+    consider     then, with a newer snapshot of the facts, one offer after the other
     record    5  under the delivery lock
 
-In an unordered subscription step 4 looks at nothing that is shared, so the model does it together with 3; in an
-ordered one it looks up keys, one offer a step.
+In an unordered subscription all offers are asked for at once; in an ordered one, which looks up keys, one at a time.
 """
 from typing import NamedTuple
 
@@ -25,11 +25,11 @@ class Scan(NamedTuple):
     since: int
     start: int
     taken: tuple            # slots
-    busy: frozenset         # ids
-    retry: int              # position reached
-    begun: int              # and the one remembered
+    retry: tuple            # position reached
+    from_retry: tuple       # and the one remembered
     due: tuple              # (time, id): what comes before it is settled
     check_below: int
+    begun: int              # the cursor that it began with
     cursor: int
     skipped: frozenset      # what is left of them
     room: int               # messages that still fit the batch
@@ -41,35 +41,58 @@ class Scan(NamedTuple):
     seen: tuple = ()        # the snapshot: published, acks, failures
     offers: tuple = None    # (where from, id, available_at or the failure)
     last: bool = False      # redeliveries are read last
+    wait_in: frozenset = frozenset()        # where keys waited when it began
     later: bool = True      # something is to be retried later, or could not be read
     # 4
+    busy: frozenset = None  # ids; None: not asked
+    told: tuple = None      # the newer snapshot: acks, failures
     cut: bool = False       # the quota was used up
+    more: bool = False      # and so something was left that is due
     got: tuple = ()         # entries, with the slot they have already or None
     gone: tuple = ()        # slots: the key has no next message
     late: tuple = ()        # wrong: passed over, to be recorded in 5
 
 
 def begin(scene, s, i, batch=None):
-    """1: take what is ready, remember who is busy, advance the retry position."""
+    """1: take what is ready, advance the retry position."""
     batch = batch or scene.batch
     ready = sorted((e.id, k) for k, e in valid(s.entries)
                    if e.state == READY)
     taken = tuple(k for _, k in ready[:batch])
-    busy = busy_ids(s)
-    if "busy-without-taken" in scene.wrong:
-        busy -= {s.entries[k].id for k in taken}
     entries = entries_set(s.entries, {k: s.entries[k]._replace(state=TAKEN, owner=i) for k in taken})
-    scan = Scan(s.generation, s.now, s.mem_since, s.mem_start, taken, busy, s.retry_at, s.retry_at, s.due_at,
-                s.check_below, s.cursor, s.skipped, batch - len(taken), max(0, batch - scene.share - len(taken)))
+    scan = Scan(s.generation, s.now, s.mem_since, s.mem_start, taken, s.retry, s.retry, s.due_at, s.check_below,
+                s.cursor, s.cursor, s.skipped, batch - len(taken), max(0, batch - scene.share - len(taken)))
+    scan = scan._replace(wait_in=s.wait_in)
     s = s._replace(entries=entries, scanner=i, nacked=False)
     if "retry-advanced-late" in scene.wrong:
         return s, scan
-    return s._replace(retry_from=s.retry_at, retry_at=s.now), scan
+    return s._replace(retry_from=s.retry, retry=(s.now, 0)), scan
 
 
-def busy_ids(s):
+def busy_ids(scene, s):
     """The ids of all entries; that of a NEXT one is no message yet."""
-    return frozenset(e.id for _, e in valid(s.entries) if e.state != NEXT)
+    return frozenset(e.id for _, e in valid(s.entries)
+                     if e.state != NEXT and not (e.state == TAKEN and "busy-without-taken" in scene.wrong))
+
+
+def ask(scene, s, scan):
+    """4, before an offer: who is busy; what the tables say is looked at after that."""
+    if "facts-first" in scene.wrong:
+        return scan._replace(busy=frozenset(), told=(s.acks, s.failures))
+    return scan._replace(busy=busy_ids(scene, s), told=scan.seen[1:] if "facts-of-old" in scene.wrong else None)
+
+
+def tell(scene, s, scan):
+    """The newer snapshot."""
+    if "facts-first" in scene.wrong:
+        return scan._replace(busy=busy_ids(scene, s))
+    return scan if scan.told else scan._replace(told=(s.acks, s.failures))
+
+
+def to_ask(scan, offers):
+    """Whether one of the offers is a candidate, and nobody has asked yet whether it is busy."""
+    return scan.busy is None and any(where in ("retry", "due", "next") or 0 < n < scan.check_below
+                                     for where, n, _ in offers)
 
 
 def copy(scene, s, scan):
@@ -99,16 +122,16 @@ def look(scene, s, scan, last=False):
 def retry_offers(scene, scan):
     """Failures by their time.  One above the cursor, redriven after a seek, is left to the cursor."""
     offers = [("retry", f.id, f) for f in sorted(scan.seen[2], key=lambda f: (f.retry_at, f.id, f.lease))
-              if f.lease >= scan.since and scan.retry <= f.retry_at <= scan.now
-              and (f.id <= scan.cursor or f.id < scan.check_below or "retry-above-cursor" in scene.wrong)]
+              if f.lease >= scan.since and scan.retry <= (f.retry_at, f.id) and f.retry_at <= scan.now
+              and (f.id <= scan.begun or f.id < scan.check_below or "retry-above-cursor" in scene.wrong)]
     return offers + [("retries read", 0, 0)]
 
 
 def due_offers(scene, s, scan):
     """Delayed messages at or below the cursor, from the due position on."""
-    offers = [("due", n, s.messages[n - 1].at) for n in sorted(scan.seen[0] - scan.skipped - scan.unfinished)
-              if n <= scan.cursor and 0 < s.messages[n - 1].at <= scan.now
-              and is_later(scene, scan, n, s.messages[n - 1].at)]
+    times = sorted((s.messages[n - 1].at, n) for n in scan.seen[0] - scan.skipped - scan.unfinished)
+    offers = [("due", n, at) for at, n in times
+              if n <= scan.cursor and 0 < at <= scan.now and is_later(scene, scan, n, at)]
     return [("due begins", 0, 0)] + offers + [("due read", 0, 0)]
 
 
@@ -117,25 +140,23 @@ def is_later(scene, scan, n, at):
     return (at > 0 or "undelayed-later" in scene.wrong) and (at, n) >= scan.due
 
 
-def due_cut(scene, scan, n, at):
-    """The due position when there was no room for one that is due, nor for those with higher ids."""
-    if "due-behind-cut" in scene.wrong:
-        return at, n + 1
-    if "due-at-cut" in scene.wrong:
-        return at, n
-    return min([(at, n)] + [(later, other) for where, other, later in scan.offers if where == "due"])
+def cut(scene, scan, where, n, at):
+    """The position when there was no room for an offer, nor for those behind it: they are in the order of it."""
+    if where == "due":
+        return scan._replace(due=(at, n + ("due-behind-cut" in scene.wrong)), cut=True, more=True)
+    return scan._replace(retry=(at.retry_at, n + ("retry-behind-cut" in scene.wrong)), cut=True, more=True)
 
 
 def consider(scene, s, scan):
     """4: the next offer.  Returns the state, in which only "passed" may differ, and the scan."""
     (where, n, at), scan = scan.offers[0], scan._replace(offers=scan.offers[1:])
     if where in ("retries read", "due read"):
-        # without room for all a retry position stays where it was, a due position where the first is that had none
+        # without room for all a position is that of the first that had none
         if where == "retries read":
             later = any(f.lease >= scan.since and scan.now < f.retry_at < NEVER for f in scan.seen[2])
             scan = scan._replace(later=scan.cut or later)
         if not scan.cut or "cut-ignored" in scene.wrong:
-            scan = scan._replace(retry=scan.now) if where == "retries read" else \
+            scan = scan._replace(retry=(scan.now, 0)) if where == "retries read" else \
                 scan._replace(due=(scan.now + 1, 0))
         return s, scan._replace(cut=False)
     if where == "due begins":
@@ -144,13 +165,17 @@ def consider(scene, s, scan):
     if where == "fresh read":
         if scan.room or "cursor-to-limit" in scene.wrong:
             scan = scan._replace(cursor=max(scan.cursor, scan.limit - 1))
-        if scan.last:
+        if scan.last or scan.more and scan.room and "share-kept" not in scene.wrong:
+            # what the quota has kept and nobody needs is for what is due
+            scan = scan._replace(quota=scan.quota if scan.last else scan.room, last=False, more=False)
             scan = scan._replace(offers=tuple(retry_offers(scene, scan) + due_offers(scene, s, scan)))
+            if "read-on-from-start" in scene.wrong:
+                scan = scan._replace(offers=tuple(retry_offers(scene, scan._replace(retry=(0, 0)))) + scan.offers)
         return s, scan
     if scan.room == 0 or where in ("retry", "due") and scan.quota == 0:
-        if where == "due" and not scan.cut:
-            scan = scan._replace(due=due_cut(scene, scan, n, at))
-        return s, scan._replace(cut=True)
+        if where in ("retry", "due"):
+            return s, scan if scan.cut else cut(scene, scan, where, n, at)
+        return s, scan
 
     if where == "next":
         return s, consider_next(scene, s, scan, n)
@@ -175,16 +200,15 @@ def offers_after(offers, what):
 
 def consider_candidate(scene, s, scan, n, failure):
     """What may be outstanding or done: memory first, then the snapshot."""
-    busy = busy_ids(s) if "memory-last" in scene.wrong else scan.busy
     told = told_of(scan, n)
-    if n in busy or told.done or n < scan.start:
+    if n in scan.busy or told.done or n < scan.start:
         return s, scan
     if failure:
         if told.last != failure:
             return s, scan              # a newer failure is found by its own time
         if n in s.dead:
             return key_goes_on(scene, s, scan, n)
-    elif told.last and (told.last.retry_at >= scan.begun or "failed-left" in scene.wrong):
+    elif told.last and ((told.last.retry_at, n) >= scan.from_retry or "failed-left" in scene.wrong):
         return s, scan                  # its failure is found by its time
     passed = n + 1 if told.last and key_of(scene, s, n) and "retry-forgets" not in scene.wrong else 0
     return take(scene, s, scan, Entry(n, HELD, told.attempt, passed=passed),
@@ -203,7 +227,7 @@ def key_goes_on(scene, s, scan, n):
 
 
 def told_of(scan, n):
-    return facts(n, scan.seen[1], scan.seen[2], scan.since)
+    return facts(n, *scan.told, scan.since)
 
 
 def take(scene, s, scan, entry, redelivery):
@@ -245,8 +269,9 @@ def key_waits(scene, s, scan, key, id):
         if key_of(scene, s, n) != key or n in s.dead and "dead-frees-key" in scene.wrong:
             continue
         told = facts(n, acks, failures, scan.since)
-        if told.last and not told.done and told.last.attempt and scan.begun <= told.last.retry_at < NEVER:
-            return True
+        if told.last and not told.done and told.last.attempt and told.last.retry_at < NEVER:
+            if (told.last.retry_at, n) >= scan.from_retry:
+                return True
     return False
 
 
@@ -280,7 +305,7 @@ def consider_next(scene, s, scan, slot):
 def probe(scene, s):
     """A look whether a claim would find something, all at once: it lets go of keys that have no next message."""
     _, scan = begin(scene, s, NOBODY)
-    scan = look(scene, s, copy(scene, s, scan))
+    scan = tell(scene, s, ask(scene, s, look(scene, s, copy(scene, s, scan))))
     entries = s.entries
     for slot, e in valid(entries):
         if e.state != NEXT:
@@ -294,7 +319,9 @@ def record(scene, s, i, scan):
     """5: (state, lease, slots), or a Fault.  Lease 0: nothing was got, or the scan is void."""
     if s.generation != scan.generation:
         return fail(s, scan), 0, ()
-    s = s._replace(scanner=NOBODY, retry_from=NEVER)
+    if scan.more and scan.room:
+        return Fault("short", "a batch has room, and more is due"), 0, ()
+    s = s._replace(scanner=NOBODY, retry_from=(NEVER, 0))
     lease = lease_next(s)
     s, slots = record_entries(scene, s, i, scan, lease)
     fault = judge_delivery(scene, s, [s.entries[slot] for slot in slots])
@@ -337,12 +364,15 @@ def record_positions(scene, s, scan):
     skipped = scan.skipped
     if "unfinished-dropped" not in scene.wrong:
         skipped |= {n for n in scan.unfinished if s.cursor < n <= scan.cursor}
-    retry_at = min(s.retry_at, scan.retry)
+    if "skips-merged" in scene.wrong and skipped:
+        skipped = frozenset(range(min(skipped), max(skipped) + 1))
+    retry = min(s.retry, scan.retry)
     if scene.wrong & {"retry-advanced-late", "retry-set-blindly"}:
-        retry_at = scan.retry
-    s = s._replace(cursor=scan.cursor, skipped=skipped, retry_at=retry_at, due_at=scan.due)
-    if not scan.later and (not s.nacked or "waits-cleared-blindly" in scene.wrong):
-        s = s._replace(waits=frozenset(), wait_low=NEVER)
+        retry = scan.retry
+    s = s._replace(cursor=scan.cursor, skipped=skipped, retry=retry, due_at=scan.due)
+    gone = scan.wait_in & s.retired and "cleared-though-gone" not in scene.wrong
+    if not scan.later and not gone and (not s.nacked or "waits-cleared-blindly" in scene.wrong):
+        s = s._replace(waits=frozenset(), wait_low=NEVER, wait_in=frozenset())
     return s
 
 
@@ -354,7 +384,7 @@ def fail(s, scan):
             entries = entries_set(entries, {slot: None})
         else:
             entries = entry_ready(entries, slot)
-    return s._replace(entries=entries, scanner=NOBODY, retry_from=NEVER, retry_at=min(s.retry_at, s.retry_from))
+    return s._replace(entries=entries, scanner=NOBODY, retry_from=(NEVER, 0), retry=min(s.retry, s.retry_from))
 
 
 def judge_delivery(scene, s, claimed):

@@ -128,7 +128,7 @@ def callback(scene, s, slots, rows):
     """
     done = {row.id for row in rows if type(row) is Ack}
     failed = {row.id: row for row in rows if type(row) is Failure}
-    entries, retry_at = s.entries, s.retry_at
+    entries, retry = s.entries, s.retry
     for slot in slots:
         e = entries[slot]
         if e is None:
@@ -141,11 +141,19 @@ def callback(scene, s, slots, rows):
             lower = e.passed and e.passed < e.id and "lower-forgotten" not in scene.wrong
             entries = entries_set(entries, {slot: Entry(e.passed, NEXT, 1, key=e.key) if lower else None})
             if "no-pull-back" not in scene.wrong:
-                retry_at = min(retry_at, failed[e.id].retry_at)
+                retry = pulled(scene, retry, failed[e.id])
             s = s._replace(nacked=True)
             if e.key and "failed-unmarked" not in scene.wrong:
-                s = s._replace(waits=s.waits | {e.key}, wait_low=min(s.wait_low, e.id))
-    return s._replace(entries=entries, retry_at=retry_at)
+                s = s._replace(waits=s.waits | {e.key}, wait_low=min(s.wait_low, e.id),
+                               wait_in=s.wait_in | {e.id})
+    return s._replace(entries=entries, retry=retry)
+
+
+def pulled(scene, retry, row):
+    """The retry position, so that it is not behind a failure."""
+    if "pulled-by-time" in scene.wrong:
+        return retry if row.retry_at >= retry[0] else (row.retry_at, row.id)
+    return min(retry, (row.retry_at, row.id))
 
 
 def undo(scene, s, slots, own):

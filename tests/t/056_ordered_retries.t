@@ -1,4 +1,4 @@
-# tests/t/055_ordered_retries.t
+# tests/t/056_ordered_retries.t
 #
 # A message of an ordered subscription that waits for a retry needs no memory:
 # many may wait in a small pool.  Its key waits with it, and goes on when it

@@ -1,0 +1,173 @@
+/*
+ * due.c
+ *		What of all segments is due, by its time.
+ *
+ * Delayed messages and failures that are to be tried again are found by an
+ * index on owner (a channel, a subscription), time and id that each leaf has.
+ * A read takes the earliest few of each leaf, keeps the earliest of all, and
+ * says up to which moment it has them all: the next read goes on there, also
+ * in the midst of many that have one time.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "base/ids.h"
+#include "base/moment.h"
+#include "segment/due.h"
+#include "segment/leaf.h"
+#include "segment/leaf_scan.h"
+
+/* What was found so far. */
+typedef struct Found
+{
+	int			n;
+	int			room;
+	MbusMoment *moment;
+} Found;
+
+static void leaf_due(const MbusDue *due, Relation leaf, Found *found,
+					 MbusMoment *reached, TimestampTz *next);
+static int	rows_due(const MbusDue *due, MbusLeafScan *rows, int most,
+					 Found *found, TimestampTz *next);
+static void found_add(Found *found, MbusMoment moment);
+static void found_cut(Found *found, MbusMoment reached);
+
+/*
+ * mbus_due_read finds what is due from due->from to due->to, sets *found to
+ * it, by time and id, and returns how much it is.  *reached is the moment
+ * before which that is all: behind "to" if nothing is left.  *next is the
+ * earliest time behind "to", if it is known; else PG_INT64_MAX.
+ */
+int
+mbus_due_read(Oid schema, const MbusDue *due, MbusMoment **moments,
+			  MbusMoment *reached, TimestampTz *next)
+{
+	Found		found = {0};
+	MbusLeaf   *leaves;
+	int			nleaves = mbus_leaves(schema, &leaves);
+
+	*reached = mbus_moment(due->to, PG_INT64_MAX);
+	if (due->to < PG_INT64_MAX)
+		*reached = mbus_moment(due->to + 1, 0);
+	*next = PG_INT64_MAX;
+	for (int i = 0; i < nleaves; i++)
+	{
+		Relation	leaf = mbus_leaf_open_written(schema, leaves[i].segment,
+												  due->family);
+
+		if (leaf == NULL)
+			continue;
+		leaf_due(due, leaf, &found, reached, next);
+		table_close(leaf, AccessShareLock);
+	}
+	pfree(leaves);
+	if (found.n > 1)
+		qsort(found.moment, found.n, sizeof(MbusMoment), mbus_moment_compare);
+	found_cut(&found, *reached);
+	*moments = found.moment;
+	return found.n;
+}
+
+/*
+ * leaf_due adds a leaf's: first what has the time to begin with, from its id
+ * on, then what is later.  Of a leaf that has more, nothing behind the last
+ * one is known.
+ */
+static void
+leaf_due(const MbusDue *due, Relation leaf, Found *found,
+		 MbusMoment *reached, TimestampTz *next)
+{
+	MbusLeafScan rows;
+	int			n;
+
+	mbus_leaf_scan_open(&rows, leaf, due->owner_column, due->time_column,
+						true);
+	mbus_leaf_scan_int4(&rows, due->owner_column, due->owner);
+	mbus_leaf_scan_time(&rows, due->time_column, due->from.at, due->from.at);
+	mbus_leaf_scan_int8(&rows, due->id_column, due->from.id, PG_INT64_MAX);
+	n = rows_due(due, &rows, due->most, found, next);
+	if (n < due->most)
+	{
+		mbus_leaf_scan_int4(&rows, due->owner_column, due->owner);
+		mbus_leaf_scan_time(&rows, due->time_column, due->from.at + 1,
+							PG_INT64_MAX);
+		n += rows_due(due, &rows, due->most - n, found, next);
+	}
+	if (n == due->most)
+	{
+		MbusMoment	behind = found->moment[found->n - 1];
+
+		behind.id++;
+		*reached = mbus_moment_min(*reached, behind);
+	}
+	mbus_leaf_scan_close(&rows);
+}
+
+/* Adds up to "most" that are due; the first that is not says when it is. */
+static int
+rows_due(const MbusDue *due, MbusLeafScan *rows, int most, Found *found,
+		 TimestampTz *next)
+{
+	TupleDesc	desc = RelationGetDescr(rows->leaf);
+	HeapTuple	tuple;
+	int			n = 0;
+
+	mbus_leaf_scan_begin(rows, due->snapshot);
+	while (n < most && (tuple = mbus_leaf_scan_next(rows)) != NULL)
+	{
+		MbusMoment	moment;
+		bool		isnull;
+
+		if (due->lease_column != 0 &&
+			DatumGetInt64(heap_getattr(tuple, due->lease_column, desc,
+									   &isnull)) < due->since_lease)
+			continue;
+		moment.at = DatumGetTimestampTz(heap_getattr(tuple, due->time_column,
+													 desc, &isnull));
+		moment.id = DatumGetInt64(heap_getattr(tuple, due->id_column, desc,
+											   &isnull));
+		if (moment.at > due->to)
+		{
+			*next = Min(*next, moment.at);
+			break;
+		}
+		found_add(found, moment);
+		n++;
+	}
+	mbus_leaf_scan_end(rows);
+	return n;
+}
+
+static void
+found_add(Found *found, MbusMoment moment)
+{
+	if (found->n >= found->room)
+	{
+		found->room = Max(16, found->room * 2);
+		found->moment = found->moment == NULL ?
+			palloc(found->room * sizeof(MbusMoment)) :
+			repalloc_huge(found->moment, found->room * sizeof(MbusMoment));
+	}
+	found->moment[found->n++] = moment;
+}
+
+/* Drops what lies behind, and what is there twice. */
+static void
+found_cut(Found *found, MbusMoment reached)
+{
+	int			n = 0;
+
+	for (int i = 0; i < found->n; i++)
+	{
+		if (mbus_moment_order(found->moment[i], reached) >= 0)
+			break;
+		if (n == 0 ||
+			mbus_moment_order(found->moment[i], found->moment[n - 1]) != 0)
+			found->moment[n++] = found->moment[i];
+	}
+	found->n = n;
+}

@@ -1,0 +1,39 @@
+/*
+ * due.h
+ *		What of all segments is due, by its time.
+ */
+#ifndef MBUS_DUE_H
+#define MBUS_DUE_H
+
+#include "postgres.h"
+
+#include "access/attnum.h"
+#include "datatype/timestamp.h"
+#include "utils/snapshot.h"
+
+#include "base/ids.h"
+#include "base/moment.h"
+
+/*
+ * A family whose leaves have a partial index on an owner, a time and an id,
+ * and which rows of it are wanted.
+ */
+typedef struct MbusDue
+{
+	MbusFamily	family;
+	AttrNumber	owner_column;
+	AttrNumber	time_column;
+	AttrNumber	id_column;
+	AttrNumber	lease_column;	/* 0: there is none */
+	int32		owner;
+	int64		since_lease;	/* rows of leases below are not wanted */
+	MbusMoment	from;			/* the first */
+	TimestampTz to;				/* the last; PG_INT64_MAX: all */
+	int			most;			/* about so many, the earliest */
+	Snapshot	snapshot;
+} MbusDue;
+
+extern int	mbus_due_read(Oid schema, const MbusDue *due, MbusMoment **found,
+						  MbusMoment *reached, TimestampTz *next);
+
+#endif							/* MBUS_DUE_H */
