@@ -212,6 +212,7 @@ CREATE TABLE message_bus.failure (
 	lease bigint NOT NULL,
 	dead_letter_id bigint,
 	session bigint,
+	key_hash bigint,				-- ordered: the message's, of the one that failed
 	subscription_id integer NOT NULL,
 	attempt smallint NOT NULL,		-- 0: redriven
 	kind text NOT NULL,				-- nacked, expired, crash, corrupt, redriven

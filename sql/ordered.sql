@@ -110,7 +110,7 @@ SELECT * FROM pg_temp.take('none', $$'damaged', 'sub', batch => 10$$);
 SELECT kind, message_id = (SELECT min(id) FROM message_bus.messages WHERE channel = 'damaged') AS first FROM message_bus.dead_letters WHERE channel = 'damaged';
 SELECT lag_messages, in_flight, ready, retrying FROM message_bus.subscriptions WHERE channel = 'damaged';
 SELECT message_bus.drop_channel('damaged');
--- a redrive has all read again: what waits to be tried again and fills a claim hides nothing
+-- a redrive: what waits to be tried again and fills a claim hides nothing
 SELECT message_bus.create_channel('reread', ttl => '1 hour', max_attempts => 2);
 SELECT message_bus.create_subscription('reread', 'sub', ordered => true);
 SELECT message_bus.publish('reread', to_json(k), key => k) IS NOT NULL AS published FROM unnest(ARRAY['a', 'b', 'c']) AS k;

@@ -10,8 +10,9 @@
  *	- above the cursor
  *	- in a skipped range, at or below the cursor
  *	- at or below the cursor and delayed to the due position or later
- *	- at or below the cursor, of a key that has passed over messages (ordered)
- *	- that failed and waits in the table (not ordered)
+ *	- at or below the cursor, of a key of which one is out or waits for a
+ *	  retry, behind that one (ordered)
+ *	- that failed and waits in the table
  *
  * One that has an entry is counted only as that, and one in a skipped range
  * only as that.  What the scan would take for a candidate is one here too:
@@ -42,6 +43,7 @@
 #include "facts/facts.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
+#include "segment/message_key.h"
 
 #define CANDIDATES		1000	/* looked up at one time */
 
@@ -71,6 +73,13 @@ typedef struct Ids
 	int64	   *id;
 } Ids;
 
+/* A key of which messages may have been passed over, from an id on. */
+typedef struct KeyPassed
+{
+	int64		key_hash;
+	int64		from;
+} KeyPassed;
+
 typedef struct Count
 {
 	Oid			schema;
@@ -81,8 +90,9 @@ typedef struct Count
 	TimestampTz now;
 	MbusBacklog *backlog;
 	Ids			busy;			/* messages that have an entry */
-	Ids			waiting;		/* those of them that failed */
 	Ids			failed;			/* that wait in the table */
+	int			nkeys;
+	KeyPassed  *key;			/* ordered: by key */
 	int			ncandidates;
 	Candidate	candidate[CANDIDATES];
 
@@ -98,6 +108,8 @@ typedef void (*RowFunction) (Count *count, const Row *row);
 static void policy_copy(Count *count);
 static void busy_read(Count *count);
 static void failed_read(Count *count);
+static void keys_read(Count *count);
+static int	key_compare(const void *a, const void *b);
 static void leaf_count(Count *count);
 static void leaf_count_ids(Count *count, const Ids *ids, RowFunction found);
 static void leaf_count_range(Count *count, MbusLeafScan *rows, int64 lo,
@@ -150,8 +162,9 @@ mbus_backlog(Oid schema, const MbusSubCopy *copy, MbusBacklog *backlog)
 	count->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	policy_copy(count);
 	busy_read(count);
-	if (!copy->sub.ordered)
-		failed_read(count);
+	failed_read(count);
+	if (copy->sub.ordered)
+		keys_read(count);
 
 	nleaves = mbus_leaves(schema, &leaves);
 	for (int i = 0; i < nleaves; i++)
@@ -197,8 +210,6 @@ busy_read(Count *count)
 
 		if (entry->state != MBUS_ENTRY_NEXT)
 			ids_add(&count->busy, entry->id);
-		if (entry->state == MBUS_ENTRY_RETRY)
-			ids_add(&count->waiting, entry->id);
 	}
 }
 
@@ -219,6 +230,61 @@ failed_read(Count *count)
 						   &ids);
 	count->failed.id = ids;
 	count->failed.n = n;
+}
+
+/* Lists the keys of entries and of what failed; each once, with its lowest. */
+static void
+keys_read(Count *count)
+{
+	int			most = count->copy->nout + count->failed.n;
+	int			n = 0;
+
+	count->key = palloc_extended(Max(most, 1) * sizeof(KeyPassed),
+								 MCXT_ALLOC_HUGE);
+	for (int i = 0; i < count->copy->nout; i++)
+	{
+		const MbusEntry *entry = &count->copy->out[i].entry;
+		KeyPassed  *key = &count->key[count->nkeys];
+
+		key->key_hash = entry->key_hash;
+		key->from = entry->passed;
+		if (entry->state == MBUS_ENTRY_NEXT)
+			key->from = key->from == 0 ? entry->id :
+				Min(key->from, entry->id);
+		count->nkeys += key->from != 0;
+	}
+	for (int i = 0; i < count->failed.n; i++)
+	{
+		KeyPassed  *key = &count->key[count->nkeys];
+
+		CHECK_FOR_INTERRUPTS();
+		key->key_hash = mbus_message_key_hash(count->schema,
+											  count->failed.id[i],
+											  count->snapshot);
+		key->from = count->failed.id[i] + 1;
+		count->nkeys += key->key_hash != 0;
+	}
+	if (count->nkeys == 0)
+		return;
+	qsort(count->key, count->nkeys, sizeof(KeyPassed), key_compare);
+	for (int i = 1; i < count->nkeys; i++)
+	{
+		if (count->key[i].key_hash != count->key[n].key_hash)
+			count->key[++n] = count->key[i];
+	}
+	count->nkeys = n + 1;
+}
+
+/* By key, the lowest id first. */
+static int
+key_compare(const void *a, const void *b)
+{
+	const KeyPassed *x = a;
+	const KeyPassed *y = b;
+
+	if (x->key_hash != y->key_hash)
+		return mbus_order(x->key_hash, y->key_hash);
+	return mbus_order(x->from, y->from);
 }
 
 /* ------------------------------------------------------------------------
@@ -324,21 +390,19 @@ leaf_count_keys(Count *count)
 
 	mbus_leaf_scan_open(&rows, count->leaf, MBUS_COL_CHANNEL_ID,
 						MBUS_COL_KEY_HASH, true);
-	for (int i = 0; i < count->copy->nout; i++)
+	for (int i = 0; i < count->nkeys; i++)
 	{
-		const MbusEntry *entry = &count->copy->out[i].entry;
-		int64		from = entry->passed;
+		const KeyPassed *key = &count->key[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (entry->state == MBUS_ENTRY_NEXT)
-			from = from == 0 ? entry->id : Min(from, entry->id);
-		if (from == 0 || from >= end)
+		if (key->from >= end)
 			continue;
 		mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID,
 							count->sub->channel_id);
-		mbus_leaf_scan_int8(&rows, MBUS_COL_KEY_HASH, entry->key_hash,
-							entry->key_hash);
-		mbus_leaf_scan_int8(&rows, MBUS_COL_ID, from, count->sub->cursor);
+		mbus_leaf_scan_int8(&rows, MBUS_COL_KEY_HASH, key->key_hash,
+							key->key_hash);
+		mbus_leaf_scan_int8(&rows, MBUS_COL_ID, key->from,
+							count->sub->cursor);
 		leaf_scan(count, &rows, row_passed);
 	}
 	mbus_leaf_scan_close(&rows);
@@ -402,8 +466,6 @@ static void
 row_entry(Count *count, const Row *row)
 {
 	count_one(count, row->id, row->created_at);
-	if (ids_have(&count->waiting, row->id))
-		count->backlog->retrying++;
 }
 
 /* One above the cursor, or in a skipped range. */
@@ -436,7 +498,8 @@ static void
 row_passed(Count *count, const Row *row)
 {
 	if (!row_late(count, row) && !is_skipped(count, row->id) &&
-		!ids_have(&count->busy, row->id))
+		!ids_have(&count->busy, row->id) &&
+		!ids_have(&count->failed, row->id))
 		candidate_add(count, row, false, false);
 }
 
@@ -517,7 +580,7 @@ candidates_count(Count *count)
 			f++;
 		if (facts[f].done)
 			continue;
-		if (candidate[i].failed || (count->sub->ordered && facts[f].failed))
+		if (candidate[i].failed)
 			count->backlog->retrying++;
 		if (!candidate[i].counted)
 			count_one(count, candidate[i].id, candidate[i].created_at);

@@ -246,7 +246,6 @@ sub_copy(uint32 slot, MbusSubCopy *copy, int out_room, int skip_room)
 	}
 	return out_copy_list(copy, sub->ready, out_room) &&
 		out_copy_list(copy, sub->nexts, out_room) &&
-		out_copy_list(copy, sub->retry, out_room) &&
 		out_copy_leases(copy, out_room);
 }
 

@@ -345,7 +345,6 @@ mbus_claim_probe(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 				 const MbusSubscription *subscription, TimestampTz *next)
 {
 	Claim		claim;
-	bool		found = false;
 
 	MemSet(&claim, 0, sizeof(claim));
 	claim.schema = claim.scan.schema = schema;
@@ -356,10 +355,8 @@ mbus_claim_probe(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 	claim.scan.max_bytes = PG_INT64_MAX;
 	claim.scan.probe = true;
 	(void) claim_once(&claim);
-	for (int i = 0; i < claim.scan.nfound; i++)
-		found |= claim.scan.found[i].retry_at == 0;
 	*next = claim.scan.next;
-	return found;
+	return claim.scan.nfound > 0;
 }
 
 /*
@@ -385,7 +382,7 @@ claim_result(Claim *claim, ReturnSetInfo *rsinfo)
 		Datum		values[COLUMNS];
 		bool		isnull[COLUMNS];
 
-		if (found->retry_at != 0)
+		if (found->next)
 			continue;
 		if (leaf == NULL || segment != MbusSegmentOf(found->id))
 		{

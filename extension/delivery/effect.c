@@ -65,10 +65,8 @@ static bool lease_settle(const Effect *effect);
 static void seek_commit(Effect *effect);
 static void redrive_end(MbusSub *sub);
 static void redrive_commit(MbusSub *sub, TimestampTz at);
-static void redriven_find(MbusSub *sub);
 static void effect_abort(Effect *effect);
 static void void_free(uint32 lease, bool leased);
-static void sub_reload(MbusSub *sub);
 static bool claim_abort(uint32 lease);
 
 /*
@@ -548,7 +546,7 @@ lease_settle(const Effect *effect)
 	/* a redrive may have found dead what others still saw as outstanding */
 	if (died && sub->redriven != effect->redriven)
 	{
-		redriven_find(sub);
+		mbus_retry_pull(sub, sub->redriven_at, 0);
 		woken = true;
 	}
 	if (l->first == MBUS_NONE)
@@ -584,6 +582,7 @@ seek_commit(Effect *effect)
 	sub->check_below = 0;
 	sub->due_position = sub->retry_position = mbus_moment(PG_INT64_MIN, 0);
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
+	mbus_keys_clear(effect->slot);
 }
 
 /*
@@ -596,17 +595,7 @@ redrive_commit(MbusSub *sub, TimestampTz at)
 {
 	sub->redriven++;
 	sub->redriven_at = at;
-	redriven_find(sub);
-}
-
-/* Has the next scan find what was redriven last. */
-static void
-redriven_find(MbusSub *sub)
-{
-	if (sub->ordered)
-		sub_reload(sub);
-	else
-		mbus_retry_pull(sub, sub->redriven_at, 0);
+	mbus_retry_pull(sub, sub->redriven_at, 0);
 }
 
 static void
@@ -682,23 +671,6 @@ void_free(uint32 lease, bool leased)
 	}
 	if (l->first == MBUS_NONE)
 		mbus_lease_release(lease);
-}
-
-/*
- * sub_reload has an ordered subscription read again from its start, each
- * message as a candidate: one it is done with is wanted again.
- */
-static void
-sub_reload(MbusSub *sub)
-{
-	sub->check_below = Max(sub->check_below, sub->cursor + 1);
-	sub->cursor = Max(sub->start_id - 1, 0);
-	/* the cursor comes to them again */
-	mbus_skips_forget(sub);
-	sub->due_position = mbus_moment(PG_INT64_MIN, 0);
-	sub->next_due = PG_INT64_MIN;
-	sub->changed_since = true;
-	sub->reloaded = true;
 }
 
 /* Makes the entries of a claim ready for the next one. */

@@ -38,7 +38,8 @@ typedef struct Failing
 
 static void failing_one(Failing *failing, const MbusHeld *held);
 static bool is_kind(const Failing *failing, const char *kind);
-static TimestampTz retry_time(const Failing *failing, int attempt);
+static TimestampTz retry_time(const Failing *failing, const MbusHeld *held);
+static TimestampTz retry_wanted(const Failing *failing, int attempt);
 static void failing_close(Failing *failing, const char *outcome);
 
 /*
@@ -110,7 +111,7 @@ failing_one(Failing *failing, const MbusHeld *held)
 		mbus_count(MBUS_C_DEAD_LETTERED, 1);
 	}
 	else
-		failure->retry_at = retry_time(failing, held->attempt);
+		failure->retry_at = retry_time(failing, held);
 }
 
 static bool
@@ -120,12 +121,25 @@ is_kind(const Failing *failing, const char *kind)
 }
 
 /*
- * retry_time returns when a message comes again: the backoff doubles with
+ * retry_time returns when a message is looked at again.  That of a key is when
+ * it expires at the latest: then the key goes on.
+ */
+static TimestampTz
+retry_time(const Failing *failing, const MbusHeld *held)
+{
+	TimestampTz at = retry_wanted(failing, held->attempt);
+
+	return held->expires_at == 0 ? at :
+		Max(Min(at, held->expires_at), failing->now);
+}
+
+/*
+ * retry_wanted returns when a message comes again: the backoff doubles with
  * each attempt, and half of it is random, so that what failed together does
  * not come together.
  */
 static TimestampTz
-retry_time(const Failing *failing, int attempt)
+retry_wanted(const Failing *failing, int attempt)
 {
 	double		us;
 

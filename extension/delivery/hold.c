@@ -333,6 +333,8 @@ held_add(MbusHolding *holding, uint32 entry)
 	held->id = e->id;
 	held->entry = entry;
 	held->attempt = e->attempt;
+	held->key_hash = e->key_hash;
+	held->expires_at = e->expires_at;
 	held->again = e->pin == MBUS_PIN_ACK;
 	return held;
 }

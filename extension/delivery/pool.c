@@ -11,7 +11,7 @@
  *
  * An entry is on exactly one list: the free list, a chain that a scanner has
  * set aside, its lease's list, or one of its subscription's lists (ready,
- * nexts, retry).  From mbus_entry_add to mbus_entry_gone it is also in the
+ * nexts).  From mbus_entry_add to mbus_entry_gone it is also in the
  * bucket of its message's id, but for a "next", which is no message yet, and
  * in that of its key, if it has one.  What is done to leases is in lease.c, to
  * subscriptions in sub.c.
@@ -37,6 +37,7 @@ static void *part(char **at, Size size);
 static void pools_init(void);
 static void id_remove(uint32 slot, uint32 entry);
 static uint32 *id_chain(uint32 slot, int64 id);
+static int	key_bit(int64 key_hash);
 static uint32 *key_chain(uint32 slot, int64 key_hash);
 
 /* ------------------------------------------------------------------------
@@ -152,7 +153,7 @@ mbus_sub_reset(MbusSub *sub)
 	memset((char *) sub + offsetof(MbusSub, database), 0,
 		   sizeof(*sub) - offsetof(MbusSub, database));
 	sub->scanner = -1;
-	sub->ready = sub->nexts = sub->retry = MBUS_NONE;
+	sub->ready = sub->nexts = MBUS_NONE;
 	sub->leases = sub->skipped = MBUS_NONE;
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
 	sub->due_position = sub->retry_position = mbus_moment(PG_INT64_MIN, 0);
@@ -325,21 +326,29 @@ mbus_entry_done(uint32 slot, uint32 entry)
 
 /*
  * mbus_entry_failed ends an entry that is on no list any more: its failure is
- * in the table, due at "at".  With a key it stays, so that the key waits.
+ * in the table, due at "at".  What was passed over for its key has a higher
+ * id, and is looked for when this one is delivered again; or a lower one, and
+ * is the key's next.
  */
 void
 mbus_entry_failed(uint32 slot, uint32 entry, TimestampTz at)
 {
 	MbusSub    *sub = &mbus_pool.subs[slot];
+	MbusEntry  *e = &mbus_pool.entries[entry];
 
-	if (sub->ordered)
+	mbus_retry_pull(sub, at, e->id);
+	if (e->key_hash != 0)
 	{
-		mbus_pool.entries[entry].attempt++;
-		mbus_entry_retry(slot, entry, at);
-		return;
+		int			bit = key_bit(e->key_hash);
+
+		sub->waits[bit / 64] |= UINT64CONST(1) << (bit % 64);
+		if (sub->wait_low == 0 || e->id < sub->wait_low)
+			sub->wait_low = e->id;
+		mbus_keys_wait_in(slot, MbusSegmentOf(e->id));
+		if (e->passed > e->id)
+			e->passed = 0;
 	}
-	mbus_retry_pull(sub, at, mbus_pool.entries[entry].id);
-	mbus_entry_gone(slot, entry);
+	(void) mbus_entry_done(slot, entry);
 }
 
 /*
@@ -352,28 +361,6 @@ mbus_retry_pull(MbusSub *sub, TimestampTz at, int64 id)
 	sub->retry_position = mbus_moment_min(sub->retry_position,
 										  mbus_moment(at, id));
 	sub->next_retry = Min(sub->next_retry, at);
-}
-
-/*
- * mbus_entry_retry makes an entry of an ordered subscription wait.
- */
-void
-mbus_entry_retry(uint32 slot, uint32 entry, TimestampTz at)
-{
-	MbusSub    *sub = &mbus_pool.subs[slot];
-	MbusEntry  *e = &mbus_pool.entries[entry];
-
-	e->state = MBUS_ENTRY_RETRY;
-	e->deadline = at;
-	e->pin = MBUS_PIN_NONE;
-	e->owner = -1;
-	e->committing = false;
-	e->lease = MBUS_NONE;
-	e->next = sub->retry;
-	sub->retry = entry;
-	sub->nretry++;
-	sub->next_retry = Min(sub->next_retry, at);
-	sub->changed_since = true;
 }
 
 /*
@@ -501,6 +488,73 @@ id_chain(uint32 slot, int64 id)
 	uint64		hash = (uint64) id + murmurhash32(slot + 1);
 
 	return &mbus_pool.id_buckets[hash % mbus_pool.shared->nentries];
+}
+
+/*
+ * mbus_key_may_wait tells whether a message of the key may wait for a retry in
+ * the tables; if not, none does.
+ */
+bool
+mbus_key_may_wait(uint32 slot, int64 key_hash)
+{
+	int			bit = key_bit(key_hash);
+
+	return (mbus_pool.subs[slot].waits[bit / 64] >> (bit % 64)) & 1;
+}
+
+/*
+ * mbus_keys_wait says that one of any key may wait, none below an id.
+ */
+void
+mbus_keys_wait(uint32 slot, int64 wait_low)
+{
+	memset(mbus_pool.subs[slot].waits, 0xff, MBUS_WAITS / 8);
+	mbus_pool.subs[slot].wait_low = wait_low;
+}
+
+/*
+ * mbus_keys_wait_in says that one may wait in a segment; 0: in any.
+ */
+void
+mbus_keys_wait_in(uint32 slot, int32 segment)
+{
+	MbusSub    *sub = &mbus_pool.subs[slot];
+	int			unused = -1;
+
+	for (int i = 0; i < MBUS_WAIT_SEGMENTS && segment != 0; i++)
+	{
+		if (sub->wait_segment[i] == segment)
+			return;
+		if (sub->wait_segment[i] == 0)
+			unused = i;
+	}
+	if (unused >= 0)
+		sub->wait_segment[unused] = segment;
+	else
+		sub->wait_more = true;
+}
+
+/*
+ * mbus_keys_clear says that none does.
+ */
+void
+mbus_keys_clear(uint32 slot)
+{
+	if (mbus_pool.subs[slot].wait_low == 0)
+		return;
+	memset(mbus_pool.subs[slot].waits, 0, MBUS_WAITS / 8);
+	memset(mbus_pool.subs[slot].wait_segment, 0,
+		   sizeof(mbus_pool.subs[slot].wait_segment));
+	mbus_pool.subs[slot].wait_low = 0;
+	mbus_pool.subs[slot].wait_more = false;
+	mbus_pool.subs[slot].wait_upto = mbus_pool.subs[slot].wait_leaves = 0;
+}
+
+static int
+key_bit(int64 key_hash)
+{
+	return (int) (murmurhash32((uint32) (key_hash ^ (key_hash >> 32))) %
+				  MBUS_WAITS);
 }
 
 static uint32 *

@@ -17,12 +17,14 @@
 
 #include "base/moment.h"
 
+#define MBUS_WAITS		2048	/* bits of a filter of keys */
+#define MBUS_WAIT_SEGMENTS 16	/* followed one by one */
+
 /* What is outstanding: one message of one subscription. */
 typedef enum MbusEntryState
 {
 	MBUS_ENTRY_FREE,
 	MBUS_ENTRY_READY,			/* goes out with the next claim */
-	MBUS_ENTRY_RETRY,			/* ordered only: waits for "deadline" */
 	MBUS_ENTRY_NEXT,			/* ordered only: its key's next is wanted */
 	MBUS_ENTRY_HELD,			/* claimed by a transaction not ended */
 	MBUS_ENTRY_LEASED			/* claimed */
@@ -38,7 +40,8 @@ typedef enum MbusPin
 typedef struct MbusEntry
 {
 	int64		id;
-	TimestampTz deadline;		/* of the lease; RETRY: when it is due */
+	TimestampTz deadline;		/* of the lease */
+	TimestampTz expires_at;		/* with a key: of the message; else 0 */
 	int64		key_hash;		/* ordered with a key only, else 0 */
 	int64		passed;			/* lowest id passed over for it; 0: none */
 	uint32		next;			/* in the list it is on */
@@ -110,7 +113,6 @@ typedef struct MbusSub
 	/* where it is; written by the scanner, by load and seek */
 	int64		cursor;
 	int64		check_below;	/* ids below were given out before the start */
-	bool		reloaded;		/* and the scan at work must not move it */
 	MbusMoment	due_position;	/* all before has been looked at */
 	TimestampTz next_due;		/* nothing delayed is due before */
 	uint64		delays_seen;	/* mbus_delays() then */
@@ -125,11 +127,18 @@ typedef struct MbusSub
 	uint32		redriven;		/* how many have committed */
 	TimestampTz redriven_at;	/* when the last of these began */
 
+	/* ordered: keys of which one may wait for a retry, by their hash */
+	uint64		waits[MBUS_WAITS / 64];
+	int64		wait_low;		/* none with a key has a lower id; 0: none is */
+	int32		wait_segment[MBUS_WAIT_SEGMENTS];	/* where they are; 0:
+													 * unused */
+	bool		wait_more;		/* in any other segment too */
+	int32		wait_upto;		/* then: of the segments up to this one */
+	int32		wait_leaves;	/* so many were there */
+
 	uint32		ready;			/* READY entries, by ascending id */
 	int32		nready;
 	uint32		nexts;			/* NEXT entries, in no order */
-	uint32		retry;			/* RETRY entries, in no order */
-	int32		nretry;
 	uint32		leases;
 	int32		nentries;		/* all it has */
 	int32		nleased;		/* HELD and LEASED */
@@ -168,11 +177,14 @@ extern void mbus_entry_add(uint32 slot, uint32 entry, int64 id, int attempt,
 extern void mbus_entry_gone(uint32 slot, uint32 entry);
 extern bool mbus_entry_done(uint32 slot, uint32 entry);
 extern void mbus_entry_failed(uint32 slot, uint32 entry, TimestampTz at);
-extern void mbus_entry_retry(uint32 slot, uint32 entry, TimestampTz at);
 extern void mbus_entry_identify(uint32 slot, uint32 entry, int64 id);
 extern uint32 mbus_entry_find(uint32 slot, int64 id);
 extern void mbus_retry_pull(MbusSub *sub, TimestampTz at, int64 id);
 extern void mbus_ready_merge(uint32 slot, uint32 chain);
+extern bool mbus_key_may_wait(uint32 slot, int64 key_hash);
+extern void mbus_keys_wait(uint32 slot, int64 wait_low);
+extern void mbus_keys_wait_in(uint32 slot, int32 segment);
+extern void mbus_keys_clear(uint32 slot);
 extern uint32 mbus_key_find(uint32 slot, int64 key_hash);
 
 #endif							/* MBUS_POOL_H */

@@ -26,6 +26,7 @@
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
 #include "delivery/skip.h"
+#include "delivery/sub.h"
 #include "segment/leaf.h"
 #include "state/range.h"
 #include "state/unfinished.h"
@@ -34,14 +35,16 @@ static void scan_begin(MbusScan *scan);
 static void policy_copy(MbusScan *scan);
 static void waiting_allocate(MbusScan *scan);
 static int	slot_copy(MbusScan *scan);
+static void gone_reread(MbusScan *scan);
+static bool waits_gone(MbusScan *scan, const MbusSub *sub);
+static bool leaf_there(MbusScan *scan, int32 segment);
+static int	leaves_upto(MbusScan *scan, int32 segment);
 static void waiting_copy(MbusScan *scan);
-static int	waiting_list(uint32 first, MbusWaiting *to, int max,
-						 TimestampTz now);
+static int	waiting_list(uint32 first, MbusWaiting *to, int max);
 static void positions_begin(MbusScan *scan);
 static void limit_ordered(MbusScan *scan);
 static void scan_read(MbusScan *scan);
 static int	found_compare(const void *a, const void *b);
-static int	waiting_compare(const void *a, const void *b);
 
 /*
  * mbus_scan takes up to scan->batch messages for a subscription, or, as a
@@ -75,6 +78,10 @@ mbus_scan(MbusScan *scan)
 	scan->nleaves = mbus_leaves(scan->schema, &scan->leaves);
 	scan_read(scan);
 	UnregisterSnapshot(scan->snapshot);
+	/* what waited in a segment that went meanwhile may not have been seen */
+	if (scan->sub.wait_low != 0)
+		scan->nleaves = mbus_leaves(scan->schema, &scan->leaves);
+	scan->waits_seen = !waits_gone(scan, &scan->sub);
 	qsort(scan->found, scan->nfound, sizeof(MbusFound), found_compare);
 
 	if (!scan->probe)
@@ -102,13 +109,10 @@ scan_begin(MbusScan *scan)
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	got = slot_copy(scan);
 	LWLockRelease(mbus_delivery_lock());
-	qsort(scan->retries, scan->nretries, sizeof(MbusWaiting), waiting_compare);
-	scan->nretries = Min(scan->nretries, scan->batch);
 
 	/* entries that wait need no new ones */
 	scan->room = scan->probe ? 1 : got;
-	if (scan->room == 0 && scan->nready == 0 && scan->nnexts == 0 &&
-		scan->nretries == 0)
+	if (scan->room == 0 && scan->nready == 0 && scan->nnexts == 0)
 		mbus_scan_room_refuse(scan);
 	positions_begin(scan);
 }
@@ -153,9 +157,6 @@ waiting_allocate(MbusScan *scan)
 	scan->nready = batch;
 	scan->nexts = palloc(batch * sizeof(MbusWaiting));
 	scan->nnexts = batch;
-	/* all that are due: those that wait longest go first */
-	scan->nretries = sub->ordered ? n : 0;
-	scan->retries = palloc(Max(scan->nretries, 1) * sizeof(MbusWaiting));
 	scan->gone = palloc(3 * batch * sizeof(uint32));
 	scan->nskipped = sub->nskipped;
 	scan->skipped = palloc(Max(sub->nskipped, 1) * sizeof(MbusRange));
@@ -174,13 +175,71 @@ slot_copy(MbusScan *scan)
 	MbusSub    *sub = mbus_sub(scan->slot);
 
 	sub->used_at = scan->now;
-	sub->reloaded = false;
+	gone_reread(scan);
 	scan->sub = *sub;
-	scan->read_retries = !sub->ordered && sub->next_retry <= scan->now;
+	scan->read_retries = sub->next_retry <= scan->now;
 	scan->read_due = sub->next_due <= scan->now ||
 		sub->delays_seen != mbus_delays(scan->db, scan->channel_id);
 	waiting_copy(scan);
 	return scan->probe ? 0 : mbus_scan_reserve(scan);
+}
+
+/*
+ * gone_reread has a subscription read again what may have been passed over
+ * for a message that waited for a retry and has gone with its segment.
+ */
+static void
+gone_reread(MbusScan *scan)
+{
+	MbusSub    *sub = mbus_sub(scan->slot);
+	bool		left = sub->wait_more;
+
+	if (sub->wait_low == 0)
+		return;
+	if (waits_gone(scan, sub))
+		mbus_sub_reread(scan->slot, sub->wait_low);
+	for (int i = 0; i < MBUS_WAIT_SEGMENTS; i++)
+	{
+		if (!leaf_there(scan, sub->wait_segment[i]))
+			sub->wait_segment[i] = 0;
+		left |= sub->wait_segment[i] != 0;
+	}
+	sub->wait_upto = MbusSegmentOf(Max(sub->cursor, sub->check_below));
+	sub->wait_leaves = leaves_upto(scan, sub->wait_upto);
+	if (!left)
+		mbus_keys_clear(scan->slot);
+}
+
+/* Whether a segment has gone in which one of a key may have waited. */
+static bool
+waits_gone(MbusScan *scan, const MbusSub *sub)
+{
+	for (int i = 0; i < MBUS_WAIT_SEGMENTS; i++)
+	{
+		if (sub->wait_segment[i] != 0 &&
+			!leaf_there(scan, sub->wait_segment[i]))
+			return true;
+	}
+	return sub->wait_more &&
+		leaves_upto(scan, sub->wait_upto) < sub->wait_leaves;
+}
+
+static bool
+leaf_there(MbusScan *scan, int32 segment)
+{
+	return segment != 0 &&
+		mbus_leaf_search(scan->leaves, scan->nleaves, segment) != NULL;
+}
+
+/* How many segments there are up to one. */
+static int
+leaves_upto(MbusScan *scan, int32 segment)
+{
+	int			n = 0;
+
+	while (n < scan->nleaves && scan->leaves[n].segment <= segment)
+		n++;
+	return n;
 }
 
 /* Copies the lists; caller holds the lock. */
@@ -190,12 +249,8 @@ waiting_copy(MbusScan *scan)
 	const MbusSub *sub = mbus_sub(scan->slot);
 	int			s = 0;
 
-	scan->nready = waiting_list(sub->ready, scan->ready, scan->nready,
-								scan->now);
-	scan->nnexts = waiting_list(sub->nexts, scan->nexts, scan->nnexts,
-								scan->now);
-	scan->nretries = waiting_list(sub->retry, scan->retries, scan->nretries,
-								  scan->now);
+	scan->nready = waiting_list(sub->ready, scan->ready, scan->nready);
+	scan->nnexts = waiting_list(sub->nexts, scan->nexts, scan->nnexts);
 	for (uint32 i = sub->skipped; i != MBUS_NONE && s < scan->nskipped;
 		 i = mbus_skip(i)->next)
 	{
@@ -205,9 +260,9 @@ waiting_copy(MbusScan *scan)
 	scan->nskipped = s;
 }
 
-/* Copies the first "max" entries of a list that are due; returns how many. */
+/* Copies the first "max" entries of a list; returns how many. */
 static int
-waiting_list(uint32 first, MbusWaiting *to, int max, TimestampTz now)
+waiting_list(uint32 first, MbusWaiting *to, int max)
 {
 	int			n = 0;
 
@@ -215,12 +270,9 @@ waiting_list(uint32 first, MbusWaiting *to, int max, TimestampTz now)
 	{
 		MbusEntry  *e = mbus_entry(i);
 
-		if (e->state == MBUS_ENTRY_RETRY && e->deadline > now)
-			continue;
 		to[n].entry = i;
 		to[n].id = e->id;
 		to[n].key_hash = e->key_hash;
-		to[n].at = e->deadline;
 		to[n].attempt = e->attempt;
 		n++;
 	}
@@ -242,7 +294,6 @@ positions_begin(MbusScan *scan)
 	scan->nread = 0;
 	scan->ngone = 0;
 	scan->due_left = scan->retries_left = false;
-	scan->waits = PG_INT64_MAX;
 }
 
 /*
@@ -292,16 +343,4 @@ found_compare(const void *a, const void *b)
 {
 	return mbus_order(((const MbusFound *) a)->id,
 					  ((const MbusFound *) b)->id);
-}
-
-/* Retries by their time, those of one time by their ids. */
-static int
-waiting_compare(const void *a, const void *b)
-{
-	const MbusWaiting *x = a;
-	const MbusWaiting *y = b;
-
-	if (x->at != y->at)
-		return mbus_order(x->at, y->at);
-	return mbus_order(x->id, y->id);
 }

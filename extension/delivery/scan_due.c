@@ -5,6 +5,9 @@
  * Both are read from a position, a moment, and taken in the order of time and
  * id.  When there is no room for more, the position is that of the first that
  * had none; what is before it was taken or is nobody's any more.
+ *
+ * A message of a key that was to be tried again, and is no more, has its key
+ * go on (scan_take.c).
  */
 #include "postgres.h"
 
@@ -43,7 +46,7 @@ static bool moment_take(MbusScan *scan, MbusMoment moment, bool retries,
 
 /*
  * mbus_scan_retries takes up to "most" messages that failed and are to be
- * tried again now.  The ordered subscription's are in memory.
+ * tried again now.
  */
 void
 mbus_scan_retries(MbusScan *scan, int most)
@@ -219,7 +222,8 @@ is_passed(MbusScan *scan, int64 id, bool retries)
 }
 
 /*
- * moment_take takes one, if it is to be had; false if there is no room.  A
+ * moment_take takes one, if it is to be had, or has its key go on if it is no
+ * more; false if there is no room.  A
  * failure that is not the newest has been followed by another, which is found
  * by its own time.
  */
@@ -233,7 +237,7 @@ moment_take(MbusScan *scan, MbusMoment moment, bool retries,
 
 	if (facts->done ||
 		(retries ? !facts->failed || facts->retry_at != moment.at :
-		 facts->failed && !scan->sub.ordered))
+		 mbus_scan_left_to_retry(scan, facts)))
 		return true;
 	tuple = mbus_scan_by_id(scan, moment.id, &row);
 	if (tuple == NULL)
@@ -241,6 +245,8 @@ moment_take(MbusScan *scan, MbusMoment moment, bool retries,
 	if (row.live)
 		room = mbus_scan_take(scan, &row, tuple, facts, MBUS_NONE,
 							  1) != MBUS_SCAN_NO_ROOM;
+	else if (retries)
+		room = mbus_scan_key_on(scan, &row);
 	heap_freetuple(tuple);		/* what was found is a copy */
 	return room;
 }

@@ -260,8 +260,7 @@ block_take(MbusScan *scan, const Block *block, const MbusFacts *facts,
 		const MbusScanRow *row = &block->rows[i];
 		const MbusFacts *told = mbus_facts_search(facts, nfacts, row->id);
 
-		/* failed ones of an unordered subscription are found by their time */
-		if (told == NULL || (told->failed && !scan->sub.ordered))
+		if (told == NULL || mbus_scan_left_to_retry(scan, told))
 			continue;
 		if (mbus_scan_take(scan, row, block->tuples[i], told, MBUS_NONE,
 						   1) == MBUS_SCAN_NO_ROOM)

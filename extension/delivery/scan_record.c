@@ -41,9 +41,9 @@ static bool skip_grows(MbusScan *scan, const MbusRange *unfinished);
 static void record_skips(MbusScan *scan, MbusSub *sub);
 static uint32 *skip_add(MbusSub *sub, uint32 *link, int64 lo, int64 hi);
 static void record_gone(MbusScan *scan);
-static bool record_waiting(MbusScan *scan);
 static bool record_lease(MbusScan *scan, MbusSub *sub, int64 number);
 static uint32 record_entry(MbusScan *scan, MbusFound *found);
+static void record_next(MbusScan *scan, MbusFound *found);
 static void list_remove(MbusSub *sub, uint32 entry);
 static void times_next(MbusScan *scan, const MbusSub *sub);
 
@@ -153,19 +153,17 @@ mbus_scan_record(MbusScan *scan)
 	int64		number = 0;
 	bool		any = false;
 
-	if (sub->generation != scan->sub.generation || sub->reloaded)
+	if (sub->generation != scan->sub.generation)
 		return false;
 	if (scan->probe)
 	{
 		/* the cursor stays, so nothing is passed over meanwhile */
 		record_gone(scan);
 		times_next(scan, &scan->sub);
-		if (record_waiting(scan))
-			scan->next = PG_INT64_MIN;	/* it was in the way of others */
 		return true;
 	}
 	for (int i = 0; i < scan->nfound; i++)
-		any |= scan->found[i].retry_at == 0;
+		any |= !scan->found[i].next;
 	if (any)
 	{
 		number = mbus_lease_number(scan->db);
@@ -205,6 +203,9 @@ record_positions(MbusScan *scan, MbusSub *sub)
 		sub->next_retry = Min(sub->next_retry, scan->next_retry);
 		sub->retry_from = mbus_moment(PG_INT64_MAX, 0);
 		reserved.retry_moved = false;
+		/* all that had to be retried was looked at, and nothing failed since */
+		if (sub->next_retry == PG_INT64_MAX && scan->waits_seen)
+			mbus_keys_clear(scan->slot);
 	}
 }
 
@@ -282,28 +283,6 @@ record_gone(MbusScan *scan)
 }
 
 /*
- * What a probe has found for a free key and is to wait for its retry: as a
- * claim would, it keeps that in memory.  False if there is none.
- */
-static bool
-record_waiting(MbusScan *scan)
-{
-	bool		any = false;
-
-	for (int i = 0; i < scan->nfound; i++)
-	{
-		MbusFound  *found = &scan->found[i];
-
-		if (found->retry_at == 0 || found->entry == MBUS_NONE)
-			continue;
-		mbus_entry_retry(scan->slot, record_entry(scan, found),
-						 found->retry_at);
-		any = true;
-	}
-	return any;
-}
-
-/*
  * Makes the lease; false if nothing was found.
  */
 static bool
@@ -318,14 +297,16 @@ record_lease(MbusScan *scan, MbusSub *sub, int64 number)
 
 	for (int i = 0; i < scan->nfound; i++)
 	{
-		uint32		entry = record_entry(scan, &scan->found[i]);
-		MbusEntry  *e = mbus_entry(entry);
+		uint32		entry;
+		MbusEntry  *e;
 
-		if (scan->found[i].retry_at != 0)
+		if (scan->found[i].next)
 		{
-			mbus_entry_retry(scan->slot, entry, scan->found[i].retry_at);
+			record_next(scan, &scan->found[i]);
 			continue;
 		}
+		entry = record_entry(scan, &scan->found[i]);
+		e = mbus_entry(entry);
 		e->state = MBUS_ENTRY_HELD;
 		e->owner = MbusMyProcno();
 		e->deadline = deadline;
@@ -378,10 +359,23 @@ record_entry(MbusScan *scan, MbusFound *found)
 		mbus_entry_identify(scan->slot, entry, found->id);
 	mbus_entry(entry)->corrupt = false; /* claim_result looks again */
 	mbus_entry(entry)->attempt = found->attempt;
+	mbus_entry(entry)->expires_at = found->expires_at;
 	if (found->passed != 0 && (mbus_entry(entry)->passed == 0 ||
 							   found->passed < mbus_entry(entry)->passed))
 		mbus_entry(entry)->passed = found->passed;
 	return entry;
+}
+
+/* A key whose next message is wanted gets an entry for that. */
+static void
+record_next(MbusScan *scan, MbusFound *found)
+{
+	uint32		entry = mbus_scan_room_entry();
+
+	mbus_entry_add(scan->slot, entry, found->id, 1, found->key_hash);
+	mbus_entry(entry)->passed = found->passed == 0 ? found->id :
+		Min(found->id, found->passed);
+	(void) mbus_entry_done(scan->slot, entry);
 }
 
 /* Takes an entry off the list it is on. */
@@ -395,11 +389,6 @@ list_remove(MbusSub *sub, uint32 entry)
 	{
 		link = &sub->ready;
 		sub->nready--;
-	}
-	else if (e->state == MBUS_ENTRY_RETRY)
-	{
-		link = &sub->retry;
-		sub->nretry--;
 	}
 	else
 		link = &sub->nexts;
@@ -423,14 +412,4 @@ times_next(MbusScan *scan, const MbusSub *sub)
 					 sub->next_retry);
 	if (scan->probe && scan->read_retries)
 		scan->next = Min(scan->next_due, scan->next_retry);
-	if (sub->ordered)
-	{
-		TimestampTz earliest = PG_INT64_MAX;
-
-		for (uint32 i = mbus_sub(scan->slot)->retry; i != MBUS_NONE;
-			 i = mbus_entry(i)->next)
-			earliest = Min(earliest, mbus_entry(i)->deadline);
-		scan->next = Min(scan->read_due ? scan->next_due : sub->next_due,
-						 Min(earliest, scan->waits));
-	}
 }

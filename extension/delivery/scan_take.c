@@ -27,6 +27,7 @@
 #include "channel/purged.h"
 #include "delivery/pool.h"
 #include "delivery/scan_facts.h"
+#include "delivery/scan_key.h"
 #include "delivery/scan_room.h"
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
@@ -35,19 +36,12 @@
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 
-typedef struct KeySeen
-{
-	int64		key_hash;		/* hash key */
-	int			found;			/* index in scan->found */
-} KeySeen;
-
-static bool key_blocked(MbusScan *scan, const MbusScanRow *row);
 static MbusFound *found_add(MbusScan *scan, const MbusScanRow *row,
 							HeapTuple tuple, uint32 entry, int attempt);
 static void waiting_take(MbusScan *scan, const MbusWaiting *waiting);
 static bool next_find(MbusScan *scan, const MbusWaiting *next);
 static bool next_leaf(MbusScan *scan, Relation leaf, int32 segment,
-					  const MbusWaiting *next);
+					  const MbusWaiting *next, bool *ended);
 
 /*
  * mbus_scan_row reads what of a message's row decides.  "live" says that the
@@ -61,14 +55,14 @@ mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
 {
 	bool		isnull;
 	TimestampTz created_at;
-	TimestampTz expires_at;
 	Datum		value;
 
 	row->id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc, &isnull));
 	created_at = DatumGetTimestampTz(heap_getattr(tuple, MBUS_COL_CREATED_AT,
 												  desc, &isnull));
-	expires_at = DatumGetTimestampTz(heap_getattr(tuple, MBUS_COL_EXPIRES_AT,
-												  desc, &isnull));
+	row->expires_at = DatumGetTimestampTz(heap_getattr(tuple,
+													   MBUS_COL_EXPIRES_AT,
+													   desc, &isnull));
 	row->available_at = DatumGetTimestampTz(heap_getattr(tuple,
 														 MBUS_COL_AVAILABLE_AT,
 														 desc, &isnull));
@@ -83,7 +77,7 @@ mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
 		value = heap_getattr(tuple, MBUS_COL_KEY_HASH, desc, &isnull);
 		row->key_hash = isnull ? 0 : DatumGetInt64(value);
 	}
-	row->live = expires_at > scan->now && row->id >= scan->sub.start_id &&
+	row->live = row->expires_at > scan->now && row->id >= scan->sub.start_id &&
 		created_at >= scan->sub.start_at &&
 		!mbus_channel_purged(&scan->policy, row->id) &&
 		!(events && mbus_message_deleted(scan->schema, row->id));
@@ -112,15 +106,8 @@ mbus_scan_take(MbusScan *scan, const MbusScanRow *row, HeapTuple tuple,
 
 	if (!row->live || (facts && facts->done))
 		return MBUS_SCAN_LEFT_OUT;
-	if (facts && facts->failed && !scan->sub.ordered &&
-		facts->retry_at > scan->now)
+	if (facts && facts->failed && facts->retry_at > scan->now)
 		return MBUS_SCAN_LEFT_OUT;	/* found by its time */
-	if (scan->probe && entry == MBUS_NONE && facts && facts->failed &&
-		facts->retry_at > scan->now)
-	{
-		scan->waits = Min(scan->waits, facts->retry_at);
-		return MBUS_SCAN_LEFT_OUT;
-	}
 	if (scan->nfound >= scan->batch ||
 		(entry == MBUS_NONE && scan->room <= 0 && !mbus_scan_room_grow(scan)))
 	{
@@ -132,80 +119,59 @@ mbus_scan_take(MbusScan *scan, const MbusScanRow *row, HeapTuple tuple,
 		scan->full = true;
 		return MBUS_SCAN_NO_ROOM;
 	}
-	if (entry == MBUS_NONE && row->key_hash != 0 && key_blocked(scan, row))
-		return MBUS_SCAN_LEFT_OUT;
+	if (entry == MBUS_NONE && row->key_hash != 0)
+	{
+		if (mbus_scan_key_blocked(scan, row->key_hash, row->id))
+			return MBUS_SCAN_LEFT_OUT;
+		mbus_scan_key_taken(scan, row->key_hash);
+	}
 	found = found_add(scan, row, tuple, entry,
 					  facts && facts->failed ? facts->attempt : attempt);
-	if (facts && facts->failed && facts->retry_at > scan->now)
-		found->retry_at = facts->retry_at;	/* ordered: waits in memory */
-	else
-		scan->bytes += row->size;
+	/* of its key, all behind it may have been passed over while it waited */
+	if (facts && facts->failed && row->key_hash != 0)
+		found->passed = row->id + 1;
+	scan->bytes += row->size;
 	return MBUS_SCAN_TAKEN;
 }
 
 /*
- * key_blocked tells whether another message of the key is out, and then
- * notes that this one was passed over; in one step, so that it is not
- * forgotten if that one is done meanwhile.
+ * mbus_scan_key_on has a key go on whose message was to be retried, and is no
+ * more: what was passed over for it is its key's next.  False if there is no
+ * room for that.
  */
-static bool
-key_blocked(MbusScan *scan, const MbusScanRow *row)
+bool
+mbus_scan_key_on(MbusScan *scan, const MbusScanRow *row)
 {
-	KeySeen    *seen;
-	bool		have;
-	uint32		other;
-	int64		passed;
+	MbusScanRow next = *row;
+	bool		may_wait;
 
-	if (scan->probe)
-	{
-		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-		other = mbus_key_find(scan->slot, row->key_hash);
-		LWLockRelease(mbus_delivery_lock());
-		return other != MBUS_NONE;
-	}
-	/* only we, the scanner, give a key an entry, or change "passed" so */
-	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	other = mbus_key_find(scan->slot, row->key_hash);
-	passed = other == MBUS_NONE ? 0 : mbus_entry(other)->passed;
-	LWLockRelease(mbus_delivery_lock());
-	if (other != MBUS_NONE && (passed == 0 || row->id < passed))
-	{
-		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-		other = mbus_key_find(scan->slot, row->key_hash);
-		if (other != MBUS_NONE)
-		{
-			MbusEntry  *e = mbus_entry(other);
-
-			if (e->passed == 0 || row->id < e->passed)
-				e->passed = row->id;
-		}
-		LWLockRelease(mbus_delivery_lock());
-	}
-	if (other != MBUS_NONE)
+	next.id = row->id + 1;
+	if (row->key_hash == 0 ||
+		mbus_scan_key_pass(scan, row->key_hash, next.id, &may_wait))
 		return true;
-
-	if (scan->keys == NULL)
+	if (scan->nfound >= scan->batch ||
+		(scan->room <= 0 && !mbus_scan_room_grow(scan)))
 	{
-		HASHCTL		ctl;
-
-		MemSet(&ctl, 0, sizeof(ctl));
-		ctl.keysize = sizeof(int64);
-		ctl.entrysize = sizeof(KeySeen);
-		ctl.hcxt = CurrentMemoryContext;
-		scan->keys = hash_create("message_bus keys", 64, &ctl,
-								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		scan->full = true;
+		return false;
 	}
-	seen = hash_search(scan->keys, &row->key_hash, HASH_ENTER, &have);
-	if (have)
-	{
-		MbusFound  *found = &scan->found[seen->found];
+	mbus_scan_key_taken(scan, row->key_hash);
+	found_add(scan, &next, NULL, MBUS_NONE, 1)->next = true;
+	return true;
+}
 
-		if (found->passed == 0 || row->id < found->passed)
-			found->passed = row->id;
-		return true;
-	}
-	seen->found = scan->nfound;
-	return false;
+/*
+ * mbus_scan_left_to_retry tells whether a message that failed is left to the
+ * source that reads retries: by its time, unless that was looked at before,
+ * and the message passed over for another of its key.
+ */
+bool
+mbus_scan_left_to_retry(const MbusScan *scan, const MbusFacts *facts)
+{
+	return facts->failed &&
+		(!scan->sub.ordered ||
+		 mbus_moment_order(mbus_moment(facts->retry_at, facts->id),
+						   scan->sub.retry_position) >= 0);
 }
 
 /*
@@ -232,9 +198,10 @@ found_add(MbusScan *scan, const MbusScanRow *row, HeapTuple tuple,
 	MemSet(found, 0, sizeof(*found));
 	found->id = row->id;
 	found->key_hash = row->key_hash;
+	found->expires_at = row->key_hash == 0 ? 0 : row->expires_at;
 	found->entry = entry;
 	found->attempt = attempt;
-	found->tuple = scan->probe ? NULL : heap_copytuple(tuple);
+	found->tuple = scan->probe || tuple == NULL ? NULL : heap_copytuple(tuple);
 	if (entry == MBUS_NONE)
 		scan->room--;
 	return found;
@@ -267,16 +234,13 @@ mbus_scan_by_id(MbusScan *scan, int64 id, MbusScanRow *row)
 }
 
 /*
- * mbus_scan_ready takes what claims that were rolled back gave back, and of
- * an ordered subscription what is to be tried again now.
+ * mbus_scan_ready takes what claims that were rolled back gave back.
  */
 void
 mbus_scan_ready(MbusScan *scan)
 {
 	for (int i = 0; i < scan->nready; i++)
 		waiting_take(scan, &scan->ready[i]);
-	for (int i = 0; i < scan->nretries; i++)
-		waiting_take(scan, &scan->retries[i]);
 }
 
 /* Takes an entry that waits; one whose message is no more is noted as gone. */
@@ -318,7 +282,9 @@ mbus_scan_nexts(MbusScan *scan)
 static bool
 next_find(MbusScan *scan, const MbusWaiting *next)
 {
-	for (int i = 0; i < scan->nleaves; i++)
+	bool		ended = false;
+
+	for (int i = 0; i < scan->nleaves && !ended; i++)
 	{
 		Relation	leaf;
 		bool		found;
@@ -330,7 +296,7 @@ next_find(MbusScan *scan, const MbusWaiting *next)
 							  MBUS_MESSAGE, AccessShareLock);
 		if (leaf == NULL)
 			continue;
-		found = next_leaf(scan, leaf, scan->leaves[i].segment, next);
+		found = next_leaf(scan, leaf, scan->leaves[i].segment, next, &ended);
 		table_close(leaf, found ? NoLock : AccessShareLock);
 		if (found || scan->full)
 			return found;
@@ -341,11 +307,12 @@ next_find(MbusScan *scan, const MbusWaiting *next)
 /*
  * next_leaf looks in one segment for the first message of a key, from "next"
  * on and at or below the cursor, that is not done, not out and not left to
- * another source, and takes it with the key's entry.
+ * another source, and takes it with the key's entry.  One that waits for a
+ * retry ends the search: what is behind it is looked for when it is delivered.
  */
 static bool
 next_leaf(MbusScan *scan, Relation leaf, int32 segment,
-		  const MbusWaiting *next)
+		  const MbusWaiting *next, bool *ended)
 {
 	bool		events = mbus_scan_has_events(scan, segment);
 	MbusLeafScan rows;
@@ -359,7 +326,7 @@ next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 						next->key_hash);
 	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, next->id, scan->sub.cursor);
 	mbus_leaf_scan_begin(&rows, scan->snapshot);
-	while (!found && !scan->full &&
+	while (!found && !scan->full && !*ended &&
 		   (tuple = mbus_leaf_scan_next(&rows)) != NULL)
 	{
 		MbusFacts	facts = {0};
@@ -372,7 +339,9 @@ next_leaf(MbusScan *scan, Relation leaf, int32 segment,
 		facts.id = row.id;
 		if (mbus_scan_facts(scan, &facts, 1) == 0)
 			continue;
-		if (mbus_scan_take(scan, &row, tuple, &facts, next->entry, 1) ==
+		*ended = facts.failed && !facts.done && facts.retry_at > scan->now;
+		if (!*ended &&
+			mbus_scan_take(scan, &row, tuple, &facts, next->entry, 1) ==
 			MBUS_SCAN_TAKEN)
 		{
 			/* there may be more behind it */

@@ -30,6 +30,7 @@ typedef struct MbusScanRow
 	int64		key_hash;
 	int32		size;
 	TimestampTz available_at;
+	TimestampTz expires_at;
 	bool		live;
 } MbusScanRow;
 
@@ -39,6 +40,9 @@ extern bool mbus_scan_has_events(MbusScan *scan, int32 segment);
 extern MbusScanTaken mbus_scan_take(MbusScan *scan, const MbusScanRow *row,
 									HeapTuple tuple, const MbusFacts *facts,
 									uint32 entry, int attempt);
+extern bool mbus_scan_key_on(MbusScan *scan, const MbusScanRow *row);
+extern bool mbus_scan_left_to_retry(const MbusScan *scan,
+									const MbusFacts *facts);
 extern HeapTuple mbus_scan_by_id(MbusScan *scan, int64 id, MbusScanRow *row);
 extern int	mbus_scan_range_after(const MbusRange *ranges, int n, int64 id);
 extern bool mbus_scan_in_unfinished(MbusScan *scan, int64 lo, int64 hi);

@@ -27,7 +27,9 @@ typedef struct MbusFound
 	int64		passed;			/* lowest id passed over for its key */
 	uint32		entry;			/* it has one; MBUS_NONE: it is new */
 	int32		attempt;
-	TimestampTz retry_at;		/* ordered: not yet, it is to wait */
+	TimestampTz expires_at;		/* with a key */
+	bool		next;			/* no message: its key's next, from "id" on,
+								 * is wanted */
 	HeapTuple	tuple;			/* a copy */
 } MbusFound;
 
@@ -37,7 +39,6 @@ typedef struct MbusWaiting
 	uint32		entry;
 	int64		id;
 	int64		key_hash;
-	TimestampTz at;				/* when it became due */
 	int			attempt;
 } MbusWaiting;
 
@@ -76,8 +77,6 @@ typedef struct MbusScan
 	int			nready;
 	MbusWaiting *nexts;
 	int			nnexts;
-	MbusWaiting *retries;
-	int			nretries;
 	uint32	   *gone;			/* entries whose message is no more */
 	int			ngone;
 	MbusRange  *skipped;		/* what is left of them is [lo, hi) */
@@ -98,8 +97,7 @@ typedef struct MbusScan
 	TimestampTz next_retry;
 	bool		read_retries;
 	bool		retries_left;
-	TimestampTz waits;			/* probe, ordered: one that it found is to
-								 * wait */
+	bool		waits_seen;		/* all segments in which keys wait were there */
 } MbusScan;
 
 #endif							/* MBUS_SCANNING_H */

@@ -150,6 +150,41 @@ mbus_sub_give_up(uint32 slot)
 }
 
 /*
+ * mbus_sub_reread has an ordered subscription read again from an id on, each
+ * message as a candidate.
+ */
+void
+mbus_sub_reread(uint32 slot, int64 from)
+{
+	MbusSub    *sub = &mbus_pool.subs[slot];
+	uint32	   *link = &sub->skipped;
+
+	sub->check_below = Max(sub->check_below, sub->cursor + 1);
+	sub->cursor = Min(sub->cursor, from);
+	/* the cursor comes to those above again */
+	while (*link != MBUS_NONE)
+	{
+		MbusSkip   *skip = &mbus_pool.skips[*link];
+		uint32		number = *link;
+
+		skip->hi = Min(skip->hi, sub->cursor + 1);
+		if (skip->lo < skip->hi)
+		{
+			link = &skip->next;
+			continue;
+		}
+		*link = skip->next;
+		skip->next = MBUS_NONE;
+		mbus_skips_free(slot, number);
+		sub->nskipped--;
+	}
+	sub->quiet_from = sub->cursor + 1;
+	sub->due_position = mbus_moment(PG_INT64_MIN, 0);
+	sub->next_due = PG_INT64_MIN;
+	sub->changed_since = true;
+}
+
+/*
  * mbus_sub_void takes all entries, leases and skipped ranges from a
  * subscription.  What belongs to an open transaction is marked void, for its
  * callback to free.
@@ -161,11 +196,10 @@ mbus_sub_void(uint32 slot)
 
 	entries_void(sub, &sub->ready);
 	entries_void(sub, &sub->nexts);
-	entries_void(sub, &sub->retry);
 	while (sub->leases != MBUS_NONE)
 		mbus_lease_void(sub->leases);
 	mbus_skips_forget(sub);
-	sub->nready = sub->nretry = sub->nleased = sub->nentries = 0;
+	sub->nready = sub->nleased = sub->nentries = 0;
 	sub->generation++;
 	sub->changed_since = true;
 }

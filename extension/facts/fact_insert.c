@@ -235,6 +235,8 @@ failure_fill(TupleTableSlot *slot, const MbusHolding *holding,
 	values[MBUS_FAILURE_DEAD_LETTER_ID] =
 		Int64GetDatum(failure->dead_letter_id);
 	isnull[MBUS_FAILURE_DEAD_LETTER_ID] = failure->dead_letter_id == 0;
+	values[MBUS_FAILURE_KEY_HASH] = Int64GetDatum(failure->held->key_hash);
+	isnull[MBUS_FAILURE_KEY_HASH] = failure->held->key_hash == 0;
 	values[MBUS_FAILURE_SUBSCRIPTION_ID] =
 		Int32GetDatum(holding->subscription_id);
 	values[MBUS_FAILURE_ATTEMPT] = Int16GetDatum(failure->held->attempt);

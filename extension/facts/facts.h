@@ -32,6 +32,8 @@ typedef struct MbusFacts
 typedef struct MbusHeld
 {
 	int64		id;
+	int64		key_hash;		/* ordered with a key only, else 0 */
+	TimestampTz expires_at;		/* with a key: of the message; 0: not known */
 	uint32		entry;
 	int16		attempt;
 	bool		again;			/* acked before in this transaction */
@@ -80,6 +82,9 @@ extern int	mbus_facts_retries(Oid schema, int32 subscription_id,
 extern int	mbus_facts_waiting(Oid schema, int32 subscription_id,
 							   int64 since_lease, TimestampTz from,
 							   Snapshot snapshot, int64 **ids);
+extern int64 mbus_facts_key_waits(Oid schema, int32 subscription_id,
+								  int64 since_lease, int64 key_hash,
+								  MbusMoment from, Snapshot snapshot);
 
 /* fact_insert.c: rows are made */
 extern void mbus_ack_insert(Oid schema, const MbusHolding *holding,

@@ -13,7 +13,8 @@
  * An entry that is held by a claim which has not ended is written as ready:
  * a claim that is cut off is no attempt.  One with a lease has its number.
  * Ordered subscriptions are read again from their lowest entry, or the lowest
- * message that has been passed over for one, so only leases are kept.
+ * message that has been passed over for one or may wait for a retry with a
+ * key, so only leases are kept.
  *
  * The retry position is the lowest of three: a scan at work has moved it to
  * what it has not read yet, and open redrives insert times from before it.  An
@@ -205,6 +206,8 @@ position_lower(MbusPosition *position)
 	if (!position->ordered)
 		return;
 	position->cursor = Min(position->cursor, position->passed - 1);
+	if (position->wait_low != 0)
+		position->cursor = Min(position->cursor, position->wait_low);
 	if (position->npending > 0)
 		position->cursor = Min(position->cursor, position->pending[0].id - 1);
 	for (int i = 0; i < position->npending; i++)
@@ -401,16 +404,12 @@ position_fill(MbusSub *sub, MbusPosition *position)
 	position->due_at = sub->due_position.at;
 	position->retry_at = Min(sub->retry_position.at,
 							 Min(sub->retry_from.at, sub->retry_floor));
-	/* an ordered one looks for no retries: only redrives count, see the load */
-	if (sub->ordered)
-		position->retry_at = Min(GetCurrentTimestamp(), sub->retry_floor);
+	position->wait_low = sub->wait_low;
 	position->passed = PG_INT64_MAX;
 	position->npending = 0;
 	for (uint32 e = sub->ready; e != MBUS_NONE; e = mbus_entry(e)->next)
 		pending_add(position, mbus_entry(e), 0);
 	for (uint32 e = sub->nexts; e != MBUS_NONE; e = mbus_entry(e)->next)
-		pending_add(position, mbus_entry(e), 0);
-	for (uint32 e = sub->retry; e != MBUS_NONE; e = mbus_entry(e)->next)
 		pending_add(position, mbus_entry(e), 0);
 	for (uint32 l = sub->leases; l != MBUS_NONE; l = mbus_lease(l)->next)
 	{

@@ -27,6 +27,7 @@ typedef struct MbusPosition
 	int64		since_lease;
 	int64		cursor;
 	int64		passed;			/* lowest id an entry has let wait; INT64_MAX */
+	int64		wait_low;		/* of those that wait with a key; 0: none */
 	TimestampTz due_at;
 	TimestampTz retry_at;
 	int			npending;		/* by ascending id */

@@ -20,7 +20,8 @@
  * Where the pools of shared memory are too small for what the checkpoint
  * has, the cursor goes back below it: all above are read as candidates.  So
  * it does for ordered subscriptions, which have no entries here: the scan
- * gives every key its entry, in the order of the messages.
+ * gives every key its entry, in the order of the messages.  Which of their
+ * keys wait for a retry is looked up for each message, until nothing waits.
  */
 #include "postgres.h"
 
@@ -40,6 +41,7 @@
 #include "delivery/sub.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
+#include "segment/message_key.h"
 #include "state/state.h"
 #include "state/waiter.h"
 #include "worker/checkpoint.h"
@@ -67,8 +69,12 @@ typedef struct Loading
 	TimestampTz at;				/* of its checkpoint; 0: none that counts */
 	int64		cursor;
 	int64		check_below;
+	int64		wait_low;		/* keys may wait, of ids from here on; 0: none */
+	int			nwaiting;
+	int64	   *waiting;		/* ids that may, but for crashed ones */
 	TimestampTz due_at;
 	TimestampTz retry_at;
+	int			ncrashed;
 	int			n;
 	MbusPending *entry;			/* by ascending id; in the end those ready */
 	int			nskips;			/* of pairs [lo, hi) */
@@ -100,12 +106,13 @@ static void entries_judge(MbusWork *work, Batch *batch, Loading *l);
 static MbusFacts *entries_facts(MbusWork *work, Loading *l);
 static bool failed_since(const MbusPending *entry, const MbusFacts *facts,
 						 TimestampTz at);
-static void redriven_lower(MbusWork *work, Loading *l);
+static void waits_read(MbusWork *work, Loading *l, MemoryContext context);
 static int	crashes_fail(MbusWork *work, Loading *l, MbusPending *crashed,
 						 int n);
 static int	crash_compare(const void *a, const void *b);
 static void cursor_lower(Loading *l, int64 cursor);
 static bool loading_install(MbusWork *work, Loading *l);
+static void waits_install(const Loading *l);
 static void entries_install(Loading *l);
 
 /*
@@ -203,7 +210,7 @@ batch_read(MbusWork *work, void *arg)
 			continue;
 		}
 		entries_judge(work, batch, l);
-		redriven_lower(work, l);
+		waits_read(work, l, batch->context);
 		batch->n++;
 	}
 	if (batch->ncrashed > 0)
@@ -376,6 +383,7 @@ entries_judge(MbusWork *work, Batch *batch, Loading *l)
 				 l->cursor);
 	if (ncrashed > 0)
 		batch->ncrashed += crashes_fail(work, l, crashed, ncrashed);
+	l->ncrashed = ncrashed;
 	pfree(crashed);
 	pfree(facts);
 }
@@ -428,40 +436,30 @@ failed_since(const MbusPending *entry, const MbusFacts *facts, TimestampTz at)
 }
 
 /*
- * redriven_lower moves an ordered subscription's cursor below what failed, or
- * was redriven, after its checkpoint and is not done: only a scan of the ids
- * finds it.
+ * waits_read tells whether something of an ordered subscription may wait for a
+ * retry, and from which id on: not below the cursor, but for what was
+ * redriven.
  */
 static void
-redriven_lower(MbusWork *work, Loading *l)
+waits_read(MbusWork *work, Loading *l, MemoryContext context)
 {
 	int64	   *ids;
 	int			n;
 
-	if (!l->ordered || l->at == 0)
+	if (!l->ordered || l->fresh)
 		return;
+	l->wait_low = l->cursor + 1;
+	if (l->at == 0)
+		return;					/* the first scan looks at everything */
 	n = mbus_facts_waiting(work->schema, l->subscription_id, l->since_lease,
 						   l->retry_at, GetActiveSnapshot(), &ids);
-	for (int i = 0; i < n; i += FACTS)
-	{
-		int			m = Min(FACTS, n - i);
-		MbusFacts  *facts = palloc0(m * sizeof(MbusFacts));
-
-		for (int k = 0; k < m; k++)
-			facts[k].id = ids[i + k];
-		mbus_facts(work->schema, l->subscription_id, l->since_lease, facts, m,
-				   GetActiveSnapshot());
-		for (int k = 0; k < m; k++)
-		{
-			if (!facts[k].done)
-			{
-				cursor_lower(l, facts[k].id - 1);
-				i = n;			/* the lowest */
-				break;
-			}
-		}
-		pfree(facts);
-	}
+	if (n == 0 && l->ncrashed == 0)
+		l->wait_low = 0;
+	else if (n > 0)
+		l->wait_low = Min(l->wait_low, ids[0]);
+	l->nwaiting = n;
+	l->waiting = MemoryContextAllocHuge(context, (n + 1) * sizeof(int64));
+	memcpy(l->waiting, ids, n * sizeof(int64));
 	pfree(ids);
 }
 
@@ -490,6 +488,9 @@ crashes_fail(MbusWork *work, Loading *l, MbusPending *crashed, int n)
 		held->id = crashed[i].id;
 		held->entry = MBUS_NONE;
 		held->attempt = crashed[i].attempt;
+		if (l->ordered)
+			held->key_hash = mbus_message_key_hash(work->schema, held->id,
+												   GetActiveSnapshot());
 		held->again = false;
 		holding.lease = crashed[i].lease;
 		if (l->ordered)
@@ -563,6 +564,8 @@ loading_install(MbusWork *work, Loading *l)
 		sub->start_at = l->start_at;
 		sub->since_lease = l->since_lease;
 		entries_install(l);
+		if (l->wait_low != 0)
+			waits_install(l);
 		sub->cursor = l->cursor;
 		sub->quiet_from = l->cursor + 1;
 		sub->check_below = l->check_below;
@@ -579,6 +582,17 @@ loading_install(MbusWork *work, Loading *l)
 	ConditionVariableBroadcast(&sub->changed);
 	mbus_wake_channel(work->db->database, l->channel_id);
 	return same;
+}
+
+/* Says which keys may wait: any.  Caller holds the delivery lock. */
+static void
+waits_install(const Loading *l)
+{
+	mbus_keys_wait(l->slot, l->wait_low);
+	for (int i = 0; i < l->nwaiting; i++)
+		mbus_keys_wait_in(l->slot, MbusSegmentOf(l->waiting[i]));
+	if (l->at == 0 || l->ncrashed > 0)
+		mbus_keys_wait_in(l->slot, 0);
 }
 
 /*

@@ -484,6 +484,9 @@ leaf_index(MbusFamily family, const char *name)
 					 " ON message_bus.%s"
 					 " (subscription_id, retry_at, message_id)"
 					 " WHERE retry_at IS NOT NULL", name, name);
+			mbus_sql("CREATE INDEX %s_key_hash_idx ON message_bus.%s"
+					 " (subscription_id, key_hash, message_id)"
+					 " WHERE key_hash IS NOT NULL", name, name);
 			break;
 		default:
 			message_index(name);

@@ -10,7 +10,7 @@ import scan as scanning
 import settle
 from bus import (
     EPOCH, LEASED, NEVER, NOBODY, Ack, Checkpoint, Failure, Message, State, act, entries_set, entry_done, facts,
-    lease_next, valid,
+    lease_next, rows_gone, valid,
 )
 from checker import Fault
 
@@ -37,6 +37,8 @@ class Scene:
     delays = (0,)           # of a nack
     last_tick = 1           # how far time may go
     seeks = ()              # ids to seek to
+    dies = ()               # ids that may expire, or be deleted
+    retires = False         # and then be gone with their segment
     redrive = 0             # the id of a message to redrive once it is dead
     dead = False            # it is dead when the run begins
     checkpoints = 0
@@ -64,6 +66,7 @@ class Scene:
             actors.append(Client("worker", self.checkpoints))
         actors += [Seeker(to) for to in self.seeks]
         actors += [Redriver(self.redrive)] if self.redrive else []
+        actors += [Reaper(id) for id in self.dies]
         start = State(messages=messages, published=frozenset(range(1, n + 1)), crashes=self.crashes,
                       actors=tuple(actors))
         if self.dead:
@@ -116,6 +119,11 @@ class Redriver(NamedTuple):
     generation: int = 0
 
 
+class Reaper(NamedTuple):
+    id: int
+    pc: str = "new"
+
+
 def steps(scene, s):
     for i, actor in enumerate(s.actors):
         if type(actor) is Publisher:
@@ -124,6 +132,8 @@ def steps(scene, s):
             yield from seeker_steps(scene, s, i, actor)
         elif type(actor) is Redriver:
             yield from redriver_steps(scene, s, i, actor)
+        elif type(actor) is Reaper:
+            yield from reaper_steps(scene, s, i, actor)
         elif actor.name == "worker":
             yield from worker_steps(scene, s, i, actor)
         else:
@@ -226,6 +236,10 @@ def scan_steps(scene, s, i, c):
         told = max(s.told, len(s.messages) + 1) if scene.returns else 0
         yield f"{c.name} copies U", act(s, i, c._replace(pc="copied", scan=scanning.copy(scene, s, c.scan)), told=told)
         return
+    if c.pc == "copied" and s.wait_in & s.retired and "retired-unnoticed" not in scene.wrong:
+        yield f"{c.name} finds a segment gone", act(scanning.fail(reload(scene, s), c.scan), i,
+                                                   idle(c)._replace(left=c.left + 1))
+        return
     if c.pc == "copied":
         for last in (False, True) if scene.last else (False,):
             scan = scanning.look(scene, s, c.scan, last)
@@ -297,7 +311,8 @@ def pin_steps(scene, s, i, c, kind, ids):
 def settle_steps(scene, s, i, c):
     """An ack, nack or expiry after its pin."""
     if c.pc in ("pinned", "committing") and scene.aborts:
-        after = idle(c) if c.own or c.name == "worker" else c._replace(pc="have", slots=(), kind="", rows=(), redriven=None)
+        after = idle(c) if c.own or c.name == "worker" else c._replace(
+            pc="have", slots=(), kind="", rows=(), redriven=None)
         yield f"{c.name} aborts its {c.kind}", act(settle.undo(scene, s, c.slots, c.own), i, after)
     if c.pc == "inserted" and scene.aborts and c.own:
         yield f"{c.name} rolls back its {c.kind} to a savepoint", act(
@@ -331,7 +346,7 @@ def redriven_again(scene, s, c):
     died = any(type(row) is Ack and row.outcome == "dead" for row in c.rows)
     if not died or s.redriven == c.redriven or "death-unpulled" in scene.wrong:
         return s
-    return reload(scene, s) if scene.ordered else s._replace(retry=min(s.retry, (s.redriven[1], 0)))
+    return s._replace(retry=min(s.retry, (s.redriven[1], 0)), nacked=True)
 
 
 # ---------- the worker
@@ -377,7 +392,8 @@ def seeker_steps(scene, s, i, k):
         yield "seek's callback", act(
             s, i, k._replace(pc="done", since=0), entries=entries, cursor=k.to - 1, skipped=frozenset(),
             mem_since=k.since, mem_start=k.to, generation=s.generation + 1, out=frozenset(), check_below=0,
-            due_at=(0, 0), retry=(0, 0), redrive_at=NEVER, scanner=NOBODY if slot else s.scanner)
+            due_at=(0, 0), retry=(0, 0), redrive_at=NEVER, waits=frozenset(), wait_low=NEVER, wait_in=frozenset(),
+            scanner=NOBODY if slot else s.scanner)
 
 
 def void(scene, entries):
@@ -402,19 +418,29 @@ def redriver_steps(scene, s, i, r):
         s = s._replace(redrive_at=NEVER, redriven=(s.redriven[0] + 1, r.row.retry_at))
         if r.generation != s.generation:
             pass                        # a seek came between, and reads all
-        elif scene.ordered:
-            s = reload(scene, s)
         elif "redrive-unpulled" not in scene.wrong:
-            s = s._replace(retry=min(s.retry, (r.row.retry_at, 0)))
+            s = s._replace(retry=min(s.retry, (r.row.retry_at, 0)), nacked=True)
         yield "redrive's callback", act(s, i, Redriver(r.id, "done"))
 
 
 def reload(scene, s):
-    """An ordered subscription is read again from its start, each message as a candidate."""
+    """An ordered subscription is read again from what waited and is gone, each message as a candidate."""
     check_below = s.check_below if "reload-unchecked" in scene.wrong else max(s.check_below, s.cursor + 1)
-    skipped = s.skipped if "reload-keeps-skipped" in scene.wrong else frozenset()
-    return s._replace(check_below=check_below, cursor=max(s.mem_start - 1, 0), skipped=skipped, due_at=(0, 0),
-                      reloaded=True)
+    cursor = min(s.cursor, s.wait_low)
+    skipped = s.skipped if "reload-keeps-skipped" in scene.wrong else frozenset(n for n in s.skipped if n <= cursor)
+    left = s.wait_in - s.retired
+    return s._replace(check_below=check_below, cursor=cursor, skipped=skipped, due_at=(0, 0), wait_in=left,
+                      waits=s.waits if left else frozenset(), wait_low=s.wait_low if left else NEVER)
+
+
+# ---------- messages that are no more
+
+
+def reaper_steps(scene, s, i, r):
+    if r.pc == "new":
+        yield f"{r.id} dies", act(s, i, r._replace(pc="done" if not scene.retires else "dead"), dead=s.dead | {r.id})
+    elif r.pc == "dead":
+        yield f"{r.id} retires", act(rows_gone(s, r.id), i, r._replace(pc="done"))
 
 
 # ---------- a crash, and what must hold at rest
@@ -428,6 +454,8 @@ def crashed(actor):
         return actor if actor.pc == "new" else Seeker(actor.to, "done")
     if type(actor) is Redriver:
         return actor if actor.pc == "new" else Redriver(actor.id, "done")
+    if type(actor) is Reaper:
+        return actor
     if actor.pc in ("have", "pinned", "inserted", "committing", "visible") and actor.name != "worker":
         if not actor.own:
             return Client(actor.name, actor.left, "have", None, actor.lease, actor.ids, born=actor.born)
@@ -437,7 +465,7 @@ def crashed(actor):
 def at_rest(actor):
     if type(actor) is Client:
         return actor.pc in ("idle", "have")
-    return actor.pc == "done" or actor.pc == "new" and not (type(actor) is Publisher and actor.ids)
+    return actor.pc in ("done", "dead") or actor.pc == "new" and not (type(actor) is Publisher and actor.ids)
 
 
 def judge(scene, s):
@@ -465,7 +493,7 @@ def drain(scene, s):
         if s._replace(lease_n=0) == before:
             break
     acks = s.acks - s.undone
-    lost = [n for n in sorted(s.published) if n >= s.start
+    lost = [n for n in sorted(s.published - s.dead) if n >= s.start
             and not facts(n, acks, s.failures, s.since).done]
     return Fault("lost", f"{lost} would never be given out") if lost else None
 
@@ -476,6 +504,8 @@ def drain_round(scene, s):
         if e.state == LEASED and not e.pin:
             s = s._replace(acks=s.acks | {Ack(e.id, e.lease, "acked")}, out=s.out - {(e.id, e.lease)},
                            entries=entry_done(scene, s.entries, slot))
+    if s.wait_in & s.retired and "retired-unnoticed" not in scene.wrong:
+        s = reload(scene, s)
     s, scan = scanning.begin(scene, s, 0, batch=99)
     scan = scanning.look(scene, s, scanning.copy(scene, s, scan))
     while scan.offers:

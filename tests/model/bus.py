@@ -11,9 +11,9 @@ NOBODY = -1
 NEVER = 10 ** 6             # retry_at of a message that is dead
 EPOCH = 100                 # lease = epoch * EPOCH + n
 
-# states of an entry; TAKEN is a READY or due RETRY one that the running scan will claim; the id of a NEXT one is the
-# first message that was passed over for it
-READY, TAKEN, RETRY, NEXT, HELD, LEASED = "ready", "taken", "retry", "next", "held", "leased"
+# states of an entry; TAKEN is a READY one that the running scan will claim; the id of a NEXT one is the first message
+# that was passed over for it
+READY, TAKEN, NEXT, HELD, LEASED = "ready", "taken", "next", "held", "leased"
 
 
 class Message(NamedTuple):
@@ -43,7 +43,6 @@ class Entry(NamedTuple):
     owner: int = NOBODY     # whose open transaction holds or has pinned it
     pin: str = ""           # ack or nack
     void: bool = False
-    at: int = 0             # RETRY: when it is due
     passed: int = 0         # lowest id passed over for it
     key: str = ""           # ordered only
 
@@ -62,6 +61,8 @@ class State(NamedTuple):
     # the tables; what is in them has committed and is visible
     messages: tuple = ()                    # by id - 1, of all ids given out, committed or not
     published: frozenset = frozenset()      # ids
+    dead: frozenset = frozenset()           # ids: expired, deleted or purged
+    retired: frozenset = frozenset()        # ids: and their segment is gone, with all rows
     acks: frozenset = frozenset()
     failures: frozenset = frozenset()
     since: int = 0
@@ -79,10 +80,13 @@ class State(NamedTuple):
     retry: tuple = (0, 0)                   # retry position: time and id
     retry_from: tuple = (NEVER, 0)          # where the running scan has found it
     redrive_at: int = NEVER                 # lowest retry_at of open redrives
+    waits: frozenset = frozenset()          # ordered: keys of which a message may wait for a retry
+    wait_low: int = NEVER                   # and no such message is below
+    wait_in: frozenset = frozenset()        # their segments: of one message each here
+    nacked: bool = False                    # something failed since the running scan began
     redriven: tuple = (0, 0)                # redrives that have ended, and the time of the last
     due_at: tuple = (0, 0)                  # due position: time and id
     check_below: int = 0                    # ids below may have been given out before
-    reloaded: bool = False                  # and the running scan is void
     entries: tuple = ()                     # slots; None: free
     lease_n: int = 1
     mem_since: int = 0
@@ -158,6 +162,13 @@ def entries_free(entries, n):
 def valid(entries):
     """(slot, entry) of all entries that are the subscription's: a void one is its owner's only."""
     return [(k, e) for k, e in enumerate(entries) if e is not None and not e.void]
+
+
+def rows_gone(s, id):
+    """The state without what lay in the segment of a message."""
+    return s._replace(acks=frozenset(a for a in s.acks if a.id != id),
+                      failures=frozenset(f for f in s.failures if f.id != id), published=s.published - {id},
+                      retired=s.retired | {id})
 
 
 def key_of(scene, s, id):

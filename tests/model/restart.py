@@ -18,6 +18,8 @@ def checkpoint_copy(scene, s):
             continue
         if leased or not scene.ordered:
             entries.append((e.id, e.attempt, e.lease if leased else 0))
+    if scene.ordered and "cursor-above-waiting" not in scene.wrong:
+        cursor = min(cursor, s.wait_low)
     skipped = s.skipped
     if scene.ordered and "skipped-kept" not in scene.wrong:
         skipped = frozenset(n for n in skipped if n <= cursor)
@@ -27,11 +29,8 @@ def checkpoint_copy(scene, s):
 
 
 def retry_position(scene, s):
-    """The lowest of three: a scan at work has moved it, and open redrives insert times from before it.
-
-    Of an ordered subscription, which looks for no retries, only redrives count.
-    """
-    positions = {s.now if scene.ordered else s.retry[0]}
+    """The lowest of three: a scan at work has moved it, and open redrives insert times from before it."""
+    positions = {s.retry[0]}
     if "checkpoint-mid-scan" not in scene.wrong:
         positions.add(s.retry_from[0])
     if "redrive-without-floor" not in scene.wrong:
@@ -55,9 +54,10 @@ def crash(scene, s):
     leased = {(id, lease) for id, _, lease in saved.entries if lease}
     return s._replace(
         epoch=s.epoch if "same-epoch" in scene.wrong else s.epoch + 1, lease_n=1, loaded=False,
-        unfinished=frozenset(), grown=frozenset(), told=0, cursor=0, skipped=frozenset(), retry=(0, 0), retry_from=(NEVER, 0),
-        redrive_at=NEVER, redriven=(0, 0), due_at=(0, 0), check_below=len(s.messages) + 1, entries=(), mem_since=0, mem_start=0, generation=0,
-        reloaded=False, scanner=NOBODY, crashes=s.crashes - 1, out=s.out & leased)
+        unfinished=frozenset(), grown=frozenset(), told=0, cursor=0, skipped=frozenset(), retry=(0, 0),
+        retry_from=(NEVER, 0), redrive_at=NEVER, redriven=(0, 0), waits=frozenset(), wait_low=NEVER,
+        wait_in=frozenset(), nacked=False, due_at=(0, 0), check_below=len(s.messages) + 1, entries=(), mem_since=0,
+        mem_start=0, generation=0, scanner=NOBODY, crashes=s.crashes - 1, out=s.out & leased)
 
 
 def saved_of(s):
@@ -72,7 +72,9 @@ def load_rows(scene, s):
     rows = []
     saved = saved_of(s)
     for id, attempt, lease in saved.entries:
-        if not lease or ended(scene, facts_now(s, id), attempt, lease, saved.at) or "crash-uncounted" in scene.wrong:
+        if not lease or id in s.retired or "crash-uncounted" in scene.wrong:
+            continue
+        if ended(scene, facts_now(s, id), attempt, lease, saved.at):
             continue
         if attempt >= scene.max_attempts:
             rows += [Failure(id, lease, attempt, NEVER), Ack(id, lease, "dead")]
@@ -107,24 +109,25 @@ def redriven_since(s):
 def load(scene, s):
     """The subscription is in memory again.
 
-    An ordered one is read from below all that failed and is not done: a redrive may have committed after the
-    checkpoint.
+    Of an ordered one any key may wait for a retry, if something does.
     """
     saved = saved_of(s)
     retry_at, entries = min(saved.retry_at, s.now), []
     for id, attempt, lease in saved.entries:
         told = facts_now(s, id)
-        if told.done or id < s.start or scene.ordered:
+        if told.done or id < s.start:
             continue
         if told.last:
             if "load-without-pull" not in scene.wrong:
                 retry_at = min(retry_at, told.last.retry_at)
-        elif not lease or "crash-uncounted" in scene.wrong:
+        elif not scene.ordered and (not lease or "crash-uncounted" in scene.wrong):
             entries.append(Entry(id, READY, attempt))
     cursor = saved.cursor
-    if scene.ordered and "load-misses-redrives" not in scene.wrong:
-        cursor = min([cursor] + [f.id - 1 for f in s.failures
-                                 if f.retry_at >= saved.retry_at and not facts_now(s, f.id).done])
+    if scene.ordered:
+        waiting = [f.id for f in s.failures if retry_at <= f.retry_at < NEVER and not facts_now(s, f.id).done]
+        if waiting and "load-clears-waits" not in scene.wrong:
+            s = s._replace(waits=frozenset(m.key for m in s.messages if m.key),
+                           wait_low=min(waiting + [cursor + 1]), wait_in=frozenset(waiting))
     skipped = saved.skipped
     if scene.ordered and "skipped-kept" not in scene.wrong:
         skipped = frozenset(n for n in skipped if n <= cursor)

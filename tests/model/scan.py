@@ -12,8 +12,8 @@ In an unordered subscription all offers are asked for at once; in an ordered one
 from typing import NamedTuple
 
 from bus import (
-    HELD, LEASED, NEVER, NEXT, NOBODY, READY, RETRY, TAKEN, Entry, entries_free, entries_set, entry_done, entry_ready,
-    facts, facts_now, key_of, lease_next, registered, valid,
+    HELD, LEASED, NEVER, NEXT, NOBODY, READY, TAKEN, Entry, entries_free, entries_set, entry_done, entry_ready, facts,
+    facts_now, key_of, lease_next, registered, valid,
 )
 from checker import Fault
 
@@ -25,7 +25,8 @@ class Scan(NamedTuple):
     since: int
     start: int
     taken: tuple            # slots
-    retry: tuple            # position remembered; then the one reached
+    retry: tuple            # position reached
+    from_retry: tuple       # and the one remembered
     due: tuple              # (time, id): what comes before it is settled
     check_below: int
     begun: int              # the cursor that it began with
@@ -40,6 +41,8 @@ class Scan(NamedTuple):
     seen: tuple = ()        # the snapshot: published, acks, failures
     offers: tuple = None    # (where from, id, available_at or the failure)
     last: bool = False      # redeliveries are read last
+    wait_in: frozenset = frozenset()        # where keys waited when it began
+    later: bool = True      # something is to be retried later, or could not be read
     # 4
     busy: frozenset = None  # ids; None: not asked
     told: tuple = None      # the newer snapshot: acks, failures
@@ -54,13 +57,14 @@ def begin(scene, s, i, batch=None):
     """1: take what is ready, advance the retry position."""
     batch = batch or scene.batch
     ready = sorted((e.id, k) for k, e in valid(s.entries)
-                   if e.state == READY or e.state == RETRY and e.at <= s.now)
+                   if e.state == READY)
     taken = tuple(k for _, k in ready[:batch])
     entries = entries_set(s.entries, {k: s.entries[k]._replace(state=TAKEN, owner=i) for k in taken})
-    scan = Scan(s.generation, s.now, s.mem_since, s.mem_start, taken, s.retry, s.due_at, s.check_below, s.cursor,
-                s.cursor, s.skipped, batch - len(taken), max(0, batch - scene.share - len(taken)))
-    s = s._replace(entries=entries, scanner=i, reloaded=False)
-    if scene.ordered or "retry-advanced-late" in scene.wrong:
+    scan = Scan(s.generation, s.now, s.mem_since, s.mem_start, taken, s.retry, s.retry, s.due_at, s.check_below,
+                s.cursor, s.cursor, s.skipped, batch - len(taken), max(0, batch - scene.share - len(taken)))
+    scan = scan._replace(wait_in=s.wait_in)
+    s = s._replace(entries=entries, scanner=i, nacked=False)
+    if "retry-advanced-late" in scene.wrong:
         return s, scan
     return s._replace(retry_from=s.retry, retry=(s.now, 0)), scan
 
@@ -124,12 +128,7 @@ def look(scene, s, scan, last=False):
 
 
 def retry_offers(scene, scan):
-    """Failures by their time.  Those of an ordered subscription are in memory.
-
-    One above the cursor, redriven after a seek, is left to the cursor.
-    """
-    if scene.ordered:
-        return []
+    """Failures by their time.  One above the cursor, redriven after a seek, is left to the cursor."""
     offers = [("retry", f.id, f) for f in sorted(scan.seen[2], key=lambda f: (f.retry_at, f.id, f.lease))
               if f.lease >= scan.since and scan.retry <= (f.retry_at, f.id) and f.retry_at <= scan.now
               and (f.id <= scan.begun or f.id < scan.check_below or "retry-above-cursor" in scene.wrong)]
@@ -166,6 +165,9 @@ def consider(scene, s, scan):
     (where, n, at), scan = scan.offers[0], scan._replace(offers=scan.offers[1:])
     if where in ("retries read", "due read"):
         # without room for all a position is that of the first that had none
+        if where == "retries read":
+            later = any(f.lease >= scan.since and scan.now < f.retry_at < NEVER for f in scan.seen[2])
+            scan = scan._replace(later=scan.cut or later)
         if not scan.cut or "cut-ignored" in scene.wrong:
             scan = scan._replace(retry=(scan.now, 0)) if where == "retries read" else \
                 scan._replace(due=(scan.now + 1, 0))
@@ -217,10 +219,24 @@ def consider_candidate(scene, s, scan, n, failure):
     if failure:
         if told.last != failure:
             return s, scan              # a newer failure is found by its own time
-    elif told.last and (not scene.ordered or "failed-left" in scene.wrong):
+        if n in s.dead:
+            return key_goes_on(scene, s, scan, n)
+    elif told.last and ((told.last.retry_at, n) >= scan.from_retry or "failed-left" in scene.wrong):
         return s, scan                  # its failure is found by its time
-    entry = Entry(n, HELD, told.attempt, at=told.last.retry_at if told.last else 0)
-    return take(scene, s, scan, entry, failure is not None or s.messages[n - 1].at > 0)
+    passed = n + 1 if told.last and key_of(scene, s, n) and "retry-forgets" not in scene.wrong else 0
+    return take(scene, s, scan, Entry(n, HELD, told.attempt, passed=passed),
+                failure is not None or s.messages[n - 1].at > 0)
+
+
+def key_goes_on(scene, s, scan, n):
+    """One that was to be retried is no more: its key's next is wanted."""
+    key = key_of(scene, s, n)
+    if not key or "dead-keeps-key" in scene.wrong:
+        return s, scan
+    t, after = pass_over(scene, s, scan, key, n + 1)
+    if t is not None:
+        return t, after
+    return s, scan._replace(got=scan.got + ((None, Entry(n + 1, NEXT, 1, key=key)),))
 
 
 def told_of(scan, n):
@@ -228,18 +244,48 @@ def told_of(scan, n):
 
 
 def take(scene, s, scan, entry, redelivery):
-    """Take a message, unless its key is busy: then the key's entry is told that it was passed over."""
+    """Take a message, unless its key is busy, or one of the key with a lower id waits for a retry."""
+    if entry.id in s.dead:
+        return s, scan
     key = key_of(scene, s, entry.id)
     if key:
-        for slot, e in valid(s.entries):
-            if e.key == key:
-                if "passed-recorded-late" in scene.wrong:
-                    return s, scan._replace(late=scan.late + ((slot, entry.id),))
-                return s._replace(entries=entries_set(s.entries, {slot: passed_over(e, entry.id)})), scan
-        for k, (slot, e) in enumerate(scan.got):
-            if e.key == key:
-                return s, scan._replace(got=scan.got[:k] + ((slot, passed_over(e, entry.id)),) + scan.got[k + 1:])
+        t, after = pass_over(scene, s, scan, key, entry.id)
+        if t is not None:
+            return t, after
+        if key_waits(scene, s, scan, key, entry.id):
+            return s, scan              # that one's retry finds it
     return s, got(scan, None, entry._replace(key=key), redelivery)
+
+
+def pass_over(scene, s, scan, key, id):
+    """If the key has an entry that is told that a message was passed over for it; else (None, scan)."""
+    for slot, e in valid(s.entries):
+        if e.key == key:
+            if "passed-recorded-late" in scene.wrong:
+                return s, scan._replace(late=scan.late + ((slot, id),))
+            return s._replace(entries=entries_set(s.entries, {slot: passed_over(e, id)})), scan
+    for k, (slot, e) in enumerate(scan.got):
+        if e.key == key:
+            return s, scan._replace(got=scan.got[:k] + ((slot, passed_over(e, id)),) + scan.got[k + 1:])
+    return None, scan
+
+
+def key_waits(scene, s, scan, key, id):
+    """Whether the tables, as they are now, have one of the key below that waits for a retry not looked at yet.
+
+    Looked up only if the filter says that there may be one.
+    """
+    if key not in s.waits:
+        return False
+    acks, failures = (scan.seen[1], scan.seen[2]) if "waits-by-snapshot" in scene.wrong else (s.acks, s.failures)
+    for n in range(1, id):
+        if key_of(scene, s, n) != key or n in s.dead and "dead-frees-key" in scene.wrong:
+            continue
+        told = facts(n, acks, failures, scan.since)
+        if told.last and not told.done and told.last.attempt and told.last.retry_at < NEVER:
+            if (told.last.retry_at, n) >= scan.from_retry:
+                return True
+    return False
 
 
 def passed_over(entry, id):
@@ -248,11 +294,7 @@ def passed_over(entry, id):
 
 
 def got(scan, slot, entry, redelivery):
-    """A message that failed and is not due yet gets its entry, but is not delivered (ordered only)."""
-    if entry.at > scan.now:
-        return scan._replace(got=scan.got + ((slot, entry._replace(state=RETRY)),))
-    return scan._replace(got=scan.got + ((slot, entry._replace(at=0)),), room=scan.room - 1,
-                         quota=max(0, scan.quota - redelivery))
+    return scan._replace(got=scan.got + ((slot, entry),), room=scan.room - 1, quota=max(0, scan.quota - redelivery))
 
 
 def consider_next(scene, s, scan, slot):
@@ -264,11 +306,12 @@ def consider_next(scene, s, scan, slot):
                 or is_later(scene, scan, n, s.messages[n - 1].at) or n < scan.start or key_of(scene, s, n) != key):
             continue
         told = told_of(scan, n)
-        if told.done or told.last and "failed-left" in scene.wrong:
+        if told.done or n in s.dead or told.last and "failed-left" in scene.wrong:
             continue
-        at = told.last.retry_at if told.last else 0
+        if told.last and told.last.retry_at > scan.now and "next-passes-waiting" not in scene.wrong:
+            break                       # its retry finds what is behind it
         passed = 0 if "next-forgets" in scene.wrong else n + 1
-        return got(scan, slot, Entry(n, HELD, told.attempt, at=at, passed=passed, key=key), True)
+        return got(scan, slot, Entry(n, HELD, told.attempt, passed=passed, key=key), True)
     return scan._replace(gone=scan.gone + (slot,))
 
 
@@ -280,16 +323,14 @@ def probe(scene, s):
     for slot, e in valid(entries):
         if e.state != NEXT:
             continue
-        after = consider_next(scene, s, scan, slot)
-        waits = any(found.state == RETRY for _, found in after.got)
-        if after.gone or waits and "probe-drops-waiting" in scene.wrong:
+        if consider_next(scene, s, scan, slot).gone:
             entries = entry_done(scene, entries, slot)
     return s._replace(entries=entries)
 
 
 def record(scene, s, i, scan):
     """5: (state, lease, slots), or a Fault.  Lease 0: nothing was got, or the scan is void."""
-    if s.generation != scan.generation or s.reloaded and "reload-unnoticed" not in scene.wrong:
+    if s.generation != scan.generation:
         return fail(s, scan), 0, ()
     if scan.more and scan.room:
         return Fault("short", "a batch has room, and more is due"), 0, ()
@@ -311,7 +352,7 @@ def record_entries(scene, s, i, scan, lease):
     """What the scan has taken and found; returns also the slots of what is claimed."""
     entries, slots = s.entries, []
     for slot in scan.taken:
-        entries = entries_set(entries, {slot: entries[slot]._replace(state=HELD, lease=lease, at=0)})
+        entries = entries_set(entries, {slot: entries[slot]._replace(state=HELD, lease=lease)})
         slots.append(slot)
     for slot in scan.gone:
         entries = entries_set(entries, {slot: None}) if "next-dropped" in scene.wrong else \
@@ -341,7 +382,11 @@ def record_positions(scene, s, scan):
     retry = min(s.retry, scan.retry)
     if scene.wrong & {"retry-advanced-late", "retry-set-blindly"}:
         retry = scan.retry
-    return s._replace(cursor=scan.cursor, skipped=skipped, retry=retry, due_at=scan.due)
+    s = s._replace(cursor=scan.cursor, skipped=skipped, retry=retry, due_at=scan.due)
+    gone = scan.wait_in & s.retired and "cleared-though-gone" not in scene.wrong
+    if not scan.later and not gone and (not s.nacked or "waits-cleared-blindly" in scene.wrong):
+        s = s._replace(waits=frozenset(), wait_low=NEVER, wait_in=frozenset())
+    return s
 
 
 def fail(s, scan):
@@ -358,11 +403,15 @@ def fail(s, scan):
 def judge_delivery(scene, s, claimed):
     """What must never happen when messages are given out."""
     for e in claimed:
+        if e.id in s.retired:
+            continue                    # a real scan has its table locked
         message = s.messages[e.id - 1]
         told = facts_now(s, e.id)
         others = [other for _, other in valid(s.entries) if other is not e]
         if e.id not in s.published or message.at > s.now:
             return Fault("early", f"{e.id} is given out")
+        if told.last and told.last.retry_at > s.now:
+            return Fault("early", f"{e.id} is to be retried later")
         if told.done:
             return Fault("twice", f"{e.id} was acked")
         if any(other.id == e.id and other.state != NEXT for other in others):
@@ -386,7 +435,7 @@ def judge_order(scene, s, e, claimed, others):
     message = s.messages[e.id - 1]
     for n in message.after:
         before = s.messages[n - 1]
-        if before.key != message.key or before.at or message.at or n < s.start:
+        if before.key != message.key or before.at or message.at or n < s.start or n in s.dead:
             continue
         if not scene.ordered:
             if n not in s.delivered and not any(other.id == n for other in claimed):

@@ -11,7 +11,7 @@ An ack or nack goes through these steps; the worker's expiry of a lease is a nac
 It may abort before "visible".  own: the claim itself is of the same transaction.
 """
 from bus import (
-    HELD, LEASED, NEVER, NOBODY, READY, RETRY, Ack, Entry, Failure, entries_set, entry_done, entry_ready, facts_now,
+    HELD, LEASED, NEVER, NEXT, NOBODY, READY, Ack, Entry, Failure, entries_set, entry_done, entry_ready, facts_now,
     valid,
 )
 from checker import Fault
@@ -105,6 +105,8 @@ def visible(s, rows, own):
     """The commit: a state or a Fault.  Judges what must never be accepted."""
     acks, failures, out = set(s.acks), set(s.failures), set(s.out)
     for row in rows:
+        if row.id in s.retired:
+            continue                    # there is nothing to say
         if row.lease >= s.since:
             if not own and (row.id, row.lease) not in s.out:
                 return Fault("stale", f"lease {row.lease} of {row.id} has ended and is accepted")
@@ -119,7 +121,11 @@ def visible(s, rows, own):
 
 
 def callback(scene, s, slots, rows):
-    """After the commit: the entries go, and what failed will be found."""
+    """After the commit: the entries go, and what failed will be found.
+
+    Of a key, what was passed over has a higher id, and is found when the one that failed is delivered; or a lower one,
+    and is the key's next.
+    """
     done = {row.id for row in rows if type(row) is Ack}
     failed = {row.id: row for row in rows if type(row) is Failure}
     entries, retry = s.entries, s.retry
@@ -131,13 +137,15 @@ def callback(scene, s, slots, rows):
             entries = entries_set(entries, {slot: None})
         elif e.id in done or e.id not in failed:
             entries = entry_done(scene, entries, slot)
-        elif scene.ordered:
-            entries = entries_set(entries, {slot: Entry(
-                e.id, RETRY, e.attempt + 1, at=failed[e.id].retry_at, passed=e.passed, key=e.key)})
         else:
-            entries = entries_set(entries, {slot: None})
+            lower = e.passed and e.passed < e.id and "lower-forgotten" not in scene.wrong
+            entries = entries_set(entries, {slot: Entry(e.passed, NEXT, 1, key=e.key) if lower else None})
             if "no-pull-back" not in scene.wrong:
                 retry = pulled(scene, retry, failed[e.id])
+            s = s._replace(nacked=True)
+            if e.key and "failed-unmarked" not in scene.wrong:
+                s = s._replace(waits=s.waits | {e.key}, wait_low=min(s.wait_low, e.id),
+                               wait_in=s.wait_in | {e.id})
     return s._replace(entries=entries, retry=retry)
 
 
