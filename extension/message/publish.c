@@ -109,7 +109,7 @@ drafts_check(const MbusChannel *channel, MbusDraft *drafts, int ndrafts,
 	int			checked;
 	ErrorContextCallback where;
 
-	MemSet(sum, 0, sizeof(*sum));
+	memset(sum, 0, sizeof(*sum));
 	where.callback = draft_context;
 	where.arg = &checked;
 	where.previous = error_context_stack;
