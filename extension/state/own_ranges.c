@@ -79,9 +79,9 @@ mbus_own_rest(MbusBackend *me, const MbusWant *want, int64 *first)
 }
 
 /*
- * mbus_own_add registers ids from "first" on, of which "left" can be had, of
- * which none is left in the array.  Returns the end of what is reserved, and
- * how many ids of it the publisher got.
+ * mbus_own_add registers new ids, from "first" on; so many as "left" can be
+ * had.  Call it when mbus_own_rest() has found none.  Returns the end of what
+ * is reserved, and how many ids of it the publisher got.
  */
 int64
 mbus_own_add(MbusBackend *me, const MbusWant *want, int64 first, int32 left,
