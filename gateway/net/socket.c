@@ -144,7 +144,7 @@ socket_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 	else if (reason == LWS_CALLBACK_USER)
 		gw_listen_found(wsi);
 	else if (reason == LWS_CALLBACK_FILTER_NETWORK_CONNECTION)
-		return gw_listen_take(user);
+		gw_listen_take(user);
 	else if (reason == LWS_CALLBACK_SERVER_NEW_CLIENT_INSTANTIATED)
 		return link_create(wsi);
 	/* Before there is a vhost there is no socket either. */

@@ -510,18 +510,26 @@ describe('limits', () => {
 		await gateway.kill();
 	});
 
-	test('descriptors used up: accepting pauses, others are served, and it ' +
-		'goes on when there are some', async () => {
-		const gateway = await bus.gateway();
-		const client = await gateway.client();
-		await run('prlimit', ['--pid', String(gateway.child.pid),
-			'--nofile=80:80']);
-		const raws = Array.from({ length: 100 }, () => {
+	// knock opens connections that say nothing; "gone" is how many of them
+	// the gateway closed.
+	function knock(gateway, count) {
+		const knocked = { gone: 0, sockets: [] };
+		for (let i = 0; i < count; i++) {
 			const socket = net.connect(gateway.port, '127.0.0.1');
 			socket.on('error', () => {});
-			return socket;
-		});
-		await until('the pause', () => gateway.event('accept_paused'));
+			socket.once('close', () => { knocked.gone++; });
+			knocked.sockets.push(socket);
+		}
+		return knocked;
+	}
+
+	const descriptors = (gateway) =>
+		fs.readdirSync(`/proc/${gateway.child.pid}/fd`).map(Number);
+	const allow = (gateway, count) => run('prlimit', ['--pid',
+		String(gateway.child.pid), `--nofile=${count}:1000`]);
+
+	// calm tells that the loop does not spin while `seconds` go by.
+	async function calm(gateway, seconds, step = () => {}) {
 		const spent = () => {
 			const [user, system] = fs.readFileSync(
 				`/proc/${gateway.child.pid}/stat`, 'utf8')
@@ -529,20 +537,98 @@ describe('limits', () => {
 			return user + system;
 		};
 		const start = spent();
-		const end = Date.now() + 2000;
+		const end = Date.now() + seconds * 1000;
 		while (Date.now() < end) {
-			assert.equal(await client.call('ping'), 'pong');
+			await step();
 			await sleep(50);
 		}
-		assert.ok(spent() - start < 100, 'the loop does not spin');
-		assert.ok(fs.readdirSync(`/proc/${gateway.child.pid}/fd`).length < 80);
+		assert.ok(spent() - start < 40 * seconds, 'the loop does not spin');
+	}
+
+	// lose ends the gateway's backends, and waits until a client is served.
+	async function lose(client) {
+		await bus.sql(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE application_name = 'message-bus-gateway'`);
+		await until('an answer', async () =>
+			await client.call('ping') === 'pong');
+	}
+
+	test('descriptors used up: new connections wait, others are served, and ' +
+		'it goes on when there are some', async () => {
+		const gateway = await bus.gateway({ HTTP_CLIENT_TIMEOUT_SECS: '120' });
+		const client = await gateway.client();
+		await allow(gateway, 80);
+		const knocked = knock(gateway, 100);
+		await until('the pause', () => gateway.event('accept_paused'));
+		await calm(gateway, 2, async () =>
+			assert.equal(await client.call('ping'), 'pong'));
+		assert.ok(descriptors(gateway).length < 80 - 24);
 		assert.equal(gateway.lines.filter(
 			(line) => line.event === 'accept_paused').length, 1);
-		for (const socket of raws) socket.destroy();
+		for (const socket of knocked.sockets) socket.destroy();
 		const late = await gateway.client();
 		assert.equal(await late.call('ping'), 'pong');
 		assert.ok((await metrics(gateway))('accept_pauses_total') >= 1);
 		await gateway.kill();
+	});
+
+	test('who waits for a descriptor is not dropped when others are closed',
+		async () => {
+			const gateway = await bus.gateway({
+				HTTP_CLIENT_TIMEOUT_SECS: '120' });
+			const client = await gateway.client();
+			await allow(gateway, 80);
+			const knocked = knock(gateway, 100);
+			await until('the pause', () => gateway.event('accept_paused'));
+			for (let i = 0; i < 3; i++) {
+				await lose(client);
+				await calm(gateway, 2);
+			}
+			assert.equal(knocked.gone, 0);
+			assert.ok(descriptors(gateway).length < 80 - 24);
+			for (const socket of knocked.sockets) socket.destroy();
+			await gateway.kill();
+		});
+
+	test('accept() that fails neither spins nor fills the log, and who waits ' +
+		'is served when it may succeed', async () => {
+		const gateway = await bus.gateway();
+		const client = await gateway.client();
+		const used = new Set(descriptors(gateway));
+		let none = 0;
+		while (used.has(none)) none++;
+		await allow(gateway, none);
+		const knocked = knock(gateway, 20);
+		await until('the pause', () => gateway.event('accept_paused'));
+		await calm(gateway, 2, async () =>
+			assert.equal(await client.call('ping'), 'pong'));
+		assert.equal(gateway.lines.filter(
+			(line) => line.event === 'accept_paused').length, 1);
+		assert.ok(gateway.lines.filter(
+			(line) => line.event === 'libwebsockets').length < 10);
+		assert.equal(knocked.gone, 0);
+		await allow(gateway, 500);
+		assert.equal((await gateway.get('/healthz')).status, 200);
+		for (const socket of knocked.sockets) socket.destroy();
+		await gateway.kill();
+	});
+
+	test('every connection of the database finds its descriptors', async () => {
+		const gateway = await bus.gateway({ HTTP_CLIENT_TIMEOUT_SECS: '120',
+			MESSAGE_BUS_WAIT_CONNECTIONS: '16' });
+		const client = await gateway.client();
+		await allow(gateway, 150);
+		const knocked = knock(gateway, 150);
+		await until('the pause', () => gateway.event('accept_paused'));
+		await lose(client);
+		const claims = Array.from({ length: 16 }, () => client.call('claim',
+			{ channel: 'events', wait: 20 }).catch(() => {}));
+		await until('all connections', async () => (await client.call('ping'),
+			await bus.sql(`SELECT count(*) FROM pg_stat_activity
+				WHERE application_name = 'message-bus-gateway'`) === '18'));
+		for (const socket of knocked.sockets) socket.destroy();
+		await gateway.kill();
+		await Promise.all(claims);
 	});
 });
 
