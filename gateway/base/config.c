@@ -344,24 +344,25 @@ read_env_line(const char *path, int number, char *line, Reading *reading)
 static char *
 env_value(char *value)
 {
+	char	   *begin = value + strspn(value, " \t");
 	char	   *end;
 
-	value += strspn(value, " \t");
-	if (*value == '"' || *value == '\'')
+	if (*begin == '"' || *begin == '\'')
 	{
-		end = strchr(value + 1, *value);
+		end = strchr(begin + 1, *begin);
 		if (end == NULL)
 			return NULL;
 		*end = '\0';
-		return value + 1;
+		return begin + 1;
 	}
+	/* A value may be no more than the space before a comment. */
 	end = strstr(value, " #");
 	if (end == NULL)
 		end = value + strlen(value);
 	while (end > value && isspace((unsigned char) end[-1]))
 		end--;
 	*end = '\0';
-	return value;
+	return end > begin ? begin : end;
 }
 
 static void

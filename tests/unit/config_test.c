@@ -98,12 +98,19 @@ order_tests(void)
 			  "\n# a comment\n"
 			  "TOOL_TIMEOUT_SECS=7 # seconds\n"
 			  "MESSAGE_BUS_ENABLED=\"off\"\n"
+			  "SUPABASE_URL= # none\n"
+			  "MESSAGE_BUS_ORIGINS=   # none\n"
+			  "MESSAGE_BUS_AUDIENCE=#1\n"
+			  "MESSAGE_BUS_HOSTS=  \n"
 			  "PGAPPNAME_OF_TEST=from file\n");
 	ok(read_with(&config, env_path, environment) == 0 && config.port == 3333,
 	   "both sources are read");
 	ok(config.tool_timeout == 8, "the environment wins over .env");
 	ok(strcmp(config.role, "quoted # role") == 0 && !config.enabled,
 	   ".env may quote, export and comment");
+	ok(config.supabase_url[0] == '\0' && config.origins[0] == '\0' &&
+	   config.hosts[0] == '\0' && strcmp(config.audience, "#1") == 0,
+	   "a comment in place of a value leaves it empty");
 	value = getenv("PGAPPNAME_OF_TEST");
 	ok(value != NULL && strcmp(value, "from file") == 0,
 	   "libpq's variables in .env reach the environment");
