@@ -36,6 +36,8 @@ gw_notify_open(void)
 	if (sd_watchdog_enabled(0, &usec) <= 0)
 		return;
 	watchdog_ms = (int64_t) usec / 2000;
+	if (watchdog_ms == 0)
+		return;
 	watchdog_timer = gw_timer_create(watchdog, NULL);
 	if (watchdog_timer != NULL)
 		gw_timer_start(watchdog_timer, watchdog_ms);

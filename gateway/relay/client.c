@@ -500,6 +500,7 @@ client_take_message(GwClient *client)
 		gw_disconnect(client, GW_CLOSE_TRY_LATER, "out of memory");
 		return;
 	}
+	gw_client_totals.buffered += request->ids.length;
 	if (!draining)
 	{
 		client->in_flight++;
@@ -510,7 +511,7 @@ client_take_message(GwClient *client)
 	gw_metric_refused(GW_REFUSED_DRAINING);
 	gw_client_log("warning", "refused", client, error.message);
 	gw_client_answer(client, &request->ids, &error);
-	gw_client_totals.buffered -= request->length;
+	gw_client_totals.buffered -= request->length + request->ids.length;
 	gw_request_free(request);
 }
 

@@ -191,7 +191,7 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 		gw_client_answered(client);
 	if (config->log_frames || error != NULL)
 		log_request(lane, request, error, result);
-	gw_client_totals.buffered -= request->length;
+	gw_client_totals.buffered -= request->length + request->ids.length;
 	identity->pending--;
 	if (client == NULL && identity->pending == 0)
 		gw_session_end(identity);

@@ -449,6 +449,22 @@ describe('limits', () => {
 		await gateway.kill();
 	});
 
+	test('what is kept of a frame for its answer counts as buffered',
+		async () => {
+			const gateway = await bus.gateway();
+			const client = await gateway.client();
+			const buffered = async () =>
+				(await metrics(gateway))('buffered_bytes');
+			const thaw = await bus.freeze();
+			client.raw(JSON.stringify({ jsonrpc: '2.0', method: 'ping',
+				id: 'x'.repeat(1000000) }));
+			await until('the frame', async () => await buffered() > 1000000);
+			assert.ok(await buffered() > 2000000);
+			thaw();
+			await until('the answer', async () => await buffered() === 0);
+			await gateway.kill();
+		});
+
 	test('Host headers that are not of this machine, against DNS rebinding',
 		async () => {
 			const gateway = await bus.gateway({ ready: false });
@@ -669,10 +685,11 @@ describe('processes', () => {
 		await one.kill();
 	});
 
-	test('the service manager is told of start, reload, life and stop',
-		async () => {
-			const socket = path.join(directory, 'notify');
-			const manager = spawn('/usr/bin/python3', ['-u', '-c', `
+	// manage starts a service manager, which only takes messages, and calls
+	// `use` with its socket and a function that returns what it was told.
+	async function manage(use) {
+		const socket = path.join(directory, 'notify');
+		const manager = spawn('/usr/bin/python3', ['-u', '-c', `
 import socket
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 s.bind(${JSON.stringify(socket)})
@@ -680,34 +697,50 @@ print("bound")
 while True:
     print(repr(s.recv(4096).decode()))
 `], { stdio: ['ignore', 'pipe', 'inherit'] });
-			let text = '';
-			manager.stdout.setEncoding('utf8').on('data', (part) => {
-				text += part;
-			});
-			await until('the socket', () => text.includes('bound'));
-			const messages = () => text.split('\n').slice(1, -1)
-				.map((line) => line.slice(1, -1));
-			try {
-				const gateway = await bus.gateway({ ready: false,
-					NOTIFY_SOCKET: socket, WATCHDOG_USEC: '400000' });
-				await until('signs of life', () => messages().filter(
-					(one) => one === 'WATCHDOG=1').length >= 3);
-				await reload(gateway);
-				assert.equal(await gateway.kill('SIGTERM'), 0);
-				const told = await until('the last message', () => {
-					const all = messages().filter((one) =>
-						one !== 'WATCHDOG=1');
-					return all.length >= 4 ? all : null;
-				});
-				assert.equal(told.length, 4, told.join());
-				assert.equal(told[0], 'READY=1');
-				assert.match(told[1], /^RELOADING=1\\nMONOTONIC_USEC=\d+$/);
-				assert.equal(told[2], 'READY=1');
-				assert.equal(told[3], 'STOPPING=1');
-			} finally {
-				manager.kill('SIGKILL');
-			}
+		let text = '';
+		manager.stdout.setEncoding('utf8').on('data', (part) => {
+			text += part;
 		});
+		try {
+			await until('the socket', () => text.includes('bound'));
+			await use(socket, () => text.split('\n').slice(1, -1)
+				.map((line) => line.slice(1, -1)));
+		} finally {
+			manager.kill('SIGKILL');
+			fs.rmSync(socket, { force: true });
+		}
+	}
+
+	test('the service manager is told of start, reload, life and stop', () =>
+		manage(async (socket, messages) => {
+			const gateway = await bus.gateway({ ready: false,
+				NOTIFY_SOCKET: socket, WATCHDOG_USEC: '400000' });
+			await until('signs of life', () => messages().filter(
+				(one) => one === 'WATCHDOG=1').length >= 3);
+			await reload(gateway);
+			assert.equal(await gateway.kill('SIGTERM'), 0);
+			const told = await until('the last message', () => {
+				const all = messages().filter((one) =>
+					one !== 'WATCHDOG=1');
+				return all.length >= 4 ? all : null;
+			});
+			assert.equal(told.length, 4, told.join());
+			assert.equal(told[0], 'READY=1');
+			assert.match(told[1], /^RELOADING=1\\nMONOTONIC_USEC=\d+$/);
+			assert.equal(told[2], 'READY=1');
+			assert.equal(told[3], 'STOPPING=1');
+		}));
+
+	test('a watchdog that cannot be served is left alone', () =>
+		manage(async (socket, messages) => {
+			const gateway = await bus.gateway({ ready: false,
+				NOTIFY_SOCKET: socket, WATCHDOG_USEC: '1000' });
+			await reload(gateway);
+			assert.equal(await gateway.kill('SIGTERM'), 0);
+			await until('the last message', () =>
+				messages().includes('STOPPING=1'));
+			assert.ok(!messages().includes('WATCHDOG=1'));
+		}));
 });
 
 describe('what is installed', () => {
