@@ -446,6 +446,7 @@ check_listener(const GwConfig *config, const GwConfigChecks *checks,
 			   Reading *reading)
 {
 	struct in6_addr address;
+	const char *unfit = NULL;
 	char		why[256];
 
 	if (strcmp(config->host, "localhost") != 0 &&
@@ -466,8 +467,10 @@ check_listener(const GwConfig *config, const GwConfigChecks *checks,
 		fault(reading, config->tls_cert[0] == '\0' ? "EXAI_WS_TLS_CERT" :
 			  "EXAI_WS_TLS_KEY", "is missing: a certificate and its key are"
 			  " set together");
-	else if (config->tls_cert[0] != '\0' &&
-			 !checks->tls(config->tls_cert, config->tls_key, why,
-						  sizeof(why)))
-		fault(reading, "EXAI_WS_TLS_CERT", "%s", why);
+	else if (config->tls_cert[0] != '\0')
+		unfit = checks->tls(config->tls_cert, config->tls_key, why,
+							sizeof(why));
+	if (unfit != NULL)
+		fault(reading, unfit == config->tls_cert ? "EXAI_WS_TLS_CERT" :
+			  "EXAI_WS_TLS_KEY", "%s", why);
 }

@@ -45,6 +45,7 @@ async function withFile(settings, environment = {}) {
 	const gateway = new Gateway(home, { DATABASE_URL: bus.url(),
 		MESSAGE_BUS_ROLE: 'app', ...environment });
 	bus.gateways.add(gateway);
+	gateway.home = home;
 	await gateway.started;
 	return { gateway, write };
 }
@@ -285,7 +286,8 @@ CipherString = DEFAULT:@SECLEVEL=0
 		fs.writeFileSync(key(), old);
 		const { detail } = await reload(gateway);
 		assert.equal(detail, 'nothing was changed');
-		assert.match(gateway.event('reload').detail, /EXAI_WS_TLS_CERT/);
+		assert.match(gateway.event('reload').detail,
+			/EXAI_WS_TLS_KEY: .* could not be used: key values mismatch$/);
 		assert.equal((await shake(gateway.port)).name, 'one');
 		await gateway.kill();
 	});
@@ -295,7 +297,7 @@ CipherString = DEFAULT:@SECLEVEL=0
 		await assert.rejects(run(program, ['--check-config'],
 			{ cwd: directory, env: { MESSAGE_BUS_ROLE: 'app', ...settings() } }),
 		(error) => error.code === 2 &&
-			/certificate could not be used/.test(error.stderr));
+			/EXAI_WS_TLS_CERT: .* could not be used/.test(error.stderr));
 	});
 });
 
@@ -338,6 +340,14 @@ describe('SIGHUP', () => {
 		const value = await metrics(gateway);
 		assert.equal(value('reloads_total'), 2);
 		assert.equal(value('reloads_failed_total'), 2);
+		await gateway.kill();
+	});
+
+	test('of a .env that is gone is a fault', async () => {
+		const { gateway } = await withFile({ MESSAGE_BUS_LOG_LEVEL: 'info' });
+		fs.unlinkSync(path.join(gateway.home, '.env'));
+		assert.equal((await reload(gateway)).detail, 'nothing was changed');
+		assert.match(gateway.event('reload').detail, /\.env: could not be opened/);
 		await gateway.kill();
 	});
 

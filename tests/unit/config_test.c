@@ -20,14 +20,15 @@ url_is_good(const char *url, char *why, size_t size)
 	return strncmp(url, "postgresql://", 13) == 0;
 }
 
-static bool
-pair_is_good(const char *cert, const char *key, char *why, size_t size)
+static const char *
+pair_fault(const char *cert, const char *key, char *why, size_t size)
 {
 	(void) snprintf(why, size, "no pair");
-	return strcmp(cert, "cert") == 0 && strcmp(key, "key") == 0;
+	return strcmp(cert, "cert") != 0 ? cert :
+		strcmp(key, "key") != 0 ? key : NULL;
 }
 
-static const GwConfigChecks checks = {url_is_good, pair_is_good};
+static const GwConfigChecks checks = {url_is_good, pair_fault};
 
 static void
 note_fault(const char *name, const char *why)
@@ -226,8 +227,8 @@ listener_tests(void)
 	   "a name other than localhost may not");
 	gw_config_free(&config);
 	ok(read_with(&config, NULL, pair) == 1 &&
-	   strstr(fault_text, "EXAI_WS_TLS_CERT: no pair") != NULL,
-	   "a certificate and a key that do not fit are a fault");
+	   strstr(fault_text, "EXAI_WS_TLS_KEY: no pair") != NULL,
+	   "a key that does not fit its certificate is a fault of the key");
 	gw_config_free(&config);
 	ok(read_with(&config, NULL, any_port) == 1 &&
 	   strstr(fault_text, "MESSAGE_BUS_REUSE_PORT") != NULL,
