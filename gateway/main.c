@@ -93,7 +93,6 @@ main(int argc, char **argv)
 		loop();
 	gw_relay_close();
 	gw_log_event("info", "stopped", NULL);
-	gw_tls_close();
 	gw_config_free(&config);
 	return opened ? 0 : 1;
 }
@@ -224,7 +223,7 @@ open_all(void)
 		return false;
 	gw_timer_start(sweep_timer, SWEEP_MS);
 	gw_notify_open();
-	gw_notify_ready();
+	gw_notify("READY=1");
 	log_ready();
 	return true;
 }
@@ -286,7 +285,7 @@ begin_drain(int number)
 	if (drain_until != 0)
 		return;
 	drain_until = gw_now_ms() + DRAIN_MS;
-	gw_notify_stopping();
+	gw_notify("STOPPING=1");
 	gw_http_drain();
 	gw_handshakes_refuse();
 	if (config.reuse_port)
@@ -312,7 +311,7 @@ reload(void)
 		gw_counters.reloads_failed++;
 	gw_config_free(&next);
 	gw_log_event("info", "reloaded", good ? NULL : "nothing was changed");
-	gw_notify_ready();
+	gw_notify("READY=1");
 }
 
 static void

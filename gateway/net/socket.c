@@ -336,9 +336,7 @@ http_write(struct lws *wsi, Link *link)
 	written = lws_write(wsi, body->data + LWS_PRE, body->length - LWS_PRE,
 						LWS_WRITE_HTTP_FINAL);
 	gw_buffer_free(body);
-	if (written < 0 || lws_http_transaction_completed(wsi) != 0)
-		return -1;
-	return 0;
+	return written < 0 || lws_http_transaction_completed(wsi) != 0 ? -1 : 0;
 }
 
 /* LWS_PRE is what the owner leaves free before a reply. */

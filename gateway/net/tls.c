@@ -76,13 +76,6 @@ gw_tls_prepare(void *context)
 	SSL_CTX_set_cert_cb(listener, use_current, NULL);
 }
 
-void
-gw_tls_close(void)
-{
-	SSL_CTX_free(current);
-	current = NULL;
-}
-
 /*
  * load_pair reads a certificate, its chain and its key, and returns NULL, or
  * the file that could not be used.
