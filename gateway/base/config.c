@@ -121,6 +121,8 @@ static const Setting settings[] = {
 			"unanswered frames of one connection"),
 	INTEGER("MESSAGE_BUS_MAX_BUFFERED_MB", max_buffered_mb, "512", 1, 65536,
 			"unanswered frames of all connections together, MiB"),
+	INTEGER("MESSAGE_BUS_SEND_TIMEOUT_SECS", send_timeout, "30", 1, 3600,
+			"seconds a client may leave its replies unread"),
 	INTEGER("MESSAGE_BUS_IDLE_TIMEOUT_SECS", idle_timeout, "0", 0, 86400,
 			"seconds without a frame before a connection is closed, 0 for"
 			" never"),
@@ -135,9 +137,7 @@ static const Setting settings[] = {
 	CHOICE("MESSAGE_BUS_LOG_LEVEL", log_level, "info", "info, warning, error",
 		   "the least that is logged: info, warning or error"),
 	BOOLEAN("MESSAGE_BUS_LOG_FRAMES", log_frames, "true",
-			"one log line for each frame relayed"),
-	INTEGER("MESSAGE_BUS_SEND_TIMEOUT_SECS", send_timeout, "30", 1, 3600,
-			"seconds a client may leave its replies unread")
+			"one log line for each frame relayed")
 };
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
