@@ -647,11 +647,18 @@ describe('limits', () => {
 		const knocked = knock(gateway, 150);
 		await until('the pause', () => gateway.event('accept_paused'));
 		await lose(client);
-		const claims = Array.from({ length: 16 }, () => client.call('claim',
-			{ channel: 'events', wait: 20 }).catch(() => {}));
-		await until('all connections', async () => (await client.call('ping'),
+		// They are opened one by one, as long as claims wait.
+		let enough = false;
+		const claims = Array.from({ length: 16 }, async () => {
+			while (!enough) {
+				await client.call('claim', { channel: 'events', wait: 20 })
+					.catch(() => sleep(100));
+			}
+		});
+		await until('all connections', async () =>
 			await bus.sql(`SELECT count(*) FROM pg_stat_activity
-				WHERE application_name = 'message-bus-gateway'`) === '18'));
+				WHERE application_name = 'message-bus-gateway'`) === '18');
+		enough = true;
 		for (const socket of knocked.sockets) socket.destroy();
 		await gateway.kill();
 		await Promise.all(claims);
