@@ -54,7 +54,7 @@ gw_session_end};
 static const GwConfigChecks checks = {gw_options_check_url, gw_tls_check};
 
 static int	read_flags(int argc, char **argv, bool *check);
-static int	flag_fault(const char *flag);
+static int	flag_fault(const char *flag, const char *why);
 static void print_fault(const char *name, const char *why);
 static void help(void);
 static void prepare_process(void);
@@ -79,6 +79,9 @@ main(int argc, char **argv)
 		return status;
 	faults = gw_config_read(&config, env_file, &checks, print_fault,
 							check ? stdout : NULL);
+	/* A .env that was read must still be there when it is read again. */
+	if (config.file != NULL && env_file == NULL)
+		env_file = ".env";
 	if (check)
 		(void) printf("configuration %s\n",
 					  faults == 0 ? "is good" : "has faults");
@@ -90,7 +93,6 @@ main(int argc, char **argv)
 		loop();
 	gw_relay_close();
 	gw_log_event("info", "stopped", NULL);
-	gw_tls_close();
 	gw_config_free(&config);
 	return opened ? 0 : 1;
 }
@@ -105,11 +107,15 @@ read_flags(int argc, char **argv, bool *check)
 	{
 		if (strcmp(argv[i], "--check-config") == 0)
 			*check = true;
-		else if (strcmp(argv[i], "--env-file") == 0 && i + 1 < argc)
+		else if (strcmp(argv[i], "--env-file") == 0)
+		{
 			env_file = argv[++i];
+			if (env_file == NULL)
+				return flag_fault("--env-file", "needs the name of a file");
+		}
 		else if (strncmp(argv[i], "--env-file=", 11) == 0)
 			env_file = argv[i] + 11;
-		else if (strcmp(argv[i], "--help") == 0)
+		else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
 		{
 			help();
 			return 0;
@@ -120,20 +126,20 @@ read_flags(int argc, char **argv, bool *check)
 			return 0;
 		}
 		else
-			return flag_fault(argv[i]);
+			return flag_fault(argv[i], "is not a flag");
 	}
 	return -1;
 }
 
 /* flag_fault does not repeat what follows =, which may be a secret. */
 static int
-flag_fault(const char *flag)
+flag_fault(const char *flag, const char *why)
 {
-	(void) fprintf(stderr, "%.*s: is not a flag, or lacks a value.\n"
+	(void) fprintf(stderr, "%.*s: %s.\n"
 				   "Settings are no flags: give them as NAME=value in the"
 				   " environment, as in\n"
 				   "\"EXAI_WS_PORT=8765 message-bus-gateway\", or in .env;"
-				   " --help lists them.\n", (int) strcspn(flag, "="), flag);
+				   " --help lists them.\n", (int) strcspn(flag, "="), flag, why);
 	return 2;
 }
 
@@ -152,7 +158,7 @@ help(void)
 				"  --check-config     tell every fault of the configuration"
 				" and exit\n"
 				"  --env-file FILE    read this file in place of .env\n"
-				"  --help, --version\n\n"
+				"  -h, --help, --version\n\n"
 				"Each setting is read from the environment, else from .env."
 				"\n"
 				"SIGHUP renews the certificate and"
@@ -217,7 +223,7 @@ open_all(void)
 		return false;
 	gw_timer_start(sweep_timer, SWEEP_MS);
 	gw_notify_open();
-	gw_notify_ready();
+	gw_notify("READY=1");
 	log_ready();
 	return true;
 }
@@ -279,7 +285,7 @@ begin_drain(int number)
 	if (drain_until != 0)
 		return;
 	drain_until = gw_now_ms() + DRAIN_MS;
-	gw_notify_stopping();
+	gw_notify("STOPPING=1");
 	gw_http_drain();
 	gw_handshakes_refuse();
 	if (config.reuse_port)
@@ -305,7 +311,7 @@ reload(void)
 		gw_counters.reloads_failed++;
 	gw_config_free(&next);
 	gw_log_event("info", "reloaded", good ? NULL : "nothing was changed");
-	gw_notify_ready();
+	gw_notify("READY=1");
 }
 
 static void

@@ -25,7 +25,6 @@ static GwTimer *watchdog_timer;
 static int64_t watchdog_ms;
 
 static void watchdog(void *owner);
-static void tell(const char *state);
 
 /* gw_notify_open finds out whether there is a watchdog; it needs the loop. */
 void
@@ -36,18 +35,14 @@ gw_notify_open(void)
 	if (sd_watchdog_enabled(0, &usec) <= 0)
 		return;
 	watchdog_ms = (int64_t) usec / 2000;
+	if (watchdog_ms == 0)
+		return;
 	watchdog_timer = gw_timer_create(watchdog, NULL);
 	if (watchdog_timer != NULL)
 		gw_timer_start(watchdog_timer, watchdog_ms);
 }
 
-void
-gw_notify_ready(void)
-{
-	tell("READY=1");
-}
-
-/* gw_notify_reloading says that a reload begins, which ready ends. */
+/* gw_notify_reloading says that a reload begins, which READY=1 ends. */
 void
 gw_notify_reloading(void)
 {
@@ -58,25 +53,12 @@ gw_notify_reloading(void)
 	(void) snprintf(state, sizeof(state),
 					"RELOADING=1\nMONOTONIC_USEC=%" PRId64,
 					(int64_t) now.tv_sec * 1000000 + now.tv_nsec / 1000);
-	tell(state);
+	gw_notify(state);
 }
 
+/* gw_notify tells a state, in the words of sd_notify(3). */
 void
-gw_notify_stopping(void)
-{
-	tell("STOPPING=1");
-}
-
-static void
-watchdog(void *owner)
-{
-	(void) owner;
-	tell("WATCHDOG=1");
-	gw_timer_start(watchdog_timer, watchdog_ms);
-}
-
-static void
-tell(const char *state)
+gw_notify(const char *state)
 {
 	static bool failed;
 	int			sent = sd_notify(0, state);
@@ -86,4 +68,12 @@ tell(const char *state)
 		failed = true;
 		gw_log_event("warning", "notify", strerror(-sent));
 	}
+}
+
+static void
+watchdog(void *owner)
+{
+	(void) owner;
+	gw_notify("WATCHDOG=1");
+	gw_timer_start(watchdog_timer, watchdog_ms);
 }

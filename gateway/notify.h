@@ -6,8 +6,7 @@
 #define GW_NOTIFY_H
 
 extern void gw_notify_open(void);
-extern void gw_notify_ready(void);
 extern void gw_notify_reloading(void);
-extern void gw_notify_stopping(void);
+extern void gw_notify(const char *state);
 
 #endif							/* GW_NOTIFY_H */

@@ -29,17 +29,13 @@ gw_buffer_reserve(GwBuffer *buffer, size_t more)
 		return false;
 	if (more <= capacity - buffer->length)
 		return true;
-	if (more > SIZE_MAX / 4 - buffer->length)
-	{
-		buffer->failed = true;
-		return false;
-	}
 	capacity += capacity / 2;
 	if (capacity < buffer->length + more)
 		capacity = buffer->length + more;
 	if (capacity < 64)
 		capacity = 64;
-	data = realloc(buffer->data, capacity);
+	data = more <= SIZE_MAX / 4 - buffer->length ?
+		realloc(buffer->data, capacity) : NULL;
 	if (data == NULL)
 	{
 		buffer->failed = true;

@@ -121,6 +121,8 @@ static const Setting settings[] = {
 			"unanswered frames of one connection"),
 	INTEGER("MESSAGE_BUS_MAX_BUFFERED_MB", max_buffered_mb, "512", 1, 65536,
 			"unanswered frames of all connections together, MiB"),
+	INTEGER("MESSAGE_BUS_SEND_TIMEOUT_SECS", send_timeout, "30", 1, 3600,
+			"seconds a client may leave its replies unread"),
 	INTEGER("MESSAGE_BUS_IDLE_TIMEOUT_SECS", idle_timeout, "0", 0, 86400,
 			"seconds without a frame before a connection is closed, 0 for"
 			" never"),
@@ -135,9 +137,7 @@ static const Setting settings[] = {
 	CHOICE("MESSAGE_BUS_LOG_LEVEL", log_level, "info", "info, warning, error",
 		   "the least that is logged: info, warning or error"),
 	BOOLEAN("MESSAGE_BUS_LOG_FRAMES", log_frames, "true",
-			"one log line for each frame relayed"),
-	INTEGER("MESSAGE_BUS_SEND_TIMEOUT_SECS", send_timeout, "30", 1, 3600,
-			"seconds a client may leave its replies unread")
+			"one log line for each frame relayed")
 };
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
@@ -344,24 +344,25 @@ read_env_line(const char *path, int number, char *line, Reading *reading)
 static char *
 env_value(char *value)
 {
+	char	   *begin = value + strspn(value, " \t");
 	char	   *end;
 
-	value += strspn(value, " \t");
-	if (*value == '"' || *value == '\'')
+	if (*begin == '"' || *begin == '\'')
 	{
-		end = strchr(value + 1, *value);
+		end = strchr(begin + 1, *begin);
 		if (end == NULL)
 			return NULL;
 		*end = '\0';
-		return value + 1;
+		return begin + 1;
 	}
+	/* A value may be no more than the space before a comment. */
 	end = strstr(value, " #");
 	if (end == NULL)
 		end = value + strlen(value);
 	while (end > value && isspace((unsigned char) end[-1]))
 		end--;
 	*end = '\0';
-	return value;
+	return end > begin ? begin : end;
 }
 
 static void
@@ -445,6 +446,7 @@ check_listener(const GwConfig *config, const GwConfigChecks *checks,
 			   Reading *reading)
 {
 	struct in6_addr address;
+	const char *unfit = NULL;
 	char		why[256];
 
 	if (strcmp(config->host, "localhost") != 0 &&
@@ -465,8 +467,10 @@ check_listener(const GwConfig *config, const GwConfigChecks *checks,
 		fault(reading, config->tls_cert[0] == '\0' ? "EXAI_WS_TLS_CERT" :
 			  "EXAI_WS_TLS_KEY", "is missing: a certificate and its key are"
 			  " set together");
-	else if (config->tls_cert[0] != '\0' &&
-			 !checks->tls(config->tls_cert, config->tls_key, why,
-						  sizeof(why)))
-		fault(reading, "EXAI_WS_TLS_CERT", "%s", why);
+	else if (config->tls_cert[0] != '\0')
+		unfit = checks->tls(config->tls_cert, config->tls_key, why,
+							sizeof(why));
+	if (unfit != NULL)
+		fault(reading, unfit == config->tls_cert ? "EXAI_WS_TLS_CERT" :
+			  "EXAI_WS_TLS_KEY", "%s", why);
 }

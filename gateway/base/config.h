@@ -52,11 +52,14 @@ typedef struct GwConfig
 	char	   *file;			/* the text of .env */
 } GwConfig;
 
-/* Checks that need a library; each tells why a value is not good. */
+/*
+ * Checks that need a library; each tells why a value is not good, and tls
+ * returns which of the two, NULL if both are.
+ */
 typedef struct GwConfigChecks
 {
 	bool		(*url) (const char *url, char *why, size_t size);
-	bool		(*tls) (const char *cert, const char *key, char *why,
+	const char *(*tls) (const char *cert, const char *key, char *why,
 						size_t size);
 } GwConfigChecks;
 

@@ -17,7 +17,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/metrics.h"
@@ -27,6 +26,9 @@
 
 /* What most lines need. */
 #define LINE_USUAL	512
+
+/* Lines of one flood that are logged in a second. */
+#define FEW			20
 
 static int	log_descriptor = STDERR_FILENO;
 static bool log_to_socket;
@@ -74,6 +76,22 @@ gw_log_begin(GwLogLine *line, const char *level, const char *event)
 					 (utc.tm_year + 1900) % 10000, utc.tm_mon + 1,
 					 utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
 					 now.tv_nsec / 1000000, level, event);
+}
+
+/* gw_log_begin_few starts a line of a flood, which does not fill the log. */
+void
+gw_log_begin_few(GwLogLine *line, const char *level, const char *event,
+				 GwLogFlood * flood)
+{
+	time_t		now = time(NULL);
+
+	gw_log_begin(line, level, event);
+	if (flood->second != now)
+		flood->lines = 0;
+	flood->second = now;
+	if (++flood->lines == FEW)
+		gw_log_text(line, "note", "the rest of this second is left out");
+	line->silent = line->silent || flood->lines > FEW;
 }
 
 void

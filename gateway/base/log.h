@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "base/buffer.h"
 
@@ -17,13 +18,22 @@
 typedef struct GwLogLine
 {
 	GwBuffer text;
-	bool		silent;			/* its level is not logged */
+	bool		silent;			/* not to be logged */
 } GwLogLine;
+
+/* What may come in floods: how many lines there were in this second. */
+typedef struct GwLogFlood
+{
+	time_t		second;
+	unsigned	lines;
+}			GwLogFlood;
 
 extern void gw_log_init(int descriptor);
 extern void gw_log_level(const char *least);
 extern void gw_log_begin(GwLogLine *line, const char *level,
 						 const char *event);
+extern void gw_log_begin_few(GwLogLine *line, const char *level,
+							 const char *event, GwLogFlood * flood);
 extern void gw_log_text(GwLogLine *line, const char *name, const char *string);
 extern void gw_log_number(GwLogLine *line, const char *name, int64_t number);
 extern void gw_log_end(GwLogLine *line);

@@ -31,8 +31,6 @@ const GwScale gw_scales[GW_SCALES] = {
 	{9, {1, 2, 5, 10, 20, 30, 40, 50, 60}}
 };
 
-static void observe(GwScaleKind kind, GwLaneKind lane, int64_t value);
-
 /* gw_metric_refused counts a connection or a frame that was refused. */
 void
 gw_metric_refused(GwRefusal reason)
@@ -49,18 +47,12 @@ void
 gw_metric_request(GwLaneKind lane, GwResult result, int64_t milliseconds)
 {
 	gw_metrics.requests[lane][result]++;
-	observe(GW_SCALE_LATENCY, lane, milliseconds);
+	gw_metric_observe(GW_SCALE_LATENCY, lane, milliseconds);
 }
 
-/* gw_metric_batch counts a batch that was sent, and its requests. */
+/* gw_metric_observe puts a value into the histogram of a lane. */
 void
-gw_metric_batch(GwLaneKind lane, size_t requests)
-{
-	observe(GW_SCALE_SIZE, lane, (int64_t) requests);
-}
-
-static void
-observe(GwScaleKind kind, GwLaneKind lane, int64_t value)
+gw_metric_observe(GwScaleKind kind, GwLaneKind lane, int64_t value)
 {
 	const GwScale *scale = &gw_scales[kind];
 	GwHistogram *histogram = &gw_metrics.histograms[kind][lane];

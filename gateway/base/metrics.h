@@ -151,6 +151,7 @@ extern const GwScale gw_scales[GW_SCALES];
 extern void gw_metric_refused(GwRefusal reason);
 extern void gw_metric_request(GwLaneKind lane, GwResult result,
 							  int64_t milliseconds);
-extern void gw_metric_batch(GwLaneKind lane, size_t requests);
+extern void gw_metric_observe(GwScaleKind kind, GwLaneKind lane,
+							  int64_t value);
 
 #endif							/* GW_METRICS_H */

@@ -627,7 +627,9 @@ login_fault(const GwDatabase *database)
 {
 	const PGresult *result = database->result;
 
+	/* No schema, no function in it, or no row: see gw_fault_query. */
 	if (strcmp(database->error[SQLSTATE], "3F000") == 0 ||
+		strcmp(database->error[SQLSTATE], "42883") == 0 ||
 		(!database->failed && PQntuples(result) == 0))
 		return "extension \"message_bus\" is not installed in this database";
 	if (database->failed || database->unknown)

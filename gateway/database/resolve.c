@@ -20,7 +20,6 @@
 
 #include "net/loop.h"
 
-
 #define HOSTS_MAX	16
 #define POLL_MS		20
 
@@ -51,7 +50,7 @@ struct GwResolve
 };
 
 static size_t cut_list(char *list, const char **items);
-static bool ask(GwResolve *resolve);
+static void ask(GwResolve *resolve);
 static void resolve_poll(void *owner);
 static void add_host(GwResolve *resolve, size_t host);
 static void add_entry(GwResolve *resolve, size_t host, const char *address);
@@ -78,11 +77,12 @@ gw_resolve_start(const char *hosts, const char *ports, size_t first,
 	resolve->owner = owner;
 	resolve->timer = gw_timer_create(resolve_poll, resolve);
 	if (resolve->hosts == NULL || resolve->ports == NULL ||
-		resolve->timer == NULL || !ask(resolve))
+		resolve->timer == NULL)
 	{
 		resolve_destroy(resolve);
 		return NULL;
 	}
+	ask(resolve);
 	gw_timer_start(resolve->timer, 1);
 	return resolve;
 }
@@ -96,7 +96,7 @@ gw_resolve_free(GwResolve *resolve)
 }
 
 /* ask asks for all that is not nothing or a path, addresses too. */
-static bool
+static void
 ask(GwResolve *resolve)
 {
 	static const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
@@ -115,8 +115,9 @@ ask(GwResolve *resolve)
 		resolve->requests[i].ar_request = &hints;
 		resolve->pointers[i] = &resolve->requests[i];
 	}
-	return getaddrinfo_a(GAI_NOWAIT, resolve->pointers, (int) resolve->count,
-						 NULL) == 0;
+	/* If that fails some may have begun; what has not is without a result. */
+	(void) getaddrinfo_a(GAI_NOWAIT, resolve->pointers, (int) resolve->count,
+						 NULL);
 }
 
 /* cut_list cuts a list at its commas and returns the number of items. */

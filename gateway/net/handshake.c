@@ -184,7 +184,6 @@ gw_handshake_token(struct lws *wsi, GwBuffer *token)
 {
 	char		given[GW_HEADERS_MAX];
 	const char *value = NULL;
-	const char *dot;
 
 	memset(given, 0, sizeof(given));
 	if (lws_hdr_copy(wsi, given, sizeof(given),
@@ -197,8 +196,8 @@ gw_handshake_token(struct lws *wsi, GwBuffer *token)
 	if (value == NULL)
 	{
 		value = find_apikey(wsi, given, sizeof(given));
-		dot = value != NULL ? strchr(value, '.') : NULL;
-		if (dot == NULL || strchr(dot + 1, '.') == NULL)
+		/* With fewer than two dots the first is the last. */
+		if (value != NULL && strchr(value, '.') == strrchr(value, '.'))
 			value = NULL;
 	}
 	if (value != NULL)

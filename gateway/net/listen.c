@@ -2,17 +2,19 @@
  * listen.c
  *		The listening socket, and which connections it takes.
  *
- * libwebsockets accepts, all that waits in one go, and asks gw_listen_take
- * about each connection, where listening may pause: for one turn after
- * ACCEPT_MAX connections, so that a crowd does not hold up who is there; and
- * as long as descriptors are used up. Connections wait in the kernel's queue
- * then, what is open goes on, and the last RESERVED descriptors are left to
- * the database's connections. libwebsockets ends a pause by itself when any
- * descriptor is closed; a connection that slips through is closed.
+ * libwebsockets accepts, all that waits in one go, and tells gw_listen_take
+ * of each connection. It cannot listen on a port that is shared, or on a
+ * socket that was made for it. So it listens on any port of a loopback
+ * address, and a socket of ours takes the place of that behind its
+ * descriptor.
  *
- * What it cannot do is listen on a port that is shared, or on a socket that
- * was made for it. So it listens on any port of a loopback address, and a
- * socket of ours takes the place of that behind its descriptor.
+ * In a pause what takes that place is an eventfd, on which nothing ever
+ * comes: connections wait in the kernel's queue, and what is open goes on.
+ * (libwebsockets could pause by itself, but goes on by itself too, whenever
+ * it closes a descriptor.) A pause is for one turn after ACCEPT_MAX
+ * connections, so that a crowd does not hold up who is there; and as long as
+ * descriptors are used up, less those that the database's connections may
+ * need. Each turn looks again, and there is one every second.
  *
  * With MESSAGE_BUS_REUSE_PORT several processes listen on one port and the
  * kernel spreads connections over them; one that drains stops listening at
@@ -29,10 +31,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 #include <netinet/in.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -43,13 +47,21 @@
 /* Connections taken in one turn of the loop. */
 #define ACCEPT_MAX		64
 
-/* Descriptors that connections do not get. */
-#define RESERVED		32
+/*
+ * Descriptors that connections do not get: for each of the database's, whose
+ * socket is watched by a copy, and whose lookups open some; and a few more.
+ */
+#define RESERVED_EACH	4
+#define RESERVED_MORE	8
 
 /* A pause this long after another one is told again. */
 #define PAUSE_NEWS_MS	60000
 
 static struct lws *listener;
+static int	listening = -1;		/* our socket */
+static int	silence = -1;		/* the eventfd */
+static int	heard = -1;			/* which of them libwebsockets has */
+static rlim_t reserved;
 static int	port;
 static char peer[GW_ADDRESS_MAX];	/* of the connection taken last */
 static int	taken;				/* connections, in this turn */
@@ -61,6 +73,7 @@ static int	listen_socket(const GwConfig *config, int *descriptor);
 static bool set_on(int descriptor, int option);
 static void take_peer(const struct sockaddr_storage *from);
 static bool descriptor_is_free(void);
+static bool listen_to(int descriptor);
 static void listen_pause(void);
 
 /* gw_listen_prepare makes libwebsockets listen where nobody looks. */
@@ -84,14 +97,13 @@ bool
 gw_listen_open(const GwConfig *config)
 {
 	GwLogLine	line;
-	int			descriptor = -1;
-	int			fault = listen_socket(config, &descriptor);
+	int			fault = listen_socket(config, &listening);
 
-	if (fault == 0 &&
-		dup3(descriptor, lws_get_socket_fd(listener), O_CLOEXEC) < 0)
+	reserved = RESERVED_MORE + RESERVED_EACH *
+		(rlim_t) (GW_LANE_WAIT + config->wait_connections);
+	silence = eventfd(0, EFD_CLOEXEC);
+	if (fault == 0 && (silence < 0 || !listen_to(listening)))
 		fault = errno;
-	if (descriptor >= 0)
-		(void) close(descriptor);
 	if (fault == 0)
 		return true;
 	gw_log_begin(&line, "error", "start");
@@ -104,22 +116,17 @@ gw_listen_open(const GwConfig *config)
 }
 
 /*
- * gw_listen_take looks at a connection that was accepted, remembers whose it
- * is and pauses before the next one if need be. Not 0: it is closed.
+ * gw_listen_take remembers whose a connection is that was accepted, and
+ * pauses before the next one if need be.
  */
-int
+void
 gw_listen_take(const struct lws_filter_network_conn_args *from)
 {
 	take_peer(&from->cli_addr);
 	if (!descriptor_is_free())
-	{
-		if (paused)
-			return -1;
 		listen_pause();
-	}
-	if (++taken >= ACCEPT_MAX || paused)
-		(void) lws_rx_flow_control(listener, 0);
-	return 0;
+	else if (++taken >= ACCEPT_MAX)
+		(void) listen_to(silence);
 }
 
 /* gw_listen_peer returns the address of the connection taken last. */
@@ -136,26 +143,35 @@ gw_listen_port(void)
 	return port;
 }
 
-/* gw_listen_turn, once in each turn of the loop, ends a pause. */
+/*
+ * gw_listen_turn, once in each turn of the loop, begins and ends a pause.
+ * It looks before somebody is accepted who could not be.
+ */
 void
 gw_listen_turn(void)
 {
-	struct lws_pollfd ready = {-1, LWS_POLLIN, LWS_POLLIN};
+	struct lws_pollfd waiting = {listening, LWS_POLLIN, 0};
 
 	taken = 0;
 	if (listener == NULL)
 		return;
-	paused = paused && !descriptor_is_free();
-	if (!paused)
-		(void) lws_rx_flow_control(listener, 1);
+	if (!closing && (paused || poll(&waiting, 1, 0) == 1) &&
+		!descriptor_is_free())
+	{
+		listen_pause();
+		return;
+	}
+	paused = !listen_to(listening);
 	if (!closing)
 		return;
 	/* Those that the kernel has already taken would be reset. */
-	ready.fd = lws_get_socket_fd(listener);
-	(void) lws_service_fd(gw_loop_context(), &ready);
+	waiting.fd = lws_get_socket_fd(listener);
+	waiting.revents = LWS_POLLIN;
+	(void) lws_service_fd(gw_loop_context(), &waiting);
 	lws_set_timeout(listener, PENDING_TIMEOUT_USER_REASON_BASE,
 					LWS_TO_KILL_SYNC);
 	listener = NULL;
+	(void) close(listening);
 }
 
 /* gw_listen_close takes no connection any more, from the next turn on. */
@@ -227,19 +243,33 @@ descriptor_is_free(void)
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
 		return true;
-	/* The kernel hands out the lowest number that is free. */
-	probe = fcntl(lws_get_socket_fd(listener), F_DUPFD_CLOEXEC, 0);
+	/* A socket, the lowest number that is free: as accept() would do. */
+	probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (probe < 0)
 		return false;
 	(void) close(probe);
-	return (rlim_t) probe + RESERVED < limit.rlim_cur;
+	return (rlim_t) probe + reserved < limit.rlim_cur;
 }
 
+/* listen_to chooses what libwebsockets listens to; false if it cannot. */
+static bool
+listen_to(int descriptor)
+{
+	if (heard != descriptor &&
+		dup3(descriptor, lws_get_socket_fd(listener), O_CLOEXEC) >= 0)
+		heard = descriptor;
+	return heard == descriptor;
+}
+
+/* listen_pause pauses because descriptors are used up. */
 static void
 listen_pause(void)
 {
 	int64_t		now = gw_now_ms();
 
+	(void) listen_to(silence);
+	if (paused)
+		return;
 	paused = true;
 	gw_counters.accept_pauses++;
 	if (paused_ms == 0 || now - paused_ms > PAUSE_NEWS_MS)

@@ -19,7 +19,7 @@ struct lws_filter_network_conn_args;
 extern void gw_listen_prepare(struct lws_context_creation_info *info);
 extern void gw_listen_found(struct lws *wsi);
 extern bool gw_listen_open(const GwConfig *config);
-extern int	gw_listen_take(const struct lws_filter_network_conn_args *from);
+extern void gw_listen_take(const struct lws_filter_network_conn_args *from);
 extern const char *gw_listen_peer(void);
 extern int	gw_listen_port(void);
 extern void gw_listen_turn(void);

@@ -148,18 +148,14 @@ gw_watch_create(int descriptor, GwWatchReady ready, void *owner)
 	watch->ready = ready;
 	watch->owner = owner;
 	copy.filefd = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
-	if (copy.filefd < 0 || fstat(copy.filefd, &watch->identity) != 0)
-	{
-		if (copy.filefd >= 0)
-			(void) close(copy.filefd);
-		free(watch);
-		return NULL;
-	}
-	/* On failure the library has closed the copy. */
-	watch->wsi = lws_adopt_descriptor_vhost(vhost, LWS_ADOPT_RAW_FILE_DESC,
-											copy, protocols[0].name, NULL);
+	if (copy.filefd >= 0 && fstat(copy.filefd, &watch->identity) == 0)
+		watch->wsi = lws_adopt_descriptor_vhost(vhost, LWS_ADOPT_RAW_FILE_DESC,
+												copy, protocols[0].name, NULL);
 	if (watch->wsi == NULL)
 	{
+		/* Where the library fails it leaves a file, unlike a socket, open. */
+		if (copy.filefd >= 0)
+			(void) close(copy.filefd);
 		free(watch);
 		return NULL;
 	}
@@ -273,9 +269,13 @@ watch_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 static void
 log_library(int level, const char *string)
 {
-	char		line[512];
+	static GwLogFlood flood;
+	char		detail[512];
+	GwLogLine	line;
 
-	gw_text_copy(line, sizeof(line), string);
-	gw_log_event(level == LLL_ERR ? "error" : "warning", "libwebsockets",
-				 line);
+	gw_text_copy(detail, sizeof(detail), string);
+	gw_log_begin_few(&line, level == LLL_ERR ? "error" : "warning",
+					 "libwebsockets", &flood);
+	gw_log_text(&line, "detail", detail);
+	gw_log_end(&line);
 }

@@ -144,7 +144,7 @@ socket_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 	else if (reason == LWS_CALLBACK_USER)
 		gw_listen_found(wsi);
 	else if (reason == LWS_CALLBACK_FILTER_NETWORK_CONNECTION)
-		return gw_listen_take(user);
+		gw_listen_take(user);
 	else if (reason == LWS_CALLBACK_SERVER_NEW_CLIENT_INSTANTIATED)
 		return link_create(wsi);
 	/* Before there is a vhost there is no socket either. */
@@ -336,9 +336,7 @@ http_write(struct lws *wsi, Link *link)
 	written = lws_write(wsi, body->data + LWS_PRE, body->length - LWS_PRE,
 						LWS_WRITE_HTTP_FINAL);
 	gw_buffer_free(body);
-	if (written < 0 || lws_http_transaction_completed(wsi) != 0)
-		return -1;
-	return 0;
+	return written < 0 || lws_http_transaction_completed(wsi) != 0 ? -1 : 0;
 }
 
 /* LWS_PRE is what the owner leaves free before a reply. */

@@ -16,22 +16,35 @@
 #include <openssl/ssl.h>
 
 #include <stdio.h>
+#include <string.h>
 
 static SSL_CTX *checked;
 static SSL_CTX *current;
 
-static SSL_CTX *load_pair(const char *cert, const char *key, char *why,
-						  size_t size);
+static const char *load_pair(SSL_CTX *pair, const char *cert,
+							 const char *key);
+static void tell_error(const char *file, char *why, size_t size);
 static int	use_current(SSL *connection, void *owner);
 static int	no_passphrase(char *to, int size, int writing, void *owner);
 
-/* gw_tls_check tells whether two files are a certificate and its key. */
-bool
+/*
+ * gw_tls_check tells whether two files are a certificate and its key: NULL,
+ * or which of the two is not, and why.
+ */
+const char *
 gw_tls_check(const char *cert, const char *key, char *why, size_t size)
 {
+	const char *fault;
+
 	SSL_CTX_free(checked);
-	checked = load_pair(cert, key, why, size);
-	return checked != NULL;
+	checked = SSL_CTX_new(TLS_server_method());
+	fault = load_pair(checked, cert, key);
+	if (fault == NULL)
+		return NULL;
+	tell_error(fault, why, size);
+	SSL_CTX_free(checked);
+	checked = NULL;
+	return fault;
 }
 
 /*
@@ -63,45 +76,34 @@ gw_tls_prepare(void *context)
 	SSL_CTX_set_cert_cb(listener, use_current, NULL);
 }
 
-void
-gw_tls_close(void)
-{
-	SSL_CTX_free(current);
-	current = NULL;
-}
-
 /*
- * load_pair reads a certificate, its chain and its key into a new SSL_CTX,
- * or returns NULL and why it cannot.
+ * load_pair reads a certificate, its chain and its key, and returns NULL, or
+ * the file that could not be used.
  */
-static SSL_CTX *
-load_pair(const char *cert, const char *key, char *why, size_t size)
+static const char *
+load_pair(SSL_CTX *pair, const char *cert, const char *key)
 {
-	SSL_CTX    *pair = SSL_CTX_new(TLS_server_method());
-	const char *what = NULL;
-	const char *reason;
-
-	if (pair == NULL)
-	{
-		(void) snprintf(why, size, "out of memory");
-		return NULL;
-	}
 	ERR_clear_error();
+	if (pair == NULL)
+		return cert;
 	SSL_CTX_set_default_passwd_cb(pair, no_passphrase);
 	if (SSL_CTX_use_certificate_chain_file(pair, cert) != 1)
-		what = "the certificate could not be used";
-	else if (SSL_CTX_use_PrivateKey_file(pair, key, SSL_FILETYPE_PEM) != 1 ||
-			 SSL_CTX_check_private_key(pair) != 1)
-		what = "the key could not be used";
-	if (what == NULL)
-		return pair;
-	reason = ERR_reason_error_string(ERR_peek_last_error());
-	(void) snprintf(why, size, "%s: %s (%s, %s)", what,
-					reason != NULL ? reason : "for an unknown reason", cert,
-					key);
+		return cert;
+	return SSL_CTX_use_PrivateKey_file(pair, key, SSL_FILETYPE_PEM) == 1 &&
+		SSL_CTX_check_private_key(pair) == 1 ? NULL : key;
+}
+
+/* tell_error tells OpenSSL's first error: the others only follow from it. */
+static void
+tell_error(const char *file, char *why, size_t size)
+{
+	unsigned long error = ERR_peek_error();
+	const char *reason = ERR_SYSTEM_ERROR(error) ?
+	strerror(ERR_GET_REASON(error)) : ERR_reason_error_string(error);
+
+	(void) snprintf(why, size, "\"%s\" could not be used: %s", file,
+					reason != NULL ? reason : "for an unknown reason");
 	ERR_clear_error();
-	SSL_CTX_free(pair);
-	return NULL;
 }
 
 /* use_current gives a connection in its handshake the current pair. */

@@ -8,10 +8,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-extern bool gw_tls_check(const char *cert, const char *key, char *why,
-						 size_t size);
+extern const char *gw_tls_check(const char *cert, const char *key, char *why,
+								size_t size);
 extern void gw_tls_prepare(void *context);
 extern void gw_tls_renew(bool use);
-extern void gw_tls_close(void);
 
 #endif							/* GW_TLS_H */

@@ -217,6 +217,7 @@ client_receive(void *owner, const unsigned char *bytes, size_t length,
 			   size_t more, bool binary, bool final)
 {
 	GwClient   *client = owner;
+	bool		whole;
 
 	client->received_ms = gw_now_ms();
 	gw_counters.bytes_in += length;
@@ -243,12 +244,10 @@ client_receive(void *owner, const unsigned char *bytes, size_t length,
 		return;
 	client->frames_in++;
 	gw_counters.frames_in++;
-	if (client->intake == GW_INTAKE_GATHER)
-	{
-		client->intake = GW_INTAKE_IDLE;
-		client_take_message(client);
-	}
+	whole = client->intake == GW_INTAKE_GATHER;
 	client->intake = GW_INTAKE_IDLE;
+	if (whole)
+		client_take_message(client);
 }
 
 static void
@@ -500,6 +499,7 @@ client_take_message(GwClient *client)
 		gw_disconnect(client, GW_CLOSE_TRY_LATER, "out of memory");
 		return;
 	}
+	gw_client_totals.buffered += request->ids.length;
 	if (!draining)
 	{
 		client->in_flight++;
@@ -510,7 +510,7 @@ client_take_message(GwClient *client)
 	gw_metric_refused(GW_REFUSED_DRAINING);
 	gw_client_log("warning", "refused", client, error.message);
 	gw_client_answer(client, &request->ids, &error);
-	gw_client_totals.buffered -= request->length;
+	gw_client_totals.buffered -= request->length + request->ids.length;
 	gw_request_free(request);
 }
 

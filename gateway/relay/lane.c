@@ -191,7 +191,7 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 		gw_client_answered(client);
 	if (config->log_frames || error != NULL)
 		log_request(lane, request, error, result);
-	gw_client_totals.buffered -= request->length;
+	gw_client_totals.buffered -= request->length + request->ids.length;
 	identity->pending--;
 	if (client == NULL && identity->pending == 0)
 		gw_session_end(identity);
@@ -266,7 +266,7 @@ lane_send(GwLane *lane, long wait_ms)
 		if (lane->in_flight++ == 0)
 			batch->head_ms = gw_now_ms();
 		STAILQ_INSERT_TAIL(&lane->flight, batch, entry);
-		gw_metric_batch(lane->kind, batch->count);
+		gw_metric_observe(GW_SCALE_SIZE, lane->kind, (int64_t) batch->count);
 		gw_database_send(lane->database, &sessions, &frames, wait_ms);
 	}
 	else

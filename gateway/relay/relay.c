@@ -105,13 +105,12 @@ gw_relay_is_idle(void)
 }
 
 /*
- * gw_relay_is_ready tells whether every lane can take requests; it appends
- * the reasons why not as JSON strings, separated by commas.
+ * gw_relay_reasons appends why lanes cannot take requests, as JSON strings
+ * separated by commas.
  */
-bool
-gw_relay_is_ready(GwBuffer *reasons)
+void
+gw_relay_reasons(GwBuffer *reasons)
 {
-	bool		ready = true;
 	size_t		i;
 
 	for (i = 0; i < GW_LANE_WAIT; i++)
@@ -123,12 +122,10 @@ gw_relay_is_ready(GwBuffer *reasons)
 			continue;
 		(void) snprintf(string, sizeof(string), "%s lane: %s",
 						gw_lane_names[i], error.detail);
-		if (!ready)
+		if (reasons->length > 0)
 			gw_buffer_text(reasons, ",");
 		gw_buffer_json(reasons, string);
-		ready = false;
 	}
-	return ready;
 }
 
 /* gw_relay_lane_state adds up what the lanes of one kind are doing. */

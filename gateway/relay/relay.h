@@ -28,7 +28,7 @@ extern void gw_relay_submit(GwRequest *request);
 extern void gw_relay_turn(void);
 extern void gw_relay_sweep(void);
 extern bool gw_relay_is_idle(void);
-extern bool gw_relay_is_ready(GwBuffer *reasons);
+extern void gw_relay_reasons(GwBuffer *reasons);
 extern GwLaneState gw_relay_lane_state(GwLaneKind kind);
 extern void gw_relay_drain(void);
 extern void gw_relay_close(void);

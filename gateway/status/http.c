@@ -76,12 +76,14 @@ static int
 ready_body(GwBuffer *body)
 {
 	GwBuffer	reasons = {0};
-	bool		ready = gw_relay_is_ready(&reasons) && !draining;
+	bool		ready;
 
+	gw_relay_reasons(&reasons);
 	if (draining && reasons.length > 0)
 		gw_buffer_text(&reasons, ",");
 	if (draining)
 		gw_buffer_json(&reasons, "the gateway is stopping");
+	ready = reasons.length == 0;
 	if (ready)
 		gw_buffer_text(body, "{\"ready\":true}\n");
 	else

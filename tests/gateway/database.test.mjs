@@ -364,6 +364,17 @@ describe('a database that is not what it should be', () => {
 		await gateway.kill();
 	});
 
+	test('a schema of its name is no extension', async () => {
+		await bus.sql('CREATE DATABASE bare');
+		await bus.sql(`CREATE SCHEMA message_bus;
+			GRANT USAGE ON SCHEMA message_bus TO gateway`, 'bare');
+		const gateway = await bus.gateway({ ready: false,
+			DATABASE_URL: bus.url().replace('/bus?', '/bare?') });
+		await until('a reason', async () =>
+			/not installed/.test(await reasons(gateway)));
+		await gateway.kill();
+	});
+
 	test('a dropped extension is told, and its return is noticed',
 		async () => {
 			const gateway = await bus.gateway();

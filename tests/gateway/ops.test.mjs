@@ -45,6 +45,7 @@ async function withFile(settings, environment = {}) {
 	const gateway = new Gateway(home, { DATABASE_URL: bus.url(),
 		MESSAGE_BUS_ROLE: 'app', ...environment });
 	bus.gateways.add(gateway);
+	gateway.home = home;
 	await gateway.started;
 	return { gateway, write };
 }
@@ -285,7 +286,8 @@ CipherString = DEFAULT:@SECLEVEL=0
 		fs.writeFileSync(key(), old);
 		const { detail } = await reload(gateway);
 		assert.equal(detail, 'nothing was changed');
-		assert.match(gateway.event('reload').detail, /EXAI_WS_TLS_CERT/);
+		assert.match(gateway.event('reload').detail,
+			/EXAI_WS_TLS_KEY: .* could not be used: key values mismatch$/);
 		assert.equal((await shake(gateway.port)).name, 'one');
 		await gateway.kill();
 	});
@@ -295,7 +297,7 @@ CipherString = DEFAULT:@SECLEVEL=0
 		await assert.rejects(run(program, ['--check-config'],
 			{ cwd: directory, env: { MESSAGE_BUS_ROLE: 'app', ...settings() } }),
 		(error) => error.code === 2 &&
-			/certificate could not be used/.test(error.stderr));
+			/EXAI_WS_TLS_CERT: .* could not be used/.test(error.stderr));
 	});
 });
 
@@ -338,6 +340,14 @@ describe('SIGHUP', () => {
 		const value = await metrics(gateway);
 		assert.equal(value('reloads_total'), 2);
 		assert.equal(value('reloads_failed_total'), 2);
+		await gateway.kill();
+	});
+
+	test('of a .env that is gone is a fault', async () => {
+		const { gateway } = await withFile({ MESSAGE_BUS_LOG_LEVEL: 'info' });
+		fs.unlinkSync(path.join(gateway.home, '.env'));
+		assert.equal((await reload(gateway)).detail, 'nothing was changed');
+		assert.match(gateway.event('reload').detail, /\.env: could not be opened/);
 		await gateway.kill();
 	});
 
@@ -449,6 +459,22 @@ describe('limits', () => {
 		await gateway.kill();
 	});
 
+	test('what is kept of a frame for its answer counts as buffered',
+		async () => {
+			const gateway = await bus.gateway();
+			const client = await gateway.client();
+			const buffered = async () =>
+				(await metrics(gateway))('buffered_bytes');
+			const thaw = await bus.freeze();
+			client.raw(JSON.stringify({ jsonrpc: '2.0', method: 'ping',
+				id: 'x'.repeat(1000000) }));
+			await until('the frame', async () => await buffered() > 1000000);
+			assert.ok(await buffered() > 2000000);
+			thaw();
+			await until('the answer', async () => await buffered() === 0);
+			await gateway.kill();
+		});
+
 	test('Host headers that are not of this machine, against DNS rebinding',
 		async () => {
 			const gateway = await bus.gateway({ ready: false });
@@ -510,18 +536,26 @@ describe('limits', () => {
 		await gateway.kill();
 	});
 
-	test('descriptors used up: accepting pauses, others are served, and it ' +
-		'goes on when there are some', async () => {
-		const gateway = await bus.gateway();
-		const client = await gateway.client();
-		await run('prlimit', ['--pid', String(gateway.child.pid),
-			'--nofile=80:80']);
-		const raws = Array.from({ length: 100 }, () => {
+	// knock opens connections that say nothing; "gone" is how many of them
+	// the gateway closed.
+	function knock(gateway, count) {
+		const knocked = { gone: 0, sockets: [] };
+		for (let i = 0; i < count; i++) {
 			const socket = net.connect(gateway.port, '127.0.0.1');
 			socket.on('error', () => {});
-			return socket;
-		});
-		await until('the pause', () => gateway.event('accept_paused'));
+			socket.once('close', () => { knocked.gone++; });
+			knocked.sockets.push(socket);
+		}
+		return knocked;
+	}
+
+	const descriptors = (gateway) =>
+		fs.readdirSync(`/proc/${gateway.child.pid}/fd`).map(Number);
+	const allow = (gateway, count) => run('prlimit', ['--pid',
+		String(gateway.child.pid), `--nofile=${count}:1000`]);
+
+	// calm tells that the loop does not spin while `seconds` go by.
+	async function calm(gateway, seconds, step = () => {}) {
 		const spent = () => {
 			const [user, system] = fs.readFileSync(
 				`/proc/${gateway.child.pid}/stat`, 'utf8')
@@ -529,20 +563,105 @@ describe('limits', () => {
 			return user + system;
 		};
 		const start = spent();
-		const end = Date.now() + 2000;
+		const end = Date.now() + seconds * 1000;
 		while (Date.now() < end) {
-			assert.equal(await client.call('ping'), 'pong');
+			await step();
 			await sleep(50);
 		}
-		assert.ok(spent() - start < 100, 'the loop does not spin');
-		assert.ok(fs.readdirSync(`/proc/${gateway.child.pid}/fd`).length < 80);
+		assert.ok(spent() - start < 40 * seconds, 'the loop does not spin');
+	}
+
+	// lose ends the gateway's backends, and waits until a client is served.
+	async function lose(client) {
+		await bus.sql(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE application_name = 'message-bus-gateway'`);
+		await until('an answer', async () =>
+			await client.call('ping') === 'pong');
+	}
+
+	test('descriptors used up: new connections wait, others are served, and ' +
+		'it goes on when there are some', async () => {
+		const gateway = await bus.gateway({ HTTP_CLIENT_TIMEOUT_SECS: '120' });
+		const client = await gateway.client();
+		await allow(gateway, 80);
+		const knocked = knock(gateway, 100);
+		await until('the pause', () => gateway.event('accept_paused'));
+		await calm(gateway, 2, async () =>
+			assert.equal(await client.call('ping'), 'pong'));
+		assert.ok(descriptors(gateway).length < 80 - 24);
 		assert.equal(gateway.lines.filter(
 			(line) => line.event === 'accept_paused').length, 1);
-		for (const socket of raws) socket.destroy();
+		for (const socket of knocked.sockets) socket.destroy();
 		const late = await gateway.client();
 		assert.equal(await late.call('ping'), 'pong');
 		assert.ok((await metrics(gateway))('accept_pauses_total') >= 1);
 		await gateway.kill();
+	});
+
+	test('who waits for a descriptor is not dropped when others are closed',
+		async () => {
+			const gateway = await bus.gateway({
+				HTTP_CLIENT_TIMEOUT_SECS: '120' });
+			const client = await gateway.client();
+			await allow(gateway, 80);
+			const knocked = knock(gateway, 100);
+			await until('the pause', () => gateway.event('accept_paused'));
+			for (let i = 0; i < 3; i++) {
+				await lose(client);
+				await calm(gateway, 2);
+			}
+			assert.equal(knocked.gone, 0);
+			assert.ok(descriptors(gateway).length < 80 - 24);
+			for (const socket of knocked.sockets) socket.destroy();
+			await gateway.kill();
+		});
+
+	test('accept() that fails neither spins nor fills the log, and who waits ' +
+		'is served when it may succeed', async () => {
+		const gateway = await bus.gateway();
+		const client = await gateway.client();
+		const used = new Set(descriptors(gateway));
+		let none = 0;
+		while (used.has(none)) none++;
+		await allow(gateway, none);
+		const knocked = knock(gateway, 20);
+		await until('the pause', () => gateway.event('accept_paused'));
+		await calm(gateway, 2, async () =>
+			assert.equal(await client.call('ping'), 'pong'));
+		assert.equal(gateway.lines.filter(
+			(line) => line.event === 'accept_paused').length, 1);
+		assert.ok(gateway.lines.filter(
+			(line) => line.event === 'libwebsockets').length < 10);
+		assert.equal(knocked.gone, 0);
+		await allow(gateway, 500);
+		assert.equal((await gateway.get('/healthz')).status, 200);
+		for (const socket of knocked.sockets) socket.destroy();
+		await gateway.kill();
+	});
+
+	test('every connection of the database finds its descriptors', async () => {
+		const gateway = await bus.gateway({ HTTP_CLIENT_TIMEOUT_SECS: '120',
+			MESSAGE_BUS_WAIT_CONNECTIONS: '16' });
+		const client = await gateway.client();
+		await allow(gateway, 150);
+		const knocked = knock(gateway, 150);
+		await until('the pause', () => gateway.event('accept_paused'));
+		await lose(client);
+		// They are opened one by one, as long as claims wait.
+		let enough = false;
+		const claims = Array.from({ length: 16 }, async () => {
+			while (!enough) {
+				await client.call('claim', { channel: 'events', wait: 20 })
+					.catch(() => sleep(100));
+			}
+		});
+		await until('all connections', async () =>
+			await bus.sql(`SELECT count(*) FROM pg_stat_activity
+				WHERE application_name = 'message-bus-gateway'`) === '18');
+		enough = true;
+		for (const socket of knocked.sockets) socket.destroy();
+		await gateway.kill();
+		await Promise.all(claims);
 	});
 });
 
@@ -583,10 +702,11 @@ describe('processes', () => {
 		await one.kill();
 	});
 
-	test('the service manager is told of start, reload, life and stop',
-		async () => {
-			const socket = path.join(directory, 'notify');
-			const manager = spawn('/usr/bin/python3', ['-u', '-c', `
+	// manage starts a service manager, which only takes messages, and calls
+	// `use` with its socket and a function that returns what it was told.
+	async function manage(use) {
+		const socket = path.join(directory, 'notify');
+		const manager = spawn('/usr/bin/python3', ['-u', '-c', `
 import socket
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 s.bind(${JSON.stringify(socket)})
@@ -594,34 +714,50 @@ print("bound")
 while True:
     print(repr(s.recv(4096).decode()))
 `], { stdio: ['ignore', 'pipe', 'inherit'] });
-			let text = '';
-			manager.stdout.setEncoding('utf8').on('data', (part) => {
-				text += part;
-			});
-			await until('the socket', () => text.includes('bound'));
-			const messages = () => text.split('\n').slice(1, -1)
-				.map((line) => line.slice(1, -1));
-			try {
-				const gateway = await bus.gateway({ ready: false,
-					NOTIFY_SOCKET: socket, WATCHDOG_USEC: '400000' });
-				await until('signs of life', () => messages().filter(
-					(one) => one === 'WATCHDOG=1').length >= 3);
-				await reload(gateway);
-				assert.equal(await gateway.kill('SIGTERM'), 0);
-				const told = await until('the last message', () => {
-					const all = messages().filter((one) =>
-						one !== 'WATCHDOG=1');
-					return all.length >= 4 ? all : null;
-				});
-				assert.equal(told.length, 4, told.join());
-				assert.equal(told[0], 'READY=1');
-				assert.match(told[1], /^RELOADING=1\\nMONOTONIC_USEC=\d+$/);
-				assert.equal(told[2], 'READY=1');
-				assert.equal(told[3], 'STOPPING=1');
-			} finally {
-				manager.kill('SIGKILL');
-			}
+		let text = '';
+		manager.stdout.setEncoding('utf8').on('data', (part) => {
+			text += part;
 		});
+		try {
+			await until('the socket', () => text.includes('bound'));
+			await use(socket, () => text.split('\n').slice(1, -1)
+				.map((line) => line.slice(1, -1)));
+		} finally {
+			manager.kill('SIGKILL');
+			fs.rmSync(socket, { force: true });
+		}
+	}
+
+	test('the service manager is told of start, reload, life and stop', () =>
+		manage(async (socket, messages) => {
+			const gateway = await bus.gateway({ ready: false,
+				NOTIFY_SOCKET: socket, WATCHDOG_USEC: '400000' });
+			await until('signs of life', () => messages().filter(
+				(one) => one === 'WATCHDOG=1').length >= 3);
+			await reload(gateway);
+			assert.equal(await gateway.kill('SIGTERM'), 0);
+			const told = await until('the last message', () => {
+				const all = messages().filter((one) =>
+					one !== 'WATCHDOG=1');
+				return all.length >= 4 ? all : null;
+			});
+			assert.equal(told.length, 4, told.join());
+			assert.equal(told[0], 'READY=1');
+			assert.match(told[1], /^RELOADING=1\\nMONOTONIC_USEC=\d+$/);
+			assert.equal(told[2], 'READY=1');
+			assert.equal(told[3], 'STOPPING=1');
+		}));
+
+	test('a watchdog that cannot be served is left alone', () =>
+		manage(async (socket, messages) => {
+			const gateway = await bus.gateway({ ready: false,
+				NOTIFY_SOCKET: socket, WATCHDOG_USEC: '1000' });
+			await reload(gateway);
+			assert.equal(await gateway.kill('SIGTERM'), 0);
+			await until('the last message', () =>
+				messages().includes('STOPPING=1'));
+			assert.ok(!messages().includes('WATCHDOG=1'));
+		}));
 });
 
 describe('what is installed', () => {

@@ -53,8 +53,7 @@ describe('configuration', () => {
 
 	test('what is no flag is told, less what may be a secret, and how to ' +
 		'give a setting', async () => {
-		for (const flag of ['--supabase-key=hushhush', 'supabase-key',
-			'--env-file']) {
+		for (const flag of ['--supabase-key=hushhush', 'supabase-key', '-x']) {
 			const { status, stdout, stderr } = await gateway([flag]);
 			assert.equal(status, 2);
 			assert.equal(stdout, '');
@@ -63,6 +62,31 @@ describe('configuration', () => {
 			assert.ok(!stderr.includes('hush'));
 		}
 	});
+
+	test('--env-file without a file is told as that', async () => {
+		const { status, stderr } = await gateway(['--env-file']);
+		assert.equal(status, 2);
+		assert.ok(stderr.startsWith('--env-file: needs the name of a file'));
+	});
+
+	test('a PEM file that is missing is told by its setting and reason',
+		async () => {
+			const pem = Object.fromEntries(['cert', 'key'].map((name) =>
+				[name, path.join(directory, `${name}.pem`)]));
+			await run('openssl', ['req', '-x509', '-nodes', '-subj', '/CN=x',
+				'-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256',
+				'-out', pem.cert, '-keyout', pem.key]);
+			const tell = async (cert, key) => (await gateway(
+				['--check-config'], { MESSAGE_BUS_ROLE: 'app',
+					EXAI_WS_TLS_CERT: cert, EXAI_WS_TLS_KEY: key })).stderr;
+			assert.equal(await tell(pem.cert, pem.key), '');
+			assert.match(await tell('/none.pem', pem.key),
+				/^EXAI_WS_TLS_CERT: "\/none.pem" .*: No such file or directory$/m);
+			assert.match(await tell(pem.cert, '/none.pem'),
+				/^EXAI_WS_TLS_KEY: "\/none.pem" .*: No such file or directory$/m);
+			assert.match(await tell(pem.key, pem.key),
+				/^EXAI_WS_TLS_CERT: .*: no start line$/m);
+		});
 
 	test('the gateway does not start with a fault', async () => {
 		const { status, stderr } = await gateway([], {
@@ -97,7 +121,9 @@ describe('configuration', () => {
 		});
 
 	test('--help names every setting, --version the version', async () => {
-		assert.match((await gateway(['--help'])).stdout, /WS_MAX_MSG_BYTES/);
+		for (const flag of ['--help', '-h']) {
+			assert.match((await gateway([flag])).stdout, /WS_MAX_MSG_BYTES/);
+		}
 		assert.match((await gateway(['--version'])).stdout,
 			/^message-bus-gateway \d/);
 	});

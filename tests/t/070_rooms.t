@@ -77,6 +77,24 @@ finds(
 	'low/deep.c' => qq{#include "low/other.h"\n},
 	'low/other.h' => qq{#include "low/deep.h"\n});
 finds(
+	'nor do rooms use each other in one',
+	"rooms: TREE/ROOMS: these use each other in a circle:\n  high\n  low",
+	'ROOMS' => "low: high\nhigh: low\n<lib.h>: low\n<ssl/>: high/tls\n");
+finds(
+	'a path does not lead round the rooms',
+	join("\n",
+		map { qq{rooms: TREE/high/top.c: includes "$_", which is no plain path} }
+		  '../low/deep.h', 'low/../low/deep.h', './top.h'),
+	'high/top.c' => qq{#include "../low/deep.h"\n}
+	  . qq{#include "low/../low/deep.h"\n#include "./top.h"\n});
+finds('nor do other brackets',
+	'rooms: TREE/low/deep.c: includes "high/top.h", which low/ may not',
+	'low/deep.c' => "#include <high/top.h>\n",
+	'high/top.c' => '');
+finds('a library in quotes is one',
+	'rooms: TREE/high/top.c: includes <lib.h>, which it may not',
+	'high/top.c' => qq{#include "lib.h"\n});
+finds(
 	'a library is seen by its room alone',
 	"rooms: TREE/high/top.c: includes <lib.h>, which it may not\n"
 	  . 'rooms: TREE/main.c: includes <lib.h>, which it may not',

@@ -20,14 +20,15 @@ url_is_good(const char *url, char *why, size_t size)
 	return strncmp(url, "postgresql://", 13) == 0;
 }
 
-static bool
-pair_is_good(const char *cert, const char *key, char *why, size_t size)
+static const char *
+pair_fault(const char *cert, const char *key, char *why, size_t size)
 {
 	(void) snprintf(why, size, "no pair");
-	return strcmp(cert, "cert") == 0 && strcmp(key, "key") == 0;
+	return strcmp(cert, "cert") != 0 ? cert :
+		strcmp(key, "key") != 0 ? key : NULL;
 }
 
-static const GwConfigChecks checks = {url_is_good, pair_is_good};
+static const GwConfigChecks checks = {url_is_good, pair_fault};
 
 static void
 note_fault(const char *name, const char *why)
@@ -98,12 +99,19 @@ order_tests(void)
 			  "\n# a comment\n"
 			  "TOOL_TIMEOUT_SECS=7 # seconds\n"
 			  "MESSAGE_BUS_ENABLED=\"off\"\n"
+			  "SUPABASE_URL= # none\n"
+			  "MESSAGE_BUS_ORIGINS=   # none\n"
+			  "MESSAGE_BUS_AUDIENCE=#1\n"
+			  "MESSAGE_BUS_HOSTS=  \n"
 			  "PGAPPNAME_OF_TEST=from file\n");
 	ok(read_with(&config, env_path, environment) == 0 && config.port == 3333,
 	   "both sources are read");
 	ok(config.tool_timeout == 8, "the environment wins over .env");
 	ok(strcmp(config.role, "quoted # role") == 0 && !config.enabled,
 	   ".env may quote, export and comment");
+	ok(config.supabase_url[0] == '\0' && config.origins[0] == '\0' &&
+	   config.hosts[0] == '\0' && strcmp(config.audience, "#1") == 0,
+	   "a comment in place of a value leaves it empty");
 	value = getenv("PGAPPNAME_OF_TEST");
 	ok(value != NULL && strcmp(value, "from file") == 0,
 	   "libpq's variables in .env reach the environment");
@@ -219,8 +227,8 @@ listener_tests(void)
 	   "a name other than localhost may not");
 	gw_config_free(&config);
 	ok(read_with(&config, NULL, pair) == 1 &&
-	   strstr(fault_text, "EXAI_WS_TLS_CERT: no pair") != NULL,
-	   "a certificate and a key that do not fit are a fault");
+	   strstr(fault_text, "EXAI_WS_TLS_KEY: no pair") != NULL,
+	   "a key that does not fit its certificate is a fault of the key");
 	gw_config_free(&config);
 	ok(read_with(&config, NULL, any_port) == 1 &&
 	   strstr(fault_text, "MESSAGE_BUS_REUSE_PORT") != NULL,

@@ -48,6 +48,32 @@ long_value_test(int reader)
 	free(value);
 }
 
+static void
+flood_test(int reader)
+{
+	static char text[64 * GW_LOG_MAX];
+	GwLogFlood	flood = {0};
+	GwLogLine	line;
+	const char *at = text;
+	ssize_t		length;
+	int			lines = 0;
+	int			i;
+
+	for (i = 0; i < 60; i++)
+	{
+		gw_log_begin_few(&line, "info", "flood", &flood);
+		gw_log_end(&line);
+	}
+	length = read(reader, text, sizeof(text) - 1);
+	text[		length > 0 ? length : 0] = '\0';
+
+	for (; (at = strchr(at, '\n')) != NULL; at++)
+		lines++;
+	/* They may fall into two seconds. */
+	ok(lines >= 20 && lines <= 40 && strstr(text, "is left out") != NULL,
+	   "of a flood 20 lines a second are written, and the last one says so");
+}
+
 void
 log_tests(void)
 {
@@ -66,6 +92,7 @@ log_tests(void)
 	ok(length > 0 && strstr(line, "a \\\"b\\\"\\\\\\u000a\\u0001") != NULL,
 	   "text in a line is escaped");
 	long_value_test(ends[0]);
+	flood_test(ends[0]);
 	ok(gw_counters.log_lines_lost == lost, "no line was lost");
 	for (i = 0; i < 2000; i++)
 		gw_log_event("info", "fill", "a pipe that nobody reads is full soon,"
