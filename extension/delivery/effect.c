@@ -585,11 +585,7 @@ seek_commit(Effect *effect)
 	mbus_keys_clear(effect->slot);
 }
 
-/*
- * One redrive less is open; after the last of them checkpoints need not look
- * back.
- */
-/* A redrive has committed. */
+/* A redrive has committed: the next scan finds what it has redriven. */
 static void
 redrive_commit(MbusSub *sub, TimestampTz at)
 {
@@ -598,6 +594,10 @@ redrive_commit(MbusSub *sub, TimestampTz at)
 	mbus_retry_pull(sub, sub->redriven_at, 0);
 }
 
+/*
+ * One redrive less is open; after the last of them checkpoints need not look
+ * back.
+ */
 static void
 redrive_end(MbusSub *sub)
 {

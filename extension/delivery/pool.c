@@ -326,9 +326,9 @@ mbus_entry_done(uint32 slot, uint32 entry)
 
 /*
  * mbus_entry_failed ends an entry that is on no list any more: its failure is
- * in the table, due at "at".  What was passed over for its key has a higher
- * id, and is looked for when this one is delivered again; or a lower one, and
- * is the key's next.
+ * in the table, due at "at".  What was passed over for its key is looked for
+ * when this one is delivered again: from behind it on, or from the lowest id
+ * that was passed over.
  */
 void
 mbus_entry_failed(uint32 slot, uint32 entry, TimestampTz at)
@@ -345,10 +345,10 @@ mbus_entry_failed(uint32 slot, uint32 entry, TimestampTz at)
 		if (sub->wait_low == 0 || e->id < sub->wait_low)
 			sub->wait_low = e->id;
 		mbus_keys_wait_in(slot, MbusSegmentOf(e->id));
-		if (e->passed > e->id)
-			e->passed = 0;
+		if (e->passed != 0 && e->passed < e->id)
+			mbus_keys_passed(slot, e->passed);
 	}
-	(void) mbus_entry_done(slot, entry);
+	mbus_entry_gone(slot, entry);
 }
 
 /*
@@ -535,6 +535,19 @@ mbus_keys_wait_in(uint32 slot, int32 segment)
 }
 
 /*
+ * mbus_keys_passed notes that a message was passed over for one of its key
+ * that waits and has a higher id.
+ */
+void
+mbus_keys_passed(uint32 slot, int64 id)
+{
+	MbusSub    *sub = &mbus_pool.subs[slot];
+
+	if (sub->wait_passed == 0 || id < sub->wait_passed)
+		sub->wait_passed = id;
+}
+
+/*
  * mbus_keys_clear says that none does.
  */
 void
@@ -545,7 +558,7 @@ mbus_keys_clear(uint32 slot)
 	memset(mbus_pool.subs[slot].waits, 0, MBUS_WAITS / 8);
 	memset(mbus_pool.subs[slot].wait_segment, 0,
 		   sizeof(mbus_pool.subs[slot].wait_segment));
-	mbus_pool.subs[slot].wait_low = 0;
+	mbus_pool.subs[slot].wait_low = mbus_pool.subs[slot].wait_passed = 0;
 	mbus_pool.subs[slot].wait_more = false;
 	mbus_pool.subs[slot].wait_upto = mbus_pool.subs[slot].wait_leaves = 0;
 }

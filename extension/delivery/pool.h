@@ -130,6 +130,8 @@ typedef struct MbusSub
 	/* ordered: keys of which one may wait for a retry, by their hash */
 	uint64		waits[MBUS_WAITS / 64];
 	int64		wait_low;		/* none with a key has a lower id; 0: none is */
+	int64		wait_passed;	/* lowest id passed over for one of a higher
+								 * id; 0: none was */
 	int32		wait_segment[MBUS_WAIT_SEGMENTS];	/* where they are; 0:
 													 * unused */
 	bool		wait_more;		/* in any other segment too */
@@ -184,6 +186,7 @@ extern void mbus_ready_merge(uint32 slot, uint32 chain);
 extern bool mbus_key_may_wait(uint32 slot, int64 key_hash);
 extern void mbus_keys_wait(uint32 slot, int64 wait_low);
 extern void mbus_keys_wait_in(uint32 slot, int32 segment);
+extern void mbus_keys_passed(uint32 slot, int64 id);
 extern void mbus_keys_clear(uint32 slot);
 extern uint32 mbus_key_find(uint32 slot, int64 key_hash);
 

@@ -197,7 +197,8 @@ gone_reread(MbusScan *scan)
 	if (sub->wait_low == 0)
 		return;
 	if (waits_gone(scan, sub))
-		mbus_sub_reread(scan->slot, sub->wait_low);
+		mbus_sub_reread(scan->slot, sub->wait_passed == 0 ? sub->wait_low :
+						Min(sub->wait_low, sub->wait_passed - 1));
 	for (int i = 0; i < MBUS_WAIT_SEGMENTS; i++)
 	{
 		if (!leaf_there(scan, sub->wait_segment[i]))

@@ -3,8 +3,8 @@
  *		Keys of an ordered subscription, as a scan meets them.
  *
  * A message with a key can be had if its key has no entry, nor one that this
- * scan has found, and no message of the key with a lower id waits in the
- * tables for a retry.  The tables are asked only if the filter in the slot
+ * scan has found, and no other message of the key waits in the tables for a
+ * retry.  The tables are asked only if the filter in the slot
  * says that there may be one, once for each key, and with a snapshot of their
  * own, taken after the look at memory: a failure whose entry has just gone is
  * in it.  What a retry time has been looked at waits no more (from the retry
@@ -36,10 +36,11 @@ static int64 key_waits(MbusScan *scan, int64 key_hash);
 
 /*
  * mbus_scan_key_blocked tells whether a message has to wait for another one
- * of its key.
+ * of its key.  One that has "failed" itself does so only for one with a lower
+ * id: two that wait would wait for each other.
  */
 bool
-mbus_scan_key_blocked(MbusScan *scan, int64 key_hash, int64 id)
+mbus_scan_key_blocked(MbusScan *scan, int64 key_hash, int64 id, bool failed)
 {
 	KeySeen    *seen;
 	bool		have;
@@ -52,7 +53,30 @@ mbus_scan_key_blocked(MbusScan *scan, int64 key_hash, int64 id)
 	seen = key_seen(scan, key_hash, &have);
 	if (!have)
 		seen->waits = key_waits(scan, key_hash);
-	return seen->waits != 0 && seen->waits < id;
+	if (seen->waits == 0 || (failed && seen->waits >= id))
+		return false;
+	if (seen->waits > id && !scan->probe)
+	{
+		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+		mbus_keys_passed(scan->slot, id);
+		LWLockRelease(mbus_delivery_lock());
+	}
+	return true;
+}
+
+/*
+ * mbus_scan_key_behind returns from where on messages may have been passed
+ * over for one of their key that waited.
+ */
+int64
+mbus_scan_key_behind(MbusScan *scan, int64 id)
+{
+	int64		passed;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	passed = mbus_sub(scan->slot)->wait_passed;
+	LWLockRelease(mbus_delivery_lock());
+	return passed == 0 ? id + 1 : Min(id + 1, passed);
 }
 
 /*

@@ -121,15 +121,17 @@ mbus_scan_take(MbusScan *scan, const MbusScanRow *row, HeapTuple tuple,
 	}
 	if (entry == MBUS_NONE && row->key_hash != 0)
 	{
-		if (mbus_scan_key_blocked(scan, row->key_hash, row->id))
+		if (mbus_scan_key_blocked(scan, row->key_hash, row->id,
+								  facts && facts->failed &&
+								  facts->attempt > 1))
 			return MBUS_SCAN_LEFT_OUT;
 		mbus_scan_key_taken(scan, row->key_hash);
 	}
 	found = found_add(scan, row, tuple, entry,
 					  facts && facts->failed ? facts->attempt : attempt);
-	/* of its key, all behind it may have been passed over while it waited */
+	/* of its key, others may have been passed over while it waited */
 	if (facts && facts->failed && row->key_hash != 0)
-		found->passed = row->id + 1;
+		found->passed = mbus_scan_key_behind(scan, row->id);
 	scan->bytes += row->size;
 	return MBUS_SCAN_TAKEN;
 }
@@ -145,7 +147,7 @@ mbus_scan_key_on(MbusScan *scan, const MbusScanRow *row)
 	MbusScanRow next = *row;
 	bool		may_wait;
 
-	next.id = row->id + 1;
+	next.id = mbus_scan_key_behind(scan, row->id);
 	if (row->key_hash == 0 ||
 		mbus_scan_key_pass(scan, row->key_hash, next.id, &may_wait))
 		return true;

@@ -206,7 +206,7 @@ position_lower(MbusPosition *position)
 	if (!position->ordered)
 		return;
 	position->cursor = Min(position->cursor, position->passed - 1);
-	if (position->wait_low != 0)
+	if (position->waits)
 		position->cursor = Min(position->cursor, position->wait_low);
 	if (position->npending > 0)
 		position->cursor = Min(position->cursor, position->pending[0].id - 1);
@@ -404,7 +404,10 @@ position_fill(MbusSub *sub, MbusPosition *position)
 	position->due_at = sub->due_position.at;
 	position->retry_at = Min(sub->retry_position.at,
 							 Min(sub->retry_from.at, sub->retry_floor));
+	position->waits = sub->wait_low != 0;
 	position->wait_low = sub->wait_low;
+	if (sub->wait_passed != 0)
+		position->wait_low = Min(sub->wait_low, sub->wait_passed - 1);
 	position->passed = PG_INT64_MAX;
 	position->npending = 0;
 	for (uint32 e = sub->ready; e != MBUS_NONE; e = mbus_entry(e)->next)

@@ -27,7 +27,8 @@ typedef struct MbusPosition
 	int64		since_lease;
 	int64		cursor;
 	int64		passed;			/* lowest id an entry has let wait; INT64_MAX */
-	int64		wait_low;		/* of those that wait with a key; 0: none */
+	bool		waits;			/* something with a key may */
+	int64		wait_low;		/* then: to be read again from behind here on */
 	TimestampTz due_at;
 	TimestampTz retry_at;
 	int			npending;		/* by ascending id */

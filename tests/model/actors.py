@@ -393,7 +393,7 @@ def seeker_steps(scene, s, i, k):
             s, i, k._replace(pc="done", since=0), entries=entries, cursor=k.to - 1, skipped=frozenset(),
             mem_since=k.since, mem_start=k.to, generation=s.generation + 1, out=frozenset(), check_below=0,
             due_at=(0, 0), retry=(0, 0), redrive_at=NEVER, waits=frozenset(), wait_low=NEVER, wait_in=frozenset(),
-            scanner=NOBODY if slot else s.scanner)
+            wait_passed=NEVER, scanner=NOBODY if slot else s.scanner)
 
 
 def void(scene, entries):
@@ -426,7 +426,7 @@ def redriver_steps(scene, s, i, r):
 def reload(scene, s):
     """An ordered subscription is read again from what waited and is gone, each message as a candidate."""
     check_below = s.check_below if "reload-unchecked" in scene.wrong else max(s.check_below, s.cursor + 1)
-    cursor = min(s.cursor, s.wait_low)
+    cursor = min(s.cursor, s.wait_low, s.wait_passed - 1)
     skipped = s.skipped if "reload-keeps-skipped" in scene.wrong else frozenset(n for n in s.skipped if n <= cursor)
     left = s.wait_in - s.retired
     return s._replace(check_below=check_below, cursor=cursor, skipped=skipped, due_at=(0, 0), wait_in=left,

@@ -82,6 +82,7 @@ class State(NamedTuple):
     redrive_at: int = NEVER                 # lowest retry_at of open redrives
     waits: frozenset = frozenset()          # ordered: keys of which a message may wait for a retry
     wait_low: int = NEVER                   # and no such message is below
+    wait_passed: int = NEVER                # lowest id passed over for one of a higher id
     wait_in: frozenset = frozenset()        # their segments: of one message each here
     nacked: bool = False                    # something failed since the running scan began
     redriven: tuple = (0, 0)                # redrives that have ended, and the time of the last

@@ -311,8 +311,6 @@ WRONG = [
      dict(messages=KEYS[:1], publishers=(Plan(),), consumers=2, commits=BOTH, delays=(1,), last_tick=2, **ORDERED)),
     ("keys: a failure forgets what of a lower id was passed over", "lower-forgotten", "lost",
      dict(publishers=(Plan(), Plan()), consumers=2, commits=BOTH, delays=(1,), last_tick=2, **ORDERED)),
-    ("keys: a key's next is one that waits", "next-passes-waiting", "early",
-     dict(messages=KEYS, publishers=(Plan(),), claims=5, commits=BOTH, delays=(1,), last_tick=2, **DEAD, **ORDERED)),
     ("keys: one that waits and is deleted keeps its key", "dead-keeps-key", "lost",
      dict(messages=KEYS, claims=3, commits=BOTH, delays=(1,), last_tick=2, dies=(1,), **ORDERED)),
     ("keys: one that waits and is deleted frees its key at once", "dead-frees-key", "order",

@@ -19,7 +19,7 @@ def checkpoint_copy(scene, s):
         if leased or not scene.ordered:
             entries.append((e.id, e.attempt, e.lease if leased else 0))
     if scene.ordered and "cursor-above-waiting" not in scene.wrong:
-        cursor = min(cursor, s.wait_low)
+        cursor = min(cursor, s.wait_low, s.wait_passed - 1)
     skipped = s.skipped
     if scene.ordered and "skipped-kept" not in scene.wrong:
         skipped = frozenset(n for n in skipped if n <= cursor)
@@ -56,8 +56,8 @@ def crash(scene, s):
         epoch=s.epoch if "same-epoch" in scene.wrong else s.epoch + 1, lease_n=1, loaded=False,
         unfinished=frozenset(), grown=frozenset(), told=0, cursor=0, skipped=frozenset(), retry=(0, 0),
         retry_from=(NEVER, 0), redrive_at=NEVER, redriven=(0, 0), waits=frozenset(), wait_low=NEVER,
-        wait_in=frozenset(), nacked=False, due_at=(0, 0), check_below=len(s.messages) + 1, entries=(), mem_since=0,
-        mem_start=0, generation=0, scanner=NOBODY, crashes=s.crashes - 1, out=s.out & leased)
+        wait_in=frozenset(), wait_passed=NEVER, nacked=False, due_at=(0, 0), check_below=len(s.messages) + 1,
+        entries=(), mem_since=0, mem_start=0, generation=0, scanner=NOBODY, crashes=s.crashes - 1, out=s.out & leased)
 
 
 def saved_of(s):

@@ -223,9 +223,14 @@ def consider_candidate(scene, s, scan, n, failure):
             return key_goes_on(scene, s, scan, n)
     elif told.last and ((told.last.retry_at, n) >= scan.from_retry or "failed-left" in scene.wrong):
         return s, scan                  # its failure is found by its time
-    passed = n + 1 if told.last and key_of(scene, s, n) and "retry-forgets" not in scene.wrong else 0
+    passed = behind(s, n) if told.last and key_of(scene, s, n) and "retry-forgets" not in scene.wrong else 0
     return take(scene, s, scan, Entry(n, HELD, told.attempt, passed=passed),
                 failure is not None or s.messages[n - 1].at > 0)
+
+
+def behind(s, n):
+    """From where on others of its key may have been passed over for one that waited."""
+    return min(n + 1, s.wait_passed)
 
 
 def key_goes_on(scene, s, scan, n):
@@ -233,10 +238,10 @@ def key_goes_on(scene, s, scan, n):
     key = key_of(scene, s, n)
     if not key or "dead-keeps-key" in scene.wrong:
         return s, scan
-    t, after = pass_over(scene, s, scan, key, n + 1)
+    t, after = pass_over(scene, s, scan, key, behind(s, n))
     if t is not None:
         return t, after
-    return s, scan._replace(got=scan.got + ((None, Entry(n + 1, NEXT, 1, key=key)),))
+    return s, scan._replace(got=scan.got + ((None, Entry(behind(s, n), NEXT, 1, key=key)),))
 
 
 def told_of(scan, n):
@@ -244,7 +249,7 @@ def told_of(scan, n):
 
 
 def take(scene, s, scan, entry, redelivery):
-    """Take a message, unless its key is busy, or one of the key with a lower id waits for a retry."""
+    """Take a message, unless its key is busy, or another of the key waits for a retry."""
     if entry.id in s.dead:
         return s, scan
     key = key_of(scene, s, entry.id)
@@ -252,7 +257,10 @@ def take(scene, s, scan, entry, redelivery):
         t, after = pass_over(scene, s, scan, key, entry.id)
         if t is not None:
             return t, after
-        if key_waits(scene, s, scan, key, entry.id):
+        waits = key_waits(scene, s, scan, key)
+        if waits < entry.id or entry.attempt == 1 and waits < NEVER:
+            if entry.id < waits and "lower-forgotten" not in scene.wrong:
+                s = s._replace(wait_passed=min(s.wait_passed, entry.id))
             return s, scan              # that one's retry finds it
     return s, got(scan, None, entry._replace(key=key), redelivery)
 
@@ -270,22 +278,22 @@ def pass_over(scene, s, scan, key, id):
     return None, scan
 
 
-def key_waits(scene, s, scan, key, id):
-    """Whether the tables, as they are now, have one of the key below that waits for a retry not looked at yet.
+def key_waits(scene, s, scan, key):
+    """The lowest id of the key that, as the tables are now, waits for a retry not looked at yet; or NEVER.
 
     Looked up only if the filter says that there may be one.
     """
     if key not in s.waits:
-        return False
+        return NEVER
     acks, failures = (scan.seen[1], scan.seen[2]) if "waits-by-snapshot" in scene.wrong else (s.acks, s.failures)
-    for n in range(1, id):
+    for n in range(1, len(s.messages) + 1):
         if key_of(scene, s, n) != key or n in s.dead and "dead-frees-key" in scene.wrong:
             continue
         told = facts(n, acks, failures, scan.since)
         if told.last and not told.done and told.last.attempt and told.last.retry_at < NEVER:
             if (told.last.retry_at, n) >= scan.from_retry:
-                return True
-    return False
+                return n
+    return NEVER
 
 
 def passed_over(entry, id):
@@ -308,7 +316,7 @@ def consider_next(scene, s, scan, slot):
         told = told_of(scan, n)
         if told.done or n in s.dead or told.last and "failed-left" in scene.wrong:
             continue
-        if told.last and told.last.retry_at > scan.now and "next-passes-waiting" not in scene.wrong:
+        if told.last and told.last.retry_at > scan.now:
             break                       # its retry finds what is behind it
         passed = 0 if "next-forgets" in scene.wrong else n + 1
         return got(scan, slot, Entry(n, HELD, told.attempt, passed=passed, key=key), True)
@@ -385,7 +393,7 @@ def record_positions(scene, s, scan):
     s = s._replace(cursor=scan.cursor, skipped=skipped, retry=retry, due_at=scan.due)
     gone = scan.wait_in & s.retired and "cleared-though-gone" not in scene.wrong
     if not scan.later and not gone and (not s.nacked or "waits-cleared-blindly" in scene.wrong):
-        s = s._replace(waits=frozenset(), wait_low=NEVER, wait_in=frozenset())
+        s = s._replace(waits=frozenset(), wait_low=NEVER, wait_in=frozenset(), wait_passed=NEVER)
     return s
 
 
@@ -444,4 +452,9 @@ def judge_order(scene, s, e, claimed, others):
             return Fault("order", f"{e.id} is given out before {n} is done")
     if e.key and any(other.state in (HELD, LEASED) and other.key == e.key for other in others):
         return Fault("order", f"two of key {e.key} at a time")
+    for n in range(1, len(s.messages) + 1) if e.key else ():
+        told = facts_now(s, n)
+        if n != e.id and s.messages[n - 1].key == e.key and n >= s.start and n not in s.dead:
+            if told.last and told.last.attempt and not told.done:
+                return Fault("order", f"{e.id} is given out while {n} is to be retried")
     return None

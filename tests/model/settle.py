@@ -11,7 +11,7 @@ An ack or nack goes through these steps; the worker's expiry of a lease is a nac
 It may abort before "visible".  own: the claim itself is of the same transaction.
 """
 from bus import (
-    HELD, LEASED, NEVER, NEXT, NOBODY, READY, Ack, Entry, Failure, entries_set, entry_done, entry_ready, facts_now,
+    HELD, LEASED, NEVER, NOBODY, READY, Ack, Entry, Failure, entries_set, entry_done, entry_ready, facts_now,
     valid,
 )
 from checker import Fault
@@ -123,8 +123,8 @@ def visible(s, rows, own):
 def callback(scene, s, slots, rows):
     """After the commit: the entries go, and what failed will be found.
 
-    Of a key, what was passed over has a higher id, and is found when the one that failed is delivered; or a lower one,
-    and is the key's next.
+    Of a key, what was passed over is found when the one that failed is delivered: from behind it on, or from the lowest
+    that was passed over with an id below.
     """
     done = {row.id for row in rows if type(row) is Ack}
     failed = {row.id: row for row in rows if type(row) is Failure}
@@ -138,8 +138,9 @@ def callback(scene, s, slots, rows):
         elif e.id in done or e.id not in failed:
             entries = entry_done(scene, entries, slot)
         else:
-            lower = e.passed and e.passed < e.id and "lower-forgotten" not in scene.wrong
-            entries = entries_set(entries, {slot: Entry(e.passed, NEXT, 1, key=e.key) if lower else None})
+            entries = entries_set(entries, {slot: None})
+            if e.passed and e.passed < e.id and "lower-forgotten" not in scene.wrong:
+                s = s._replace(wait_passed=min(s.wait_passed, e.passed))
             if "no-pull-back" not in scene.wrong:
                 retry = pulled(scene, retry, failed[e.id])
             s = s._replace(nacked=True)

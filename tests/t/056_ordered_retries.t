@@ -136,6 +136,20 @@ is(take('order'), '2:1', 'then comes the second');
 is(take('order'), '3:1', 'and the third');
 is(status('order'), '0|0|0|0', 'nothing is left');
 
+# one of a lower id commits when another of its key has failed
+channel('late');
+my $late = $node->background_psql('postgres');
+
+$late->query_safe(
+	q{BEGIN; SELECT message_bus.publish('late', '1', key => 'k')});
+publish('late', 2, 'k');
+is(fail_all('late', '1 second'), '2:1', 'one of a higher id fails');
+$late->query_safe('COMMIT');
+$late->quit;
+is(take('late'), '', 'one of a lower id that commits later waits for it');
+wait_for('the retry', sub { take('late') eq '2:2' });
+is(take('late'), '1:1', 'and comes then');
+
 # one that waits is deleted, or purged
 channel('gone');
 my $deleted = publish('gone', 1, 'k');
