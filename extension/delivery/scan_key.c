@@ -143,6 +143,10 @@ mbus_scan_key_taken(MbusScan *scan, int64 key_hash)
 	key_seen(scan, key_hash, &have)->found = scan->nfound;
 }
 
+/*
+ * key_seen returns what this scan knows of a key; *have is false if it is
+ * new.  The table lives in the scan's memory context.
+ */
 static KeySeen *
 key_seen(MbusScan *scan, int64 key_hash, bool *have)
 {

@@ -7,12 +7,13 @@
 
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "delivery/scanning.h"
 
 extern int	mbus_scan_room_begin(MbusScan *scan);
 extern bool mbus_scan_room_grow(MbusScan *scan);
 extern uint32 mbus_scan_room_entry(void);
 extern void mbus_scan_room_undo(void);
-extern void mbus_scan_room_refuse(const MbusScan *scan) pg_attribute_noreturn();
+pg_noreturn extern void mbus_scan_room_refuse(const MbusScan *scan);
 
 #endif							/* MBUS_SCAN_ROOM_H */

@@ -101,7 +101,7 @@ leaf_due(const MbusDue *due, Relation leaf, Found *found,
 							PG_INT64_MAX);
 		n += rows_due(due, &rows, due->most - n, found, next);
 	}
-	if (n == due->most)
+	if (n == due->most && found->n > 0)
 	{
 		MbusMoment	behind = found->moment[found->n - 1];
 
