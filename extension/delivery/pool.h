@@ -97,6 +97,7 @@ typedef struct MbusSub
 	int64		start_id;		/* ids below are not wanted */
 	TimestampTz start_at;		/* nor what was created before; 0: all is */
 	int64		since_lease;	/* facts under leases below do not count */
+	TimestampTz created_at;		/* tells it from another with its number */
 
 	/* where it is; written by the scanner, by load and seek */
 	int64		cursor;

@@ -50,17 +50,14 @@ static int	waiting_compare(const void *a, const void *b);
 bool
 mbus_scan(MbusScan *scan)
 {
-	int32		highest = 0;	/* segment */
 	bool		recorded;
 
 	scan->nfound = 0;
 	scan->lease = 0;
 	scan_begin(scan);
-	if (scan->nleaves > 0)
-		highest = scan->leaves[scan->nleaves - 1].segment;
 	scan->limit = mbus_unfinished_copy(scan->db, scan->schema,
-									   scan->channel_id, highest,
-									   &scan->unfinished, &scan->nunfinished);
+									   scan->channel_id, &scan->unfinished,
+									   &scan->nunfinished);
 	if (scan->limit < 0)
 		return false;
 	scan->delays = mbus_delays(scan->db, scan->channel_id);

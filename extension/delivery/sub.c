@@ -15,7 +15,9 @@
 #include "delivery/pool.h"
 #include "delivery/pool_internal.h"
 #include "delivery/sub.h"
+#include "state/waiter.h"
 
+static void sub_rewind(MbusSub *sub, int64 cursor);
 static void entries_void(MbusSub *sub, uint32 *list);
 
 /*
@@ -116,6 +118,57 @@ mbus_sub_void(uint32 slot)
 	sub->corrupt = false;
 	sub->generation++;
 	sub->changed_since = true;
+}
+
+/*
+ * mbus_subs_rewind has every loaded subscription read again from an id on,
+ * each message below "check_below" as a candidate: a restore has brought some.
+ * A scan at work begins anew.
+ */
+void
+mbus_subs_rewind(Oid database, Oid schema, int64 from, int64 check_below)
+{
+	for (int i = 0; i < mbus_pool.shared->nsubs; i++)
+	{
+		MbusSub    *sub = &mbus_pool.subs[i];
+
+		if (sub->database != database || sub->schema != schema ||
+			!sub->loaded || sub->dropped)
+			continue;
+		sub_rewind(sub, Max(from, sub->start_id) - 1);
+		sub->check_below = Max(sub->check_below, check_below);
+		mbus_wake_channel(database, sub->channel_id);
+	}
+}
+
+/* Moves the cursor back to an id, and forgets the positions by time. */
+static void
+sub_rewind(MbusSub *sub, int64 cursor)
+{
+	uint32	   *link = &sub->skipped;
+
+	sub->cursor = Min(sub->cursor, cursor);
+	while (*link != MBUS_NONE)
+	{
+		uint32		number = *link;
+		MbusSkip   *skip = mbus_skip(number);
+
+		skip->hi = Min(skip->hi, sub->cursor + 1);
+		if (skip->lo < skip->hi)
+		{
+			link = &skip->next;
+			continue;
+		}
+		*link = skip->next;
+		skip->next = MBUS_NONE;
+		mbus_skips_free(number);
+		sub->nskipped--;
+	}
+	sub->due_at = sub->next_due = PG_INT64_MIN;
+	sub->due_id = 0;
+	sub->retry_at = sub->next_retry = PG_INT64_MIN;
+	sub->changed_since = true;
+	sub->reloaded = true;
 }
 
 /* Frees all entries of a list. */

@@ -27,6 +27,8 @@
 #include "base/ids.h"
 #include "base/schema.h"
 #include "segment/leaf.h"
+#include "state/state.h"
+#include "state/unfinished.h"
 
 static const char *const family_names[MBUS_FAMILIES] = {
 	[MBUS_MESSAGE] = "message",
@@ -40,6 +42,7 @@ static int	ncached = 0;
 static Oid	cached_schema = InvalidOid;
 static Oid	cached_parent[MBUS_FAMILIES];
 static bool cached_stale = true;	/* must be read again */
+static uint64 cached_reads = 0; /* times it was read */
 static bool cached_complete = false;	/* the last reading came to its end */
 
 static void leaf_invalidate(Datum arg, Oid relid);
@@ -80,17 +83,34 @@ mbus_family_name(MbusFamily family)
 
 /*
  * mbus_leaves sets *leaves to the segments that exist, by ascending number,
- * and returns how many there are.  The array is a copy, in the caller's
+ * and returns how many there are; those that a restore is filling are left out.  The array is a copy, in the caller's
  * memory context.
  */
 int
 mbus_leaves(Oid schema, MbusLeaf **leaves)
 {
+	MbusDatabase *db = mbus_database_or_null();
+	int			n = 0;
+
 	leaves_load(schema);
 	*leaves = palloc(Max(ncached, 1) * sizeof(MbusLeaf));
-	if (ncached > 0)
-		memcpy(*leaves, cached, ncached * sizeof(MbusLeaf));
-	return ncached;
+	for (int i = 0; i < ncached; i++)
+	{
+		if (db == NULL || !mbus_segment_hidden(db, cached[i].segment))
+			(*leaves)[n++] = cached[i];
+	}
+	return n;
+}
+
+/*
+ * mbus_leaves_read returns a number that is another one when tables have been
+ * attached or detached.
+ */
+uint64
+mbus_leaves_read(Oid schema)
+{
+	leaves_load(schema);
+	return cached_reads;
 }
 
 /*
@@ -100,8 +120,11 @@ Relation
 mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
 			   LOCKMODE lockmode)
 {
+	MbusDatabase *db = mbus_database_or_null();
 	MbusLeaf   *leaf;
 
+	if (db && mbus_segment_hidden(db, segment))
+		return NULL;
 	leaves_load(schema);
 	leaf = mbus_leaf_search(cached, ncached, segment);
 	if (leaf == NULL || !OidIsValid(leaf->relid[family]))
@@ -173,6 +196,7 @@ leaves_load(Oid schema)
 		return;
 
 	cached_complete = false;
+	cached_reads++;
 	if (cached)
 		pfree(cached);
 	cached = NULL;

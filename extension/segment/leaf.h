@@ -83,6 +83,7 @@ typedef struct MbusLeaf
 extern void mbus_leaf_init(void);
 extern const char *mbus_family_name(MbusFamily family);
 extern int	mbus_leaves(Oid schema, MbusLeaf **leaves);
+extern uint64 mbus_leaves_read(Oid schema);
 extern MbusLeaf *mbus_leaf_search(MbusLeaf *leaves, int n, int32 segment);
 extern Relation mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
 							   LOCKMODE lockmode);

@@ -53,7 +53,6 @@ mbus_channel_slot(MbusDatabase *db, int32 channel_id)
 {
 	MbusChannelSlot *slot = mbus_channel_slot_find(db, channel_id);
 	MbusChannelKey key;
-	int32		oldest;
 
 	if (slot)
 		return slot;
@@ -70,13 +69,10 @@ mbus_channel_slot(MbusDatabase *db, int32 channel_id)
 	if (slot)
 	{
 		/*
-		 * All that the channel holds lies below what is open now, so that a
-		 * purged slot can start anew from there.
+		 * All that the channel holds lies below what it may still get, so
+		 * that a purged slot can start anew from there.
 		 */
-		oldest = mbus_oldest_open_segment(db);
-		if (oldest == 0)
-			oldest = db->numbering.next_segment;
-		slot->last_id = MbusFirstId(oldest) - 1;
+		slot->last_id = MbusFirstId(mbus_lowest_segment(db, 0)) - 1;
 		slot->delays = db->delays.purged;
 	}
 	LWLockRelease(&mbus_shared->channel_lock);
@@ -85,25 +81,23 @@ mbus_channel_slot(MbusDatabase *db, int32 channel_id)
 
 /*
  * channel_slots_purge drops the slots of this database whose channels hold
- * nothing in or above the oldest open segment: an id reserved later is above
- * all of theirs anyway.  Caller holds both locks exclusively.
+ * nothing in or above the lowest segment that ids may still come from: one
+ * reserved later is above all of theirs anyway.  Caller holds both locks exclusively.
  */
 static void
 channel_slots_purge(MbusDatabase *db)
 {
 	HASH_SEQ_STATUS scan;
 	MbusChannelSlot *slot;
-	int32		oldest = mbus_oldest_open_segment(db);
+	int32		lowest = mbus_lowest_segment(db, 0);
 
-	if (oldest == 0)
-		oldest = db->numbering.next_segment;
 	/* no channel may come back to a number that it had */
 	db->delays.purged = ++db->delays.last;
 	hash_seq_init(&scan, mbus_channels);
 	while ((slot = hash_seq_search(&scan)) != NULL)
 	{
 		if (slot->key.database == db->database &&
-			MbusSegmentOf(slot->last_id) < oldest)
+			MbusSegmentOf(slot->last_id) < lowest)
 			(void) hash_search(mbus_channels, &slot->key, HASH_REMOVE, NULL);
 	}
 }
@@ -132,35 +126,23 @@ mbus_registry_forget(MbusDatabase *db)
 }
 
 /*
- * mbus_oldest_open_segment returns the lowest number of an open segment, 0 if
- * none is open.  Caller holds the database's lock.
+ * mbus_lowest_segment returns the lowest segment, "from" or above, from which
+ * ids may still be reserved: one that is open, is being made, or will be.
+ * Caller holds the database's lock.
  */
 int32
-mbus_oldest_open_segment(MbusDatabase *db)
+mbus_lowest_segment(MbusDatabase *db, int32 from)
 {
-	int32		oldest = 0;
+	int32		lowest = db->numbering.next_segment;
 
+	if (db->numbering.opening != 0)
+		lowest = Min(lowest, db->numbering.opening);
 	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
 	{
 		int32		open = db->series[s].open_segment;
 
-		if (open != 0 && (oldest == 0 || open < oldest))
-			oldest = open;
+		if (open != 0 && open >= from)
+			lowest = Min(lowest, open);
 	}
-	return oldest;
-}
-
-/*
- * mbus_segment_wanted tells whether a publisher waits for a segment.  Caller
- * holds the database's lock.
- */
-bool
-mbus_segment_wanted(MbusDatabase *db)
-{
-	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
-	{
-		if (db->series[s].wanted > db->series[s].open_segment)
-			return true;
-	}
-	return false;
+	return lowest;
 }

@@ -56,7 +56,6 @@ extern HTAB *mbus_channels;
 extern MbusChannelSlot *mbus_channel_slot_find(MbusDatabase *db,
 											   int32 channel_id);
 extern MbusChannelSlot *mbus_channel_slot(MbusDatabase *db, int32 channel_id);
-extern int32 mbus_oldest_open_segment(MbusDatabase *db);
-extern bool mbus_segment_wanted(MbusDatabase *db);
+extern int32 mbus_lowest_segment(MbusDatabase *db, int32 from);
 
 #endif							/* MBUS_STATE_INTERNAL_H */

@@ -36,22 +36,16 @@ typedef struct RangeScan
 
 static void range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id);
 static const MbusRange *range_next(RangeScan *scan);
-static int64 unreserved(MbusDatabase *db, int32 channel_id,
-						int32 highest_leaf);
+static int64 unreserved(MbusDatabase *db, int32 channel_id);
 static int	range_compare(const void *a, const void *b);
 
 /*
  * mbus_published_limit returns the first id of a channel that is not
  * reserved yet or belongs to a publish that has not ended.  Every message of
  * the channel below it is settled; take the snapshot AFTER this call.
- *
- * "highest_leaf" is the highest segment the caller knew before the call: with
- * none open and none about to be, segments above our numbering are those that
- * a restore has brought.
  */
 int64
-mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id,
-					 int32 highest_leaf)
+mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id)
 {
 	RangeScan	scan;
 	const MbusRange *range;
@@ -61,10 +55,12 @@ mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id,
 	/* if not ready, no publish of this extension can have begun */
 	if (db->numbering.ready && db->schema == schema)
 	{
-		limit = unreserved(db, channel_id, highest_leaf);
+		limit = unreserved(db, channel_id);
 		range_scan(&scan, db, channel_id);
 		while ((range = range_next(&scan)) != NULL)
 			limit = Min(limit, range->lo);
+		for (int i = 0; i < db->numbering.nrestoring; i++)
+			limit = Min(limit, MbusFirstId(db->numbering.restoring[i].lo));
 	}
 	LWLockRelease(&db->lock);
 	return limit;
@@ -74,12 +70,12 @@ mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id,
  * mbus_unfinished_copy returns the first id of a channel that is not reserved
  * yet, and sets *ranges to the channel's unfinished ranges, by ascending id;
  * take the snapshot AFTER this call.  The array is the caller's, in the
- * current memory context; "highest_leaf" as above.  Returns -1, and no
- * ranges, while the worker is not ready: nothing can be said.
+ * current memory context.  Returns -1, and no ranges, while the worker is not
+ * ready: nothing can be said.
  */
 int64
 mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
-					 int32 highest_leaf, MbusRange **ranges, int *nranges)
+					 MbusRange **ranges, int *nranges)
 {
 	int			room = MBUS_RANGES_GUESS;
 	int64		limit = -1;
@@ -95,7 +91,7 @@ mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
 		LWLockAcquire(&db->lock, LW_SHARED);
 		if (db->numbering.ready && db->schema == schema)
 		{
-			limit = unreserved(db, channel_id, highest_leaf);
+			limit = unreserved(db, channel_id);
 			range_scan(&scan, db, channel_id);
 			while ((range = range_next(&scan)) != NULL)
 			{
@@ -115,6 +111,31 @@ mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
 	if (n > 1)
 		qsort(*ranges, n, sizeof(MbusRange), range_compare);
 	return limit;
+}
+
+/*
+ * mbus_segment_hidden tells whether a segment is that of a restore that is at
+ * work, or has just been: the worker has not numbered above it, or knows that
+ * it is not filled yet.  Without a worker, or before it is ready, none is.
+ */
+bool
+mbus_segment_hidden(MbusDatabase *db, int32 segment)
+{
+	uint32		known = pg_atomic_read_u32(&db->numbering.known);
+	bool		hidden = false;
+
+	if (known == 0)
+		return false;
+	if ((uint32) segment >= known)
+		return true;
+	if (pg_atomic_read_u32(&db->numbering.hiding) == 0)
+		return false;
+	LWLockAcquire(&db->lock, LW_SHARED);
+	for (int i = 0; i < db->numbering.nrestoring; i++)
+		hidden |= segment >= db->numbering.restoring[i].lo &&
+			segment < db->numbering.restoring[i].hi;
+	LWLockRelease(&db->lock);
+	return hidden;
 }
 
 /*
@@ -250,26 +271,19 @@ range_next(RangeScan *scan)
 /*
  * unreserved returns the first id of a channel that is not reserved.  Caller
  * holds the database's lock.
+ *
+ * It is behind the newest that is known, and in no segment below those that
+ * the channel's next ids may come from.  So what a restore has brought is
+ * below it as soon as the worker numbers above that.
  */
 static int64
-unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf)
+unreserved(MbusDatabase *db, int32 channel_id)
 {
 	MbusChannelSlot *slot = mbus_channel_slot_find(db, channel_id);
-	int64		limit;
-	int32		oldest;
+	int64		behind = slot ? slot->last_id + 1 : 0;
 
-	if (slot)
-		return slot->last_id + 1;
-
-	/*
-	 * Nothing was published to it since the server started, or its slot was
-	 * purged: its messages lie below all that is open.
-	 */
-	oldest = mbus_oldest_open_segment(db);
-	limit = MbusFirstId(oldest ? oldest : db->numbering.next_segment);
-	if (oldest == 0 && !mbus_segment_wanted(db))
-		limit = Max(limit, MbusFirstId((int64) highest_leaf + 1));
-	return limit;
+	return Max(behind, MbusFirstId(mbus_lowest_segment(db,
+													   MbusSegmentOf(behind - 1))));
 }
 
 static int

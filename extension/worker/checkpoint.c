@@ -33,6 +33,7 @@
 #include "delivery/pool.h"
 #include "state/state.h"
 #include "worker/checkpoint.h"
+#include "worker/restore.h"
 #include "worker/task.h"
 
 #define LOOK_EVERY_MS		200
@@ -175,6 +176,7 @@ checkpoints_write(MbusWork *work, void *arg)
 		if (!checkpoint_store(plan, &position))
 			changed_set(work, due, true);	/* a seek or drop is open */
 	}
+	mbus_numbering_store(work->db);
 	mbus_task_commit();
 	return MBUS_DONE;
 }

@@ -6,12 +6,11 @@
  * asks for it, and when the worker finds its row without a slot.  How that is
  * done is in rebuild.c.  Slots whose row is gone are let go.
  *
- * Restores.  A dump brings subscriptions, messages, acks and failures, whose
- * leases may be higher than those of this server, but no checkpoints.  So
- * before a subscription that was not made since the last numbering is loaded
- * the epoch is raised above all that the tables have, but for the first time
- * after a numbering that knows its past; and so it is until the first
- * segment is opened that comes after those of the restore.
+ * Restores.  A dump brings subscriptions that may start from a higher lease
+ * than this server is at.  So before one that was not made since the last
+ * numbering is loaded the epoch is raised above these, but for the first time
+ * after a numbering that knows its past.  What else a dump brings is seen to
+ * in restore.c.
  *
  * The subscription "default" of a channel is made here, when its first claim
  * asks for it, with the channel's owner.
@@ -32,7 +31,6 @@
 #include "worker/epoch.h"
 #include "worker/load.h"
 #include "worker/rebuild.h"
-#include "worker/segment_catalog.h"
 #include "worker/task.h"
 
 #define LOAD_EVERY_MS	10000	/* even if nobody asks */
@@ -47,6 +45,7 @@ typedef struct Known
 	int32		subscription_id;
 	uint32		slot;
 	bool		loaded;
+	TimestampTz created_at;
 	bool		exists;			/* has a row */
 } Known;
 
@@ -60,8 +59,6 @@ typedef struct Roll
 	int32	   *missing;		/* have a row and are not loaded */
 	uint64		older;			/* hash of those that may be older than the
 								 * last numbering; 0: none is */
-	int32		highest;		/* segment that there is */
-	bool		restored;		/* there are some that we did not make */
 	bool		full;			/* no slot was left for one */
 	bool		failed;
 } Roll;
@@ -161,12 +158,14 @@ default_make(MbusWork *work, void *arg)
 	mbus_task_lock_timeout(DEFAULT_WAIT_MS);
 	mbus_sql("SET LOCAL session_replication_role = origin");
 	mbus_task_become_owner(work);
-	mbus_sql("INSERT INTO message_bus.subscription"
-			 " (channel_id, name, owner, ordered, created_epoch)"
-			 " SELECT channel_id, 'default', owner, false, %d"
+	mbus_sql("WITH made AS (INSERT INTO message_bus.subscription"
+			 " (channel_id, name, owner, ordered)"
+			 " SELECT channel_id, 'default', owner, false"
 			 " FROM message_bus.channel WHERE channel_id = %d"
-			 " ON CONFLICT DO NOTHING",
-			 work->db->delivery.lease_epoch, channel_id);
+			 " ON CONFLICT DO NOTHING RETURNING subscription_id)"
+			 " INSERT INTO message_bus.subscription_made"
+			 " SELECT subscription_id, %d FROM made",
+			 channel_id, work->db->delivery.lease_epoch);
 	mbus_task_commit();
 	return MBUS_DONE;
 }
@@ -189,8 +188,7 @@ subscriptions_look(MbusWork *work)
 					  "looking for subscriptions") != MBUS_DONE)
 		return false;
 	slots_drop(work, &roll);
-	if ((roll.restored ||
-		 (roll.older != 0 && roll.older != work->load.older_checked)) &&
+	if (roll.older != 0 && roll.older != work->load.older_checked &&
 		!work->load.epoch_is_new)
 	{
 		int64		highest = 0;
@@ -226,7 +224,6 @@ subscriptions_look(MbusWork *work)
 						MyDatabaseId),
 				 errhint("Increase \"message_bus.max_subscriptions\".")));
 	work->load.older_checked = roll.older;
-	work->load.highest_checked = roll.highest;
 	work->load.epoch_is_new = false;
 	work->load.unasked = roll.failed;
 	return true;
@@ -249,6 +246,7 @@ known_collect(MbusWork *work, Roll *roll)
 		known->subscription_id = sub->subscription_id;
 		known->slot = s;
 		known->loaded = sub->loaded;
+		known->created_at = sub->created_at;
 		known->exists = false;
 		roll->nknown++;
 	}
@@ -277,10 +275,13 @@ rows_compare(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	if (SPI_execute_with_args("SELECT subscription_id, created_epoch <> $1"
-							  " OR created_at < $2"
-							  " FROM message_bus.subscription"
-							  " ORDER BY subscription_id",
+	if (SPI_execute_with_args("SELECT s.subscription_id,"
+							  " m.epoch IS NULL OR m.epoch <> $1"
+							  " OR s.created_at < $2, s.created_at"
+							  " FROM message_bus.subscription s"
+							  " LEFT JOIN message_bus.subscription_made m"
+							  " ON m.subscription_id = s.subscription_id"
+							  " ORDER BY s.subscription_id",
 							  2, types, values, NULL, true,
 							  0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read message_bus.subscription");
@@ -298,17 +299,16 @@ rows_compare(MbusWork *work, void *arg)
 			DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 		known = bsearch(&key, roll->known, roll->nknown, sizeof(Known),
 						known_compare);
+		/* a restore may have put another one in its place */
 		if (known)
-			known->exists = true;
-		if (known && known->loaded)
+			known->exists = !known->loaded || known->created_at ==
+				DatumGetTimestampTz(SPI_getbinval(row, desc, 3, &isnull));
+		if (known && known->exists && known->loaded)
 			continue;
 		roll->missing[roll->nmissing++] = key.subscription_id;
 		if (DatumGetBool(SPI_getbinval(row, desc, 2, &isnull)))
 			roll->older = roll->older * 31 + key.subscription_id;
 	}
-	roll->highest = mbus_highest_segment();
-	roll->restored = roll->highest >= work->db->numbering.next_segment &&
-		roll->highest != work->load.highest_checked;
 	mbus_task_commit();
 	return MBUS_DONE;
 }
@@ -334,7 +334,7 @@ slots_drop(MbusWork *work, Roll *roll)
 }
 
 /*
- * leases_highest finds the highest epoch of a lease in the tables.
+ * leases_highest finds the highest epoch that a subscription starts from.
  */
 static MbusOutcome
 leases_highest(MbusWork *work, void *arg)
@@ -344,11 +344,8 @@ leases_highest(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	*highest = mbus_sql_int64(&isnull, "SELECT greatest("
-							  "(SELECT max(lease) >> %d FROM message_bus.ack),"
-							  "(SELECT max(lease) >> %d FROM message_bus.failure),"
-							  "(SELECT max(since_lease) >> %d FROM message_bus.subscription))",
-							  MBUS_LEASE_BITS, MBUS_LEASE_BITS,
+	*highest = mbus_sql_int64(&isnull, "SELECT max(since_lease) >> %d"
+							  " FROM message_bus.subscription",
 							  MBUS_LEASE_BITS);
 	mbus_task_commit();
 	return MBUS_DONE;

@@ -80,6 +80,7 @@
 #include "segment/leaf.h"
 #include "state/state.h"
 #include "state/unfinished.h"
+#include "worker/restore.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_retire.h"
 #include "worker/task.h"
@@ -158,6 +159,8 @@ segments_retire_once(MbusWork *work)
 	for (int i = 0; i < expired.n; i++)
 	{
 		work->serve(work);
+		if (mbus_segment_hidden(work->db, expired.number[i]))
+			continue;			/* it is being restored */
 		work->retire.last_drop = i == expired.n - 1 && blocked == 0;
 		if (segment_retire(work, expired.number[i]) != MBUS_DONE)
 			blocked++;
@@ -486,6 +489,8 @@ segment_drop(MbusWork *work, void *arg)
 	}
 	mbus_sql("DELETE FROM message_bus.segment WHERE segment_no = %d",
 			 segment);
+	mbus_numbering_raise(work->db, segment + 1);
+	mbus_numbering_store(work->db);
 	work->retire.dropping = true;
 	mbus_task_commit();
 	return MBUS_DONE;

@@ -33,6 +33,7 @@ typedef enum MbusTaskKind
 	MBUS_TASK_EXPIRE,
 	MBUS_TASK_CHECKPOINT,
 	MBUS_TASK_ACKED,
+	MBUS_TASK_RESTORE,
 	MBUS_TASK_KINDS
 } MbusTaskKind;
 
@@ -89,10 +90,19 @@ typedef struct MbusLoad
 	bool		epoch_is_new;	/* numbering has made it: no lease of before
 								 * can be as high */
 	uint64		older_checked;
-	int32		highest_checked;	/* segment: those up to it were restored
-									 * or are ours */
 	TimestampTz looked_at;
 } MbusLoad;
+
+/* What a restore has brought; restore.c. */
+typedef struct MbusRestore
+{
+	uint64		leaves_read;	/* mbus_leaves_read() at the last look */
+	int			pending;		/* segments that are hidden */
+	uint64		known;			/* a hash of these */
+	TimestampTz changed_at;		/* when that last changed */
+	int32		roll_below;		/* what is open goes on in a segment of at
+								 * least this number */
+} MbusRestore;
 
 /* The worker's own memory; no other process sees it. */
 typedef struct MbusWork
@@ -114,6 +124,7 @@ typedef struct MbusWork
 	MbusGrowth	growth[MBUS_MAX_SERIES + 1];
 	MbusRetirement retire;
 	MbusLoad	load;
+	MbusRestore restore;
 	bool		expiry_stuck;	/* a lease that has ended could not be seen to */
 
 	/* when these were last done */

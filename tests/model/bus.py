@@ -68,6 +68,7 @@ class State(NamedTuple):
     start: int = 0
     checkpoint: Checkpoint = None
     epoch: int = 1
+    restored: frozenset = frozenset()       # ids that a restore has brought and that are not settled
 
     # shared memory
     loaded: bool = True
@@ -86,6 +87,7 @@ class State(NamedTuple):
     mem_start: int = 0
     generation: int = 0
     scanner: int = NOBODY
+    hidden: frozenset = frozenset()         # ids that no reader sees, of those
 
     # the world
     now: int = 1

@@ -73,7 +73,7 @@ def busy_ids(s):
 def copy(scene, s, scan):
     """2, or in a wrong variant the snapshot."""
     if "snapshot-first" in scene.wrong:
-        return scan._replace(seen=(s.published, s.acks, s.failures))
+        return scan._replace(seen=(s.published - s.hidden, s.acks, s.failures))
     return scan._replace(limit=len(s.messages) + 1, unfinished=s.unfinished)
 
 
@@ -82,7 +82,7 @@ def look(scene, s, scan, last=False):
     if "snapshot-first" in scene.wrong:
         scan = scan._replace(limit=len(s.messages) + 1, unfinished=s.unfinished)
     else:
-        scan = scan._replace(seen=(s.published, s.acks, s.failures))
+        scan = scan._replace(seen=(s.published - s.hidden, s.acks, s.failures))
     offers = [] if last else retry_offers(scene, scan)
     offers += [("next", slot, 0) for slot, e in valid(s.entries) if e.state == NEXT]
     offers += [] if last else due_offers(scene, s, scan)
