@@ -126,6 +126,8 @@ CREATE TABLE message_bus.error (
 	message text NOT NULL
 );
 CREATE INDEX ON message_bus.error (at);
+-- the worker deletes old ones, also where all tables are published
+ALTER TABLE message_bus.error REPLICA IDENTITY FULL;
 COMMENT ON TABLE message_bus.error IS 'failures of the last seven days';
 
 CREATE TABLE message_bus.message (

@@ -43,6 +43,11 @@
  * By then everybody sees that the segment is gone and its locks are released,
  * so expire() is answered from a callback in the commit, before that.
  *
+ * Dumps.  pg_dump must find what it has listed, so nothing is detached or
+ * dropped while one is at work, and none begins during a drop (dump.c).  One
+ * that begins between (a) and (b) leaves the table detach-pending until it has
+ * ended, and with it all others.
+ *
  * Ends in the middle (a crash, an error):
  *
  *	- before (a): nothing happened
@@ -77,6 +82,7 @@
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
+#include "segment/dump.h"
 #include "segment/leaf.h"
 #include "state/state.h"
 #include "state/unfinished.h"
@@ -105,6 +111,7 @@ static int	segments_retire_once(MbusWork *work);
 static MbusOutcome segments_expired(MbusWork *work, void *arg);
 static MbusOutcome segment_retire(MbusWork *work, int32 segment);
 static MbusOutcome segment_inspect(MbusWork *work, void *arg);
+static bool pending_elsewhere(MbusWork *work, int32 segment);
 static MbusOutcome leaf_detach(MbusWork *work, void *arg);
 static bool leaf_clear(MbusWork *work, Retiring *retiring, int *wait_ms);
 static int	leaf_lockers(MbusWork *work, Retiring *retiring);
@@ -229,10 +236,11 @@ static MbusOutcome
 segment_inspect(MbusWork *work, void *arg)
 {
 	Retiring   *retiring = arg;
-	bool		unfinished = false;
+	bool		blocked;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
+	blocked = pending_elsewhere(work, retiring->segment);
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 	{
 		bool		none;
@@ -241,7 +249,7 @@ segment_inspect(MbusWork *work, void *arg)
 		retiring->state[f] = mbus_leaf_state(work, (MbusFamily) f,
 											 retiring->segment, &leaf);
 		retiring->leaf[f] = leaf;
-		unfinished = unfinished || retiring->state[f] == MBUS_LEAF_UNFINISHED;
+		blocked = blocked || retiring->state[f] == MBUS_LEAF_UNFINISHED;
 		if (!OidIsValid(leaf))
 			continue;
 		(void) mbus_sql_int64(&none, "SELECT 1::int8 FROM pg_depend"
@@ -253,7 +261,27 @@ segment_inspect(MbusWork *work, void *arg)
 			mbus_segment_depend(leaf, work->extension);
 	}
 	mbus_task_commit();
-	return unfinished ? MBUS_BLOCKED : MBUS_DONE;
+	return blocked ? MBUS_BLOCKED : MBUS_DONE;
+}
+
+/*
+ * pending_elsewhere tells whether a table of another segment is
+ * detach-pending; a parent can have but one.
+ */
+static bool
+pending_elsewhere(MbusWork *work, int32 segment)
+{
+	bool		none;
+
+	(void) mbus_sql_int64(&none, "SELECT 1::int8 FROM pg_inherits i"
+						  " JOIN pg_class c ON c.oid = i.inhrelid"
+						  " WHERE i.inhparent IN (%u, %u, %u, %u)"
+						  " AND i.inhdetachpending"
+						  " AND c.relname !~ '_%d$' LIMIT 1",
+						  work->parent[MBUS_MESSAGE],
+						  work->parent[MBUS_EVENT], work->parent[MBUS_ACK],
+						  work->parent[MBUS_FAILURE], segment);
+	return !none;
 }
 
 /*
@@ -281,8 +309,8 @@ leaf_detach(MbusWork *work, void *arg)
 }
 
 /*
- * leaf_clear tells whether those who were in the way when a retirement was
- * last tried are gone, and sets *wait_ms to how long to wait for the others.
+ * leaf_clear tells whether no dump is at work and those who were in the way
+ * when a retirement was last tried are gone, and sets *wait_ms to how long to wait for the others.
  */
 static bool
 leaf_clear(MbusWork *work, Retiring *retiring, int *wait_ms)
@@ -291,6 +319,11 @@ leaf_clear(MbusWork *work, Retiring *retiring, int *wait_ms)
 
 	*wait_ms = tried ? DETACH_LONG_WAIT_MS : DETACH_WAIT_MS;
 	StartTransactionCommand();
+	if (!mbus_dumps_wait(work->schema, false))
+	{
+		CommitTransactionCommand();
+		return false;
+	}
 	if (!tried)
 		work->retire.nblockers = leaf_lockers(work, retiring);
 	blockers_settle(work, SETTLE_MS);
@@ -461,11 +494,12 @@ segment_drop(MbusWork *work, void *arg)
 {
 	Retiring   *retiring = arg;
 	int32		segment = retiring->segment;
-	bool		locked = true;
+	bool		locked;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	mbus_task_lock_timeout(DROP_WAIT_MS);
+	locked = mbus_dumps_wait(work->schema, ++work->retire.drops % 2 == 0);
 	mbus_task_become_owner(work);
 	for (int f = 0; f < MBUS_FAMILIES && locked; f++)
 	{

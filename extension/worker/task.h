@@ -80,6 +80,7 @@ typedef struct MbusRetirement
 	int			nblockers;
 	TransactionId pending_xmin; /* snapshots up to it may see what is
 								 * detach-pending; Invalid: not known */
+	uint32		drops;			/* tried */
 	TimestampTz blocked_said;	/* when the log was last told of it */
 } MbusRetirement;
 
