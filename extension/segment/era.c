@@ -244,6 +244,8 @@ entered_fill(Oid schema)
 												desc, &isnull));
 		e->era = DatumGetObjectId(heap_getattr(tuple, MBUS_ENTERED_ERA,
 											   desc, &isnull));
+		e->delayed = DatumGetBool(heap_getattr(tuple, MBUS_ENTERED_DELAYED,
+											   desc, &isnull));
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);

@@ -288,7 +288,7 @@ reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
 	want->segment = series->open_segment;
 	out->rows = 0;
 	out->taken = 0;
-	if (want->segment != 0 && want->segment >= MbusSegmentOf(want->last_id))
+	if (want->segment != 0 && want->segment >= MbusSegmentOf(want->last_id + 1))
 	{
 		out->rows = mbus_own_rest(me, want, &out->first_id);
 		if (out->rows == 0 && series->next_row < series->max_rows)
@@ -298,7 +298,7 @@ reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
 	{
 		series->wanted = Max(series->wanted,
 							 Max(series->open_segment + 1,
-								 MbusSegmentOf(want->last_id)));
+								 MbusSegmentOf(want->last_id + 1)));
 		return false;
 	}
 	run_used(&runs[series_no], out);
