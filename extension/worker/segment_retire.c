@@ -2,6 +2,9 @@
  * segment_retire.c
  *		Drops the segments that nobody can want any more.
  *
+ * A segment that was never attached (segment_attach.c) is as one that has been
+ * detached.
+ *
  * A segment is retired when it is closed, its last expiry has passed (which
  * acked.c sets to now for one in which all is acknowledged), and no
  * publish in it is unfinished.  For each of its tables:
@@ -288,7 +291,10 @@ leaf_detach(MbusWork *work, void *arg)
 	return MBUS_DONE;
 }
 
-/* Tells whether nobody of a first look at parent and table is left. */
+/*
+ * Tells whether nobody of a first look at parent and table is left, nor holds
+ * what keeps tables from being detached at all.
+ */
 static bool
 leaf_clear(MbusWork *work, Retiring *retiring)
 {
@@ -297,7 +303,9 @@ leaf_clear(MbusWork *work, Retiring *retiring)
 	StartTransactionCommand();
 	/* both lists are begun in the first look */
 	clear = way_clear(work, retiring->leaf[retiring->family]);
-	clear = way_clear(work, work->parent[retiring->family]) && clear;
+	clear = way_clear(work, work->parent[retiring->family]) && clear &&
+		ConditionalLockRelationOid(work->parent[retiring->family],
+								   ShareUpdateExclusiveLock);
 	CommitTransactionCommand();
 	return clear;
 }
@@ -521,6 +529,8 @@ segment_drop(MbusWork *work, void *arg)
 			mbus_sql("DROP TABLE message_bus.%s_%d",
 					 mbus_family_name((MbusFamily) f), segment);
 	}
+	mbus_sql("DELETE FROM message_bus.unattached WHERE segment_no = %d",
+			 segment);
 	mbus_sql("DELETE FROM message_bus.segment WHERE segment_no = %d",
 			 segment);
 	work->retire.dropping = true;

@@ -18,6 +18,9 @@
 #define MBUS_BLOCKERS_MAX	64
 #define MBUS_WAYS_MAX		64
 
+/* For how long a task waits for a lock while nobody is served. */
+#define MBUS_LOCK_WAIT_MS	50
+
 /* How often a worker looks whether somebody wants its database. */
 #define MBUS_LET_GO_EVERY_MS	500
 
@@ -35,6 +38,7 @@ typedef enum MbusTaskKind
 	MBUS_TASK_EXPIRE,
 	MBUS_TASK_CHECKPOINT,
 	MBUS_TASK_ACKED,
+	MBUS_TASK_ATTACH,
 	MBUS_TASK_KINDS
 } MbusTaskKind;
 
@@ -50,6 +54,8 @@ typedef enum MbusOutcome
 typedef struct MbusBackoff
 {
 	bool		failed;			/* since mbus_tasks_begin */
+	bool		locked;			/* the same, by somebody's lock */
+	TimestampTz locked_said;	/* when the log was last told of that */
 	int			failures;		/* groups in a row */
 	TimestampTz retry_at;
 } MbusBackoff;
