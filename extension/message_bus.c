@@ -25,6 +25,7 @@
 #include "delivery/scanner.h"
 #include "identity/jwt_key.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/registry.h"
 #include "state/state.h"
 #include "state/waiter.h"
@@ -56,6 +57,7 @@ _PG_init(void)
 		return;
 	mbus_delivery_init();
 	mbus_wait_init();
+	mbus_clock_init();
 	mbus_state_init();
 	mbus_registry_init();
 	/* the last one registered is called first: a seek before its slot goes */

@@ -28,6 +28,7 @@
 #include "channel/subscription.h"
 #include "delivery/pool.h"
 #include "delivery/sub.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 
@@ -70,7 +71,7 @@ MBUS_FUNCTION(subscription_status)
 
 	values[0] = Int64GetDatum(backlog.messages);
 	values[1] = Float8GetDatum(backlog.oldest_id == 0 ? 0.0 :
-							   (double) (GetCurrentTimestamp() -
+							   (double) (mbus_now() -
 										 backlog.oldest_at) / USECS_PER_SEC);
 	values[2] = Int32GetDatum(count[MBUS_ENTRY_HELD] +
 							  count[MBUS_ENTRY_LEASED]);

@@ -26,6 +26,7 @@
 #include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "facts/facts.h"
+#include "state/clock.h"
 #include "state/state.h"
 
 static bool lease_channel(Oid schema, MbusDatabase *db, int64 number,
@@ -243,7 +244,7 @@ static bool
 hold_one_expired(MbusDatabase *db, Oid schema, MbusHolding *holding,
 				 bool corrupt)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	TimestampTz earliest;
 
 	MemSet(holding, 0, sizeof(*holding));
@@ -492,7 +493,7 @@ mbus_leases_give_back(Oid schema, int64 session)
 static int
 leases_of_session(MbusDatabase *db, Oid schema, int64 session, bool end)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	int			n = 0;
 
 	for (int s = 0; s < mbus_sub_slots(); s++)

@@ -25,6 +25,7 @@
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/range.h"
 #include "state/unfinished.h"
 
@@ -90,7 +91,7 @@ scan_begin(MbusScan *scan)
 {
 	int			got;
 
-	scan->now = GetCurrentTimestamp();
+	scan->now = mbus_now();
 	policy_copy(scan);
 	scan->nleaves = mbus_leaves(scan->schema, &scan->leaves);
 	waiting_allocate(scan);

@@ -20,6 +20,7 @@
 #include "delivery/pool.h"
 #include "delivery/scan_record.h"
 #include "delivery/scanning.h"
+#include "state/clock.h"
 #include "state/range.h"
 #include "state/state.h"
 
@@ -277,7 +278,7 @@ record_waiting(MbusScan *scan)
 static bool
 record_lease(MbusScan *scan, MbusSub *sub, int64 number)
 {
-	TimestampTz now = GetCurrentTimestamp();	/* reading may have taken long */
+	TimestampTz now = mbus_now();	/* reading may have taken long */
 	TimestampTz deadline = now + scan->lease_us;
 	uint32		first = MBUS_NONE;
 	uint32		last = MBUS_NONE;

@@ -19,6 +19,7 @@
 #include "delivery/pool.h"
 #include "delivery/slot.h"
 #include "delivery/sub.h"
+#include "state/clock.h"
 #include "state/state.h"
 
 static void subscription_check(Oid schema, int32 subscription_id,
@@ -87,7 +88,7 @@ subscription_check(Oid schema, int32 subscription_id, TimestampTz started)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("subscription %d does not exist", subscription_id)));
-	if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(), 1000))
+	if (TimestampDifferenceExceeds(started, mbus_now(), 1000))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many subscriptions are in use"),

@@ -30,6 +30,7 @@
 
 #include "base/compat.h"
 #include "base/ids.h"
+#include "state/clock.h"
 #include "state/range.h"
 #include "state/registry.h"
 #include "state/state.h"
@@ -238,7 +239,7 @@ reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot, int32 rows,
 	if (out->rows == 0)
 		return false;
 
-	out->created_at = GetCurrentTimestamp();
+	out->created_at = mbus_now();
 	out->segment = series->open_segment;
 	memcpy(out->leaf, series->leaf, sizeof(out->leaf));
 	return true;

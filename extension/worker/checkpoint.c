@@ -31,6 +31,7 @@
 
 #include "base/ids.h"
 #include "delivery/pool.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/checkpoint.h"
 #include "worker/task.h"
@@ -77,7 +78,7 @@ static void pending_add(MbusPosition *position, const MbusEntry *entry,
 void
 mbus_checkpoints_write(MbusWork *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	DueCheckpoint *due;
 	int			n;
 
@@ -138,7 +139,7 @@ due_write(MbusWork *work, DueCheckpoint *due, int n)
 					  "writing checkpoints") == MBUS_DONE)
 	{
 		for (int i = 0; i < n; i++)
-			written_at[due[i].slot] = GetCurrentTimestamp();
+			written_at[due[i].slot] = mbus_now();
 	}
 	else
 	{
@@ -245,7 +246,7 @@ checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position)
 												 (n + 1) * sizeof(Datum));
 
 	values[0] = Int32GetDatum(position->subscription_id);
-	values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[1] = TimestampTzGetDatum(mbus_now());
 	values[2] = Int64GetDatum(position->since_lease);
 	values[3] = Int64GetDatum(position->cursor);
 	values[4] = TimestampTzGetDatum(position->due_at);
@@ -390,7 +391,7 @@ position_fill(MbusSub *sub, MbusPosition *position)
 												sub->retry_floor));
 	/* an ordered one looks for no retries: only redrives count, see the load */
 	if (sub->ordered)
-		position->retry_at = Min(GetCurrentTimestamp(), sub->retry_floor);
+		position->retry_at = Min(mbus_now(), sub->retry_floor);
 	position->passed = PG_INT64_MAX;
 	position->npending = 0;
 	for (uint32 e = sub->ready; e != MBUS_NONE; e = mbus_entry(e)->next)

@@ -39,6 +39,7 @@
 #include "delivery/sub.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "state/waiter.h"
 #include "worker/checkpoint.h"
@@ -244,7 +245,7 @@ static void
 checkpoint_read(Loading *l, HeapTuple row, TupleDesc desc,
 				MemoryContext context)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	TimestampTz time[2];
 	bool		isnull;
 	Datum		at = SPI_getbinval(row, desc, 9, &isnull);

@@ -72,6 +72,7 @@
 #include "base/settings.h"
 #include "channel/series.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/segment_attach.h"
@@ -156,7 +157,7 @@ mbus_segments_number(MbusWork *work)
 	if (outcome != MBUS_DONE)
 		return;
 
-	work->numbered_at = GetCurrentTimestamp();
+	work->numbered_at = mbus_now();
 	work->load.epoch_is_new = numbering.known;
 	work->load.unasked = true;
 	mbus_epoch_begin(db, numbering.epoch);
@@ -240,7 +241,7 @@ static void
 adopt_strays(void)
 {
 	mbus_sql("INSERT INTO message_bus.segment (segment_no, series, opened_at)"
-			 " SELECT DISTINCT n, 1, clock_timestamp() FROM"
+			 " SELECT DISTINCT n, 1, message_bus.clock() FROM"
 			 " (SELECT substring(c.relname"
 			 "   FROM '^(?:message|event|ack|failure)_([0-9]{1,8})$')::int"
 			 "  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
@@ -296,7 +297,7 @@ static Need
 series_need(MbusWork *work, int32 series_no, Opening *opening)
 {
 	MbusSeries *series = &work->db->series[series_no];
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	bool		busy;
 	Need		need = NEED_NOTHING;
 
@@ -328,7 +329,7 @@ static bool
 series_busy(MbusWork *work, int32 series_no)
 {
 	MbusSeries *series = &work->db->series[series_no];
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 
 	if (series->open_segment != work->growth[series_no].segment ||
 		series->next_row != work->growth[series_no].row)
@@ -386,7 +387,7 @@ segment_open(MbusWork *work, void *arg)
 			 " (segment_no, series, channel_id, opened_at)"
 			 " VALUES (%d, %d, (SELECT max(channel_id)"
 			 " FROM message_bus.channel WHERE series = %d AND series >= %d),"
-			 " clock_timestamp())",
+			 " message_bus.clock())",
 			 opening->segment, opening->series, opening->series,
 			 mbus_own_series());
 	mbus_sql("UPDATE message_bus.server_state SET next_segment = %d",
@@ -529,7 +530,7 @@ segment_publish(MbusWork *work, Opening *opening)
 	if (opening->series >= mbus_own_series())
 		series->max_rows = Min(series->max_rows, OWN_SERIES_ROWS);
 	series->bytes = 0;
-	series->opened_at = GetCurrentTimestamp();
+	series->opened_at = mbus_now();
 	series->max_expires_at = 0;
 	if (series->wanted <= opening->segment)
 		series->wanted = 0;
