@@ -66,11 +66,17 @@ CREATE TABLE message_bus.subscription (
 	start_id bigint NOT NULL DEFAULT 0,		-- ids below are not wanted
 	start_at timestamp with time zone,		-- nor what was created before
 	since_lease bigint NOT NULL DEFAULT 0,	-- facts under leases below do not count
-	created_epoch integer NOT NULL DEFAULT 0,	-- of leases; it had none before
 	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	UNIQUE (channel_id, name)
 );
 COMMENT ON TABLE message_bus.subscription IS 'durable readers of channels';
+
+-- Which subscriptions were made here, and not by a restore: it is not dumped.
+CREATE TABLE message_bus.subscription_made (
+	subscription_id integer PRIMARY KEY REFERENCES message_bus.subscription ON DELETE CASCADE,
+	epoch integer NOT NULL					-- of leases; it had none before
+);
+COMMENT ON TABLE message_bus.subscription_made IS 'epoch of leases in which a subscription was made';
 
 -- Where a subscription was; written by the worker, saves reading after a restart.
 CREATE TABLE message_bus.checkpoint (
@@ -150,6 +156,8 @@ CREATE TABLE message_bus.error (
 	message text NOT NULL
 );
 CREATE INDEX ON message_bus.error (at);
+-- the worker deletes old ones, also where all tables are published
+ALTER TABLE message_bus.error REPLICA IDENTITY FULL;
 COMMENT ON TABLE message_bus.error IS 'failures of the last seven days';
 
 CREATE TABLE message_bus.message (
@@ -266,6 +274,18 @@ $$;
 CREATE TRIGGER channel_restored BEFORE INSERT ON message_bus.channel
 	FOR EACH ROW EXECUTE FUNCTION message_bus.channel_restored();
 
+-- The worker makes rows of restored segments that have none; a dump's are better.
+CREATE FUNCTION message_bus.segment_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+BEGIN
+	DELETE FROM message_bus.segment s WHERE s.segment_no = NEW.segment_no
+		AND s.opened_at > NEW.opened_at;
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER segment_restored BEFORE INSERT ON message_bus.segment
+	FOR EACH ROW EXECUTE FUNCTION message_bus.segment_restored();
+
 -- Whoever writes these tables: replication too, which fires no triggers but
 -- those that are always enabled, and of these only the ones for each row.
 ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_changed;
@@ -273,6 +293,7 @@ ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_restored;
+ALTER TABLE message_bus.segment ENABLE ALWAYS TRIGGER segment_restored;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER channel_changed;

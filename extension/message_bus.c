@@ -24,6 +24,7 @@
 #include "delivery/pool.h"
 #include "delivery/scanner.h"
 #include "identity/jwt_key.h"
+#include "segment/dump.h"
 #include "segment/era.h"
 #include "segment/leaf.h"
 #include "state/filter.h"
@@ -62,6 +63,7 @@ _PG_init(void)
 	mbus_filter_init();
 	mbus_state_init();
 	mbus_registry_init();
+	mbus_dump_init();
 	/* the last one registered is called first: a seek before its slot goes */
 	mbus_scanner_init();
 	mbus_effect_init();

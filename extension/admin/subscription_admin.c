@@ -160,16 +160,19 @@ subscription_insert(Oid schema, int32 channel_id, text *name, bool ordered,
 	nulls[5] = start->at == 0 ? 'n' : ' ';
 	value[6] = Int32GetDatum(epoch);
 	return mbus_run_as_owner(schema,
+							 "WITH made AS ("
 							 "INSERT INTO message_bus.subscription (channel_id,"
-							 " name, owner, ordered, start_id, start_at,"
-							 " created_epoch) SELECT c.channel_id, $2,"
-							 " $3::regrole, $4, $5, $6, $7"
+							 " name, owner, ordered, start_id, start_at)"
+							 " SELECT c.channel_id, $2, $3::regrole, $4, $5, $6"
 							 " FROM message_bus.channel c"
 							 " WHERE c.channel_id = $1 AND NOT EXISTS"
 							 " (SELECT FROM message_bus.subscription s"
 							 " WHERE s.channel_id = $1 AND s.name = $2)"
 							 " FOR KEY SHARE OF c"
-							 " ON CONFLICT (channel_id, name) DO NOTHING",
+							 " ON CONFLICT (channel_id, name) DO NOTHING"
+							 " RETURNING subscription_id)"
+							 " INSERT INTO message_bus.subscription_made"
+							 " SELECT subscription_id, $7 FROM made",
 							 7, types, value, nulls) > 0;
 }
 

@@ -2,7 +2,7 @@
  * ids.h
  *		Numbers of messages, segments and leases.
  *
- * A message's id is segment << 28 | row, a lease's number epoch << 28 | n.
+ * A message's id is segment << 28 | row, a lease's number epoch << 22 | n.
  * Both are below 2^53, so that a JSON number holds them.
  */
 #ifndef MBUS_IDS_H
@@ -16,8 +16,9 @@
 #define MbusSegmentOf(id)	((int32) ((id) >> MBUS_ROW_BITS))
 #define MbusFirstId(segment) (((int64) (segment)) << MBUS_ROW_BITS)
 
-#define MBUS_LEASE_BITS		28
-#define MBUS_EPOCH_MAX		((1 << 25) - 1)
+#define MBUS_LEASE_BITS		22
+#define MBUS_LEASES_LIMIT	(1 << MBUS_LEASE_BITS)
+#define MBUS_EPOCH_MAX		(PG_INT32_MAX - 1)
 
 #define MBUS_NONE			UINT32_MAX	/* no index */
 #define MBUS_MAX_DATABASES	32

@@ -29,7 +29,7 @@ int			mbus_max_subscriptions = 4096;
 int			mbus_max_leases = 65536;
 int			mbus_database_share = 75;
 int			mbus_subscription_share = 50;
-int			mbus_leases_per_epoch = 1 << 28;
+int			mbus_leases_per_epoch = MBUS_LEASES_LIMIT;
 int			mbus_acked_idle = 600;
 bool		mbus_enabled = true;
 char	   *mbus_default_channel = NULL;
@@ -115,7 +115,8 @@ define_server_settings(void)
 	DefineCustomIntVariable("message_bus.leases_per_epoch",
 							"Lease numbers until the worker begins a new epoch.",
 							"To test what happens then.",
-							&mbus_leases_per_epoch, 1 << 28, 16, 1 << 28,
+							&mbus_leases_per_epoch, MBUS_LEASES_LIMIT, 16,
+							MBUS_LEASES_LIMIT,
 							PGC_SIGHUP, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 }
 

@@ -109,10 +109,12 @@ typedef struct MbusSub
 	int64		start_id;		/* ids below are not wanted */
 	TimestampTz start_at;		/* nor what was created before; 0: all is */
 	int64		since_lease;	/* facts under leases below do not count */
+	TimestampTz created_at;		/* tells it from another with its number */
 
 	/* where it is; written by the scanner, by load and seek */
 	int64		cursor;
 	int64		check_below;	/* ids below were given out before the start */
+	bool		reloaded;		/* and the scan at work must not move it */
 	MbusMoment	due_position;	/* all before has been looked at */
 	TimestampTz next_due;		/* nothing delayed is due before */
 	uint64		delays_seen;	/* mbus_delays() then */

@@ -55,17 +55,14 @@ static int	found_compare(const void *a, const void *b);
 bool
 mbus_scan(MbusScan *scan)
 {
-	int32		highest = 0;	/* segment */
 	bool		recorded;
 
 	scan->nfound = 0;
 	scan->lease = 0;
 	scan_begin(scan);
-	if (scan->nleaves > 0)
-		highest = scan->leaves[scan->nleaves - 1].segment;
 	scan->limit = mbus_unfinished_copy(scan->db, scan->schema,
-									   scan->channel_id, highest,
-									   &scan->unfinished, &scan->nunfinished);
+									   scan->channel_id, &scan->unfinished,
+									   &scan->nunfinished);
 	if (scan->limit < 0)
 		return false;
 	if (scan->sub.ordered)
@@ -175,6 +172,7 @@ slot_copy(MbusScan *scan)
 	MbusSub    *sub = mbus_sub(scan->slot);
 
 	sub->used_at = scan->now;
+	sub->reloaded = false;
 	gone_reread(scan);
 	scan->sub = *sub;
 	scan->read_retries = sub->next_retry <= scan->now;

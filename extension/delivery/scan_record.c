@@ -153,7 +153,7 @@ mbus_scan_record(MbusScan *scan)
 	int64		number = 0;
 	bool		any = false;
 
-	if (sub->generation != scan->sub.generation)
+	if (sub->generation != scan->sub.generation || sub->reloaded)
 		return false;
 	if (scan->probe)
 	{

@@ -18,7 +18,9 @@
 #include "delivery/skip.h"
 #include "delivery/quota.h"
 #include "delivery/sub.h"
+#include "state/waiter.h"
 
+static void sub_rewind(uint32 slot, int64 cursor);
 static void entries_void(MbusSub *sub, uint32 *list);
 
 /*
@@ -150,8 +152,8 @@ mbus_sub_give_up(uint32 slot)
 }
 
 /*
- * mbus_sub_reread has an ordered subscription read again from an id on, each
- * message as a candidate.
+ * mbus_sub_reread has a subscription read again from an id on, each message
+ * as a candidate.
  */
 void
 mbus_sub_reread(uint32 slot, int64 from)
@@ -202,6 +204,50 @@ mbus_sub_void(uint32 slot)
 	sub->nready = sub->nleased = sub->nentries = 0;
 	sub->generation++;
 	sub->changed_since = true;
+}
+
+/*
+ * mbus_subs_rewind has every loaded subscription read again from an id on,
+ * each message below "check_below" as a candidate: a restore has brought some.
+ * A scan at work begins anew.
+ */
+void
+mbus_subs_rewind(Oid database, Oid schema, int64 from, int64 check_below)
+{
+	for (int i = 0; i < mbus_pool.shared->nsubs; i++)
+	{
+		MbusSub    *sub = &mbus_pool.subs[i];
+
+		if (sub->database != database || sub->schema != schema ||
+			!sub->loaded || sub->dropped)
+			continue;
+		sub_rewind(i, Max(from, sub->start_id) - 1);
+		sub->check_below = Max(sub->check_below, check_below);
+		mbus_wake_channel(database, sub->channel_id);
+	}
+}
+
+/*
+ * Moves the cursor back to an id, and forgets the positions by time.  Any key
+ * of an ordered subscription may wait for a retry now, anywhere from there on.
+ */
+static void
+sub_rewind(uint32 slot, int64 cursor)
+{
+	MbusSub    *sub = &mbus_pool.subs[slot];
+
+	mbus_sub_reread(slot, cursor);
+	sub->retry_position = mbus_moment(PG_INT64_MIN, 0);
+	sub->next_retry = PG_INT64_MIN;
+	if (sub->ordered)
+	{
+		mbus_keys_wait(slot, sub->wait_low == 0 ? sub->cursor + 1 :
+					   Min(sub->wait_low, sub->cursor + 1));
+		sub->wait_more = true;
+		/* there are more leaves now: the number tells of none that is gone */
+		sub->wait_leaves = PG_INT32_MAX;
+	}
+	sub->reloaded = true;
 }
 
 /* Frees all entries of a list. */

@@ -12,6 +12,8 @@ extern bool mbus_sub_is(uint32 slot, Oid database, Oid schema,
 						int32 subscription_id);
 extern uint32 mbus_sub_create(Oid database, Oid schema,
 							  int32 subscription_id, int32 channel_id);
+extern void mbus_subs_rewind(Oid database, Oid schema, int64 from,
+							 int64 check_below);
 extern void mbus_subs_forget(Oid database, Oid schema);
 extern void mbus_sub_drop(uint32 slot);
 extern void mbus_sub_let_go(uint32 slot);

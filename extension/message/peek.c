@@ -76,11 +76,8 @@ MBUS_FUNCTION(peek)
 		after = Max(after, mbus_channel_purged_below(policy));
 
 	/* first the limit, then the snapshot: see the top of this file */
-	nleaves = mbus_leaves(schema, &leaves);
-	limit = mbus_published_limit(mbus_database(), schema, channel_id,
-								 nleaves ? leaves[nleaves - 1].segment : 0);
+	limit = mbus_published_limit(mbus_database(), schema, channel_id);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	pfree(leaves);
 	nleaves = mbus_leaves(schema, &leaves);
 	for (int i = 0; i < nleaves && left > 0; i++)
 	{

@@ -33,6 +33,8 @@
 #include "base/ids.h"
 #include "base/schema.h"
 #include "segment/leaf.h"
+#include "state/state.h"
+#include "state/unfinished.h"
 
 static const char *const family_names[MBUS_FAMILIES] = {
 	[MBUS_MESSAGE] = "message",
@@ -99,23 +101,31 @@ mbus_family_name(MbusFamily family)
 
 /*
  * mbus_leaves sets *leaves to the segments that exist, by ascending number,
- * and returns how many there are.  The array is a copy, in the caller's
- * memory context.
+ * and returns how many there are; those that a restore is filling are left
+ * out.  The array is a copy, in the caller's memory context.
  */
 int
 mbus_leaves(Oid schema, MbusLeaf **leaves)
 {
+	MbusDatabase *db = mbus_database_or_null();
+	int			n = 0;
+
 	leaves_load(schema);
 	*leaves = palloc(Max(ncached, 1) * sizeof(MbusLeaf));
-	if (ncached > 0)
-		memcpy(*leaves, cached, ncached * sizeof(MbusLeaf));
-	return ncached;
+	for (int i = 0; i < ncached; i++)
+	{
+		if (db == NULL || !mbus_segment_hidden(db, cached[i].segment))
+			(*leaves)[n++] = cached[i];
+	}
+	return n;
 }
 
 /*
  * mbus_leaves_borrow does so without a copy: the array is good until the next
  * call of any function that may look at the catalog.  *version is another
- * number, never 0, whenever the segments may be others.
+ * number, never 0, whenever the segments may be others.  What a restore is
+ * filling is among them, for it shows without a new version; until then
+ * mbus_leaf_open() has no table of it.
  */
 const MbusLeaf *
 mbus_leaves_borrow(Oid schema, int *nleaves, uint64 *version)
@@ -127,14 +137,18 @@ mbus_leaves_borrow(Oid schema, int *nleaves, uint64 *version)
 }
 
 /*
- * mbus_leaf_open opens a segment's table, or returns NULL if there is none.
+ * mbus_leaf_open opens a segment's table, or returns NULL if there is none, or
+ * a restore is filling it.
  */
 Relation
 mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
 			   LOCKMODE lockmode)
 {
+	MbusDatabase *db = mbus_database_or_null();
 	MbusLeaf   *leaf;
 
+	if (db && mbus_segment_hidden(db, segment))
+		return NULL;
 	leaves_load(schema);
 	leaf = mbus_leaf_search(cached, ncached, segment);
 	if (leaf == NULL || !OidIsValid(leaf->relid[family]))

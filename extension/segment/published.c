@@ -10,7 +10,6 @@
 #include "storage/condition_variable.h"
 #include "utils/timestamp.h"
 
-#include "segment/leaf.h"
 #include "segment/published.h"
 #include "state/range.h"
 #include "state/state.h"
@@ -28,14 +27,9 @@ mbus_unfinished_wait(MbusDatabase *db, Oid schema, int32 channel_id,
 
 	for (;;)
 	{
-		MbusLeaf   *leaves;
-		int			nleaves = mbus_leaves(schema, &leaves);
-		int64		limit;
+		int64		limit = mbus_unfinished_copy(db, schema, channel_id, ranges,
+												 nranges);
 
-		limit = mbus_unfinished_copy(db, schema, channel_id,
-									 nleaves ? leaves[nleaves - 1].segment : 0,
-									 ranges, nranges);
-		pfree(leaves);
 		if (limit >= 0)
 		{
 			ConditionVariableCancelSleep();

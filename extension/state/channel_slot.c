@@ -120,17 +120,16 @@ mbus_channel_last(MbusDatabase *db, const MbusChannelSlot *slot)
 
 /*
  * mbus_channel_settled returns the same of all channels without a slot: what
- * they hold from before the server's start is below all that is open.  Caller
- * holds the database's lock.
+ * they hold from before the server's start is below all that they may still
+ * get.  Caller holds the database's lock.
  */
 int64
 mbus_channel_settled(MbusDatabase *db)
 {
-	int32		oldest = mbus_oldest_open_segment(db);
+	int64		floor = db->channels.floor;
+	int32		lowest = mbus_lowest_segment(db, MbusSegmentOf(floor + 1));
 
-	if (oldest == 0)
-		oldest = db->numbering.next_segment;
-	return Max(MbusFirstId(oldest) - 1, db->channels.floor);
+	return Max(MbusFirstId(lowest) - 1, floor);
 }
 
 /* Looks in the hash; caller holds channel_lock. */
@@ -238,37 +237,25 @@ mbus_registry_forget(MbusDatabase *db)
 }
 
 /*
- * mbus_oldest_open_segment returns the lowest number of an open segment, 0 if
- * none is open.  Caller holds the database's lock.
+ * mbus_lowest_segment returns the lowest segment, "from" or above, from which
+ * ids may still be reserved: one that is open, is being made, or will be.
+ * Caller holds the database's lock.
  */
 int32
-mbus_oldest_open_segment(MbusDatabase *db)
+mbus_lowest_segment(MbusDatabase *db, int32 from)
 {
-	int32		oldest = 0;
+	int32		lowest = db->numbering.next_segment;
 
+	if (db->numbering.opening != 0)
+		lowest = Min(lowest, db->numbering.opening);
 	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
 	{
 		int32		open = db->series[s].open_segment;
 
-		if (open != 0 && (oldest == 0 || open < oldest))
-			oldest = open;
+		if (open != 0 && open >= from)
+			lowest = Min(lowest, open);
 	}
-	return oldest;
-}
-
-/*
- * mbus_segment_wanted tells whether a publisher waits for a segment.  Caller
- * holds the database's lock.
- */
-bool
-mbus_segment_wanted(MbusDatabase *db)
-{
-	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
-	{
-		if (db->series[s].wanted > db->series[s].open_segment)
-			return true;
-	}
-	return false;
+	return lowest;
 }
 
 /* ------------------------------------------------------------------------

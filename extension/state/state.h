@@ -29,6 +29,7 @@
 #define MBUS_CHANNEL_SHARE	1024	/* of them, sure for each database */
 #define MBUS_DEFAULTS_WANTED 16
 #define MBUS_SUBS_WANTED	64
+#define MBUS_RESTORING		16
 
 /* Counters shown by the view metrics; names in audit/metrics.c. */
 typedef enum MbusCounter
@@ -62,14 +63,28 @@ typedef enum MbusCounter
 	MBUS_COUNTERS
 } MbusCounter;
 
+/* Numbers of segments that a restore is filling. */
+typedef struct MbusRestoring
+{
+	int32		lo;
+	int32		hi;				/* behind the last */
+} MbusRestoring;
+
 /*
- * What is known of segments' numbers: the state lock.  The worker writes it;
- * it is all zero until it has numbered.
+ * What is known of segments' numbers: the state lock.  Only the worker writes
+ * it; it is all zero until it has numbered.  The atomics repeat what leaf.c
+ * reads without the lock.
  */
 typedef struct MbusNumbering
 {
 	bool		ready;			/* it has; publishing may start */
-	int32		next_segment;	/* number of the next segment opened */
+	int32		next_segment;	/* lowest number that was never used */
+	int32		opening;		/* segment that is being made; 0: none */
+	int32		nrestoring;
+	MbusRestoring restoring[MBUS_RESTORING];	/* ascending */
+
+	pg_atomic_uint32 known;		/* next_segment; 0 if not ready */
+	pg_atomic_uint32 hiding;	/* nrestoring */
 } MbusNumbering;
 
 /*
@@ -170,6 +185,7 @@ typedef struct MbusDeliveryCall
 {
 	int32		lease_epoch;	/* of leases given out; 0: none yet */
 	int32		lease_next;		/* next n in it */
+	int32		highest_epoch;	/* ever; outlives DROP EXTENSION */
 
 	uint64		loads_wanted;	/* a request is served when done >= its number */
 	uint64		loads_done;

@@ -67,7 +67,6 @@ extern MbusChannelSlot *mbus_channel_slot_find(MbusDatabase *db,
 extern MbusChannelSlot *mbus_channel_slot(MbusDatabase *db, int32 channel_id);
 extern int64 mbus_channel_last(MbusDatabase *db, const MbusChannelSlot *slot);
 extern int64 mbus_channel_settled(MbusDatabase *db);
-extern int32 mbus_oldest_open_segment(MbusDatabase *db);
-extern bool mbus_segment_wanted(MbusDatabase *db);
+extern int32 mbus_lowest_segment(MbusDatabase *db, int32 from);
 
 #endif							/* MBUS_STATE_INTERNAL_H */

@@ -40,8 +40,7 @@ typedef struct RangeScan
 static void range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id);
 static const MbusRange *range_next(RangeScan *scan);
 static int	channel_bit(int32 channel_id);
-static int64 unreserved(MbusDatabase *db, int32 channel_id,
-						int32 highest_leaf, bool tell);
+static int64 unreserved(MbusDatabase *db, int32 channel_id, bool tell);
 static void limit_tell(MbusDatabase *db, int32 series, int64 limit);
 static int	ranges_join(MbusRange *ranges, int n, int64 limit);
 static int	range_compare(const void *a, const void *b);
@@ -51,16 +50,11 @@ static int	range_compare(const void *a, const void *b);
  * reserved yet or belongs to a publish that has not ended.  Every message of
  * the channel below it is settled; take the snapshot AFTER this call.
  *
- * "highest_leaf" is the highest segment the caller knew before the call: with
- * none open and none about to be, segments above our numbering are those that
- * a restore has brought.
- *
  * This is for a reader that goes on from the last message it has found, not
  * from the limit: what is reserved above may go back.
  */
 int64
-mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id,
-					 int32 highest_leaf)
+mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id)
 {
 	RangeScan	scan;
 	const MbusRange *range;
@@ -70,10 +64,12 @@ mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id,
 	/* if not ready, no publish of this extension can have begun */
 	if (db->numbering.ready && db->schema == schema)
 	{
-		limit = unreserved(db, channel_id, highest_leaf, false);
+		limit = unreserved(db, channel_id, false);
 		range_scan(&scan, db, channel_id);
 		while ((range = range_next(&scan)) != NULL)
 			limit = Min(limit, range->lo);
+		for (int i = 0; i < db->numbering.nrestoring; i++)
+			limit = Min(limit, MbusFirstId(db->numbering.restoring[i].lo));
 	}
 	LWLockRelease(&db->lock);
 	return limit;
@@ -84,12 +80,12 @@ mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id,
  * yet, and sets *ranges to the channel's unfinished ranges, by ascending id
  * and apart from each other; take the snapshot AFTER this call.  No id below
  * the limit is given out any more.  The array is the caller's, in the
- * current memory context; "highest_leaf" as above.  Returns -1, and no
- * ranges, while the worker is not ready: nothing can be said.
+ * current memory context.  Returns -1, and no ranges, while the worker is not
+ * ready: nothing can be said.
  */
 int64
 mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
-					 int32 highest_leaf, MbusRange **ranges, int *nranges)
+					 MbusRange **ranges, int *nranges)
 {
 	int			room = MBUS_RANGES_GUESS;
 	int64		limit = -1;
@@ -105,7 +101,7 @@ mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
 		LWLockAcquire(&db->lock, LW_SHARED);
 		if (db->numbering.ready && db->schema == schema)
 		{
-			limit = unreserved(db, channel_id, highest_leaf, true);
+			limit = unreserved(db, channel_id, true);
 			range_scan(&scan, db, channel_id);
 			while ((range = range_next(&scan)) != NULL)
 			{
@@ -123,6 +119,31 @@ mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
 	}
 	*nranges = ranges_join(*ranges, n, limit);
 	return limit;
+}
+
+/*
+ * mbus_segment_hidden tells whether a segment is that of a restore that is at
+ * work, or has just been: the worker has not numbered above it, or knows that
+ * it is not filled yet.  Without a worker, or before it is ready, none is.
+ */
+bool
+mbus_segment_hidden(MbusDatabase *db, int32 segment)
+{
+	uint32		known = pg_atomic_read_u32(&db->numbering.known);
+	bool		hidden = false;
+
+	if (known == 0)
+		return false;
+	if ((uint32) segment >= known)
+		return true;
+	if (pg_atomic_read_u32(&db->numbering.hiding) == 0)
+		return false;
+	LWLockAcquire(&db->lock, LW_SHARED);
+	for (int i = 0; i < db->numbering.nrestoring; i++)
+		hidden |= segment >= db->numbering.restoring[i].lo &&
+			segment < db->numbering.restoring[i].hi;
+	LWLockRelease(&db->lock);
+	return hidden;
 }
 
 /*
@@ -227,7 +248,7 @@ channel_bit(int32 channel_id)
 
 /*
  * mbus_segment_unfinished tells whether a publish into a segment has not
- * ended.  No new one can begin in a segment that is closed.
+ * ended, or a restore of it.  No new one can begin in a segment that is closed.
  */
 bool
 mbus_segment_unfinished(MbusDatabase *db, int32 segment)
@@ -235,6 +256,8 @@ mbus_segment_unfinished(MbusDatabase *db, int32 segment)
 	RangeScan	scan;
 	const MbusRange *range;
 
+	if (mbus_segment_hidden(db, segment))
+		return true;
 	LWLockAcquire(&db->lock, LW_SHARED);
 	range_scan(&scan, db, 0);
 	do
@@ -309,25 +332,25 @@ range_next(RangeScan *scan)
  * unreserved returns the first id of a channel that is not reserved.  "tell":
  * the caller takes it that none below it will be.  Caller holds the database's
  * lock.
+ *
+ * It is behind the newest that is known, and in no segment below those that
+ * the channel's next ids may come from.  So what a restore has brought is
+ * below it as soon as the worker numbers above that.
  */
 static int64
-unreserved(MbusDatabase *db, int32 channel_id, int32 highest_leaf, bool tell)
+unreserved(MbusDatabase *db, int32 channel_id, bool tell)
 {
 	MbusChannelSlot *slot = mbus_channel_slot_find(db, channel_id);
-	int64		limit;
+	int64		behind;
+	int32		lowest;
 
-	if (slot)
-	{
-		limit = mbus_channel_last(db, slot) + 1;
-		if (tell)
-			limit_tell(db, slot->series, limit);
-		return limit;
-	}
-
-	limit = mbus_channel_settled(db) + 1;
-	if (mbus_oldest_open_segment(db) == 0 && !mbus_segment_wanted(db))
-		limit = Max(limit, MbusFirstId((int64) highest_leaf + 1));
-	return limit;
+	if (slot == NULL)
+		return mbus_channel_settled(db) + 1;
+	behind = mbus_channel_last(db, slot) + 1;
+	if (tell)
+		limit_tell(db, slot->series, behind);
+	lowest = mbus_lowest_segment(db, MbusSegmentOf(behind));
+	return Max(behind, MbusFirstId(lowest));
 }
 
 /* Raises a series' mark; others may do so at the same time. */

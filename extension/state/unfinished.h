@@ -11,9 +11,9 @@
 #include "state/state.h"
 
 extern int64 mbus_published_limit(MbusDatabase *db, Oid schema,
-								  int32 channel_id, int32 highest_leaf);
+								  int32 channel_id);
 extern int64 mbus_unfinished_copy(MbusDatabase *db, Oid schema,
-								  int32 channel_id, int32 highest_leaf,
+								  int32 channel_id,
 								  MbusRange **ranges, int *nranges);
 extern uint64 mbus_delays(MbusDatabase *db, int32 channel_id);
 extern bool mbus_unfinished_elsewhere(MbusDatabase *db, int32 channel_id,
@@ -24,6 +24,7 @@ extern int	mbus_segments_without(MbusDatabase *db, Oid schema,
 								  int32 channel_id, int32 *segments);
 extern void mbus_series_mark(MbusSeries *series, int32 channel_id);
 extern bool mbus_segment_unfinished(MbusDatabase *db, int32 segment);
+extern bool mbus_segment_hidden(MbusDatabase *db, int32 segment);
 extern int	mbus_unfinished_ranges(MbusDatabase *db);
 
 #endif							/* MBUS_UNFINISHED_H */

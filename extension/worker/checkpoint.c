@@ -35,6 +35,7 @@
 #include "delivery/skip.h"
 #include "state/state.h"
 #include "worker/checkpoint.h"
+#include "worker/restore.h"
 #include "worker/task.h"
 
 #define LOOK_EVERY_MS		200
@@ -189,6 +190,7 @@ checkpoints_write(MbusWork *work, void *arg)
 		if (!checkpoint_store(plan, &position))
 			changed_set(work, due, true);	/* a seek or drop is open */
 	}
+	mbus_numbering_store(work->db);
 	mbus_task_commit();
 	return MBUS_DONE;
 }

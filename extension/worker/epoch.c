@@ -2,12 +2,18 @@
  * epoch.c
  *		Epochs of leases.
  *
- * A lease number is epoch << 28 | n.  The epoch is in
+ * A lease number is epoch << 22 | n.  The epoch is in
  * message_bus.server_state, raised with numbering at every start
  * (segment_open.c) and here when n runs low; it is durable before the first
  * number of it is given out, so that no lease is given out twice, and every
  * later one is higher.  A worker that ends between the commit and shared
- * memory has used up an epoch; there are 33 million.
+ * memory has used up an epoch.
+ *
+ * DROP EXTENSION takes server_state along, and a lease of before must not fit
+ * a message of the next extension.  So a numbering begins no epoch below the
+ * seconds since 2025, nor one that shared memory has seen in this database.
+ * Normal use does not outrun that clock: an epoch lasts for three million
+ * leases.  There are epochs until 2093.
  */
 #include "postgres.h"
 
@@ -15,6 +21,7 @@
 #include "executor/spi.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
+#include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "base/settings.h"
@@ -22,6 +29,9 @@
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/task.h"
+
+/* 2025-01-01 00:00 UTC, as PostgreSQL counts from 2000 */
+#define EPOCHS_BEGAN	(INT64CONST(9132) * USECS_PER_DAY)
 
 static MbusOutcome epoch_raise(MbusWork *work, void *arg);
 
@@ -66,20 +76,48 @@ static MbusOutcome
 epoch_raise(MbusWork *work, void *arg)
 {
 	int64	   *epoch = arg;
-	bool		isnull;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	*epoch = mbus_sql_int64(&isnull, "UPDATE message_bus.server_state"
-							" SET epoch = least(greatest(epoch, " INT64_FORMAT
-							") + 1, %d) RETURNING epoch::int8",
-							*epoch, MBUS_EPOCH_MAX + 1);
-	if (isnull)
-		elog(ERROR, "message_bus.server_state has no row");
-	mbus_task_number_check(*epoch, MBUS_EPOCH_MAX, "lease epochs");
+	*epoch = mbus_epoch_store(*epoch);
 	ForceSyncCommit();
 	mbus_task_commit();
 	return MBUS_DONE;
+}
+
+/*
+ * mbus_epoch_store writes down an epoch above "least" and the last one, and
+ * returns it; in the caller's transaction, which must flush its commit.
+ */
+int64
+mbus_epoch_store(int64 least)
+{
+	bool		isnull;
+	int64		epoch;
+
+	epoch = mbus_sql_int64(&isnull, "UPDATE message_bus.server_state"
+						   " SET epoch = least(greatest(epoch::int8, "
+						   INT64_FORMAT ") + 1, %d) RETURNING epoch::int8",
+						   least, MBUS_EPOCH_MAX + 1);
+	if (isnull)
+		elog(ERROR, "message_bus.server_state has no row");
+	mbus_task_number_check(epoch, MBUS_EPOCH_MAX, "lease epochs");
+	return epoch;
+}
+
+/*
+ * mbus_epoch_floor returns the lowest epoch that a numbering may begin.
+ */
+int64
+mbus_epoch_floor(MbusDatabase *db)
+{
+	int64		highest;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	highest = db->delivery.highest_epoch;
+	LWLockRelease(mbus_delivery_lock());
+	return Max(highest + 1,
+			   (GetCurrentTimestamp() - EPOCHS_BEGAN) / USECS_PER_SEC);
 }
 
 /*
@@ -90,6 +128,8 @@ mbus_epoch_begin(MbusDatabase *db, int64 epoch)
 {
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	db->delivery.lease_epoch = (int32) epoch;
+	db->delivery.highest_epoch = Max(db->delivery.highest_epoch,
+									 (int32) epoch);
 	db->delivery.lease_next = 0;
 	LWLockRelease(mbus_delivery_lock());
 	ConditionVariableBroadcast(&db->changed);

@@ -11,6 +11,8 @@
 #include "worker/task.h"
 
 extern bool mbus_epoch_raise(MbusWork *work, int64 least);
+extern int64 mbus_epoch_store(int64 least);
+extern int64 mbus_epoch_floor(MbusDatabase *db);
 extern void mbus_epoch_begin(MbusDatabase *db, int64 epoch);
 extern void mbus_epoch_look(MbusWork *work);
 

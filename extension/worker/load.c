@@ -8,13 +8,11 @@
  * has no slots left, who asks for a subscription gets one that another does
  * not need (give_up.c).
  *
- * Restores.  A dump brings subscriptions, messages, acks and failures, whose
- * leases may be higher than those of this server, but no checkpoints.  So
- * before a subscription that was not made since the last numbering is loaded
- * the epoch is raised above all that the tables have, but for the first time
+ * Restores.  A dump brings subscriptions that may start from a higher lease
+ * than this server is at.  So before one that was not made since the last
+ * numbering is loaded the epoch is raised above these, but for the first time
  * after a numbering that knows its past, or if it has a checkpoint, which no
- * dump brings; and so it is until the first
- * segment is opened that comes after those of the restore.
+ * dump brings.  What else a dump brings is seen to in restore.c.
  *
  * The subscription "default" of a channel is made here, when its first claim
  * asks for it, with the channel's owner.
@@ -36,7 +34,6 @@
 #include "worker/give_up.h"
 #include "worker/load.h"
 #include "worker/rebuild.h"
-#include "worker/segment_catalog.h"
 #include "worker/task.h"
 
 #define LOAD_EVERY_MS	10000	/* even if nobody asks */
@@ -51,6 +48,7 @@ typedef struct Known
 	int32		subscription_id;
 	uint32		slot;
 	bool		loaded;
+	TimestampTz created_at;
 	bool		exists;			/* has a row */
 } Known;
 
@@ -68,8 +66,6 @@ typedef struct Roll
 	int			nasked;			/* how many these are */
 	uint64		older;			/* hash of those that may be older than the
 								 * last numbering; 0: none is */
-	int32		highest;		/* segment that there is */
-	bool		restored;		/* there are some that we did not make */
 	bool		full;			/* no slot was left for one */
 	bool		failed;
 } Roll;
@@ -172,12 +168,14 @@ default_make(MbusWork *work, void *arg)
 	mbus_task_lock_timeout(DEFAULT_WAIT_MS);
 	mbus_sql("SET LOCAL session_replication_role = origin");
 	mbus_task_become_owner(work);
-	mbus_sql("INSERT INTO message_bus.subscription"
-			 " (channel_id, name, owner, ordered, created_epoch)"
-			 " SELECT channel_id, 'default', owner, false, %d"
+	mbus_sql("WITH made AS (INSERT INTO message_bus.subscription"
+			 " (channel_id, name, owner, ordered)"
+			 " SELECT channel_id, 'default', owner, false"
 			 " FROM message_bus.channel WHERE channel_id = %d"
-			 " ON CONFLICT DO NOTHING",
-			 work->db->delivery.lease_epoch, channel_id);
+			 " ON CONFLICT DO NOTHING RETURNING subscription_id)"
+			 " INSERT INTO message_bus.subscription_made"
+			 " SELECT subscription_id, %d FROM made",
+			 channel_id, work->db->delivery.lease_epoch);
 	mbus_task_commit();
 	return MBUS_DONE;
 }
@@ -201,8 +199,7 @@ subscriptions_look(MbusWork *work)
 					  "looking for subscriptions") != MBUS_DONE)
 		return false;
 	slots_drop(work, &roll);
-	if ((roll.restored ||
-		 (roll.older != 0 && roll.older != work->load.older_checked)) &&
+	if (roll.older != 0 && roll.older != work->load.older_checked &&
 		!work->load.epoch_is_new)
 	{
 		int64		highest = 0;
@@ -233,7 +230,6 @@ subscriptions_look(MbusWork *work)
 				 errdetail("The others are loaded when they are used."),
 				 errhint("Increase \"message_bus.max_subscriptions\".")));
 	work->load.older_checked = roll.older;
-	work->load.highest_checked = roll.highest;
 	work->load.epoch_is_new = false;
 	work->load.unasked = roll.failed;
 	return true;
@@ -293,6 +289,7 @@ known_collect(MbusWork *work, Roll *roll)
 		known->subscription_id = sub->subscription_id;
 		known->slot = s;
 		known->loaded = sub->loaded;
+		known->created_at = sub->created_at;
 		known->exists = false;
 		roll->nknown++;
 	}
@@ -321,12 +318,16 @@ rows_compare(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	if (SPI_execute_with_args("SELECT subscription_id, (created_epoch <> $1"
-							  " OR created_at < $2) AND NOT EXISTS"
+	if (SPI_execute_with_args("SELECT s.subscription_id,"
+							  " (m.epoch IS NULL OR m.epoch <> $1"
+							  " OR s.created_at < $2) AND NOT EXISTS"
 							  " (SELECT FROM message_bus.checkpoint c"
-							  " WHERE c.subscription_id = s.subscription_id)"
+							  " WHERE c.subscription_id = s.subscription_id),"
+							  " s.created_at"
 							  " FROM message_bus.subscription s"
-							  " ORDER BY subscription_id",
+							  " LEFT JOIN message_bus.subscription_made m"
+							  " ON m.subscription_id = s.subscription_id"
+							  " ORDER BY s.subscription_id",
 							  2, types, values, NULL, true,
 							  0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read message_bus.subscription");
@@ -344,17 +345,16 @@ rows_compare(MbusWork *work, void *arg)
 			DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 		known = bsearch(&key, roll->known, roll->nknown, sizeof(Known),
 						known_compare);
+		/* a restore may have put another one in its place */
 		if (known)
-			known->exists = true;
-		if (known && known->loaded)
+			known->exists = !known->loaded || known->created_at ==
+				DatumGetTimestampTz(SPI_getbinval(row, desc, 3, &isnull));
+		if (known && known->exists && known->loaded)
 			continue;
 		missing_add(roll, key.subscription_id);
 		if (DatumGetBool(SPI_getbinval(row, desc, 2, &isnull)))
 			roll->older = roll->older * 31 + key.subscription_id;
 	}
-	roll->highest = mbus_highest_segment();
-	roll->restored = roll->highest >= work->db->numbering.next_segment &&
-		roll->highest != work->load.highest_checked;
 	mbus_task_commit();
 	return MBUS_DONE;
 }
@@ -397,7 +397,7 @@ slots_drop(MbusWork *work, Roll *roll)
 }
 
 /*
- * leases_highest finds the highest epoch of a lease in the tables.
+ * leases_highest finds the highest epoch that a subscription starts from.
  */
 static MbusOutcome
 leases_highest(MbusWork *work, void *arg)
@@ -407,11 +407,8 @@ leases_highest(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	*highest = mbus_sql_int64(&isnull, "SELECT greatest("
-							  "(SELECT max(lease) >> %d FROM message_bus.ack),"
-							  "(SELECT max(lease) >> %d FROM message_bus.failure),"
-							  "(SELECT max(since_lease) >> %d FROM message_bus.subscription))",
-							  MBUS_LEASE_BITS, MBUS_LEASE_BITS,
+	*highest = mbus_sql_int64(&isnull, "SELECT max(since_lease) >> %d"
+							  " FROM message_bus.subscription",
 							  MBUS_LEASE_BITS);
 	mbus_task_commit();
 	return MBUS_DONE;

@@ -66,6 +66,7 @@ typedef struct Loading
 	int64		start_id;
 	TimestampTz start_at;
 	int64		since_lease;
+	TimestampTz created_at;
 	TimestampTz at;				/* of its checkpoint; 0: none that counts */
 	int64		cursor;
 	int64		check_below;
@@ -182,7 +183,10 @@ batch_read(MbusWork *work, void *arg)
 												TYPALIGN_INT));
 	if (SPI_execute_with_args("SELECT s.subscription_id, s.channel_id,"
 							  " s.ordered, s.start_id, s.start_at,"
-							  " s.since_lease, s.created_epoch, s.created_at,"
+							  " s.since_lease, coalesce((SELECT m.epoch"
+							  " FROM message_bus.subscription_made m"
+							  " WHERE m.subscription_id = s.subscription_id),"
+							  " 0), s.created_at,"
 							  " c.at, c.cursor, c.due_at, c.retry_at, c.ids,"
 							  " c.attempts, c.leases, c.skipped"
 							  " FROM message_bus.subscription s"
@@ -239,8 +243,9 @@ row_read(Batch *batch, Loading *l, HeapTuple row, TupleDesc desc,
 	l->start_id = DatumGetInt64(value[3]);
 	l->start_at = isnull[4] ? 0 : DatumGetTimestampTz(value[4]);
 	l->since_lease = DatumGetInt64(value[5]);
+	l->created_at = DatumGetTimestampTz(value[7]);
 	l->fresh = DatumGetInt32(value[6]) == batch->epoch &&
-		DatumGetTimestampTz(value[7]) >= numbered_at;
+		l->created_at >= numbered_at;
 	l->cursor = Max(l->start_id - 1, 0);
 	l->check_below = l->fresh ? 0 : batch->check_below;
 	l->due_at = l->retry_at = PG_INT64_MIN;
@@ -563,6 +568,7 @@ loading_install(MbusWork *work, Loading *l)
 		sub->start_id = l->start_id;
 		sub->start_at = l->start_at;
 		sub->since_lease = l->since_lease;
+		sub->created_at = l->created_at;
 		entries_install(l);
 		if (l->wait_low != 0)
 			waits_install(l);

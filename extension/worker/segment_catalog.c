@@ -24,7 +24,8 @@ static bool leaf_whole(Oid leaf);
 /*
  * mbus_highest_segment returns the highest segment number in the catalog, as
  * row or as table, or as part of an id below which nothing is wanted (a
- * restore brings these without the segments that have been retired); or 0.
+ * restore brings these without the segments that have been retired), or that a
+ * subscription has passed; or 0.
  */
 int64
 mbus_highest_segment(void)
@@ -42,8 +43,11 @@ mbus_highest_segment(void)
 						  " WHERE n <= %d),"
 						  "(SELECT max(purged_to) >> %d FROM message_bus.channel),"
 						  "(SELECT max(start_id) - 1 >> %d"
-						  " FROM message_bus.subscription))::int8",
-						  MBUS_SEGMENT_MAX, MBUS_ROW_BITS, MBUS_ROW_BITS);
+						  " FROM message_bus.subscription),"
+						  "(SELECT max(cursor) >> %d"
+						  " FROM message_bus.checkpoint))::int8",
+						  MBUS_SEGMENT_MAX, MBUS_ROW_BITS, MBUS_ROW_BITS,
+						  MBUS_ROW_BITS);
 }
 
 /*

@@ -124,7 +124,8 @@ mbus_segments_close_lost(MbusWork *work)
 	for (int i = 0; i < unclosed.n; i++)
 	{
 		work->serve(work);
-		if (!segment_is_open(work->db, unclosed.number[i]))
+		if (!segment_is_open(work->db, unclosed.number[i]) &&
+			!mbus_segment_hidden(work->db, unclosed.number[i]))
 			(void) mbus_task_run(work, MBUS_TASK_CLOSE, segment_close_lost,
 								 &unclosed.number[i], "closing segment %d",
 								 unclosed.number[i]);

@@ -14,13 +14,17 @@
  *
  *	- a worker that finds no numbering in shared memory (the server started,
  *	  or the extension is new) takes the highest of what server_state says,
- *	  of the rows of message_bus.segment and of the tables that exist; no
- *	  segment that existed before is written again
+ *	  of the rows of message_bus.segment, of the tables that exist, and of the
+ *	  ids that are named elsewhere; no segment that existed before is written
+ *	  again
  *	- on another timeline than the last segment was opened on (a promotion,
  *	  a recovery to a point in time) it skips 4096 numbers, which the old
  *	  timeline may have used after what we know of it
- *	- each opening looks once more at rows and tables: a pg_restore may have
- *	  brought some while we run
+ *	- each opening looks once more at all that: a pg_restore may have brought
+ *	  some while we run.  What is not settled yet of that is hidden in the same
+ *	  transaction (restore.c)
+ *	- the number is taken in shared memory before the tables can be seen: until
+ *	  it is open readers end below it
  *
  * Locks.  The tables are made aside and attached: ShareUpdateExclusive on
  * the parents, for which no reader and no writer waits.  The lock is waited
@@ -36,7 +40,7 @@
  *
  * Ends in the middle:
  *
- *	- before the commit: nothing happened; the number may be used
+ *	- before the commit: nothing happened; the number is given back
  *	- between the commit and shared memory: the segment is in the catalog
  *	  and not open; mbus_segments_close_lost() closes it, it is empty, and it
  *	  is retired.  Its number is below server_state.next_segment
@@ -73,12 +77,14 @@
 #include "segment/leaf.h"
 #include "state/state.h"
 #include "worker/epoch.h"
+#include "worker/restore.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
 #include "worker/task.h"
 
 #define TIMELINE_SKIP		4096
+#define RESTORE_SKIP		4096	/* numbers left to one that is at work */
 #define OWN_SERIES_ROWS		(1024 * 1024)
 #define EXPIRED_MS			15000	/* a segment whose messages all expired
 									 * that long ago is closed */
@@ -118,13 +124,15 @@ typedef struct Opening
 } Opening;
 
 static MbusOutcome segments_number(MbusWork *work, void *arg);
-static int64 epoch_number(int64 timeline, int64 last_timeline);
-static void adopt_strays(void);
+static int64 epoch_number(MbusDatabase *db, int64 timeline,
+						  int64 last_timeline);
 static Need series_need(MbusWork *work, int32 series_no, Opening *opening);
 static bool series_busy(MbusWork *work, int32 series_no);
 static bool series_changed(MbusWork *work, int32 series_no);
 static int64 series_window(MbusSeries *series, int32 series_no);
 static MbusOutcome segment_open(MbusWork *work, void *arg);
+static void number_take(MbusDatabase *db, int32 segment);
+static void number_return(MbusDatabase *db);
 static Oid	leaf_create(MbusWork *work, MbusFamily family, int32 segment);
 static void leaf_index(MbusFamily family, const char *name);
 static void message_index(const char *name);
@@ -159,8 +167,9 @@ mbus_segments_number(MbusWork *work)
 	work->load.epoch_is_new = numbering.known;
 	work->load.unasked = true;
 	mbus_epoch_begin(db, numbering.epoch);
+	mbus_numbering_raise(db, numbering.next);
+	mbus_restore_look(work);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	db->numbering.next_segment = numbering.next;
 	db->numbering.ready = true;
 	LWLockRelease(&db->lock);
 	ConditionVariableBroadcast(&db->changed);
@@ -183,7 +192,7 @@ segments_number(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	adopt_strays();
+	(void) mbus_restore_hide(work);
 	next = mbus_sql_int64(&isnull, "SELECT next_segment::int8"
 						  " FROM message_bus.server_state");
 	restored = mbus_highest_segment() >= next;
@@ -193,7 +202,7 @@ segments_number(MbusWork *work, void *arg)
 	if (last_timeline != 0 && last_timeline != timeline)
 		next += TIMELINE_SKIP;
 	mbus_task_number_check(next, MBUS_SEGMENT_MAX, "segment numbers");
-	epoch = epoch_number(timeline, last_timeline);
+	epoch = epoch_number(work->db, timeline, last_timeline);
 
 	mbus_sql("INSERT INTO message_bus.server_state"
 			 " (timeline, next_segment, epoch)"
@@ -213,10 +222,10 @@ segments_number(MbusWork *work, void *arg)
 
 /*
  * epoch_number returns the epoch of leases that begins with this numbering.
- * One that a restore has brought is found when its subscriptions are loaded.
+ * One that a restore has brought is found when that is settled (restore.c).
  */
 static int64
-epoch_number(int64 timeline, int64 last_timeline)
+epoch_number(MbusDatabase *db, int64 timeline, int64 last_timeline)
 {
 	bool		isnull;
 	int64		epoch = mbus_sql_int64(&isnull, "SELECT epoch::int8"
@@ -225,30 +234,9 @@ epoch_number(int64 timeline, int64 last_timeline)
 	epoch++;
 	if (last_timeline != 0 && last_timeline != timeline)
 		epoch += TIMELINE_SKIP;
+	epoch = Max(epoch, mbus_epoch_floor(db));
 	mbus_task_number_check(epoch, MBUS_EPOCH_MAX, "lease epochs");
 	return epoch;
-}
-
-/*
- * adopt_strays makes rows for attached tables that have none, so that they
- * are closed and retired in time.  None come from here; a restore that left
- * out message_bus.segment brings some.  Only whole ones, with their indexes
- * and row security: a restore makes those last.
- */
-static void
-adopt_strays(void)
-{
-	mbus_sql("INSERT INTO message_bus.segment (segment_no, series, opened_at)"
-			 " SELECT DISTINCT n, 1, clock_timestamp() FROM"
-			 " (SELECT substring(c.relname"
-			 "   FROM '^(?:message|event|ack|failure)_([0-9]{1,8})$')::int"
-			 "  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
-			 "  WHERE i.inhparent IN ('message_bus.message'::regclass,"
-			 "                        'message_bus.event'::regclass,"
-			 "                        'message_bus.ack'::regclass,"
-			 "                        'message_bus.failure'::regclass)"
-			 "  AND c.relrowsecurity AND c.relhasindex) AS t (n) WHERE n <= %d ON CONFLICT (segment_no) DO NOTHING",
-			 MBUS_SEGMENT_MAX);
 }
 
 /* ------------------------------------------------------------------------
@@ -277,10 +265,13 @@ mbus_segments_open(MbusWork *work)
 				mbus_series_close(work, series);
 				break;
 			case NEED_SEGMENT:
+				mbus_restore_look(work);
 				if (mbus_task_run(work, MBUS_TASK_OPEN, segment_open,
 								  &opening, "opening a segment of series %d",
 								  series) == MBUS_DONE)
 					segment_publish(work, &opening);
+				else
+					number_return(work->db);
 				break;
 		}
 	}
@@ -305,6 +296,8 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 		need = NEED_SEGMENT;
 	else if (series->open_segment == 0)
 		need = NEED_NOTHING;
+	else if (series->open_segment < work->restore.roll_below)
+		need = busy ? NEED_SEGMENT : NEED_CLOSE;
 	else if (series->max_expires_at == 0)
 		series->opened_at = now;
 	else if (series->next_row > series->max_rows / 4 * 3 ||
@@ -394,11 +387,13 @@ segment_open(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	mbus_task_become_owner(work);
 	number = Max(opening->at_least, mbus_highest_segment() + 1);
+	if (number > opening->at_least && mbus_restore_hide(work))
+		number += RESTORE_SKIP;
 	mbus_task_number_check(number, MBUS_SEGMENT_MAX, "segment numbers");
-
 	opening->segment = (int32) number;
+	number_take(work->db, opening->segment);
+	mbus_task_become_owner(work);
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 		opening->leaf[f] = leaf_create(work, (MbusFamily) f,
 									   opening->segment);
@@ -409,11 +404,44 @@ segment_open(MbusWork *work, void *arg)
 			 " clock_timestamp())",
 			 opening->segment, opening->series, opening->series,
 			 mbus_own_series());
-	mbus_sql("UPDATE message_bus.server_state SET next_segment = %d",
-			 opening->segment + 1);
+	mbus_numbering_store(work->db);
 	ForceSyncCommit();
 	mbus_task_commit();
 	return MBUS_DONE;
+}
+
+/*
+ * number_take makes a number that of the segment that is being made: from
+ * here on the tables may be seen, and no reader may pass them.
+ */
+static void
+number_take(MbusDatabase *db, int32 segment)
+{
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->numbering.opening = segment;
+	LWLockRelease(&db->lock);
+	mbus_numbering_raise(db, segment + 1);
+}
+
+/*
+ * number_return gives back the number of a segment that was not made; should
+ * the tables be there all the same, they are empty, and the next number is
+ * above.
+ */
+static void
+number_return(MbusDatabase *db)
+{
+	MbusNumbering *numbering = &db->numbering;
+
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (numbering->opening != 0 &&
+		numbering->next_segment == numbering->opening + 1)
+	{
+		numbering->next_segment = numbering->opening;
+		pg_atomic_write_u32(&numbering->known, numbering->opening);
+	}
+	numbering->opening = 0;
+	LWLockRelease(&db->lock);
 }
 
 /*
@@ -561,7 +589,7 @@ segment_publish(MbusWork *work, Opening *opening)
 	series->max_expires_at = 0;
 	if (series->wanted <= opening->segment)
 		series->wanted = 0;
-	db->numbering.next_segment = opening->segment + 1;
+	db->numbering.opening = 0;
 	LWLockRelease(&db->lock);
 	ConditionVariableBroadcast(&db->changed);
 	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_SEGMENTS_OPENED], 1);

@@ -48,6 +48,11 @@
  * By then everybody sees that the segment is gone and its locks are released,
  * so expire() is answered from a callback in the commit, before that.
  *
+ * Dumps.  pg_dump must find what it has listed, so nothing is detached or
+ * dropped while one is at work, and none begins during a drop (dump.c).  One
+ * that begins between (a) and (b) leaves the table detach-pending until it has
+ * ended, and with it the others of its family.
+ *
  * Ends in the middle (a crash, an error):
  *
  *	- before (a): nothing happened
@@ -82,9 +87,11 @@
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
+#include "segment/dump.h"
 #include "segment/leaf.h"
 #include "state/state.h"
 #include "state/unfinished.h"
+#include "worker/restore.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_retire.h"
 #include "worker/task.h"
@@ -107,6 +114,7 @@ typedef struct Retiring
 
 static int	segments_retire_once(MbusWork *work);
 static MbusOutcome segments_expired(MbusWork *work, void *arg);
+static MbusOutcome pending_find(MbusWork *work, void *arg);
 static MbusOutcome segment_retire(MbusWork *work, int32 segment);
 static MbusOutcome segment_inspect(MbusWork *work, void *arg);
 static MbusOutcome leaf_detach(MbusWork *work, void *arg);
@@ -164,9 +172,14 @@ segments_retire_once(MbusWork *work)
 	MemSet(work->retire.pending, 0, sizeof(work->retire.pending));
 	(void) mbus_task_run(work, MBUS_TASK_RETIRE, segments_expired, &expired,
 						 "looking for segments to retire");
+	if (expired.n > 0)
+		(void) mbus_task_run(work, MBUS_TASK_RETIRE, pending_find, NULL,
+							 "looking for segments that are detach-pending");
 	for (int i = 0; i < expired.n; i++)
 	{
 		work->serve(work);
+		if (mbus_segment_hidden(work->db, expired.number[i]))
+			continue;			/* it is being restored */
 		work->retire.last_drop = i == expired.n - 1 && blocked == 0;
 		if (segment_retire(work, expired.number[i]) != MBUS_DONE)
 			blocked++;
@@ -192,6 +205,28 @@ segments_expired(MbusWork *work, void *arg)
 						"                        'message_bus.ack'::regclass,"
 						"                        'message_bus.failure'::regclass)"
 						"  AND i.inhdetachpending) DESC, detached DESC, segment_no");
+	return MBUS_DONE;
+}
+
+/*
+ * pending_find finds the families of which a table is detach-pending, whether
+ * it is to be retired or not: a parent can have but one.
+ */
+static MbusOutcome
+pending_find(MbusWork *work, void *arg)
+{
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	for (int f = 0; f < MBUS_FAMILIES; f++)
+	{
+		bool		none;
+
+		(void) mbus_sql_int64(&none, "SELECT 1::int8 FROM pg_inherits"
+							  " WHERE inhparent = %u AND inhdetachpending"
+							  " LIMIT 1", work->parent[f]);
+		work->retire.pending[f] = !none;
+	}
+	mbus_task_commit();
 	return MBUS_DONE;
 }
 
@@ -235,7 +270,7 @@ static MbusOutcome
 segment_inspect(MbusWork *work, void *arg)
 {
 	Retiring   *retiring = arg;
-	bool		unfinished = false;
+	bool		blocked = false;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
@@ -247,7 +282,7 @@ segment_inspect(MbusWork *work, void *arg)
 		retiring->state[f] = mbus_leaf_state(work, (MbusFamily) f,
 											 retiring->segment, &leaf);
 		retiring->leaf[f] = leaf;
-		unfinished = unfinished || retiring->state[f] == MBUS_LEAF_UNFINISHED;
+		blocked = blocked || retiring->state[f] == MBUS_LEAF_UNFINISHED;
 		if (!OidIsValid(leaf))
 			continue;
 		(void) mbus_sql_int64(&none, "SELECT 1::int8 FROM pg_depend"
@@ -259,7 +294,7 @@ segment_inspect(MbusWork *work, void *arg)
 			mbus_segment_depend(leaf, work->extension);
 	}
 	mbus_task_commit();
-	return unfinished ? MBUS_BLOCKED : MBUS_DONE;
+	return blocked ? MBUS_BLOCKED : MBUS_DONE;
 }
 
 /*
@@ -288,7 +323,10 @@ leaf_detach(MbusWork *work, void *arg)
 	return MBUS_DONE;
 }
 
-/* Tells whether nobody of a first look at parent and table is left. */
+/*
+ * Tells whether no dump is at work, and nobody of a first look at parent and
+ * table is left.
+ */
 static bool
 leaf_clear(MbusWork *work, Retiring *retiring)
 {
@@ -298,6 +336,7 @@ leaf_clear(MbusWork *work, Retiring *retiring)
 	/* both lists are begun in the first look */
 	clear = way_clear(work, retiring->leaf[retiring->family]);
 	clear = way_clear(work, work->parent[retiring->family]) && clear;
+	clear = clear && mbus_dumps_wait(work->schema, false);
 	CommitTransactionCommand();
 	return clear;
 }
@@ -495,11 +534,12 @@ segment_drop(MbusWork *work, void *arg)
 {
 	Retiring   *retiring = arg;
 	int32		segment = retiring->segment;
-	bool		locked = true;
+	bool		locked;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	mbus_task_lock_timeout(DROP_WAIT_MS);
+	locked = mbus_dumps_wait(work->schema, ++work->retire.drops % 2 == 0);
 	mbus_task_become_owner(work);
 	for (int f = 0; f < MBUS_FAMILIES && locked; f++)
 	{
@@ -526,6 +566,8 @@ segment_drop(MbusWork *work, void *arg)
 	mbus_sql("DELETE FROM message_bus.segment WHERE segment_no = %d",
 			 segment);
 	work->entering.retired = true;
+	mbus_numbering_raise(work->db, segment + 1);
+	mbus_numbering_store(work->db);
 	work->retire.dropping = true;
 	mbus_task_commit();
 	return MBUS_DONE;

@@ -36,6 +36,7 @@ typedef enum MbusTaskKind
 	MBUS_TASK_CHECKPOINT,
 	MBUS_TASK_ACKED,
 	MBUS_TASK_ENTER,
+	MBUS_TASK_RESTORE,
 	MBUS_TASK_KINDS
 } MbusTaskKind;
 
@@ -85,6 +86,8 @@ typedef struct MbusRetirement
 	bool		dropping;		/* the transaction drops a segment */
 	bool		last_drop;		/* with it the pass's ticket is served */
 
+	uint32		drops;			/* tried */
+
 	/* in this pass */
 	int			settle_ms;		/* left for waiting */
 	bool		pending[MBUS_FAMILIES]; /* one of the family is pending */
@@ -116,10 +119,19 @@ typedef struct MbusLoad
 	bool		epoch_is_new;	/* numbering has made it: no lease of before
 								 * can be as high */
 	uint64		older_checked;
-	int32		highest_checked;	/* segment: those up to it were restored
-									 * or are ours */
 	TimestampTz looked_at;
 } MbusLoad;
+
+/* What a restore has brought; restore.c. */
+typedef struct MbusRestore
+{
+	uint64		leaves;			/* their version at the last look */
+	int			pending;		/* segments that are hidden */
+	uint64		known;			/* a hash of these */
+	TimestampTz changed_at;		/* when that last changed */
+	int32		roll_below;		/* what is open goes on in a segment of at
+								 * least this number */
+} MbusRestore;
 
 /* The worker's own memory; no other process sees it. */
 typedef struct MbusWork
@@ -142,6 +154,7 @@ typedef struct MbusWork
 	MbusRetirement retire;
 	MbusEntering entering;
 	MbusLoad	load;
+	MbusRestore restore;
 	bool		expiry_stuck;	/* a lease that has ended could not be seen to */
 
 	/* when these were last done */

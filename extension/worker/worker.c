@@ -86,6 +86,7 @@
 #include "worker/era_enter.h"
 #include "worker/expiry.h"
 #include "worker/reset.h"
+#include "worker/restore.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
 #include "worker/segment_retire.h"
@@ -294,6 +295,7 @@ worker_pass(MbusWork *work)
 									   mbus_worker_interval))
 		{
 			work->pass.full_at = started;
+			mbus_restore_look(work);
 			mbus_segments_close_lost(work);
 			if (work->pass.ticket != 0)
 				mbus_segments_close_expired(work);
@@ -348,7 +350,7 @@ worker_ready(MbusWork *work)
 		mbus_database_reset(work->db, work->schema);
 		work->load.unasked = true;
 		work->load.older_checked = 0;
-		work->load.highest_checked = 0;
+		MemSet(&work->restore, 0, sizeof(work->restore));
 		MemSet(work->backoff, 0, sizeof(work->backoff));
 		MemSet(&work->retire, 0, sizeof(work->retire));
 	}

@@ -40,6 +40,9 @@ class Scene:
     dies = ()               # ids that may expire, or be deleted
     retires = False         # and then be gone with their segment
     redrive = 0             # the id of a message to redrive once it is dead
+    restored = 0            # so many of the messages come with a restore
+    restored_acks = ()      # with these of them acknowledged
+    restored_retries = ()   # and these to be retried at 2
     dead = False            # it is dead when the run begins
     checkpoints = 0
     crashes = 0
@@ -62,13 +65,18 @@ class Scene:
                          for k, m in enumerate(self.messages))
         actors = [Publisher(plan) for plan in self.publishers]
         actors += [Client("C%d" % k, self.claims) for k in range(1, self.consumers + 1)]
-        if self.worker or self.checkpoints or self.crashes:
+        if self.worker or self.checkpoints or self.crashes or self.restored:
             actors.append(Client("worker", self.checkpoints))
         actors += [Seeker(to) for to in self.seeks]
         actors += [Redriver(self.redrive)] if self.redrive else []
         actors += [Reaper(id) for id in self.dies]
         start = State(messages=messages, published=frozenset(range(1, n + 1)), crashes=self.crashes,
                       actors=tuple(actors))
+        if self.restored:
+            brought = frozenset(range(1, self.restored + 1))
+            start = start._replace(restored=brought, hidden=brought,
+                                   acks=frozenset(Ack(id, EPOCH, "acked") for id in self.restored_acks),
+                                   failures=frozenset(Failure(id, EPOCH, 1, 2) for id in self.restored_retries))
         if self.dead:
             start = start._replace(acks=frozenset({Ack(self.redrive, EPOCH, "dead")}), cursor=self.redrive)
         return start
@@ -141,7 +149,7 @@ def steps(scene, s):
     if s.now < scene.last_tick:
         yield f"time {s.now + 1}", s._replace(now=s.now + 1)
     if s.crashes:
-        yield "crash", restart.crash(scene, s)._replace(actors=tuple(map(crashed, s.actors)))
+        yield "crash", restart.crash(scene, s)._replace(actors=tuple(map(crashed, s.actors)), hidden=s.restored)
 
 
 # ---------- publishers
@@ -367,13 +375,50 @@ def worker_steps(scene, s, i, w):
                 yield f"worker expires {lease}", act(s, i, w._replace(
                     pc="pinned", lease=lease, ids=tuple(s.entries[k].id for k in slots), slots=tuple(slots),
                     kind="nack", redriven=s.redriven), entries=entries)
+        if s.restored:
+            yield from settle_steps_of_restore(scene, s, i, w)
         if w.left:
             yield "worker copies for a checkpoint", act(s, i, w._replace(
                 pc="copied", left=w.left - 1, copied=restart.checkpoint_copy(scene, s)))
+    elif w.pc in ("shown", "rewound"):
+        yield from settle_steps_of_restore(scene, s, i, w)
     elif w.pc == "copied":
         yield "checkpoint commits", act(restart.checkpoint_write(scene, s, w.copied), i, idle(w))
     else:
         yield from settle_steps(scene, s, i, w)
+
+
+def settle_steps_of_restore(scene, s, i, w):
+    """A restored segment shows, and subscriptions read again from below it; then it is written down; restore.c."""
+    late, early = "restore-rewinds-late" in scene.wrong, "restore-rewinds-early" in scene.wrong
+    if w.pc == "idle" and early:
+        yield "subscriptions are rewound", act(rewind(scene, s), i, w._replace(pc="shown"))
+    elif w.pc == "idle" or w.pc == "shown" and s.hidden:
+        t = s if late or early else rewind(scene, s)
+        yield "a restored segment shows", act(t, i, w._replace(pc="shown" if late else "rewound"),
+                                              hidden=frozenset())
+    elif w.pc == "shown":
+        yield "subscriptions are rewound", act(rewind(scene, s), i, w._replace(pc="rewound"))
+    else:
+        saved = s.checkpoint
+        if saved and "restore-keeps-checkpoint" not in scene.wrong:
+            cursor = min([saved.cursor] + [id - 1 for id in s.restored])
+            saved = saved._replace(cursor=cursor, due_at=0, retry_at=0,
+                                   skipped=frozenset(n for n in saved.skipped if n <= cursor))
+        yield "it is settled", act(s, i, idle(w), restored=frozenset(), checkpoint=saved)
+
+
+def rewind(scene, s):
+    """Read again from below what was restored, each message as a candidate."""
+    if "restore-unrewound" in scene.wrong or not s.loaded:
+        return s
+    cursor = min([s.cursor] + [max(id, s.mem_start) - 1 for id in s.restored])
+    check_below = s.check_below if "restore-unchecked" in scene.wrong else max(s.check_below, len(s.messages) + 1)
+    if scene.ordered and "restore-keeps-waits" not in scene.wrong:
+        s = s._replace(waits=frozenset(m.key for m in s.messages if m.key), wait_low=min(s.wait_low, cursor + 1),
+                       wait_in=s.wait_in | {f.id for f in s.failures})
+    return s._replace(cursor=cursor, check_below=check_below, skipped=frozenset(n for n in s.skipped if n <= cursor),
+                      due_at=(0, 0), retry=(0, 0), reloaded="restore-scan-goes-on" not in scene.wrong)
 
 
 # ---------- seek and redrive
@@ -471,6 +516,8 @@ def at_rest(actor):
 def judge(scene, s):
     """At rest: if consumers went on from here, would they get everything?"""
     if s.scanner != NOBODY or not all(map(at_rest, s.actors)):
+        return None
+    if s.hidden:
         return None
     s = s._replace(actors=(), now=LATE, crashes=0)
     if s not in scene.settled:

@@ -69,6 +69,7 @@ class State(NamedTuple):
     start: int = 0
     checkpoint: Checkpoint = None
     epoch: int = 1
+    restored: frozenset = frozenset()       # ids that a restore has brought and that are not settled
 
     # shared memory
     loaded: bool = True
@@ -88,12 +89,14 @@ class State(NamedTuple):
     redriven: tuple = (0, 0)                # redrives that have ended, and the time of the last
     due_at: tuple = (0, 0)                  # due position: time and id
     check_below: int = 0                    # ids below may have been given out before
+    reloaded: bool = False                  # and the running scan is void
     entries: tuple = ()                     # slots; None: free
     lease_n: int = 1
     mem_since: int = 0
     mem_start: int = 0
     generation: int = 0
     scanner: int = NOBODY
+    hidden: frozenset = frozenset()         # ids that no reader sees, of those
 
     # the world
     now: int = 1

@@ -176,6 +176,19 @@ RIGHT = [
      dict(messages=KEYS_LATER, claims=3, commits=BOTH, batch=2, **ORDERED, **CRASH)),
     ("keys: checkpoint and crash vs late commits",
      dict(publishers=(Plan(), Plan(keys=("",))), claims=2, batch=2, **ORDERED, **CRASH)),
+
+    # restores
+    ("a restore vs scans and acks; two consumers",
+     dict(messages=TWO, restored=1, consumers=2, rollback=True)),
+    ("a restore vs a publish", dict(messages=ONE, restored=1, publishers=(Plan(),))),
+    ("a restore with an ack vs a scan, a nack and expiry",
+     dict(messages=THREE, restored=2, restored_acks=(1,), commits=BOTH, worker=True)),
+    ("a restore vs checkpoints and a crash",
+     dict(messages=TWO, restored=1, publishers=(Plan(),), **CRASH)),
+    ("ordered: a restore vs a crash",
+     dict(messages=KEYS, restored=1, ordered=True, **CRASH)),
+    ("ordered: a restore with one of a key that waits for a retry",
+     dict(messages=KEYS, restored=2, restored_retries=(1,), last_tick=2, **ORDERED)),
 ]
 
 LONG = [
@@ -382,4 +395,20 @@ WRONG = [
      dict(publishers=(Plan(), Plan()), consumers=2, claims=1, ordered=True, **CRASH)),
     ("keys: the checkpoint keeps skipped ranges above its cursor", "skipped-kept", "twice",
      dict(messages=KEYS[:1], publishers=(Plan(keys=("",)),), commits=BOTH, batch=2, **ORDERED, **CRASH)),
+
+    # restores
+    ("what a restore has brought shows, and nobody reads it again", "restore-unrewound", "lost",
+     dict(messages=TWO, restored=1)),
+    ("subscriptions are rewound before a restored segment shows", "restore-rewinds-early", "lost",
+     dict(messages=TWO, restored=1)),
+    ("subscriptions are rewound a step after a restored segment shows", "restore-rewinds-late", "twice",
+     dict(messages=TWO, restored=1, restored_acks=(1,))),
+    ("a scan at work moves the cursor that a restore has moved back", "restore-scan-goes-on", "lost",
+     dict(messages=TWO, restored=1)),
+    ("facts that a restore has brought are not looked at", "restore-unchecked", "twice",
+     dict(messages=TWO, restored=1, restored_acks=(1,))),
+    ("keys: nobody is told that what a restore has brought may wait", "restore-keeps-waits", "order",
+     dict(messages=KEYS, restored=2, restored_retries=(1,), last_tick=2, **ORDERED)),
+    ("a checkpoint's cursor stays above what was restored", "restore-keeps-checkpoint", "lost",
+     dict(messages=TWO, restored=1, **CRASH)),
 ]

@@ -56,7 +56,7 @@ def crash(scene, s):
         epoch=s.epoch if "same-epoch" in scene.wrong else s.epoch + 1, lease_n=1, loaded=False,
         unfinished=frozenset(), grown=frozenset(), told=0, cursor=0, skipped=frozenset(), retry=(0, 0),
         retry_from=(NEVER, 0), redrive_at=NEVER, redriven=(0, 0), waits=frozenset(), wait_low=NEVER,
-        wait_in=frozenset(), wait_passed=NEVER, nacked=False, due_at=(0, 0), check_below=len(s.messages) + 1,
+        wait_in=frozenset(), wait_passed=NEVER, nacked=False, reloaded=False, due_at=(0, 0), check_below=len(s.messages) + 1,
         entries=(), mem_since=0, mem_start=0, generation=0, scanner=NOBODY, crashes=s.crashes - 1, out=s.out & leased)
 
 

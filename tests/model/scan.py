@@ -63,7 +63,7 @@ def begin(scene, s, i, batch=None):
     scan = Scan(s.generation, s.now, s.mem_since, s.mem_start, taken, s.retry, s.retry, s.due_at, s.check_below,
                 s.cursor, s.cursor, s.skipped, batch - len(taken), max(0, batch - scene.share - len(taken)))
     scan = scan._replace(wait_in=s.wait_in)
-    s = s._replace(entries=entries, scanner=i, nacked=False)
+    s = s._replace(entries=entries, scanner=i, nacked=False, reloaded=False)
     if "retry-advanced-late" in scene.wrong:
         return s, scan
     return s._replace(retry_from=s.retry, retry=(s.now, 0)), scan
@@ -98,7 +98,7 @@ def to_ask(scan, offers):
 def copy(scene, s, scan):
     """2, or in a wrong variant the snapshot."""
     if "snapshot-first" in scene.wrong:
-        return scan._replace(seen=(s.published, s.acks, s.failures))
+        return scan._replace(seen=(s.published - s.hidden, s.acks, s.failures))
     return scan._replace(limit=limit(scene, s), unfinished=registered(s))
 
 
@@ -113,7 +113,7 @@ def look(scene, s, scan, last=False):
     if "snapshot-first" in scene.wrong:
         scan = scan._replace(limit=limit(scene, s), unfinished=registered(s))
     else:
-        scan = scan._replace(seen=(s.published, s.acks, s.failures))
+        scan = scan._replace(seen=(s.published - s.hidden, s.acks, s.failures))
     offers = [] if last else retry_offers(scene, scan)
     offers += [("next", slot, 0) for slot, e in valid(s.entries) if e.state == NEXT]
     offers += [] if last else due_offers(scene, s, scan)
@@ -338,7 +338,7 @@ def probe(scene, s):
 
 def record(scene, s, i, scan):
     """5: (state, lease, slots), or a Fault.  Lease 0: nothing was got, or the scan is void."""
-    if s.generation != scan.generation:
+    if s.generation != scan.generation or s.reloaded:
         return fail(s, scan), 0, ()
     if scan.more and scan.room:
         return Fault("short", "a batch has room, and more is due"), 0, ()

@@ -1,0 +1,290 @@
+# tests/t/023_restore_orders.t
+#
+# A dump whose segments begin at 5 is restored into clusters whose workers run
+# already, in the orders that pg_restore allows, and beside a consumer.  What
+# was not acknowledged is delivered, what was is not, and numbering and leases
+# go on above all that the dump names.
+
+use strict;
+use warnings;
+
+use MessageBus::Delivery;
+use MessageBus::Test;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my @orders = qw(whole jobs schema_first tables consumer);
+my $old = bus_node('old');
+my $new = bus_node('new', databases => [ @orders, 'again' ]);
+my $dump = $old->basedir . '/dump';
+
+# restore runs pg_restore into a database.
+sub restore
+{
+	my ($database, @option) = @_;
+
+	command_ok(
+		[
+			'pg_restore', '--exit-on-error', @option, '--host', $new->host,
+			'--port', $new->port, '--dbname', $database, $dump
+		],
+		"$database: pg_restore @option");
+}
+
+# worker_up waits for a worker, without publishing.
+sub worker_up
+{
+	my ($database) = @_;
+
+	wait_for('the worker',
+		sub { ($new->psql($database, 'SELECT message_bus.expire()'))[0] == 0 }
+	);
+}
+
+# settled waits until all segments of the dump show to readers.
+sub settled
+{
+	my ($database) = @_;
+
+	wait_for(
+		'what was restored',
+		sub {
+			$new->safe_psql($database,
+				q{SELECT count(*) FROM message_bus.peek('c')}) == 9;
+		});
+}
+
+# claimed claims, acks, and returns what came.
+sub claimed
+{
+	my ($database, $wait) = @_;
+
+	$wait //= '0';
+	return $new->safe_psql(
+		$database, qq{
+		WITH d AS MATERIALIZED (SELECT * FROM message_bus.claim('c', 's', 100,
+			wait => '$wait')),
+		a AS MATERIALIZED (SELECT message_bus.ack(lease, array_agg(id)) FROM d
+			GROUP BY lease)
+		SELECT string_agg(payload::text, ' ' ORDER BY id) FROM d, a});
+}
+
+# expire_all lets everything expire and waits until all segments are gone.
+sub expire_all
+{
+	my ($database) = @_;
+
+	$new->safe_psql(
+		$database, q{
+		UPDATE message_bus.message SET expires_at = clock_timestamp()});
+	wait_for(
+		'all segments to be retired',
+		sub {
+			$new->safe_psql(
+				$database, q{
+				UPDATE message_bus.segment SET expires_at = clock_timestamp()
+				WHERE closed_at IS NOT NULL;
+				SELECT count(message_bus.expire()) - 1;
+				SELECT count(*) FROM message_bus.segment}) =~ /\n0$/;
+		});
+}
+
+# goes_on checks that what is published after all is delivered.
+sub goes_on
+{
+	my ($database) = @_;
+	my $lease = $old->safe_psql('postgres',
+		'SELECT max(lease) FROM message_bus.ack');
+	my $id;
+
+	expire_all($database);
+	if ($database eq 'whole')
+	{
+		$new->restart;
+		worker_up($database);
+	}
+	$id = $new->safe_psql($database,
+		q{SELECT message_bus.publish('c', '"new"')});
+	cmp_ok($id >> 28, '>=', 8, "$database: numbered above the dump");
+	is(claimed($database, '10 seconds'),
+		'"new"', "$database: and it is delivered");
+	cmp_ok(
+		$new->safe_psql($database,
+			'SELECT max(lease) FROM message_bus.ack'),
+		'>', $lease, "$database: under a lease above the dump's");
+}
+
+$old->safe_psql('postgres', 'CREATE EXTENSION message_bus');
+wait_for(
+	'the worker',
+	sub {
+		$old->safe_psql('postgres',
+			'SELECT epoch > 0 FROM message_bus.server_state') eq 't';
+	});
+$old->safe_psql('postgres',
+	'UPDATE message_bus.server_state SET next_segment = 5');
+foreach my $i (1 .. 3)
+{
+	$old->restart;
+	$old->safe_psql('postgres',
+		q{SELECT message_bus.create_channel('c');
+		  SELECT message_bus.create_subscription('c', 's')})
+	  if $i == 1;
+	$old->safe_psql('postgres',
+		qq{SELECT message_bus.publish('c', to_json($i * 10 + i))
+		   FROM generate_series(1, 3) i});
+}
+# 11 is acked, 12 has failed, 13 is out, under leases as of a later time
+$old->safe_psql('postgres',
+	'UPDATE message_bus.server_state SET epoch = epoch + 5000');
+$old->restart;
+$old->safe_psql(
+	'postgres', q{
+	SELECT message_bus.ack(lease) FROM message_bus.claim('c', 's')});
+$old->safe_psql(
+	'postgres', q{
+	SELECT message_bus.nack(lease) FROM message_bus.claim('c', 's')});
+is( $old->safe_psql(
+		'postgres',
+		q{SELECT string_agg(DISTINCT segment_no::text, ' ')
+		  FROM message_bus.segment}),
+	'5 6 7',
+	'a dump with segments 5 to 7');
+command_ok(
+	[
+		'pg_dump', '--format=custom', "--file=$dump", '--host',
+		$old->host, '--port', $old->port, 'postgres'
+	],
+	'pg_dump');
+
+my $all = '12 13 21 22 23 31 32 33';
+
+foreach my $database (@orders)
+{
+	$new->safe_psql('postgres', "CREATE DATABASE $database");
+	next if $database eq 'schema_first' || $database eq 'tables';
+	$new->safe_psql($database, 'CREATE EXTENSION message_bus');
+	wait_for(
+		'the worker',
+		sub {
+			$new->safe_psql($database,
+				'SELECT next_segment > 0 AND epoch > 0 FROM message_bus.server_state'
+			) eq 't';
+		});
+}
+
+# as the dump comes
+restore('whole');
+settled('whole');
+is(claimed('whole', '10 seconds'), $all, 'whole: what was not acked comes');
+goes_on('whole');
+
+# several at a time
+restore('jobs', '--jobs=4');
+settled('jobs');
+is(claimed('jobs', '10 seconds'), $all, 'jobs: what was not acked comes');
+goes_on('jobs');
+
+# the data long after the schema: the worker has seen the empty tables, and
+# a restart between
+restore('schema_first', '--schema-only');
+$new->safe_psql('schema_first', 'SELECT message_bus.expire()');
+$new->restart;
+worker_up('schema_first');
+restore('schema_first', '--data-only');
+settled('schema_first');
+is(claimed('schema_first', '10 seconds'),
+	$all, 'schema_first: what was not acked comes');
+goes_on('schema_first');
+
+# one table after the other, the rows of segments between, beside a consumer
+# whose position is above all of them, and a publisher
+restore('tables', '--schema-only');
+restore('tables', '--data-only', map { "--table=$_" }
+	  qw(channel subscription ack_5 failure_5));
+wait_for(
+	'the worker',
+	sub {
+		($new->psql('tables', q{SELECT message_bus.publish('c', '"first"')}))[0]
+		  == 0;
+	});
+my @came = (claimed('tables', '10 seconds'));
+
+foreach my $table (qw(message_7 segment message_5 message_6))
+{
+	restore('tables', '--data-only', "--table=$table");
+	wait_for(
+		$table,
+		sub {
+			push @came, split ' ', claimed('tables', '1 second');
+			$table eq 'segment' || $came[-1] =~ /^\d/;
+		});
+	$came[-1] = 'x' . $came[-1] if $came[-1] =~ /^\d/;
+}
+is(join(' ', sort map { s/x//r } @came),
+	"\"first\" $all", 'tables: each comes once, and what was acked does not');
+$new->restart;
+worker_up('tables');
+goes_on('tables');
+
+# over a running consumer
+{
+	my $consumer = $new->background_psql('consumer', on_error_stop => 0);
+	my $came = '';
+	my $pid;
+
+	$pid = fork // die;
+	if ($pid == 0)
+	{
+		exec 'pg_restore', '--exit-on-error', '--host', $new->host,
+		  '--port', $new->port, '--dbname', 'consumer', $dump;
+	}
+	wait_for(
+		'all of the dump',
+		sub {
+			my ($out) = $consumer->query(
+				q{WITH d AS MATERIALIZED (SELECT * FROM message_bus.claim('c',
+					's', 2)),
+				  a AS MATERIALIZED (SELECT message_bus.ack(lease,
+					array_agg(id)) FROM d GROUP BY lease)
+				  SELECT string_agg(payload::text, ' ' ORDER BY id)
+				  FROM d, a});
+
+			$came .= " $out" if $out =~ /^\d/;
+			return (split ' ', $came) >= 8;
+		});
+	waitpid $pid, 0;
+	is($?, 0, 'consumer: pg_restore');
+	is(join(' ', sort split ' ', $came),
+		$all, 'consumer: what was not acked comes once');
+	$consumer->quit;
+}
+goes_on('consumer');
+
+# the extension is dropped and created again: no lease comes twice
+$new->safe_psql('postgres', 'CREATE DATABASE again');
+create_bus($new, 'again');
+foreach my $between ('at once', 'after a restart')
+{
+	my $claim = q{SELECT lease FROM message_bus.claim('default')};
+	my $next;
+
+	bus_ready($new, 'again');
+	my $lease = $new->safe_psql('again', $claim);
+
+	$new->safe_psql('again', 'DROP EXTENSION message_bus');
+	$new->restart if $between ne 'at once';
+	create_bus($new, 'again');
+	$next = $new->safe_psql('again', $claim);
+	cmp_ok($next, '>', $lease, "leases are above those of before, $between");
+	sql_fails(
+		$new, 'again',
+		"SELECT message_bus.ack($lease)",
+		'55000', qr/lease $lease is not held/,
+		"and one of before acks nothing, $between");
+}
+
+$old->stop;
+$new->stop;
+done_testing();
