@@ -135,6 +135,13 @@ BEGIN
 END
 $$;
 
+-- Segments whose tables are in use and no partitions yet, because the parents
+-- were locked when they were made; written by the worker only.
+CREATE TABLE message_bus.unattached (
+	segment_no integer PRIMARY KEY
+);
+COMMENT ON TABLE message_bus.unattached IS 'segments whose tables are still to be attached';
+
 -- What must outlive the shared memory of the server; one row.
 CREATE TABLE message_bus.server_state (
 	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -896,7 +903,9 @@ SELECT s.segment_no, s.series,
 			SELECT FROM pg_catalog.pg_class c
 			LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid OPERATOR(pg_catalog.=) c.oid
 			WHERE c.oid OPERATOR(pg_catalog.=) ANY (t.relids)
-			AND COALESCE(i.inhdetachpending, true)) THEN 'detaching'
+			AND COALESCE(i.inhdetachpending, true)
+			AND NOT EXISTS (SELECT FROM message_bus.unattached u
+				WHERE u.segment_no OPERATOR(pg_catalog.=) s.segment_no)) THEN 'detaching'
 		ELSE 'closed'
 	END AS state,
 	s.opened_at, s.closed_at,
@@ -1093,5 +1102,6 @@ SELECT pg_catalog.pg_extension_config_dump('message_bus.channel_id', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription_id', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.unattached', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.error', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.jwt_key', '');

@@ -27,8 +27,9 @@
  *	  it is open readers end below it
  *
  * Locks.  The tables are made aside and attached: ShareUpdateExclusive on
- * the parents, for which no reader and no writer waits.  The lock is waited
- * for with a lock_timeout.  The extension is share-locked, so that DROP
+ * the parents, for which no reader and no writer waits.  Where it is not to be
+ * had at once (ANALYZE holds it, too) the segment is opened without, and
+ * attached later (segment_attach.c).  The extension is share-locked, so that DROP
  * EXTENSION comes before or after the whole.  The parents are locked in the
  * order of MbusFamily everywhere.
  *
@@ -78,6 +79,7 @@
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/restore.h"
+#include "worker/segment_attach.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
@@ -384,6 +386,7 @@ segment_open(MbusWork *work, void *arg)
 {
 	Opening    *opening = arg;
 	int64		number;
+	bool		attach;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
@@ -394,9 +397,14 @@ segment_open(MbusWork *work, void *arg)
 	opening->segment = (int32) number;
 	number_take(work->db, opening->segment);
 	mbus_task_become_owner(work);
+	attach = mbus_parents_lock(work);
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 		opening->leaf[f] = leaf_create(work, (MbusFamily) f,
 									   opening->segment);
+	if (attach)
+		mbus_leaves_attach(opening->segment);
+	else
+		mbus_leaves_set_aside(work, opening->segment);
 	mbus_sql("INSERT INTO message_bus.segment"
 			 " (segment_no, series, channel_id, opened_at)"
 			 " VALUES (%d, %d, (SELECT max(channel_id)"
@@ -472,9 +480,6 @@ leaf_create(MbusWork *work, MbusFamily family, int32 segment)
 	leaf_index(family, name);
 	leaf_revoke(name, leaf);
 	mbus_sql("ALTER TABLE message_bus.%s ENABLE ROW LEVEL SECURITY", name);
-	mbus_sql("ALTER TABLE message_bus.%s ATTACH PARTITION message_bus.%s"
-			 " FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
-			 parent, name, lo, hi);
 	mbus_segment_depend(leaf, work->extension);
 	return leaf;
 }

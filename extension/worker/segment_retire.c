@@ -2,6 +2,9 @@
  * segment_retire.c
  *		Drops the segments that nobody can want any more.
  *
+ * A segment that was never attached (segment_attach.c) is as one that has been
+ * detached.
+ *
  * A segment is retired when it is closed, its last expiry has passed (which
  * acked.c sets to now for one in which all is acknowledged), and no
  * publish in it is unfinished.  For each of its tables:
@@ -324,8 +327,8 @@ leaf_detach(MbusWork *work, void *arg)
 }
 
 /*
- * Tells whether no dump is at work, and nobody of a first look at parent and
- * table is left.
+ * Tells whether no dump is at work, nobody of a first look at parent and table
+ * is left, and nobody holds what keeps tables from being detached at all.
  */
 static bool
 leaf_clear(MbusWork *work, Retiring *retiring)
@@ -336,7 +339,10 @@ leaf_clear(MbusWork *work, Retiring *retiring)
 	/* both lists are begun in the first look */
 	clear = way_clear(work, retiring->leaf[retiring->family]);
 	clear = way_clear(work, work->parent[retiring->family]) && clear;
-	clear = clear && mbus_dumps_wait(work->schema, false);
+	clear = clear &&
+		ConditionalLockRelationOid(work->parent[retiring->family],
+								   ShareUpdateExclusiveLock) &&
+		mbus_dumps_wait(work->schema, false);
 	CommitTransactionCommand();
 	return clear;
 }
@@ -562,6 +568,8 @@ segment_drop(MbusWork *work, void *arg)
 					 mbus_family_name((MbusFamily) f), segment);
 	}
 	mbus_sql("DELETE FROM message_bus.segment_era WHERE segment_no = %d",
+			 segment);
+	mbus_sql("DELETE FROM message_bus.unattached WHERE segment_no = %d",
 			 segment);
 	mbus_sql("DELETE FROM message_bus.segment WHERE segment_no = %d",
 			 segment);

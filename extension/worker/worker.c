@@ -17,7 +17,8 @@
  *	   expiry.c)
  *	4. write checkpoints that are due
  *	5. close what is not open any more and was not closed in an orderly way
- *	6. find what is acknowledged in full, retire that and what has expired
+ *	6. attach segments that were opened without, find what is acknowledged in
+ *	   full, retire that and what has expired
  *	7. store failures that backends have left in shared memory
  *
  * 5 to 7 wait for the interval or for expire(); 2 and 3 are done between
@@ -87,6 +88,7 @@
 #include "worker/expiry.h"
 #include "worker/reset.h"
 #include "worker/restore.h"
+#include "worker/segment_attach.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
 #include "worker/segment_retire.h"
@@ -299,6 +301,7 @@ worker_pass(MbusWork *work)
 			mbus_segments_close_lost(work);
 			if (work->pass.ticket != 0)
 				mbus_segments_close_expired(work);
+			mbus_segments_attach(work);
 			mbus_segments_acked(work);
 			blocked = mbus_segments_retire(work);
 			worker_store(work);
