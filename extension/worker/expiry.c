@@ -37,6 +37,7 @@
 #include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "facts/facts.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/expiry.h"
@@ -98,7 +99,7 @@ mbus_deliveries_wake(MbusWork *work, TimestampTz wake)
 	earliest = mbus_deadline_earliest(db->database);
 	if (work->expiry_stuck)
 		earliest = Max(earliest,
-					   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+					   TimestampTzPlusMilliseconds(mbus_now(),
 												   EXPIRE_STUCK_MS));
 	db->delivery.expiry_wake = wake = Min(wake, earliest);
 	LWLockRelease(mbus_delivery_lock());
@@ -123,7 +124,7 @@ leases_expire(MbusWork *work)
 	bool		single = work->backoff[MBUS_TASK_EXPIRE].failures > 0;
 
 	work->expiry_stuck = false;
-	if (earliest_deadline(work->db) > GetCurrentTimestamp())
+	if (earliest_deadline(work->db) > mbus_now())
 		return;
 	if (!mbus_tasks_begin(work, MBUS_TASK_EXPIRE, false))
 	{
@@ -159,11 +160,11 @@ leases_expire(MbusWork *work)
 						   EXPIRE_LOCKED_MS : EXPIRE_AGAIN_MS);
 		}
 		single = true;
-	} while (earliest_deadline(work->db) <= GetCurrentTimestamp());
+	} while (earliest_deadline(work->db) <= mbus_now());
 	mbus_tasks_end(work, MBUS_TASK_EXPIRE);
 
 	/* nothing can be done now: the worker is to sleep all the same */
-	work->expiry_stuck = earliest_deadline(work->db) <= GetCurrentTimestamp();
+	work->expiry_stuck = earliest_deadline(work->db) <= mbus_now();
 }
 
 static TimestampTz
@@ -225,7 +226,7 @@ lease_fail(MbusWork *work, Expiring *expiring)
 static void
 lease_postpone(MbusWork *work, int64 number, int ms)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	TimestampTz later = TimestampTzPlusMilliseconds(now, ms);
 	uint32		index;
 

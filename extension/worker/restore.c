@@ -42,6 +42,7 @@
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
+#include "state/clock.h"
 #include "storage/lmgr.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
@@ -350,7 +351,7 @@ restored_filled(MbusWork *work, int32 segment)
 			return false;
 		UnlockRelationOid(leaf, ShareLock);
 	}
-	if (GetCurrentTimestamp() - work->restore.changed_at > EMPTY_US &&
+	if (mbus_now() - work->restore.changed_at > EMPTY_US &&
 		work->restore.changed_at != 0)
 		return true;
 	return mbus_sql_int64(&isnull, "SELECT 1::int8 FROM message_bus.message_%d"
@@ -390,7 +391,7 @@ restored_hide(MbusWork *work, const Restored *list, int n)
 	LWLockRelease(&work->db->lock);
 
 	if (work->restore.changed_at == 0 || known != work->restore.known)
-		work->restore.changed_at = GetCurrentTimestamp();
+		work->restore.changed_at = mbus_now();
 	work->restore.known = known;
 	work->restore.pending = pending;
 }
@@ -412,7 +413,7 @@ restored_settle(MbusWork *work, int32 segment, int64 *lease, int64 *named)
 			mbus_segment_depend(leaf[f], work->extension);
 	}
 	mbus_sql("INSERT INTO message_bus.segment (segment_no, series, opened_at)"
-			 " VALUES (%d, 1, clock_timestamp())"
+			 " VALUES (%d, 1, message_bus.clock())"
 			 " ON CONFLICT (segment_no) DO NOTHING", segment);
 	if (OidIsValid(leaf[MBUS_ACK]))
 		*lease = Max(*lease,

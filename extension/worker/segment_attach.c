@@ -74,7 +74,7 @@ segments_unattached(MbusWork *work, void *arg)
 						" (SELECT FROM message_bus.segment s"
 						"  WHERE s.segment_no = u.segment_no"
 						"  AND s.closed_at IS NOT NULL"
-						"  AND s.expires_at < clock_timestamp())"
+						"  AND s.expires_at < message_bus.clock())"
 						" ORDER BY segment_no");
 	return MBUS_DONE;
 }

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "state/unfinished.h"
 #include "worker/segment_catalog.h"
@@ -84,8 +85,8 @@ segment_close(MbusWork *work, void *arg)
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	if (SPI_execute_with_args("UPDATE message_bus.segment"
-							  " SET closed_at = clock_timestamp(),"
-							  " expires_at = coalesce($2, clock_timestamp())"
+							  " SET closed_at = message_bus.clock(),"
+							  " expires_at = coalesce($2, message_bus.clock())"
 							  " WHERE segment_no = $1 AND closed_at IS NULL",
 							  2, types, values,
 							  closing->expires_at == 0 ? " n" : NULL,
@@ -112,7 +113,7 @@ mbus_segments_close_expired(MbusWork *work)
 
 		LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 		if (series->open_segment != 0 && series->max_expires_at != 0 &&
-			series->max_expires_at < GetCurrentTimestamp())
+			series->max_expires_at < mbus_now())
 		{
 			int32		wanted = series->wanted;
 
@@ -184,7 +185,7 @@ segment_read(MbusWork *work, void *arg)
 {
 	Reading    *reading = arg;
 	int32		segment = reading->closing.segment;
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = mbus_now();
 	MbusOutcome outcome = MBUS_DONE;
 	Oid			leaf;
 
@@ -246,7 +247,7 @@ piece_read(Reading *reading, Oid leaf)
 static BlockNumber
 piece_next(BlockNumber piece, TimestampTz started)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 
 	if (TimestampDifferenceExceeds(started, now, READ_MS * 2))
 		return Max(piece / 2, 1);

@@ -76,6 +76,7 @@
 #include "base/settings.h"
 #include "channel/series.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/restore.h"
@@ -165,7 +166,7 @@ mbus_segments_number(MbusWork *work)
 	if (outcome != MBUS_DONE)
 		return;
 
-	work->numbered_at = GetCurrentTimestamp();
+	work->numbered_at = mbus_now();
 	work->load.epoch_is_new = numbering.known;
 	work->load.unasked = true;
 	mbus_epoch_begin(db, numbering.epoch);
@@ -288,7 +289,7 @@ static Need
 series_need(MbusWork *work, int32 series_no, Opening *opening)
 {
 	MbusSeries *series = &work->db->series[series_no];
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	bool		busy;
 	Need		need = NEED_NOTHING;
 
@@ -322,7 +323,7 @@ static bool
 series_busy(MbusWork *work, int32 series_no)
 {
 	return series_changed(work, series_no) ||
-		GetCurrentTimestamp() - work->growth[series_no].at <
+		mbus_now() - work->growth[series_no].at <
 		BUSY_MS * INT64CONST(1000);
 }
 
@@ -338,7 +339,7 @@ series_changed(MbusWork *work, int32 series_no)
 		return false;
 	growth->segment = series->open_segment;
 	growth->row = series->next_row;
-	growth->at = GetCurrentTimestamp();
+	growth->at = mbus_now();
 	return true;
 }
 
@@ -372,7 +373,7 @@ mbus_series_idle(MbusWork *work, int32 series_no, int32 segment)
 	idle = series->open_segment == segment && series->next_row > 0 &&
 		!series_changed(work, series_no) &&
 		TimestampDifferenceExceeds(work->growth[series_no].at,
-								   GetCurrentTimestamp(),
+								   mbus_now(),
 								   mbus_acked_idle * 1000);
 	LWLockRelease(&work->db->lock);
 	return idle;
@@ -409,7 +410,7 @@ segment_open(MbusWork *work, void *arg)
 			 " (segment_no, series, channel_id, opened_at)"
 			 " VALUES (%d, %d, (SELECT max(channel_id)"
 			 " FROM message_bus.channel WHERE series = %d AND series >= %d),"
-			 " clock_timestamp())",
+			 " message_bus.clock())",
 			 opening->segment, opening->series, opening->series,
 			 mbus_own_series());
 	mbus_numbering_store(work->db);
@@ -590,7 +591,7 @@ segment_publish(MbusWork *work, Opening *opening)
 		series->max_rows = Min(series->max_rows, OWN_SERIES_ROWS);
 	series->bytes = 0;
 	MemSet(series->channels, 0, sizeof(series->channels));
-	series->opened_at = GetCurrentTimestamp();
+	series->opened_at = mbus_now();
 	series->max_expires_at = 0;
 	if (series->wanted <= opening->segment)
 		series->wanted = 0;

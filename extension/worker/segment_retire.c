@@ -92,6 +92,7 @@
 #include "base/ids.h"
 #include "segment/dump.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "state/unfinished.h"
 #include "worker/restore.h"
@@ -144,7 +145,7 @@ static void retire_report(MbusWork *work, int blocked);
 int
 mbus_segments_retire(MbusWork *work)
 {
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = mbus_now();
 	bool		insist = work->pass.ticket != 0;
 	int			blocked;
 
@@ -154,7 +155,7 @@ mbus_segments_retire(MbusWork *work)
 	{
 		blocked = segments_retire_once(work);
 		if (blocked == 0 || !insist ||
-			TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
+			TimestampDifferenceExceeds(started, mbus_now(),
 									   INSIST_MS))
 			break;
 		retire_pause(work);
@@ -199,7 +200,7 @@ segments_expired(MbusWork *work, void *arg)
 {
 	mbus_segments_query(work, arg, "SELECT segment_no FROM message_bus.segment"
 						" WHERE closed_at IS NOT NULL"
-						" AND expires_at < clock_timestamp()"
+						" AND expires_at < message_bus.clock()"
 						" ORDER BY segment_no IN"
 						" (SELECT substring(c.relname FROM '[0-9]{1,8}$')::int"
 						"  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
@@ -639,7 +640,7 @@ retire_pause(MbusWork *work)
 static void
 retire_report(MbusWork *work, int blocked)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 
 	if (blocked == 0)
 		work->retire.blocked_said = 0;

@@ -35,6 +35,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/task.h"
 
@@ -68,7 +69,7 @@ mbus_tasks_begin(MbusWork *work, MbusTaskKind kind, bool force)
 	work->backoff[kind].failed = false;
 	work->backoff[kind].locked = false;
 	return force || work->backoff[kind].failures == 0 ||
-		GetCurrentTimestamp() >= work->backoff[kind].retry_at;
+		mbus_now() >= work->backoff[kind].retry_at;
 }
 
 /*
@@ -83,7 +84,7 @@ mbus_tasks_end(MbusWork *work, MbusTaskKind kind)
 	{
 		work->backoff[kind].failures = work->backoff[kind].locked ? 1 : 0;
 		work->backoff[kind].retry_at =
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+			TimestampTzPlusMilliseconds(mbus_now(),
 										BACKOFF_FIRST_MS);
 		return;
 	}
@@ -91,7 +92,7 @@ mbus_tasks_end(MbusWork *work, MbusTaskKind kind)
 				BACKOFF_LONGEST_MS);
 	work->backoff[kind].failures++;
 	work->backoff[kind].retry_at =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+		TimestampTzPlusMilliseconds(mbus_now(), pause);
 }
 
 /*
@@ -175,7 +176,7 @@ task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
 		return;
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	db->worker.last_error_at = GetCurrentTimestamp();
+	db->worker.last_error_at = mbus_now();
 	snprintf(db->worker.last_error, sizeof(db->worker.last_error), "%s: %s",
 			 what, edata->message);
 	LWLockRelease(&db->lock);
@@ -194,7 +195,7 @@ task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
 static bool
 locked_to_say(MbusBackoff *backoff)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 
 	if (backoff->locked_said != 0 &&
 		!TimestampDifferenceExceeds(backoff->locked_said, now, SAY_LOCKED_MS))
@@ -340,7 +341,7 @@ mbus_sql_int64(bool *isnull, const char *fmt,...)
 void
 mbus_task_let_go(MbusWork *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	MemoryContext context = CurrentMemoryContext;
 	LOCKTAG		tag;
 

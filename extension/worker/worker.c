@@ -81,6 +81,7 @@
 #include "base/ids.h"
 #include "base/settings.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/acked.h"
 #include "worker/checkpoint.h"
@@ -131,7 +132,7 @@ mbus_worker_main(Datum main_arg)
 	work = MemoryContextAllocZero(TopMemoryContext, sizeof(MbusWork));
 	work->db = mbus_database_attach(MyDatabaseId);
 	work->serve = worker_serve;
-	work->numbered_at = GetCurrentTimestamp();
+	work->numbered_at = mbus_now();
 	work->load.unasked = true;
 	if (work->db == NULL)
 		ereport(FATAL,
@@ -214,7 +215,7 @@ worker_claim(MbusDatabase *db)
 	}
 	db->worker.pid = MyProcPid;
 	db->worker.procno = MbusMyProcno();
-	db->worker.started_at = GetCurrentTimestamp();
+	db->worker.started_at = mbus_now();
 	LWLockRelease(&db->lock);
 	return true;
 }
@@ -240,7 +241,7 @@ worker_exit(int code, Datum arg)
 static void
 worker_sleep(MbusWork *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	TimestampTz next = TimestampTzPlusMilliseconds(work->pass.full_at,
 												   mbus_worker_interval);
 	long		ms;
@@ -278,10 +279,11 @@ static void
 worker_pass(MbusWork *work)
 {
 	MbusDatabase *db = work->db;
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = mbus_now();
 	TimestampTz ended;
 	int			blocked = 0;
 
+	mbus_clock_look();
 	LWLockAcquire(&db->lock, LW_SHARED);
 	work->pass.ticket = db->expire.requested > db->expire.done ?
 		db->expire.requested : 0;
@@ -315,7 +317,7 @@ worker_pass(MbusWork *work)
 		work->expiry_stuck = true;	/* nobody has seen to leases that ended */
 	}
 
-	ended = GetCurrentTimestamp();
+	ended = mbus_now();
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	db->worker.last_pass_at = ended;
 	db->worker.last_pass_us = ended - started;
@@ -407,7 +409,7 @@ worker_find(MbusWork *work, void *arg)
 static void
 worker_store(MbusWork *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 
 	if (!mbus_tasks_begin(work, MBUS_TASK_STORE, false))
 		return;
