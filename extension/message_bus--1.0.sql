@@ -954,7 +954,7 @@ COMMENT ON COLUMN message_bus.segments.size_bytes IS 'size on disk of its tables
 CREATE VIEW message_bus.worker_status AS
 SELECT pid, started_at, last_pass_at, last_pass_ms, interval_ms, ready, passes, errors,
 	last_error, last_error_at, segments_opened, segments_retired, unfinished_publishes,
-	channels_followed
+	channels_followed,
 	message_bus.clock_off() AS clock_off
 FROM message_bus.worker_status_row();
 COMMENT ON VIEW message_bus.worker_status IS

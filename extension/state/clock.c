@@ -57,7 +57,7 @@ static MbusClock *shared_clock = NULL;
 static Size clock_size(void);
 static void clock_startup(void *memory, bool found, int tranche);
 static int64 steady_now(void);
-static int64 clock_ahead(int64 *steady);
+static int64 clock_ahead(int64 *steady, int64 *offset);
 static void clock_raise(int64 offset);
 
 /*
@@ -105,25 +105,29 @@ TimestampTz
 mbus_now(void)
 {
 	int64		steady;
+	int64		offset;
 	int64		ahead;
 
 	if (shared_clock == NULL)
 		return GetCurrentTimestamp();
-	ahead = clock_ahead(&steady);
+	ahead = clock_ahead(&steady, &offset);
 	if (ahead > 0 && ahead <= mbus_clock_jump * USECS_PER_SEC)
-		clock_raise((int64) pg_atomic_read_u64(&shared_clock->offset) + ahead);
+		clock_raise(offset);
 	return steady + (int64) pg_atomic_read_u64(&shared_clock->offset);
 }
 
-/* By how much the server's clock is ahead of the bus's, at *steady. */
+/*
+ * By how much the server's clock is ahead of the bus's, at *steady; *offset is
+ * what the bus's would have with the clock.
+ */
 static int64
-clock_ahead(int64 *steady)
+clock_ahead(int64 *steady, int64 *offset)
 {
 	TimestampTz wall = GetCurrentTimestamp();
 
 	*steady = steady_now();
-	return wall - *steady -
-		(int64) pg_atomic_read_u64(&shared_clock->offset);
+	*offset = wall - *steady;
+	return *offset - (int64) pg_atomic_read_u64(&shared_clock->offset);
 }
 
 /* Raises the offset, unless somebody has raised it higher. */
@@ -146,7 +150,8 @@ void
 mbus_clock_look(void)
 {
 	int64		steady;
-	int64		ahead = clock_ahead(&steady);
+	int64		offset;
+	int64		ahead = clock_ahead(&steady, &offset);
 	uint64		since = pg_atomic_read_u64(&shared_clock->odd_since);
 	int64		jump = mbus_clock_jump * USECS_PER_SEC;
 
@@ -172,7 +177,7 @@ mbus_clock_look(void)
 					 errhint("If the clock is right, call message_bus.clock_accept(); it is believed after an hour.") : 0));
 	}
 	else if (ahead > 0 && steady - (int64) since > ACCEPT_US)
-		clock_raise((int64) pg_atomic_read_u64(&shared_clock->offset) + ahead);
+		clock_raise(offset);
 }
 
 /*
@@ -191,9 +196,10 @@ MBUS_FUNCTION(clock_off)
 {
 	Interval   *off = palloc0(sizeof(Interval));
 	int64		steady;
+	int64		offset;
 
 	if (shared_clock != NULL)
-		off->time = clock_ahead(&steady);
+		off->time = clock_ahead(&steady, &offset);
 	if (Abs(off->time) <= mbus_clock_jump * USECS_PER_SEC)
 		PG_RETURN_NULL();
 	PG_RETURN_POINTER(off);
@@ -205,9 +211,9 @@ MBUS_FUNCTION(clock_off)
 MBUS_FUNCTION(clock_accept)
 {
 	int64		steady;
+	int64		offset;
 
-	if (shared_clock != NULL)
-		clock_raise((int64) pg_atomic_read_u64(&shared_clock->offset) +
-					clock_ahead(&steady));
+	if (shared_clock != NULL && clock_ahead(&steady, &offset) > 0)
+		clock_raise(offset);
 	return TimestampTzGetDatum(mbus_now());
 }
