@@ -19,7 +19,6 @@
 
 #include "access/xact.h"
 #include "executor/spi.h"
-#include "state/clock.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
@@ -27,6 +26,7 @@
 #include "base/ids.h"
 #include "base/settings.h"
 #include "delivery/pool.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/task.h"
