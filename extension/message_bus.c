@@ -4,10 +4,10 @@
  *
  * _PG_init defines the settings and lets each part register what it needs.
  * Two orders matter.  Parts of shared memory are laid out as they register:
- * deliveries, then waiters.  Callbacks of a transaction's end run in the
- * opposite order of registration: delivery/effect.c (what the transaction has
- * done to leases), then delivery/scanner.c (the scanner slots it holds), then
- * state/registry.c (the ids it has published).
+ * the clock before the epochs, which read it.  Callbacks of a transaction's
+ * end run in the opposite order of registration: delivery/effect.c (what the
+ * transaction has done to leases), then delivery/scanner.c (the scanner slots
+ * it holds), then state/registry.c (the ids it has published).
  *
  * The sources lie in rooms (folders).  README.md tells what each is; ROOMS
  * says which rooms a room may use, and tools/rooms checks it.
@@ -32,6 +32,7 @@
 #include "state/registry.h"
 #include "state/state.h"
 #include "state/waiter.h"
+#include "worker/epoch.h"
 #include "worker/launcher.h"
 
 PG_MODULE_MAGIC;
@@ -63,6 +64,7 @@ _PG_init(void)
 	mbus_wait_init();
 	mbus_filter_init();
 	mbus_clock_init();
+	mbus_epoch_init();
 	mbus_state_init();
 	mbus_registry_init();
 	mbus_dump_init();

@@ -169,6 +169,7 @@ mbus_segments_number(MbusWork *work)
 	work->numbered_at = mbus_now();
 	work->load.epoch_is_new = numbering.known;
 	work->load.unasked = true;
+	mbus_epoch_await(numbering.epoch);
 	mbus_epoch_begin(db, numbering.epoch);
 	mbus_numbering_raise(db, numbering.next);
 	mbus_restore_look(work);
@@ -234,10 +235,10 @@ epoch_number(MbusDatabase *db, int64 timeline, int64 last_timeline)
 	int64		epoch = mbus_sql_int64(&isnull, "SELECT epoch::int8"
 									   " FROM message_bus.server_state");
 
-	epoch++;
-	if (last_timeline != 0 && last_timeline != timeline)
-		epoch += TIMELINE_SKIP;
-	epoch = Max(epoch, mbus_epoch_floor(db));
+	epoch = Max(epoch + 1,
+				mbus_epoch_floor(db, last_timeline == 0,
+								 last_timeline != 0 &&
+								 last_timeline != timeline));
 	mbus_task_number_check(epoch, MBUS_EPOCH_MAX, "lease epochs");
 	return epoch;
 }
