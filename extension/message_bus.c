@@ -26,6 +26,7 @@
 #include "identity/jwt_key.h"
 #include "segment/dump.h"
 #include "segment/era.h"
+#include "segment/fill.h"
 #include "segment/leaf.h"
 #include "state/clock.h"
 #include "state/filter.h"
@@ -68,6 +69,7 @@ _PG_init(void)
 	mbus_state_init();
 	mbus_registry_init();
 	mbus_dump_init();
+	mbus_fill_init();
 	/* the last one registered is called first: a seek before its slot goes */
 	mbus_scanner_init();
 	mbus_effect_init();

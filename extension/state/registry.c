@@ -284,13 +284,14 @@ reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
 {
 	MbusBackend *me = &mbus_shared->backend[MbusMyProcno()];
 	MbusSeries *series = &db->series[series_no];
+	int32		least;
 
 	want->last_id = mbus_channel_last(db, slot);
 	want->segment = series->open_segment;
+	least = Max(MbusSegmentOf(want->last_id + 1), db->numbering.roll_below);
 	out->rows = 0;
 	out->taken = 0;
-	if (want->segment != 0 &&
-		want->segment >= MbusSegmentOf(want->last_id + 1))
+	if (want->segment != 0 && want->segment >= least)
 	{
 		out->rows = mbus_own_rest(me, want, &out->first_id);
 		if (out->rows == 0 && series->next_row < series->max_rows)
@@ -299,8 +300,7 @@ reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
 	if (out->rows == 0)
 	{
 		series->wanted = Max(series->wanted,
-							 Max(series->open_segment + 1,
-								 MbusSegmentOf(want->last_id + 1)));
+							 Max(series->open_segment + 1, least));
 		return false;
 	}
 	run_used(&runs[series_no], out);

@@ -119,15 +119,42 @@ mbus_numbering_store(MbusDatabase *db)
 void
 mbus_restore_look(MbusWork *work)
 {
+	MbusNumbering *numbering = &work->db->numbering;
 	bool		more = true;
+	uint32		ticket;
 
 	if (!mbus_tasks_begin(work, MBUS_TASK_RESTORE, false))
 		return;
+	LWLockAcquire(&work->db->lock, LW_SHARED);
+	ticket = numbering->looks_wanted;
+	LWLockRelease(&work->db->lock);
 	while (more &&
 		   mbus_task_run(work, MBUS_TASK_RESTORE, restore_look, &more,
 						 "looking for what was restored") == MBUS_DONE)
 		mbus_task_let_go(work);
 	mbus_tasks_end(work, MBUS_TASK_RESTORE);
+	if (more)
+		return;
+	LWLockAcquire(&work->db->lock, LW_EXCLUSIVE);
+	numbering->looks_done = ticket;
+	LWLockRelease(&work->db->lock);
+}
+
+/*
+ * mbus_restore_asked looks if somebody waits for it, before he fills a segment
+ * (segment/fill.c).
+ */
+void
+mbus_restore_asked(MbusWork *work)
+{
+	MbusNumbering *numbering = &work->db->numbering;
+	bool		asked;
+
+	LWLockAcquire(&work->db->lock, LW_SHARED);
+	asked = numbering->looks_wanted != numbering->looks_done;
+	LWLockRelease(&work->db->lock);
+	if (asked)
+		mbus_restore_look(work);
 }
 
 /*
@@ -264,7 +291,10 @@ names_above(MbusWork *work)
 	if (isnull || above <= work->db->numbering.next_segment)
 		return;
 	mbus_task_number_check(above, MBUS_SEGMENT_MAX, "segment numbers");
-	work->restore.roll_below = (int32) above;
+	LWLockAcquire(&work->db->lock, LW_EXCLUSIVE);
+	work->db->numbering.roll_below = Max(work->db->numbering.roll_below,
+										 (int32) above);
+	LWLockRelease(&work->db->lock);
 	mbus_numbering_raise(work->db, above);
 	mbus_numbering_store(work->db);
 }

@@ -267,6 +267,7 @@ static void
 worker_serve(MbusWork *work)
 {
 	mbus_task_let_go(work);
+	mbus_restore_asked(work);
 	mbus_segments_open(work);
 	mbus_deliveries_serve(work);
 }
@@ -291,6 +292,7 @@ worker_pass(MbusWork *work)
 
 	if (worker_ready(work))
 	{
+		mbus_restore_asked(work);
 		mbus_segments_open(work);
 		mbus_deliveries_serve(work);
 		mbus_checkpoints_write(work);
