@@ -250,8 +250,8 @@ SELECT message_bus.nack(1, '{}');
 SELECT message_bus.publish('work', to_json('e' || n)) IS NOT NULL AS published FROM generate_series(1, 2) AS n;
 SELECT * FROM pg_temp.take('x', $$'work', batch => 2, lease_for => '10 minutes'$$);
 SELECT DISTINCT deadline - claimed_at BETWEEN '599 seconds' AND '600 seconds' AS asked_for FROM message_bus.leases WHERE channel = 'work';
-SELECT message_bus.extend(pg_temp.lease('x'), '1 hour') - clock_timestamp() BETWEEN '3590 seconds' AND '3600 seconds' AS one_hour;
-SELECT message_bus.extend(pg_temp.lease('x'), '20 seconds', ARRAY[pg_temp.id('x', '"e1"')]) - clock_timestamp() BETWEEN '10 seconds' AND '20 seconds' AS shortened;
+SELECT message_bus.extend(pg_temp.lease('x'), '1 hour') - message_bus.clock() BETWEEN '3590 seconds' AND '3600 seconds' AS one_hour;
+SELECT message_bus.extend(pg_temp.lease('x'), '20 seconds', ARRAY[pg_temp.id('x', '"e1"')]) - message_bus.clock() BETWEEN '10 seconds' AND '20 seconds' AS shortened;
 SELECT t.message, l.deadline - clock_timestamp() > '1 minute' AS long FROM taken t JOIN message_bus.leases l ON l.message_id = t.id WHERE tag = 'x' ORDER BY place;
 SELECT pg_temp.refused(format('SELECT message_bus.extend(%s, ''1 hour'', %L)', pg_temp.lease('x'), pg_temp.ids('x') || 1000001::bigint));
 SELECT call, pg_temp.refused('SELECT message_bus.' || call) FROM unnest(ARRAY[

@@ -29,6 +29,7 @@
 #include "delivery/hold.h"
 #include "delivery/pool.h"
 #include "facts/facts.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 
@@ -128,7 +129,7 @@ MBUS_FUNCTION(extend)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid lease_for: %.3f seconds", us / 1e6),
 				 errdetail("It is positive and at most 7 days.")));
-	deadline = GetCurrentTimestamp() + us;
+	deadline = mbus_now() + us;
 	PG_RETURN_TIMESTAMPTZ(mbus_lease_extend(lease, nids, ids, deadline));
 }
 

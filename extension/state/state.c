@@ -25,6 +25,7 @@
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "state/clock.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -333,7 +334,7 @@ mbus_count(MbusCounter counter, uint64 n)
 void
 mbus_worker_wait(MbusDatabase *db, TimestampTz *started, const char *what)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 
 	if (*started == 0)
 		*started = now;

@@ -47,6 +47,7 @@
 
 #include "base/ids.h"
 #include "base/settings.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/launcher.h"
 #include "worker/reset.h"
@@ -126,11 +127,11 @@ mbus_launcher_main(Datum main_arg)
 		}
 
 		MemoryContextSwitchTo(context);
-		if (TimestampDifferenceExceeds(looked_at, GetCurrentTimestamp(),
+		if (TimestampDifferenceExceeds(looked_at, mbus_now(),
 									   LOOK_EVERY_MS))
 		{
 			launcher_look();
-			looked_at = GetCurrentTimestamp();
+			looked_at = mbus_now();
 		}
 		for (int i = 0; i < MBUS_MAX_DATABASES; i++)
 		{
@@ -260,7 +261,7 @@ launcher_watch(Launched *entry)
 	}
 	if (!entry->listed)
 		entry->database = InvalidOid;
-	else if (GetCurrentTimestamp() >= entry->start_after)
+	else if (mbus_now() >= entry->start_after)
 		launcher_start(entry);
 }
 
@@ -290,7 +291,7 @@ launcher_start(Launched *entry)
 
 	started = RegisterDynamicBackgroundWorker(&worker, &entry->handle);
 	MemoryContextSwitchTo(context);
-	entry->started_at = GetCurrentTimestamp();
+	entry->started_at = mbus_now();
 	if (!started)
 	{
 		entry->handle = NULL;
@@ -307,7 +308,7 @@ launcher_start(Launched *entry)
 static void
 launcher_postpone(Launched *entry)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	int			pause;
 
 	if (TimestampDifferenceExceeds(entry->started_at, now, RUN_IS_LONG_MS))

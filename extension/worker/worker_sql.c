@@ -22,6 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "base/settings.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 #include "state/unfinished.h"
@@ -83,7 +84,7 @@ MBUS_FUNCTION(expire)
 static bool
 expire_wait(MbusDatabase *db, uint64 ticket)
 {
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = mbus_now();
 	bool		served;
 
 	ConditionVariablePrepareToSleep(&db->changed);
@@ -93,7 +94,7 @@ expire_wait(MbusDatabase *db, uint64 ticket)
 		served = db->expire.done >= ticket;
 		LWLockRelease(&db->lock);
 		if (served || TimestampDifferenceExceeds(started,
-												 GetCurrentTimestamp(),
+												 mbus_now(),
 												 EXPIRE_WAIT_MS))
 			break;
 		mbus_wake_worker(db);
