@@ -456,6 +456,11 @@ CREATE FUNCTION message_bus.stored_json(payload bytea, encoding text, size integ
 COMMENT ON FUNCTION message_bus.stored_json IS
 'stored_json: a stored row''s payload as json; NULL if it is not JSON or does not match its checksum.';
 
+CREATE FUNCTION message_bus.json_text(payload json, VARIADIC path text[] DEFAULT '{}') RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_json_text_value' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.json_text IS
+'json_text: the value at a path in a payload, as text; the whole for no path, NULL if there is none or it is null. path: names of members, numbers of elements (from 0; negative from the end). As #>>, but raises no error for what a payload holds: \u0000 and half of a surrogate pair (RFC 8259, section 8.2) are given as U+FFFD.';
+
 /*
  * Delivery
  */
@@ -524,7 +529,7 @@ CREATE FUNCTION message_bus.nack(lease bigint, ids bigint[] DEFAULT NULL,
 	delay interval DEFAULT NULL, reason text DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_nack' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.nack IS
-'nack: gives claimed messages back, at commit, and returns how many. lease, ids: as in ack. delay: until they are delivered again, up to 100 years (NULL: the channel''s backoff, doubled with each attempt up to backoff_max, of which a random part up to one half is left out). reason: at most 1000 bytes, kept with the failure. A message that has had max_attempts goes to the channel''s dead-letter channel, or stays as dead where there is none. Errors: 55000 as ack (one acked or given back before is not held), 42501 no privilege to consume, 22004 NULL, 22023 bad delay, 54000 too many ids or reason too long, 25006 read-only.';
+'nack: gives claimed messages back, at commit, and returns how many. lease, ids: as in ack. delay: until they are delivered again, up to 100 years (NULL: the channel''s backoff, doubled with each attempt up to backoff_max, of which a random part up to one half is left out). reason: kept with the failure, up to 8000 bytes; of a longer one the beginning and its length. A message that has had max_attempts goes to the channel''s dead-letter channel, or stays as dead where there is none. Errors: 55000 as ack (one acked or given back before is not held), 42501 no privilege to consume, 22004 NULL, 22023 bad delay, 54000 too many ids, 25006 read-only.';
 
 CREATE FUNCTION message_bus.extend(lease bigint, lease_for interval,
 	ids bigint[] DEFAULT NULL) RETURNS timestamp with time zone
@@ -951,11 +956,21 @@ COMMENT ON COLUMN message_bus.segments.rows_reserved IS 'ids given out so far, i
 COMMENT ON COLUMN message_bus.segments.rows_max IS 'ids it has, if open; NULL on a standby';
 COMMENT ON COLUMN message_bus.segments.size_bytes IS 'size on disk of its tables, with indexes';
 
+CREATE FUNCTION message_bus.listed_databases() RETURNS text[]
+LANGUAGE c STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'mbus_databases_listed';
+COMMENT ON FUNCTION message_bus.listed_databases() IS
+'listed_databases: the names in the setting message_bus.databases; see the view message_bus.worker_status.';
+
 CREATE VIEW message_bus.worker_status AS
 SELECT pid, started_at, last_pass_at, last_pass_ms, interval_ms, ready, passes, errors,
 	last_error, last_error_at, segments_opened, segments_retired, unfinished_publishes,
 	channels_followed,
-	message_bus.clock_off() AS clock_off
+	message_bus.clock_off() AS clock_off,
+	ARRAY(SELECT n FROM pg_catalog.unnest(message_bus.listed_databases()) AS n
+		WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_database d
+			WHERE d.datname OPERATOR(pg_catalog.=) n)
+		ORDER BY n) AS unknown_databases
 FROM message_bus.worker_status_row();
 COMMENT ON VIEW message_bus.worker_status IS
 'The background worker of this database; no row where none has run since the server started';
@@ -967,6 +982,7 @@ COMMENT ON COLUMN message_bus.worker_status.clock_off IS 'by how much the server
 COMMENT ON COLUMN message_bus.worker_status.passes IS 'passes since the server started';
 COMMENT ON COLUMN message_bus.worker_status.errors IS 'tasks that failed since the server started; each is in the server''s log';
 COMMENT ON COLUMN message_bus.worker_status.unfinished_publishes IS 'ranges of ids of transactions that have not ended';
+COMMENT ON COLUMN message_bus.worker_status.unknown_databases IS 'names in message_bus.databases that are no databases';
 COMMENT ON COLUMN message_bus.worker_status.channels_followed IS 'channels whose newest id the server''s memory knows: those published to lately';
 
 /*
@@ -1091,7 +1107,7 @@ GRANT USAGE ON SCHEMA message_bus TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_text, message_bus.publish_bytes,
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
-	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json,
+	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json, message_bus.json_text,
 	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login
@@ -1102,7 +1118,8 @@ GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.lease_row
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
 	message_bus.pools TO pg_monitor;
-GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.pool_rows, message_bus.open_segments, message_bus.worker_status_row TO pg_monitor;
+GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.pool_rows, message_bus.open_segments, message_bus.worker_status_row,
+	message_bus.listed_databases TO pg_monitor;
 
 /*
  * The default channel, owned by who creates the extension.

@@ -12,12 +12,14 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -139,6 +141,22 @@ MBUS_FUNCTION(open_segments)
 							 nulls);
 	}
 	return (Datum) 0;
+}
+
+/*
+ * listed_databases() returns the names in message_bus.databases.
+ */
+MBUS_FUNCTION(databases_listed)
+{
+	List	   *names = mbus_listed_databases();
+	Datum	   *value = palloc(sizeof(Datum) * Max(1, list_length(names)));
+	ListCell   *cell;
+	int			n = 0;
+
+	foreach(cell, names)
+		value[n++] = CStringGetTextDatum((const char *) lfirst(cell));
+	PG_RETURN_ARRAYTYPE_P(construct_array(value, n, TEXTOID, -1, false,
+										  TYPALIGN_INT));
 }
 
 /*
