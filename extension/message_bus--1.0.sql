@@ -45,8 +45,10 @@ CREATE TABLE message_bus.channel (
 );
 COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 
+-- No foreign key to channel, nor any between tables that are dumped: they would be
+-- there before the rows, and pg_restore loads tables in any order, also at one time.
 CREATE TABLE message_bus.channel_grant (
-	channel_id integer NOT NULL REFERENCES message_bus.channel ON DELETE CASCADE,
+	channel_id integer NOT NULL,
 	grantee regrole NOT NULL,
 	may_publish boolean NOT NULL,
 	may_consume boolean NOT NULL,
@@ -58,7 +60,7 @@ CREATE SEQUENCE message_bus.subscription_id AS integer;
 
 CREATE TABLE message_bus.subscription (
 	subscription_id integer PRIMARY KEY DEFAULT pg_catalog.nextval('message_bus.subscription_id'),
-	channel_id integer NOT NULL REFERENCES message_bus.channel ON DELETE CASCADE,
+	channel_id integer NOT NULL,
 	name text NOT NULL,
 	owner regrole NOT NULL,
 	ordered boolean NOT NULL,
@@ -269,17 +271,56 @@ CREATE TRIGGER channel_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.s
 CREATE TRIGGER channel_truncated AFTER TRUNCATE ON message_bus.subscription
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
 
--- A restored dump brings the default channel that CREATE EXTENSION has made.
+-- A restored dump brings the default channel that CREATE EXTENSION has made.  What
+-- belongs to it by its number may have been restored before it, and stays.
 CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+DECLARE
+	made integer;
 BEGIN
 	DELETE FROM message_bus.channel c WHERE c.name = NEW.name
-		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at);
+		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at)
+		RETURNING c.channel_id INTO made;
+	IF made <> NEW.channel_id THEN
+		DELETE FROM message_bus.channel_grant g WHERE g.channel_id = made;
+		DELETE FROM message_bus.subscription s WHERE s.channel_id = made;
+	END IF;
 	RETURN NEW;
 END
 $$;
 CREATE TRIGGER channel_restored BEFORE INSERT ON message_bus.channel
 	FOR EACH ROW EXECUTE FUNCTION message_bus.channel_restored();
+
+-- and grants and subscriptions that the default channel may have got by then
+CREATE FUNCTION message_bus.grant_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+DECLARE
+	made message_bus.channel_grant;
+BEGIN
+	DELETE FROM message_bus.channel_grant g
+		WHERE g.channel_id = 1 AND NEW.channel_id = 1 AND g.grantee = NEW.grantee
+		RETURNING * INTO made;
+	NEW.may_publish := NEW.may_publish OR COALESCE(made.may_publish, false);
+	NEW.may_consume := NEW.may_consume OR COALESCE(made.may_consume, false);
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER grant_restored BEFORE INSERT ON message_bus.channel_grant
+	FOR EACH ROW EXECUTE FUNCTION message_bus.grant_restored();
+
+CREATE FUNCTION message_bus.subscription_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+BEGIN
+	DELETE FROM message_bus.subscription s
+		WHERE s.created_at > NEW.created_at AND NEW.created_at < now()	-- else it is a new one
+			AND (s.subscription_id = NEW.subscription_id OR s.channel_id = NEW.channel_id AND s.name = NEW.name)
+			AND EXISTS (SELECT FROM message_bus.subscription_made m
+				WHERE m.subscription_id = s.subscription_id);
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER subscription_restored BEFORE INSERT ON message_bus.subscription
+	FOR EACH ROW EXECUTE FUNCTION message_bus.subscription_restored();
 
 -- The worker makes rows of restored segments that have none; a dump's are better.
 CREATE FUNCTION message_bus.segment_restored() RETURNS trigger
@@ -300,6 +341,8 @@ ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_restored;
+ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER grant_restored;
+ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER subscription_restored;
 ALTER TABLE message_bus.segment ENABLE ALWAYS TRIGGER segment_restored;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_truncated;
