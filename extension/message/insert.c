@@ -53,16 +53,18 @@ mbus_insert_run(const MbusReservation *run, int32 channel_id,
 				MbusDraft **drafts, int ndrafts)
 {
 	MbusInserter *inserter;
+	TupleDesc	desc;
 	TupleTableSlot **slots;
 	int			nslots = Min(ndrafts, MBUS_BATCH_ROWS);
 	const char *subject = mbus_subject();
 
 	inserter = mbus_inserter_open(run->leaf[MBUS_MESSAGE],
 								  MBUS_MESSAGE_COLUMNS, false);
+	/* on a plain copy of the descriptor: no slot pins the table's */
+	desc = CreateTupleDescCopy(RelationGetDescr(inserter->rel));
 	slots = palloc(nslots * sizeof(TupleTableSlot *));
-	slots[0] = inserter->slot;
-	for (int i = 1; i < nslots; i++)
-		slots[i] = table_slot_create(inserter->rel, NULL);
+	for (int i = 0; i < nslots; i++)
+		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
 	while (ndrafts > 0)
 	{
 		int			done = insert_batch(inserter, slots, channel_id, drafts,
@@ -71,7 +73,7 @@ mbus_insert_run(const MbusReservation *run, int32 channel_id,
 		drafts += done;
 		ndrafts -= done;
 	}
-	for (int i = 1; i < nslots; i++)
+	for (int i = 0; i < nslots; i++)
 		ExecDropSingleTupleTableSlot(slots[i]);
 	mbus_inserter_close(inserter);
 }
@@ -105,12 +107,9 @@ insert_batch(MbusInserter *inserter, TupleTableSlot **slots,
 	else
 		table_multi_insert(inserter->rel, slots, n, GetCurrentCommandId(true),
 						   0, NULL);
+	mbus_inserter_index(inserter, slots, n);
 	for (int i = 0; i < n; i++)
-	{
-		list_free(MbusInsertIndexTuples(inserter->rri, slots[i],
-										inserter->estate, false, NULL, NIL));
 		ExecClearTuple(slots[i]);
-	}
 	MemoryContextSwitchTo(caller);
 	ResetPerTupleExprContext(inserter->estate);
 	return n;

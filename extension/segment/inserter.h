@@ -13,12 +13,17 @@
 #include "utils/rel.h"
 #include "utils/relcache.h"
 
+/* which rows an index has: a column that is not null in them, or these */
+#define MBUS_EVERY_ROW		0
+#define MBUS_BY_PREDICATE	(-1)
+
 typedef struct MbusInserter
 {
 	Relation	rel;
 	EState	   *estate;
 	ResultRelInfo *rri;
 	TupleTableSlot *slot;		/* for one row; batches have their own */
+	AttrNumber *wanted;			/* of each index: which rows it has */
 	List	   *arbiters;		/* the index on transaction ids */
 } MbusInserter;
 
@@ -27,6 +32,8 @@ extern MbusInserter *mbus_inserter_open(Oid leaf, int ncolumns,
 extern void mbus_inserter_close(MbusInserter *inserter);
 extern TupleTableSlot *mbus_inserter_slot(MbusInserter *inserter);
 extern void mbus_inserter_put(MbusInserter *inserter);
+extern void mbus_inserter_index(MbusInserter *inserter,
+								TupleTableSlot **slots, int n);
 extern void mbus_row_check(MbusInserter *inserter, TupleTableSlot *slot);
 extern void mbus_slot_text(TupleTableSlot *slot, int column,
 						   const char *value);
