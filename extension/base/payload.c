@@ -24,8 +24,10 @@
 #include "access/toast_compression.h"
 #include "access/toast_internals.h"
 #include "common/jsonapi.h"
+#include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/jsonfuncs.h"
 
 #include "base/compat.h"
@@ -83,12 +85,40 @@ mbus_compression_parse(const char *name)
 }
 
 /*
- * mbus_compression_name is the inverse of mbus_compression_parse.
+ * mbus_compression_code returns what a row has as its encoding: the first
+ * letter of the name.
  */
-const char *
-mbus_compression_name(MbusCompression compression)
+char
+mbus_compression_code(MbusCompression compression)
 {
-	return compression_names[compression];
+	return compression_names[compression][0];
+}
+
+/*
+ * mbus_compression_of is its inverse; MBUS_COMPRESS_UNKNOWN for another code.
+ */
+MbusCompression
+mbus_compression_of(char code)
+{
+	int			i = 0;
+
+	while (i < MBUS_COMPRESS_UNKNOWN && compression_names[i][0] != code)
+		i++;
+	return (MbusCompression) i;
+}
+
+/*
+ * compression_name(encoding) returns the name for a row's encoding, or NULL.
+ */
+PG_FUNCTION_INFO_V1(mbus_compression_name_of);
+Datum
+mbus_compression_name_of(PG_FUNCTION_ARGS)
+{
+	MbusCompression compression = mbus_compression_of(PG_GETARG_CHAR(0));
+
+	if (compression == MBUS_COMPRESS_UNKNOWN)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(compression_names[compression]));
 }
 
 /*
@@ -156,6 +186,7 @@ mbus_payload_encode(MbusCompression compression, struct varlena *payload,
 	switch (compression)
 	{
 		case MBUS_COMPRESS_NONE:
+		case MBUS_COMPRESS_UNKNOWN:
 			return payload;
 		case MBUS_COMPRESS_LZ4:
 			stored = (struct varlena *)
@@ -186,7 +217,7 @@ mbus_payload_decode(struct varlena *stored, MbusCompression used, int32 size)
 		return zstd_decode(stored, size);
 	if (used == MBUS_COMPRESS_GZIP)
 		return gzip_decode(stored, size);
-	return stored;
+	return used == MBUS_COMPRESS_UNKNOWN ? NULL : stored;
 }
 
 /* Each encoder returns NULL where nothing is saved. */

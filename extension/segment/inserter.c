@@ -24,6 +24,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -32,6 +33,7 @@
 #include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 
 #include "base/compat.h"
@@ -42,6 +44,8 @@ static void inserter_check(Relation rel, int ncolumns);
 pg_noreturn static void leaf_changed(Relation rel);
 static void indexes_check(MbusInserter *inserter);
 static AttrNumber predicate_column(const IndexInfo *info);
+static void row_check(MbusInserter *inserter, TupleTableSlot *slot);
+static TupleDesc desc_cut(TupleDesc whole, int n);
 static bool row_wanted(MbusInserter *inserter, int number,
 					   TupleTableSlot *slot);
 
@@ -62,7 +66,9 @@ mbus_inserter_open(Oid leaf, int ncolumns, bool speculative)
 	InitResultRelInfo(inserter->rri, inserter->rel, 0, NULL, 0);
 	ExecOpenIndices(inserter->rri, speculative);
 	indexes_check(inserter);
-	inserter->slot = table_slot_create(inserter->rel, NULL);
+	inserter->desc = CreateTupleDescCopy(RelationGetDescr(inserter->rel));
+	inserter->cut = palloc0((ncolumns + 1) * sizeof(TupleDesc));
+	inserter->slot = mbus_inserter_slot_make(inserter);
 	if (speculative)
 	{
 		Relation	index = mbus_leaf_index(inserter->rel,
@@ -86,6 +92,17 @@ mbus_inserter_close(MbusInserter *inserter)
 	FreeExecutorState(inserter->estate);
 	table_close(inserter->rel, NoLock);
 	pfree(inserter);
+}
+
+/*
+ * mbus_inserter_slot_make returns a further slot for rows of the table, which
+ * the caller drops.  It is on a plain copy of the descriptor, which no slot
+ * has to pin.
+ */
+TupleTableSlot *
+mbus_inserter_slot_make(MbusInserter *inserter)
+{
+	return MakeSingleTupleTableSlot(inserter->desc, &TTSOpsHeapTuple);
 }
 
 /*
@@ -113,8 +130,7 @@ mbus_inserter_put(MbusInserter *inserter)
 	MemoryContext caller;
 
 	caller = MemoryContextSwitchTo(GetPerTupleMemoryContext(inserter->estate));
-	ExecStoreVirtualTuple(slot);
-	mbus_row_check(inserter, slot);
+	mbus_inserter_store(inserter, slot);
 	table_tuple_insert(inserter->rel, slot, GetCurrentCommandId(true), 0,
 					   NULL);
 	mbus_inserter_index(inserter, &slot, 1);
@@ -237,14 +253,49 @@ leaf_changed(Relation rel)
 }
 
 /*
- * mbus_row_check checks a row against the leaf's constraints.  The one CHECK
- * that the extension makes, the range of ids, is left out: who reserved the
- * ids has seen to it, and the server would read it anew in each statement,
- * which costs as much as inserting a small row.  ExecConstraints does the
- * rest, and raises what there is to raise.
+ * mbus_inserter_store makes a row of the values in a slot, in the current
+ * memory context, and checks it.  The row has the columns up to the last that
+ * is not null, as one has that is older than the others: where only the last
+ * ones are null it needs no bitmap of them.
  */
 void
-mbus_row_check(MbusInserter *inserter, TupleTableSlot *slot)
+mbus_inserter_store(MbusInserter *inserter, TupleTableSlot *slot)
+{
+	int			n = inserter->desc->natts;
+	HeapTuple	tuple;
+
+	row_check(inserter, slot);
+	while (n > 1 && slot->tts_isnull[n - 1])
+		n--;
+	if (inserter->cut[n] == NULL)
+		inserter->cut[n] = desc_cut(inserter->desc, n);
+	tuple = heap_form_tuple(inserter->cut[n], slot->tts_values,
+							slot->tts_isnull);
+	ExecStoreHeapTuple(tuple, slot, true);
+}
+
+/* The first n columns of a row; for as long as the inserter lives. */
+static TupleDesc
+desc_cut(TupleDesc whole, int n)
+{
+	MemoryContext caller = MemoryContextSwitchTo(GetMemoryChunkContext(whole));
+	TupleDesc	desc = CreateTemplateTupleDesc(n);
+
+	for (int i = 1; i <= n; i++)
+		TupleDescCopyEntry(desc, i, whole, i);
+	MemoryContextSwitchTo(caller);
+	return desc;
+}
+
+/*
+ * row_check checks the values in a slot against the leaf's constraints.  The
+ * one CHECK that the extension makes, the range of ids, is left out: who
+ * reserved the ids has seen to it, and the server would read it anew in each
+ * statement, which costs as much as inserting a small row.  ExecConstraints
+ * does the rest, and raises what there is to raise.
+ */
+static void
+row_check(MbusInserter *inserter, TupleTableSlot *slot)
 {
 	TupleDesc	desc = RelationGetDescr(inserter->rel);
 	bool		wanted = desc->constr && desc->constr->num_check > 1;
@@ -252,7 +303,10 @@ mbus_row_check(MbusInserter *inserter, TupleTableSlot *slot)
 	for (int i = 0; i < desc->natts && !wanted; i++)
 		wanted = TupleDescAttr(desc, i)->attnotnull && slot->tts_isnull[i];
 	if (wanted)
+	{
+		ExecStoreVirtualTuple(slot);
 		ExecConstraints(inserter->rri, slot, inserter->estate);
+	}
 }
 
 /*
