@@ -412,10 +412,7 @@ leaf_count_keys(Count *count)
 	mbus_leaf_scan_close(&rows);
 }
 
-/*
- * leaf_scan gives what an index scan finds, and is wanted at all, to a
- * function.
- */
+/* Gives what an index scan finds, and is wanted at all, to a function. */
 static void
 leaf_scan(Count *count, MbusLeafScan *rows, RowFunction found)
 {
@@ -433,19 +430,16 @@ tuple_count(Count *count, HeapTuple tuple, RowFunction found)
 {
 	TupleDesc	desc = RelationGetDescr(count->leaf);
 	Row			row;
-	Datum		available_at;
+	Datum		delayed;
 	bool		isnull;
 
-	row.id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc, &isnull));
-	row.created_at = DatumGetTimestampTz(heap_getattr(tuple,
-													  MBUS_COL_CREATED_AT,
-													  desc, &isnull));
-	row.expires_at = DatumGetTimestampTz(heap_getattr(tuple,
-													  MBUS_COL_EXPIRES_AT,
-													  desc, &isnull));
-	available_at = heap_getattr(tuple, MBUS_COL_AVAILABLE_AT, desc, &isnull);
-	row.available_at = isnull ? row.created_at :
-		DatumGetTimestampTz(available_at);
+#define READ(column) heap_getattr(tuple, column, desc, &isnull)
+	row.id = DatumGetInt64(READ(MBUS_COL_ID));
+	row.created_at = DatumGetTimestampTz(READ(MBUS_COL_CREATED_AT));
+	row.expires_at = DatumGetTimestampTz(READ(MBUS_COL_EXPIRES_AT));
+	delayed = READ(MBUS_COL_AVAILABLE_AT);
+	row.available_at = isnull ? row.created_at : DatumGetTimestampTz(delayed);
+#undef READ
 	if (row_wanted(count, &row))
 		found(count, &row);
 }
