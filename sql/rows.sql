@@ -18,13 +18,15 @@ SELECT cardinality(message_bus.publish_batch('rows', json_agg(json_build_object(
 	FROM generate_series(1, 1000);
 SELECT message_bus.publish('rows', pg_temp.body(210)) AS id \gset
 SELECT tableoid::regclass AS leaf FROM message_bus.message WHERE id = :id \gset
-SELECT pg_column_size(m) AS bytes, run, count(*) FROM :leaf m WHERE size = 210 GROUP BY 1, 2 ORDER BY 2;
+SELECT pg_column_size(m) AS bytes, run, count(*) FROM :leaf m JOIN message_bus.channel USING (channel_id)
+	WHERE name = 'rows' AND size = 210 GROUP BY 1, 2 ORDER BY 2;
 SELECT max(rows) AS rows_of_a_page FROM (SELECT count(*) AS rows FROM :leaf GROUP BY (ctid::text::point)[0] HAVING min(size) = 210) AS page;
 
 -- of the smallest messages more go into a page without a bitmap (70 with one)
 SELECT cardinality(message_bus.publish_batch('rows', json_agg(json_build_object('payload', n)))) AS batch
 	FROM generate_series(1, 1000) AS n;
-SELECT DISTINCT pg_column_size(m) AS bytes FROM :leaf m WHERE size = 4;
+SELECT DISTINCT pg_column_size(m) AS bytes FROM :leaf m JOIN message_bus.channel USING (channel_id)
+	WHERE name = 'rows' AND size = 4;
 SELECT max(rows) AS rows_of_a_page FROM (SELECT count(*) AS rows FROM :leaf GROUP BY (ctid::text::point)[0] HAVING max(size) < 10) AS page;
 
 -- what else a message may have costs its own bytes
