@@ -262,6 +262,12 @@ CREATE TRIGGER channel_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.s
 CREATE TRIGGER channel_truncated AFTER TRUNCATE ON message_bus.subscription
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
 
+-- the worker numbers segments above what a restored checkpoint names
+CREATE FUNCTION message_bus.checkpoint_made() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'mbus_checkpoint_made' LANGUAGE C;
+CREATE TRIGGER checkpoint_made AFTER INSERT ON message_bus.checkpoint
+	FOR EACH ROW EXECUTE FUNCTION message_bus.checkpoint_made();
+
 -- A restored dump brings the default channel that CREATE EXTENSION has made.
 CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
@@ -293,6 +299,7 @@ ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_restored;
+ALTER TABLE message_bus.checkpoint ENABLE ALWAYS TRIGGER checkpoint_made;
 ALTER TABLE message_bus.segment ENABLE ALWAYS TRIGGER segment_restored;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_truncated;

@@ -45,6 +45,7 @@
 #include "state/state.h"
 #include "state/waiter.h"
 #include "worker/checkpoint.h"
+#include "worker/names.h"
 #include "worker/rebuild.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_open.h"
@@ -176,7 +177,7 @@ batch_read(MbusWork *work, void *arg)
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	batch->check_below = MbusFirstId(Max(work->db->numbering.next_segment,
-										 mbus_highest_segment() + 1));
+										 mbus_names_highest(work) + 1));
 
 	values[0] = PointerGetDatum(construct_array(elements, batch->nids,
 												INT4OID, 4, true,

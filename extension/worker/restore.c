@@ -52,6 +52,7 @@
 #include "segment/leaf.h"
 #include "state/state.h"
 #include "worker/epoch.h"
+#include "worker/names.h"
 #include "worker/restore.h"
 #include "worker/segment_catalog.h"
 #include "worker/task.h"
@@ -130,16 +131,14 @@ mbus_restore_look(MbusWork *work)
 
 /*
  * restore_look is one look; it settles some, and says in *more if there may be
- * others.  The catalog is searched only if tables were attached since the
- * last one, or something is hidden.
+ * others.  The catalog is searched only if others have attached tables since
+ * the last one, or something is hidden.
  */
 static MbusOutcome
 restore_look(MbusWork *work, void *arg)
 {
 	MbusDatabase *db = work->db;
 	bool	   *more = arg;
-	uint64		leaves;
-	int			nleaves;
 	Restored   *list;
 	int			n;
 	int			nsettled = 0;
@@ -153,9 +152,7 @@ restore_look(MbusWork *work, void *arg)
 	mbus_task_hold_extension(work);
 	mbus_task_lock_timeout(LOCK_WAIT_MS);
 	names_above(work);
-	(void) mbus_leaves_borrow(work->schema, &nleaves, &leaves);
-	if (leaves == work->restore.leaves &&
-		work->restore.pending == 0)
+	if (mbus_names_ours(work) && work->restore.pending == 0)
 	{
 		mbus_task_commit();
 		return MBUS_DONE;
@@ -182,8 +179,8 @@ restore_look(MbusWork *work, void *arg)
 	mbus_task_commit();
 	if (epoch != 0)
 		mbus_epoch_begin(db, epoch);
-	if (!*more)
-		work->restore.leaves = leaves;
+	if (!*more && work->restore.pending == 0)
+		mbus_names_looked();
 	return MBUS_DONE;
 }
 
@@ -238,6 +235,8 @@ names_above(MbusWork *work)
 	bool		isnull;
 	int64		above;
 
+	if (mbus_names_highest(work) < work->db->numbering.next_segment)
+		return;
 	above = mbus_sql_int64(&isnull, "SELECT (greatest("
 						   "(SELECT max(purged_to) FROM message_bus.channel),"
 						   "(SELECT max(start_id) - 1"
@@ -266,7 +265,8 @@ mbus_restore_hide(MbusWork *work)
 }
 
 /*
- * restored_list lists the segments that are a restore's, by ascending number.
+ * restored_list lists the segments that are a restore's, by ascending number;
+ * its snapshot is new.
  */
 static int
 restored_list(MbusWork *work, Restored **list)
@@ -296,7 +296,7 @@ restored_list(MbusWork *work, Restored **list)
 							 "    WHEN 'e' THEN 2 ELSE 3 END))"
 							 " FROM restored WHERE n <= %d ORDER BY n",
 							 work->extension, MBUS_SEGMENT_MAX),
-					true, 0) != SPI_OK_SELECT)
+					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for restored segments");
 	n = (int) SPI_processed;
 	found = palloc0((n + 1) * sizeof(Restored));

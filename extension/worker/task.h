@@ -125,7 +125,6 @@ typedef struct MbusLoad
 /* What a restore has brought; restore.c. */
 typedef struct MbusRestore
 {
-	uint64		leaves;			/* their version at the last look */
 	int			pending;		/* segments that are hidden */
 	uint64		known;			/* a hash of these */
 	TimestampTz changed_at;		/* when that last changed */
