@@ -579,6 +579,10 @@ loading_install(MbusWork *work, Loading *l)
 		sub->due_position = mbus_moment(l->due_at, 0);
 		sub->retry_position = mbus_moment(l->retry_at, 0);
 		sub->next_due = sub->next_retry = PG_INT64_MIN;
+		if (l->fresh)
+			mbus_set_none(&sub->retry_in);
+		else
+			mbus_set_all(&sub->retry_in);
 		sub->delays_seen = 0;
 		sub->changed_since = l->at == 0;
 		sub->acks = 0;
