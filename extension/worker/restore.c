@@ -266,7 +266,9 @@ mbus_restore_hide(MbusWork *work)
 
 /*
  * restored_list lists the segments that are a restore's, by ascending number;
- * its snapshot is new.
+ * its snapshot is new.  What a table depends on is asked for each by itself,
+ * in a way that leaves the planner no choice: without statistics it would read
+ * all that depends on the extension for each of them.
  */
 static int
 restored_list(MbusWork *work, Restored **list)
@@ -280,11 +282,12 @@ restored_list(MbusWork *work, Restored **list)
 							 " WHERE c.relnamespace = 'message_bus'::regnamespace"
 							 " AND c.relkind = 'r'"
 							 " AND c.relname ~ '^message_[0-9]{1,8}$'"
-							 " AND NOT EXISTS (SELECT FROM pg_depend d"
+							 " AND (SELECT bool_or("
+							 "   d.refclassid = 'pg_extension'::regclass"
+							 "   AND d.refobjid = %u) FROM pg_depend d"
 							 "  WHERE d.classid = 'pg_class'::regclass"
-							 "  AND d.objid = c.oid AND d.objsubid = 0"
-							 "  AND d.refclassid = 'pg_extension'::regclass"
-							 "  AND d.refobjid = %u))"
+							 "  AND d.objid = c.oid AND d.objsubid = 0)"
+							 " IS NOT TRUE)"
 							 " SELECT n, NOT EXISTS (SELECT FROM pg_class l"
 							 "  WHERE l.relnamespace = 'message_bus'::regnamespace"
 							 "  AND l.relname = ANY (ARRAY['message_' || n,"

@@ -188,6 +188,7 @@ segments_number(MbusWork *work, void *arg)
 	int64		timeline = GetWALInsertionTimeLine();
 	int64		last_timeline;
 	int64		next;
+	int64		highest;
 	int64		epoch;
 	bool		restored;
 	bool		isnull;
@@ -197,8 +198,9 @@ segments_number(MbusWork *work, void *arg)
 	(void) mbus_restore_hide(work);
 	next = mbus_sql_int64(&isnull, "SELECT next_segment::int8"
 						  " FROM message_bus.server_state");
-	restored = mbus_highest_segment() >= next;
-	next = Max(next, mbus_highest_segment() + 1);
+	highest = mbus_highest_segment();
+	restored = highest >= next;
+	next = Max(next, highest + 1);
 	last_timeline = mbus_sql_int64(&isnull, "SELECT timeline"
 								   " FROM message_bus.server_state");
 	if (last_timeline != 0 && last_timeline != timeline)
