@@ -717,7 +717,7 @@ CREATE VIEW message_bus.pools AS
 	LEFT JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id;
 COMMENT ON VIEW message_bus.pools IS
 'who holds the shared memory of the server: all together, each database, and the subscriptions of this one that hold something; for pg_monitor';
-COMMENT ON COLUMN message_bus.pools.pool IS 'messages: that are claimed or wait to be claimed again (message_bus.max_leases); subscriptions: that are loaded (message_bus.max_subscriptions)';
+COMMENT ON COLUMN message_bus.pools.pool IS 'messages: that are claimed or wait to be claimed again (message_bus.max_leases); subscriptions: that are loaded (message_bus.max_subscriptions); skipped ranges: of publishes that have not ended; a subscription that holds all it may waits in front of the next';
 COMMENT ON COLUMN message_bus.pools.database IS 'NULL: all databases';
 COMMENT ON COLUMN message_bus.pools.subscription IS 'NULL: the whole database';
 COMMENT ON COLUMN message_bus.pools.held IS 'how many it has';
