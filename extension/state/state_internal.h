@@ -69,4 +69,8 @@ extern int64 mbus_channel_last(MbusDatabase *db, const MbusChannelSlot *slot);
 extern int64 mbus_channel_settled(MbusDatabase *db);
 extern int32 mbus_lowest_segment(MbusDatabase *db, int32 from);
 
+/* pace.c: likewise */
+extern int32 mbus_series_place(MbusDatabase *db, const MbusChannelSlot *slot,
+							   int32 series_no, int32 least);
+
 #endif							/* MBUS_STATE_INTERNAL_H */

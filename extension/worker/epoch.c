@@ -2,7 +2,7 @@
  * epoch.c
  *		Epochs of leases.
  *
- * A lease number is epoch << 22 | n.  The epoch is in
+ * A lease number is made of an epoch and n, around the node (base/ids.h).  The epoch is in
  * message_bus.server_state, raised with numbering at every start
  * (segment_open.c) and here when n runs low; it is durable before the first
  * number of it is given out, so that no lease is given out twice, and every

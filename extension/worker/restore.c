@@ -47,6 +47,7 @@
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
+#include "base/settings.h"
 #include "delivery/pool.h"
 #include "delivery/sub.h"
 #include "segment/leaf.h"
@@ -215,7 +216,7 @@ settled_show(MbusWork *work, const Restored *list, int n, int32 lowest,
 static int64
 settled_store(MbusWork *work, int32 lowest, int64 lease)
 {
-	int64		epoch = lease >> MBUS_LEASE_BITS;
+	int64		epoch = mbus_epoch_passed(lease, mbus_node);
 
 	mbus_sql("UPDATE message_bus.checkpoint SET"
 			 " cursor = least(cursor, " INT64_FORMAT "),"
@@ -279,7 +280,7 @@ restored_list(MbusWork *work, Restored **list)
 							 " FROM pg_class c"
 							 " WHERE c.relnamespace = 'message_bus'::regnamespace"
 							 " AND c.relkind = 'r'"
-							 " AND c.relname ~ '^message_[0-9]{1,8}$'"
+							 " AND c.relname ~ '^message_[0-9]{1,9}$'"
 							 " AND NOT EXISTS (SELECT FROM pg_depend d"
 							 "  WHERE d.classid = 'pg_class'::regclass"
 							 "  AND d.objid = c.oid AND d.objsubid = 0"

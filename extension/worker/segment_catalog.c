@@ -37,7 +37,7 @@ mbus_highest_segment(void)
 						  "(SELECT max(segment_no) FROM message_bus.segment),"
 						  "(SELECT max(n) FROM"
 						  " (SELECT substring(relname"
-						  "   FROM '^(?:message|event|ack|failure)_([0-9]{1,8})$')::int"
+						  "   FROM '^(?:message|event|ack|failure)_([0-9]{1,9})$')::int"
 						  "  FROM pg_class WHERE relnamespace ="
 						  "   'message_bus'::regnamespace) AS t (n)"
 						  " WHERE n <= %d),"

@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
+#include "state/pace.h"
 #include "state/state.h"
 #include "state/unfinished.h"
 #include "worker/segment_catalog.h"
@@ -78,8 +79,8 @@ segment_close(MbusWork *work, void *arg)
 
 /*
  * mbus_segments_close_expired closes, for expire(), the open segments in
- * which every message has expired.  A publisher who comes meanwhile gets a
- * new one.
+ * which every message has expired, as far as the pace allows (state/pace.c).  A
+ * publisher who comes meanwhile gets a new one.
  */
 void
 mbus_segments_close_expired(MbusWork *work)
@@ -93,7 +94,8 @@ mbus_segments_close_expired(MbusWork *work)
 
 		LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 		if (series->open_segment != 0 && series->max_expires_at != 0 &&
-			series->max_expires_at < GetCurrentTimestamp())
+			series->max_expires_at < GetCurrentTimestamp() &&
+			(!mbus_series_young(db, s) || mbus_pace_take(db)))
 		{
 			int32		wanted = series->wanted;
 
@@ -219,4 +221,22 @@ mbus_series_close(MbusWork *work, int32 series_no)
 	LWLockRelease(&db->lock);
 	if (old.open_segment != 0)
 		mbus_segment_closed(work, old.open_segment, old.max_expires_at);
+}
+
+/*
+ * mbus_series_close_orphan does that to a series whose channel has gone, as
+ * far as the pace allows.
+ */
+void
+mbus_series_close_orphan(MbusWork *work, int32 series_no)
+{
+	MbusDatabase *db = work->db;
+	bool		may;
+
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	may = db->series[series_no].open_segment != 0 &&
+		(!mbus_series_young(db, series_no) || mbus_pace_take(db));
+	LWLockRelease(&db->lock);
+	if (may)
+		mbus_series_close(work, series_no);
 }

@@ -85,6 +85,7 @@
 #include "worker/checkpoint.h"
 #include "worker/era_enter.h"
 #include "worker/expiry.h"
+#include "worker/numbers.h"
 #include "worker/reset.h"
 #include "worker/restore.h"
 #include "worker/segment_close.h"
@@ -302,6 +303,7 @@ worker_pass(MbusWork *work)
 			mbus_segments_acked(work);
 			blocked = mbus_segments_retire(work);
 			worker_store(work);
+			mbus_numbers_warn(work);
 		}
 		mbus_segments_enter(work);
 	}

@@ -106,7 +106,7 @@ sub goes_on
 	}
 	$id = $new->safe_psql($database,
 		q{SELECT message_bus.publish('c', '"new"')});
-	cmp_ok($id >> 28, '>=', 8, "$database: numbered above the dump");
+	cmp_ok($id >> 29, '>=', 8, "$database: numbered above the dump");
 	is(claimed($database, '10 seconds'),
 		'"new"', "$database: and it is delivered");
 	cmp_ok(
