@@ -1107,8 +1107,12 @@ GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.pool_rows, message_b
 
 SELECT message_bus.create_channel('default', ttl => NULL, compression => NULL);
 
--- without this, and with wal_level = minimal, a crash would set it back to 1
-SELECT pg_catalog.setval('message_bus.channel_id', 1);
+-- without this, and with wal_level = minimal, a crash would set it back to 1;
+-- each node numbers channels and subscriptions in a range of its own
+SELECT pg_catalog.setval('message_bus.channel_id', GREATEST(1, n.first)),
+	pg_catalog.setval('message_bus.subscription_id', GREATEST(1, n.first), n.first OPERATOR(pg_catalog.>) 0)
+FROM (SELECT COALESCE(pg_catalog.current_setting('message_bus.node', true), '0')::integer
+	OPERATOR(pg_catalog.*) 67108864) AS n (first);
 
 /*
  * What a dump must hold beside the segments, which are dumped as tables.
