@@ -34,6 +34,7 @@
 #include "utils/timestamp.h"
 
 #include "base/settings.h"
+#include "state/clock.h"
 #include "state/pace.h"
 #include "state/state.h"
 #include "state/state_internal.h"
@@ -61,7 +62,7 @@ mbus_series_young(const MbusDatabase *db, int32 series_no)
 			open++;
 	}
 	interval = Max(interval, interval / MBUS_PACE_SERIES * open);
-	return GetCurrentTimestamp() - series->opened_at < interval;
+	return mbus_now() - series->opened_at < interval;
 }
 
 /*
@@ -72,7 +73,7 @@ bool
 mbus_pace_take(MbusDatabase *db)
 {
 	MbusPace   *pace = &db->pace;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	int64		interval = mbus_segment_interval * USECS_PER_SEC;
 	int64		due;
 

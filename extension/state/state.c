@@ -25,6 +25,7 @@
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "state/clock.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -128,6 +129,8 @@ state_startup(void)
 		tranche = LWLockNewTrancheId();
 		LWLockInitialize(&mbus_shared->slot_lock, tranche);
 		LWLockInitialize(&mbus_shared->channel_lock, tranche);
+		mbus_shared->made_at = GetCurrentTimestamp();
+		pg_atomic_init_u32(&mbus_shared->highest_epoch, 0);
 		mbus_shared->nbackends = MaxBackends + NUM_AUXILIARY_PROCS;
 		for (int i = 0; i < MBUS_MAX_DATABASES; i++)
 		{
@@ -197,6 +200,20 @@ mbus_database_or_null(void)
 }
 
 /*
+ * mbus_preload_check errors with 55000 if the server has not loaded the
+ * library at its start.
+ */
+void
+mbus_preload_check(void)
+{
+	if (mbus_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message_bus is not preloaded"),
+				 errhint("Add \"message_bus\" to \"shared_preload_libraries\" and restart the server.")));
+}
+
+/*
  * mbus_database returns this database's shared state.  It waits for a worker
  * that is starting, and errors with 55000 where there can be none.
  */
@@ -206,12 +223,7 @@ mbus_database(void)
 	TimestampTz started = 0;
 	MbusDatabase *db;
 
-	if (mbus_shared == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("message_bus is not preloaded"),
-				 errhint("Add \"message_bus\" to \"shared_preload_libraries\" and restart the server.")));
-
+	mbus_preload_check();
 	check_listed();
 	while ((db = mbus_database_or_null()) == NULL)
 	{
@@ -311,6 +323,36 @@ mbus_wake_worker(MbusDatabase *db)
 }
 
 /*
+ * mbus_epoch_seen notes that leases of an epoch may be given out.
+ */
+void
+mbus_epoch_seen(uint32 epoch)
+{
+	uint32		highest = pg_atomic_read_u32(&mbus_shared->highest_epoch);
+
+	while (highest < epoch &&
+		   !pg_atomic_compare_exchange_u32(&mbus_shared->highest_epoch,
+										   &highest, epoch))
+		 /* somebody else has raised it: look again */ ;
+}
+
+/*
+ * mbus_epoch_highest returns the highest epoch of any database since shared
+ * memory was made, at mbus_state_made_at().
+ */
+uint32
+mbus_epoch_highest(void)
+{
+	return pg_atomic_read_u32(&mbus_shared->highest_epoch);
+}
+
+TimestampTz
+mbus_state_made_at(void)
+{
+	return mbus_shared->made_at;
+}
+
+/*
  * mbus_count adds to one of the database's counters.
  */
 void
@@ -334,7 +376,7 @@ mbus_count(MbusCounter counter, uint64 n)
 void
 mbus_worker_wait(MbusDatabase *db, TimestampTz *started, const char *what)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 
 	if (*started == 0)
 		*started = now;

@@ -200,7 +200,6 @@ typedef struct MbusDeliveryCall
 {
 	int32		lease_epoch;	/* of leases given out; 0: none yet */
 	int32		lease_next;		/* next n in it */
-	int32		highest_epoch;	/* ever; outlives DROP EXTENSION */
 
 	uint64		loads_wanted;	/* a request is served when done >= its number */
 	uint64		loads_done;
@@ -263,6 +262,7 @@ extern bool mbus_preloaded(void);
 extern void mbus_state_init(void);
 
 /* any backend of a listed database */
+extern void mbus_preload_check(void);
 extern MbusDatabase *mbus_database(void);
 extern MbusDatabase *mbus_database_or_null(void);
 extern void mbus_wake_worker(MbusDatabase *db);
@@ -271,6 +271,11 @@ extern void mbus_worker_wait(MbusDatabase *db, TimestampTz *started,
 extern void mbus_node_checked(MbusDatabase *db);
 pg_noreturn extern void mbus_node_refuse(int32 node);
 extern void mbus_count(MbusCounter counter, uint64 n);
+
+/* epochs of leases that any database has begun */
+extern void mbus_epoch_seen(uint32 epoch);
+extern uint32 mbus_epoch_highest(void);
+extern TimestampTz mbus_state_made_at(void);
 
 /* the database's worker only */
 extern MbusDatabase *mbus_database_attach(Oid database);

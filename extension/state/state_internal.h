@@ -54,6 +54,9 @@ typedef struct MbusShared
 	int32		channels_beyond;	/* slots beyond MBUS_CHANNEL_SHARE of
 									 * their database; channel_lock */
 	int32		nbackends;
+	TimestampTz made_at;		/* never changed */
+	pg_atomic_uint32 highest_epoch; /* of leases, of any database; outlives
+									 * DROP EXTENSION and DROP DATABASE */
 	MbusDatabase db[MBUS_MAX_DATABASES];
 	MbusBackend backend[FLEXIBLE_ARRAY_MEMBER];
 } MbusShared;

@@ -21,6 +21,7 @@
 #include "base/ids.h"
 #include "base/settings.h"
 #include "delivery/pool.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/numbers.h"
 #include "worker/task.h"
@@ -66,7 +67,7 @@ mbus_node_record(void)
 void
 mbus_numbers_warn(MbusWork *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	MbusNumbersUsed used;
 
 	if (!TimestampDifferenceExceeds(work->numbers_warned_at, now, WARN_MS))

@@ -28,8 +28,9 @@
  *	  it is open readers end below it
  *
  * Locks.  The tables are made aside and attached: ShareUpdateExclusive on
- * the parents, for which no reader and no writer waits.  The lock is waited
- * for with a lock_timeout.  The extension is share-locked, so that DROP
+ * the parents, for which no reader and no writer waits.  Where it is not to be
+ * had at once (ANALYZE holds it, too) the segment is opened without, and
+ * attached later (segment_attach.c).  The extension is share-locked, so that DROP
  * EXTENSION comes before or after the whole.  The parents are locked in the
  * order of MbusFamily everywhere.
  *
@@ -62,7 +63,7 @@
  * that of the channel's TTL; when the channel is idle and all in its segment
  * is acknowledged, that is closed sooner.
  *
- * Numbering also begins an epoch of leases; see expiry.c.
+ * Numbering also begins an epoch of leases; see epoch.c.
  */
 #include "postgres.h"
 
@@ -77,18 +78,19 @@
 #include "base/settings.h"
 #include "channel/series.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/pace.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/numbers.h"
 #include "worker/restore.h"
+#include "worker/segment_attach.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
 #include "worker/task.h"
 
 #define TIMELINE_SKIP		256 /* ordinals */
-#define EPOCH_SKIP			4096	/* on another timeline */
 #define RESTORE_SKIP		4096	/* ordinals left to one that is at work */
 #define OWN_SERIES_ROWS		(1024 * 1024)	/* an own series' segment of so
 											 * many rolls when it may */
@@ -131,8 +133,6 @@ typedef struct Opening
 } Opening;
 
 static MbusOutcome segments_number(MbusWork *work, void *arg);
-static int64 epoch_number(MbusDatabase *db, int64 timeline,
-						  int64 last_timeline);
 static Need series_need(MbusWork *work, int32 series_no, Opening *opening);
 static Need young_past_need(MbusWork *work, int32 series_no, bool busy);
 static bool series_busy(MbusWork *work, int32 series_no);
@@ -171,9 +171,10 @@ mbus_segments_number(MbusWork *work)
 	if (outcome != MBUS_DONE)
 		return;
 
-	work->numbered_at = GetCurrentTimestamp();
+	work->numbered_at = mbus_now();
 	work->load.epoch_is_new = numbering.known;
 	work->load.unasked = true;
+	mbus_epoch_wait(numbering.epoch);
 	mbus_epoch_begin(db, numbering.epoch);
 	mbus_numbering_raise(db, numbering.next);
 	mbus_restore_look(work);
@@ -211,7 +212,11 @@ segments_number(MbusWork *work, void *arg)
 	if (last_timeline != 0 && last_timeline != timeline)
 		next += MbusOrdinals(TIMELINE_SKIP);
 	mbus_task_number_check(next, MBUS_SEGMENT_MAX, "segment numbers");
-	epoch = epoch_number(work->db, timeline, last_timeline);
+	/* one that a restore has brought is found when that is settled */
+	epoch = mbus_epoch_next(mbus_sql_int64(&isnull, "SELECT epoch::int8"
+										   " FROM message_bus.server_state"),
+							last_timeline != 0, last_timeline != timeline);
+	mbus_task_number_check(epoch, MBUS_EPOCH_MAX, "lease epochs");
 
 	mbus_sql("INSERT INTO message_bus.server_state"
 			 " (timeline, next_segment, epoch)"
@@ -227,25 +232,6 @@ segments_number(MbusWork *work, void *arg)
 	numbering->epoch = epoch;
 	numbering->known = last_timeline != 0 && !restored;
 	return MBUS_DONE;
-}
-
-/*
- * epoch_number returns the epoch of leases that begins with this numbering.
- * One that a restore has brought is found when that is settled (restore.c).
- */
-static int64
-epoch_number(MbusDatabase *db, int64 timeline, int64 last_timeline)
-{
-	bool		isnull;
-	int64		epoch = mbus_sql_int64(&isnull, "SELECT epoch::int8"
-									   " FROM message_bus.server_state");
-
-	epoch++;
-	if (last_timeline != 0 && last_timeline != timeline)
-		epoch += EPOCH_SKIP;
-	epoch = Max(epoch, mbus_epoch_floor(db));
-	mbus_task_number_check(epoch, MBUS_EPOCH_MAX, "lease epochs");
-	return epoch;
 }
 
 /* ------------------------------------------------------------------------
@@ -295,7 +281,7 @@ static Need
 series_need(MbusWork *work, int32 series_no, Opening *opening)
 {
 	MbusSeries *series = &work->db->series[series_no];
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	bool		busy;
 	Need		need = NEED_NOTHING;
 
@@ -327,7 +313,7 @@ static Need
 young_past_need(MbusWork *work, int32 series_no, bool busy)
 {
 	MbusSeries *series = &work->db->series[series_no];
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	int64		bytes = (int64) mbus_segment_max_mb * 1024 * 1024;
 
 	if ((series->own && series->next_row > OWN_SERIES_ROWS) ||
@@ -348,7 +334,7 @@ static bool
 series_busy(MbusWork *work, int32 series_no)
 {
 	return series_changed(work, series_no) ||
-		GetCurrentTimestamp() - work->growth[series_no].at <
+		mbus_now() - work->growth[series_no].at <
 		BUSY_MS * INT64CONST(1000);
 }
 
@@ -364,7 +350,7 @@ series_changed(MbusWork *work, int32 series_no)
 		return false;
 	growth->segment = series->open_segment;
 	growth->row = series->next_row;
-	growth->at = GetCurrentTimestamp();
+	growth->at = mbus_now();
 	return true;
 }
 
@@ -399,7 +385,7 @@ mbus_series_idle(MbusWork *work, int32 series_no, int32 segment)
 		!mbus_series_young(work->db, series_no) &&
 		!series_changed(work, series_no) &&
 		TimestampDifferenceExceeds(work->growth[series_no].at,
-								   GetCurrentTimestamp(),
+								   mbus_now(),
 								   mbus_acked_idle * 1000);
 	LWLockRelease(&work->db->lock);
 	return idle;
@@ -413,6 +399,7 @@ segment_open(MbusWork *work, void *arg)
 {
 	Opening    *opening = arg;
 	int64		number;
+	bool		attach;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
@@ -424,14 +411,19 @@ segment_open(MbusWork *work, void *arg)
 	opening->segment = (int32) number;
 	number_take(work->db, opening->segment);
 	mbus_task_become_owner(work);
+	attach = mbus_parents_lock(work);
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 		opening->leaf[f] = leaf_create(work, (MbusFamily) f,
 									   opening->segment);
+	if (attach)
+		mbus_leaves_attach(opening->segment);
+	else
+		mbus_leaves_set_aside(work, opening->segment);
 	mbus_sql("INSERT INTO message_bus.segment"
 			 " (segment_no, series, channel_id, opened_at)"
 			 " VALUES (%d, %d, (SELECT max(channel_id)"
 			 " FROM message_bus.channel WHERE series = %d AND series >= %d),"
-			 " clock_timestamp())",
+			 " message_bus.clock())",
 			 opening->segment, opening->series, opening->series,
 			 mbus_own_series());
 	mbus_numbering_store(work->db);
@@ -503,9 +495,6 @@ leaf_create(MbusWork *work, MbusFamily family, int32 segment)
 	leaf_index(family, name);
 	leaf_revoke(name, leaf);
 	mbus_sql("ALTER TABLE message_bus.%s ENABLE ROW LEVEL SECURITY", name);
-	mbus_sql("ALTER TABLE message_bus.%s ATTACH PARTITION message_bus.%s"
-			 " FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
-			 parent, name, lo, hi);
 	mbus_segment_depend(leaf, work->extension);
 	return leaf;
 }
@@ -615,7 +604,7 @@ segment_publish(MbusWork *work, Opening *opening)
 	series->own = opening->series >= mbus_own_series();
 	series->bytes = 0;
 	MemSet(series->channels, 0, sizeof(series->channels));
-	series->opened_at = GetCurrentTimestamp();
+	series->opened_at = mbus_now();
 	series->max_expires_at = 0;
 	if (series->wanted <= opening->segment)
 		series->wanted = 0;

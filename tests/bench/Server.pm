@@ -59,14 +59,13 @@ sub work_directory
 	return $work;
 }
 
-# build makes the clients and the gateway, and installs the extension.
+# build makes the directory of the cluster, a private PostgreSQL with the
+# extension in it, the gateway and the clients.
 sub build
 {
-	my @sudo = $is_root ? () : ('sudo');
 	my ($include, $libdir) =
 	  map { pg_config("--$_") } qw(includedir libdir);
 
-	$bindir = pg_config('--bindir');
 	make_path("$root/tests/bin");
 	foreach my $program (sort keys %programs)
 	{
@@ -79,8 +78,11 @@ sub build
 			@{ $libraries{$program} // [] });
 	}
 	must('sh', '-c', '"$@" >&2', 'sh', 'make', '-s', '-C', "$root/gateway");
-	must('sh', '-c', '"$@" >&2', 'sh', @sudo, 'make', '-s', '-C',
-		"$root/extension", "PG_CONFIG=$pg_config", 'install');
+	$work = tempdir('mbus-bench-XXXXXX', DIR => $ENV{BENCH_DIR} || '/tmp');
+	local $ENV{PG_CONFIG} = $pg_config;
+	chomp($pg_config = qx("$root/tools/private" "$work/postgresql"));
+	die "tests/bench/run: failed: tools/private\n" if $? != 0;
+	$bindir = pg_config('--bindir');
 }
 
 sub pg_config
@@ -130,7 +132,6 @@ sub buffers_mb
 # one measurement and not the next, is off.
 sub cluster_start
 {
-	$work = tempdir('mbus-bench-XXXXXX', DIR => $ENV{BENCH_DIR} || '/tmp');
 	write_file("$work/server.conf", <<"CONF");
 listen_addresses = ''
 unix_socket_directories = '$work'

@@ -14,7 +14,7 @@ use Test::More;
 
 my %node = map {
 	$_ => bus_node("node$_", conf => "message_bus.node = $_\n",
-		databases => [ 'postgres', 'both' ])
+		databases => [ 'postgres', 'both_nodes' ])
 } 1 .. 3;
 
 # dumped dumps a node.
@@ -92,24 +92,24 @@ is( ($node{1}->safe_psql('postgres', 'SELECT max(id) >> 29 FROM message_bus.mess
 	'both have used the same ordinals');
 
 # brought together on a third
-$node{3}->safe_psql('postgres', 'CREATE DATABASE both');
+$node{3}->safe_psql('postgres', 'CREATE DATABASE both_nodes');
 my @dumps = map { dumped($_) } 1, 2;
 foreach my $dump (@dumps)
 {
 	command_ok(
 		[
 			'pg_restore', '--exit-on-error', '--host', $node{3}->host,
-			'--port', $node{3}->port, '--dbname', 'both', $dump
+			'--port', $node{3}->port, '--dbname', 'both_nodes', $dump
 		],
 		'restored into one database');
 }
 wait_for(
 	'what was restored',
 	sub {
-		nodes_of('both', 'c1') eq '1 51 51' && nodes_of('both', 'c2') eq '2 51 51';
+		nodes_of('both_nodes', 'c1') eq '1 51 51' && nodes_of('both_nodes', 'c2') eq '2 51 51';
 	});
 is( $node{3}->safe_psql(
-		'both', q{
+		'both_nodes', q{
 		SELECT count(*) > 100, count(*) = count(DISTINCT id),
 			count(DISTINCT id >> 24) = (SELECT count(DISTINCT tableoid)
 				FROM message_bus.message),
@@ -118,32 +118,32 @@ is( $node{3}->safe_psql(
 	't|t|t|1 2',
 	'their ids do not meet');
 is( $node{3}->safe_psql(
-		'both', q{
+		'both_nodes', q{
 		SELECT count(*) FROM message_bus.message_bus m
 		WHERE channel IN ('c1', 'c2') AND EXISTS (SELECT FROM message_bus.get(m.id))}),
 	102,
 	'and all can be read by id');
 is( $node{3}->safe_psql(
-		'both', q{
+		'both_nodes', q{
 		SELECT string_agg(DISTINCT (channel_id >> 26)::text, ' ')
 		FROM message_bus.channel WHERE name <> 'default'}),
 	'1 2',
 	'nor do numbers of channels');
-bus_ready($node{3}, 'both');
+bus_ready($node{3}, 'both_nodes');
 foreach my $n (1, 2)
 {
-	my $id = $node{3}->safe_psql('both',
+	my $id = $node{3}->safe_psql('both_nodes',
 		"SELECT message_bus.publish('c$n', '52')");
 
 	is( $node{3}->safe_psql(
-			'both', qq{
+			'both_nodes', qq{
 			SELECT $id > max(id), message_bus.id_node($id)
 			FROM message_bus.message WHERE id <> $id
 				AND message_bus.id_node(id) <> 3}),
 		't|3',
 		"c$n: publishing goes on above");
 	is( $node{3}->safe_psql(
-			'both', qq{
+			'both_nodes', qq{
 			SELECT string_agg(payload::text, ' ' ORDER BY id),
 				bool_and(lease > (SELECT max(lease) FROM message_bus.ack)
 					AND lease > $lease{$n} AND message_bus.lease_node(lease) = 3),
@@ -153,9 +153,9 @@ foreach my $n (1, 2)
 		'what was not acknowledged comes, under leases above');
 }
 $node{3}->restart;
-bus_ready($node{3}, 'both');
+bus_ready($node{3}, 'both_nodes');
 is( $node{3}->safe_psql(
-		'both', q{
+		'both_nodes', q{
 		SELECT count(*) FROM message_bus.claim('c1', 's'), message_bus.claim('c2', 's')}),
 	0,
 	'and after a restart not again');
