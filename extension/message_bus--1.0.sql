@@ -45,8 +45,10 @@ CREATE TABLE message_bus.channel (
 );
 COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 
+-- No foreign key to channel, nor any between tables that are dumped: they would be
+-- there before the rows, and pg_restore loads tables in any order, also at one time.
 CREATE TABLE message_bus.channel_grant (
-	channel_id integer NOT NULL REFERENCES message_bus.channel ON DELETE CASCADE,
+	channel_id integer NOT NULL,
 	grantee regrole NOT NULL,
 	may_publish boolean NOT NULL,
 	may_consume boolean NOT NULL,
@@ -58,7 +60,7 @@ CREATE SEQUENCE message_bus.subscription_id AS integer;
 
 CREATE TABLE message_bus.subscription (
 	subscription_id integer PRIMARY KEY DEFAULT pg_catalog.nextval('message_bus.subscription_id'),
-	channel_id integer NOT NULL REFERENCES message_bus.channel ON DELETE CASCADE,
+	channel_id integer NOT NULL,
 	name text NOT NULL,
 	owner regrole NOT NULL,
 	ordered boolean NOT NULL,
@@ -92,6 +94,17 @@ CREATE TABLE message_bus.checkpoint (
 	skipped bigint[] NOT NULL				-- ranges [lo, hi)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE message_bus.checkpoint IS 'positions of subscriptions; only saves reading';
+
+-- Names of those who have published, by the numbers that messages have: a role may
+-- be renamed or dropped.  A publish adds its name in its own transaction and waits
+-- for nobody: two at once add it twice.  Numbers are drawn at random, so that what a
+-- restore brings from elsewhere does not meet the number of another name here.
+CREATE TABLE message_bus.publisher (
+	publisher_id integer PRIMARY KEY,
+	name name NOT NULL
+);
+CREATE INDEX publisher_name_idx ON message_bus.publisher (name);
+COMMENT ON TABLE message_bus.publisher IS 'names of publishers; never changed';
 
 -- One row for each segment that exists; written by the worker only.
 CREATE TABLE message_bus.segment (
@@ -168,24 +181,27 @@ CREATE INDEX ON message_bus.error (at);
 ALTER TABLE message_bus.error REPLICA IDENTITY FULL;
 COMMENT ON TABLE message_bus.error IS 'failures of the last seven days';
 
+-- What may be NULL comes last: a row ends behind its last column that is not, and
+-- most have none of these.
 CREATE TABLE message_bus.message (
 	id bigint NOT NULL,
 	created_at timestamp with time zone NOT NULL,
 	expires_at timestamp with time zone NOT NULL,
-	available_at timestamp with time zone NOT NULL,
-	session bigint,
-	key_hash bigint,				-- NULL if there is no key
 	channel_id integer NOT NULL,
 	size integer NOT NULL,			-- of the payload as published, in bytes
-	publisher text NOT NULL,
-	content_type text NOT NULL,
-	encoding text NOT NULL,			-- of the stored bytes: lz4, none, zstd, gzip
+	publisher_id integer NOT NULL,	-- of message_bus.publisher
+	run smallint NOT NULL,			-- so many ids from here on are of this channel; 0: one of them
+	encoding "char" NOT NULL,		-- of the stored bytes: lz4, none, zstd, gzip
 	sha256 bytea NOT NULL,			-- of the payload as published
+	payload bytea NOT NULL,
+	content_type text,				-- NULL: application/json
+	session bigint,
 	subject text,
 	key text,
+	key_hash bigint,				-- NULL if there is no key
+	available_at timestamp with time zone,	-- NULL: at once
 	transaction_id text,
-	headers jsonb,
-	payload bytea NOT NULL
+	headers jsonb
 ) PARTITION BY RANGE (id);
 ALTER TABLE message_bus.message ALTER COLUMN payload SET STORAGE EXTERNAL;
 COMMENT ON TABLE message_bus.message IS 'every message; partitioned into segments';
@@ -270,17 +286,56 @@ CREATE TRIGGER channel_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.s
 CREATE TRIGGER channel_truncated AFTER TRUNCATE ON message_bus.subscription
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
 
--- A restored dump brings the default channel that CREATE EXTENSION has made.
+-- A restored dump brings the default channel that CREATE EXTENSION has made.  What
+-- belongs to it by its number may have been restored before it, and stays.
 CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+DECLARE
+	made integer;
 BEGIN
 	DELETE FROM message_bus.channel c WHERE c.name = NEW.name
-		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at);
+		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at)
+		RETURNING c.channel_id INTO made;
+	IF made <> NEW.channel_id THEN
+		DELETE FROM message_bus.channel_grant g WHERE g.channel_id = made;
+		DELETE FROM message_bus.subscription s WHERE s.channel_id = made;
+	END IF;
 	RETURN NEW;
 END
 $$;
 CREATE TRIGGER channel_restored BEFORE INSERT ON message_bus.channel
 	FOR EACH ROW EXECUTE FUNCTION message_bus.channel_restored();
+
+-- and grants and subscriptions that the default channel may have got by then
+CREATE FUNCTION message_bus.grant_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+DECLARE
+	made message_bus.channel_grant;
+BEGIN
+	DELETE FROM message_bus.channel_grant g
+		WHERE g.channel_id = 1 AND NEW.channel_id = 1 AND g.grantee = NEW.grantee
+		RETURNING * INTO made;
+	NEW.may_publish := NEW.may_publish OR COALESCE(made.may_publish, false);
+	NEW.may_consume := NEW.may_consume OR COALESCE(made.may_consume, false);
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER grant_restored BEFORE INSERT ON message_bus.channel_grant
+	FOR EACH ROW EXECUTE FUNCTION message_bus.grant_restored();
+
+CREATE FUNCTION message_bus.subscription_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+BEGIN
+	DELETE FROM message_bus.subscription s
+		WHERE s.created_at > NEW.created_at AND NEW.created_at < now()	-- else it is a new one
+			AND (s.subscription_id = NEW.subscription_id OR s.channel_id = NEW.channel_id AND s.name = NEW.name)
+			AND EXISTS (SELECT FROM message_bus.subscription_made m
+				WHERE m.subscription_id = s.subscription_id);
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER subscription_restored BEFORE INSERT ON message_bus.subscription
+	FOR EACH ROW EXECUTE FUNCTION message_bus.subscription_restored();
 
 -- The worker makes rows of restored segments that have none; a dump's are better.
 CREATE FUNCTION message_bus.segment_restored() RETURNS trigger
@@ -294,6 +349,20 @@ $$;
 CREATE TRIGGER segment_restored BEFORE INSERT ON message_bus.segment
 	FOR EACH ROW EXECUTE FUNCTION message_bus.segment_restored();
 
+-- A restore may bring a name that is here already.
+CREATE FUNCTION message_bus.publisher_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+BEGIN
+	IF EXISTS (SELECT FROM message_bus.publisher p
+			WHERE p.publisher_id = NEW.publisher_id AND p.name = NEW.name) THEN
+		RETURN NULL;
+	END IF;
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER publisher_restored BEFORE INSERT ON message_bus.publisher
+	FOR EACH ROW EXECUTE FUNCTION message_bus.publisher_restored();
+
 -- Whoever writes these tables: replication too, which fires no triggers but
 -- those that are always enabled, and of these only the ones for each row.
 ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_changed;
@@ -301,7 +370,10 @@ ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_restored;
+ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER grant_restored;
+ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER subscription_restored;
 ALTER TABLE message_bus.segment ENABLE ALWAYS TRIGGER segment_restored;
+ALTER TABLE message_bus.publisher ENABLE ALWAYS TRIGGER publisher_restored;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER channel_changed;
@@ -457,6 +529,11 @@ CREATE FUNCTION message_bus.stored_json(payload bytea, encoding text, size integ
 COMMENT ON FUNCTION message_bus.stored_json IS
 'stored_json: a stored row''s payload as json; NULL if it is not JSON or does not match its checksum.';
 
+CREATE FUNCTION message_bus.compression_name(encoding "char") RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_compression_name_of' LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.compression_name IS
+'compression_name: lz4, zstd, gzip or none, of a stored row''s encoding; NULL if it is none of these.';
+
 CREATE FUNCTION message_bus.json_text(payload json, VARIADIC path text[] DEFAULT '{}') RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_json_text_value' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION message_bus.json_text IS
@@ -598,11 +675,14 @@ CREATE VIEW message_bus.channels WITH (security_barrier) AS
 COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies';
 
 CREATE VIEW message_bus.messages WITH (security_barrier) AS
-	SELECT m.id, c.name AS channel, m.created_at, m.expires_at, m.available_at, m.key,
-		m.transaction_id, m.publisher, m.subject, m.session, m.headers, m.content_type,
-		m.size, m.encoding AS compression, pg_catalog.pg_column_size(m.payload) AS stored_size,
-		m.sha256
+	SELECT m.id, c.name AS channel, m.created_at, m.expires_at,
+		COALESCE(m.available_at, m.created_at) AS available_at, m.key,
+		m.transaction_id, p.name::text AS publisher, m.subject, m.session, m.headers,
+		COALESCE(m.content_type, 'application/json') AS content_type,
+		m.size, message_bus.compression_name(m.encoding) AS compression,
+		pg_catalog.pg_column_size(m.payload) AS stored_size, m.sha256
 	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
+	LEFT JOIN message_bus.publisher p USING (publisher_id)
 	WHERE message_bus.may(c.channel_id, 'consume')
 		AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
 		AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
@@ -684,7 +764,8 @@ CREATE VIEW message_bus.dead_letters WITH (security_barrier) AS
 	JOIN message_bus.subscription s ON s.subscription_id OPERATOR(pg_catalog.=) f.subscription_id
 	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
 	LEFT JOIN LATERAL (
-		SELECT m.key, m.size, m.content_type FROM message_bus.message m
+		SELECT m.key, m.size, COALESCE(m.content_type, 'application/json') AS content_type
+		FROM message_bus.message m
 		WHERE m.id OPERATOR(pg_catalog.=) f.message_id
 			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
 			AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
@@ -692,7 +773,7 @@ CREATE VIEW message_bus.dead_letters WITH (security_barrier) AS
 				WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted')
 		LIMIT 1) AS m ON f.dead_letter_id IS NULL
 	LEFT JOIN LATERAL (
-		SELECT d.name, m.key, m.size, m.content_type
+		SELECT d.name, m.key, m.size, COALESCE(m.content_type, 'application/json') AS content_type
 		FROM message_bus.message m JOIN message_bus.channel d ON d.channel_id OPERATOR(pg_catalog.=) m.channel_id
 		WHERE m.id OPERATOR(pg_catalog.=) f.dead_letter_id
 			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
@@ -770,11 +851,12 @@ CREATE VIEW message_bus.message_bus WITH (security_barrier) AS
 		m.headers OPERATOR(pg_catalog.->>) 'tool_name' AS tool_name,
 		m.headers OPERATOR(pg_catalog.->>) 'provider_name' AS provider_name,
 		CASE WHEN m.expires_at OPERATOR(pg_catalog.>) message_bus.clock() THEN
-			message_bus.stored_json(m.payload, m.encoding, m.size, m.content_type, m.sha256)
+			message_bus.stored_json(m.payload, message_bus.compression_name(m.encoding), m.size,
+				COALESCE(m.content_type, 'application/json'), m.sha256)
 		END AS payload,
 		NULL::text AS payload_text,
 		m.size AS payload_size_bytes,
-		m.encoding AS compression_type,
+		message_bus.compression_name(m.encoding) AS compression_type,
 		pg_catalog.pg_column_size(m.payload) AS compressed_size_bytes,
 		pg_catalog.encode(m.sha256, 'hex') AS checksum,
 		CASE WHEN m.expires_at OPERATOR(pg_catalog.<=) message_bus.clock() THEN 'expired'
@@ -1134,6 +1216,7 @@ GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_text, message
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
 	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json, message_bus.json_text,
+	message_bus.compression_name,
 	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.id_node, message_bus.lease_node TO PUBLIC;
@@ -1170,6 +1253,7 @@ SELECT pg_catalog.pg_extension_config_dump('message_bus.channel_grant', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.channel_id', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription_id', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.publisher', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.unattached', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.error', '');

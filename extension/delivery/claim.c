@@ -447,11 +447,14 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	MemSet(&message, 0, sizeof(message));
 	message.id = found->id;
 	message.size = DatumGetInt32(COLUMN(MBUS_COL_SIZE));
-	message.compression = mbus_compression_parse(TextDatumGetCString(COLUMN(MBUS_COL_ENCODING)));
+	message.compression =
+		mbus_compression_of(DatumGetChar(COLUMN(MBUS_COL_ENCODING)));
 	message.stored = (struct varlena *) DatumGetPointer(COLUMN(MBUS_COL_PAYLOAD));
 	digest = DatumGetByteaPP(COLUMN(MBUS_COL_SHA256));
 	memcpy(message.sha256, VARDATA_ANY(digest),
 		   Min(VARSIZE_ANY_EXHDR(digest), MBUS_SHA256_BYTES));
+	if (null[MBUS_COL_CONTENT_TYPE - 1])
+		COLUMN(MBUS_COL_CONTENT_TYPE) = CStringGetTextDatum(MBUS_CONTENT_JSON);
 	content_type = TextDatumGetCString(COLUMN(MBUS_COL_CONTENT_TYPE));
 	json = mbus_content_is_json(content_type) || mbus_caller.raw_payload;
 	if (message.size <= mbus_inline_max)

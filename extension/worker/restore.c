@@ -34,8 +34,10 @@
  * above is hidden before that shows.  Nothing of a hidden segment is closed
  * or retired.
  *
- * Ids below which nothing is wanted (purged_to, start_id) may be higher than
- * all segments, too.  Then what is open is followed by a segment above them.
+ * What is open is followed by a segment above those that have been settled, or
+ * readers would stop at its end and see nothing of what is above.  Ids below
+ * which nothing is wanted (purged_to, start_id) may be higher than all
+ * segments, too; then likewise.
  */
 #include "postgres.h"
 
@@ -76,6 +78,7 @@ static MbusOutcome restore_look(MbusWork *work, void *arg);
 static void settled_show(MbusWork *work, const Restored *list, int n,
 						 int32 lowest, int64 next);
 static int64 settled_store(MbusWork *work, int32 lowest, int64 lease);
+static int64 overtaken(void);
 static int64 unattached_sum(void);
 static void names_above(MbusWork *work);
 static int	restored_list(MbusWork *work, Restored **list);
@@ -184,8 +187,14 @@ restore_look(MbusWork *work, void *arg)
 		epoch = settled_store(work, lowest, lease);
 	}
 	else
+	{
 		restored_hide(work, list, n);
+		if (work->restore.leaves == 0)
+			named = overtaken();
+	}
 	mbus_task_commit();
+	work->restore.roll_below = (int32) Max(work->restore.roll_below,
+										   named + 1);
 	if (epoch != 0)
 		mbus_epoch_begin(db, epoch);
 	if (!*more)
@@ -194,6 +203,23 @@ restore_look(MbusWork *work, void *arg)
 		work->restore.unattached = unattached;
 	}
 	return MBUS_DONE;
+}
+
+/*
+ * overtaken returns the highest segment that is above an open one of its
+ * series, or 0: a worker before this one has let a restore's show, and not
+ * rolled what was open.
+ */
+static int64
+overtaken(void)
+{
+	bool		isnull;
+
+	return mbus_sql_int64(&isnull, "SELECT COALESCE(max(s.segment_no), 0)::int8"
+						  " FROM message_bus.segment s WHERE EXISTS"
+						  " (SELECT FROM message_bus.segment o"
+						  " WHERE o.series = s.series AND o.closed_at IS NULL"
+						  " AND o.segment_no < s.segment_no)");
 }
 
 /* Another number when there are others in message_bus.unattached. */

@@ -549,10 +549,10 @@ message_index(const char *name)
 	mbus_sql("CREATE UNIQUE INDEX %s_id_idx ON message_bus.%s (id)",
 			 name, name);
 	mbus_sql("CREATE INDEX %s_channel_id_id_idx"
-			 " ON message_bus.%s (channel_id, id)", name, name);
+			 " ON message_bus.%s (channel_id, id) WHERE run > 0", name, name);
 	mbus_sql("CREATE INDEX %s_available_at_idx"
 			 " ON message_bus.%s (channel_id, available_at, id)"
-			 " WHERE available_at > created_at", name, name);
+			 " WHERE available_at IS NOT NULL", name, name);
 	mbus_sql("CREATE INDEX %s_key_hash_idx"
 			 " ON message_bus.%s (channel_id, key_hash, id)"
 			 " WHERE key_hash IS NOT NULL", name, name);
