@@ -70,6 +70,7 @@ static TableSet looked;			/* that a look for these began with */
 static void names_invalidate(Datum arg, Oid relid);
 static void names_begin(MbusWork *work);
 static void tables_see(MbusWork *work);
+static bool number_used(MbusWork *work, int64 number);
 static int64 table_number(Form_pg_class table);
 static void set_free(TableSet *set);
 static bool set_has(const TableSet *set, Oid table);
@@ -148,20 +149,33 @@ mbus_names_highest(MbusWork *work)
 }
 
 /*
- * mbus_names_free tells whether a number is surely above that of each table
- * there is; in a transaction.  If not, everything is to be read.
+ * mbus_names_free tells whether the numbers from "least" to "number" are surely
+ * above that of each table there is; in a transaction.  If not, everything is
+ * to be read.
  */
 bool
-mbus_names_free(MbusWork *work, int64 number)
+mbus_names_free(MbusWork *work, int64 least, int64 number)
 {
 	if (!mbus_names_ours(work))
 		return false;
 	tables_see(work);
-	if (number <= tables_highest)
+	if (least <= tables_highest)
 	{
 		tables_seen = InvalidOid;
 		return false;
 	}
+	for (; least <= number; least++)
+	{
+		if (number_used(work, least))
+			return false;
+	}
+	return true;
+}
+
+/* Whether there is a table of that number, by its name. */
+static bool
+number_used(MbusWork *work, int64 number)
+{
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 	{
 		char		name[NAMEDATALEN];
@@ -169,9 +183,9 @@ mbus_names_free(MbusWork *work, int64 number)
 		snprintf(name, sizeof(name), "%s_" INT64_FORMAT,
 				 mbus_family_name((MbusFamily) f), number);
 		if (OidIsValid(get_relname_relid(name, work->schema)))
-			return false;
+			return true;
 	}
-	return true;
+	return false;
 }
 
 /* Takes note of the tables that were made since the last call. */
@@ -216,7 +230,7 @@ table_number(Form_pg_class table)
 			continue;
 		name += prefix + 1;
 		digits = strspn(name, "0123456789");
-		if (digits == 0 || digits > 8 || name[digits] != '\0' ||
+		if (digits == 0 || digits > 9 || name[digits] != '\0' ||
 			atoi(name) > MBUS_SEGMENT_MAX)
 			return 0;
 		return atoi(name);

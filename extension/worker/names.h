@@ -11,7 +11,7 @@
 
 extern void mbus_names_init(void);
 extern int64 mbus_names_highest(MbusWork *work);
-extern bool mbus_names_free(MbusWork *work, int64 number);
+extern bool mbus_names_free(MbusWork *work, int64 least, int64 number);
 extern void mbus_names_made(MbusWork *work, Oid leaf);
 extern bool mbus_names_ours(MbusWork *work);
 extern void mbus_names_looked(void);

@@ -50,6 +50,7 @@
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
+#include "base/settings.h"
 #include "delivery/pool.h"
 #include "delivery/sub.h"
 #include "segment/leaf.h"
@@ -257,7 +258,7 @@ settled_show(MbusWork *work, const Restored *list, int n, int32 lowest,
 static int64
 settled_store(MbusWork *work, int32 lowest, int64 lease)
 {
-	int64		epoch = lease >> MBUS_LEASE_BITS;
+	int64		epoch = mbus_epoch_passed(lease, mbus_node);
 
 	mbus_sql("UPDATE message_bus.checkpoint SET"
 			 " cursor = least(cursor, " INT64_FORMAT "),"
@@ -326,7 +327,7 @@ restored_list(MbusWork *work, Restored **list)
 							 " FROM pg_class c"
 							 " WHERE c.relnamespace = 'message_bus'::regnamespace"
 							 " AND c.relkind = 'r'"
-							 " AND c.relname ~ '^message_[0-9]{1,8}$'"
+							 " AND c.relname ~ '^message_[0-9]{1,9}$'"
 							 " AND (SELECT bool_or("
 							 "   d.refclassid = 'pg_extension'::regclass"
 							 "   AND d.refobjid = %u) FROM pg_depend d"

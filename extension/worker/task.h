@@ -169,6 +169,7 @@ typedef struct MbusWork
 	TimestampTz acked_looked_at;	/* for segments that are acked */
 	TimestampTz let_go_looked_at;
 	TimestampTz errors_pruned_at;
+	TimestampTz numbers_warned_at;
 } MbusWork;
 
 /* A task; returns MBUS_DONE or MBUS_BLOCKED, or errors. */

@@ -88,6 +88,7 @@
 #include "worker/era_enter.h"
 #include "worker/expiry.h"
 #include "worker/names.h"
+#include "worker/numbers.h"
 #include "worker/reset.h"
 #include "worker/restore.h"
 #include "worker/segment_attach.h"
@@ -309,6 +310,7 @@ worker_pass(MbusWork *work)
 			mbus_segments_acked(work);
 			blocked = mbus_segments_retire(work);
 			worker_store(work);
+			mbus_numbers_warn(work);
 		}
 		mbus_segments_enter(work);
 	}

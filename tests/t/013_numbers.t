@@ -221,7 +221,7 @@ cmp_ok(
 	'<=',
 	2 * sql(q{SELECT count(*) FROM message_bus.message}),
 	'numbers are at most twice the messages, over all');
-is( sql(q{SELECT count(DISTINCT id >> 28) FROM message_bus.message}),
+is( sql(q{SELECT count(DISTINCT id >> 24) FROM message_bus.message}),
 	1, 'which lie in one segment');
 my %metric = map { split /\|/ } split /\n/,
   sql(q{SELECT metric, value FROM message_bus.metrics WHERE metric LIKE 'ids%'});
