@@ -17,8 +17,8 @@
  * until it is settled:
  *
  *	- whole: each of its tables is attached, has its indexes and row security
- *	- filled: nobody is writing to them, and there is a message; or nothing
- *	  has changed for an hour
+ *	- filled: nobody is writing to them, and there is a message, and a secret
+ *	  if there is a table for it; or nothing has changed for an hour
  *
  * Settling is one transaction.  It makes the tables depend on the extension,
  * makes a row of message_bus.segment where the restore brought none, raises
@@ -54,6 +54,7 @@
 #include "worker/epoch.h"
 #include "worker/restore.h"
 #include "worker/segment_catalog.h"
+#include "worker/segment_secret.h"
 #include "worker/task.h"
 
 #define EMPTY_US	(60 * 60 * USECS_PER_SEC)	/* until one that nobody fills
@@ -77,6 +78,7 @@ static int64 settled_store(MbusWork *work, int32 lowest, int64 lease);
 static void names_above(MbusWork *work);
 static int	restored_list(MbusWork *work, Restored **list);
 static bool restored_filled(MbusWork *work, int32 segment);
+static bool table_written(Oid table);
 static void restored_hide(MbusWork *work, const Restored *list, int n);
 static void restored_settle(MbusWork *work, int32 segment, int64 *lease,
 							int64 *named);
@@ -288,12 +290,15 @@ restored_list(MbusWork *work, Restored **list)
 							 " SELECT n, NOT EXISTS (SELECT FROM pg_class l"
 							 "  WHERE l.relnamespace = 'message_bus'::regnamespace"
 							 "  AND l.relname = ANY (ARRAY['message_' || n,"
-							 "   'event_' || n, 'ack_' || n, 'failure_' || n])"
-							 "  AND NOT (l.relispartition AND l.relrowsecurity"
+							 "   'event_' || n, 'ack_' || n, 'failure_' || n,"
+							 "   'secret_' || n])"
+							 "  AND NOT (l.relrowsecurity"
+							 "   AND l.relispartition = (l.relname !~ '^secret')"
 							 "   AND (SELECT count(*) FROM pg_index x"
 							 "    WHERE x.indrelid = l.oid AND x.indisvalid)"
 							 "   >= CASE left(l.relname, 1) WHEN 'm' THEN 5"
-							 "    WHEN 'e' THEN 2 ELSE 3 END))"
+							 "    WHEN 'e' THEN 2 WHEN 's' THEN 0"
+							 "    ELSE 3 END))"
 							 " FROM restored WHERE n <= %d ORDER BY n",
 							 work->extension, MBUS_SEGMENT_MAX),
 					true, 0) != SPI_OK_SELECT)
@@ -327,17 +332,29 @@ restored_filled(MbusWork *work, int32 segment)
 		Oid			leaf;
 
 		(void) mbus_leaf_state(work, (MbusFamily) f, segment, &leaf);
-		if (!OidIsValid(leaf))
-			continue;
-		if (!ConditionalLockRelationOid(leaf, ShareLock))
+		if (table_written(leaf))
 			return false;
-		UnlockRelationOid(leaf, ShareLock);
 	}
+	if (table_written(mbus_secret_table(work, segment)))
+		return false;
 	if (GetCurrentTimestamp() - work->restore.changed_at > EMPTY_US &&
 		work->restore.changed_at != 0)
 		return true;
-	return mbus_sql_int64(&isnull, "SELECT 1::int8 FROM message_bus.message_%d"
-						  " LIMIT 1", segment) == 1;
+	return mbus_secret_filled(work, segment) &&
+		mbus_sql_int64(&isnull, "SELECT 1::int8 FROM message_bus.message_%d"
+					   " LIMIT 1", segment) == 1;
+}
+
+/* Whether somebody is writing to a table; InvalidOid: nobody is. */
+static bool
+table_written(Oid table)
+{
+	if (!OidIsValid(table))
+		return false;
+	if (!ConditionalLockRelationOid(table, ShareLock))
+		return true;
+	UnlockRelationOid(table, ShareLock);
+	return false;
 }
 
 /*
@@ -394,6 +411,7 @@ restored_settle(MbusWork *work, int32 segment, int64 *lease, int64 *named)
 		if (OidIsValid(leaf[f]))
 			mbus_segment_depend(leaf[f], work->extension);
 	}
+	mbus_secret_settle(work, segment);
 	mbus_sql("INSERT INTO message_bus.segment (segment_no, series, opened_at)"
 			 " VALUES (%d, 1, clock_timestamp())"
 			 " ON CONFLICT (segment_no) DO NOTHING", segment);

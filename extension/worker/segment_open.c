@@ -5,9 +5,9 @@
  *
  * A segment n is one table of each family, message_bus.message_<n>, event_<n>,
  * ack_<n> and failure_<n>, with the ids [n << 28, (n + 1) << 28), attached to
- * their parents, and a row in message_bus.segment.  All of that is made in
- * one transaction, made durable with ForceSyncCommit(), and only then shown
- * to publishers in shared memory.
+ * their parents, a secret (segment_secret.c), and a row in
+ * message_bus.segment.  All of that is made in one transaction, made durable
+ * with ForceSyncCommit(), and only then shown to publishers in shared memory.
  *
  * Numbering.  An id must never be given out twice, so a number is never
  * used twice:
@@ -81,6 +81,7 @@
 #include "worker/segment_catalog.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
+#include "worker/segment_secret.h"
 #include "worker/task.h"
 
 #define TIMELINE_SKIP		4096
@@ -136,7 +137,6 @@ static void number_return(MbusDatabase *db);
 static Oid	leaf_create(MbusWork *work, MbusFamily family, int32 segment);
 static void leaf_index(MbusFamily family, const char *name);
 static void message_index(const char *name);
-static void leaf_revoke(const char *name, Oid leaf);
 static void segment_publish(MbusWork *work, Opening *opening);
 
 /* ------------------------------------------------------------------------
@@ -397,6 +397,7 @@ segment_open(MbusWork *work, void *arg)
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 		opening->leaf[f] = leaf_create(work, (MbusFamily) f,
 									   opening->segment);
+	mbus_secret_create(work, opening->segment);
 	mbus_sql("INSERT INTO message_bus.segment"
 			 " (segment_no, series, channel_id, opened_at)"
 			 " VALUES (%d, %d, (SELECT max(channel_id)"
@@ -470,7 +471,7 @@ leaf_create(MbusWork *work, MbusFamily family, int32 segment)
 		elog(ERROR, "table \"message_bus.%s\" was not created", name);
 
 	leaf_index(family, name);
-	leaf_revoke(name, leaf);
+	mbus_segment_revoke(name, leaf);
 	mbus_sql("ALTER TABLE message_bus.%s ENABLE ROW LEVEL SECURITY", name);
 	mbus_sql("ALTER TABLE message_bus.%s ATTACH PARTITION message_bus.%s"
 			 " FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
@@ -539,28 +540,6 @@ message_index(const char *name)
 	mbus_sql("CREATE UNIQUE INDEX %s_transaction_id_idx"
 			 " ON message_bus.%s (channel_id, transaction_id)"
 			 " WHERE transaction_id IS NOT NULL", name, name);
-}
-
-/*
- * leaf_revoke takes back what default privileges granted on a new table.
- */
-static void
-leaf_revoke(const char *name, Oid leaf)
-{
-	char	   *grantees;
-
-	if (SPI_execute(psprintf("SELECT string_agg(DISTINCT CASE a.grantee"
-							 " WHEN 0 THEN 'PUBLIC'"
-							 " ELSE quote_ident(pg_get_userbyid(a.grantee))"
-							 " END, ', ')"
-							 " FROM pg_class c, aclexplode(c.relacl) a"
-							 " WHERE c.oid = %u AND a.grantee <> c.relowner",
-							 leaf), false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read privileges of \"message_bus.%s\"", name);
-	grantees = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	if (grantees)
-		mbus_sql("REVOKE ALL ON TABLE message_bus.%s FROM %s",
-				 name, grantees);
 }
 
 /*
