@@ -186,6 +186,7 @@ COMMENT ON TABLE message_bus.message IS 'every message; partitioned into segment
 CREATE TABLE message_bus.event (
 	message_id bigint NOT NULL,
 	at timestamp with time zone NOT NULL,
+	no bigint NOT NULL,				-- of the fact; acks and failures count with it
 	session bigint,
 	kind text NOT NULL,				-- 'accessed' or 'deleted'
 	role text NOT NULL,
@@ -201,6 +202,7 @@ CREATE TABLE message_bus.ack (
 	at timestamp with time zone NOT NULL,
 	claimed_at timestamp with time zone NOT NULL,
 	lease bigint NOT NULL,
+	no bigint NOT NULL,
 	session bigint,
 	subscription_id integer NOT NULL,
 	n integer NOT NULL,				-- how many ids
@@ -215,6 +217,7 @@ COMMENT ON TABLE message_bus.ack IS 'what subscriptions are done with; partition
 CREATE TABLE message_bus.failure (
 	message_id bigint NOT NULL,
 	at timestamp with time zone NOT NULL,
+	no bigint NOT NULL,
 	claimed_at timestamp with time zone,
 	retry_at timestamp with time zone,	-- NULL: never
 	lease bigint NOT NULL,
@@ -872,6 +875,14 @@ LANGUAGE c VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'mbus_open_segments';
 COMMENT ON FUNCTION message_bus.open_segments() IS
 'The segments that take messages now, as the server''s memory has them; see the view message_bus.segments.';
+
+CREATE FUNCTION message_bus.fact_numbers(since bigint DEFAULT 0, OUT next bigint,
+	OUT unfinished bigint[], OUT touched integer[])
+RETURNS record
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'mbus_fact_numbers';
+COMMENT ON FUNCTION message_bus.fact_numbers(bigint) IS
+'fact_numbers: what the server''s memory knows of the numbers (column no) of acks, failures and events; for administrators. next: the lowest that was not given out. unfinished: ranges below it of transactions that have not ended, lo and behind the last in turn; to be read before the snapshot under which rows are looked for. touched: segments that such rows were written to since the number "since" (NULL: any may be). Errors: 55000 not ready.';
 
 CREATE FUNCTION message_bus.worker_status_row(
 	OUT pid integer, OUT started_at timestamp with time zone,

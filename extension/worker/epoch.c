@@ -1,12 +1,12 @@
 /*
  * epoch.c
- *		Epochs of leases.
+ *		Epochs of leases, and of numbers of facts.
  *
  * A lease number is epoch << 22 | n.  The epoch is in
  * message_bus.server_state, raised with numbering at every start
  * (segment_open.c) and here when n runs low; it is durable before the first
  * number of it is given out, so that no lease is given out twice, and every
- * later one is higher.  A worker that ends between the commit and shared
+ * later one is higher.  Numbers of facts begin with it too (fact_number.c).  A worker that ends between the commit and shared
  * memory has used up an epoch.
  *
  * DROP EXTENSION takes server_state along, and a lease of before must not fit
@@ -26,6 +26,7 @@
 #include "base/ids.h"
 #include "base/settings.h"
 #include "delivery/pool.h"
+#include "state/fact_number.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/task.h"
@@ -35,7 +36,10 @@
 
 static MbusOutcome epoch_raise(MbusWork *work, void *arg);
 
-/* Begins a new epoch if three quarters of the numbers are used up. */
+/*
+ * mbus_epoch_look begins a new epoch if three quarters of the leases, or of
+ * the numbers of facts, are used up.
+ */
 void
 mbus_epoch_look(MbusWork *work)
 {
@@ -44,7 +48,8 @@ mbus_epoch_look(MbusWork *work)
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	next = work->db->delivery.lease_next;
 	LWLockRelease(mbus_delivery_lock());
-	if (next >= mbus_leases_per_epoch / 4 * 3)
+	if (next >= mbus_leases_per_epoch / 4 * 3 ||
+		mbus_fact_numbers_low(work->db))
 		(void) mbus_epoch_raise(work, 0);
 }
 
@@ -121,7 +126,8 @@ mbus_epoch_floor(MbusDatabase *db)
 }
 
 /*
- * mbus_epoch_begin lets leases of an epoch be given out, which is durable.
+ * mbus_epoch_begin lets leases and numbers of facts of an epoch be given out,
+ * which is durable.
  */
 void
 mbus_epoch_begin(MbusDatabase *db, int64 epoch)
@@ -132,5 +138,6 @@ mbus_epoch_begin(MbusDatabase *db, int64 epoch)
 									 (int32) epoch);
 	db->delivery.lease_next = 0;
 	LWLockRelease(mbus_delivery_lock());
+	mbus_fact_numbers_begin(db, epoch);
 	ConditionVariableBroadcast(&db->changed);
 }

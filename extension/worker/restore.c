@@ -22,8 +22,8 @@
  *
  * Settling is one transaction.  It makes the tables depend on the extension,
  * makes a row of message_bus.segment where the restore brought none, raises
- * the epoch of leases above those of acks and failures, numbers above what
- * these name, and moves the cursors of checkpoints back below the segment:
+ * the epoch above those of leases and numbers of facts in it, numbers above
+ * what these name, and moves the cursors of checkpoints back below the segment:
  * subscriptions may have passed its number.  Before the commit memory is
  * told, in one step under the delivery lock: the segment shows, and loaded
  * subscriptions read again from there, all messages as candidates; a scan at
@@ -63,6 +63,14 @@
 #define LOCK_WAIT_MS	100
 #define SETTLE_BATCH	50		/* in one transaction */
 
+/* The highest numbers that are named in what is settled. */
+typedef struct Named
+{
+	int64		lease;
+	int64		fact;
+	int64		segment;
+} Named;
+
 /* A segment that a restore has brought. */
 typedef struct Restored
 {
@@ -74,14 +82,15 @@ typedef struct Restored
 static MbusOutcome restore_look(MbusWork *work, void *arg);
 static void settled_show(MbusWork *work, const Restored *list, int n,
 						 int32 lowest, int64 next);
-static int64 settled_store(MbusWork *work, int32 lowest, int64 lease);
+static int64 settled_store(MbusWork *work, int32 lowest, const Named *named);
 static void names_above(MbusWork *work);
 static int	restored_list(MbusWork *work, Restored **list);
 static bool restored_filled(MbusWork *work, int32 segment);
 static bool table_written(Oid table);
 static void restored_hide(MbusWork *work, const Restored *list, int n);
-static void restored_settle(MbusWork *work, int32 segment, int64 *lease,
-							int64 *named);
+static void restored_settle(MbusWork *work, int32 segment, Named *named);
+static int64 highest(const char *what, MbusFamily family, int32 segment,
+					 int64 least);
 
 /*
  * mbus_numbering_raise lets segments be numbered from "next" on.
@@ -146,8 +155,7 @@ restore_look(MbusWork *work, void *arg)
 	int			n;
 	int			nsettled = 0;
 	int32		lowest = 0;
-	int64		lease = 0;
-	int64		named = 0;
+	Named		named = {0};
 	int64		epoch = 0;
 
 	*more = false;
@@ -169,15 +177,15 @@ restore_look(MbusWork *work, void *arg)
 			continue;
 		list[i].settled = true;
 		*more = ++nsettled >= SETTLE_BATCH;
-		restored_settle(work, list[i].segment, &lease, &named);
+		restored_settle(work, list[i].segment, &named);
 		if (nsettled == 1)
 			lowest = list[i].segment;
 	}
 	if (nsettled > 0)
 	{
-		named = Max(named, mbus_highest_segment());
-		settled_show(work, list, n, lowest, named + 1);
-		epoch = settled_store(work, lowest, lease);
+		named.segment = Max(named.segment, mbus_highest_segment());
+		settled_show(work, list, n, lowest, named.segment + 1);
+		epoch = settled_store(work, lowest, &named);
 	}
 	else
 		restored_hide(work, list, n);
@@ -215,9 +223,10 @@ settled_show(MbusWork *work, const Restored *list, int n, int32 lowest,
  * first of them "lowest"; returns the epoch that is to begin, or 0.
  */
 static int64
-settled_store(MbusWork *work, int32 lowest, int64 lease)
+settled_store(MbusWork *work, int32 lowest, const Named *named)
 {
-	int64		epoch = lease >> MBUS_LEASE_BITS;
+	int64		epoch = Max(named->lease >> MBUS_LEASE_BITS,
+							MbusFactEpoch(named->fact));
 
 	mbus_sql("UPDATE message_bus.checkpoint SET"
 			 " cursor = least(cursor, " INT64_FORMAT "),"
@@ -297,8 +306,8 @@ restored_list(MbusWork *work, Restored **list)
 							 "   AND (SELECT count(*) FROM pg_index x"
 							 "    WHERE x.indrelid = l.oid AND x.indisvalid)"
 							 "   >= CASE left(l.relname, 1) WHEN 'm' THEN 5"
-							 "    WHEN 'e' THEN 2 WHEN 's' THEN 0"
-							 "    ELSE 3 END))"
+							 "    WHEN 'e' THEN 3 WHEN 's' THEN 0"
+							 "    ELSE 4 END))"
 							 " FROM restored WHERE n <= %d ORDER BY n",
 							 work->extension, MBUS_SEGMENT_MAX),
 					true, 0) != SPI_OK_SELECT)
@@ -396,37 +405,45 @@ restored_hide(MbusWork *work, const Restored *list, int n)
 }
 
 /*
- * restored_settle makes a segment one of ours, and raises *lease and *named to
- * the highest lease and segment that are named in it.
+ * restored_settle makes a segment one of ours, and raises what is named to the
+ * highest in it.
  */
 static void
-restored_settle(MbusWork *work, int32 segment, int64 *lease, int64 *named)
+restored_settle(MbusWork *work, int32 segment, Named *named)
 {
 	Oid			leaf[MBUS_FAMILIES];
-	bool		isnull;
 
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 	{
 		(void) mbus_leaf_state(work, (MbusFamily) f, segment, &leaf[f]);
-		if (OidIsValid(leaf[f]))
-			mbus_segment_depend(leaf[f], work->extension);
+		if (!OidIsValid(leaf[f]))
+			continue;
+		mbus_segment_depend(leaf[f], work->extension);
+		if (f != MBUS_MESSAGE)
+			named->fact = highest("max(no)", (MbusFamily) f, segment,
+								  named->fact);
+		if (f == MBUS_ACK || f == MBUS_FAILURE)
+			named->lease = highest("max(lease)", (MbusFamily) f, segment,
+								   named->lease);
+		if (f == MBUS_FAILURE)
+			named->segment = highest(psprintf("max(dead_letter_id) >> %d",
+											  MBUS_ROW_BITS),
+									 (MbusFamily) f, segment, named->segment);
 	}
 	mbus_secret_settle(work, segment);
 	mbus_sql("INSERT INTO message_bus.segment (segment_no, series, opened_at)"
 			 " VALUES (%d, 1, clock_timestamp())"
 			 " ON CONFLICT (segment_no) DO NOTHING", segment);
-	if (OidIsValid(leaf[MBUS_ACK]))
-		*lease = Max(*lease,
-					 mbus_sql_int64(&isnull, "SELECT max(lease)"
-									" FROM message_bus.ack_%d", segment));
-	if (OidIsValid(leaf[MBUS_FAILURE]))
-	{
-		*lease = Max(*lease,
-					 mbus_sql_int64(&isnull, "SELECT max(lease)"
-									" FROM message_bus.failure_%d", segment));
-		*named = Max(*named,
-					 mbus_sql_int64(&isnull, "SELECT max(dead_letter_id) >> %d"
-									" FROM message_bus.failure_%d",
-									MBUS_ROW_BITS, segment));
-	}
+}
+
+/* The highest of a table of a segment, or "least". */
+static int64
+highest(const char *what, MbusFamily family, int32 segment, int64 least)
+{
+	bool		isnull;
+	int64		value = mbus_sql_int64(&isnull, "SELECT %s FROM message_bus.%s_%d",
+									   what, mbus_family_name(family),
+									   segment);
+
+	return isnull ? least : Max(value, least);
 }

@@ -60,7 +60,7 @@
  * that of the channel's TTL; when the channel is idle and all in its segment
  * is acknowledged, that is closed sooner.
  *
- * Numbering also begins an epoch of leases; see expiry.c.
+ * Numbering also begins an epoch of leases and of numbers of facts; see epoch.c.
  */
 #include "postgres.h"
 
@@ -136,6 +136,7 @@ static void number_take(MbusDatabase *db, int32 segment);
 static void number_return(MbusDatabase *db);
 static Oid	leaf_create(MbusWork *work, MbusFamily family, int32 segment);
 static void leaf_index(MbusFamily family, const char *name);
+static void number_index(const char *name);
 static void message_index(const char *name);
 static void segment_publish(MbusWork *work, Opening *opening);
 
@@ -495,6 +496,7 @@ leaf_index(MbusFamily family, const char *name)
 					 " ON message_bus.%s (message_id)", name, name);
 			mbus_sql("CREATE INDEX %s_deleted_idx ON message_bus.%s"
 					 " (message_id) WHERE kind = 'deleted'", name, name);
+			number_index(name);
 			break;
 		case MBUS_ACK:
 			mbus_sql("CREATE INDEX %s_lease_idx"
@@ -504,6 +506,7 @@ leaf_index(MbusFamily family, const char *name)
 			mbus_sql("CREATE INDEX %s_subscription_id_lo_hi_idx"
 					 " ON message_bus.%s (subscription_id, lo, hi)"
 					 " WHERE hi > lo", name, name);
+			number_index(name);
 			break;
 		case MBUS_FAILURE:
 			mbus_sql("CREATE INDEX %s_subscription_id_message_id_idx"
@@ -516,11 +519,22 @@ leaf_index(MbusFamily family, const char *name)
 			mbus_sql("CREATE INDEX %s_key_hash_idx ON message_bus.%s"
 					 " (subscription_id, key_hash, message_id)"
 					 " WHERE key_hash IS NOT NULL", name, name);
+			number_index(name);
 			break;
 		default:
 			message_index(name);
 			break;
 	}
+}
+
+/*
+ * The index of facts by their numbers.  It is made last: who looks for another
+ * one opens it last.
+ */
+static void
+number_index(const char *name)
+{
+	mbus_sql("CREATE INDEX %s_no_idx ON message_bus.%s (no)", name, name);
 }
 
 /* Indexes of a segment's messages. */

@@ -107,6 +107,8 @@ sub goes_on
 	my ($database) = @_;
 	my $lease = $old->safe_psql('postgres',
 		'SELECT max(lease) FROM message_bus.ack');
+	my $no = $old->safe_psql('postgres',
+		'SELECT max(no) FROM message_bus.failure');
 	my $id;
 
 	expire_all($database);
@@ -124,6 +126,9 @@ sub goes_on
 		$new->safe_psql($database,
 			'SELECT max(lease) FROM message_bus.ack'),
 		'>', $lease, "$database: under a lease above the dump's");
+	cmp_ok(
+		$new->safe_psql($database, 'SELECT max(no) FROM message_bus.ack'),
+		'>', $no, "$database: facts are numbered above the dump's");
 }
 
 $old->safe_psql('postgres', 'CREATE EXTENSION message_bus');
