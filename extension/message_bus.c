@@ -19,6 +19,7 @@
 
 #include "base/settings.h"
 #include "channel/channel.h"
+#include "channel/publisher.h"
 #include "channel/subscription.h"
 #include "delivery/effect.h"
 #include "delivery/pool.h"
@@ -27,6 +28,7 @@
 #include "segment/dump.h"
 #include "segment/era.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/filter.h"
 #include "state/registry.h"
 #include "state/state.h"
@@ -47,6 +49,7 @@ _PG_init(void)
 {
 	mbus_settings_init();
 	mbus_channel_init();
+	mbus_publisher_init();
 	mbus_jwt_key_init();
 	mbus_leaf_init();
 	mbus_era_init();
@@ -61,6 +64,7 @@ _PG_init(void)
 	mbus_delivery_init();
 	mbus_wait_init();
 	mbus_filter_init();
+	mbus_clock_init();
 	mbus_state_init();
 	mbus_registry_init();
 	mbus_dump_init();

@@ -56,6 +56,7 @@
 #include "delivery/slot.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 #include "state/waiter.h"
@@ -153,7 +154,7 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 		MemoryContextSwitchTo(caller);
 		if (found)
 			break;
-		now = GetCurrentTimestamp();
+		now = mbus_now();
 		if (!waiting || now >= claim.until)
 			break;
 		if (claim.scan.next > now)
@@ -206,7 +207,7 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 	claim->subscription = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	scan->lease_us = lease_argument(fcinfo, 3, claim);
 	if (wait_us > 0 && claim->ack == 0)
-		claim->until = GetCurrentTimestamp() + wait_us;
+		claim->until = mbus_now() + wait_us;
 }
 
 /* How long to wait for messages: 0 is not at all. */
@@ -313,7 +314,7 @@ claim_once(Claim *claim)
 		if (subscription->paused)
 		{
 			/* resume wakes before it sends what makes our cache stale */
-			claim->scan.next = GetCurrentTimestamp() + USECS_PER_SEC / 4;
+			claim->scan.next = mbus_now() + USECS_PER_SEC / 4;
 			return false;
 		}
 		claim->subscription_id = subscription->subscription_id;
@@ -475,11 +476,14 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	MemSet(&message, 0, sizeof(message));
 	message.id = found->id;
 	message.size = DatumGetInt32(COLUMN(MBUS_COL_SIZE));
-	message.compression = mbus_compression_parse(TextDatumGetCString(COLUMN(MBUS_COL_ENCODING)));
+	message.compression =
+		mbus_compression_of(DatumGetChar(COLUMN(MBUS_COL_ENCODING)));
 	message.stored = (struct varlena *) DatumGetPointer(COLUMN(MBUS_COL_PAYLOAD));
 	digest = DatumGetByteaPP(COLUMN(MBUS_COL_SHA256));
 	memcpy(message.sha256, VARDATA_ANY(digest),
 		   Min(VARSIZE_ANY_EXHDR(digest), MBUS_SHA256_BYTES));
+	if (null[MBUS_COL_CONTENT_TYPE - 1])
+		COLUMN(MBUS_COL_CONTENT_TYPE) = CStringGetTextDatum(MBUS_CONTENT_JSON);
 	content_type = TextDatumGetCString(COLUMN(MBUS_COL_CONTENT_TYPE));
 	json = mbus_content_is_json(content_type) || mbus_caller.raw_payload;
 	if (message.size <= mbus_inline_max)

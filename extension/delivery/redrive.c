@@ -50,8 +50,9 @@
 #include "message/insert.h"
 #include "message/publish.h"
 #include "message/stored.h"
+#include "segment/channel_scan.h"
 #include "segment/leaf.h"
-#include "segment/leaf_scan.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 
@@ -135,7 +136,7 @@ MBUS_FUNCTION(redrive)
 	redrive.each = AllocSetContextCreate(CurrentMemoryContext,
 										 "message_bus redrive",
 										 ALLOCSET_DEFAULT_SIZES);
-	redrive.now = GetCurrentTimestamp();
+	redrive.now = mbus_now();
 	redrive.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	letters_redrive(&redrive);
 	kept_redrive(&redrive);
@@ -174,14 +175,13 @@ letters_redrive(Redrive *redrive)
 static void
 letters_of_leaf(Redrive *redrive, Relation leaf)
 {
-	MbusLeafScan rows;
+	MbusChannelScan rows;
 	HeapTuple	tuple;
 
-	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
-	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID,
-						redrive->channel.channel_id);
-	mbus_leaf_scan_begin(&rows, redrive->snapshot);
-	while (redrive->left > 0 && (tuple = mbus_leaf_scan_next(&rows)) != NULL)
+	mbus_channel_scan_open(&rows, leaf, redrive->channel.channel_id);
+	mbus_channel_scan_begin(&rows, 0, PG_INT64_MAX, redrive->snapshot);
+	while (redrive->left > 0 &&
+		   (tuple = mbus_channel_scan_next(&rows)) != NULL)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(redrive->each);
 		MbusStored	letter;
@@ -198,7 +198,7 @@ letters_of_leaf(Redrive *redrive, Relation leaf)
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(redrive->each);
 	}
-	mbus_leaf_scan_close(&rows);
+	mbus_channel_scan_close(&rows);
 }
 
 /*
@@ -218,7 +218,7 @@ letter_redrive(Redrive *redrive, const MbusStored *letter)
 	MbusStored	message;
 
 	if (!origin_read(letter->headers, &origin) ||
-		letter->expires_at <= GetCurrentTimestamp() ||
+		letter->expires_at <= mbus_now() ||
 		mbus_message_purged(schema, letter->channel_id, letter->id) ||
 		mbus_message_deleted(schema, letter->id))
 		return false;
@@ -247,7 +247,7 @@ letter_redrive(Redrive *redrive, const MbusStored *letter)
 		message_redrive(redrive, subscription, origin.id);
 	else if (!copy_back(redrive, &channel, letter))
 		return false;
-	mbus_insert_event(schema, letter->id, "deleted", GetCurrentTimestamp());
+	mbus_insert_event(schema, letter->id, "deleted", mbus_now());
 	return true;
 }
 
@@ -378,7 +378,7 @@ segment_stays(Redrive *redrive, int32 segment)
 		Datum		at = heap_getattr(tuple, MBUS_SEGMENT_EXPIRES_AT,
 									  RelationGetDescr(rel), &isnull);
 
-		stays = isnull || DatumGetTimestampTz(at) > GetCurrentTimestamp();
+		stays = isnull || DatumGetTimestampTz(at) > mbus_now();
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);

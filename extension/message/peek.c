@@ -25,8 +25,9 @@
 #include "channel/channel.h"
 #include "channel/purged.h"
 #include "message/stored.h"
+#include "segment/channel_scan.h"
 #include "segment/leaf.h"
-#include "segment/leaf_scan.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 #include "state/unfinished.h"
@@ -109,14 +110,12 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
 											  "message_bus peek",
 											  ALLOCSET_DEFAULT_SIZES);
-	MbusLeafScan rows;
+	MbusChannelScan rows;
 	HeapTuple	tuple;
 
-	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
-	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, channel_id);
-	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, after + 1, limit - 1);
-	mbus_leaf_scan_begin(&rows, snapshot);
-	while (*left > 0 && (tuple = mbus_leaf_scan_next(&rows)) != NULL)
+	mbus_channel_scan_open(&rows, leaf, channel_id);
+	mbus_channel_scan_begin(&rows, after + 1, limit - 1, snapshot);
+	while (*left > 0 && (tuple = mbus_channel_scan_next(&rows)) != NULL)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(row);
 		MbusStored	message;
@@ -124,7 +123,7 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 		bool		isnull[MBUS_STORED_COLUMNS];
 
 		mbus_message_read(tuple, RelationGetDescr(leaf), &message);
-		if (message.expires_at > GetCurrentTimestamp() &&
+		if (message.expires_at > mbus_now() &&
 			!mbus_message_purged(schema, channel_id, message.id) &&
 			!mbus_message_deleted(schema, message.id))
 		{
@@ -136,7 +135,7 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(row);
 	}
-	mbus_leaf_scan_close(&rows);
+	mbus_channel_scan_close(&rows);
 	MemoryContextDelete(row);
 }
 

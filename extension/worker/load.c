@@ -29,6 +29,7 @@
 #include "base/ids.h"
 #include "delivery/pool.h"
 #include "delivery/sub.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/give_up.h"
@@ -90,7 +91,7 @@ void
 mbus_subscriptions_load(MbusWork *work)
 {
 	MbusDatabase *db = work->db;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	uint64		wanted;
 	bool		asked;
 	bool		full;
@@ -155,8 +156,8 @@ defaults_make(MbusWork *work)
 }
 
 /*
- * default_make makes one.  The foreign key is checked and all backends told,
- * which on 15 and 16 our session_replication_role would prevent.
+ * default_make makes one.  The triggers fire, which on 15 and 16 our
+ * session_replication_role would prevent.
  */
 static MbusOutcome
 default_make(MbusWork *work, void *arg)
@@ -172,7 +173,7 @@ default_make(MbusWork *work, void *arg)
 			 " (channel_id, name, owner, ordered)"
 			 " SELECT channel_id, 'default', owner, false"
 			 " FROM message_bus.channel WHERE channel_id = %d"
-			 " ON CONFLICT DO NOTHING RETURNING subscription_id)"
+			 " FOR KEY SHARE ON CONFLICT DO NOTHING RETURNING subscription_id)"
 			 " INSERT INTO message_bus.subscription_made"
 			 " SELECT subscription_id, %d FROM made",
 			 channel_id, work->db->delivery.lease_epoch);

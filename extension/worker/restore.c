@@ -34,14 +34,17 @@
  * above is hidden before that shows.  Nothing of a hidden segment is closed
  * or retired.
  *
- * Ids below which nothing is wanted (purged_to, start_id) may be higher than
- * all segments, too.  Then what is open is followed by a segment above them.
+ * What is open is followed by a segment above those that have been settled, or
+ * readers would stop at its end and see nothing of what is above.  Ids below
+ * which nothing is wanted (purged_to, start_id) may be higher than all
+ * segments, too; then likewise.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
+#include "state/clock.h"
 #include "storage/lmgr.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
@@ -83,6 +86,8 @@ static MbusOutcome restore_look(MbusWork *work, void *arg);
 static void settled_show(MbusWork *work, const Restored *list, int n,
 						 int32 lowest, int64 next);
 static int64 settled_store(MbusWork *work, int32 lowest, const Named *named);
+static int64 overtaken(void);
+static int64 unattached_sum(void);
 static void names_above(MbusWork *work);
 static int	restored_list(MbusWork *work, Restored **list);
 static bool restored_filled(MbusWork *work, int32 segment);
@@ -141,8 +146,8 @@ mbus_restore_look(MbusWork *work)
 
 /*
  * restore_look is one look; it settles some, and says in *more if there may be
- * others.  The catalog is searched only if tables were attached since the
- * last one, or something is hidden.
+ * others.  The catalog is searched only if tables were attached or set aside
+ * since the last one, or something is hidden.
  */
 static MbusOutcome
 restore_look(MbusWork *work, void *arg)
@@ -150,6 +155,7 @@ restore_look(MbusWork *work, void *arg)
 	MbusDatabase *db = work->db;
 	bool	   *more = arg;
 	uint64		leaves;
+	int64		unattached;
 	int			nleaves;
 	Restored   *list;
 	int			n;
@@ -164,7 +170,9 @@ restore_look(MbusWork *work, void *arg)
 	mbus_task_lock_timeout(LOCK_WAIT_MS);
 	names_above(work);
 	(void) mbus_leaves_borrow(work->schema, &nleaves, &leaves);
+	unattached = unattached_sum();
 	if (leaves == work->restore.leaves &&
+		unattached == work->restore.unattached &&
 		work->restore.pending == 0)
 	{
 		mbus_task_commit();
@@ -188,13 +196,49 @@ restore_look(MbusWork *work, void *arg)
 		epoch = settled_store(work, lowest, &named);
 	}
 	else
+	{
 		restored_hide(work, list, n);
+		if (work->restore.leaves == 0)
+			named.segment = overtaken();
+	}
 	mbus_task_commit();
+	work->restore.roll_below = (int32) Max(work->restore.roll_below,
+										   named.segment + 1);
 	if (epoch != 0)
 		mbus_epoch_begin(db, epoch);
 	if (!*more)
+	{
 		work->restore.leaves = leaves;
+		work->restore.unattached = unattached;
+	}
 	return MBUS_DONE;
+}
+
+/*
+ * overtaken returns the highest segment that is above an open one of its
+ * series, or 0: a worker before this one has let a restore's show, and not
+ * rolled what was open.
+ */
+static int64
+overtaken(void)
+{
+	bool		isnull;
+
+	return mbus_sql_int64(&isnull, "SELECT COALESCE(max(s.segment_no), 0)::int8"
+						  " FROM message_bus.segment s WHERE EXISTS"
+						  " (SELECT FROM message_bus.segment o"
+						  " WHERE o.series = s.series AND o.closed_at IS NULL"
+						  " AND o.segment_no < s.segment_no)");
+}
+
+/* Another number when there are others in message_bus.unattached. */
+static int64
+unattached_sum(void)
+{
+	bool		isnull;
+
+	return mbus_sql_int64(&isnull, "SELECT sum(hashint4(segment_no))"
+						  " FROM message_bus.unattached");
 }
 
 /*
@@ -346,7 +390,7 @@ restored_filled(MbusWork *work, int32 segment)
 	}
 	if (table_written(mbus_secret_table(work, segment)))
 		return false;
-	if (GetCurrentTimestamp() - work->restore.changed_at > EMPTY_US &&
+	if (mbus_now() - work->restore.changed_at > EMPTY_US &&
 		work->restore.changed_at != 0)
 		return true;
 	return mbus_secret_filled(work, segment) &&
@@ -399,7 +443,7 @@ restored_hide(MbusWork *work, const Restored *list, int n)
 	LWLockRelease(&work->db->lock);
 
 	if (work->restore.changed_at == 0 || known != work->restore.known)
-		work->restore.changed_at = GetCurrentTimestamp();
+		work->restore.changed_at = mbus_now();
 	work->restore.known = known;
 	work->restore.pending = pending;
 }
@@ -432,7 +476,7 @@ restored_settle(MbusWork *work, int32 segment, Named *named)
 	}
 	mbus_secret_settle(work, segment);
 	mbus_sql("INSERT INTO message_bus.segment (segment_no, series, opened_at)"
-			 " VALUES (%d, 1, clock_timestamp())"
+			 " VALUES (%d, 1, message_bus.clock())"
 			 " ON CONFLICT (segment_no) DO NOTHING", segment);
 }
 

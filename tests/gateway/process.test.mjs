@@ -118,7 +118,15 @@ describe('configuration', () => {
 				const name = /^([A-Z_]+)=/.exec(line)?.[1];
 				if (name) assert.match(text, new RegExp(`^#?${name}=`, 'm'));
 			}
+			assert.match(stdout, /^MESSAGE_BUS_ROLE=$/m, 'clients authenticate');
 		});
+
+	test('license and changes are there', () => {
+		const read = (name) => fs.readFileSync(path.join(root, name), 'utf8');
+
+		assert.match(read('LICENSE'), /PostgreSQL License[^]*the message_bus contributors/);
+		assert.match(read('CHANGELOG.md'), /^## Unreleased$/m);
+	});
 
 	test('--help names every setting, --version the version', async () => {
 		for (const flag of ['--help', '-h']) {

@@ -16,8 +16,9 @@ Failure = collections.namedtuple('Failure', 'lease attempt kind retry_at dead_le
 Message = collections.namedtuple('Message', 'uid key available_at')
 
 MESSAGES = """
-    SELECT m.id, message_bus.stored_json(m.payload, m.encoding, m.size, m.content_type, m.sha256) #>> '{}', m.key,
-        extract(epoch FROM m.available_at)::float8
+    SELECT m.id, message_bus.stored_json(m.payload, message_bus.compression_name(m.encoding), m.size,
+               COALESCE(m.content_type, 'application/json'), m.sha256) #>> '{}', m.key,
+        extract(epoch FROM COALESCE(m.available_at, m.created_at))::float8
     FROM message_bus.message m JOIN message_bus.channel c USING (channel_id) WHERE c.name = 'c'"""
 ACKS = """
     SELECT lo, hi, runs, n, lease, outcome, attempt, extract(epoch FROM at)::float8

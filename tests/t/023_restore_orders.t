@@ -14,7 +14,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my @orders = qw(whole jobs schema_first tables consumer bare);
+my @orders = qw(whole jobs backwards schema_first tables consumer bare);
 my $old = bus_node('old');
 my $new = bus_node('new',
 	databases => [ @orders, 'again' ],
@@ -81,7 +81,8 @@ sub claimed
 		SELECT string_agg(payload::text, ' ' ORDER BY id) FROM d, a});
 }
 
-# expire_all lets everything expire and waits until all segments are gone.
+# expire_all lets everything expire and waits until all segments that were
+# closed are gone.
 sub expire_all
 {
 	my ($database) = @_;
@@ -97,7 +98,8 @@ sub expire_all
 				UPDATE message_bus.segment SET expires_at = clock_timestamp()
 				WHERE closed_at IS NOT NULL;
 				SELECT count(message_bus.expire()) - 1;
-				SELECT count(*) FROM message_bus.segment}) =~ /\n0$/;
+				SELECT count(*) FROM message_bus.segments
+				WHERE state <> 'open'}) =~ /\n0$/;
 		});
 }
 
@@ -151,6 +153,18 @@ foreach my $i (1 .. 3)
 		qq{SELECT message_bus.publish('c', to_json($i * 10 + i))
 		   FROM generate_series(1, 3) i});
 }
+# more subscriptions and grants than channels: several jobs load them first
+$old->safe_psql(
+	'postgres', q{
+	SELECT count(message_bus.create_channel('many' || i)::text),
+		count(message_bus.grant_channel('many' || i, 'pg_monitor', 'all')::text),
+		count(message_bus.grant_channel('many' || i, 'pg_read_all_data', 'all')::text),
+		count(message_bus.create_subscription('many' || i, 'one')::text),
+		count(message_bus.create_subscription('many' || i, 'two')::text)
+	FROM generate_series(1, 300) i;
+	SELECT message_bus.publish('default', '"by default"');
+	SELECT message_bus.ack(lease) FROM message_bus.claim('default');
+	SELECT message_bus.grant_channel('default', 'pg_monitor', 'publish')});
 # 11 is acked, 12 has failed, 13 is out, under leases as of a later time
 $old->safe_psql('postgres',
 	'UPDATE message_bus.server_state SET epoch = epoch + 5000');
@@ -204,6 +218,41 @@ settled('jobs');
 is(secrets($new, 'jobs'), $secrets, 'jobs: with their secrets');
 is(claimed('jobs', '10 seconds'), $all, 'jobs: what was not acked comes');
 goes_on('jobs');
+
+# each table before those that it refers to, over a default channel that has
+# been granted and claimed from
+$new->safe_psql(
+	'backwards', q{
+	SELECT message_bus.grant_channel('default', 'pg_monitor', 'consume');
+	SELECT message_bus.grant_channel('default', 'pg_read_all_data', 'consume');
+	SELECT message_bus.publish('default', '"of before"')});
+wait_for(
+	'a subscription of before',
+	sub {
+		$new->safe_psql('backwards',
+			q{SELECT payload FROM message_bus.claim('default')}) ne '';
+	});
+restore('backwards', '--schema-only');
+foreach my $table (
+	qw(subscription channel_grant channel_id subscription_id segment),
+	map({ ("message_$_", "ack_$_", "failure_$_", "event_$_") } 5 .. 7),
+	qw(channel))
+{
+	restore('backwards', '--data-only', "--table=$table");
+}
+settled('backwards');
+is(claimed('backwards', '10 seconds'),
+	$all, 'backwards: what was not acked comes');
+is( $new->safe_psql(
+		'backwards', q{
+		SELECT count(*), count(DISTINCT c.name) FROM message_bus.channel_grant g
+		JOIN message_bus.channel c USING (channel_id) WHERE c.name LIKE 'many%';
+		SELECT count(*) FROM message_bus.subscriptions;
+		SELECT grantee, may_publish, may_consume FROM message_bus.channel_grant
+		WHERE channel_id = 1 ORDER BY grantee::text}),
+	"600|300\n602\npg_monitor|t|t\npg_read_all_data|f|t",
+	'backwards: all grants and subscriptions are there');
+goes_on('backwards');
 
 # the data long after the schema: the worker has seen the empty tables, and
 # a restart between
