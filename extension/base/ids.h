@@ -40,6 +40,10 @@
 #define MBUS_EPOCH_BITS		(MBUS_LEASE_NODE - MBUS_LEASE_BITS) /* below the node */
 #define MBUS_EPOCH_MAX		(PG_INT32_MAX - 1)
 
+/* a fact's number is epoch << 32 | n */
+#define MBUS_FACT_BITS		32
+#define MbusFactEpoch(no)	((no) >> MBUS_FACT_BITS)
+
 #define MBUS_NONE			UINT32_MAX	/* no index */
 #define MBUS_MAX_DATABASES	32
 

@@ -132,6 +132,8 @@ state_startup(void)
 		mbus_shared->made_at = GetCurrentTimestamp();
 		pg_atomic_init_u32(&mbus_shared->highest_epoch, 0);
 		mbus_shared->nbackends = MaxBackends + NUM_AUXILIARY_PROCS;
+		for (int i = 0; i < mbus_shared->nbackends; i++)
+			pg_atomic_init_u32(&mbus_shared->backend[i].nfacts, 0);
 		for (int i = 0; i < MBUS_MAX_DATABASES; i++)
 		{
 			MbusDatabase *db = &mbus_shared->db[i];
