@@ -286,6 +286,12 @@ CREATE TRIGGER channel_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.s
 CREATE TRIGGER channel_truncated AFTER TRUNCATE ON message_bus.subscription
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
 
+-- the worker numbers segments above what a restored checkpoint names
+CREATE FUNCTION message_bus.checkpoint_made() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'mbus_checkpoint_made' LANGUAGE C;
+CREATE TRIGGER checkpoint_made AFTER INSERT ON message_bus.checkpoint
+	FOR EACH ROW EXECUTE FUNCTION message_bus.checkpoint_made();
+
 -- A restored dump brings the default channel that CREATE EXTENSION has made.  What
 -- belongs to it by its number may have been restored before it, and stays.
 CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
@@ -372,6 +378,7 @@ ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_restored;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER grant_restored;
 ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER subscription_restored;
+ALTER TABLE message_bus.checkpoint ENABLE ALWAYS TRIGGER checkpoint_made;
 ALTER TABLE message_bus.segment ENABLE ALWAYS TRIGGER segment_restored;
 ALTER TABLE message_bus.publisher ENABLE ALWAYS TRIGGER publisher_restored;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_changed;
@@ -823,7 +830,7 @@ CREATE VIEW message_bus.pools AS
 	LEFT JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id;
 COMMENT ON VIEW message_bus.pools IS
 'who holds the shared memory of the server: all together, each database, and the subscriptions of this one that hold something; for pg_monitor';
-COMMENT ON COLUMN message_bus.pools.pool IS 'messages: that are claimed or wait to be claimed again (message_bus.max_leases); subscriptions: that are loaded (message_bus.max_subscriptions)';
+COMMENT ON COLUMN message_bus.pools.pool IS 'messages: that are claimed or wait to be claimed again (message_bus.max_leases); subscriptions: that are loaded (message_bus.max_subscriptions); skipped ranges: of publishes that have not ended; a subscription that holds all it may waits in front of the next';
 COMMENT ON COLUMN message_bus.pools.database IS 'NULL: all databases';
 COMMENT ON COLUMN message_bus.pools.subscription IS 'NULL: the whole database';
 COMMENT ON COLUMN message_bus.pools.held IS 'how many it has';

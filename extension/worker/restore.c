@@ -56,6 +56,7 @@
 #include "segment/leaf.h"
 #include "state/state.h"
 #include "worker/epoch.h"
+#include "worker/names.h"
 #include "worker/restore.h"
 #include "worker/segment_catalog.h"
 #include "worker/task.h"
@@ -136,17 +137,15 @@ mbus_restore_look(MbusWork *work)
 
 /*
  * restore_look is one look; it settles some, and says in *more if there may be
- * others.  The catalog is searched only if tables were attached or set aside
- * since the last one, or something is hidden.
+ * others.  The catalog is searched only if others have attached tables, or set
+ * some aside, since the last one, or something is hidden.
  */
 static MbusOutcome
 restore_look(MbusWork *work, void *arg)
 {
 	MbusDatabase *db = work->db;
 	bool	   *more = arg;
-	uint64		leaves;
 	int64		unattached;
-	int			nleaves;
 	Restored   *list;
 	int			n;
 	int			nsettled = 0;
@@ -160,9 +159,8 @@ restore_look(MbusWork *work, void *arg)
 	mbus_task_hold_extension(work);
 	mbus_task_lock_timeout(LOCK_WAIT_MS);
 	names_above(work);
-	(void) mbus_leaves_borrow(work->schema, &nleaves, &leaves);
 	unattached = unattached_sum();
-	if (leaves == work->restore.leaves &&
+	if (work->restore.looked && mbus_names_ours(work) &&
 		unattached == work->restore.unattached &&
 		work->restore.pending == 0)
 	{
@@ -189,7 +187,7 @@ restore_look(MbusWork *work, void *arg)
 	else
 	{
 		restored_hide(work, list, n);
-		if (work->restore.leaves == 0)
+		if (!work->restore.looked)
 			named = overtaken();
 	}
 	mbus_task_commit();
@@ -197,11 +195,11 @@ restore_look(MbusWork *work, void *arg)
 										   named + 1);
 	if (epoch != 0)
 		mbus_epoch_begin(db, epoch);
+	if (!*more && work->restore.pending == 0)
+		mbus_names_looked();
 	if (!*more)
-	{
-		work->restore.leaves = leaves;
 		work->restore.unattached = unattached;
-	}
+	work->restore.looked = true;
 	return MBUS_DONE;
 }
 
@@ -283,6 +281,8 @@ names_above(MbusWork *work)
 	bool		isnull;
 	int64		above;
 
+	if (mbus_names_highest(work) < work->db->numbering.next_segment)
+		return;
 	above = mbus_sql_int64(&isnull, "SELECT (greatest("
 						   "(SELECT max(purged_to) FROM message_bus.channel),"
 						   "(SELECT max(start_id) - 1"
@@ -311,7 +311,10 @@ mbus_restore_hide(MbusWork *work)
 }
 
 /*
- * restored_list lists the segments that are a restore's, by ascending number.
+ * restored_list lists the segments that are a restore's, by ascending number;
+ * its snapshot is new.  What a table depends on is asked for each by itself,
+ * in a way that leaves the planner no choice: without statistics it would read
+ * all that depends on the extension for each of them.
  */
 static int
 restored_list(MbusWork *work, Restored **list)
@@ -325,11 +328,12 @@ restored_list(MbusWork *work, Restored **list)
 							 " WHERE c.relnamespace = 'message_bus'::regnamespace"
 							 " AND c.relkind = 'r'"
 							 " AND c.relname ~ '^message_[0-9]{1,9}$'"
-							 " AND NOT EXISTS (SELECT FROM pg_depend d"
+							 " AND (SELECT bool_or("
+							 "   d.refclassid = 'pg_extension'::regclass"
+							 "   AND d.refobjid = %u) FROM pg_depend d"
 							 "  WHERE d.classid = 'pg_class'::regclass"
-							 "  AND d.objid = c.oid AND d.objsubid = 0"
-							 "  AND d.refclassid = 'pg_extension'::regclass"
-							 "  AND d.refobjid = %u))"
+							 "  AND d.objid = c.oid AND d.objsubid = 0)"
+							 " IS NOT TRUE)"
 							 " SELECT n, NOT EXISTS (SELECT FROM pg_class l"
 							 "  WHERE l.relnamespace = 'message_bus'::regnamespace"
 							 "  AND l.relname = ANY (ARRAY['message_' || n,"
@@ -341,7 +345,7 @@ restored_list(MbusWork *work, Restored **list)
 							 "    WHEN 'e' THEN 2 ELSE 3 END))"
 							 " FROM restored WHERE n <= %d ORDER BY n",
 							 work->extension, MBUS_SEGMENT_MAX),
-					true, 0) != SPI_OK_SELECT)
+					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for restored segments");
 	n = (int) SPI_processed;
 	found = palloc0((n + 1) * sizeof(Restored));

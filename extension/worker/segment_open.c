@@ -21,9 +21,9 @@
  *	- on another timeline than the last segment was opened on (a promotion,
  *	  a recovery to a point in time) it skips 256 ordinals, which the old
  *	  timeline may have used after what we know of it
- *	- each opening looks once more at all that: a pg_restore may have brought
- *	  some while we run.  What is not settled yet of that is hidden in the same
- *	  transaction (restore.c)
+ *	- each opening looks once more at what can have changed of that (names.c):
+ *	  a pg_restore may have brought some while we run.  What is not settled yet
+ *	  of that is hidden in the same transaction (restore.c)
  *	- the number is taken in shared memory before the tables can be seen: until
  *	  it is open readers end below it
  *
@@ -82,6 +82,7 @@
 #include "state/pace.h"
 #include "state/state.h"
 #include "worker/epoch.h"
+#include "worker/names.h"
 #include "worker/numbers.h"
 #include "worker/restore.h"
 #include "worker/segment_attach.h"
@@ -139,6 +140,7 @@ static bool series_busy(MbusWork *work, int32 series_no);
 static bool series_changed(MbusWork *work, int32 series_no);
 static int64 series_window(MbusSeries *series, int32 series_no);
 static MbusOutcome segment_open(MbusWork *work, void *arg);
+static int64 number_choose(MbusWork *work, int64 at_least);
 static void number_take(MbusDatabase *db, int32 segment);
 static void number_return(MbusDatabase *db);
 static Oid	leaf_create(MbusWork *work, MbusFamily family, int32 segment);
@@ -195,6 +197,7 @@ segments_number(MbusWork *work, void *arg)
 	int64		timeline = GetWALInsertionTimeLine();
 	int64		last_timeline;
 	int64		next;
+	int64		highest;
 	int64		epoch;
 	bool		restored;
 	bool		isnull;
@@ -205,8 +208,9 @@ segments_number(MbusWork *work, void *arg)
 	(void) mbus_restore_hide(work);
 	next = mbus_sql_int64(&isnull, "SELECT next_segment::int8"
 						  " FROM message_bus.server_state");
-	restored = mbus_highest_segment() >= next;
-	next = Max(next, mbus_highest_segment() + 1);
+	highest = mbus_highest_segment();
+	restored = highest >= next;
+	next = Max(next, highest + 1);
 	last_timeline = mbus_sql_int64(&isnull, "SELECT timeline"
 								   " FROM message_bus.server_state");
 	if (last_timeline != 0 && last_timeline != timeline)
@@ -403,10 +407,7 @@ segment_open(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	number = Max(opening->at_least, mbus_highest_segment() + 1);
-	if (number > opening->at_least && mbus_restore_hide(work))
-		number += MbusOrdinals(RESTORE_SKIP);
-	number = mbus_segment_above(number, mbus_node);
+	number = number_choose(work, opening->at_least);
 	mbus_task_number_check(number, MBUS_SEGMENT_MAX, "segment numbers");
 	opening->segment = (int32) number;
 	number_take(work->db, opening->segment);
@@ -431,6 +432,26 @@ segment_open(MbusWork *work, void *arg)
 	ForceSyncCommit();
 	mbus_task_commit();
 	return MBUS_DONE;
+}
+
+/*
+ * number_choose returns the number of the next segment, that is this node's and
+ * at least the given one.  The next one of all is free mostly, and nothing else is read
+ * then; before numbers are left out all is.
+ */
+static int64
+number_choose(MbusWork *work, int64 at_least)
+{
+	int64		least = Max(at_least, mbus_names_highest(work) + 1);
+	int64		number = mbus_segment_above(least, mbus_node);
+
+	if (least == work->db->numbering.next_segment &&
+		mbus_names_free(work, least, number))
+		return number;
+	least = Max(least, mbus_highest_segment() + 1);
+	if (least > at_least && mbus_restore_hide(work))
+		least += MbusOrdinals(RESTORE_SKIP);
+	return mbus_segment_above(least, mbus_node);
 }
 
 /*
@@ -595,6 +616,7 @@ segment_publish(MbusWork *work, Opening *opening)
 	MbusSeries *series = &db->series[opening->series];
 	MbusSeries	old;
 
+	mbus_names_made(work, opening->leaf[MBUS_MESSAGE]);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	old = *series;
 	series->open_segment = opening->segment;

@@ -131,8 +131,8 @@ typedef struct MbusLoad
 /* What a restore has brought; restore.c. */
 typedef struct MbusRestore
 {
-	uint64		leaves;			/* their version at the last look */
-	int64		unattached;		/* what of these was set aside then */
+	bool		looked;			/* once, at least */
+	int64		unattached;		/* what was set aside at the last look */
 	int			pending;		/* segments that are hidden */
 	uint64		known;			/* a hash of these */
 	TimestampTz changed_at;		/* when that last changed */

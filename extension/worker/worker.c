@@ -87,6 +87,7 @@
 #include "worker/checkpoint.h"
 #include "worker/era_enter.h"
 #include "worker/expiry.h"
+#include "worker/names.h"
 #include "worker/numbers.h"
 #include "worker/reset.h"
 #include "worker/restore.h"
@@ -144,6 +145,7 @@ mbus_worker_main(Datum main_arg)
 		proc_exit(0);
 	before_shmem_exit(worker_exit, PointerGetDatum(work->db));
 	mbus_retire_init(work);
+	mbus_names_init();
 
 	context = AllocSetContextCreate(TopMemoryContext, "message_bus worker",
 									ALLOCSET_DEFAULT_SIZES);
