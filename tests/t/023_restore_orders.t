@@ -235,7 +235,7 @@ wait_for(
 restore('backwards', '--schema-only');
 foreach my $table (
 	qw(subscription channel_grant channel_id subscription_id segment),
-	map({ ("message_$_", "ack_$_", "failure_$_", "event_$_") } 5 .. 7),
+	map({ ("message_$_", "ack_$_", "failure_$_", "event_$_") } 160, 192, 224),
 	qw(channel))
 {
 	restore('backwards', '--data-only', "--table=$table");
@@ -271,7 +271,7 @@ goes_on('schema_first');
 # whose position is above all of them, and a publisher
 restore('tables', '--schema-only');
 restore('tables', '--data-only', map { "--table=$_" }
-	  qw(channel subscription ack_5 failure_5));
+	  qw(channel subscription ack_160 failure_160));
 wait_for(
 	'the worker',
 	sub {
@@ -280,7 +280,7 @@ wait_for(
 	});
 my @came = (claimed('tables', '10 seconds'));
 
-foreach my $table (qw(message_7 segment message_5 message_6))
+foreach my $table (qw(message_224 segment message_160 message_192))
 {
 	restore('tables', '--data-only', "--table=$table");
 	if ($table =~ /^message_(\d)$/)
