@@ -50,7 +50,7 @@ static const char *const naming[] = {"channel", "subscription", "checkpoint"};
 
 static Oid	names_schema = InvalidOid;	/* that all of this is of */
 static Oid	naming_relid[lengthof(naming)];
-static uint64 rows_changes = 1;	/* invalidations, counted */
+static uint64 rows_changes = 1; /* invalidations, counted */
 static uint64 rows_read = 0;	/* how many of them rows_highest knows of */
 static int64 rows_highest = 0;
 
