@@ -159,8 +159,9 @@ COMMENT ON TABLE message_bus.unattached IS 'segments whose tables are still to b
 CREATE TABLE message_bus.server_state (
 	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
 	timeline bigint NOT NULL DEFAULT 0,		-- that segments were last opened on
-	next_segment integer NOT NULL DEFAULT 1,
-	epoch integer NOT NULL DEFAULT 0		-- of leases
+	next_segment integer NOT NULL DEFAULT 32,	-- ordinal << 5 | node
+	epoch integer NOT NULL DEFAULT 0,		-- of leases
+	node smallint							-- of its ids; NULL before the first segment
 );
 INSERT INTO message_bus.server_state DEFAULT VALUES;
 COMMENT ON TABLE message_bus.server_state IS 'numbering that must survive a crash or a failover';
@@ -288,6 +289,12 @@ CREATE TRIGGER channel_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.s
 CREATE TRIGGER channel_truncated AFTER TRUNCATE ON message_bus.subscription
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
 
+-- the worker numbers segments above what a restored checkpoint names
+CREATE FUNCTION message_bus.checkpoint_made() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'mbus_checkpoint_made' LANGUAGE C;
+CREATE TRIGGER checkpoint_made AFTER INSERT ON message_bus.checkpoint
+	FOR EACH ROW EXECUTE FUNCTION message_bus.checkpoint_made();
+
 -- A restored dump brings the default channel that CREATE EXTENSION has made.  What
 -- belongs to it by its number may have been restored before it, and stays.
 CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
@@ -374,6 +381,7 @@ ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_restored;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER grant_restored;
 ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER subscription_restored;
+ALTER TABLE message_bus.checkpoint ENABLE ALWAYS TRIGGER checkpoint_made;
 ALTER TABLE message_bus.segment ENABLE ALWAYS TRIGGER segment_restored;
 ALTER TABLE message_bus.publisher ENABLE ALWAYS TRIGGER publisher_restored;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_changed;
@@ -825,7 +833,7 @@ CREATE VIEW message_bus.pools AS
 	LEFT JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id;
 COMMENT ON VIEW message_bus.pools IS
 'who holds the shared memory of the server: all together, each database, and the subscriptions of this one that hold something; for pg_monitor';
-COMMENT ON COLUMN message_bus.pools.pool IS 'messages: that are claimed or wait to be claimed again (message_bus.max_leases); subscriptions: that are loaded (message_bus.max_subscriptions)';
+COMMENT ON COLUMN message_bus.pools.pool IS 'messages: that are claimed or wait to be claimed again (message_bus.max_leases); subscriptions: that are loaded (message_bus.max_subscriptions); skipped ranges: of publishes that have not ended; a subscription that holds all it may waits in front of the next';
 COMMENT ON COLUMN message_bus.pools.database IS 'NULL: all databases';
 COMMENT ON COLUMN message_bus.pools.subscription IS 'NULL: the whole database';
 COMMENT ON COLUMN message_bus.pools.held IS 'how many it has';
@@ -969,6 +977,26 @@ CREATE TRIGGER table_delete INSTEAD OF DELETE ON message_bus.message_bus
 	FOR EACH ROW EXECUTE FUNCTION message_bus.table_delete();
 
 /*
+ * Ids tell their node.
+ */
+
+CREATE FUNCTION message_bus.id_node(id bigint) RETURNS integer
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	RETURN CASE WHEN id_node.id OPERATOR(pg_catalog.>) 0
+			AND id_node.id OPERATOR(pg_catalog.<) 9007199254740992
+		THEN ((id_node.id OPERATOR(pg_catalog.>>) 24) OPERATOR(pg_catalog.&) 31)::integer END;
+COMMENT ON FUNCTION message_bus.id_node(bigint) IS
+'id_node: the node, 0 to 31, that gave out a message''s id: message_bus.node of that server. NULL for what is no id (not above 0, or not below 2^53). Errors: none.';
+
+CREATE FUNCTION message_bus.lease_node(lease bigint) RETURNS integer
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	RETURN CASE WHEN lease_node.lease OPERATOR(pg_catalog.>) 0
+			AND lease_node.lease OPERATOR(pg_catalog.<) 9007199254740992
+		THEN ((lease_node.lease OPERATOR(pg_catalog.>>) 28) OPERATOR(pg_catalog.&) 31)::integer END;
+COMMENT ON FUNCTION message_bus.lease_node(bigint) IS
+'lease_node: the node, 0 to 31, that gave out a lease. NULL for what is no lease (not above 0, or not below 2^53). Errors: none.';
+
+/*
  * Segments and the worker.
  */
 
@@ -976,7 +1004,7 @@ CREATE FUNCTION message_bus.expire() RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mbus_expire';
 COMMENT ON FUNCTION message_bus.expire() IS
-'Drops now, instead of at the worker''s next pass, every segment whose messages have all expired. Returns the number of segments dropped. Expired messages are never returned, dropped or not. A WARNING tells how many had to wait because open transactions publish to them or read the tables. Errors: 55000 if the worker does not answer within 60 seconds, 25006 on a standby.';
+'Drops now, instead of at the worker''s next pass, every segment whose messages have all expired. Returns the number of segments dropped. Expired messages are never returned, dropped or not. Of segments that take messages and were opened less than message_bus.segment_interval ago it takes 100, and then one more in each such time: segment numbers are not used twice. A WARNING tells how many had to wait because open transactions publish to them or read the tables. Errors: 55000 if the worker does not answer within 60 seconds, 25006 on a standby.';
 
 CREATE FUNCTION message_bus.open_segments(
 	OUT segment_no integer, OUT series integer,
@@ -1004,7 +1032,8 @@ CREATE FUNCTION message_bus.worker_status_row(
 	OUT last_error text, OUT last_error_at timestamp with time zone,
 	OUT segments_opened bigint, OUT segments_retired bigint,
 	OUT unfinished_publishes integer, OUT channels_followed integer,
-	OUT interval_ms integer)
+	OUT interval_ms integer, OUT node integer, OUT segments_used double precision,
+	OUT epochs_used double precision, OUT warning text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'mbus_worker_status_row';
@@ -1041,7 +1070,7 @@ CROSS JOIN LATERAL (
 ) AS t (relids);
 COMMENT ON VIEW message_bus.segments IS
 'The physical parts that messages lie in; one is dropped whole when all its messages have expired';
-COMMENT ON COLUMN message_bus.segments.segment_no IS 'number; the messages'' ids are segment_no << 28 and up';
+COMMENT ON COLUMN message_bus.segments.segment_no IS 'number; the messages'' ids are segment_no << 24 and up; segment_no is ordinal << 5 | node';
 COMMENT ON COLUMN message_bus.segments.series IS 'series of segments: channels with about the same TTL share one';
 COMMENT ON COLUMN message_bus.segments.state IS 'open (takes messages), closed, or detaching (expired, waits for readers to be dropped)';
 COMMENT ON COLUMN message_bus.segments.expires_at IS 'when the last of its messages expires';
@@ -1058,7 +1087,7 @@ COMMENT ON FUNCTION message_bus.listed_databases() IS
 CREATE VIEW message_bus.worker_status AS
 SELECT pid, started_at, last_pass_at, last_pass_ms, interval_ms, ready, passes, errors,
 	last_error, last_error_at, segments_opened, segments_retired, unfinished_publishes,
-	channels_followed,
+	channels_followed, node, segments_used, epochs_used, warning,
 	message_bus.clock_off() AS clock_off,
 	ARRAY(SELECT n FROM pg_catalog.unnest(message_bus.listed_databases()) AS n
 		WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_database d
@@ -1077,6 +1106,10 @@ COMMENT ON COLUMN message_bus.worker_status.errors IS 'tasks that failed since t
 COMMENT ON COLUMN message_bus.worker_status.unfinished_publishes IS 'ranges of ids of transactions that have not ended';
 COMMENT ON COLUMN message_bus.worker_status.unknown_databases IS 'names in message_bus.databases that are no databases';
 COMMENT ON COLUMN message_bus.worker_status.channels_followed IS 'channels whose newest id the server''s memory knows: those published to lately';
+COMMENT ON COLUMN message_bus.worker_status.node IS 'the server''s: message_bus.node';
+COMMENT ON COLUMN message_bus.worker_status.segments_used IS 'percent of the segment numbers that are used up';
+COMMENT ON COLUMN message_bus.worker_status.epochs_used IS 'percent of the epochs of leases that are used up';
+COMMENT ON COLUMN message_bus.worker_status.warning IS 'the server is another node than the database, or numbers are used up to 80 percent; NULL if all is well';
 
 /*
  * The gateway's entry, and who its clients are.
@@ -1204,6 +1237,7 @@ GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_text, message
 	message_bus.compression_name,
 	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.id_node, message_bus.lease_node TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login
 GRANT SELECT ON message_bus.channels, message_bus.messages, message_bus.subscriptions, message_bus.leases,
 	message_bus.dead_letters TO PUBLIC;
@@ -1221,8 +1255,12 @@ GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.pool_rows, message_b
 
 SELECT message_bus.create_channel('default', ttl => NULL, compression => NULL);
 
--- without this, and with wal_level = minimal, a crash would set it back to 1
-SELECT pg_catalog.setval('message_bus.channel_id', 1);
+-- without this, and with wal_level = minimal, a crash would set it back to 1;
+-- each node numbers channels and subscriptions in a range of its own
+SELECT pg_catalog.setval('message_bus.channel_id', GREATEST(1, n.first)),
+	pg_catalog.setval('message_bus.subscription_id', GREATEST(1, n.first), n.first OPERATOR(pg_catalog.>) 0)
+FROM (SELECT COALESCE(pg_catalog.current_setting('message_bus.node', true), '0')::integer
+	OPERATOR(pg_catalog.*) 67108864) AS n (first);
 
 /*
  * What a dump must hold beside the segments, which are dumped as tables.

@@ -91,6 +91,6 @@ SELECT unfinished_publishes FROM message_bus.worker_status;
 COMMIT;
 SELECT unfinished_publishes FROM message_bus.worker_status;
 SELECT state, rows_reserved > 0 AS rows, rows_max, size_bytes > 0 AS size, opened_at < clock_timestamp() AS opened, closed_at, expires_at > clock_timestamp() AS expires
-	FROM message_bus.segments WHERE segment_no = :id >> 28;
+	FROM message_bus.segments WHERE segment_no = :id >> 24;
 
 SELECT message_bus.drop_channel('v');

@@ -16,8 +16,10 @@ extern int	mbus_clock_jump;	/* s that the clock may jump */
 extern int	mbus_worker_interval;	/* ms between two passes of a worker */
 extern int	mbus_segment_max_rows;	/* ids in one segment */
 extern int	mbus_segment_max_mb;	/* payload megabytes in one segment */
+extern int	mbus_segment_interval;	/* seconds between two of a series */
 
 /* read at server start */
+extern int	mbus_node;			/* in ids and leases */
 extern int	mbus_max_subscriptions; /* that claims are made from */
 extern int	mbus_max_leases;	/* messages outstanding, in all databases */
 extern int	mbus_database_share;	/* percent of the pools; reload */

@@ -221,7 +221,7 @@ insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 	used = run->rows;
 	while (used > 0 && drafts[used - 1].duplicate)
 		used--;
-	mbus_reserve_undo(db, channel->series, channel->channel_id, run, used);
+	mbus_reserve_undo(db, channel->channel_id, run, used);
 	pfree(plain);
 	pfree(unique);
 }

@@ -39,6 +39,7 @@
 #include "base/compat.h"
 #include "segment/inserter.h"
 #include "segment/leaf.h"
+#include "segment/leaf_keep.h"
 
 static void inserter_check(Relation rel, int ncolumns);
 pg_noreturn static void leaf_changed(Relation rel);
@@ -59,6 +60,7 @@ mbus_inserter_open(Oid leaf, int ncolumns, bool speculative)
 	MbusInserter *inserter = palloc0(sizeof(MbusInserter));
 
 	inserter->rel = table_open(leaf, RowExclusiveLock);
+	mbus_leaf_keep(inserter->rel);
 	inserter_check(inserter->rel, ncolumns);
 	inserter->estate = CreateExecutorState();
 	inserter->rri = makeNode(ResultRelInfo);

@@ -83,6 +83,7 @@ typedef struct MbusLeaf
 {
 	int32		segment;
 	Oid			relid[MBUS_FAMILIES];
+	uint8		looks[MBUS_FAMILIES];	/* at its file; leaf.c */
 } MbusLeaf;
 
 extern void mbus_leaf_init(void);

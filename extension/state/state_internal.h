@@ -57,6 +57,9 @@ typedef struct MbusShared
 	int32		channels_beyond;	/* slots beyond MBUS_CHANNEL_SHARE of
 									 * their database; channel_lock */
 	int32		nbackends;
+	TimestampTz made_at;		/* never changed */
+	pg_atomic_uint32 highest_epoch; /* of leases, of any database; outlives
+									 * DROP EXTENSION and DROP DATABASE */
 	MbusDatabase db[MBUS_MAX_DATABASES];
 	MbusBackend backend[FLEXIBLE_ARRAY_MEMBER];
 } MbusShared;
@@ -77,5 +80,9 @@ extern MbusChannelSlot *mbus_channel_slot(MbusDatabase *db, int32 channel_id);
 extern int64 mbus_channel_last(MbusDatabase *db, const MbusChannelSlot *slot);
 extern int64 mbus_channel_settled(MbusDatabase *db);
 extern int32 mbus_lowest_segment(MbusDatabase *db, int32 from);
+
+/* pace.c: likewise */
+extern int32 mbus_series_place(MbusDatabase *db, const MbusChannelSlot *slot,
+							   int32 series_no, int32 least);
 
 #endif							/* MBUS_STATE_INTERNAL_H */

@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
+#include "base/settings.h"
 #include "delivery/pool.h"
 #include "delivery/sub.h"
 #include "state/clock.h"
@@ -408,9 +409,10 @@ leases_highest(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	*highest = mbus_sql_int64(&isnull, "SELECT max(since_lease) >> %d"
-							  " FROM message_bus.subscription",
-							  MBUS_LEASE_BITS);
+	*highest = mbus_epoch_passed(mbus_sql_int64(&isnull,
+												"SELECT max(since_lease)"
+												" FROM message_bus.subscription"),
+								 mbus_node);
 	mbus_task_commit();
 	return MBUS_DONE;
 }

@@ -35,6 +35,7 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	db->delivery.nsub_wanted = 0;
 	db->delivery.subs_full = false;
 	db->numbering.ready = false;
+	db->numbering.refused = false;
 	db->numbering.next_segment = 0;
 	db->numbering.opening = 0;
 	db->numbering.nrestoring = 0;

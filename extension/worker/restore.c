@@ -50,11 +50,13 @@
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
+#include "base/settings.h"
 #include "delivery/pool.h"
 #include "delivery/sub.h"
 #include "segment/leaf.h"
 #include "state/state.h"
 #include "worker/epoch.h"
+#include "worker/names.h"
 #include "worker/restore.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_secret.h"
@@ -146,17 +148,15 @@ mbus_restore_look(MbusWork *work)
 
 /*
  * restore_look is one look; it settles some, and says in *more if there may be
- * others.  The catalog is searched only if tables were attached or set aside
- * since the last one, or something is hidden.
+ * others.  The catalog is searched only if others have attached tables, or set
+ * some aside, since the last one, or something is hidden.
  */
 static MbusOutcome
 restore_look(MbusWork *work, void *arg)
 {
 	MbusDatabase *db = work->db;
 	bool	   *more = arg;
-	uint64		leaves;
 	int64		unattached;
-	int			nleaves;
 	Restored   *list;
 	int			n;
 	int			nsettled = 0;
@@ -169,9 +169,8 @@ restore_look(MbusWork *work, void *arg)
 	mbus_task_hold_extension(work);
 	mbus_task_lock_timeout(LOCK_WAIT_MS);
 	names_above(work);
-	(void) mbus_leaves_borrow(work->schema, &nleaves, &leaves);
 	unattached = unattached_sum();
-	if (leaves == work->restore.leaves &&
+	if (work->restore.looked && mbus_names_ours(work) &&
 		unattached == work->restore.unattached &&
 		work->restore.pending == 0)
 	{
@@ -198,7 +197,7 @@ restore_look(MbusWork *work, void *arg)
 	else
 	{
 		restored_hide(work, list, n);
-		if (work->restore.leaves == 0)
+		if (!work->restore.looked)
 			named.segment = overtaken();
 	}
 	mbus_task_commit();
@@ -206,11 +205,11 @@ restore_look(MbusWork *work, void *arg)
 										   named.segment + 1);
 	if (epoch != 0)
 		mbus_epoch_begin(db, epoch);
+	if (!*more && work->restore.pending == 0)
+		mbus_names_looked();
 	if (!*more)
-	{
-		work->restore.leaves = leaves;
 		work->restore.unattached = unattached;
-	}
+	work->restore.looked = true;
 	return MBUS_DONE;
 }
 
@@ -269,7 +268,7 @@ settled_show(MbusWork *work, const Restored *list, int n, int32 lowest,
 static int64
 settled_store(MbusWork *work, int32 lowest, const Named *named)
 {
-	int64		epoch = Max(named->lease >> MBUS_LEASE_BITS,
+	int64		epoch = Max(mbus_epoch_passed(named->lease, mbus_node),
 							MbusFactEpoch(named->fact));
 
 	mbus_sql("UPDATE message_bus.checkpoint SET"
@@ -293,6 +292,8 @@ names_above(MbusWork *work)
 	bool		isnull;
 	int64		above;
 
+	if (mbus_names_highest(work) < work->db->numbering.next_segment)
+		return;
 	above = mbus_sql_int64(&isnull, "SELECT (greatest("
 						   "(SELECT max(purged_to) FROM message_bus.channel),"
 						   "(SELECT max(start_id) - 1"
@@ -321,7 +322,10 @@ mbus_restore_hide(MbusWork *work)
 }
 
 /*
- * restored_list lists the segments that are a restore's, by ascending number.
+ * restored_list lists the segments that are a restore's, by ascending number;
+ * its snapshot is new.  What a table depends on is asked for each by itself,
+ * in a way that leaves the planner no choice: without statistics it would read
+ * all that depends on the extension for each of them.
  */
 static int
 restored_list(MbusWork *work, Restored **list)
@@ -334,12 +338,13 @@ restored_list(MbusWork *work, Restored **list)
 							 " FROM pg_class c"
 							 " WHERE c.relnamespace = 'message_bus'::regnamespace"
 							 " AND c.relkind = 'r'"
-							 " AND c.relname ~ '^message_[0-9]{1,8}$'"
-							 " AND NOT EXISTS (SELECT FROM pg_depend d"
+							 " AND c.relname ~ '^message_[0-9]{1,9}$'"
+							 " AND (SELECT bool_or("
+							 "   d.refclassid = 'pg_extension'::regclass"
+							 "   AND d.refobjid = %u) FROM pg_depend d"
 							 "  WHERE d.classid = 'pg_class'::regclass"
-							 "  AND d.objid = c.oid AND d.objsubid = 0"
-							 "  AND d.refclassid = 'pg_extension'::regclass"
-							 "  AND d.refobjid = %u))"
+							 "  AND d.objid = c.oid AND d.objsubid = 0)"
+							 " IS NOT TRUE)"
 							 " SELECT n, NOT EXISTS (SELECT FROM pg_class l"
 							 "  WHERE l.relnamespace = 'message_bus'::regnamespace"
 							 "  AND l.relname = ANY (ARRAY['message_' || n,"
@@ -354,7 +359,7 @@ restored_list(MbusWork *work, Restored **list)
 							 "    ELSE 4 END))"
 							 " FROM restored WHERE n <= %d ORDER BY n",
 							 work->extension, MBUS_SEGMENT_MAX),
-					true, 0) != SPI_OK_SELECT)
+					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for restored segments");
 	n = (int) SPI_processed;
 	found = palloc0((n + 1) * sizeof(Restored));

@@ -203,7 +203,7 @@ segments_expired(MbusWork *work, void *arg)
 						" WHERE closed_at IS NOT NULL"
 						" AND expires_at < message_bus.clock()"
 						" ORDER BY segment_no IN"
-						" (SELECT substring(c.relname FROM '[0-9]{1,8}$')::int"
+						" (SELECT substring(c.relname FROM '[0-9]{1,9}$')::int"
 						"  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
 						"  WHERE i.inhparent IN ('message_bus.message'::regclass,"
 						"                        'message_bus.event'::regclass,"

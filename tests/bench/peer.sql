@@ -22,10 +22,12 @@ CREATE INDEX ON peer.queue (vt);
 
 CREATE FUNCTION peer.send_batch(messages jsonb[], delay interval DEFAULT '0')
 	RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+DECLARE
+	visible timestamp with time zone := clock_timestamp() + delay;
 BEGIN
 	RETURN QUERY
 		INSERT INTO peer.queue (vt, message)
-		SELECT clock_timestamp() + delay, unnest(messages)
+		SELECT visible, unnest(messages)
 		RETURNING msg_id;
 END
 $$;

@@ -265,7 +265,7 @@ class Checker:
                 by_lease += [(delivery.lease, i, delivery) for delivery in deliveries.get(i, [])]
             by_lease.sort()
             for (_, a, before), (_, b, after) in zip(by_lease, by_lease[1:]):
-                if a != b and before.lease >> 22 == after.lease >> 22 and \
+                if a != b and before.lease >> 17 == after.lease >> 17 and \
                         (a not in done or done[a].at > after.ended):
                     self.problem('two of a key out at a time', name, key, a, before, b, after, done.get(a))
 
