@@ -16,7 +16,10 @@ use Test::More;
 
 my @orders = qw(whole jobs backwards schema_first tables consumer);
 my $old = bus_node('old');
-my $new = bus_node('new', databases => [ @orders, 'again' ]);
+# a worker for each database, and the launchers
+my $new = bus_node('new',
+	databases => [ @orders, 'again' ],
+	conf => "max_worker_processes = 16\n");
 my $dump = $old->basedir . '/dump';
 
 # restore runs pg_restore into a database.
