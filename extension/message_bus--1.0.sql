@@ -210,6 +210,7 @@ COMMENT ON TABLE message_bus.message IS 'every message; partitioned into segment
 CREATE TABLE message_bus.event (
 	message_id bigint NOT NULL,
 	at timestamp with time zone NOT NULL,
+	no bigint NOT NULL,				-- of the fact; acks and failures count with it
 	session bigint,
 	kind text NOT NULL,				-- 'accessed' or 'deleted'
 	role text NOT NULL,
@@ -225,6 +226,7 @@ CREATE TABLE message_bus.ack (
 	at timestamp with time zone NOT NULL,
 	claimed_at timestamp with time zone NOT NULL,
 	lease bigint NOT NULL,
+	no bigint NOT NULL,
 	session bigint,
 	subscription_id integer NOT NULL,
 	n integer NOT NULL,				-- how many ids
@@ -239,6 +241,7 @@ COMMENT ON TABLE message_bus.ack IS 'what subscriptions are done with; partition
 CREATE TABLE message_bus.failure (
 	message_id bigint NOT NULL,
 	at timestamp with time zone NOT NULL,
+	no bigint NOT NULL,
 	claimed_at timestamp with time zone,
 	retry_at timestamp with time zone,	-- NULL: never
 	lease bigint NOT NULL,
@@ -593,14 +596,14 @@ COMMENT ON TYPE message_bus.delivery_bytes IS
 
 CREATE FUNCTION message_bus.claim(channel text, subscription text DEFAULT 'default',
 	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
-	max_bytes bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery
+	max_bytes bigint DEFAULT NULL, ack bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery
 	AS 'MODULE_PATHNAME', 'mbus_claim' LANGUAGE C ROWS 100;
 COMMENT ON FUNCTION message_bus.claim IS
-'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits, and does not end before it does. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 the subscription may hold no more messages, or too many subscriptions are in use, 55000 a seek has not ended or the worker does not answer, 25001 waiting in REPEATABLE READ, 25006 read-only.';
+'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. ack: a lease that is acked first, with all it holds, as by ack(lease): of whatever channel or subscription, if the caller may consume there (NULL: none); both take effect when the transaction commits. If the ack is refused nothing is claimed. With ack the call does not wait, so that the ack can be committed; what follows in the keys of acked messages of an ordered subscription can be claimed from then on. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits, and does not end before it does. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 the subscription may hold no more messages, or too many subscriptions are in use, 55000 a seek has not ended, the worker does not answer or the lease of ack is not held (as ack), 25001 waiting in REPEATABLE READ, 25006 read-only.';
 
 CREATE FUNCTION message_bus.claim_bytes(channel text, subscription text DEFAULT 'default',
 	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
-	max_bytes bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery_bytes
+	max_bytes bigint DEFAULT NULL, ack bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery_bytes
 	AS 'MODULE_PATHNAME', 'mbus_claim_bytes' LANGUAGE C ROWS 100;
 COMMENT ON FUNCTION message_bus.claim_bytes IS
 'claim_bytes: as claim, with the payload''s exact bytes, whatever its content type.';
@@ -1013,6 +1016,14 @@ LANGUAGE c VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'mbus_open_segments';
 COMMENT ON FUNCTION message_bus.open_segments() IS
 'The segments that take messages now, as the server''s memory has them; see the view message_bus.segments.';
+
+CREATE FUNCTION message_bus.fact_numbers(since bigint DEFAULT 0, OUT next bigint,
+	OUT unfinished bigint[], OUT touched integer[])
+RETURNS record
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'mbus_fact_numbers';
+COMMENT ON FUNCTION message_bus.fact_numbers(bigint) IS
+'fact_numbers: what the server''s memory knows of the numbers (column no) of acks, failures and events; for administrators. next: the lowest that was not given out. unfinished: ranges below it of transactions that have not ended, lo and behind the last in turn; to be read before the snapshot under which rows are looked for. touched: segments that such rows were written to since the number "since" (NULL: any may be). Errors: 55000 not ready.';
 
 CREATE FUNCTION message_bus.worker_status_row(
 	OUT pid integer, OUT started_at timestamp with time zone,

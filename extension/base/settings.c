@@ -33,6 +33,7 @@ int			mbus_max_leases = 65536;
 int			mbus_database_share = 75;
 int			mbus_subscription_share = 50;
 int			mbus_leases_per_epoch = MBUS_LEASES_LIMIT;
+int			mbus_facts_per_chunk = 1024 * 1024;
 int			mbus_acked_idle = 600;
 bool		mbus_enabled = true;
 char	   *mbus_default_channel = NULL;
@@ -131,6 +132,12 @@ define_server_settings(void)
 							&mbus_leases_per_epoch, MBUS_LEASES_LIMIT, 16,
 							MBUS_LEASES_LIMIT,
 							PGC_SIGHUP, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.facts_per_chunk",
+							"Numbers of facts that a transaction takes at once at most.",
+							"To test what happens when they are used up.",
+							&mbus_facts_per_chunk, 1024 * 1024, 1,
+							1024 * 1024,
+							PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 }
 
 /*

@@ -25,6 +25,7 @@ extern int	mbus_max_leases;	/* messages outstanding, in all databases */
 extern int	mbus_database_share;	/* percent of the pools; reload */
 extern int	mbus_subscription_share;	/* percent of that; reload */
 extern int	mbus_leases_per_epoch;	/* reload; less than all only for tests */
+extern int	mbus_facts_per_chunk;	/* likewise */
 extern int	mbus_acked_idle;	/* seconds; reload */
 
 /* of a session */

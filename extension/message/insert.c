@@ -33,6 +33,7 @@
 #include "message/insert.h"
 #include "segment/inserter.h"
 #include "segment/leaf.h"
+#include "state/fact_number.h"
 #include "state/registry.h"
 
 #define MBUS_BATCH_ROWS		1000	/* a run is a smallint */
@@ -256,6 +257,9 @@ mbus_insert_event(Oid schema, int64 message_id, const char *kind,
 	values = slot->tts_values - 1;
 	values[MBUS_EVENT_MESSAGE_ID] = Int64GetDatum(message_id);
 	values[MBUS_EVENT_AT] = TimestampTzGetDatum(at);
+	values[MBUS_EVENT_NO] =
+		Int64GetDatum(mbus_fact_number(mbus_database(), schema,
+									   MbusSegmentOf(message_id)));
 	values[MBUS_EVENT_SESSION] = Int64GetDatum(mbus_caller.session);
 	slot->tts_isnull[MBUS_EVENT_SESSION - 1] = mbus_caller.session == 0;
 	mbus_slot_text(slot, MBUS_EVENT_KIND, kind);

@@ -50,8 +50,8 @@ mbus_set_add(MbusSegmentSet *set, int32 lo, int32 hi)
 	{
 		/* no room: it becomes one with what is nearest, before or behind */
 		bool		before = at == set->n ||
-			(at > 0 && (int64) lo - set->range[at - 1].hi <=
-			 (int64) set->range[at].lo - hi);
+		(at > 0 && (int64) lo - set->range[at - 1].hi <=
+		 (int64) set->range[at].lo - hi);
 
 		at -= before;
 		end = at + 1;

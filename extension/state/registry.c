@@ -70,7 +70,6 @@ static bool reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
 static void reserve_from_series(MbusDatabase *db, MbusChannelSlot *slot,
 								const MbusWant *want, MbusReservation *out);
 static void run_used(Run *run, const MbusReservation *out);
-static void backend_enter(MbusDatabase *db, Oid schema);
 
 /*
  * mbus_registry_init registers the callback; from _PG_init while the server
@@ -83,7 +82,7 @@ mbus_registry_init(void)
 }
 
 /*
- * registry_xact_callback ends this backend's unfinished publishes.  After a
+ * registry_xact_callback ends this backend's unfinished publishes and facts.  After a
  * commit it runs when the rows are visible to every new snapshot.  Nothing in
  * it can fail.
  */
@@ -96,7 +95,8 @@ registry_xact_callback(XactEvent event, void *arg)
 	if (mbus_shared == NULL || MyProc == NULL)
 		return;
 	me = &mbus_shared->backend[MbusMyProcno()];
-	if (me->nranges == 0 || me->database != MyDatabaseId)
+	if ((me->nranges == 0 && pg_atomic_read_u32(&me->nfacts) == 0) ||
+		me->database != MyDatabaseId)
 		return;
 
 	switch (event)
@@ -105,13 +105,16 @@ registry_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 			/* it has reserved, so this looks up nothing */
 			db = mbus_database_or_null();
-			if (db)
+			if (db && me->nranges > 0)
 				ranges_end(db, me, event == XACT_EVENT_COMMIT);
+			mbus_fact_numbers_end(me);
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot PREPARE a transaction that has published messages"),
+					 me->nranges > 0 ?
+					 errmsg("cannot PREPARE a transaction that has published messages") :
+					 errmsg("cannot PREPARE a transaction that has acknowledged, given back or deleted messages"),
 					 errhint("Use COMMIT.")));
 			break;
 		default:
@@ -244,7 +247,7 @@ mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 		if (db->numbering.ready && db->schema == schema)
 		{
 			slot = mbus_channel_slot(db, channel_id);
-			backend_enter(db, schema);
+			mbus_backend_enter(db, schema);
 			if (slot && reserve(db, series_no, slot, &want, out))
 			{
 				MbusSeries *series = &db->series[out->series];
@@ -370,18 +373,19 @@ mbus_reserve_undo(MbusDatabase *db, int32 channel_id,
 }
 
 /*
- * backend_enter makes this backend's array that of the extension.  Caller
- * holds the database's lock exclusively.
+ * mbus_backend_enter makes this backend's ranges those of the extension.
+ * Caller holds the database's lock exclusively.
  */
-static void
-backend_enter(MbusDatabase *db, Oid schema)
+void
+mbus_backend_enter(MbusDatabase *db, Oid schema)
 {
 	MbusBackend *me = &mbus_shared->backend[MbusMyProcno()];
 
 	if (me->database == db->database && me->schema == schema)
 		return;
-	/* only ever with nranges 0, or after DROP EXTENSION */
+	/* only ever with no ranges, or after DROP EXTENSION */
 	memset(runs, 0, sizeof(runs));
+	mbus_fact_numbers_end(me);
 	me->nranges = 0;
 	me->overflow.hi = 0;
 	me->schema = schema;

@@ -31,6 +31,10 @@
 #define MBUS_DEFAULTS_WANTED 16
 #define MBUS_SUBS_WANTED	64
 #define MBUS_RESTORING		16
+#define MBUS_FACT_CHUNKS	32	/* a transaction may take */
+#define MBUS_FACT_CHUNK_BITS 20 /* of the largest */
+#define MBUS_TOUCHED_SETS	64
+#define MBUS_TOUCHED_WAYS	4
 
 /* Counters shown by the view metrics; names in audit/metrics.c. */
 typedef enum MbusCounter
@@ -144,6 +148,25 @@ typedef struct MbusChannels
 								 * none is above it */
 } MbusChannels;
 
+/* A segment that facts were written to, and the number that entered it. */
+typedef struct MbusTouched
+{
+	int32		segment;
+	int64		no;				/* 0: this place is free */
+} MbusTouched;
+
+/*
+ * Numbers of facts, see fact_number.c: the state lock.  The worker begins an
+ * epoch, who writes facts takes numbers and enters segments.
+ */
+typedef struct MbusFactNumbers
+{
+	int64		next;			/* lowest not given out; 0: no epoch yet */
+	int64		forgotten;		/* no segment that is not in the table was
+								 * touched by a higher number */
+	MbusTouched touched[MBUS_TOUCHED_SETS][MBUS_TOUCHED_WAYS];
+} MbusFactNumbers;
+
 /*
  * Calls of expire(): the state lock.  Who calls it takes a ticket, the worker
  * writes the rest.  A call is served when done >= its ticket.
@@ -235,6 +258,7 @@ typedef struct MbusDatabase
 	MbusPace	pace;
 	MbusDelays	delays;
 	MbusChannels channels;
+	MbusFactNumbers facts;
 	MbusExpireCall expire;
 	MbusFaultRing faults;
 	MbusWorkerStatus worker;
@@ -250,15 +274,6 @@ typedef struct MbusDatabase
 	pg_atomic_uint64 counter[MBUS_COUNTERS];
 } MbusDatabase;
 
-/* A part of shared memory that another file lays out. */
-typedef struct MbusPart
-{
-	const char *name;
-	Size		(*size) (void);
-	void		(*startup) (void *memory, bool found, int tranche);
-} MbusPart;
-
-extern void mbus_state_part(const MbusPart *part);
 extern bool mbus_preloaded(void);
 extern void mbus_state_init(void);
 

@@ -15,8 +15,9 @@
 #include "state/state.h"
 
 /*
- * A backend's unfinished ranges, see own_ranges.c; protected by its database's
- * lock, written by the backend.
+ * A backend's unfinished ranges of ids, see own_ranges.c, and of numbers of
+ * facts, see fact_number.c; protected by its database's lock, written by the
+ * backend.
  */
 typedef struct MbusBackend
 {
@@ -26,6 +27,8 @@ typedef struct MbusBackend
 	MbusRange	range[MBUS_RANGES_PER_BACKEND];
 	MbusRange	overflow;		/* hi 0: empty; its channels are in the
 								 * backend's filter */
+	pg_atomic_uint32 nfacts;	/* set to 0 without the lock */
+	MbusFactRange fact[MBUS_FACT_CHUNKS];
 } MbusBackend;
 
 typedef struct MbusChannelKey
@@ -63,6 +66,12 @@ typedef struct MbusShared
 
 extern MbusShared *mbus_shared;
 extern HTAB *mbus_channels;
+
+/* registry.c: under the state lock */
+extern void mbus_backend_enter(MbusDatabase *db, Oid schema);
+
+/* fact_number.c */
+extern void mbus_fact_numbers_end(MbusBackend *me);
 
 /* channel_slot.c: all under the state lock */
 extern MbusChannelSlot *mbus_channel_slot_find(MbusDatabase *db,

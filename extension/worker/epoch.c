@@ -1,13 +1,14 @@
 /*
  * epoch.c
- *		Epochs of leases.
+ *		Epochs of leases, and of numbers of facts.
  *
  * A lease's number is epoch << 17 | n, with the node between the bits
  * (base/ids.h).  The epoch is in message_bus.server_state, raised with
  * numbering at every start (segment_open.c) and here when n runs low; it is
  * durable before the first number of it is given out, so that no lease is
- * given out twice, and every later one is higher.  A worker that ends between
- * the commit and shared memory has used up an epoch.
+ * given out twice, and every later one is higher.  Numbers of facts begin with
+ * it too (fact_number.c).  A worker that ends between the commit and shared
+ * memory has used up an epoch.
  *
  * DROP EXTENSION takes server_state along, and DROP DATABASE too, and a lease
  * of before must not fit a message of the next extension.  So epochs are
@@ -45,6 +46,7 @@
 #include "base/settings.h"
 #include "delivery/pool.h"
 #include "state/clock.h"
+#include "state/fact_number.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/task.h"
@@ -59,7 +61,10 @@
 static MbusOutcome epoch_raise(MbusWork *work, void *arg);
 static int64 second_of(TimestampTz at);
 
-/* Begins a new epoch if half of the numbers are used up. */
+/*
+ * mbus_epoch_look begins a new epoch if half of the leases' numbers, or three
+ * quarters of those of facts, are used up.
+ */
 void
 mbus_epoch_look(MbusWork *work)
 {
@@ -68,7 +73,7 @@ mbus_epoch_look(MbusWork *work)
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	next = work->db->delivery.lease_next;
 	LWLockRelease(mbus_delivery_lock());
-	if (next >= mbus_leases_per_epoch / 2)
+	if (next >= mbus_leases_per_epoch / 2 || mbus_fact_numbers_low(work->db))
 		(void) mbus_epoch_raise(work, 0);
 }
 
@@ -175,7 +180,8 @@ mbus_epoch_wait(int64 epoch)
 }
 
 /*
- * mbus_epoch_begin lets leases of an epoch be given out, which is durable.
+ * mbus_epoch_begin lets leases and numbers of facts of an epoch be given out,
+ * which is durable.
  */
 void
 mbus_epoch_begin(MbusDatabase *db, int64 epoch)
@@ -187,5 +193,6 @@ mbus_epoch_begin(MbusDatabase *db, int64 epoch)
 									 (int32) epoch);
 	db->delivery.lease_next = 0;
 	LWLockRelease(mbus_delivery_lock());
+	mbus_fact_numbers_begin(db, epoch);
 	ConditionVariableBroadcast(&db->changed);
 }

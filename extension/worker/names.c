@@ -43,12 +43,14 @@
 #include "worker/segment_catalog.h"
 #include "worker/task.h"
 
+#define TABLES	(MBUS_FAMILIES + 1) /* of a segment: the secret, too */
+
 /* the tables whose rows name ids */
 static const char *const naming[] = {"channel", "subscription", "checkpoint"};
 
 static Oid	names_schema = InvalidOid;	/* that all of this is of */
 static Oid	naming_relid[lengthof(naming)];
-static uint64 rows_changes = 1;	/* invalidations, counted */
+static uint64 rows_changes = 1; /* invalidations, counted */
 static uint64 rows_read = 0;	/* how many of them rows_highest knows of */
 static int64 rows_highest = 0;
 
@@ -71,6 +73,7 @@ static void names_invalidate(Datum arg, Oid relid);
 static void names_begin(MbusWork *work);
 static void tables_see(MbusWork *work);
 static bool number_used(MbusWork *work, int64 number);
+static const char *table_prefix(int which);
 static int64 table_number(Form_pg_class table);
 static void set_free(TableSet *set);
 static bool set_has(const TableSet *set, Oid table);
@@ -176,12 +179,12 @@ mbus_names_free(MbusWork *work, int64 least, int64 number)
 static bool
 number_used(MbusWork *work, int64 number)
 {
-	for (int f = 0; f < MBUS_FAMILIES; f++)
+	for (int f = 0; f < TABLES; f++)
 	{
 		char		name[NAMEDATALEN];
 
-		snprintf(name, sizeof(name), "%s_" INT64_FORMAT,
-				 mbus_family_name((MbusFamily) f), number);
+		snprintf(name, sizeof(name), "%s_" INT64_FORMAT, table_prefix(f),
+				 number);
 		if (OidIsValid(get_relname_relid(name, work->schema)))
 			return true;
 	}
@@ -214,15 +217,23 @@ tables_see(MbusWork *work)
 	table_close(classes, AccessShareLock);
 }
 
+/* What the names of a segment's tables begin with. */
+static const char *
+table_prefix(int which)
+{
+	return which < MBUS_FAMILIES ? mbus_family_name((MbusFamily) which) :
+		"secret";
+}
+
 /* The segment that a table's name tells, or 0. */
 static int64
 table_number(Form_pg_class table)
 {
 	const char *name = NameStr(table->relname);
 
-	for (int f = 0; f < MBUS_FAMILIES; f++)
+	for (int f = 0; f < TABLES; f++)
 	{
-		const char *family = mbus_family_name((MbusFamily) f);
+		const char *family = table_prefix(f);
 		size_t		prefix = strlen(family);
 		size_t		digits;
 

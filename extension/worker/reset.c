@@ -42,6 +42,7 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	pg_atomic_write_u32(&db->numbering.known, 0);
 	pg_atomic_write_u32(&db->numbering.hiding, 0);
 	MemSet(db->series, 0, sizeof(db->series));
+	MemSet(&db->facts, 0, sizeof(db->facts));
 	db->faults.tail = db->faults.head;
 	LWLockRelease(&db->lock);
 	LWLockRelease(mbus_delivery_lock());

@@ -36,7 +36,7 @@ mbus_highest_segment(void)
 							 "(SELECT max(segment_no) FROM message_bus.segment),"
 							 "(SELECT max(n) FROM"
 							 " (SELECT substring(relname"
-							 "   FROM '^(?:message|event|ack|failure)_([0-9]{1,8})$')::int"
+							 "   FROM '^(?:message|event|ack|failure|secret)_([0-9]{1,9})$')::int"
 							 "  FROM pg_class WHERE relnamespace ="
 							 "   'message_bus'::regnamespace) AS t (n)"
 							 " WHERE n <= %d))::int8", MBUS_SEGMENT_MAX);
@@ -75,6 +75,29 @@ mbus_segment_depend(Oid leaf, Oid extension)
 	ObjectAddressSet(table, RelationRelationId, leaf);
 	ObjectAddressSet(owner, ExtensionRelationId, extension);
 	recordDependencyOn(&table, &owner, DEPENDENCY_AUTO);
+}
+
+/*
+ * mbus_segment_revoke takes back what default privileges granted on a new
+ * table.
+ */
+void
+mbus_segment_revoke(const char *name, Oid leaf)
+{
+	char	   *grantees;
+
+	if (SPI_execute(psprintf("SELECT string_agg(DISTINCT CASE a.grantee"
+							 " WHEN 0 THEN 'PUBLIC'"
+							 " ELSE quote_ident(pg_get_userbyid(a.grantee))"
+							 " END, ', ')"
+							 " FROM pg_class c, aclexplode(c.relacl) a"
+							 " WHERE c.oid = %u AND a.grantee <> c.relowner",
+							 leaf), false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read privileges of \"message_bus.%s\"", name);
+	grantees = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	if (grantees)
+		mbus_sql("REVOKE ALL ON TABLE message_bus.%s FROM %s",
+				 name, grantees);
 }
 
 /*

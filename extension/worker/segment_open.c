@@ -5,9 +5,9 @@
  *
  * A segment n is one table of each family, message_bus.message_<n>, event_<n>,
  * ack_<n> and failure_<n>, with the ids [n << 24, (n + 1) << 24), attached to
- * their parents, and a row in message_bus.segment.  All of that is made in
- * one transaction, made durable with ForceSyncCommit(), and only then shown
- * to publishers in shared memory.
+ * their parents, a secret (segment_secret.c), and a row in
+ * message_bus.segment.  All of that is made in one transaction, made durable
+ * with ForceSyncCommit(), and only then shown to publishers in shared memory.
  *
  * Numbering.  An id must never be given out twice, so a number is never
  * used twice:
@@ -63,7 +63,7 @@
  * that of the channel's TTL; when the channel is idle and all in its segment
  * is acknowledged, that is closed sooner.
  *
- * Numbering also begins an epoch of leases; see epoch.c.
+ * Numbering also begins an epoch of leases and of numbers of facts; see epoch.c.
  */
 #include "postgres.h"
 
@@ -89,6 +89,7 @@
 #include "worker/segment_catalog.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
+#include "worker/segment_secret.h"
 #include "worker/task.h"
 
 #define TIMELINE_SKIP		256 /* ordinals */
@@ -145,8 +146,8 @@ static void number_take(MbusDatabase *db, int32 segment);
 static void number_return(MbusDatabase *db);
 static Oid	leaf_create(MbusWork *work, MbusFamily family, int32 segment);
 static void leaf_index(MbusFamily family, const char *name);
+static void number_index(const char *name);
 static void message_index(const char *name);
-static void leaf_revoke(const char *name, Oid leaf);
 static void segment_publish(MbusWork *work, Opening *opening);
 
 /* ------------------------------------------------------------------------
@@ -417,6 +418,7 @@ segment_open(MbusWork *work, void *arg)
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 		opening->leaf[f] = leaf_create(work, (MbusFamily) f,
 									   opening->segment);
+	mbus_secret_create(work, opening->segment);
 	if (attach)
 		mbus_leaves_attach(opening->segment);
 	else
@@ -515,7 +517,7 @@ leaf_create(MbusWork *work, MbusFamily family, int32 segment)
 		elog(ERROR, "table \"message_bus.%s\" was not created", name);
 
 	leaf_index(family, name);
-	leaf_revoke(name, leaf);
+	mbus_segment_revoke(name, leaf);
 	mbus_sql("ALTER TABLE message_bus.%s ENABLE ROW LEVEL SECURITY", name);
 	mbus_segment_depend(leaf, work->extension);
 	return leaf;
@@ -536,6 +538,7 @@ leaf_index(MbusFamily family, const char *name)
 					 " ON message_bus.%s (message_id)", name, name);
 			mbus_sql("CREATE INDEX %s_deleted_idx ON message_bus.%s"
 					 " (message_id) WHERE kind = 'deleted'", name, name);
+			number_index(name);
 			break;
 		case MBUS_ACK:
 			mbus_sql("CREATE INDEX %s_lease_idx"
@@ -545,6 +548,7 @@ leaf_index(MbusFamily family, const char *name)
 			mbus_sql("CREATE INDEX %s_subscription_id_lo_hi_idx"
 					 " ON message_bus.%s (subscription_id, lo, hi)"
 					 " WHERE hi > lo", name, name);
+			number_index(name);
 			break;
 		case MBUS_FAILURE:
 			mbus_sql("CREATE INDEX %s_subscription_id_message_id_idx"
@@ -557,11 +561,22 @@ leaf_index(MbusFamily family, const char *name)
 			mbus_sql("CREATE INDEX %s_key_hash_idx ON message_bus.%s"
 					 " (subscription_id, key_hash, message_id)"
 					 " WHERE key_hash IS NOT NULL", name, name);
+			number_index(name);
 			break;
 		default:
 			message_index(name);
 			break;
 	}
+}
+
+/*
+ * The index of facts by their numbers.  It is made last: who looks for another
+ * one opens it last.
+ */
+static void
+number_index(const char *name)
+{
+	mbus_sql("CREATE INDEX %s_no_idx ON message_bus.%s (no)", name, name);
 }
 
 /* Indexes of a segment's messages. */
@@ -581,28 +596,6 @@ message_index(const char *name)
 	mbus_sql("CREATE UNIQUE INDEX %s_transaction_id_idx"
 			 " ON message_bus.%s (channel_id, transaction_id)"
 			 " WHERE transaction_id IS NOT NULL", name, name);
-}
-
-/*
- * leaf_revoke takes back what default privileges granted on a new table.
- */
-static void
-leaf_revoke(const char *name, Oid leaf)
-{
-	char	   *grantees;
-
-	if (SPI_execute(psprintf("SELECT string_agg(DISTINCT CASE a.grantee"
-							 " WHEN 0 THEN 'PUBLIC'"
-							 " ELSE quote_ident(pg_get_userbyid(a.grantee))"
-							 " END, ', ')"
-							 " FROM pg_class c, aclexplode(c.relacl) a"
-							 " WHERE c.oid = %u AND a.grantee <> c.relowner",
-							 leaf), false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read privileges of \"message_bus.%s\"", name);
-	grantees = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	if (grantees)
-		mbus_sql("REVOKE ALL ON TABLE message_bus.%s FROM %s",
-				 name, grantees);
 }
 
 /*

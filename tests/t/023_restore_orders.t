@@ -2,8 +2,8 @@
 #
 # A dump whose segments begin at 5 is restored into clusters whose workers run
 # already, in the orders that pg_restore allows, and beside a consumer.  What
-# was not acknowledged is delivered, what was is not, and numbering and leases
-# go on above all that the dump names.
+# was not acknowledged is delivered, what was is not, numbering and leases
+# go on above all that the dump names, and the segments keep their secrets.
 
 use strict;
 use warnings;
@@ -14,7 +14,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my @orders = qw(whole jobs backwards schema_first tables consumer);
+my @orders = qw(whole jobs backwards schema_first tables consumer bare);
 my $old = bus_node('old');
 # a worker for each database, and the launchers
 my $new = bus_node('new',
@@ -56,6 +56,15 @@ sub settled
 			$new->safe_psql($database,
 				q{SELECT count(*) FROM message_bus.peek('c')}) == 9;
 		});
+}
+
+# secrets returns the secrets of the dump's segments.
+sub secrets
+{
+	my ($node, $database) = @_;
+
+	return $node->safe_psql($database, join ' UNION ALL ',
+		map { "SELECT $_, first, second FROM message_bus.secret_$_" } 5 .. 7);
 }
 
 # claimed claims, acks, and returns what came.
@@ -101,6 +110,8 @@ sub goes_on
 	my ($database) = @_;
 	my $lease = $old->safe_psql('postgres',
 		'SELECT max(lease) FROM message_bus.ack');
+	my $no = $old->safe_psql('postgres',
+		'SELECT max(no) FROM message_bus.failure');
 	my $id;
 
 	expire_all($database);
@@ -118,6 +129,9 @@ sub goes_on
 		$new->safe_psql($database,
 			'SELECT max(lease) FROM message_bus.ack'),
 		'>', $lease, "$database: under a lease above the dump's");
+	cmp_ok(
+		$new->safe_psql($database, 'SELECT max(no) FROM message_bus.ack'),
+		'>', $no, "$database: facts are numbered above the dump's");
 }
 
 $old->safe_psql('postgres', 'CREATE EXTENSION message_bus');
@@ -175,6 +189,7 @@ command_ok(
 	],
 	'pg_dump');
 
+my $secrets = secrets($old, 'postgres');
 my $all = '12 13 21 22 23 31 32 33';
 
 foreach my $database (@orders)
@@ -194,12 +209,14 @@ foreach my $database (@orders)
 # as the dump comes
 restore('whole');
 settled('whole');
+is(secrets($new, 'whole'), $secrets, 'whole: with their secrets');
 is(claimed('whole', '10 seconds'), $all, 'whole: what was not acked comes');
 goes_on('whole');
 
 # several at a time
 restore('jobs', '--jobs=4');
 settled('jobs');
+is(secrets($new, 'jobs'), $secrets, 'jobs: with their secrets');
 is(claimed('jobs', '10 seconds'), $all, 'jobs: what was not acked comes');
 goes_on('jobs');
 
@@ -246,6 +263,7 @@ $new->restart;
 worker_up('schema_first');
 restore('schema_first', '--data-only');
 settled('schema_first');
+is(secrets($new, 'schema_first'), $secrets, 'schema_first: with their secrets');
 is(claimed('schema_first', '10 seconds'),
 	$all, 'schema_first: what was not acked comes');
 goes_on('schema_first');
@@ -266,6 +284,11 @@ my @came = (claimed('tables', '10 seconds'));
 foreach my $table (qw(message_224 segment message_160 message_192))
 {
 	restore('tables', '--data-only', "--table=$table");
+	if ($table =~ /^message_(\d)$/)
+	{
+		is(claimed('tables'), '', "$table does not show without its secret");
+		restore('tables', '--data-only', "--table=secret_$1");
+	}
 	wait_for(
 		$table,
 		sub {
@@ -278,6 +301,7 @@ is(join(' ', sort map { s/x//r } @came),
 	"\"first\" $all", 'tables: each comes once, and what was acked does not');
 $new->restart;
 worker_up('tables');
+is(secrets($new, 'tables'), $secrets, 'tables: with their secrets');
 goes_on('tables');
 
 # over a running consumer
@@ -313,6 +337,28 @@ goes_on('tables');
 	$consumer->quit;
 }
 goes_on('consumer');
+
+# a dump without secrets: each segment gets a new one, and the log says so
+command_ok(
+	[
+		'pg_dump', '--format=custom', "--file=$dump", '--host',
+		$old->host, '--port', $old->port,
+		'--exclude-table=message_bus.secret_*', 'postgres'
+	],
+	'pg_dump without secrets');
+restore('bare');
+settled('bare');
+is(claimed('bare', '10 seconds'), $all, 'bare: what was not acked comes');
+is( $new->safe_psql(
+		'bare', q{SELECT count(*) FROM pg_class WHERE relrowsecurity
+		  AND relacl IS NULL AND relname IN ('secret_5', 'secret_6', 'secret_7')}),
+	3, 'bare: with secrets that are nobody\'s');
+is(scalar(grep { my $s = $_; grep { $s eq $_ } split "\n", $secrets }
+		split "\n", secrets($new, 'bare')), 0, 'bare: new ones');
+is(scalar(() = slurp_file($new->logfile) =~
+		/segment [567] of message_bus was restored without its secret/g),
+	3, 'bare: and the log says so');
+goes_on('bare');
 
 # the extension is dropped and created again: no lease comes twice
 $new->safe_psql('postgres', 'CREATE DATABASE again');
