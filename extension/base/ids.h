@@ -21,16 +21,14 @@
 
 #include "postgres.h"
 
-#define MBUS_ID_BITS		53	/* of an id, and of a lease's number */
 #define MBUS_NODE_BITS		5
 #define MBUS_NODES			(1 << MBUS_NODE_BITS)
-#define MbusNodeOf(segment)	((segment) & (MBUS_NODES - 1))
 
 #define MBUS_ROW_BITS		24
 #define MBUS_ORDINAL_MAX	((1 << 24) - 1)
 #define MBUS_SEGMENT_MAX	(MBUS_ORDINAL_MAX << MBUS_NODE_BITS | (MBUS_NODES - 1))
 #define MBUS_ROWS_LIMIT		(1 << MBUS_ROW_BITS)
-#define MbusOrdinals(n)		((n) << MBUS_NODE_BITS)	/* as segment numbers */
+#define MbusOrdinals(n)		((n) << MBUS_NODE_BITS) /* as segment numbers */
 #define MbusSegmentOf(id)	((int32) ((id) >> MBUS_ROW_BITS))
 #define MbusFirstId(segment) (((int64) (segment)) << MBUS_ROW_BITS)
 

@@ -229,6 +229,7 @@ typedef struct MbusDeliveryCall
 {
 	int32		lease_epoch;	/* of leases given out; 0: none yet */
 	int32		lease_next;		/* next n in it */
+	int32		highest_epoch;	/* ever; outlives DROP EXTENSION */
 
 	uint64		loads_wanted;	/* a request is served when done >= its number */
 	uint64		loads_done;

@@ -16,7 +16,9 @@
  * extension that has been dropped were of seconds that are over, and a new one
  * begins above
  *
- *	- all epochs that this shared memory has seen, of any database
+ *	- all epochs that this shared memory has seen of the database, and those
+ *	  of others that are not ahead of the clock: it may be one of them that
+ *	  was dropped and made anew
  *	- the second in which shared memory was made: what a server of before has
  *	  begun is not above that
  *
@@ -137,16 +139,22 @@ mbus_epoch_store(int64 least)
  * last of an extension that has been numbered before ("known").
  */
 int64
-mbus_epoch_next(int64 stored, bool known, bool other_timeline)
+mbus_epoch_next(MbusDatabase *db, int64 stored, bool known,
+				bool other_timeline)
 {
 	int64		second = second_of(mbus_now());
+	int64		before;
 
-	if (known && other_timeline)
-		return Max(stored + TIMELINE_SKIP, second + 1);
-	if (!known)
-		second = Max(second, Max((int64) mbus_epoch_highest(),
-								 second_of(mbus_state_made_at())) + 1);
-	return Max(stored + 1, second);
+	if (known)
+		return other_timeline ? Max(stored + TIMELINE_SKIP, second + 1) :
+			Max(stored + 1, second);
+
+	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	before = Max(stored, db->delivery.highest_epoch);
+	LWLockRelease(mbus_delivery_lock());
+	before = Max(before, second_of(mbus_state_made_at()));
+	before = Max(before, Min((int64) mbus_epoch_highest(), second));
+	return Max(before + 1, second);
 }
 
 /* The second that a time is in, as epochs count. */
@@ -181,6 +189,8 @@ mbus_epoch_begin(MbusDatabase *db, int64 epoch)
 	mbus_epoch_seen((uint32) epoch);
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	db->delivery.lease_epoch = (int32) epoch;
+	db->delivery.highest_epoch = Max(db->delivery.highest_epoch,
+									 (int32) epoch);
 	db->delivery.lease_next = 0;
 	LWLockRelease(mbus_delivery_lock());
 	mbus_fact_numbers_begin(db, epoch);

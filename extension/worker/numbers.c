@@ -27,7 +27,7 @@
 #include "worker/task.h"
 
 #define WARN_MS		3600000
-#define MBUS_NUMBERS_WARN	80		/* percent */
+#define MBUS_NUMBERS_WARN	80	/* percent */
 
 /*
  * mbus_node_check errors if the database is another node's, and lets others

@@ -218,7 +218,8 @@ segments_number(MbusWork *work, void *arg)
 		next += MbusOrdinals(TIMELINE_SKIP);
 	mbus_task_number_check(next, MBUS_SEGMENT_MAX, "segment numbers");
 	/* one that a restore has brought is found when that is settled */
-	epoch = mbus_epoch_next(mbus_sql_int64(&isnull, "SELECT epoch::int8"
+	epoch = mbus_epoch_next(work->db,
+							mbus_sql_int64(&isnull, "SELECT epoch::int8"
 										   " FROM message_bus.server_state"),
 							last_timeline != 0, last_timeline != timeline);
 	mbus_task_number_check(epoch, MBUS_EPOCH_MAX, "lease epochs");

@@ -16,6 +16,7 @@ use Test::More;
 
 my @orders = qw(whole jobs backwards schema_first tables consumer bare);
 my $old = bus_node('old');
+# a worker for each database, and the launchers
 my $new = bus_node('new',
 	databases => [ @orders, 'again' ],
 	conf => "max_worker_processes = 16\n");
