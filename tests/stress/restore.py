@@ -17,6 +17,7 @@ from ledger import now
 from server import PORT, SECOND, Lost, Refused
 
 PATIENCE = 60                   # seconds for all of a copy to come
+JOBS = (1,)                     # of pg_restore: with more it may bring subscriptions before their channels
 # what a program says whose server was killed
 CUT_OFF = re.compile(r'server closed the connection|terminating connection|connection to server|not yet accepting|'
                      r'the database system is|no connection to the server|another server process|'
@@ -35,10 +36,15 @@ EXPECTED = """
         EXCEPT SELECT subscription_id, id FROM done;
     CREATE TABLE got (subscription_id integer, id bigint, whole boolean);
 """
+# claim some of each subscription of a channel, or of all channels, and ack it
 WORK = """
-    WITH c AS MATERIALIZED (SELECT id, lease, payload, sha256 FROM message_bus.claim(%s, %s, 10000)),
+    WITH c AS MATERIALIZED (SELECT s.subscription_id, m.id, m.lease, m.payload, m.sha256
+        FROM message_bus.subscription s JOIN message_bus.channel c USING (channel_id),
+            LATERAL message_bus.claim(c.name, s.name, %s) m
+        WHERE %s IN (c.name, 'all')),
     a AS MATERIALIZED (SELECT message_bus.ack(lease) FROM (SELECT DISTINCT lease FROM c) l)
-    INSERT INTO got SELECT %s, id, sha256 = sha256(convert_to(payload::text, 'UTF8')) FROM c, (SELECT count(*) FROM a) n
+    INSERT INTO got SELECT subscription_id, id, sha256 = sha256(convert_to(payload::text, 'UTF8'))
+        FROM c, (SELECT count(*) FROM a) n
     RETURNING 1"""
 MISSING = """SELECT subscription_id, id FROM expected EXCEPT SELECT subscription_id, id FROM got
         EXCEPT SELECT subscription_id, id FROM all_done WHERE outcome <> 'acked'"""
@@ -72,11 +78,14 @@ class Restorer:
         self.dump = server.directory + '/dump'
         self.count = 0
 
-    def run(self, pause):
-        """Restore again and again, with a pause between, until the test stops publishing, and once at least."""
-        self.shared.stop_publishing.wait(pause)
-        self.once()
-        while not self.shared.stop_publishing.wait(pause):
+    def run(self, times, seconds):
+        """Restore so many times, at even intervals in the first two thirds of so many seconds, but no longer than there are
+        publishers, except for the first time."""
+        self.shared.restore.wait()
+        for number in range(times):
+            self.shared.stop_publishing.wait(seconds * 2 / 3 / times if number else min(seconds / 10, 30))
+            if number and self.shared.stop_publishing.is_set():
+                break
             self.once()
         self.client.close()
 
@@ -105,7 +114,7 @@ class Restorer:
         began = now()
         self.program('pg_dump', '--format=directory', '--compress=0', '--jobs=%d' % jobs, '--file', self.dump, 'postgres')
         ended = now()
-        self.program('pg_restore', '--exit-on-error', '--jobs=%d' % random.choice([1, 2]), '--dbname', SECOND, self.dump)
+        self.program('pg_restore', '--exit-on-error', '--jobs=%d' % random.choice(JOBS), '--dbname', SECOND, self.dump)
         second = self.server.client('stress second', SECOND)
         second.rows('SET statement_timeout = 0')
         try:
@@ -113,7 +122,10 @@ class Restorer:
             had = self.server.directory + '/restored.%d' % self.count
             with open(had, 'w') as file:
                 json.dump(second.rows(HAD)[0], file)
-            self.work_off(second)
+            restored = now()
+            wanted = self.work_off(second)
+            print('# copy %d: dumped in %.1f s, restored in %.1f s, %d messages delivered in %.1f s'
+                  % (self.count, ended - began, restored - ended, wanted, now() - restored), flush=True)
             self.ledger.write('restore', began, ended, had)
         finally:
             second.close()
@@ -141,27 +153,25 @@ class Restorer:
             raise Refused('XX000', name + ' failed')
 
     def work_off(self, second):
-        """Claim and ack all that is left in the copy."""
-        subscriptions = second.rows('SELECT c.name, s.name, subscription_id FROM message_bus.subscription s '
-                                    'JOIN message_bus.channel c USING (channel_id)')
+        """Claim and ack all that is left in the copy; returns how many messages that should be."""
         wanted = second.one('SELECT count(*) FROM expected')
         end = now() + PATIENCE
         more = True
         while more or (second.one('SELECT count(*) FROM (' + MISSING + ') x') and now() < end):
-            more = False
-            for row in subscriptions:
-                while self.claim(second, row):
-                    more = True
-                    end = now() + PATIENCE
-            time.sleep(0.2)
+            more = self.claim(second, 5000, 'c') + self.claim(second, 20, 'all')
+            if more:
+                end = now() + PATIENCE
+            else:
+                time.sleep(0.1)
         for what, n, first in second.rows(WRONG):
             if n:
                 self.ledger.wrong('%s: copy %d: %s: %d, the first is %s' % (self.name, self.count, what, n, first))
-        print('# copy %d: %d messages to deliver' % (self.count, wanted), flush=True)
+        return wanted
 
-    def claim(self, second, row):
+    def claim(self, second, batch, channel):
+        """Claim a batch of each subscription of a channel, or of all, and ack it; returns how many messages that were."""
         try:
-            return len(second.rows(WORK, *row))
+            return len(second.rows(WORK, batch, channel))
         except Refused as refused:
             if refused.code != '55000':
                 self.ledger.wrong('%s: copy %d: %s' % (self.name, self.count, refused))

@@ -131,8 +131,8 @@ class Server:
 
     def start(self):
         with open(self.log, 'a') as log:
-            self.postmaster = subprocess.Popen([self.bindir + '/postgres', '-D', self.data], stdin=subprocess.DEVNULL,
-                                               stdout=log, stderr=log)
+            program = os.environ.get('MBUS_POSTGRES', self.bindir + '/postgres')
+            self.postmaster = subprocess.Popen([program, '-D', self.data], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def stop(self):
         if self.postmaster and self.postmaster.poll() is None:
