@@ -240,7 +240,7 @@ class Checker:
         asked = collections.defaultdict(set)
         for outcome, began, ended, lease, ids in self.acks[name]:
             if outcome == UNKNOWN:
-                there = sum(i in done and done[i].lease == lease for i in ids)
+                there = sum(i in done and done[i].lease == lease and done[i].outcome == 'acked' for i in ids)
                 if there not in (0, len(ids)):
                     self.problem('acked in part', name, lease, there, len(ids))
                 outcome = COMMITTED if there else ROLLED_BACK
