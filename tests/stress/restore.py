@@ -17,7 +17,7 @@ from ledger import now
 from server import PORT, SECOND, Lost, Refused
 
 PATIENCE = 60                   # seconds for all of a copy to come
-JOBS = (1,)                     # of pg_restore: with more it may bring subscriptions before their channels
+JOBS = (1, 2)                   # of pg_dump and pg_restore
 # what a program says whose server was killed
 CUT_OFF = re.compile(r'server closed the connection|terminating connection|connection to server|not yet accepting|'
                      r'the database system is|no connection to the server|another server process|'
@@ -107,7 +107,7 @@ class Restorer:
     def restore(self):
         """Dump, restore, write down what there is, and work it off."""
         self.count += 1
-        jobs = random.choice([1, 2])
+        jobs = random.choice(JOBS)
         shutil.rmtree(self.dump, ignore_errors=True)
         self.drop_copy()
         self.client.rows('CREATE DATABASE ' + SECOND)
