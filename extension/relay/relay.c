@@ -374,6 +374,7 @@ step_frame(MbusRelayed *relayed)
 				 mbus_rpc(MBUS_RPC_PARSE),
 				 errmsg("frame is not valid JSON"),
 				 errdetail("%s", fault)));
+	relayed->read = true;
 	if (relayed->root.value.type == JSON_TOKEN_ARRAY_START)
 	{
 		if (frame->binary)
@@ -405,7 +406,10 @@ step_element(MbusRelayed *relayed)
 	run_request(relayed, mbus_frame_max - 1);
 }
 
-/* Errors for a batch that is empty or has too many requests. */
+/*
+ * step_batch_too_large errors for a batch that is empty or has too many
+ * requests.  It was not read to its end then.
+ */
 static void
 step_batch_too_large(MbusRelayed *relayed)
 {
@@ -414,6 +418,7 @@ step_batch_too_large(MbusRelayed *relayed)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 mbus_rpc(MBUS_RPC_REQUEST),
 				 errmsg("batch is empty")));
+	relayed->read = false;
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 mbus_rpc(MBUS_RPC_REQUEST),

@@ -21,6 +21,7 @@ typedef struct MbusRelayed
 	TimestampTz deadline;		/* 0: none */
 	MbusFrame	frame;
 	MbusNode	root;
+	bool		read;			/* root is the whole frame */
 	const MbusNode *element;	/* of a batch, that runs now */
 	MbusRequest request;		/* as far as it could be read */
 	StringInfoData out;

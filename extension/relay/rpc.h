@@ -18,6 +18,7 @@
 
 #define MBUS_RELAY_FRAMES_MAX	60	/* frames of a call, requests of a batch */
 #define MBUS_RPC_ID_MAX			1024	/* bytes of an id's text */
+#define MBUS_SALVAGE_MAX		1000	/* ids of a batch that cannot be run */
 
 /* RFC 6455 opcodes, the first byte of every frame; 0 is not on the wire */
 #define MBUS_OPCODE_CONTROL 0x00
@@ -132,6 +133,10 @@ mbus_request_is_notification(const MbusRequest *request)
 
 /* method.c */
 extern void mbus_method_call(const MbusRequest *request, MbusAnswer *answer);
+
+/* salvage.c */
+extern int	mbus_salvage_ids(const char *text, int len, MbusSlice *ids,
+							 int max, bool *batch);
 
 /* rpc_call.c */
 extern void mbus_function_answer(const MbusFunction *function,
