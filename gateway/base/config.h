@@ -17,6 +17,9 @@ typedef struct GwConfig
 	const char *host;			/* address to listen on */
 	long		port;			/* 0: any free one */
 	bool		reuse_port;		/* shared with other processes */
+	const char *admin_host;		/* of /healthz, /readyz and /metrics ... */
+	long		admin_port;		/* ... on a port of their own; 0: none */
+	bool		public_status;	/* they are on the clients' port, too */
 	const char *tls_cert;		/* PEM files; empty: no TLS */
 	const char *tls_key;
 	const char *role;			/* that every frame runs as; empty: each

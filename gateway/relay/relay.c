@@ -93,6 +93,14 @@ gw_relay_sweep(void)
 	}
 }
 
+/* gw_relay_is_new tells that a lane has not yet connected, nor failed to. */
+bool
+gw_relay_is_new(void)
+{
+	return gw_database_is_new(gw_lanes[GW_LANE_SHORT].database) ||
+		gw_database_is_new(gw_lanes[GW_LANE_LONG].database);
+}
+
 bool
 gw_relay_is_idle(void)
 {

@@ -211,7 +211,8 @@ export class Gateway {
 		this.code = null;
 		this.clients = new Set();
 		this.child = spawn(program, [], { cwd: directory,
-			env: { ...clean, EXAI_WS_PORT: '0', ...settings },
+			env: { ...clean, EXAI_WS_PORT: '0',
+				MESSAGE_BUS_LOG_FRAMES: 'true', ...settings },
 			stdio: ['ignore', 'ignore', 'pipe'] });
 		this.exited = once(this.child, 'exit').then(([code, signal]) => {
 			this.code = code ?? signal;

@@ -775,6 +775,19 @@ describe('what is installed', () => {
 		assert.deepEqual(page, help);
 	});
 
+	test('the manual has the ranges of --help', async () => {
+		const { stdout } = await run(program, ['--help']);
+		const text = fs.readFileSync(manual, 'utf8');
+		const ranges = [...stdout.matchAll(
+			/^ {2}([A-Z][A-Z0-9_]+)\n.*; (\d+) to (\d+)(;|$)/gm)];
+		assert.ok(ranges.length > 15);
+		for (const [, name, low, high] of ranges) {
+			const entry = text.split(`.It Ev ${name} Ns`)[1].split('.It ')[0];
+			assert.ok(entry.replace(/\n/g, ' ').includes(
+				`From ${low} to ${high}`), name);
+		}
+	});
+
 	test('make install puts program, manual and unit in their places',
 		async () => {
 			const to = path.join(directory, 'installed');
