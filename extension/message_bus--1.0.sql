@@ -135,6 +135,13 @@ BEGIN
 END
 $$;
 
+-- Segments whose tables are in use and no partitions yet, because the parents
+-- were locked when they were made; written by the worker only.
+CREATE TABLE message_bus.unattached (
+	segment_no integer PRIMARY KEY
+);
+COMMENT ON TABLE message_bus.unattached IS 'segments whose tables are still to be attached';
+
 -- What must outlive the shared memory of the server; one row.
 CREATE TABLE message_bus.server_state (
 	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -449,6 +456,11 @@ CREATE FUNCTION message_bus.stored_json(payload bytea, encoding text, size integ
 COMMENT ON FUNCTION message_bus.stored_json IS
 'stored_json: a stored row''s payload as json; NULL if it is not JSON or does not match its checksum.';
 
+CREATE FUNCTION message_bus.json_text(payload json, VARIADIC path text[] DEFAULT '{}') RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_json_text_value' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.json_text IS
+'json_text: the value at a path in a payload, as text; the whole for no path, NULL if there is none or it is null. path: names of members, numbers of elements (from 0; negative from the end). As #>>, but raises no error for what a payload holds: \u0000 and half of a surrogate pair (RFC 8259, section 8.2) are given as U+FFFD.';
+
 /*
  * Delivery
  */
@@ -517,7 +529,7 @@ CREATE FUNCTION message_bus.nack(lease bigint, ids bigint[] DEFAULT NULL,
 	delay interval DEFAULT NULL, reason text DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_nack' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.nack IS
-'nack: gives claimed messages back, at commit, and returns how many. lease, ids: as in ack. delay: until they are delivered again, up to 100 years (NULL: the channel''s backoff, doubled with each attempt up to backoff_max, of which a random part up to one half is left out). reason: at most 1000 bytes, kept with the failure. A message that has had max_attempts goes to the channel''s dead-letter channel, or stays as dead where there is none. Errors: 55000 as ack (one acked or given back before is not held), 42501 no privilege to consume, 22004 NULL, 22023 bad delay, 54000 too many ids or reason too long, 25006 read-only.';
+'nack: gives claimed messages back, at commit, and returns how many. lease, ids: as in ack. delay: until they are delivered again, up to 100 years (NULL: the channel''s backoff, doubled with each attempt up to backoff_max, of which a random part up to one half is left out). reason: kept with the failure, up to 8000 bytes; of a longer one the beginning and its length. A message that has had max_attempts goes to the channel''s dead-letter channel, or stays as dead where there is none. Errors: 55000 as ack (one acked or given back before is not held), 42501 no privilege to consume, 22004 NULL, 22023 bad delay, 54000 too many ids, 25006 read-only.';
 
 CREATE FUNCTION message_bus.extend(lease bigint, lease_for interval,
 	ids bigint[] DEFAULT NULL) RETURNS timestamp with time zone
@@ -556,6 +568,25 @@ CREATE FUNCTION message_bus.ack_covers(lo bigint, runs integer[], hi bigint, id 
 COMMENT ON FUNCTION message_bus.ack_covers IS
 'ack_covers: whether a row of message_bus.ack holds an id. runs: NULL if it holds all from lo to hi. Errors: 22023 runs are not pairs of an offset and a length.';
 
+/*
+ * The bus's time.
+ */
+
+CREATE FUNCTION message_bus.clock() RETURNS timestamp with time zone
+	AS 'MODULE_PATHNAME', 'mbus_clock' LANGUAGE C PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.clock IS
+'clock: the time that expiry, delays and leases go by: the server''s, but it is never set back, and does not follow a jump forward by more than message_bus.clock_jump until clock_accept() is called or an hour has passed.';
+
+CREATE FUNCTION message_bus.clock_off() RETURNS interval
+	AS 'MODULE_PATHNAME', 'mbus_clock_off' LANGUAGE C PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.clock_off IS
+'clock_off: by how much the server''s clock is ahead of message_bus.clock() (negative: behind); NULL if by no more than message_bus.clock_jump.';
+
+CREATE FUNCTION message_bus.clock_accept() RETURNS timestamp with time zone
+	AS 'MODULE_PATHNAME', 'mbus_clock_accept' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.clock_accept IS
+'clock_accept: has the bus go by the server''s clock although it has jumped forward; returns the bus''s time. What has expired by it is dropped then. A clock that was set back is not followed.';
+
 CREATE VIEW message_bus.channels WITH (security_barrier) AS
 	SELECT c.name AS channel, c.owner, c.ttl, c.max_attempts, c.lease, c.backoff, c.backoff_max,
 		c.dead_letter, c.retention, c.max_payload, c.compression, c.created_at,
@@ -572,7 +603,7 @@ CREATE VIEW message_bus.messages WITH (security_barrier) AS
 		m.sha256
 	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
 	WHERE message_bus.may(c.channel_id, 'consume')
-		AND m.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+		AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
 		AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
 		AND NOT EXISTS (SELECT FROM message_bus.event e
 			WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted');
@@ -654,7 +685,7 @@ CREATE VIEW message_bus.dead_letters WITH (security_barrier) AS
 	LEFT JOIN LATERAL (
 		SELECT m.key, m.size, m.content_type FROM message_bus.message m
 		WHERE m.id OPERATOR(pg_catalog.=) f.message_id
-			AND m.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
 			AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
 			AND NOT EXISTS (SELECT FROM message_bus.event e
 				WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted')
@@ -663,7 +694,7 @@ CREATE VIEW message_bus.dead_letters WITH (security_barrier) AS
 		SELECT d.name, m.key, m.size, m.content_type
 		FROM message_bus.message m JOIN message_bus.channel d ON d.channel_id OPERATOR(pg_catalog.=) m.channel_id
 		WHERE m.id OPERATOR(pg_catalog.=) f.dead_letter_id
-			AND m.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
 			AND (m.id OPERATOR(pg_catalog.>) d.purged_to OR message_bus.in_ranges(m.id, d.purge_kept))
 			AND NOT EXISTS (SELECT FROM message_bus.event e
 				WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted')
@@ -737,7 +768,7 @@ CREATE VIEW message_bus.message_bus WITH (security_barrier) AS
 		m.headers OPERATOR(pg_catalog.->>) 'session_id' AS session_id,
 		m.headers OPERATOR(pg_catalog.->>) 'tool_name' AS tool_name,
 		m.headers OPERATOR(pg_catalog.->>) 'provider_name' AS provider_name,
-		CASE WHEN m.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN
+		CASE WHEN m.expires_at OPERATOR(pg_catalog.>) message_bus.clock() THEN
 			message_bus.stored_json(m.payload, m.encoding, m.size, m.content_type, m.sha256)
 		END AS payload,
 		NULL::text AS payload_text,
@@ -745,7 +776,7 @@ CREATE VIEW message_bus.message_bus WITH (security_barrier) AS
 		m.encoding AS compression_type,
 		pg_catalog.pg_column_size(m.payload) AS compressed_size_bytes,
 		pg_catalog.encode(m.sha256, 'hex') AS checksum,
-		CASE WHEN m.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() THEN 'expired'
+		CASE WHEN m.expires_at OPERATOR(pg_catalog.<=) message_bus.clock() THEN 'expired'
 			WHEN m.headers OPERATOR(pg_catalog.->>) 'status' OPERATOR(pg_catalog.=) 'error' THEN 'error'
 			ELSE message_bus.delivery_status(m.id, m.channel_id, m.created_at)
 		END AS status,
@@ -775,7 +806,7 @@ BEGIN
 		RAISE EXCEPTION USING errcode = 'null_value_not_allowed',
 			message = 'payload must not be null';
 	END IF;
-	IF NEW.expires_at <= clock_timestamp() THEN
+	IF NEW.expires_at <= message_bus.clock() THEN
 		RAISE EXCEPTION USING errcode = 'invalid_parameter_value',
 			message = format('expires_at %s is not in the future', NEW.expires_at);
 	END IF;
@@ -793,7 +824,7 @@ BEGIN
 			'error_message', NEW.error_message))
 			|| CASE WHEN NEW.metadata IS NULL THEN '{}' ELSE jsonb_build_object('metadata', NEW.metadata) END,
 		transaction_id => NEW.transaction_id,
-		ttl => NEW.expires_at - clock_timestamp(),
+		ttl => NEW.expires_at - message_bus.clock(),
 		sha256 => convert_to(NEW.checksum, 'UTF8'));
 
 	-- one who may only publish does not see the row
@@ -838,7 +869,7 @@ $$;
 CREATE FUNCTION message_bus.table_delete() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
 BEGIN
-	IF NOT message_bus.record_event(OLD.id, 'deleted', clock_timestamp()) THEN
+	IF NOT message_bus.record_event(OLD.id, 'deleted', message_bus.clock()) THEN
 		RETURN NULL;
 	END IF;
 	RETURN OLD;
@@ -896,7 +927,9 @@ SELECT s.segment_no, s.series,
 			SELECT FROM pg_catalog.pg_class c
 			LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid OPERATOR(pg_catalog.=) c.oid
 			WHERE c.oid OPERATOR(pg_catalog.=) ANY (t.relids)
-			AND COALESCE(i.inhdetachpending, true)) THEN 'detaching'
+			AND COALESCE(i.inhdetachpending, true)
+			AND NOT EXISTS (SELECT FROM message_bus.unattached u
+				WHERE u.segment_no OPERATOR(pg_catalog.=) s.segment_no)) THEN 'detaching'
 		ELSE 'closed'
 	END AS state,
 	s.opened_at, s.closed_at,
@@ -923,10 +956,21 @@ COMMENT ON COLUMN message_bus.segments.rows_reserved IS 'ids given out so far, i
 COMMENT ON COLUMN message_bus.segments.rows_max IS 'ids it has, if open; NULL on a standby';
 COMMENT ON COLUMN message_bus.segments.size_bytes IS 'size on disk of its tables, with indexes';
 
+CREATE FUNCTION message_bus.listed_databases() RETURNS text[]
+LANGUAGE c STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'mbus_databases_listed';
+COMMENT ON FUNCTION message_bus.listed_databases() IS
+'listed_databases: the names in the setting message_bus.databases; see the view message_bus.worker_status.';
+
 CREATE VIEW message_bus.worker_status AS
 SELECT pid, started_at, last_pass_at, last_pass_ms, interval_ms, ready, passes, errors,
 	last_error, last_error_at, segments_opened, segments_retired, unfinished_publishes,
-	channels_followed
+	channels_followed,
+	message_bus.clock_off() AS clock_off,
+	ARRAY(SELECT n FROM pg_catalog.unnest(message_bus.listed_databases()) AS n
+		WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_database d
+			WHERE d.datname OPERATOR(pg_catalog.=) n)
+		ORDER BY n) AS unknown_databases
 FROM message_bus.worker_status_row();
 COMMENT ON VIEW message_bus.worker_status IS
 'The background worker of this database; no row where none has run since the server started';
@@ -934,9 +978,11 @@ COMMENT ON COLUMN message_bus.worker_status.pid IS 'process, NULL if none runs n
 COMMENT ON COLUMN message_bus.worker_status.last_pass_ms IS 'how long its last pass took';
 COMMENT ON COLUMN message_bus.worker_status.interval_ms IS 'longest pause between passes: message_bus.worker_interval';
 COMMENT ON COLUMN message_bus.worker_status.ready IS 'segments are numbered, publishing is possible';
+COMMENT ON COLUMN message_bus.worker_status.clock_off IS 'by how much the server''s clock has jumped and is not believed, NULL: it has not; see clock_accept()';
 COMMENT ON COLUMN message_bus.worker_status.passes IS 'passes since the server started';
 COMMENT ON COLUMN message_bus.worker_status.errors IS 'tasks that failed since the server started; each is in the server''s log';
 COMMENT ON COLUMN message_bus.worker_status.unfinished_publishes IS 'ranges of ids of transactions that have not ended';
+COMMENT ON COLUMN message_bus.worker_status.unknown_databases IS 'names in message_bus.databases that are no databases';
 COMMENT ON COLUMN message_bus.worker_status.channels_followed IS 'channels whose newest id the server''s memory knows: those published to lately';
 
 /*
@@ -1061,18 +1107,19 @@ GRANT USAGE ON SCHEMA message_bus TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_text, message_bus.publish_bytes,
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
-	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json,
+	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json, message_bus.json_text,
 	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login
 GRANT SELECT ON message_bus.channels, message_bus.messages, message_bus.subscriptions, message_bus.leases,
 	message_bus.dead_letters TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.lease_rows,
-	message_bus.in_ranges, message_bus.is_dead, message_bus.delivery_status, message_bus.last_access TO PUBLIC;
+	message_bus.clock, message_bus.clock_off, message_bus.in_ranges, message_bus.is_dead, message_bus.delivery_status, message_bus.last_access TO PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
 	message_bus.pools TO pg_monitor;
-GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.pool_rows, message_bus.open_segments, message_bus.worker_status_row TO pg_monitor;
+GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.pool_rows, message_bus.open_segments, message_bus.worker_status_row,
+	message_bus.listed_databases TO pg_monitor;
 
 /*
  * The default channel, owned by who creates the extension.
@@ -1093,5 +1140,6 @@ SELECT pg_catalog.pg_extension_config_dump('message_bus.channel_id', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription_id', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.unattached', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.error', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.jwt_key', '');

@@ -27,6 +27,7 @@
 #include "segment/dump.h"
 #include "segment/era.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/filter.h"
 #include "state/registry.h"
 #include "state/state.h"
@@ -61,6 +62,7 @@ _PG_init(void)
 	mbus_delivery_init();
 	mbus_wait_init();
 	mbus_filter_init();
+	mbus_clock_init();
 	mbus_state_init();
 	mbus_registry_init();
 	mbus_dump_init();

@@ -111,6 +111,7 @@ MBUS_FUNCTION(create_channel)
 	NewPolicy	policy;
 	int			rows;
 
+	mbus_preload_check();		/* CREATE EXTENSION makes a channel */
 	mbus_write_check("message_bus.create_channel()");
 	mbus_name_check("channel", name);
 	policy_read(fcinfo, &policy);

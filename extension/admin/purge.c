@@ -41,6 +41,7 @@
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 #include "segment/published.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/range.h"
 #include "state/state.h"
@@ -184,7 +185,7 @@ purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
 			range++;
 		if (range < purge->nunfinished && purge->unfinished[range].lo <= id)
 			continue;
-		if (expires_at > GetCurrentTimestamp() &&
+		if (expires_at > mbus_now() &&
 			!mbus_channel_purged(before, id) &&
 			!(events && mbus_message_deleted(purge->schema, id)))
 			purge->count++;

@@ -44,6 +44,7 @@
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 #include "segment/message_key.h"
+#include "state/clock.h"
 
 #define CANDIDATES		1000	/* looked up at one time */
 
@@ -158,7 +159,7 @@ mbus_backlog(Oid schema, const MbusSubCopy *copy, MbusBacklog *backlog)
 	count->copy = copy;
 	count->sub = &copy->sub;
 	count->backlog = backlog;
-	count->now = GetCurrentTimestamp();
+	count->now = mbus_now();
 	count->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	policy_copy(count);
 	busy_read(count);

@@ -29,6 +29,7 @@
 #include "delivery/pool.h"
 #include "delivery/skip.h"
 #include "delivery/sub.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 
@@ -71,7 +72,7 @@ MBUS_FUNCTION(subscription_status)
 
 	values[0] = Int64GetDatum(backlog.messages);
 	values[1] = Float8GetDatum(backlog.oldest_id == 0 ? 0.0 :
-							   (double) (GetCurrentTimestamp() -
+							   (double) (mbus_now() -
 										 backlog.oldest_at) / USECS_PER_SEC);
 	values[2] = Int32GetDatum(count[MBUS_ENTRY_HELD] +
 							  count[MBUS_ENTRY_LEASED]);

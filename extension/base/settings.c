@@ -22,6 +22,7 @@
 
 char	   *mbus_databases = NULL;
 uint64		mbus_databases_version = 0;
+int			mbus_clock_jump = 300;
 int			mbus_worker_interval = 1000;
 int			mbus_segment_max_rows = 8 * 1024 * 1024;
 int			mbus_segment_max_mb = 4096;
@@ -87,6 +88,11 @@ define_server_settings(void)
 							"Longest time between two passes of a database's worker.",
 							NULL, &mbus_worker_interval, 1000, 10, 60000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.clock_jump",
+							"How far the server's clock may jump forward and be believed.",
+							"Beyond that nothing expires until message_bus.clock_accept() is called or an hour has passed.",
+							&mbus_clock_jump, 300, 1, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.segment_max_rows",
 							"Messages that one segment may hold.",
 							"A segment that is nearly full is followed by a new one.",

@@ -12,6 +12,7 @@
 /* read at server start or reload */
 extern char *mbus_databases;
 extern uint64 mbus_databases_version;	/* rises when it is set */
+extern int	mbus_clock_jump;	/* s that the clock may jump */
 extern int	mbus_worker_interval;	/* ms between two passes of a worker */
 extern int	mbus_segment_max_rows;	/* ids in one segment */
 extern int	mbus_segment_max_mb;	/* payload megabytes in one segment */

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -29,6 +30,7 @@
 #include "delivery/hold.h"
 #include "delivery/pool.h"
 #include "facts/facts.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 
@@ -128,7 +130,7 @@ MBUS_FUNCTION(extend)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid lease_for: %.3f seconds", us / 1e6),
 				 errdetail("It is positive and at most 7 days.")));
-	deadline = GetCurrentTimestamp() + us;
+	deadline = mbus_now() + us;
 	PG_RETURN_TIMESTAMPTZ(mbus_lease_extend(lease, nids, ids, deadline));
 }
 
@@ -252,19 +254,27 @@ delay_argument(FunctionCallInfo fcinfo, int argno)
 	return us;
 }
 
+/*
+ * reason_argument returns why messages are given back.  A long one is cut
+ * between characters, and tells how long it was: it must not keep the nack
+ * from happening.
+ */
 static char *
 reason_argument(FunctionCallInfo fcinfo, int argno)
 {
 	text	   *reason;
+	char	   *tail;
+	int			len;
+	int			kept;
 
 	if (PG_ARGISNULL(argno))
 		return NULL;
 	reason = PG_GETARG_TEXT_PP(argno);
-	if (VARSIZE_ANY_EXHDR(reason) > MBUS_REASON_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("reason of %zu bytes",
-						(size_t) VARSIZE_ANY_EXHDR(reason)),
-				 errdetail("The limit is %d bytes.", MBUS_REASON_MAX)));
-	return text_to_cstring(reason);
+	len = VARSIZE_ANY_EXHDR(reason);
+	if (len <= MBUS_REASON_MAX)
+		return text_to_cstring(reason);
+	tail = psprintf("... (%d bytes)", len);
+	kept = pg_mbcliplen(VARDATA_ANY(reason), len,
+						MBUS_REASON_MAX - (int) strlen(tail));
+	return psprintf("%.*s%s", kept, VARDATA_ANY(reason), tail);
 }

@@ -48,6 +48,7 @@
 #include "delivery/slot.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 #include "state/waiter.h"
@@ -141,7 +142,7 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 		MemoryContextSwitchTo(caller);
 		if (found)
 			break;
-		now = GetCurrentTimestamp();
+		now = mbus_now();
 		if (!waiting || now >= claim.until)
 			break;
 		if (claim.scan.next > now)
@@ -193,7 +194,7 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 	claim->subscription = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	scan->lease_us = lease_argument(fcinfo, 3, claim);
 	if (wait_us > 0)
-		claim->until = GetCurrentTimestamp() + wait_us;
+		claim->until = mbus_now() + wait_us;
 }
 
 /* How long to wait for messages: 0 is not at all. */
@@ -284,7 +285,7 @@ claim_once(Claim *claim)
 		if (subscription->paused)
 		{
 			/* resume wakes before it sends what makes our cache stale */
-			claim->scan.next = GetCurrentTimestamp() + USECS_PER_SEC / 4;
+			claim->scan.next = mbus_now() + USECS_PER_SEC / 4;
 			return false;
 		}
 		claim->subscription_id = subscription->subscription_id;

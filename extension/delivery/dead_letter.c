@@ -40,6 +40,7 @@
 #include "message/draft.h"
 #include "message/publish.h"
 #include "message/stored.h"
+#include "state/clock.h"
 #include "state/fault.h"
 
 static Datum dead_headers(const MbusStored *message, const char *channel,
@@ -150,7 +151,7 @@ dead_headers(const MbusStored *message, const char *channel,
 	member_text(&state, "reason", failure->reason, -1);
 	member_text(&state, "kind", failure->kind, -1);
 	member_time(&state, "created_at", message->created_at);
-	member_time(&state, "failed_at", GetCurrentTimestamp());
+	member_time(&state, "failed_at", mbus_now());
 	member_text(&state, "transaction_id", message->transaction_id ?
 				VARDATA_ANY(message->transaction_id) : NULL,
 				message->transaction_id ?

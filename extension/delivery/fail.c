@@ -18,6 +18,7 @@
 #include "delivery/fail.h"
 #include "delivery/hold.h"
 #include "facts/facts.h"
+#include "state/clock.h"
 #include "state/state.h"
 
 /* Failures of one holding on their way into the tables. */
@@ -62,7 +63,7 @@ mbus_fail(Oid schema, MbusDatabase *db, MbusHolding *holding,
 	failing.kind = kind;
 	failing.reason = reason;
 	failing.delay_us = delay_us;
-	failing.now = GetCurrentTimestamp();
+	failing.now = mbus_now();
 	policy = mbus_channel_policy(schema, holding->channel_id);
 	failing.policed = policy != NULL;
 	if (policy)

@@ -27,6 +27,7 @@
 #include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "facts/facts.h"
+#include "state/clock.h"
 #include "state/state.h"
 
 #define LOOKED_AT_A_TIME	64	/* leases that have ended */
@@ -226,7 +227,7 @@ bool
 mbus_hold_expired(MbusDatabase *db, Oid schema, MbusHolding *holding,
 				  bool *corrupt)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	int			room;
 
 	while ((room = expired_room(db, now)) > 0)
@@ -363,7 +364,7 @@ void
 mbus_hold_mark_corrupt(const int64 *ids, int n)
 {
 	uint32		lease = mbus_effect_last_claim();
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	for (uint32 i = mbus_lease(lease)->first; i != MBUS_NONE;
@@ -486,7 +487,7 @@ mbus_leases_give_back(Oid schema, int64 session)
 static int
 leases_of_session(MbusDatabase *db, Oid schema, int64 session, bool end)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	int			n = 0;
 
 	for (int s = 0; s < mbus_sub_slots(); s++)

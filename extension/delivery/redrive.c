@@ -52,6 +52,7 @@
 #include "message/stored.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 
@@ -135,7 +136,7 @@ MBUS_FUNCTION(redrive)
 	redrive.each = AllocSetContextCreate(CurrentMemoryContext,
 										 "message_bus redrive",
 										 ALLOCSET_DEFAULT_SIZES);
-	redrive.now = GetCurrentTimestamp();
+	redrive.now = mbus_now();
 	redrive.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	letters_redrive(&redrive);
 	kept_redrive(&redrive);
@@ -218,7 +219,7 @@ letter_redrive(Redrive *redrive, const MbusStored *letter)
 	MbusStored	message;
 
 	if (!origin_read(letter->headers, &origin) ||
-		letter->expires_at <= GetCurrentTimestamp() ||
+		letter->expires_at <= mbus_now() ||
 		mbus_message_purged(schema, letter->channel_id, letter->id) ||
 		mbus_message_deleted(schema, letter->id))
 		return false;
@@ -247,7 +248,7 @@ letter_redrive(Redrive *redrive, const MbusStored *letter)
 		message_redrive(redrive, subscription, origin.id);
 	else if (!copy_back(redrive, &channel, letter))
 		return false;
-	mbus_insert_event(schema, letter->id, "deleted", GetCurrentTimestamp());
+	mbus_insert_event(schema, letter->id, "deleted", mbus_now());
 	return true;
 }
 
@@ -378,7 +379,7 @@ segment_stays(Redrive *redrive, int32 segment)
 		Datum		at = heap_getattr(tuple, MBUS_SEGMENT_EXPIRES_AT,
 									  RelationGetDescr(rel), &isnull);
 
-		stays = isnull || DatumGetTimestampTz(at) > GetCurrentTimestamp();
+		stays = isnull || DatumGetTimestampTz(at) > mbus_now();
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);

@@ -28,6 +28,7 @@
 #include "delivery/skip.h"
 #include "delivery/sub.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/range.h"
 #include "state/unfinished.h"
 
@@ -98,7 +99,7 @@ scan_begin(MbusScan *scan)
 {
 	int			got;
 
-	scan->now = GetCurrentTimestamp();
+	scan->now = mbus_now();
 	policy_copy(scan);
 	scan->nleaves = mbus_leaves(scan->schema, &scan->leaves);
 	waiting_allocate(scan);

@@ -23,6 +23,7 @@
 #include "delivery/scan_take.h"
 #include "delivery/scanning.h"
 #include "delivery/skip.h"
+#include "state/clock.h"
 #include "state/range.h"
 #include "state/state.h"
 
@@ -288,7 +289,7 @@ record_gone(MbusScan *scan)
 static bool
 record_lease(MbusScan *scan, MbusSub *sub, int64 number)
 {
-	TimestampTz now = GetCurrentTimestamp();	/* reading may have taken long */
+	TimestampTz now = mbus_now();	/* reading may have taken long */
 	TimestampTz deadline = now + scan->lease_us;
 	uint32		first = MBUS_NONE;
 	uint32		last = MBUS_NONE;

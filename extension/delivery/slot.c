@@ -22,6 +22,7 @@
 #include "delivery/quota.h"
 #include "delivery/slot.h"
 #include "delivery/sub.h"
+#include "state/clock.h"
 #include "state/state.h"
 
 #define SLOT_WAIT_MS	3000
@@ -91,7 +92,7 @@ subscription_check(Oid schema, MbusDatabase *db, int32 subscription_id,
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("subscription %d does not exist", subscription_id)));
-	if (!TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
+	if (!TimestampDifferenceExceeds(started, mbus_now(),
 									SLOT_WAIT_MS))
 		return;
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);

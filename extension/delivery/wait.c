@@ -30,6 +30,7 @@
 #include "channel/channel.h"
 #include "channel/subscription.h"
 #include "delivery/claim.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 #include "state/waiter.h"
@@ -128,7 +129,7 @@ wait_arguments(FunctionCallInfo fcinfo, WaitCall *call)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("timeout must not be negative")));
-	if (pg_add_s64_overflow(GetCurrentTimestamp(), timeout, &call->until))
+	if (pg_add_s64_overflow(mbus_now(), timeout, &call->until))
 		call->until = PG_INT64_MAX;
 	/* within a subtransaction nothing can be committed either */
 	call->atomic = context == NULL || !IsA(context, CallContext) ||
@@ -187,7 +188,7 @@ wait_for_ready(WaitCall *call)
 
 	while (!wait_look(call, db, &next))
 	{
-		if (GetCurrentTimestamp() >= call->until)
+		if (mbus_now() >= call->until)
 			break;
 		if (call->atomic)
 			ereport(ERROR,

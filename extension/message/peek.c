@@ -27,6 +27,7 @@
 #include "message/stored.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 #include "state/unfinished.h"
@@ -124,7 +125,7 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 		bool		isnull[MBUS_STORED_COLUMNS];
 
 		mbus_message_read(tuple, RelationGetDescr(leaf), &message);
-		if (message.expires_at > GetCurrentTimestamp() &&
+		if (message.expires_at > mbus_now() &&
 			!mbus_message_purged(schema, channel_id, message.id) &&
 			!mbus_message_deleted(schema, message.id))
 		{

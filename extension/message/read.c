@@ -26,6 +26,7 @@
 #include "message/insert.h"
 #include "message/read.h"
 #include "message/stored.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 
@@ -122,7 +123,7 @@ MBUS_FUNCTION(retrieve_message)
 	payload = mbus_message_payload(schema, &message);
 	if (!XactReadOnly && !RecoveryInProgress())
 		mbus_insert_event(schema, message.id, "accessed",
-						  GetCurrentTimestamp());
+						  mbus_now());
 	PG_RETURN_POINTER(payload);
 }
 
@@ -145,7 +146,7 @@ MBUS_FUNCTION(delete_message)
 	mbus_channel_check(channel, MBUS_PUBLISH);
 	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(0), &message))
 		PG_RETURN_BOOL(false);
-	mbus_insert_event(schema, message.id, "deleted", GetCurrentTimestamp());
+	mbus_insert_event(schema, message.id, "deleted", mbus_now());
 	mbus_count(MBUS_C_DELETED, 1);
 	PG_RETURN_BOOL(true);
 }

@@ -3,7 +3,7 @@
  *		Stored messages: found by id or transaction id, read, verified.
  *
  * A message is found by its id alone: the id's upper bits are the segment,
- * whose leaf is opened by OID.  What has expired by clock_timestamp(), was
+ * whose leaf is opened by OID.  What has expired by the bus's time, was
  * deleted or purged is not there, whether or not its space has been returned.
  *
  * Under READ COMMITTED a new snapshot is taken for each read, so that a call
@@ -32,6 +32,7 @@
 #include "segment/era.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 
@@ -129,7 +130,7 @@ mbus_message_by_transaction(Oid schema, const MbusChannel *channel,
 static bool
 is_live(Oid schema, const MbusStored *message)
 {
-	return message->expires_at > GetCurrentTimestamp() &&
+	return message->expires_at > mbus_now() &&
 		!mbus_message_purged(schema, message->channel_id, message->id) &&
 		!mbus_message_deleted(schema, message->id);
 }

@@ -58,6 +58,7 @@
 #include "segment/inserter.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
+#include "state/clock.h"
 #include "state/registry.h"
 #include "state/state.h"
 #include "state/unfinished.h"
@@ -361,7 +362,7 @@ use_holder(Oid schema, const MbusChannel *channel, MbusDraft *draft,
 {
 	const char *why = NULL;
 
-	if (holder->expires_at <= GetCurrentTimestamp())
+	if (holder->expires_at <= mbus_now())
 		why = "has expired";
 	else if (mbus_message_deleted(schema, holder->id))
 		why = "was deleted";

@@ -36,6 +36,7 @@
 #include "relay/control.h"
 #include "relay/relay_internal.h"
 #include "relay/rpc.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 
@@ -263,7 +264,7 @@ relay_frame(const char *bytes, int len, MbusRelayed *relayed)
 	relayed->len = len;
 	if (mbus_frame_timeout > 0)
 		relayed->deadline =
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+			TimestampTzPlusMilliseconds(mbus_now(),
 										mbus_frame_timeout);
 
 	initStringInfo(&relayed->out);
@@ -437,7 +438,7 @@ run_request(MbusRelayed *relayed, int limit)
 	MbusAnswer	answer = {0};
 
 	CHECK_FOR_INTERRUPTS();
-	if (relayed->deadline != 0 && GetCurrentTimestamp() >= relayed->deadline)
+	if (relayed->deadline != 0 && mbus_now() >= relayed->deadline)
 	{
 		mbus_guard_time_out();
 		ereport(ERROR,

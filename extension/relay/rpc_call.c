@@ -31,6 +31,7 @@
 #include "base/caller.h"
 #include "base/settings.h"
 #include "relay/rpc.h"
+#include "state/clock.h"
 
 #define ANSWER_MS_MAX	1000	/* of its timeout, kept for a claim's answer */
 
@@ -282,7 +283,7 @@ limit_wait(const MbusRequest *request, NullableDatum *wait)
 	{
 		int64		spare = Min(ANSWER_MS_MAX, mbus_frame_timeout / 4);
 
-		most = request->deadline - GetCurrentTimestamp() - spare * 1000;
+		most = request->deadline - mbus_now() - spare * 1000;
 		most = Max(most, 0);
 	}
 	/* what is no wait at all is for claim to refuse */

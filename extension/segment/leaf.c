@@ -6,7 +6,10 @@
  * transaction that reads or publishes must not hold up the worker that
  * detaches a segment.  The children are taken from pg_inherits and kept in a
  * sorted array; attaching and detaching invalidate the parent's relation
- * cache entry, and the callback marks the array stale.  A table that is gone
+ * cache entry, and the callback marks the array stale.  Segments that are not
+ * attached yet, whose numbers are in message_bus.unattached, are found by
+ * their tables' names.  They are read first: one that is attached meanwhile is
+ * found twice, in the other order it would be missed.  A table that is gone
  * by the time it is opened is a segment that has been retired: nothing in it
  * can be wanted.
  *
@@ -27,6 +30,7 @@
 #include "storage/bufmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
@@ -60,6 +64,7 @@ typedef struct Known
 
 static void leaf_invalidate(Datum arg, Oid relid);
 static void leaves_load(Oid schema);
+static void leaves_load_unattached(Oid schema);
 static void leaves_load_family(List *children, MbusFamily family,
 							   const MbusLeaf *old, int nold);
 static Known *known_tables(const MbusLeaf *old, int nold, MbusFamily family,
@@ -232,10 +237,12 @@ leaves_load(Oid schema)
 	/* an invalidation that comes while we read makes it stale again */
 	cached_stale = false;
 	for (int f = 0; f < MBUS_FAMILIES; f++)
+		cached_parent[f] = mbus_relation(schema, family_names[f]);
+	leaves_load_unattached(schema);
+	for (int f = 0; f < MBUS_FAMILIES; f++)
 	{
 		List	   *children;
 
-		cached_parent[f] = mbus_relation(schema, family_names[f]);
 		children = find_inheritance_children(cached_parent[f], NoLock);
 		leaves_load_family(children, (MbusFamily) f, old, nold);
 		list_free(children);
@@ -243,6 +250,44 @@ leaves_load(Oid schema)
 	cached_complete = true;
 	if (old)
 		pfree(old);
+}
+
+/* Adds the tables of the segments that are not attached yet. */
+static void
+leaves_load_unattached(Oid schema)
+{
+	Relation	rel = table_open(mbus_relation(schema, "unattached"),
+								 AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0,
+										  NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		MbusLeaf	leaf = {0};
+
+		leaf.segment = DatumGetInt32(heap_getattr(tuple, 1,
+												  RelationGetDescr(rel),
+												  &isnull));
+		for (int f = 0; f < MBUS_FAMILIES; f++)
+		{
+			char		name[NAMEDATALEN];
+
+			snprintf(name, sizeof(name), "%s_%d", family_names[f],
+					 leaf.segment);
+			leaf.relid[f] = get_relname_relid(name, schema);
+		}
+		if (cached == NULL)
+			cached = MemoryContextAlloc(CacheMemoryContext, sizeof(MbusLeaf));
+		else
+			cached = repalloc(cached, (ncached + 1) * sizeof(MbusLeaf));
+		cached[ncached++] = leaf;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	if (ncached > 0)
+		qsort(cached, ncached, sizeof(MbusLeaf), leaf_compare);
 }
 
 /*

@@ -40,6 +40,7 @@
 
 #include "base/compat.h"
 #include "base/ids.h"
+#include "state/clock.h"
 #include "state/own_ranges.h"
 #include "state/range.h"
 #include "state/registry.h"
@@ -303,7 +304,7 @@ reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
 		return false;
 	}
 	run_used(&runs[series_no], out);
-	out->created_at = GetCurrentTimestamp();
+	out->created_at = mbus_now();
 	out->segment = series->open_segment;
 	memcpy(out->leaf, series->leaf, sizeof(out->leaf));
 	return true;

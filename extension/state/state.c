@@ -25,6 +25,7 @@
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "state/clock.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -197,6 +198,20 @@ mbus_database_or_null(void)
 }
 
 /*
+ * mbus_preload_check errors with 55000 if the server has not loaded the
+ * library at its start.
+ */
+void
+mbus_preload_check(void)
+{
+	if (mbus_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message_bus is not preloaded"),
+				 errhint("Add \"message_bus\" to \"shared_preload_libraries\" and restart the server.")));
+}
+
+/*
  * mbus_database returns this database's shared state.  It waits for a worker
  * that is starting, and errors with 55000 where there can be none.
  */
@@ -206,12 +221,7 @@ mbus_database(void)
 	TimestampTz started = 0;
 	MbusDatabase *db;
 
-	if (mbus_shared == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("message_bus is not preloaded"),
-				 errhint("Add \"message_bus\" to \"shared_preload_libraries\" and restart the server.")));
-
+	mbus_preload_check();
 	check_listed();
 	while ((db = mbus_database_or_null()) == NULL)
 	{
@@ -333,7 +343,7 @@ mbus_count(MbusCounter counter, uint64 n)
 void
 mbus_worker_wait(MbusDatabase *db, TimestampTz *started, const char *what)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 
 	if (*started == 0)
 		*started = now;

@@ -247,6 +247,7 @@ extern bool mbus_preloaded(void);
 extern void mbus_state_init(void);
 
 /* any backend of a listed database */
+extern void mbus_preload_check(void);
 extern MbusDatabase *mbus_database(void);
 extern MbusDatabase *mbus_database_or_null(void);
 extern void mbus_wake_worker(MbusDatabase *db);

@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "state/waiter.h"
 
@@ -202,7 +203,7 @@ mbus_wait_sleep(TimestampTz until)
 		return;
 	if (until != PG_INT64_MAX)
 	{
-		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz now = mbus_now();
 
 		if (until <= now)
 			return;

@@ -49,6 +49,7 @@
 #include "delivery/pool.h"
 #include "delivery/slot.h"
 #include "delivery/sub.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "state/unfinished.h"
 #include "worker/acked.h"
@@ -102,7 +103,7 @@ static bool position_is_past(const MbusPosition *position,
 void
 mbus_segments_acked(MbusWork *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	AckedSegments candidates = {.context = CurrentMemoryContext};
 
 	if (!TimestampDifferenceExceeds(work->acked_looked_at, now,
@@ -152,7 +153,7 @@ candidates_find(MbusWork *work, void *arg)
 					" LEFT JOIN message_bus.channel c USING (channel_id)"
 					" WHERE NOT s.detached AND s.channel_id IS NOT NULL"
 					" AND (s.closed_at IS NULL"
-					"  OR s.expires_at >= clock_timestamp())"
+					"  OR s.expires_at >= message_bus.clock())"
 					" AND (c.channel_id IS NULL OR c.retention = 'acked')"
 					" ORDER BY s.segment_no", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read message_bus.segment");
@@ -255,7 +256,7 @@ segment_check(MbusWork *work, void *arg)
 			candidate->close = candidate->open_series != 0;
 			if (!candidate->close)
 				mbus_sql("UPDATE message_bus.segment"
-						 " SET expires_at = clock_timestamp()"
+						 " SET expires_at = message_bus.clock()"
 						 " WHERE segment_no = %d", candidate->segment);
 		}
 		UnregisterSnapshot(look.snapshot);
@@ -301,7 +302,7 @@ look_begin(MbusWork *work, const AckedSegment *candidate, MbusLook *look)
 	look->schema = work->schema;
 	look->segment = candidate->segment;
 	look->channel_id = candidate->channel_id;
-	look->now = GetCurrentTimestamp();
+	look->now = mbus_now();
 	look->first = MbusFirstId(candidate->segment);
 	look->policy = mbus_channel_policy(work->schema, candidate->channel_id);
 	if ((look->policy != NULL) != candidate->exists ||

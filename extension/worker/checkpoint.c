@@ -33,6 +33,7 @@
 #include "base/ids.h"
 #include "delivery/pool.h"
 #include "delivery/skip.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/checkpoint.h"
 #include "worker/restore.h"
@@ -75,7 +76,7 @@ static void pending_add(MbusPosition *position, const MbusEntry *entry,
 void
 mbus_checkpoints_write(MbusWork *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	MbusSlotOf *due;
 	int			n;
 
@@ -153,7 +154,7 @@ due_write(MbusWork *work, MbusSlotOf *due, int n)
 					  "writing checkpoints") == MBUS_DONE)
 	{
 		for (int i = 0; i < n; i++)
-			written_at[due[i].slot] = GetCurrentTimestamp();
+			written_at[due[i].slot] = mbus_now();
 	}
 	else
 	{
@@ -263,7 +264,7 @@ checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position)
 												 (n + 1) * sizeof(Datum));
 
 	values[0] = Int32GetDatum(position->subscription_id);
-	values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[1] = TimestampTzGetDatum(mbus_now());
 	values[2] = Int64GetDatum(position->since_lease);
 	values[3] = Int64GetDatum(position->cursor);
 	values[4] = TimestampTzGetDatum(position->due_at);

@@ -19,6 +19,7 @@
 
 #include "access/xact.h"
 #include "executor/spi.h"
+#include "state/clock.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
@@ -117,7 +118,7 @@ mbus_epoch_floor(MbusDatabase *db)
 	highest = db->delivery.highest_epoch;
 	LWLockRelease(mbus_delivery_lock());
 	return Max(highest + 1,
-			   (GetCurrentTimestamp() - EPOCHS_BEGAN) / USECS_PER_SEC);
+			   (mbus_now() - EPOCHS_BEGAN) / USECS_PER_SEC);
 }
 
 /*

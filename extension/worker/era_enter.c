@@ -30,6 +30,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "executor/spi.h"
+#include "state/clock.h"
 #include "storage/lmgr.h"
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
@@ -89,7 +90,7 @@ void
 mbus_segments_enter(MbusWork *work)
 {
 	MbusEntering *entering = &work->entering;
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = mbus_now();
 	UnenteredList list = {.context = CurrentMemoryContext};
 	bool		due;
 
@@ -127,7 +128,7 @@ unentered_find(MbusWork *work, void *arg)
 					" s.expires_at - s.opened_at) * 1000000)::int8"
 					" FROM message_bus.segment s"
 					" WHERE s.closed_at IS NOT NULL AND NOT s.detached"
-					" AND s.expires_at > clock_timestamp()"
+					" AND s.expires_at > message_bus.clock()"
 					" AND NOT EXISTS (SELECT FROM message_bus.segment_era e"
 					"  WHERE e.segment_no = s.segment_no)"
 					" ORDER BY s.segment_no", true, 0) != SPI_OK_SELECT)
@@ -168,7 +169,7 @@ segments_enter(MbusWork *work, UnenteredList *list, TimestampTz started)
 		do
 		{
 			work->serve(work);
-			if (TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
+			if (TimestampDifferenceExceeds(started, mbus_now(),
 										   PASS_MS))
 				return progress;
 			outcome = mbus_task_run(work, MBUS_TASK_ENTER, segment_enter,
@@ -255,7 +256,7 @@ era_for(MbusWork *work, int32 series)
 
 	number = mbus_sql_int64(&none, "SELECT max(era_no)::int8"
 							" FROM message_bus.era WHERE series = %d"
-							" AND opened_at > clock_timestamp()"
+							" AND opened_at > message_bus.clock()"
 							" - interval '1 second' * " INT64_FORMAT,
 							series, ERA_WINDOWS * window);
 	if (none)
@@ -267,7 +268,7 @@ era_for(MbusWork *work, int32 series)
 								MBUS_ERAS);
 		if (!none)
 			mbus_sql("INSERT INTO message_bus.era (era_no, series, opened_at)"
-					 " VALUES (%d, %d, clock_timestamp())", (int) number,
+					 " VALUES (%d, %d, message_bus.clock())", (int) number,
 					 series);
 	}
 	if (none)
@@ -285,7 +286,7 @@ era_for(MbusWork *work, int32 series)
 static bool
 ids_enter(MbusEntering *entering, Snapshot snapshot)
 {
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = mbus_now();
 	Relation	rel = table_open(entering->leaf, AccessShareLock);
 	MbusInserter *inserter = mbus_inserter_open(entering->era,
 												MBUS_ERA_COLUMNS, false);
@@ -302,7 +303,7 @@ ids_enter(MbusEntering *entering, Snapshot snapshot)
 		row_enter(entering, inserter, tuple, RelationGetDescr(rel));
 		if (++n % LOOK_ROWS == 0)
 			ended = !TimestampDifferenceExceeds(started,
-												GetCurrentTimestamp(),
+												mbus_now(),
 												TASK_MS);
 	}
 	mbus_leaf_scan_close(&rows);

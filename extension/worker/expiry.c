@@ -37,6 +37,7 @@
 #include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "facts/facts.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/expiry.h"
@@ -50,6 +51,9 @@
 #define EXPIRE_STUCK_MS 100
 #define EXPIRE_AGAIN_MS 60000	/* for one that cannot be seen to: longer than
 								 * tasks are put off */
+#define EXPIRE_LOCKED_MS 1000	/* for one that somebody's lock is in the way
+								 * of */
+#define EXPIRE_LOCK_MS	2		/* to wait for that in, one by one */
 #define EXPIRE_POSTPONED 1000	/* at one time */
 
 /* Leases to be seen to in one transaction. */
@@ -65,7 +69,7 @@ static void leases_expire(MbusWork *work);
 static TimestampTz earliest_deadline(MbusDatabase *db);
 static MbusOutcome leases_fail(MbusWork *work, void *arg);
 static bool lease_fail(MbusWork *work, Expiring *expiring);
-static void lease_postpone(MbusWork *work, int64 number);
+static void lease_postpone(MbusWork *work, int64 number, int ms);
 
 /*
  * mbus_deliveries_serve does what claims wait for.  Cheap if there is nothing
@@ -95,7 +99,7 @@ mbus_deliveries_wake(MbusWork *work, TimestampTz wake)
 	earliest = mbus_deadline_earliest(db->database);
 	if (work->expiry_stuck)
 		earliest = Max(earliest,
-					   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+					   TimestampTzPlusMilliseconds(mbus_now(),
 												   EXPIRE_STUCK_MS));
 	db->delivery.expiry_wake = wake = Min(wake, earliest);
 	LWLockRelease(mbus_delivery_lock());
@@ -120,7 +124,7 @@ leases_expire(MbusWork *work)
 	bool		single = work->backoff[MBUS_TASK_EXPIRE].failures > 0;
 
 	work->expiry_stuck = false;
-	if (earliest_deadline(work->db) > GetCurrentTimestamp())
+	if (earliest_deadline(work->db) > mbus_now())
 		return;
 	if (!mbus_tasks_begin(work, MBUS_TASK_EXPIRE, false))
 	{
@@ -152,14 +156,15 @@ leases_expire(MbusWork *work)
 			/* put off this one, and go on with the others */
 			if (expiring.lease == 0 || ++postponed > EXPIRE_POSTPONED)
 				break;
-			lease_postpone(work, expiring.lease);
+			lease_postpone(work, expiring.lease, outcome == MBUS_BLOCKED ?
+						   EXPIRE_LOCKED_MS : EXPIRE_AGAIN_MS);
 		}
 		single = true;
-	} while (earliest_deadline(work->db) <= GetCurrentTimestamp());
+	} while (earliest_deadline(work->db) <= mbus_now());
 	mbus_tasks_end(work, MBUS_TASK_EXPIRE);
 
 	/* nothing can be done now: the worker is to sleep all the same */
-	work->expiry_stuck = earliest_deadline(work->db) <= GetCurrentTimestamp();
+	work->expiry_stuck = earliest_deadline(work->db) <= mbus_now();
 }
 
 static TimestampTz
@@ -184,6 +189,8 @@ leases_fail(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
+	if (expiring->most == 1)
+		mbus_task_lock_timeout(EXPIRE_LOCK_MS);
 	while (n < expiring->most && expiring->messages < EXPIRE_MESSAGES &&
 		   lease_fail(work, expiring))
 		n++;
@@ -217,10 +224,10 @@ lease_fail(MbusWork *work, Expiring *expiring)
  * is promised less: its messages may be acknowledged until then.
  */
 static void
-lease_postpone(MbusWork *work, int64 number)
+lease_postpone(MbusWork *work, int64 number, int ms)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz later = TimestampTzPlusMilliseconds(now, EXPIRE_AGAIN_MS);
+	TimestampTz now = mbus_now();
+	TimestampTz later = TimestampTzPlusMilliseconds(now, ms);
 	uint32		index;
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);

@@ -14,6 +14,7 @@
 #include "delivery/pool.h"
 #include "delivery/quota.h"
 #include "delivery/sub.h"
+#include "state/clock.h"
 #include "worker/checkpoint.h"
 #include "worker/give_up.h"
 
@@ -37,7 +38,7 @@ static int	idle_compare(const void *a, const void *b);
 void
 mbus_slots_give_up(MbusWork *work, int n)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	Idle	   *idle;
 	MbusSlotOf *of;
 	int			held;
@@ -74,7 +75,7 @@ mbus_slots_give_up(MbusWork *work, int n)
 static int
 idle_collect(MbusWork *work, Idle **idle)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	int			n = 0;
 
 	*idle = palloc(mbus_sub_slots() * sizeof(Idle));

@@ -29,6 +29,7 @@
 #include "base/ids.h"
 #include "delivery/pool.h"
 #include "delivery/sub.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/give_up.h"
@@ -90,7 +91,7 @@ void
 mbus_subscriptions_load(MbusWork *work)
 {
 	MbusDatabase *db = work->db;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	uint64		wanted;
 	bool		asked;
 	bool		full;

@@ -42,6 +42,7 @@
 #include "facts/facts.h"
 #include "segment/leaf.h"
 #include "segment/message_key.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "state/waiter.h"
 #include "worker/checkpoint.h"
@@ -257,7 +258,7 @@ static void
 checkpoint_read(Loading *l, HeapTuple row, TupleDesc desc,
 				int64 check_below, MemoryContext context)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	TimestampTz time[2];
 	bool		isnull;
 	Datum		at = SPI_getbinval(row, desc, 9, &isnull);
@@ -582,7 +583,7 @@ loading_install(MbusWork *work, Loading *l)
 		sub->changed_since = l->at == 0;
 		sub->acks = 0;
 		sub->loaded = true;
-		sub->used_at = GetCurrentTimestamp();
+		sub->used_at = mbus_now();
 	}
 	LWLockRelease(mbus_delivery_lock());
 	ConditionVariableBroadcast(&sub->changed);

@@ -42,6 +42,7 @@
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
+#include "state/clock.h"
 #include "storage/lmgr.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
@@ -74,6 +75,7 @@ static MbusOutcome restore_look(MbusWork *work, void *arg);
 static void settled_show(MbusWork *work, const Restored *list, int n,
 						 int32 lowest, int64 next);
 static int64 settled_store(MbusWork *work, int32 lowest, int64 lease);
+static int64 unattached_sum(void);
 static void names_above(MbusWork *work);
 static int	restored_list(MbusWork *work, Restored **list);
 static bool restored_filled(MbusWork *work, int32 segment);
@@ -130,8 +132,8 @@ mbus_restore_look(MbusWork *work)
 
 /*
  * restore_look is one look; it settles some, and says in *more if there may be
- * others.  The catalog is searched only if tables were attached since the
- * last one, or something is hidden.
+ * others.  The catalog is searched only if tables were attached or set aside
+ * since the last one, or something is hidden.
  */
 static MbusOutcome
 restore_look(MbusWork *work, void *arg)
@@ -139,6 +141,7 @@ restore_look(MbusWork *work, void *arg)
 	MbusDatabase *db = work->db;
 	bool	   *more = arg;
 	uint64		leaves;
+	int64		unattached;
 	int			nleaves;
 	Restored   *list;
 	int			n;
@@ -154,7 +157,9 @@ restore_look(MbusWork *work, void *arg)
 	mbus_task_lock_timeout(LOCK_WAIT_MS);
 	names_above(work);
 	(void) mbus_leaves_borrow(work->schema, &nleaves, &leaves);
+	unattached = unattached_sum();
 	if (leaves == work->restore.leaves &&
+		unattached == work->restore.unattached &&
 		work->restore.pending == 0)
 	{
 		mbus_task_commit();
@@ -183,8 +188,21 @@ restore_look(MbusWork *work, void *arg)
 	if (epoch != 0)
 		mbus_epoch_begin(db, epoch);
 	if (!*more)
+	{
 		work->restore.leaves = leaves;
+		work->restore.unattached = unattached;
+	}
 	return MBUS_DONE;
+}
+
+/* Another number when there are others in message_bus.unattached. */
+static int64
+unattached_sum(void)
+{
+	bool		isnull;
+
+	return mbus_sql_int64(&isnull, "SELECT sum(hashint4(segment_no))"
+						  " FROM message_bus.unattached");
 }
 
 /*
@@ -333,7 +351,7 @@ restored_filled(MbusWork *work, int32 segment)
 			return false;
 		UnlockRelationOid(leaf, ShareLock);
 	}
-	if (GetCurrentTimestamp() - work->restore.changed_at > EMPTY_US &&
+	if (mbus_now() - work->restore.changed_at > EMPTY_US &&
 		work->restore.changed_at != 0)
 		return true;
 	return mbus_sql_int64(&isnull, "SELECT 1::int8 FROM message_bus.message_%d"
@@ -373,7 +391,7 @@ restored_hide(MbusWork *work, const Restored *list, int n)
 	LWLockRelease(&work->db->lock);
 
 	if (work->restore.changed_at == 0 || known != work->restore.known)
-		work->restore.changed_at = GetCurrentTimestamp();
+		work->restore.changed_at = mbus_now();
 	work->restore.known = known;
 	work->restore.pending = pending;
 }
@@ -395,7 +413,7 @@ restored_settle(MbusWork *work, int32 segment, int64 *lease, int64 *named)
 			mbus_segment_depend(leaf[f], work->extension);
 	}
 	mbus_sql("INSERT INTO message_bus.segment (segment_no, series, opened_at)"
-			 " VALUES (%d, 1, clock_timestamp())"
+			 " VALUES (%d, 1, message_bus.clock())"
 			 " ON CONFLICT (segment_no) DO NOTHING", segment);
 	if (OidIsValid(leaf[MBUS_ACK]))
 		*lease = Max(*lease,

@@ -6,7 +6,10 @@
  * Who closes a segment in shared memory knows its last expiry and writes it
  * to the segment's row.  Rows that are not closed and belong to no open
  * segment are left by a restart, by a failure in between, or come from a
- * restore: their tables are read for the last expiry, once.  A table that a
+ * restore: their tables are read for the last expiry, once, in pieces of
+ * about READ_MS between which the worker serves others.  Each piece has a
+ * snapshot of its own: nobody publishes to such a segment any more, and rows
+ * do not move.  A worker that ends while it reads begins anew.  A table that a
  * restore has not finished (it lacks indexes or row security, which come
  * after the rows) is neither closed nor retired.
  *
@@ -21,11 +24,16 @@
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "state/unfinished.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_close.h"
 #include "worker/task.h"
+
+#define READ_MS				20
+#define READ_BLOCKS			256 /* in the first piece */
+#define READ_BLOCKS_MAX		65536
 
 typedef struct Closing
 {
@@ -33,9 +41,21 @@ typedef struct Closing
 	TimestampTz expires_at;		/* 0: nothing was ever reserved in it */
 } Closing;
 
+/* A table that is read for its last expiry. */
+typedef struct Reading
+{
+	Closing		closing;
+	BlockNumber next;			/* block */
+	BlockNumber piece;			/* blocks of the next piece */
+	bool		complete;
+} Reading;
+
 static MbusOutcome segment_close(MbusWork *work, void *arg);
 static MbusOutcome segments_unclosed(MbusWork *work, void *arg);
-static MbusOutcome segment_close_lost(MbusWork *work, void *arg);
+static void segment_close_lost(MbusWork *work, int32 segment);
+static MbusOutcome segment_read(MbusWork *work, void *arg);
+static void piece_read(Reading *reading, Oid leaf);
+static BlockNumber piece_next(BlockNumber piece, TimestampTz started);
 static bool segment_is_open(MbusDatabase *db, int32 segment);
 
 /*
@@ -65,8 +85,8 @@ segment_close(MbusWork *work, void *arg)
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	if (SPI_execute_with_args("UPDATE message_bus.segment"
-							  " SET closed_at = clock_timestamp(),"
-							  " expires_at = coalesce($2, clock_timestamp())"
+							  " SET closed_at = message_bus.clock(),"
+							  " expires_at = coalesce($2, message_bus.clock())"
 							  " WHERE segment_no = $1 AND closed_at IS NULL",
 							  2, types, values,
 							  closing->expires_at == 0 ? " n" : NULL,
@@ -93,7 +113,7 @@ mbus_segments_close_expired(MbusWork *work)
 
 		LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 		if (series->open_segment != 0 && series->max_expires_at != 0 &&
-			series->max_expires_at < GetCurrentTimestamp())
+			series->max_expires_at < mbus_now())
 		{
 			int32		wanted = series->wanted;
 
@@ -124,11 +144,8 @@ mbus_segments_close_lost(MbusWork *work)
 	for (int i = 0; i < unclosed.n; i++)
 	{
 		work->serve(work);
-		if (!segment_is_open(work->db, unclosed.number[i]) &&
-			!mbus_segment_hidden(work->db, unclosed.number[i]))
-			(void) mbus_task_run(work, MBUS_TASK_CLOSE, segment_close_lost,
-								 &unclosed.number[i], "closing segment %d",
-								 unclosed.number[i]);
+		if (!segment_is_open(work->db, unclosed.number[i]))
+			segment_close_lost(work, unclosed.number[i]);
 	}
 	mbus_tasks_end(work, MBUS_TASK_CLOSE);
 }
@@ -142,16 +159,35 @@ segments_unclosed(MbusWork *work, void *arg)
 }
 
 /*
- * segment_close_lost closes one such segment: the last expiry is read from its
- * table.  Blocked while a publish in it is unfinished, or a restore is at
- * work.
+ * segment_close_lost closes one such segment when it has been read.
+ */
+static void
+segment_close_lost(MbusWork *work, int32 segment)
+{
+	Reading		reading = {{segment}, 0, READ_BLOCKS, false};
+
+	while (!reading.complete)
+	{
+		if (mbus_task_run(work, MBUS_TASK_CLOSE, segment_read, &reading,
+						  "reading segment %d", segment) != MBUS_DONE)
+			return;
+		work->serve(work);
+	}
+	mbus_segment_closed(work, segment, reading.closing.expires_at);
+}
+
+/*
+ * segment_read reads a piece of a segment's messages.  Blocked while a publish
+ * in it is unfinished, or a restore is at work.
  */
 static MbusOutcome
-segment_close_lost(MbusWork *work, void *arg)
+segment_read(MbusWork *work, void *arg)
 {
-	int32		segment = *(int32 *) arg;
+	Reading    *reading = arg;
+	int32		segment = reading->closing.segment;
+	TimestampTz started = mbus_now();
+	MbusOutcome outcome = MBUS_DONE;
 	Oid			leaf;
-	MbusLeafState state;
 
 	/*
 	 * First the registry, then the snapshot: once it says that nothing is
@@ -162,25 +198,62 @@ segment_close_lost(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	state = mbus_leaf_state(work, MBUS_MESSAGE, segment, &leaf);
-	if (state == MBUS_LEAF_UNFINISHED)
+	switch (mbus_leaf_state(work, MBUS_MESSAGE, segment, &leaf))
 	{
-		mbus_task_commit();
-		return MBUS_BLOCKED;
+		case MBUS_LEAF_UNFINISHED:
+			outcome = MBUS_BLOCKED;
+			break;
+		case MBUS_LEAF_GONE:
+			reading->complete = true;
+			break;
+		default:
+			piece_read(reading, leaf);
+			break;
 	}
-	if (state == MBUS_LEAF_GONE)
-		mbus_sql("UPDATE message_bus.segment SET closed_at ="
-				 " clock_timestamp(), expires_at = clock_timestamp()"
-				 " WHERE segment_no = %d AND closed_at IS NULL", segment);
-	else
-		mbus_sql("UPDATE message_bus.segment SET closed_at ="
-				 " clock_timestamp(), expires_at = coalesce("
-				 "(SELECT max(expires_at) FROM message_bus.message_%d),"
-				 " clock_timestamp())"
-				 " WHERE segment_no = %d AND closed_at IS NULL",
-				 segment, segment);
 	mbus_task_commit();
-	return MBUS_DONE;
+	reading->piece = piece_next(reading->piece, started);
+	return outcome;
+}
+
+/* Reads the next blocks of a table. */
+static void
+piece_read(Reading *reading, Oid leaf)
+{
+	bool		isnull;
+	int64		end = (int64) reading->next + reading->piece;
+	int64		blocks = mbus_sql_int64(&isnull, "SELECT pg_relation_size(%u)"
+										" / current_setting('block_size')::int8",
+										leaf);
+	TimestampTz expires_at;
+
+	end = Min(end, blocks);
+	if (end > reading->next)
+	{
+		expires_at = mbus_sql_int64(&isnull, "SELECT max(expires_at)"
+									" FROM message_bus.message_%d"
+									" WHERE ctid >= '(%u,0)'::tid"
+									" AND ctid < '(%u,0)'::tid",
+									reading->closing.segment, reading->next,
+									(uint32) end);
+		if (!isnull)
+			reading->closing.expires_at =
+				Max(reading->closing.expires_at, expires_at);
+		reading->next = (BlockNumber) end;
+	}
+	reading->complete = end >= blocks;
+}
+
+/* How much to read at once, by how long the last piece took. */
+static BlockNumber
+piece_next(BlockNumber piece, TimestampTz started)
+{
+	TimestampTz now = mbus_now();
+
+	if (TimestampDifferenceExceeds(started, now, READ_MS * 2))
+		return Max(piece / 2, 1);
+	if (!TimestampDifferenceExceeds(started, now, READ_MS))
+		return Min(piece * 2, READ_BLOCKS_MAX);
+	return piece;
 }
 
 /* Whether publishers may reserve ids in a segment. */

@@ -27,8 +27,9 @@
  *	  it is open readers end below it
  *
  * Locks.  The tables are made aside and attached: ShareUpdateExclusive on
- * the parents, for which no reader and no writer waits.  The lock is waited
- * for with a lock_timeout.  The extension is share-locked, so that DROP
+ * the parents, for which no reader and no writer waits.  Where it is not to be
+ * had at once (ANALYZE holds it, too) the segment is opened without, and
+ * attached later (segment_attach.c).  The extension is share-locked, so that DROP
  * EXTENSION comes before or after the whole.  The parents are locked in the
  * order of MbusFamily everywhere.
  *
@@ -75,9 +76,11 @@
 #include "base/settings.h"
 #include "channel/series.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/restore.h"
+#include "worker/segment_attach.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
@@ -163,7 +166,7 @@ mbus_segments_number(MbusWork *work)
 	if (outcome != MBUS_DONE)
 		return;
 
-	work->numbered_at = GetCurrentTimestamp();
+	work->numbered_at = mbus_now();
 	work->load.epoch_is_new = numbering.known;
 	work->load.unasked = true;
 	mbus_epoch_begin(db, numbering.epoch);
@@ -286,7 +289,7 @@ static Need
 series_need(MbusWork *work, int32 series_no, Opening *opening)
 {
 	MbusSeries *series = &work->db->series[series_no];
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	bool		busy;
 	Need		need = NEED_NOTHING;
 
@@ -320,7 +323,7 @@ static bool
 series_busy(MbusWork *work, int32 series_no)
 {
 	return series_changed(work, series_no) ||
-		GetCurrentTimestamp() - work->growth[series_no].at <
+		mbus_now() - work->growth[series_no].at <
 		BUSY_MS * INT64CONST(1000);
 }
 
@@ -336,7 +339,7 @@ series_changed(MbusWork *work, int32 series_no)
 		return false;
 	growth->segment = series->open_segment;
 	growth->row = series->next_row;
-	growth->at = GetCurrentTimestamp();
+	growth->at = mbus_now();
 	return true;
 }
 
@@ -370,7 +373,7 @@ mbus_series_idle(MbusWork *work, int32 series_no, int32 segment)
 	idle = series->open_segment == segment && series->next_row > 0 &&
 		!series_changed(work, series_no) &&
 		TimestampDifferenceExceeds(work->growth[series_no].at,
-								   GetCurrentTimestamp(),
+								   mbus_now(),
 								   mbus_acked_idle * 1000);
 	LWLockRelease(&work->db->lock);
 	return idle;
@@ -384,6 +387,7 @@ segment_open(MbusWork *work, void *arg)
 {
 	Opening    *opening = arg;
 	int64		number;
+	bool		attach;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
@@ -394,14 +398,19 @@ segment_open(MbusWork *work, void *arg)
 	opening->segment = (int32) number;
 	number_take(work->db, opening->segment);
 	mbus_task_become_owner(work);
+	attach = mbus_parents_lock(work);
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 		opening->leaf[f] = leaf_create(work, (MbusFamily) f,
 									   opening->segment);
+	if (attach)
+		mbus_leaves_attach(opening->segment);
+	else
+		mbus_leaves_set_aside(work, opening->segment);
 	mbus_sql("INSERT INTO message_bus.segment"
 			 " (segment_no, series, channel_id, opened_at)"
 			 " VALUES (%d, %d, (SELECT max(channel_id)"
 			 " FROM message_bus.channel WHERE series = %d AND series >= %d),"
-			 " clock_timestamp())",
+			 " message_bus.clock())",
 			 opening->segment, opening->series, opening->series,
 			 mbus_own_series());
 	mbus_numbering_store(work->db);
@@ -472,9 +481,6 @@ leaf_create(MbusWork *work, MbusFamily family, int32 segment)
 	leaf_index(family, name);
 	leaf_revoke(name, leaf);
 	mbus_sql("ALTER TABLE message_bus.%s ENABLE ROW LEVEL SECURITY", name);
-	mbus_sql("ALTER TABLE message_bus.%s ATTACH PARTITION message_bus.%s"
-			 " FOR VALUES FROM (" INT64_FORMAT ") TO (" INT64_FORMAT ")",
-			 parent, name, lo, hi);
 	mbus_segment_depend(leaf, work->extension);
 	return leaf;
 }
@@ -585,7 +591,7 @@ segment_publish(MbusWork *work, Opening *opening)
 		series->max_rows = Min(series->max_rows, OWN_SERIES_ROWS);
 	series->bytes = 0;
 	MemSet(series->channels, 0, sizeof(series->channels));
-	series->opened_at = GetCurrentTimestamp();
+	series->opened_at = mbus_now();
 	series->max_expires_at = 0;
 	if (series->wanted <= opening->segment)
 		series->wanted = 0;

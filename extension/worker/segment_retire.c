@@ -2,6 +2,9 @@
  * segment_retire.c
  *		Drops the segments that nobody can want any more.
  *
+ * A segment that was never attached (segment_attach.c) is as one that has been
+ * detached.
+ *
  * A segment is retired when it is closed, its last expiry has passed (which
  * acked.c sets to now for one in which all is acknowledged), and no
  * publish in it is unfinished.  For each of its tables:
@@ -89,6 +92,7 @@
 #include "base/ids.h"
 #include "segment/dump.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "state/unfinished.h"
 #include "worker/restore.h"
@@ -141,7 +145,7 @@ static void retire_report(MbusWork *work, int blocked);
 int
 mbus_segments_retire(MbusWork *work)
 {
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = mbus_now();
 	bool		insist = work->pass.ticket != 0;
 	int			blocked;
 
@@ -151,7 +155,7 @@ mbus_segments_retire(MbusWork *work)
 	{
 		blocked = segments_retire_once(work);
 		if (blocked == 0 || !insist ||
-			TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
+			TimestampDifferenceExceeds(started, mbus_now(),
 									   INSIST_MS))
 			break;
 		retire_pause(work);
@@ -196,7 +200,7 @@ segments_expired(MbusWork *work, void *arg)
 {
 	mbus_segments_query(work, arg, "SELECT segment_no FROM message_bus.segment"
 						" WHERE closed_at IS NOT NULL"
-						" AND expires_at < clock_timestamp()"
+						" AND expires_at < message_bus.clock()"
 						" ORDER BY segment_no IN"
 						" (SELECT substring(c.relname FROM '[0-9]{1,8}$')::int"
 						"  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
@@ -324,8 +328,8 @@ leaf_detach(MbusWork *work, void *arg)
 }
 
 /*
- * Tells whether no dump is at work, and nobody of a first look at parent and
- * table is left.
+ * Tells whether no dump is at work, nobody of a first look at parent and table
+ * is left, and nobody holds what keeps tables from being detached at all.
  */
 static bool
 leaf_clear(MbusWork *work, Retiring *retiring)
@@ -336,7 +340,10 @@ leaf_clear(MbusWork *work, Retiring *retiring)
 	/* both lists are begun in the first look */
 	clear = way_clear(work, retiring->leaf[retiring->family]);
 	clear = way_clear(work, work->parent[retiring->family]) && clear;
-	clear = clear && mbus_dumps_wait(work->schema, false);
+	clear = clear &&
+		ConditionalLockRelationOid(work->parent[retiring->family],
+								   ShareUpdateExclusiveLock) &&
+		mbus_dumps_wait(work->schema, false);
 	CommitTransactionCommand();
 	return clear;
 }
@@ -563,6 +570,8 @@ segment_drop(MbusWork *work, void *arg)
 	}
 	mbus_sql("DELETE FROM message_bus.segment_era WHERE segment_no = %d",
 			 segment);
+	mbus_sql("DELETE FROM message_bus.unattached WHERE segment_no = %d",
+			 segment);
 	mbus_sql("DELETE FROM message_bus.segment WHERE segment_no = %d",
 			 segment);
 	work->entering.retired = true;
@@ -631,7 +640,7 @@ retire_pause(MbusWork *work)
 static void
 retire_report(MbusWork *work, int blocked)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 
 	if (blocked == 0)
 		work->retire.blocked_said = 0;

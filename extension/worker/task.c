@@ -11,6 +11,11 @@
  * mbus_tasks_end().  If one of a group failed, the others of it run all the
  * same, so that one bad segment does not keep back the rest; the next group
  * is put off by 0.1 s, doubling to 30 s.
+ *
+ * Locks.  A task waits for one MBUS_LOCK_WAIT_MS at most, in which the worker
+ * serves nobody, and gives up.  That is no failure: it is tried again after
+ * 0.1 s, however often.  worker_status shows what could not be locked, the log
+ * has it once a minute.
  */
 #include "postgres.h"
 
@@ -30,18 +35,29 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/task.h"
 
 #define BACKOFF_FIRST_MS	100
 #define BACKOFF_LONGEST_MS	30000
+#define SAY_LOCKED_MS		60000
 
 /* mbus_task_hold_extension() failed for this: no fault, the next pass sees */
 static bool extension_gone = false;
 
+/* What an error in a task means. */
+typedef enum Failure
+{
+	FAILURE_NONE,				/* it happens in the normal course of things */
+	FAILURE_LOCKED,				/* somebody's lock is in the way */
+	FAILURE_ERROR
+} Failure;
+
 static void task_context(void *arg);
 static void task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
-						MemoryContext context, bool quiet);
+						MemoryContext context, Failure failure);
+static bool locked_to_say(MbusBackoff *backoff);
 
 /*
  * mbus_tasks_begin begins a group of tasks of one kind, unless they are put
@@ -51,8 +67,9 @@ bool
 mbus_tasks_begin(MbusWork *work, MbusTaskKind kind, bool force)
 {
 	work->backoff[kind].failed = false;
+	work->backoff[kind].locked = false;
 	return force || work->backoff[kind].failures == 0 ||
-		GetCurrentTimestamp() >= work->backoff[kind].retry_at;
+		mbus_now() >= work->backoff[kind].retry_at;
 }
 
 /*
@@ -65,22 +82,25 @@ mbus_tasks_end(MbusWork *work, MbusTaskKind kind)
 
 	if (!work->backoff[kind].failed)
 	{
-		work->backoff[kind].failures = 0;
+		work->backoff[kind].failures = work->backoff[kind].locked ? 1 : 0;
+		work->backoff[kind].retry_at =
+			TimestampTzPlusMilliseconds(mbus_now(),
+										BACKOFF_FIRST_MS);
 		return;
 	}
 	pause = Min(BACKOFF_FIRST_MS << Min(work->backoff[kind].failures, 12),
 				BACKOFF_LONGEST_MS);
 	work->backoff[kind].failures++;
 	work->backoff[kind].retry_at =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+		TimestampTzPlusMilliseconds(mbus_now(), pause);
 }
 
 /*
  * mbus_task_run runs a task and returns its outcome; the task makes its own
  * transactions.  An error in it is logged with "what", counted and kept for
- * worker_status.  Retirement and the kinds after it give up on a lock in the
- * normal course of things, and an extension may be dropped while we work: that
- * is MBUS_BLOCKED, and no error.
+ * worker_status.  A lock that is not to be had is MBUS_BLOCKED, and no failure.
+ * Retirement and the kinds after it give up on one in the normal course of
+ * things, and an extension may be dropped while we work: that is told nobody.
  */
 MbusOutcome
 mbus_task_run(MbusWork *work, MbusTaskKind kind, MbusTask task, void *arg,
@@ -108,14 +128,15 @@ mbus_task_run(MbusWork *work, MbusTaskKind kind, MbusTask task, void *arg,
 	PG_CATCH();
 	{
 		int			code = geterrcode();
-		bool		quiet = extension_gone ||
-		(kind >= MBUS_TASK_RETIRE &&
-		 (code == ERRCODE_LOCK_NOT_AVAILABLE ||
-		  code == ERRCODE_T_R_DEADLOCK_DETECTED));
+		bool		locked = code == ERRCODE_LOCK_NOT_AVAILABLE ||
+		code == ERRCODE_T_R_DEADLOCK_DETECTED;
+		Failure		failure = extension_gone ? FAILURE_NONE :
+		!locked ? FAILURE_ERROR :
+		kind >= MBUS_TASK_RETIRE ? FAILURE_NONE : FAILURE_LOCKED;
 
 		extension_gone = false;
-		task_failed(work, kind, doing, context, quiet);
-		outcome = quiet ? MBUS_BLOCKED : MBUS_FAILED;
+		task_failed(work, kind, doing, context, failure);
+		outcome = failure == FAILURE_ERROR ? MBUS_FAILED : MBUS_BLOCKED;
 	}
 	PG_END_TRY();
 	error_context_stack = callback.previous;
@@ -131,37 +152,56 @@ task_context(void *arg)
 
 /*
  * task_failed ends the transaction of a task that raised an error, and says
- * so unless it is "quiet".
+ * so as that deserves.
  */
 static void
 task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
-			MemoryContext context, bool quiet)
+			MemoryContext context, Failure failure)
 {
 	MbusDatabase *db = work->db;
+	MbusBackoff *backoff = &work->backoff[kind];
 	ErrorData  *edata;
 
 	HOLD_INTERRUPTS();
 	MemoryContextSwitchTo(context);
 	edata = CopyErrorData();
-	if (!quiet)
+	if (failure == FAILURE_ERROR ||
+		(failure == FAILURE_LOCKED && locked_to_say(backoff)))
 		EmitErrorReport();
 	AbortCurrentTransaction();
 	FlushErrorState();
 	QueryCancelPending = false;
 	RESUME_INTERRUPTS();
-	if (quiet)
+	if (failure == FAILURE_NONE)
 		return;
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	db->worker.last_error_at = GetCurrentTimestamp();
+	db->worker.last_error_at = mbus_now();
 	snprintf(db->worker.last_error, sizeof(db->worker.last_error), "%s: %s",
 			 what, edata->message);
 	LWLockRelease(&db->lock);
-	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_WORKER_ERRORS], 1);
-	ConditionVariableBroadcast(&db->changed);
-
-	work->backoff[kind].failed = true;
+	if (failure == FAILURE_ERROR)
+	{
+		pg_atomic_fetch_add_u64(&db->counter[MBUS_C_WORKER_ERRORS], 1);
+		ConditionVariableBroadcast(&db->changed);
+		backoff->failed = true;
+	}
+	else
+		backoff->locked = true;
 	FreeErrorData(edata);
+}
+
+/* Whether the log is to be told of a lock: once a minute. */
+static bool
+locked_to_say(MbusBackoff *backoff)
+{
+	TimestampTz now = mbus_now();
+
+	if (backoff->locked_said != 0 &&
+		!TimestampDifferenceExceeds(backoff->locked_said, now, SAY_LOCKED_MS))
+		return false;
+	backoff->locked_said = now;
+	return true;
 }
 
 /*
@@ -200,7 +240,7 @@ mbus_task_commit(void)
 void
 mbus_task_hold_extension(MbusWork *work)
 {
-	mbus_task_lock_timeout(5000);
+	mbus_task_lock_timeout(MBUS_LOCK_WAIT_MS);
 	LockDatabaseObject(ExtensionRelationId, work->extension, 0,
 					   AccessShareLock);
 	extension_gone =
@@ -301,7 +341,7 @@ mbus_sql_int64(bool *isnull, const char *fmt,...)
 void
 mbus_task_let_go(MbusWork *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	MemoryContext context = CurrentMemoryContext;
 	LOCKTAG		tag;
 

@@ -18,6 +18,9 @@
 #define MBUS_BLOCKERS_MAX	64
 #define MBUS_WAYS_MAX		64
 
+/* For how long a task waits for a lock while nobody is served. */
+#define MBUS_LOCK_WAIT_MS	50
+
 /* How often a worker looks whether somebody wants its database. */
 #define MBUS_LET_GO_EVERY_MS	500
 
@@ -37,6 +40,7 @@ typedef enum MbusTaskKind
 	MBUS_TASK_ACKED,
 	MBUS_TASK_ENTER,
 	MBUS_TASK_RESTORE,
+	MBUS_TASK_ATTACH,
 	MBUS_TASK_KINDS
 } MbusTaskKind;
 
@@ -52,6 +56,8 @@ typedef enum MbusOutcome
 typedef struct MbusBackoff
 {
 	bool		failed;			/* since mbus_tasks_begin */
+	bool		locked;			/* the same, by somebody's lock */
+	TimestampTz locked_said;	/* when the log was last told of that */
 	int			failures;		/* groups in a row */
 	TimestampTz retry_at;
 } MbusBackoff;
@@ -126,6 +132,7 @@ typedef struct MbusLoad
 typedef struct MbusRestore
 {
 	uint64		leaves;			/* their version at the last look */
+	int64		unattached;		/* what of these was set aside then */
 	int			pending;		/* segments that are hidden */
 	uint64		known;			/* a hash of these */
 	TimestampTz changed_at;		/* when that last changed */

@@ -17,7 +17,8 @@
  *	   expiry.c)
  *	4. write checkpoints that are due
  *	5. close what is not open any more and was not closed in an orderly way
- *	6. find what is acknowledged in full, retire that and what has expired
+ *	6. attach segments that were opened without, find what is acknowledged in
+ *	   full, retire that and what has expired
  *	7. store failures that backends have left in shared memory
  *
  * 5 to 7 wait for the interval or for expire(); 2 and 3 are done between
@@ -80,6 +81,7 @@
 #include "base/ids.h"
 #include "base/settings.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "worker/acked.h"
 #include "worker/checkpoint.h"
@@ -87,6 +89,7 @@
 #include "worker/expiry.h"
 #include "worker/reset.h"
 #include "worker/restore.h"
+#include "worker/segment_attach.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
 #include "worker/segment_retire.h"
@@ -129,7 +132,7 @@ mbus_worker_main(Datum main_arg)
 	work = MemoryContextAllocZero(TopMemoryContext, sizeof(MbusWork));
 	work->db = mbus_database_attach(MyDatabaseId);
 	work->serve = worker_serve;
-	work->numbered_at = GetCurrentTimestamp();
+	work->numbered_at = mbus_now();
 	work->load.unasked = true;
 	if (work->db == NULL)
 		ereport(FATAL,
@@ -212,7 +215,7 @@ worker_claim(MbusDatabase *db)
 	}
 	db->worker.pid = MyProcPid;
 	db->worker.procno = MbusMyProcno();
-	db->worker.started_at = GetCurrentTimestamp();
+	db->worker.started_at = mbus_now();
 	LWLockRelease(&db->lock);
 	return true;
 }
@@ -238,7 +241,7 @@ worker_exit(int code, Datum arg)
 static void
 worker_sleep(MbusWork *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 	TimestampTz next = TimestampTzPlusMilliseconds(work->pass.full_at,
 												   mbus_worker_interval);
 	long		ms;
@@ -276,10 +279,11 @@ static void
 worker_pass(MbusWork *work)
 {
 	MbusDatabase *db = work->db;
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = mbus_now();
 	TimestampTz ended;
 	int			blocked = 0;
 
+	mbus_clock_look();
 	LWLockAcquire(&db->lock, LW_SHARED);
 	work->pass.ticket = db->expire.requested > db->expire.done ?
 		db->expire.requested : 0;
@@ -299,6 +303,7 @@ worker_pass(MbusWork *work)
 			mbus_segments_close_lost(work);
 			if (work->pass.ticket != 0)
 				mbus_segments_close_expired(work);
+			mbus_segments_attach(work);
 			mbus_segments_acked(work);
 			blocked = mbus_segments_retire(work);
 			worker_store(work);
@@ -312,7 +317,7 @@ worker_pass(MbusWork *work)
 		work->expiry_stuck = true;	/* nobody has seen to leases that ended */
 	}
 
-	ended = GetCurrentTimestamp();
+	ended = mbus_now();
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	db->worker.last_pass_at = ended;
 	db->worker.last_pass_us = ended - started;
@@ -404,7 +409,7 @@ worker_find(MbusWork *work, void *arg)
 static void
 worker_store(MbusWork *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mbus_now();
 
 	if (!mbus_tasks_begin(work, MBUS_TASK_STORE, false))
 		return;

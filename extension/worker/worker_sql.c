@@ -12,16 +12,19 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "base/settings.h"
+#include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
 #include "state/unfinished.h"
@@ -83,7 +86,7 @@ MBUS_FUNCTION(expire)
 static bool
 expire_wait(MbusDatabase *db, uint64 ticket)
 {
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = mbus_now();
 	bool		served;
 
 	ConditionVariablePrepareToSleep(&db->changed);
@@ -93,7 +96,7 @@ expire_wait(MbusDatabase *db, uint64 ticket)
 		served = db->expire.done >= ticket;
 		LWLockRelease(&db->lock);
 		if (served || TimestampDifferenceExceeds(started,
-												 GetCurrentTimestamp(),
+												 mbus_now(),
 												 EXPIRE_WAIT_MS))
 			break;
 		mbus_wake_worker(db);
@@ -138,6 +141,22 @@ MBUS_FUNCTION(open_segments)
 							 nulls);
 	}
 	return (Datum) 0;
+}
+
+/*
+ * listed_databases() returns the names in message_bus.databases.
+ */
+MBUS_FUNCTION(databases_listed)
+{
+	List	   *names = mbus_listed_databases();
+	Datum	   *value = palloc(sizeof(Datum) * Max(1, list_length(names)));
+	ListCell   *cell;
+	int			n = 0;
+
+	foreach(cell, names)
+		value[n++] = CStringGetTextDatum((const char *) lfirst(cell));
+	PG_RETURN_ARRAYTYPE_P(construct_array(value, n, TEXTOID, -1, false,
+										  TYPALIGN_INT));
 }
 
 /*
