@@ -271,6 +271,7 @@ static bool
 open_all(void)
 {
 	gw_tls_renew(true);
+	gw_identities_init(config.log_subjects);
 	gw_clients_init(&config, &client_events);
 	if (!gw_loop_open(&config))
 		return false;

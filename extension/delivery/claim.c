@@ -90,7 +90,7 @@ static bool delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 							Datum *values, bool *isnull);
 
 /*
- * claim(channel, subscription, batch, lease_for, wait, max_bytes)
+ * claim(channel, subscription, batch, lease_for, wait, max_bytes, keep)
  */
 MBUS_FUNCTION(claim)
 {
@@ -184,6 +184,7 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid max_bytes: " INT64_FORMAT, scan->max_bytes),
 				 errdetail("It is 1 or more.")));
+	scan->keep = !PG_ARGISNULL(6) && PG_GETARG_BOOL(6);
 	wait_us = wait_argument(fcinfo, 4);
 
 	claim->schema = scan->schema = mbus_schema();

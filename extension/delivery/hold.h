@@ -21,6 +21,7 @@ extern void mbus_hold_retry(uint32 entry, TimestampTz retry_at);
 extern void mbus_hold_mark_corrupt(const int64 *ids, int n);
 extern TimestampTz mbus_lease_extend(int64 lease, int nids, const int64 *ids,
 									 TimestampTz deadline);
-extern int	mbus_leases_give_back(Oid schema, int64 session);
+extern int	mbus_leases_give_back(Oid schema, int64 session, int code,
+								  int64 *unwritten, int nunwritten);
 
 #endif							/* MBUS_HOLD_H */

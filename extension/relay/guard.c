@@ -79,6 +79,7 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	int			start = relayed->out.len;
+	int			nleases = relayed->nleases;
 	Oid			caller;
 	int			sec_context;
 	ErrorData  *volatile failure = NULL;
@@ -120,7 +121,13 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 
 	if (failure == NULL)
 		return true;
+	if (relayed->code == 0)
+	{
+		relayed->code = code;
+		relayed->sqlstate = failure->sqlerrcode;
+	}
 	relayed->out.len = start;
+	relayed->nleases = nleases;
 	relayed->binary = false;
 	report_failure(relayed, failure, code);
 	return false;
@@ -344,7 +351,8 @@ report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code)
 
 /*
  * answer_unread appends the error of a frame that could not be read to its
- * end, for each id that is found in it; with none its id is null.
+ * end, for each id that is found in it.  With none, or more than there is room
+ * for in the reply, its id is null.
  */
 static void
 answer_unread(MbusRelayed *relayed, const ErrorData *edata, MbusRpcCode code)
@@ -355,6 +363,7 @@ answer_unread(MbusRelayed *relayed, const ErrorData *edata, MbusRpcCode code)
 										 relayed->frame.text_len, ids,
 										 MBUS_SALVAGE_MAX, &batch);
 	MbusRequest request = {0};
+	int			start = relayed->out.len;
 	int			i;
 
 	if (count == 0)
@@ -371,6 +380,12 @@ answer_unread(MbusRelayed *relayed, const ErrorData *edata, MbusRpcCode code)
 	}
 	if (batch)
 		appendStringInfoChar(&relayed->out, ']');
+	if (count > 1 &&
+		relayed->out.len - MBUS_FRAME_PREFIX > relayed->frame.limit)
+	{
+		relayed->out.len = start;
+		mbus_rpc_append_error(&relayed->out, NULL, edata, code);
+	}
 }
 
 /*

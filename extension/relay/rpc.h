@@ -25,6 +25,10 @@
 #define MBUS_OPCODE_TEXT	0x01
 #define MBUS_OPCODE_BINARY	0x02
 
+/* beside an opcode: four bytes follow, the largest frame it may be answered */
+#define MBUS_OPCODE_LIMITED	0x10
+#define MBUS_FRAME_LEAST	1024	/* what a client may ask for at least */
+
 /* what precedes a frame's bytes where it is built: varlena header, opcode */
 #define MBUS_FRAME_PREFIX	(VARHDRSZ + 1)
 
@@ -52,6 +56,7 @@ typedef enum MbusRpcCode
 typedef struct MbusFrame
 {
 	bool		binary;
+	int			limit;			/* of its reply */
 	const char *text;			/* the JSON */
 	int			text_len;
 	const char *body;			/* what follows the line feed, if binary */
@@ -96,6 +101,8 @@ typedef struct MbusAnswer
 	int			rows_start;		/* where in "out" the first row begins */
 	int			rows;			/* that are in it, whole */
 	bool		overflow;		/* the limit was met */
+	bool		leases;			/* rows have one */
+	int64		lease;			/* 0: there is none so far */
 	int64		bodies_len;
 	int			lengths_len;	/* of the text of "bodies" */
 	int			nbodies;
@@ -145,6 +152,8 @@ extern void mbus_function_answer(const MbusFunction *function,
 extern void mbus_claim_answer(const MbusFunction *function,
 							  const MbusRequest *request,
 							  NullableDatum *args, MbusAnswer *answer);
+extern void mbus_peek_answer(const MbusFunction *function,
+							 NullableDatum *args, MbusAnswer *answer);
 
 /* function.c */
 extern void mbus_function_cache_begin(void);

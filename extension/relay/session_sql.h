@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
-extern int	mbus_session_close(int64 number);
+extern int	mbus_session_close(int64 number, int code, int64 *unwritten,
+							   int n);
 
 #endif							/* MBUS_SESSION_SQL_H */

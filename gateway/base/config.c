@@ -96,6 +96,10 @@ static const Setting settings[] = {
 			"seconds an expired session may take to authenticate again"),
 	INTEGER("WS_MAX_MSG_BYTES", max_message, "33554432", 1024, 268435456,
 			"largest WebSocket message, bytes"),
+	INTEGER("MESSAGE_BUS_CLIENT_MAX_BYTES", client_max, "1000000", 1024,
+			268435456,
+			"largest message that a client is sent unless it asks for more by"
+			" max_message_bytes, bytes"),
 	INTEGER("TOOL_TIMEOUT_SECS", tool_timeout, "120", 1, 3600,
 			"longest one relayed call may take, seconds"),
 	INTEGER("HTTP_CLIENT_TIMEOUT_SECS", http_timeout, "10", 1, 600,
@@ -149,7 +153,11 @@ static const Setting settings[] = {
 		   "the least that is logged: info, warning or error"),
 	BOOLEAN("MESSAGE_BUS_LOG_FRAMES", log_frames, "false",
 			"one log line for each frame relayed, some 250 bytes; what fails is"
-			" logged in any case")
+			" logged in any case"),
+	CHOICE("MESSAGE_BUS_LOG_SUBJECTS", log_subjects, "hash",
+		   "hash, plain, none",
+		   "the sub of tokens in log lines: hash (16 digits of its SHA-256),"
+		   " plain or none")
 };
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))

@@ -29,6 +29,7 @@ typedef struct GwConfig
 	long		token_skew;		/* s */
 	long		expiry_grace;	/* s that an expired session stays open */
 	long		max_message;	/* bytes of one WebSocket message */
+	long		client_max;		/* of one that is sent, unless asked for more */
 	long		tool_timeout;	/* s, of one relayed call */
 	long		http_timeout;	/* s, of a handshake or an HTTP request */
 	bool		enabled;
@@ -52,6 +53,7 @@ typedef struct GwConfig
 	long		wait_secs;		/* s that a claim may wait */
 	const char *log_level;		/* the least that is logged */
 	bool		log_frames;		/* one line for each frame relayed */
+	const char *log_subjects;	/* hash, plain or none */
 	char	   *file;			/* the text of .env */
 } GwConfig;
 

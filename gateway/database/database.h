@@ -26,7 +26,7 @@ typedef struct GwOutcome
 	bool		unknown;
 	const GwError *error;
 	size_t		rows;
-	const void *result;			/* for gw_outcome_row */
+	const void *result;			/* for gw_outcome_row, outcome.c */
 } GwOutcome;
 
 typedef struct GwDatabaseEvents
@@ -45,8 +45,6 @@ extern bool gw_database_is_new(const GwDatabase *database);
 extern const char *gw_database_reason(const GwDatabase *database);
 extern void gw_database_send(GwDatabase *database, const GwBuffer *sessions,
 							 const GwBuffer *frames, long wait_ms);
-extern bool gw_outcome_row(const GwOutcome *outcome, size_t row,
-						   int64_t *session, GwSpan *frame);
 extern void gw_database_drop(GwDatabase *database, const char *reason);
 extern void gw_database_free(GwDatabase *database);
 

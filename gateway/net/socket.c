@@ -53,6 +53,8 @@ static int	link_callback(struct lws *wsi, Link *link,
 static int	link_create(struct lws *wsi);
 static void link_free(Link *link);
 static int	websocket_open(struct lws *wsi, Link *link);
+static void websocket_closed(const Link *link, const unsigned char *payload,
+							 size_t length);
 static int	websocket_write(struct lws *wsi, void *owner);
 static int	websocket_ping(struct lws *wsi);
 static bool vhost_open(GwListenKind kind);
@@ -195,6 +197,9 @@ link_callback(struct lws *wsi, Link *link, enum lws_callback_reasons reason,
 							lws_frame_is_binary(wsi) != 0,
 							lws_is_final_fragment(wsi) != 0);
 			break;
+		case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
+			websocket_closed(link, in, len);
+			break;
 		case LWS_CALLBACK_RECEIVE_PONG:
 			events->pong(link->owner);
 			break;
@@ -250,12 +255,26 @@ static int
 websocket_open(struct lws *wsi, Link *link)
 {
 	GwBuffer	token = {0};
+	uint32_t	limit = gw_handshake_limit(wsi);
 
 	/* Without authentication a token is none of the gateway's business. */
 	if (!gw_config_authenticates(config) || gw_handshake_token(wsi, &token))
-		link->owner = events->open(wsi, &token);
+		link->owner = events->open(wsi, &token, limit);
 	gw_buffer_wipe(&token);
 	return link->owner != NULL ? 0 : -1;
+}
+
+/* websocket_closed tells of a client's close frame. */
+static void
+websocket_closed(const Link *link, const unsigned char *payload, size_t length)
+{
+	if (link->owner == NULL)
+		return;
+	if (length < 2)
+		events->closed(link->owner, LWS_CLOSE_STATUS_NO_STATUS, NULL, 0);
+	else
+		events->closed(link->owner, payload[0] << 8 | payload[1],
+					   (const char *) payload + 2, length - 2);
 }
 
 /* websocket_write writes one piece of what there is, or closes. */
@@ -264,6 +283,7 @@ websocket_write(struct lws *wsi, void *owner)
 {
 	GwOutput	output = {.kind = GW_OUTPUT_NONE};
 	int			kind;
+	bool		out;
 
 	events->next(owner, &output);
 	if (output.kind == GW_OUTPUT_NONE)
@@ -287,7 +307,9 @@ websocket_write(struct lws *wsi, void *owner)
 	if (lws_write(wsi, output.bytes, output.length,
 				  (enum lws_write_protocol) kind) < 0)
 		return -1;
-	if (events->written(owner, output.length))
+	/* What the kernel did not take is written before the next callback. */
+	out = lws_partial_buffered(wsi) == 0;
+	if (events->written(owner, output.length, out) || !out)
 		(void) lws_callback_on_writable(wsi);
 	return 0;
 }

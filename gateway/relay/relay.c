@@ -119,8 +119,11 @@ gw_relay_is_idle(void)
 void
 gw_relay_reasons(GwBuffer *reasons)
 {
+	const char *refused = gw_publishes_refused();
 	size_t		i;
 
+	if (refused != NULL)
+		gw_buffer_json(reasons, refused);
 	for (i = 0; i < GW_LANE_WAIT; i++)
 	{
 		GwError		error = {0};
