@@ -39,9 +39,7 @@ typedef struct Ending
 	MbusDatabase *db;
 	Oid			schema;
 	int64		session;
-	int			code;
-	int64	   *unwritten;		/* leases, ascending */
-	int			nunwritten;
+	const MbusSessionEnd *of;	/* its lists are sorted */
 	TimestampTz now;
 	int			nchannels;		/* whose waiters are to be woken */
 	int32	   *channels;
@@ -482,11 +480,10 @@ lease_move(uint32 lease, int nids, const int64 *ids, TimestampTz deadline,
  * unwritten, kept or not, nobody has received: their messages are ready again
  * as if they had not been claimed.  What an open transaction has claimed or
  * pinned is left to it, but for claims of this transaction, which end when it
- * commits.
+ * commits.  Sorts the lists in *end.
  */
 int
-mbus_leases_give_back(Oid schema, int64 session, int code, int64 *unwritten,
-					  int nunwritten)
+mbus_leases_give_back(Oid schema, int64 session, MbusSessionEnd *end)
 {
 	Ending		ending = {0};
 	int			n;
@@ -495,13 +492,14 @@ mbus_leases_give_back(Oid schema, int64 session, int code, int64 *unwritten,
 	ending.db = mbus_database();
 	ending.schema = schema;
 	ending.session = session;
-	ending.code = code;
-	ending.unwritten = unwritten;
-	ending.nunwritten = nunwritten;
+	ending.of = end;
 	ending.now = mbus_now();
 	ending.channels = palloc(mbus_sub_slots() * sizeof(int32));
-	if (nunwritten > 1)
-		qsort(unwritten, nunwritten, sizeof(int64), mbus_int64_compare);
+	if (end->nunwritten > 1)
+		qsort(end->unwritten, end->nunwritten, sizeof(int64),
+			  mbus_int64_compare);
+	if (end->nwritten > 1)
+		qsort(end->written, end->nwritten, sizeof(int64), mbus_int64_compare);
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	n = leases_of_session(&ending, false);
 	LWLockRelease(mbus_delivery_lock());
@@ -522,6 +520,7 @@ mbus_leases_give_back(Oid schema, int64 session, int code, int64 *unwritten,
 static int
 leases_of_session(Ending *ending, bool end)
 {
+	const MbusSessionEnd *of = ending->of;
 	int			n = 0;
 
 	for (int s = 0; s < mbus_sub_slots(); s++)
@@ -540,8 +539,7 @@ leases_of_session(Ending *ending, bool end)
 			next = lease->next;
 			if (lease->session != ending->session)
 				continue;
-			unwritten = ending->nunwritten > 0 &&
-				ids_have(ending->unwritten, ending->nunwritten, lease->number);
+			unwritten = ids_have(of->unwritten, of->nunwritten, lease->number);
 			if (unwritten && end)
 			{
 				n += lease_return(l);
@@ -550,8 +548,11 @@ leases_of_session(Ending *ending, bool end)
 					ending->channels[ending->nchannels - 1] != sub->channel_id)
 					ending->channels[ending->nchannels++] = sub->channel_id;
 			}
-			else if (unwritten || !lease->kept)
-				n += lease_end(l, ending->now, end, ending->code);
+			else if (unwritten ||
+					 (!lease->kept &&
+					  (!of->only ||
+					   ids_have(of->written, of->nwritten, lease->number))))
+				n += lease_end(l, ending->now, end, of->code);
 		}
 	}
 	return n;
@@ -630,5 +631,6 @@ lease_end(uint32 lease, TimestampTz now, bool end, int code)
 static bool
 ids_have(const int64 *ids, int nids, int64 id)
 {
-	return bsearch(&id, ids, nids, sizeof(int64), mbus_int64_compare) != NULL;
+	return nids > 0 &&
+		bsearch(&id, ids, nids, sizeof(int64), mbus_int64_compare) != NULL;
 }

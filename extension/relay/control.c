@@ -8,9 +8,12 @@
  *	in	0 'O' token		open the frame's session, anew if it is open; an empty
  *						token is for the anonymous role
  *		0 'C'			close it; behind it may be the code that its WebSocket
- *						was closed with (2 bytes), and 16 bytes each for what
- *						was not wholly written to it: a lease, and an id of it
- *						or 0 for all (numbers in network order)
+ *						was closed with (2 bytes), and pairs of a lease and 0
+ *						for what was not wholly written to it (8 bytes each, in
+ *						network order).  With 0x8000 in the code frames of it
+ *						are still at work, which may have claimed more: then
+ *						only those leases end, and those with -1, which were
+ *						written
  *	out	0 {"open": {"session", "role", "sub", "expires_at", "expires_ms",
  *			"sub_hash"; "token", "max_message_bytes" of an authenticate}}
  *		0 {"refused": {"message", "detail", "sqlstate"}}
@@ -42,6 +45,7 @@
 
 #define CONTROL_OPEN	'O'
 #define CONTROL_CLOSE	'C'
+#define CLOSE_ONLY		0x8000
 #define SUB_HASH_BYTES	8		/* of the SHA-256 of a subject, for logs */
 
 static void control_close(int64 session, const char *bytes, int len);
@@ -104,13 +108,14 @@ mbus_control_run(int64 session, const char *bytes, int len, StringInfo out)
 static void
 control_close(int64 session, const char *bytes, int len)
 {
-	int			code = 0;
+	MbusSessionEnd end = {0};
 	int			n;
-	int64	   *leases;
 
 	if (len >= 2)
 	{
-		code = (unsigned char) bytes[0] << 8 | (unsigned char) bytes[1];
+		end.code = (unsigned char) bytes[0] << 8 | (unsigned char) bytes[1];
+		end.only = (end.code & CLOSE_ONLY) != 0;
+		end.code &= ~CLOSE_ONLY;
 		bytes += 2;
 		len -= 2;
 	}
@@ -120,16 +125,19 @@ control_close(int64 session, const char *bytes, int len)
 				 mbus_rpc(MBUS_RPC_REQUEST),
 				 errmsg("control frame has a part of a lease")));
 	n = len / (2 * sizeof(int64));
-	leases = palloc(Max(n, 1) * sizeof(int64));
+	end.unwritten = palloc(Max(n, 1) * sizeof(int64));
+	end.written = palloc(Max(n, 1) * sizeof(int64));
 	for (int i = 0; i < n; i++)
 	{
-		uint64		lease;
+		uint64		pair[2];
 
-		/* an id would be one of a stream's: a reply has whole leases */
-		memcpy(&lease, bytes + i * 2 * sizeof(int64), sizeof(lease));
-		leases[i] = (int64) pg_ntoh64(lease);
+		memcpy(pair, bytes + i * sizeof(pair), sizeof(pair));
+		if (pair[1] == 0)
+			end.unwritten[end.nunwritten++] = (int64) pg_ntoh64(pair[0]);
+		else
+			end.written[end.nwritten++] = (int64) pg_ntoh64(pair[0]);
 	}
-	(void) mbus_session_close(session, code, leases, n);
+	(void) mbus_session_close(session, &end);
 }
 
 /*

@@ -7,7 +7,8 @@
 
 #include "postgres.h"
 
-extern int	mbus_session_close(int64 number, int code, int64 *unwritten,
-							   int n);
+#include "delivery/hold.h"
+
+extern int	mbus_session_close(int64 number, MbusSessionEnd *end);
 
 #endif							/* MBUS_SESSION_SQL_H */

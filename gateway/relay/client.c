@@ -40,6 +40,13 @@
 /* What one connection may have refused, beside its frames, in bytes. */
 #define REFUSALS_MAX	((size_t) 1024 * 1024)
 
+/*
+ * A lease in a control frame, with what is said of it; and how many a client
+ * has learnt of are remembered, to be ended while frames of it are in flight.
+ */
+#define LEASE_BYTES		16
+#define WRITTEN_MAX		32
+
 static const GwConfig *config;
 static const GwClientEvents *events;
 static bool draining;
@@ -59,6 +66,8 @@ static void client_closed(void *owner, int code, const char *reason,
 						  size_t length);
 static void log_close(const GwClient *client);
 static void keep_leases(GwBuffer *leases, const GwReply *reply);
+static void note_written(GwIdentity *identity, const unsigned char *leases,
+						 size_t length);
 static void client_move(GwClient *client, GwClientState state);
 static bool client_check_text(GwClient *client, bool final);
 static bool client_gather(GwClient *client, const unsigned char *bytes,
@@ -286,6 +295,7 @@ client_next(void *owner, GwOutput *output)
 	GwClient   *client = owner;
 	GwReply    *reply = STAILQ_FIRST(&client->replies);
 
+	note_written(client->identity, client->going.data, client->going.length);
 	gw_buffer_free(&client->going);
 	if (client->want_ping && (reply == NULL || reply->sent == 0))
 	{
@@ -329,6 +339,10 @@ client_written(void *owner, size_t length, bool out)
 		STAILQ_REMOVE_HEAD(&client->replies, entry);
 		if (!out)
 			keep_leases(&client->going, reply);
+		else if (reply->leases > 0)
+			note_written(client->identity,
+						 reply->bytes + GW_WRITE_ROOM + reply->length,
+						 reply->leases);
 		free(reply);
 		gw_client_totals.replies--;
 		client->frames_out++;
@@ -346,6 +360,26 @@ keep_leases(GwBuffer *leases, const GwReply *reply)
 		gw_buffer_append(leases,
 						 reply->bytes + GW_WRITE_ROOM + reply->length,
 						 reply->leases);
+}
+
+/* note_written keeps the newest leases that a client has learnt of. */
+static void
+note_written(GwIdentity *identity, const unsigned char *leases, size_t length)
+{
+	GwBuffer   *written = &identity->written;
+	size_t		at;
+
+	for (at = 0; at + LEASE_BYTES <= length; at += LEASE_BYTES)
+	{
+		if (written->length >= WRITTEN_MAX * LEASE_BYTES)
+		{
+			written->length -= LEASE_BYTES;
+			memmove(written->data, written->data + LEASE_BYTES,
+					written->length);
+		}
+		gw_buffer_append(written, leases + at, LEASE_BYTES / 2);
+		gw_buffer_int64(written, UINT64_MAX);
+	}
 }
 
 /* client_closed notes what a client's close frame says. */

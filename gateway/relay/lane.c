@@ -173,6 +173,7 @@ gw_session_end(GwIdentity *identity)
 			gw_queue_append(&lane->queue, request);
 	}
 	gw_buffer_free(&identity->unwritten);
+	gw_buffer_free(&identity->written);
 	/* What is still in flight may claim something: then once more. */
 	identity->used = identity->used && identity->pending > 0;
 }

@@ -139,19 +139,25 @@ GwRequest *
 gw_request_control(GwIdentity *identity, char control)
 {
 	const unsigned char head[2] = {GW_OPCODE_CONTROL, (unsigned char) control};
-	const unsigned char code[2] = {(unsigned char) (identity->close_code >> 8),
+	/* What is in flight may claim more: then only what is known now ends. */
+	bool		only = control == GW_CONTROL_CLOSE && identity->pending > 0;
+	const unsigned char code[2] = {(unsigned char) ((only ? 0x80 : 0) |
+													identity->close_code >> 8),
 	(unsigned char) identity->close_code};
 	const GwBuffer *rest = control == GW_CONTROL_OPEN ? &identity->token :
 	&identity->unwritten;
+	size_t		more = only ? identity->written.length : 0;
 	GwBuffer	message = {0};
 	GwRequest  *request = NULL;
 
-	if (gw_buffer_reserve(&message, sizeof(head) + sizeof(code) + rest->length))
+	if (gw_buffer_reserve(&message, sizeof(head) + sizeof(code) + rest->length +
+						  more))
 	{
 		gw_buffer_append(&message, head, sizeof(head));
 		if (control == GW_CONTROL_CLOSE)
 			gw_buffer_append(&message, code, sizeof(code));
 		gw_buffer_append(&message, rest->data, rest->length);
+		gw_buffer_append(&message, identity->written.data, more);
 		request = gw_request_create(identity, &message, 0);
 	}
 	gw_buffer_wipe(&message);

@@ -74,6 +74,7 @@ gw_identity_release(GwIdentity *identity)
 		return;
 	gw_buffer_wipe(&identity->token);
 	gw_buffer_free(&identity->unwritten);
+	gw_buffer_free(&identity->written);
 	free(identity);
 }
 

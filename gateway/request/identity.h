@@ -31,6 +31,7 @@ typedef struct GwIdentity
 	char		subject[128];	/* for the log: plain, hashed, or empty */
 	uint32_t	limit;			/* largest frame it asked for; 0: the default */
 	GwBuffer	unwritten;		/* leases it has not learnt of: see client.c */
+	GwBuffer	written;		/* the newest of those that it has */
 	int			close_code;		/* of its socket */
 	uint32_t	version;		/* of the token: each fresh one counts */
 	bool		refused;		/* the database says no to this token */
