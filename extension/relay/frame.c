@@ -22,7 +22,7 @@
 #include "base/settings.h"
 #include "relay/rpc.h"
 
-#define LIMITED_HEAD	5			/* opcode and limit */
+#define LIMITED_HEAD	5		/* opcode and limit */
 #define BODIES_MAX	100000		/* messages of a binary publish_batch */
 
 static void read_id(const MbusNode *node, MbusRequest *request);

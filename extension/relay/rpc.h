@@ -142,7 +142,7 @@ mbus_request_is_notification(const MbusRequest *request)
 extern void mbus_method_call(const MbusRequest *request, MbusAnswer *answer);
 
 /* salvage.c */
-extern int	mbus_salvage_ids(const char *text, int len, MbusSlice *ids,
+extern int	mbus_salvage_ids(const char *json, int len, MbusSlice *ids,
 							 int max, bool *batch);
 
 /* rpc_call.c */

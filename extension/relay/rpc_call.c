@@ -42,7 +42,7 @@ static void append_set_row(MbusAnswer *answer, TupleDesc desc, Datum *values,
 static int64 row_lease(TupleDesc desc, const Datum *values);
 static void not_found(void);
 static bool set_try(const MbusFunction *function, NullableDatum *args,
-					  MbusAnswer *answer);
+					MbusAnswer *answer);
 static NullableDatum *claim_arg(const MbusFunction *function,
 								NullableDatum *args, const char *name);
 static void limit_wait(const MbusRequest *request, NullableDatum *wait);
@@ -243,7 +243,7 @@ mbus_peek_answer(const MbusFunction *function, NullableDatum *args,
  */
 static bool
 set_try(const MbusFunction *function, NullableDatum *args,
-		  MbusAnswer *answer)
+		MbusAnswer *answer)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;

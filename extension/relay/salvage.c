@@ -34,6 +34,7 @@ typedef struct Scan
 } Scan;
 
 static bool scan_token(Scan *scan, MbusSlice *token);
+static const char *word_end(const char *at, const char *end);
 static const char *string_end(const char *at, const char *end);
 static bool scan_move(Scan *scan, char bracket);
 static void scan_open(Scan *scan, bool object);
@@ -47,16 +48,19 @@ static bool is_id(const MbusSlice *before, const MbusSlice *name,
  * none.  They are borrowed from the text.
  */
 int
-mbus_salvage_ids(const char *text, int len, MbusSlice *ids, int max,
+mbus_salvage_ids(const char *json, int len, MbusSlice *ids, int max,
 				 bool *batch)
 {
-	Scan		scan = {text, text + len};
-	MbusSlice	last[4] = {{0}};	/* the token before, and those before it */
+	Scan		scan = {0};
+	MbusSlice	last[4];		/* the token before, and those before it */
 	MbusSlice	token;
 	int			level;
 	int			count = 0;
 	bool		taken = false;
 
+	scan.at = json;
+	scan.end = json + len;
+	memset(last, 0, sizeof(last));
 	*batch = false;
 	if (!scan_token(&scan, &token))
 		return 0;
@@ -109,14 +113,21 @@ scan_token(Scan *scan, MbusSlice *token)
 	else if (strchr("{}[]:,", *at) && *at != '\0')
 		at++;
 	else
-		while (at < scan->end &&
-			   (*at == '\0' || strchr("{}[]:,\" \t\r\n", *at) == NULL))
-			at++;
+		at = word_end(at, scan->end);
 	if (at == NULL)
 		return false;
 	token->len = at - token->start;
 	scan->at = at;
 	return true;
+}
+
+/* Returns the place behind what is neither bracket, comma, colon nor string. */
+static const char *
+word_end(const char *at, const char *end)
+{
+	while (at < end && (*at == '\0' || strchr("{}[]:,\" \t\r\n", *at) == NULL))
+		at++;
+	return at;
 }
 
 /* Returns the place behind a string's closing quote, NULL if it has none. */
