@@ -45,8 +45,10 @@ CREATE TABLE message_bus.channel (
 );
 COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 
+-- No foreign key to channel, nor any between tables that are dumped: they would be
+-- there before the rows, and pg_restore loads tables in any order, also at one time.
 CREATE TABLE message_bus.channel_grant (
-	channel_id integer NOT NULL REFERENCES message_bus.channel ON DELETE CASCADE,
+	channel_id integer NOT NULL,
 	grantee regrole NOT NULL,
 	may_publish boolean NOT NULL,
 	may_consume boolean NOT NULL,
@@ -58,7 +60,7 @@ CREATE SEQUENCE message_bus.subscription_id AS integer;
 
 CREATE TABLE message_bus.subscription (
 	subscription_id integer PRIMARY KEY DEFAULT pg_catalog.nextval('message_bus.subscription_id'),
-	channel_id integer NOT NULL REFERENCES message_bus.channel ON DELETE CASCADE,
+	channel_id integer NOT NULL,
 	name text NOT NULL,
 	owner regrole NOT NULL,
 	ordered boolean NOT NULL,
@@ -92,6 +94,17 @@ CREATE TABLE message_bus.checkpoint (
 	skipped bigint[] NOT NULL				-- ranges [lo, hi)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE message_bus.checkpoint IS 'positions of subscriptions; only saves reading';
+
+-- Names of those who have published, by the numbers that messages have: a role may
+-- be renamed or dropped.  A publish adds its name in its own transaction and waits
+-- for nobody: two at once add it twice.  Numbers are drawn at random, so that what a
+-- restore brings from elsewhere does not meet the number of another name here.
+CREATE TABLE message_bus.publisher (
+	publisher_id integer PRIMARY KEY,
+	name name NOT NULL
+);
+CREATE INDEX publisher_name_idx ON message_bus.publisher (name);
+COMMENT ON TABLE message_bus.publisher IS 'names of publishers; never changed';
 
 -- One row for each segment that exists; written by the worker only.
 CREATE TABLE message_bus.segment (
@@ -146,8 +159,9 @@ COMMENT ON TABLE message_bus.unattached IS 'segments whose tables are still to b
 CREATE TABLE message_bus.server_state (
 	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
 	timeline bigint NOT NULL DEFAULT 0,		-- that segments were last opened on
-	next_segment integer NOT NULL DEFAULT 1,
-	epoch integer NOT NULL DEFAULT 0		-- of leases
+	next_segment integer NOT NULL DEFAULT 32,	-- ordinal << 5 | node
+	epoch integer NOT NULL DEFAULT 0,		-- of leases
+	node smallint							-- of its ids; NULL before the first segment
 );
 INSERT INTO message_bus.server_state DEFAULT VALUES;
 COMMENT ON TABLE message_bus.server_state IS 'numbering that must survive a crash or a failover';
@@ -167,24 +181,27 @@ CREATE INDEX ON message_bus.error (at);
 ALTER TABLE message_bus.error REPLICA IDENTITY FULL;
 COMMENT ON TABLE message_bus.error IS 'failures of the last seven days';
 
+-- What may be NULL comes last: a row ends behind its last column that is not, and
+-- most have none of these.
 CREATE TABLE message_bus.message (
 	id bigint NOT NULL,
 	created_at timestamp with time zone NOT NULL,
 	expires_at timestamp with time zone NOT NULL,
-	available_at timestamp with time zone NOT NULL,
-	session bigint,
-	key_hash bigint,				-- NULL if there is no key
 	channel_id integer NOT NULL,
 	size integer NOT NULL,			-- of the payload as published, in bytes
-	publisher text NOT NULL,
-	content_type text NOT NULL,
-	encoding text NOT NULL,			-- of the stored bytes: lz4, none, zstd, gzip
+	publisher_id integer NOT NULL,	-- of message_bus.publisher
+	run smallint NOT NULL,			-- so many ids from here on are of this channel; 0: one of them
+	encoding "char" NOT NULL,		-- of the stored bytes: lz4, none, zstd, gzip
 	sha256 bytea NOT NULL,			-- of the payload as published
+	payload bytea NOT NULL,
+	content_type text,				-- NULL: application/json
+	session bigint,
 	subject text,
 	key text,
+	key_hash bigint,				-- NULL if there is no key
+	available_at timestamp with time zone,	-- NULL: at once
 	transaction_id text,
-	headers jsonb,
-	payload bytea NOT NULL
+	headers jsonb
 ) PARTITION BY RANGE (id);
 ALTER TABLE message_bus.message ALTER COLUMN payload SET STORAGE EXTERNAL;
 COMMENT ON TABLE message_bus.message IS 'every message; partitioned into segments';
@@ -193,6 +210,7 @@ COMMENT ON TABLE message_bus.message IS 'every message; partitioned into segment
 CREATE TABLE message_bus.event (
 	message_id bigint NOT NULL,
 	at timestamp with time zone NOT NULL,
+	no bigint NOT NULL,				-- of the fact; acks and failures count with it
 	session bigint,
 	kind text NOT NULL,				-- 'accessed' or 'deleted'
 	role text NOT NULL,
@@ -208,6 +226,7 @@ CREATE TABLE message_bus.ack (
 	at timestamp with time zone NOT NULL,
 	claimed_at timestamp with time zone NOT NULL,
 	lease bigint NOT NULL,
+	no bigint NOT NULL,
 	session bigint,
 	subscription_id integer NOT NULL,
 	n integer NOT NULL,				-- how many ids
@@ -222,6 +241,7 @@ COMMENT ON TABLE message_bus.ack IS 'what subscriptions are done with; partition
 CREATE TABLE message_bus.failure (
 	message_id bigint NOT NULL,
 	at timestamp with time zone NOT NULL,
+	no bigint NOT NULL,
 	claimed_at timestamp with time zone,
 	retry_at timestamp with time zone,	-- NULL: never
 	lease bigint NOT NULL,
@@ -269,17 +289,62 @@ CREATE TRIGGER channel_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.s
 CREATE TRIGGER channel_truncated AFTER TRUNCATE ON message_bus.subscription
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
 
--- A restored dump brings the default channel that CREATE EXTENSION has made.
+-- the worker numbers segments above what a restored checkpoint names
+CREATE FUNCTION message_bus.checkpoint_made() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'mbus_checkpoint_made' LANGUAGE C;
+CREATE TRIGGER checkpoint_made AFTER INSERT ON message_bus.checkpoint
+	FOR EACH ROW EXECUTE FUNCTION message_bus.checkpoint_made();
+
+-- A restored dump brings the default channel that CREATE EXTENSION has made.  What
+-- belongs to it by its number may have been restored before it, and stays.
 CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+DECLARE
+	made integer;
 BEGIN
 	DELETE FROM message_bus.channel c WHERE c.name = NEW.name
-		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at);
+		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at)
+		RETURNING c.channel_id INTO made;
+	IF made <> NEW.channel_id THEN
+		DELETE FROM message_bus.channel_grant g WHERE g.channel_id = made;
+		DELETE FROM message_bus.subscription s WHERE s.channel_id = made;
+	END IF;
 	RETURN NEW;
 END
 $$;
 CREATE TRIGGER channel_restored BEFORE INSERT ON message_bus.channel
 	FOR EACH ROW EXECUTE FUNCTION message_bus.channel_restored();
+
+-- and grants and subscriptions that the default channel may have got by then
+CREATE FUNCTION message_bus.grant_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+DECLARE
+	made message_bus.channel_grant;
+BEGIN
+	DELETE FROM message_bus.channel_grant g
+		WHERE g.channel_id = 1 AND NEW.channel_id = 1 AND g.grantee = NEW.grantee
+		RETURNING * INTO made;
+	NEW.may_publish := NEW.may_publish OR COALESCE(made.may_publish, false);
+	NEW.may_consume := NEW.may_consume OR COALESCE(made.may_consume, false);
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER grant_restored BEFORE INSERT ON message_bus.channel_grant
+	FOR EACH ROW EXECUTE FUNCTION message_bus.grant_restored();
+
+CREATE FUNCTION message_bus.subscription_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+BEGIN
+	DELETE FROM message_bus.subscription s
+		WHERE s.created_at > NEW.created_at AND NEW.created_at < now()	-- else it is a new one
+			AND (s.subscription_id = NEW.subscription_id OR s.channel_id = NEW.channel_id AND s.name = NEW.name)
+			AND EXISTS (SELECT FROM message_bus.subscription_made m
+				WHERE m.subscription_id = s.subscription_id);
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER subscription_restored BEFORE INSERT ON message_bus.subscription
+	FOR EACH ROW EXECUTE FUNCTION message_bus.subscription_restored();
 
 -- The worker makes rows of restored segments that have none; a dump's are better.
 CREATE FUNCTION message_bus.segment_restored() RETURNS trigger
@@ -293,6 +358,20 @@ $$;
 CREATE TRIGGER segment_restored BEFORE INSERT ON message_bus.segment
 	FOR EACH ROW EXECUTE FUNCTION message_bus.segment_restored();
 
+-- A restore may bring a name that is here already.
+CREATE FUNCTION message_bus.publisher_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+BEGIN
+	IF EXISTS (SELECT FROM message_bus.publisher p
+			WHERE p.publisher_id = NEW.publisher_id AND p.name = NEW.name) THEN
+		RETURN NULL;
+	END IF;
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER publisher_restored BEFORE INSERT ON message_bus.publisher
+	FOR EACH ROW EXECUTE FUNCTION message_bus.publisher_restored();
+
 -- Whoever writes these tables: replication too, which fires no triggers but
 -- those that are always enabled, and of these only the ones for each row.
 ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_changed;
@@ -300,7 +379,11 @@ ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_restored;
+ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER grant_restored;
+ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER subscription_restored;
+ALTER TABLE message_bus.checkpoint ENABLE ALWAYS TRIGGER checkpoint_made;
 ALTER TABLE message_bus.segment ENABLE ALWAYS TRIGGER segment_restored;
+ALTER TABLE message_bus.publisher ENABLE ALWAYS TRIGGER publisher_restored;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER channel_changed;
@@ -456,6 +539,11 @@ CREATE FUNCTION message_bus.stored_json(payload bytea, encoding text, size integ
 COMMENT ON FUNCTION message_bus.stored_json IS
 'stored_json: a stored row''s payload as json; NULL if it is not JSON or does not match its checksum.';
 
+CREATE FUNCTION message_bus.compression_name(encoding "char") RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_compression_name_of' LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.compression_name IS
+'compression_name: lz4, zstd, gzip or none, of a stored row''s encoding; NULL if it is none of these.';
+
 CREATE FUNCTION message_bus.json_text(payload json, VARIADIC path text[] DEFAULT '{}') RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_json_text_value' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION message_bus.json_text IS
@@ -508,14 +596,14 @@ COMMENT ON TYPE message_bus.delivery_bytes IS
 
 CREATE FUNCTION message_bus.claim(channel text, subscription text DEFAULT 'default',
 	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
-	max_bytes bigint DEFAULT NULL, keep boolean DEFAULT false) RETURNS SETOF message_bus.delivery
+	max_bytes bigint DEFAULT NULL, ack bigint DEFAULT NULL, keep boolean DEFAULT false) RETURNS SETOF message_bus.delivery
 	AS 'MODULE_PATHNAME', 'mbus_claim' LANGUAGE C ROWS 100;
 COMMENT ON FUNCTION message_bus.claim IS
-'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. keep: over a gateway, the lease does not end with the socket. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits, and does not end before it does. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 the subscription may hold no more messages, or too many subscriptions are in use, 55000 a seek has not ended or the worker does not answer, 25001 waiting in REPEATABLE READ, 25006 read-only.';
+'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. ack: a lease that is acked first, with all it holds, as by ack(lease): of whatever channel or subscription, if the caller may consume there (NULL: none); both take effect when the transaction commits. If the ack is refused nothing is claimed. With ack the call does not wait, so that the ack can be committed; what follows in the keys of acked messages of an ordered subscription can be claimed from then on. keep: over a gateway, the lease does not end with the socket. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits, and does not end before it does. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 the subscription may hold no more messages, or too many subscriptions are in use, 55000 a seek has not ended, the worker does not answer or the lease of ack is not held (as ack), 25001 waiting in REPEATABLE READ, 25006 read-only.';
 
 CREATE FUNCTION message_bus.claim_bytes(channel text, subscription text DEFAULT 'default',
 	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
-	max_bytes bigint DEFAULT NULL, keep boolean DEFAULT false) RETURNS SETOF message_bus.delivery_bytes
+	max_bytes bigint DEFAULT NULL, ack bigint DEFAULT NULL, keep boolean DEFAULT false) RETURNS SETOF message_bus.delivery_bytes
 	AS 'MODULE_PATHNAME', 'mbus_claim_bytes' LANGUAGE C ROWS 100;
 COMMENT ON FUNCTION message_bus.claim_bytes IS
 'claim_bytes: as claim, with the payload''s exact bytes, whatever its content type.';
@@ -597,11 +685,14 @@ CREATE VIEW message_bus.channels WITH (security_barrier) AS
 COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies';
 
 CREATE VIEW message_bus.messages WITH (security_barrier) AS
-	SELECT m.id, c.name AS channel, m.created_at, m.expires_at, m.available_at, m.key,
-		m.transaction_id, m.publisher, m.subject, m.session, m.headers, m.content_type,
-		m.size, m.encoding AS compression, pg_catalog.pg_column_size(m.payload) AS stored_size,
-		m.sha256
+	SELECT m.id, c.name AS channel, m.created_at, m.expires_at,
+		COALESCE(m.available_at, m.created_at) AS available_at, m.key,
+		m.transaction_id, p.name::text AS publisher, m.subject, m.session, m.headers,
+		COALESCE(m.content_type, 'application/json') AS content_type,
+		m.size, message_bus.compression_name(m.encoding) AS compression,
+		pg_catalog.pg_column_size(m.payload) AS stored_size, m.sha256
 	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
+	LEFT JOIN message_bus.publisher p USING (publisher_id)
 	WHERE message_bus.may(c.channel_id, 'consume')
 		AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
 		AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
@@ -683,7 +774,8 @@ CREATE VIEW message_bus.dead_letters WITH (security_barrier) AS
 	JOIN message_bus.subscription s ON s.subscription_id OPERATOR(pg_catalog.=) f.subscription_id
 	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
 	LEFT JOIN LATERAL (
-		SELECT m.key, m.size, m.content_type FROM message_bus.message m
+		SELECT m.key, m.size, COALESCE(m.content_type, 'application/json') AS content_type
+		FROM message_bus.message m
 		WHERE m.id OPERATOR(pg_catalog.=) f.message_id
 			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
 			AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
@@ -691,7 +783,7 @@ CREATE VIEW message_bus.dead_letters WITH (security_barrier) AS
 				WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted')
 		LIMIT 1) AS m ON f.dead_letter_id IS NULL
 	LEFT JOIN LATERAL (
-		SELECT d.name, m.key, m.size, m.content_type
+		SELECT d.name, m.key, m.size, COALESCE(m.content_type, 'application/json') AS content_type
 		FROM message_bus.message m JOIN message_bus.channel d ON d.channel_id OPERATOR(pg_catalog.=) m.channel_id
 		WHERE m.id OPERATOR(pg_catalog.=) f.dead_letter_id
 			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
@@ -741,7 +833,7 @@ CREATE VIEW message_bus.pools AS
 	LEFT JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id;
 COMMENT ON VIEW message_bus.pools IS
 'who holds the shared memory of the server: all together, each database, and the subscriptions of this one that hold something; for pg_monitor';
-COMMENT ON COLUMN message_bus.pools.pool IS 'messages: that are claimed or wait to be claimed again (message_bus.max_leases); subscriptions: that are loaded (message_bus.max_subscriptions)';
+COMMENT ON COLUMN message_bus.pools.pool IS 'messages: that are claimed or wait to be claimed again (message_bus.max_leases); subscriptions: that are loaded (message_bus.max_subscriptions); skipped ranges: of publishes that have not ended; a subscription that holds all it may waits in front of the next';
 COMMENT ON COLUMN message_bus.pools.database IS 'NULL: all databases';
 COMMENT ON COLUMN message_bus.pools.subscription IS 'NULL: the whole database';
 COMMENT ON COLUMN message_bus.pools.held IS 'how many it has';
@@ -769,11 +861,12 @@ CREATE VIEW message_bus.message_bus WITH (security_barrier) AS
 		m.headers OPERATOR(pg_catalog.->>) 'tool_name' AS tool_name,
 		m.headers OPERATOR(pg_catalog.->>) 'provider_name' AS provider_name,
 		CASE WHEN m.expires_at OPERATOR(pg_catalog.>) message_bus.clock() THEN
-			message_bus.stored_json(m.payload, m.encoding, m.size, m.content_type, m.sha256)
+			message_bus.stored_json(m.payload, message_bus.compression_name(m.encoding), m.size,
+				COALESCE(m.content_type, 'application/json'), m.sha256)
 		END AS payload,
 		NULL::text AS payload_text,
 		m.size AS payload_size_bytes,
-		m.encoding AS compression_type,
+		message_bus.compression_name(m.encoding) AS compression_type,
 		pg_catalog.pg_column_size(m.payload) AS compressed_size_bytes,
 		pg_catalog.encode(m.sha256, 'hex') AS checksum,
 		CASE WHEN m.expires_at OPERATOR(pg_catalog.<=) message_bus.clock() THEN 'expired'
@@ -884,6 +977,26 @@ CREATE TRIGGER table_delete INSTEAD OF DELETE ON message_bus.message_bus
 	FOR EACH ROW EXECUTE FUNCTION message_bus.table_delete();
 
 /*
+ * Ids tell their node.
+ */
+
+CREATE FUNCTION message_bus.id_node(id bigint) RETURNS integer
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	RETURN CASE WHEN id_node.id OPERATOR(pg_catalog.>) 0
+			AND id_node.id OPERATOR(pg_catalog.<) 9007199254740992
+		THEN ((id_node.id OPERATOR(pg_catalog.>>) 24) OPERATOR(pg_catalog.&) 31)::integer END;
+COMMENT ON FUNCTION message_bus.id_node(bigint) IS
+'id_node: the node, 0 to 31, that gave out a message''s id: message_bus.node of that server. NULL for what is no id (not above 0, or not below 2^53). Errors: none.';
+
+CREATE FUNCTION message_bus.lease_node(lease bigint) RETURNS integer
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	RETURN CASE WHEN lease_node.lease OPERATOR(pg_catalog.>) 0
+			AND lease_node.lease OPERATOR(pg_catalog.<) 9007199254740992
+		THEN ((lease_node.lease OPERATOR(pg_catalog.>>) 28) OPERATOR(pg_catalog.&) 31)::integer END;
+COMMENT ON FUNCTION message_bus.lease_node(bigint) IS
+'lease_node: the node, 0 to 31, that gave out a lease. NULL for what is no lease (not above 0, or not below 2^53). Errors: none.';
+
+/*
  * Segments and the worker.
  */
 
@@ -891,7 +1004,7 @@ CREATE FUNCTION message_bus.expire() RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mbus_expire';
 COMMENT ON FUNCTION message_bus.expire() IS
-'Drops now, instead of at the worker''s next pass, every segment whose messages have all expired. Returns the number of segments dropped. Expired messages are never returned, dropped or not. A WARNING tells how many had to wait because open transactions publish to them or read the tables. Errors: 55000 if the worker does not answer within 60 seconds, 25006 on a standby.';
+'Drops now, instead of at the worker''s next pass, every segment whose messages have all expired. Returns the number of segments dropped. Expired messages are never returned, dropped or not. Of segments that take messages and were opened less than message_bus.segment_interval ago it takes 100, and then one more in each such time: segment numbers are not used twice. A WARNING tells how many had to wait because open transactions publish to them or read the tables. Errors: 55000 if the worker does not answer within 60 seconds, 25006 on a standby.';
 
 CREATE FUNCTION message_bus.open_segments(
 	OUT segment_no integer, OUT series integer,
@@ -904,6 +1017,14 @@ AS 'MODULE_PATHNAME', 'mbus_open_segments';
 COMMENT ON FUNCTION message_bus.open_segments() IS
 'The segments that take messages now, as the server''s memory has them; see the view message_bus.segments.';
 
+CREATE FUNCTION message_bus.fact_numbers(since bigint DEFAULT 0, OUT next bigint,
+	OUT unfinished bigint[], OUT touched integer[])
+RETURNS record
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'mbus_fact_numbers';
+COMMENT ON FUNCTION message_bus.fact_numbers(bigint) IS
+'fact_numbers: what the server''s memory knows of the numbers (column no) of acks, failures and events; for administrators. next: the lowest that was not given out. unfinished: ranges below it of transactions that have not ended, lo and behind the last in turn; to be read before the snapshot under which rows are looked for. touched: segments that such rows were written to since the number "since" (NULL: any may be). Errors: 55000 not ready.';
+
 CREATE FUNCTION message_bus.worker_status_row(
 	OUT pid integer, OUT started_at timestamp with time zone,
 	OUT last_pass_at timestamp with time zone, OUT last_pass_ms double precision,
@@ -911,7 +1032,8 @@ CREATE FUNCTION message_bus.worker_status_row(
 	OUT last_error text, OUT last_error_at timestamp with time zone,
 	OUT segments_opened bigint, OUT segments_retired bigint,
 	OUT unfinished_publishes integer, OUT channels_followed integer,
-	OUT interval_ms integer)
+	OUT interval_ms integer, OUT node integer, OUT segments_used double precision,
+	OUT epochs_used double precision, OUT warning text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'mbus_worker_status_row';
@@ -948,7 +1070,7 @@ CROSS JOIN LATERAL (
 ) AS t (relids);
 COMMENT ON VIEW message_bus.segments IS
 'The physical parts that messages lie in; one is dropped whole when all its messages have expired';
-COMMENT ON COLUMN message_bus.segments.segment_no IS 'number; the messages'' ids are segment_no << 28 and up';
+COMMENT ON COLUMN message_bus.segments.segment_no IS 'number; the messages'' ids are segment_no << 24 and up; segment_no is ordinal << 5 | node';
 COMMENT ON COLUMN message_bus.segments.series IS 'series of segments: channels with about the same TTL share one';
 COMMENT ON COLUMN message_bus.segments.state IS 'open (takes messages), closed, or detaching (expired, waits for readers to be dropped)';
 COMMENT ON COLUMN message_bus.segments.expires_at IS 'when the last of its messages expires';
@@ -965,7 +1087,7 @@ COMMENT ON FUNCTION message_bus.listed_databases() IS
 CREATE VIEW message_bus.worker_status AS
 SELECT pid, started_at, last_pass_at, last_pass_ms, interval_ms, ready, passes, errors,
 	last_error, last_error_at, segments_opened, segments_retired, unfinished_publishes,
-	channels_followed,
+	channels_followed, node, segments_used, epochs_used, warning,
 	message_bus.clock_off() AS clock_off,
 	ARRAY(SELECT n FROM pg_catalog.unnest(message_bus.listed_databases()) AS n
 		WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_database d
@@ -984,6 +1106,10 @@ COMMENT ON COLUMN message_bus.worker_status.errors IS 'tasks that failed since t
 COMMENT ON COLUMN message_bus.worker_status.unfinished_publishes IS 'ranges of ids of transactions that have not ended';
 COMMENT ON COLUMN message_bus.worker_status.unknown_databases IS 'names in message_bus.databases that are no databases';
 COMMENT ON COLUMN message_bus.worker_status.channels_followed IS 'channels whose newest id the server''s memory knows: those published to lately';
+COMMENT ON COLUMN message_bus.worker_status.node IS 'the server''s: message_bus.node';
+COMMENT ON COLUMN message_bus.worker_status.segments_used IS 'percent of the segment numbers that are used up';
+COMMENT ON COLUMN message_bus.worker_status.epochs_used IS 'percent of the epochs of leases that are used up';
+COMMENT ON COLUMN message_bus.worker_status.warning IS 'the server is another node than the database, or numbers are used up to 80 percent; NULL if all is well';
 
 /*
  * The gateway's entry, and who its clients are.
@@ -1109,8 +1235,10 @@ GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_text, message
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
 	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json, message_bus.json_text,
+	message_bus.compression_name,
 	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.id_node, message_bus.lease_node TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login
 GRANT SELECT ON message_bus.channels, message_bus.messages, message_bus.subscriptions, message_bus.leases,
 	message_bus.dead_letters TO PUBLIC;
@@ -1128,8 +1256,12 @@ GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.pool_rows, message_b
 
 SELECT message_bus.create_channel('default', ttl => NULL, compression => NULL);
 
--- without this, and with wal_level = minimal, a crash would set it back to 1
-SELECT pg_catalog.setval('message_bus.channel_id', 1);
+-- without this, and with wal_level = minimal, a crash would set it back to 1;
+-- each node numbers channels and subscriptions in a range of its own
+SELECT pg_catalog.setval('message_bus.channel_id', GREATEST(1, n.first)),
+	pg_catalog.setval('message_bus.subscription_id', GREATEST(1, n.first), n.first OPERATOR(pg_catalog.>) 0)
+FROM (SELECT COALESCE(pg_catalog.current_setting('message_bus.node', true), '0')::integer
+	OPERATOR(pg_catalog.*) 67108864) AS n (first);
 
 /*
  * What a dump must hold beside the segments, which are dumped as tables.
@@ -1140,6 +1272,7 @@ SELECT pg_catalog.pg_extension_config_dump('message_bus.channel_grant', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.channel_id', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription_id', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.publisher', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.unattached', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.error', '');

@@ -19,6 +19,7 @@
 
 #include "base/settings.h"
 #include "channel/channel.h"
+#include "channel/publisher.h"
 #include "channel/subscription.h"
 #include "delivery/effect.h"
 #include "delivery/pool.h"
@@ -48,6 +49,7 @@ _PG_init(void)
 {
 	mbus_settings_init();
 	mbus_channel_init();
+	mbus_publisher_init();
 	mbus_jwt_key_init();
 	mbus_leaf_init();
 	mbus_era_init();

@@ -30,6 +30,7 @@
 #include "admin/subscription_admin.h"
 #include "base/argument.h"
 #include "base/columns.h"
+#include "base/compat.h"
 #include "base/limits.h"
 #include "base/owner.h"
 #include "base/payload.h"
@@ -80,6 +81,7 @@ typedef struct NewPolicy
 } NewPolicy;
 
 static void series_alter(Oid schema, text *name, NewPolicy *policy);
+pg_noreturn static void channel_unseen(Oid schema, text *name);
 static void policy_read(FunctionCallInfo fcinfo, NewPolicy *policy);
 static void policy_default(NewPolicy *policy, int which, Datum value);
 static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
@@ -260,17 +262,33 @@ MBUS_FUNCTION(drop_channel)
 						  "DELETE FROM message_bus.channel WHERE channel_id = $1"
 						  " AND owner = $2::regrole",
 						  2, types, value, NULL) == 0)
-	{
-		mbus_channel_owned(schema, name);	/* dropped meanwhile, or another's */
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access to channel \"%s\"",
-						text_to_cstring(name)),
-				 errdetail("The channel is newer than the transaction's snapshot.")));
-	}
+		channel_unseen(schema, name);
+	(void) mbus_run_as_owner(schema,
+							 "DELETE FROM message_bus.channel_grant"
+							 " WHERE channel_id = $1",
+							 1, types, value, NULL);
+	(void) mbus_run_as_owner(schema,
+							 "DELETE FROM message_bus.subscription"
+							 " WHERE channel_id = $1",
+							 1, types, value, NULL);
 	mbus_subscriptions_drop(schema, channel_id);
 	mbus_channel_dropped(channel_id);
 	PG_RETURN_VOID();
+}
+
+/*
+ * channel_unseen errors for a channel that a statement has not found: it was
+ * dropped meanwhile, is another's, or newer than the snapshot.
+ */
+static void
+channel_unseen(Oid schema, text *name)
+{
+	mbus_channel_owned(schema, name);
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access to channel \"%s\"",
+					text_to_cstring(name)),
+			 errdetail("The channel is newer than the transaction's snapshot.")));
 }
 
 /*
@@ -290,13 +308,16 @@ MBUS_FUNCTION(grant_channel)
 				 errmsg("grantee must be a role")));
 	(void) GetUserNameFromId(PG_GETARG_OID(1), false);	/* it exists */
 	grant_read(fcinfo, schema, name, value);
-	(void) mbus_run_as_owner(schema,
-							 "INSERT INTO message_bus.channel_grant AS g"
-							 " VALUES ($1, $2::regrole, $3, $4)"
-							 " ON CONFLICT (channel_id, grantee) DO UPDATE SET"
-							 " may_publish = g.may_publish OR $3,"
-							 " may_consume = g.may_consume OR $4",
-							 GRANT_PARAMS, grant_types, value, NULL);
+	if (mbus_run_as_owner(schema,
+						  "INSERT INTO message_bus.channel_grant AS g"
+						  " SELECT c.channel_id, $2::regrole, $3, $4"
+						  " FROM message_bus.channel c WHERE c.channel_id = $1"
+						  " FOR KEY SHARE OF c"
+						  " ON CONFLICT (channel_id, grantee) DO UPDATE SET"
+						  " may_publish = g.may_publish OR $3,"
+						  " may_consume = g.may_consume OR $4",
+						  GRANT_PARAMS, grant_types, value, NULL) == 0)
+		channel_unseen(schema, name);
 	PG_RETURN_VOID();
 }
 

@@ -50,8 +50,8 @@
 #include "message/insert.h"
 #include "message/publish.h"
 #include "message/stored.h"
+#include "segment/channel_scan.h"
 #include "segment/leaf.h"
-#include "segment/leaf_scan.h"
 #include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
@@ -175,14 +175,13 @@ letters_redrive(Redrive *redrive)
 static void
 letters_of_leaf(Redrive *redrive, Relation leaf)
 {
-	MbusLeafScan rows;
+	MbusChannelScan rows;
 	HeapTuple	tuple;
 
-	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
-	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID,
-						redrive->channel.channel_id);
-	mbus_leaf_scan_begin(&rows, redrive->snapshot);
-	while (redrive->left > 0 && (tuple = mbus_leaf_scan_next(&rows)) != NULL)
+	mbus_channel_scan_open(&rows, leaf, redrive->channel.channel_id);
+	mbus_channel_scan_begin(&rows, 0, PG_INT64_MAX, redrive->snapshot);
+	while (redrive->left > 0 &&
+		   (tuple = mbus_channel_scan_next(&rows)) != NULL)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(redrive->each);
 		MbusStored	letter;
@@ -199,7 +198,7 @@ letters_of_leaf(Redrive *redrive, Relation leaf)
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(redrive->each);
 	}
-	mbus_leaf_scan_close(&rows);
+	mbus_channel_scan_close(&rows);
 }
 
 /*

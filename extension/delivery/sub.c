@@ -237,8 +237,7 @@ sub_rewind(uint32 slot, int64 cursor)
 	MbusSub    *sub = &mbus_pool.subs[slot];
 
 	mbus_sub_reread(slot, cursor);
-	sub->retry_position = mbus_moment(PG_INT64_MIN, 0);
-	sub->next_retry = PG_INT64_MIN;
+	mbus_retries_pull(sub, PG_INT64_MIN);
 	if (sub->ordered)
 	{
 		mbus_keys_wait(slot, sub->wait_low == 0 ? sub->cursor + 1 :

@@ -13,6 +13,9 @@
  * - It waits for no longer than leaves it time to answer before the frame's
  *   timeout, and not at all if others wait for the same call to end.
  * - It must have an id: a notification has no reply.
+ *
+ * An ack that the claim makes first is in that subtransaction too: undone with
+ * it, and made again.
  */
 #include "postgres.h"
 

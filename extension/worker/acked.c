@@ -114,7 +114,7 @@ mbus_segments_acked(MbusWork *work)
 	(void) mbus_task_run(work, MBUS_TASK_ACKED, candidates_find, &candidates,
 						 "looking for acknowledged segments");
 	for (int i = 0; i < candidates.norphans; i++)
-		mbus_series_close(work, candidates.orphan[i]);
+		mbus_series_close_orphan(work, candidates.orphan[i]);
 	wanted_prune(work->schema, &candidates);
 	for (int i = 0; i < candidates.n; i++)
 	{

@@ -1,32 +1,50 @@
 /*
  * epoch.c
- *		Epochs of leases.
+ *		Epochs of leases, and of numbers of facts.
  *
- * A lease number is epoch << 22 | n.  The epoch is in
- * message_bus.server_state, raised with numbering at every start
- * (segment_open.c) and here when n runs low; it is durable before the first
- * number of it is given out, so that no lease is given out twice, and every
- * later one is higher.  A worker that ends between the commit and shared
+ * A lease's number is epoch << 17 | n, with the node between the bits
+ * (base/ids.h).  The epoch is in message_bus.server_state, raised with
+ * numbering at every start (segment_open.c) and here when n runs low; it is
+ * durable before the first number of it is given out, so that no lease is
+ * given out twice, and every later one is higher.  Numbers of facts begin with
+ * it too (fact_number.c).  A worker that ends between the commit and shared
  * memory has used up an epoch.
  *
- * DROP EXTENSION takes server_state along, and a lease of before must not fit
- * a message of the next extension.  So a numbering begins no epoch below the
- * seconds since 2025, nor one that shared memory has seen in this database.
- * Normal use does not outrun that clock: an epoch lasts for three million
- * leases.  There are epochs until 2093.
+ * DROP EXTENSION takes server_state along, and DROP DATABASE too, and a lease
+ * of before must not fit a message of the next extension.  So epochs are
+ * seconds since 2025, and none begins before its second has come: those of an
+ * extension that has been dropped were of seconds that are over, and a new one
+ * begins above
+ *
+ *	- all epochs that this shared memory has seen, of any database
+ *	- the second in which shared memory was made: what a server of before has
+ *	  begun is not above that
+ *
+ * which it waits for, up to a second.  An epoch is ahead of the clock only
+ * where numbers run low (131,072 are given out within a second), a restore has
+ * brought higher ones, the clock was set back while the server was down, or a
+ * server was promoted within 256 seconds after the last epoch's start: then the
+ * next is 256 above it, for what the old timeline may have begun.
+ *
+ * When an epoch's numbers are used up claims wait for the worker, which begins
+ * the next one when half are.  There are epochs until 2093.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "executor/spi.h"
-#include "state/clock.h"
+#include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/condition_variable.h"
+#include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "base/settings.h"
 #include "delivery/pool.h"
+#include "state/clock.h"
+#include "state/fact_number.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/task.h"
@@ -34,9 +52,17 @@
 /* 2025-01-01 00:00 UTC, as PostgreSQL counts from 2000 */
 #define EPOCHS_BEGAN	(INT64CONST(9132) * USECS_PER_DAY)
 
-static MbusOutcome epoch_raise(MbusWork *work, void *arg);
+#define TIMELINE_SKIP	256
+#define WAIT_MS			2000	/* for an epoch's second; longer where the
+								 * clock was set back */
 
-/* Begins a new epoch if three quarters of the numbers are used up. */
+static MbusOutcome epoch_raise(MbusWork *work, void *arg);
+static int64 second_of(TimestampTz at);
+
+/*
+ * mbus_epoch_look begins a new epoch if half of the leases' numbers, or three
+ * quarters of those of facts, are used up.
+ */
 void
 mbus_epoch_look(MbusWork *work)
 {
@@ -45,7 +71,7 @@ mbus_epoch_look(MbusWork *work)
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	next = work->db->delivery.lease_next;
 	LWLockRelease(mbus_delivery_lock());
-	if (next >= mbus_leases_per_epoch / 4 * 3)
+	if (next >= mbus_leases_per_epoch / 2 || mbus_fact_numbers_low(work->db))
 		(void) mbus_epoch_raise(work, 0);
 }
 
@@ -107,31 +133,56 @@ mbus_epoch_store(int64 least)
 }
 
 /*
- * mbus_epoch_floor returns the lowest epoch that a numbering may begin.
+ * mbus_epoch_next returns the epoch that a numbering begins: above "stored", the
+ * last of an extension that has been numbered before ("known").
  */
 int64
-mbus_epoch_floor(MbusDatabase *db)
+mbus_epoch_next(int64 stored, bool known, bool other_timeline)
 {
-	int64		highest;
+	int64		second = second_of(mbus_now());
 
-	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	highest = db->delivery.highest_epoch;
-	LWLockRelease(mbus_delivery_lock());
-	return Max(highest + 1,
-			   (mbus_now() - EPOCHS_BEGAN) / USECS_PER_SEC);
+	if (known && other_timeline)
+		return Max(stored + TIMELINE_SKIP, second + 1);
+	if (!known)
+		second = Max(second, Max((int64) mbus_epoch_highest(),
+								 second_of(mbus_state_made_at())) + 1);
+	return Max(stored + 1, second);
+}
+
+/* The second that a time is in, as epochs count. */
+static int64
+second_of(TimestampTz at)
+{
+	return (at - EPOCHS_BEGAN) / USECS_PER_SEC;
 }
 
 /*
- * mbus_epoch_begin lets leases of an epoch be given out, which is durable.
+ * mbus_epoch_wait waits until an epoch's second has come, outside transactions.
+ */
+void
+mbus_epoch_wait(int64 epoch)
+{
+	for (int waited = 0; waited < WAIT_MS && second_of(mbus_now()) < epoch;
+		 waited += 10)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,
+						 PG_WAIT_EXTENSION);
+	}
+}
+
+/*
+ * mbus_epoch_begin lets leases and numbers of facts of an epoch be given out,
+ * which is durable.
  */
 void
 mbus_epoch_begin(MbusDatabase *db, int64 epoch)
 {
+	mbus_epoch_seen((uint32) epoch);
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	db->delivery.lease_epoch = (int32) epoch;
-	db->delivery.highest_epoch = Max(db->delivery.highest_epoch,
-									 (int32) epoch);
 	db->delivery.lease_next = 0;
 	LWLockRelease(mbus_delivery_lock());
+	mbus_fact_numbers_begin(db, epoch);
 	ConditionVariableBroadcast(&db->changed);
 }

@@ -12,7 +12,8 @@
 
 extern bool mbus_epoch_raise(MbusWork *work, int64 least);
 extern int64 mbus_epoch_store(int64 least);
-extern int64 mbus_epoch_floor(MbusDatabase *db);
+extern int64 mbus_epoch_next(int64 stored, bool known, bool other_timeline);
+extern void mbus_epoch_wait(int64 epoch);
 extern void mbus_epoch_begin(MbusDatabase *db, int64 epoch);
 extern void mbus_epoch_look(MbusWork *work);
 

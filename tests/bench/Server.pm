@@ -18,7 +18,7 @@ use List::Util qw(min);
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(as_user build bus_reset cluster_cpu cluster_end cluster_start
-  gateway_program memory_ready pg_config program restart say_line settings sql
+  gateway_program memory_ready pg_config program restart say_line server_cpu settings sql
   sql_file table_reset
   tell_machine wait_until wal_ready work_directory write_file);
 
@@ -245,6 +245,33 @@ sub cluster_cpu
 		$total += (split ' ', $time)[0] / 1e6;
 	}
 	return $total;
+}
+
+# server_cpu returns the milliseconds of processor time that the server has used
+# so far, with that of processes that have ended.
+sub server_cpu
+{
+	my ($postmaster) = lines_of("$work/data/postmaster.pid");
+	my $ticks = 0;
+
+	chomp $postmaster;
+	foreach my $directory (glob '/proc/[0-9]*')
+	{
+		my ($stat) = lines_of("$directory/stat");
+		my @field;
+
+		next if !defined $stat;
+		@field = split ' ', $stat =~ s/^.*\) //sr;
+		if ($directory eq "/proc/$postmaster")
+		{
+			$ticks += $_ foreach @field[ 11 .. 14 ];
+		}
+		elsif ($field[1] == $postmaster)
+		{
+			$ticks += $field[11] + $field[12];
+		}
+	}
+	return $ticks * 10;    # a tick is 10 ms
 }
 
 # sql runs statements, each by itself, and returns the last one's output.

@@ -116,6 +116,24 @@ describe('claim, ack, nack, extend', () => {
 		assert.deepEqual(result.map((row) => row.sha256), bodies.map(sha256));
 	});
 
+	test('a claim acks the batch before it, and then does not wait', async () => {
+		const channel = await newChannel();
+		await publish(channel, 1);
+		await publish(channel, 2);
+		const [first] = await client.call('claim', { channel, wait: 20 });
+		const [second] = await client.call('claim',
+			{ channel, wait: 20, ack: first.lease });
+		assert.equal(second.id, first.id + 1);
+		const started = Date.now();
+		assert.deepEqual(await client.call('claim',
+			{ channel, wait: 20, ack: second.lease }), []);
+		assert.ok(Date.now() - started < 5000);
+		const error = await fails(client.call('claim',
+			{ channel, wait: 20, ack: second.lease + 1000000 }));
+		assert.equal(error.code, -32006);
+		assert.deepEqual(await client.call('claim', { channel }), []);
+	});
+
 	test('what is given back comes again after its delay', async () => {
 		const channel = await newChannel({ max_attempts: 3 });
 		await publish(channel, 1);

@@ -179,6 +179,9 @@ wait_tests(void)
 	   "nor with a wait of zero or null");
 	ok(waits("{\"method\":\"claim\",\"params\":{\"wait\":\"infinity\"}}"),
 	   "what is no number is taken for a wait");
+	ok(!waits("{\"method\":\"claim\",\"params\":{\"wait\":5,\"ack\":7}}") &&
+	   waits("{\"method\":\"claim\",\"params\":{\"wait\":5,\"ack\":null}}"),
+	   "nor with an ack, which may be null");
 	ok(!waits("{\"method\":\"get\",\"params\":{\"wait\":5}}"),
 	   "another method does not wait");
 	ok(!waits("{\"method\":\"claim\",\"params\":[5]}") &&
