@@ -334,9 +334,7 @@ leaf_count(Count *count)
 	leaf_count_ids(count, &count->failed, row_failed);
 }
 
-/*
- * leaf_count_ids looks up those of the ids that lie in this segment.
- */
+/* Looks up those of the ids that lie in this segment. */
 static void
 leaf_count_ids(Count *count, const Ids *ids, RowFunction found)
 {

@@ -26,6 +26,7 @@
 #include "base/settings.h"
 #include "delivery/pool.h"
 #include "delivery/pool_internal.h"
+#include "state/part.h"
 #include "state/state.h"
 
 MbusPool	mbus_pool;

@@ -26,14 +26,12 @@
 
 #include <time.h>
 
-#include "fmgr.h"
 #include "port/atomics.h"
 #include "utils/timestamp.h"
 
 #include "base/settings.h"
 #include "state/clock.h"
-#include "state/fault.h"
-#include "state/state.h"
+#include "state/part.h"
 
 #define ACCEPT_US	(INT64CONST(3600) * USECS_PER_SEC)
 
@@ -181,39 +179,27 @@ mbus_clock_look(void)
 }
 
 /*
- * clock() returns the bus's time, for the views.
+ * mbus_clock_ahead returns by how much the server's clock is ahead of the bus's,
+ * in microseconds; negative: behind.
  */
-MBUS_FUNCTION(clock)
-{
-	return TimestampTzGetDatum(mbus_now());
-}
-
-/*
- * clock_off() returns by how much the server's clock is ahead of the bus's
- * (behind, if negative), NULL if that is less than message_bus.clock_jump.
- */
-MBUS_FUNCTION(clock_off)
-{
-	Interval   *off = palloc0(sizeof(Interval));
-	int64		steady;
-	int64		offset;
-
-	if (shared_clock != NULL)
-		off->time = clock_ahead(&steady, &offset);
-	if (Abs(off->time) <= mbus_clock_jump * USECS_PER_SEC)
-		PG_RETURN_NULL();
-	PG_RETURN_POINTER(off);
-}
-
-/*
- * clock_accept() believes a clock that has jumped forward.
- */
-MBUS_FUNCTION(clock_accept)
+int64
+mbus_clock_ahead(void)
 {
 	int64		steady;
 	int64		offset;
 
-	if (shared_clock != NULL && clock_ahead(&steady, &offset) > 0)
+	return shared_clock ? clock_ahead(&steady, &offset) : 0;
+}
+
+/*
+ * mbus_clock_believe believes a clock that has jumped forward.
+ */
+void
+mbus_clock_believe(void)
+{
+	int64		steady;
+	int64		offset;
+
+	if (shared_clock && clock_ahead(&steady, &offset) > 0)
 		clock_raise(offset);
-	return TimestampTzGetDatum(mbus_now());
 }

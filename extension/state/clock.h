@@ -12,5 +12,7 @@
 extern void mbus_clock_init(void);
 extern TimestampTz mbus_now(void);
 extern void mbus_clock_look(void);
+extern int64 mbus_clock_ahead(void);
+extern void mbus_clock_believe(void);
 
 #endif							/* MBUS_CLOCK_H */

@@ -17,6 +17,7 @@
 #include "storage/proc.h"
 
 #include "state/filter.h"
+#include "state/part.h"
 #include "state/state.h"
 #include "state/state_internal.h"
 

@@ -6,10 +6,10 @@
  * builds this anew (numbering above every segment that exists).  Losing it
  * loses nothing.
  *
- * There are five parts, each its own piece of memory: the databases with the
- * registry of unfinished publishes, and the hash of channels, both made here;
- * deliveries, waiters and filters, which their own files lay out (MbusPart).  What a
- * lock protects is said at each field; the order of the locks is in
+ * Each part is its own piece of memory: the databases with the registry of
+ * unfinished publishes, and the hash of channels, both made here; deliveries,
+ * waiters, filters and the clock, which their own files lay out (part.c).  What
+ * a lock protects is said at each field; the order of the locks is in
  * extension/README.md.
  *
  * MbusShared.slot_lock protects only the claiming of a free MbusDatabase and
@@ -25,7 +25,6 @@
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "state/clock.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -35,6 +34,8 @@
 #include "base/compat.h"
 #include "base/ids.h"
 #include "base/settings.h"
+#include "state/clock.h"
+#include "state/part.h"
 #include "state/state.h"
 #include "state/state_internal.h"
 
@@ -45,11 +46,6 @@ static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
 MbusShared *mbus_shared = NULL;
 HTAB	   *mbus_channels = NULL;
-
-#define PARTS_MAX	4
-
-static const MbusPart *parts[PARTS_MAX];
-static int	nparts = 0;
 
 static MbusDatabase *my_database = NULL;	/* this backend's */
 
@@ -73,18 +69,6 @@ mbus_state_init(void)
 }
 
 /*
- * mbus_state_part adds a part to shared memory; from _PG_init, in the order
- * in which the parts are laid out.
- */
-void
-mbus_state_part(const MbusPart *part)
-{
-	if (nparts >= PARTS_MAX)
-		elog(ERROR, "too many parts of shared memory");
-	parts[nparts++] = part;
-}
-
-/*
  * mbus_preloaded tells whether this copy of the library has shared memory.
  */
 bool
@@ -101,8 +85,7 @@ state_request(void)
 	RequestAddinShmemSpace(state_size());
 	RequestAddinShmemSpace(hash_estimate_size(MBUS_CHANNEL_SLOTS,
 											  sizeof(MbusChannelSlot)));
-	for (int i = 0; i < nparts; i++)
-		RequestAddinShmemSpace(parts[i]->size());
+	mbus_parts_request();
 }
 
 /*
@@ -114,7 +97,6 @@ static void
 state_startup(void)
 {
 	HASHCTL		ctl;
-	void	   *memory;
 	bool		found;
 	int			tranche;
 
@@ -160,11 +142,7 @@ state_startup(void)
 								  &ctl,
 								  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 
-	for (int i = 0; i < nparts; i++)
-	{
-		memory = ShmemInitStruct(parts[i]->name, parts[i]->size(), &found);
-		parts[i]->startup(memory, found, tranche);
-	}
+	mbus_parts_start(tranche);
 	LWLockRelease(AddinShmemInitLock);
 }
 

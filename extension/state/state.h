@@ -273,15 +273,6 @@ typedef struct MbusDatabase
 	pg_atomic_uint64 counter[MBUS_COUNTERS];
 } MbusDatabase;
 
-/* A part of shared memory that another file lays out. */
-typedef struct MbusPart
-{
-	const char *name;
-	Size		(*size) (void);
-	void		(*startup) (void *memory, bool found, int tranche);
-} MbusPart;
-
-extern void mbus_state_part(const MbusPart *part);
 extern bool mbus_preloaded(void);
 extern void mbus_state_init(void);
 

@@ -34,6 +34,7 @@
 
 #include "base/compat.h"
 #include "state/clock.h"
+#include "state/part.h"
 #include "state/state.h"
 #include "state/waiter.h"
 
