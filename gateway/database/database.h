@@ -11,23 +11,9 @@
 
 #include "base/buffer.h"
 #include "base/config.h"
-#include "request/answer.h"
+#include "database/outcome.h"
 
 typedef struct GwDatabase GwDatabase;
-
-/*
- * How one batch ended. Not `failed`: it is committed and has rows. Failed
- * and not `unknown`: the server rolled it back and `error` says why. Failed
- * and `unknown`: it may be committed or not.
- */
-typedef struct GwOutcome
-{
-	bool		failed;
-	bool		unknown;
-	const GwError *error;
-	size_t		rows;
-	const void *result;			/* for gw_outcome_row, outcome.c */
-} GwOutcome;
 
 typedef struct GwDatabaseEvents
 {

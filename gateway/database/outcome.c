@@ -6,6 +6,8 @@
  */
 #include "database/outcome.h"
 
+#include <libpq-fe.h>
+
 #include <endian.h>
 #include <string.h>
 
@@ -36,8 +38,9 @@ static uint32_t get_int32(const char *from);
 
 /* gw_outcome_fits tells whether a result has relay's columns, in binary. */
 bool
-gw_outcome_fits(const PGresult *result)
+gw_outcome_fits(const void *of)
 {
+	const PGresult *result = of;
 	static const Oid types[COLUMNS] = {INT8_OID, BYTEA_OID, INT4_OID, INT4_OID,
 	TEXT_OID, INT8_ARRAY_OID};
 	int			i;

@@ -5,15 +5,27 @@
 #ifndef GW_OUTCOME_H
 #define GW_OUTCOME_H
 
-#include <libpq-fe.h>
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/buffer.h"
-#include "database/database.h"
+#include "request/answer.h"
 #include "request/frame.h"
+
+/*
+ * How one batch ended. Not `failed`: it is committed and has rows. Failed
+ * and not `unknown`: the server rolled it back and `error` says why. Failed
+ * and `unknown`: it may be committed or not.
+ */
+typedef struct GwOutcome
+{
+	bool		failed;
+	bool		unknown;
+	const GwError *error;
+	size_t		rows;
+	const void *result;			/* for gw_outcome_row, outcome.c */
+} GwOutcome;
 
 /* One row; it lives as long as its outcome. */
 typedef struct GwRow
@@ -27,7 +39,7 @@ typedef struct GwRow
 	GwSpan		leases;			/* as PostgreSQL sends an array */
 } GwRow;
 
-extern bool gw_outcome_fits(const PGresult *result);
+extern bool gw_outcome_fits(const void *result);
 extern bool gw_outcome_row(const GwOutcome *outcome, size_t row, GwRow *to);
 extern void gw_row_leases(const GwRow *row, GwBuffer *leases);
 

@@ -82,7 +82,7 @@ static void client_drop_replies(GwClient *client);
 static void client_flow(GwClient *client);
 
 const GwSocketEvents gw_client_events = {client_open, client_receive,
-client_pong, client_next, client_written, client_closed, client_gone,
+	client_pong, client_next, client_written, client_closed, client_gone,
 &gw_client_totals.count};
 
 void

@@ -497,7 +497,7 @@ static void
 note_publish(const GwRequest *request, const char *sqlstate, GwResult result)
 {
 	bool		publishes = strncmp(request->method, "publish", 7) == 0 ||
-		strcmp(request->method, "store_message") == 0;
+	strcmp(request->method, "store_message") == 0;
 
 	if (!publishes)
 		return;

@@ -139,6 +139,7 @@ GwRequest *
 gw_request_control(GwIdentity *identity, char control)
 {
 	const unsigned char head[2] = {GW_OPCODE_CONTROL, (unsigned char) control};
+
 	/* What is in flight may claim more: then only what is known now ends. */
 	bool		only = control == GW_CONTROL_CLOSE && identity->pending > 0;
 	const unsigned char code[2] = {(unsigned char) ((only ? 0x80 : 0) |
