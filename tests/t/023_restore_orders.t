@@ -64,7 +64,7 @@ sub secrets
 	my ($node, $database) = @_;
 
 	return $node->safe_psql($database, join ' UNION ALL ',
-		map { "SELECT $_, first, second FROM message_bus.secret_$_" } 5 .. 7);
+		map { "SELECT $_, first, second FROM message_bus.secret_$_" } 160, 192, 224);
 }
 
 # claimed claims, acks, and returns what came.
@@ -192,6 +192,31 @@ command_ok(
 my $secrets = secrets($old, 'postgres');
 my $all = '12 13 21 22 23 31 32 33';
 
+# the extension is dropped and created again: no lease comes twice.  (Before
+# a restore brings leases of a time that has not come: those that a server of
+# before has begun are known only as long as their database is.)
+$new->safe_psql('postgres', 'CREATE DATABASE again');
+create_bus($new, 'again');
+foreach my $between ('at once', 'after a restart')
+{
+	my $claim = q{SELECT lease FROM message_bus.claim('default')};
+	my $next;
+
+	bus_ready($new, 'again');
+	my $lease = $new->safe_psql('again', $claim);
+
+	$new->safe_psql('again', 'DROP EXTENSION message_bus');
+	$new->restart if $between ne 'at once';
+	create_bus($new, 'again');
+	$next = $new->safe_psql('again', $claim);
+	cmp_ok($next, '>', $lease, "leases are above those of before, $between");
+	sql_fails(
+		$new, 'again',
+		"SELECT message_bus.ack($lease)",
+		'55000', qr/lease $lease is not held/,
+		"and one of before acks nothing, $between");
+}
+
 foreach my $database (@orders)
 {
 	$new->safe_psql('postgres', "CREATE DATABASE $database");
@@ -236,7 +261,8 @@ wait_for(
 restore('backwards', '--schema-only');
 foreach my $table (
 	qw(subscription channel_grant channel_id subscription_id segment),
-	map({ ("message_$_", "ack_$_", "failure_$_", "event_$_") } 160, 192, 224),
+	map({ ("message_$_", "ack_$_", "failure_$_", "event_$_", "secret_$_") }
+		  160, 192, 224),
 	qw(channel))
 {
 	restore('backwards', '--data-only', "--table=$table");
@@ -284,7 +310,7 @@ my @came = (claimed('tables', '10 seconds'));
 foreach my $table (qw(message_224 segment message_160 message_192))
 {
 	restore('tables', '--data-only', "--table=$table");
-	if ($table =~ /^message_(\d)$/)
+	if ($table =~ /^message_(\d+)$/)
 	{
 		is(claimed('tables'), '', "$table does not show without its secret");
 		restore('tables', '--data-only', "--table=secret_$1");
@@ -351,37 +377,14 @@ settled('bare');
 is(claimed('bare', '10 seconds'), $all, 'bare: what was not acked comes');
 is( $new->safe_psql(
 		'bare', q{SELECT count(*) FROM pg_class WHERE relrowsecurity
-		  AND relacl IS NULL AND relname IN ('secret_5', 'secret_6', 'secret_7')}),
+		  AND relacl IS NULL AND relname ~ '^secret_(160|192|224)$'}),
 	3, 'bare: with secrets that are nobody\'s');
 is(scalar(grep { my $s = $_; grep { $s eq $_ } split "\n", $secrets }
 		split "\n", secrets($new, 'bare')), 0, 'bare: new ones');
 is(scalar(() = slurp_file($new->logfile) =~
-		/segment [567] of message_bus was restored without its secret/g),
+		/segment (?:160|192|224) of message_bus was restored without its secret/g),
 	3, 'bare: and the log says so');
 goes_on('bare');
-
-# the extension is dropped and created again: no lease comes twice
-$new->safe_psql('postgres', 'CREATE DATABASE again');
-create_bus($new, 'again');
-foreach my $between ('at once', 'after a restart')
-{
-	my $claim = q{SELECT lease FROM message_bus.claim('default')};
-	my $next;
-
-	bus_ready($new, 'again');
-	my $lease = $new->safe_psql('again', $claim);
-
-	$new->safe_psql('again', 'DROP EXTENSION message_bus');
-	$new->restart if $between ne 'at once';
-	create_bus($new, 'again');
-	$next = $new->safe_psql('again', $claim);
-	cmp_ok($next, '>', $lease, "leases are above those of before, $between");
-	sql_fails(
-		$new, 'again',
-		"SELECT message_bus.ack($lease)",
-		'55000', qr/lease $lease is not held/,
-		"and one of before acks nothing, $between");
-}
 
 $old->stop;
 $new->stop;
