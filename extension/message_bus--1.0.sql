@@ -250,7 +250,7 @@ CREATE TABLE message_bus.failure (
 	key_hash bigint,				-- ordered: the message's, of the one that failed
 	subscription_id integer NOT NULL,
 	attempt smallint NOT NULL,		-- 0: redriven
-	kind text NOT NULL,				-- nacked, expired, crash, corrupt, redriven
+	kind text NOT NULL,				-- nacked, expired, disconnected, crash, corrupt, redriven
 	role text NOT NULL,
 	subject text,
 	reason text
@@ -596,14 +596,14 @@ COMMENT ON TYPE message_bus.delivery_bytes IS
 
 CREATE FUNCTION message_bus.claim(channel text, subscription text DEFAULT 'default',
 	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
-	max_bytes bigint DEFAULT NULL, ack bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery
+	max_bytes bigint DEFAULT NULL, ack bigint DEFAULT NULL, keep boolean DEFAULT false) RETURNS SETOF message_bus.delivery
 	AS 'MODULE_PATHNAME', 'mbus_claim' LANGUAGE C ROWS 100;
 COMMENT ON FUNCTION message_bus.claim IS
-'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. ack: a lease that is acked first, with all it holds, as by ack(lease): of whatever channel or subscription, if the caller may consume there (NULL: none); both take effect when the transaction commits. If the ack is refused nothing is claimed. With ack the call does not wait, so that the ack can be committed; what follows in the keys of acked messages of an ordered subscription can be claimed from then on. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits, and does not end before it does. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 the subscription may hold no more messages, or too many subscriptions are in use, 55000 a seek has not ended, the worker does not answer or the lease of ack is not held (as ack), 25001 waiting in REPEATABLE READ, 25006 read-only.';
+'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. ack: a lease that is acked first, with all it holds, as by ack(lease): of whatever channel or subscription, if the caller may consume there (NULL: none); both take effect when the transaction commits. If the ack is refused nothing is claimed. With ack the call does not wait, so that the ack can be committed; what follows in the keys of acked messages of an ordered subscription can be claimed from then on. keep: over a gateway, the lease does not end with the socket. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits, and does not end before it does. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 the subscription may hold no more messages, or too many subscriptions are in use, 55000 a seek has not ended, the worker does not answer or the lease of ack is not held (as ack), 25001 waiting in REPEATABLE READ, 25006 read-only.';
 
 CREATE FUNCTION message_bus.claim_bytes(channel text, subscription text DEFAULT 'default',
 	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
-	max_bytes bigint DEFAULT NULL, ack bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery_bytes
+	max_bytes bigint DEFAULT NULL, ack bigint DEFAULT NULL, keep boolean DEFAULT false) RETURNS SETOF message_bus.delivery_bytes
 	AS 'MODULE_PATHNAME', 'mbus_claim_bytes' LANGUAGE C ROWS 100;
 COMMENT ON FUNCTION message_bus.claim_bytes IS
 'claim_bytes: as claim, with the payload''s exact bytes, whatever its content type.';
@@ -801,7 +801,7 @@ COMMENT ON VIEW message_bus.dead_letters IS
 COMMENT ON COLUMN message_bus.dead_letters.message_id IS 'the message that died; it may have expired';
 COMMENT ON COLUMN message_bus.dead_letters.attempts IS 'how often it was delivered';
 COMMENT ON COLUMN message_bus.dead_letters.reason IS 'of the last failure';
-COMMENT ON COLUMN message_bus.dead_letters.kind IS 'how the last attempt failed: nacked, expired, crash or corrupt';
+COMMENT ON COLUMN message_bus.dead_letters.kind IS 'how the last attempt failed: nacked, expired, disconnected, crash or corrupt';
 COMMENT ON COLUMN message_bus.dead_letters.dead_letter_id IS 'its copy in the dead-letter channel; NULL: it stays where it is';
 COMMENT ON COLUMN message_bus.dead_letters.dead_letter IS 'the dead-letter channel of that copy';
 COMMENT ON COLUMN message_bus.dead_letters.claimed_at IS 'when the last attempt began';
@@ -1139,20 +1139,21 @@ CREATE FUNCTION message_bus.close_session(session bigint) RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mbus_close_session';
 COMMENT ON FUNCTION message_bus.close_session(bigint) IS
-'close_session: forgets a session in this database connection and gives back, as if their time were over, the leases taken under it by any connection; returns how many messages. What an open transaction has claimed or is acknowledging is left to it. For a gateway''s login.
+'close_session: forgets a session in this database connection and gives back the leases taken under it by any connection, but for those that were claimed with keep; returns how many messages. Each was an attempt, which has failed (disconnected), and comes again after the channel''s backoff. What an open transaction has claimed or is acknowledging is left to it. For a gateway''s login.
 Errors: 22023 bad session, 22004 NULL.';
 
 CREATE FUNCTION message_bus.relay(sessions bigint[], frames bytea[])
-RETURNS TABLE (session bigint, frame bytea)
+RETURNS TABLE (session bigint, frame bytea, request integer, code integer, sqlstate text, leases bigint[])
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 60
 SET search_path = pg_catalog, message_bus, pg_temp
 AS 'MODULE_PATHNAME', 'mbus_relay';
 COMMENT ON FUNCTION message_bus.relay(bigint[], bytea[]) IS
 'runs WebSocket frames of JSON-RPC 2.0 and returns the frames to send back.
-sessions: the gateway''s number of each frame''s socket. frames: as many, at most 60, in order of arrival; the first byte of a frame, in and out, is its RFC 6455 opcode, 1 text or 2 binary. A frame has at most one reply, behind it a notification "error" for each notification of a batch that failed.
+sessions: the gateway''s number of each frame''s socket. frames: as many, at most 60, in order of arrival; the first byte of a frame, in and out, is its RFC 6455 opcode, 1 text or 2 binary; with 16 added in, four bytes follow it, the largest reply that the client wants (else message_bus.client_frame_max). A frame has at most one reply, behind it a notification "error" for each notification of a batch that failed.
 A claim waits only if its frame is the only one of the call (but for frames of opcode 0) and its request the only one of the frame, and for no longer than message_bus.frame_timeout leaves it time to answer.
 Each frame runs as the role of its session in a subtransaction of its own; its error is its reply and does not end the call. If message_bus.relay_role is set, all frames run as that role and there are no sessions.
-Control frames are made by the gateway, their first byte is 0. In: 0 O token opens the session (as open_session with the settings as options), 0 C closes it. Out: 0 {"open": ...} as open_session returns it, with the token if the method authenticate opened the session; or 0 {"refused": {"message", "detail", "sqlstate"}}. A refused session is closed.
+request: which frame of the call (from 1) a row is for. code: 0, or the JSON-RPC code of its first error, with its sqlstate; NULL where a row is the gateway''s own. leases: of the claims that a reply tells.
+Control frames are made by the gateway, their first byte is 0. In: 0 O token opens the session (as open_session with the settings as options), 0 C closes it, with the WebSocket''s close code and the leases that were not written. Out: 0 {"open": ...} as open_session returns it, with the token if the method authenticate opened the session; or 0 {"refused": {"message", "detail", "sqlstate"}}. A refused session is closed.
 Errors: 22023 arrays differ in length, 22004 NULL, 54000 more than 60 frames, 57014 the whole call was canceled.';
 
 CREATE FUNCTION message_bus.gateway_fault(role name, authenticates boolean) RETURNS text

@@ -4,10 +4,10 @@
  *
  * _PG_init defines the settings and lets each part register what it needs.
  * Two orders matter.  Parts of shared memory are laid out as they register:
- * deliveries, then waiters.  Callbacks of a transaction's end run in the
- * opposite order of registration: delivery/effect.c (what the transaction has
- * done to leases), then delivery/scanner.c (the scanner slots it holds), then
- * state/registry.c (the ids it has published).
+ * the clock before what reads it.  Callbacks of a transaction's
+ * end run in the opposite order of registration: delivery/effect.c (what the
+ * transaction has done to leases), then delivery/scanner.c (the scanner slots
+ * it holds), then state/registry.c (the ids it has published).
  *
  * The sources lie in rooms (folders).  README.md tells what each is; ROOMS
  * says which rooms a room may use, and tools/rooms checks it.
@@ -27,6 +27,7 @@
 #include "identity/jwt_key.h"
 #include "segment/dump.h"
 #include "segment/era.h"
+#include "segment/fill.h"
 #include "segment/leaf.h"
 #include "state/clock.h"
 #include "state/filter.h"
@@ -68,6 +69,7 @@ _PG_init(void)
 	mbus_state_init();
 	mbus_registry_init();
 	mbus_dump_init();
+	mbus_fill_init();
 	/* the last one registered is called first: a seek before its slot goes */
 	mbus_scanner_init();
 	mbus_effect_init();

@@ -38,6 +38,11 @@ $$;
 -- calls of one method
 CREATE FUNCTION call(method text, params text, id text DEFAULT '1') RETURNS bytea IMMUTABLE LANGUAGE sql AS
 $$ SELECT txt(format('{"jsonrpc":"2.0","id":%s,"method":"%s","params":%s}', id, method, params)) $$;
+-- the ids of replies, and their errors' codes
+CREATE FUNCTION answered(VARIADIC frames bytea[]) RETURNS TABLE (frame bigint, answer text) LANGUAGE sql AS $$
+	SELECT session, regexp_replace(reply, ',"error":\{"code":(-\d{5}),"message":.*?"hint":null\}\}', ' \1', 'g')
+	FROM send(VARIADIC frames)
+$$;
 
 SET SESSION AUTHORIZATION regress_relay_login;
 SET message_bus.relay_role = 'regress_relay_app';
@@ -99,6 +104,41 @@ SELECT session, same(reply) FROM send(call('store_message', '{"transaction_id": 
 
 -- frames that are no requests
 SELECT session, same(reply) FROM send('\x', '\x01', '\x0901', txt('{'), txt('[]'), txt('1'), txt('[1]'), '\x017b22ff227d', '\x02', bin('', ''), bin('[]', ''));
+-- what cannot be parsed is answered with its id, where that can be read
+SELECT * FROM answered(
+	txt('{"jsonrpc":"2.0","id":77,"method":"publish","params":{"channel":"relay","payload":{"mean":NaN}}}'),
+	txt('{"jsonrpc":"2.0","method":"ping","params":{"a":[1,],"id":5},"id":"after"}'),
+	txt('{"jsonrpc":"2.0",  "\u0069d" : "\u00e9" ,"method":}'),
+	txt('{"jsonrpc":"2.0","id":-1.5e3,"params":"no end}'),
+	txt('{"jsonrpc":"2.0","id":8,"x":01}{"id":9}'),
+	txt('{"id":1,"id":2,'),
+	txt('{"id":1,"method":"id":2}'),
+	bin('{"jsonrpc":"2.0","id":10,"method":nope}', 'body'),
+	'\x02' || convert_to('{"jsonrpc":"2.0","id":11,"method":"publish"}', 'UTF8'),
+	'\x01' || convert_to('{"id":12,"x":"', 'UTF8') || '\xff' || convert_to('"}', 'UTF8'),
+	call('publish', '{"channel": "relay", "payload": ' || repeat('[', 500000) || repeat('}', 10) || '}', '13'));
+-- and nowhere else: no id, one that is none, one of another object, one that is cut off, or whose place is not sure
+SELECT * FROM answered(
+	txt('{"jsonrpc":"2.0","method":nope}'),
+	txt('{"id":null,}'), txt('{"id":true,}'), txt('{"id":{"id":1},}'), txt('{"id":[1],}'), txt('{"id":01,}'), txt('{"id":1 2}'),
+	txt('{"id":"\q",}'),
+	txt('{"params":{"id":1},}'),
+	txt('{"method":"id":1}'),
+	txt('["id":1]'),
+	txt('{"jsonrpc":"2.0","id":7'),
+	txt('{"a":{"b":],"id":1}}'),
+	txt('{"a":{"b":]},"id":1}'),
+	txt('{"a":"x"y","id":1,"z":"}'),
+	'\x017b226964223a22ff222c7d',
+	txt('{"id":"' || repeat('x', 1023) || '",}'));
+-- of a batch each id that can be read has its error
+SELECT * FROM answered(
+	txt('[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","method":"ping"},{"id":"two","params":{"id":0,"x":NaN}},3,{"id":4,"meth'),
+	txt('[{"jsonrpc":"2.0","method":"ping"},'),
+	txt('[[{"id":1}],{"id":2},'));
+SELECT frame, length(answer), right(answer, 29) FROM answered(
+	txt('[' || (SELECT string_agg(format('{"id":%s}', n), ',') FROM generate_series(1, 61) n) || ']'),
+	txt('[' || (SELECT string_agg(format('{"id":%s}', n), ',') FROM generate_series(1, 1001) n) || ']'));
 SELECT session, same(reply) FROM send(
 	txt('{"id":1,"method":"ping"}'),
 	txt('{"jsonrpc":"1.0","id":1,"method":"ping"}'),
@@ -175,7 +215,7 @@ SELECT session, same(reply) FROM send(
 	txt('{"jsonrpc":"2.0","method":"get","params":{"id":1}}'),
 	txt('[{"jsonrpc":"2.0","method":"ping"}]'),
 	txt('[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","method":"ping"},{"jsonrpc":"2.0","id":2,"method":"pong"},7]'));
-SELECT session, same(reply) FROM send(txt('[' || repeat('{"jsonrpc":"2.0","id":1,"method":"ping"},', 60) || '1]'));
+SELECT session, left(reply, 200) FROM send(txt('[' || repeat('{"jsonrpc":"2.0","id":1,"method":"ping"},', 60) || '1]'));
 
 -- one bad frame among 60 disturbs no other
 SELECT count(*) AS replies, count(*) FILTER (WHERE reply ~ '"result":\d+}$') AS published,
@@ -293,6 +333,6 @@ FROM message_bus.relay('{4711}', ARRAY[call('publish', '{"channel": "relay", "pa
 RESET message_bus.relay_role;
 SELECT message_bus.drop_channel('relay');
 SELECT message_bus.drop_channel('relay closed');
-DROP FUNCTION send, same, call, txt, bin;
+DROP FUNCTION answered, send, same, call, txt, bin;
 REVOKE ALL ON FUNCTION message_bus.relay FROM regress_relay_login;
 DROP ROLE regress_relay_login, regress_relay_app, regress_relay_other;

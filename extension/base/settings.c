@@ -50,6 +50,7 @@ int			mbus_token_skew = 30;
 char	   *mbus_anonymous_role = NULL;
 int			mbus_frame_timeout = 120000;
 int			mbus_frame_max = 32 * 1024 * 1024;
+int			mbus_client_frame_max = 0;
 int			mbus_claim_wait_max = -1;
 
 static void define_server_settings(void);
@@ -221,6 +222,11 @@ define_relay_settings(void)
 	DefineCustomIntVariable("message_bus.frame_max",
 							"Largest frame that message_bus.relay() may return.",
 							NULL, &mbus_frame_max, 32 * 1024 * 1024, 1024,
+							1024 * 1024 * 1024 - 1024,
+							PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.client_frame_max",
+							"Largest frame that message_bus.relay() returns to a client that has asked for no other; 0: frame_max.",
+							NULL, &mbus_client_frame_max, 0, 0,
 							1024 * 1024 * 1024 - 1024,
 							PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.claim_wait_max",

@@ -46,6 +46,7 @@ extern int	mbus_token_skew;	/* seconds */
 extern char *mbus_anonymous_role;
 extern int	mbus_frame_timeout; /* ms */
 extern int	mbus_frame_max;		/* bytes */
+extern int	mbus_client_frame_max;	/* bytes, where a client asks for no other */
 extern int	mbus_claim_wait_max;	/* ms, -1: no limit of its own */
 
 extern void mbus_settings_init(void);

@@ -100,7 +100,7 @@ static bool delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 							Datum *values, bool *isnull);
 
 /*
- * claim(channel, subscription, batch, lease_for, wait, max_bytes, ack)
+ * claim(channel, subscription, batch, lease_for, wait, max_bytes, ack, keep)
  */
 MBUS_FUNCTION(claim)
 {
@@ -196,6 +196,7 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid max_bytes: " INT64_FORMAT, scan->max_bytes),
 				 errdetail("It is 1 or more.")));
+	scan->keep = !PG_ARGISNULL(7) && PG_GETARG_BOOL(7);
 	wait_us = wait_argument(fcinfo, 4);
 	claim->ack = ack_argument(fcinfo, 6);
 

@@ -80,6 +80,9 @@ typedef struct MbusLease
 	int32		pid;
 	Oid			role;
 	int64		session;
+	bool		kept;			/* does not end with its session */
+	bool		lost;			/* its session has ended ... */
+	uint16		close_code;		/* ... with that; 0: not known */
 } MbusLease;
 
 /* A range of ids that was unfinished when the cursor passed it. */

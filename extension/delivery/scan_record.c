@@ -337,6 +337,7 @@ record_lease(MbusScan *scan, MbusSub *sub, int64 number)
 	mbus_lease(lease)->pid = MyProcPid;
 	mbus_lease(lease)->role = GetUserId();
 	mbus_lease(lease)->session = mbus_caller.session;
+	mbus_lease(lease)->kept = scan->keep;
 	mbus_effect_claim(lease);
 	scan->lease = number;
 	if (deadline < scan->db->delivery.expiry_wake)

@@ -53,6 +53,7 @@ typedef struct MbusScan
 	int64		max_bytes;		/* PG_INT64_MAX: no limit */
 	bool		probe;			/* look only */
 	int64		lease_us;
+	bool		keep;			/* the lease does not end with its session */
 
 	/* result */
 	int			nfound;

@@ -48,6 +48,8 @@ typedef struct MbusHolding
 	int32		channel_id;
 	int64		since_lease;
 	bool		ordered;
+	bool		lost;			/* its session has ended ... */
+	uint16		close_code;		/* ... with that; 0: not known */
 	TimestampTz claimed_at;
 	int			n;
 	MbusHeld   *held;			/* by ascending id */

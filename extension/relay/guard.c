@@ -54,6 +54,8 @@ static void reword(ErrorData *edata, MbusRpcCode given, bool timed_out);
 static void cut_text(char *words);
 static void report_failure(MbusRelayed *relayed, ErrorData *edata,
 						   MbusRpcCode code);
+static void answer_unread(MbusRelayed *relayed, const ErrorData *edata,
+						  MbusRpcCode code);
 static void tell_lost(MbusRelayed *relayed);
 
 /*
@@ -77,6 +79,7 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	int			start = relayed->out.len;
+	int			nleases = relayed->nleases;
 	Oid			caller;
 	int			sec_context;
 	ErrorData  *volatile failure = NULL;
@@ -118,7 +121,13 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 
 	if (failure == NULL)
 		return true;
+	if (relayed->code == 0)
+	{
+		relayed->code = code;
+		relayed->sqlstate = failure->sqlerrcode;
+	}
 	relayed->out.len = start;
+	relayed->nleases = nleases;
 	relayed->binary = false;
 	report_failure(relayed, failure, code);
 	return false;
@@ -327,13 +336,56 @@ report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code)
 
 	if (!relayed->control)
 	{
-		mbus_rpc_append_error(&relayed->out, &relayed->request, edata, code);
+		if (relayed->read)
+			mbus_rpc_append_error(&relayed->out, &relayed->request, edata,
+								  code);
+		else
+			answer_unread(relayed, edata, code);
 		if (code == MBUS_RPC_AUTHENTICATION &&
 			mbus_session_lost(mbus_caller.session))
 			tell_lost(relayed);
 	}
 	else if (mbus_control_opens(relayed->bytes, relayed->len))
 		mbus_control_refuse(&relayed->out, edata);
+}
+
+/*
+ * answer_unread appends the error of a frame that could not be read to its
+ * end, for each id that is found in it.  With none, or more than there is room
+ * for in the reply, its id is null.
+ */
+static void
+answer_unread(MbusRelayed *relayed, const ErrorData *edata, MbusRpcCode code)
+{
+	MbusSlice  *ids = palloc(MBUS_SALVAGE_MAX * sizeof(MbusSlice));
+	bool		batch;
+	int			count = mbus_salvage_ids(relayed->frame.text,
+										 relayed->frame.text_len, ids,
+										 MBUS_SALVAGE_MAX, &batch);
+	MbusRequest request = {0};
+	int			start = relayed->out.len;
+	int			i;
+
+	if (count == 0)
+	{
+		mbus_rpc_append_error(&relayed->out, NULL, edata, code);
+		return;
+	}
+	for (i = 0; i < count; i++)
+	{
+		if (batch)
+			appendStringInfoChar(&relayed->out, i == 0 ? '[' : ',');
+		request.id = ids[i];
+		mbus_rpc_append_error(&relayed->out, &request, edata, code);
+	}
+	if (batch)
+		appendStringInfoChar(&relayed->out, ']');
+	if (count > 1 &&
+		relayed->out.len - MBUS_FRAME_PREFIX > relayed->frame.limit)
+	{
+		relayed->out.len = start;
+		mbus_rpc_append_error(&relayed->out, NULL, edata, code);
+	}
 }
 
 /*

@@ -288,16 +288,16 @@ reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
 {
 	MbusBackend *me = &mbus_shared->backend[MbusMyProcno()];
 	MbusSeries *series;
+	int32		least;
 
 	want->last_id = mbus_channel_last(db, slot);
-	out->series = mbus_series_place(db, slot, series_no,
-									MbusSegmentOf(want->last_id + 1));
+	least = Max(MbusSegmentOf(want->last_id + 1), db->numbering.roll_below);
+	out->series = mbus_series_place(db, slot, series_no, least);
 	series = &db->series[out->series];
 	want->segment = series->open_segment;
 	out->rows = 0;
 	out->taken = 0;
-	if (want->segment != 0 &&
-		want->segment >= MbusSegmentOf(want->last_id + 1))
+	if (want->segment != 0 && want->segment >= least)
 	{
 		out->rows = mbus_own_rest(me, want, &out->first_id);
 		if (out->rows == 0 && series->next_row < series->max_rows)
@@ -306,8 +306,7 @@ reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
 	if (out->rows == 0)
 	{
 		series->wanted = Max(series->wanted,
-							 Max(series->open_segment + 1,
-								 MbusSegmentOf(want->last_id + 1)));
+							 Max(series->open_segment + 1, least));
 		return false;
 	}
 	run_used(&runs[out->series], out);

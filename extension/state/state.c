@@ -8,9 +8,9 @@
  *
  * Each part is its own piece of memory: the databases with the registry of
  * unfinished publishes, and the hash of channels, both made here; deliveries,
- * waiters, filters and the clock, which their own files lay out (part.c).  What
- * a lock protects is said at each field; the order of the locks is in
- * extension/README.md.
+ * waiters, filters, the clock and the epochs, which their own files lay out
+ * (part.c).  What a lock protects is said at each field; the order of the
+ * locks is in extension/README.md.
  *
  * MbusShared.slot_lock protects only the claiming of a free MbusDatabase and
  * is never held together with the others.  Nothing is done under a lock that
@@ -125,6 +125,7 @@ state_startup(void)
 			db->worker.procno = -1;
 			pg_atomic_init_u32(&db->numbering.known, 0);
 			pg_atomic_init_u32(&db->numbering.hiding, 0);
+			pg_atomic_init_u32(&db->numbering.fills, 0);
 			for (int c = 0; c < MBUS_COUNTERS; c++)
 				pg_atomic_init_u64(&db->counter[c], 0);
 			for (int s = 0; s <= MBUS_MAX_SERIES; s++)

@@ -77,8 +77,8 @@ typedef struct MbusRestoring
 
 /*
  * What is known of segments' numbers: the state lock.  Only the worker writes
- * it; it is all zero until it has numbered.  The atomics repeat what leaf.c
- * reads without the lock.
+ * it, if it is not said; it is all zero until it has numbered.  "known" and
+ * "hiding" repeat what leaf.c reads without the lock.
  */
 typedef struct MbusNumbering
 {
@@ -90,9 +90,15 @@ typedef struct MbusNumbering
 	int32		opening;		/* segment that is being made; 0: none */
 	int32		nrestoring;
 	MbusRestoring restoring[MBUS_RESTORING];	/* ascending */
+	int32		roll_below;		/* publishers go to a segment of at least this
+								 * number; whoever fills tables writes it, too
+								 * (segment/fill.c) */
+	uint32		looks_wanted;	/* for what is restored; the last ticket, */
+	uint32		looks_done;		/* and the last that has been served */
 
 	pg_atomic_uint32 known;		/* next_segment; 0 if not ready */
 	pg_atomic_uint32 hiding;	/* nrestoring */
+	pg_atomic_uint32 fills;		/* others have written to segments so often */
 } MbusNumbering;
 
 /*

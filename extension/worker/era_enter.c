@@ -11,7 +11,8 @@
  * A segment is entered when it is closed and no publish in it is unfinished:
  * first the registry is asked, then the snapshot is taken, so all rows that
  * there will ever be are read.  A table that a restore has not finished is
- * left alone.  The rows are read by ascending id, a few milliseconds' worth in
+ * left alone; one that somebody fills later is entered anew, from its begin
+ * (segment/fill.c).  The rows are read by ascending id, a few milliseconds' worth in
  * a transaction; how far it came is known to this process only.  The row of
  * segment_era is written with the last of them, and tells all backends by an
  * invalidation.
@@ -191,6 +192,7 @@ segment_enter(MbusWork *work, void *arg)
 	const Unentered *unentered = arg;
 	MbusEntering entering = work->entering;
 	Snapshot	snapshot;
+	uint32		fills;
 	Oid			leaf;
 
 	/* first the registry, then the snapshot */
@@ -199,17 +201,22 @@ segment_enter(MbusWork *work, void *arg)
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	if (mbus_leaf_state(work, MBUS_MESSAGE, unentered->segment,
-						&leaf) != MBUS_LEAF_ATTACHED)
+						&leaf) != MBUS_LEAF_ATTACHED ||
+		!ConditionalLockRelationOid(leaf, ShareLock))
 	{
 		mbus_task_commit();
 		return MBUS_BLOCKED;
 	}
+	/* nobody is writing to it */
+	fills = pg_atomic_read_u32(&work->db->numbering.fills);
 	mbus_task_become_owner(work);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	if (entering.segment != unentered->segment || entering.leaf != leaf)
+	if (entering.segment != unentered->segment || entering.leaf != leaf ||
+		entering.fills != fills)
 	{
 		entering.segment = unentered->segment;
 		entering.leaf = leaf;
+		entering.fills = fills;
 		entering.reached = MbusFirstId(unentered->segment);
 		entering.era = leaf_has(leaf, MBUS_COL_TRANSACTION_ID, snapshot) ?
 			era_for(work, unentered->series) : InvalidOid;

@@ -39,6 +39,7 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	db->numbering.next_segment = 0;
 	db->numbering.opening = 0;
 	db->numbering.nrestoring = 0;
+	db->numbering.roll_below = 0;
 	pg_atomic_write_u32(&db->numbering.known, 0);
 	pg_atomic_write_u32(&db->numbering.hiding, 0);
 	MemSet(db->series, 0, sizeof(db->series));

@@ -88,8 +88,8 @@ static MbusOutcome restore_look(MbusWork *work, void *arg);
 static void settled_show(MbusWork *work, const Restored *list, int n,
 						 int32 lowest, int64 next);
 static int64 settled_store(MbusWork *work, int32 lowest, const Named *named);
-static int64 overtaken(void);
 static int64 unattached_sum(void);
+static void roll_below(MbusDatabase *db, int64 number);
 static void names_above(MbusWork *work);
 static int	restored_list(MbusWork *work, Restored **list);
 static bool restored_filled(MbusWork *work, int32 segment);
@@ -135,15 +135,42 @@ mbus_numbering_store(MbusDatabase *db)
 void
 mbus_restore_look(MbusWork *work)
 {
+	MbusNumbering *numbering = &work->db->numbering;
 	bool		more = true;
+	uint32		ticket;
 
 	if (!mbus_tasks_begin(work, MBUS_TASK_RESTORE, false))
 		return;
+	LWLockAcquire(&work->db->lock, LW_SHARED);
+	ticket = numbering->looks_wanted;
+	LWLockRelease(&work->db->lock);
 	while (more &&
 		   mbus_task_run(work, MBUS_TASK_RESTORE, restore_look, &more,
 						 "looking for what was restored") == MBUS_DONE)
 		mbus_task_let_go(work);
 	mbus_tasks_end(work, MBUS_TASK_RESTORE);
+	if (more)
+		return;
+	LWLockAcquire(&work->db->lock, LW_EXCLUSIVE);
+	numbering->looks_done = ticket;
+	LWLockRelease(&work->db->lock);
+}
+
+/*
+ * mbus_restore_asked looks if somebody waits for it, before he fills a segment
+ * (segment/fill.c).
+ */
+void
+mbus_restore_asked(MbusWork *work)
+{
+	MbusNumbering *numbering = &work->db->numbering;
+	bool		asked;
+
+	LWLockAcquire(&work->db->lock, LW_SHARED);
+	asked = numbering->looks_wanted != numbering->looks_done;
+	LWLockRelease(&work->db->lock);
+	if (asked)
+		mbus_restore_look(work);
 }
 
 /*
@@ -195,14 +222,8 @@ restore_look(MbusWork *work, void *arg)
 		epoch = settled_store(work, lowest, &named);
 	}
 	else
-	{
 		restored_hide(work, list, n);
-		if (!work->restore.looked)
-			named.segment = overtaken();
-	}
 	mbus_task_commit();
-	work->restore.roll_below = (int32) Max(work->restore.roll_below,
-										   named.segment + 1);
 	if (epoch != 0)
 		mbus_epoch_begin(db, epoch);
 	if (!*more && work->restore.pending == 0)
@@ -211,23 +232,6 @@ restore_look(MbusWork *work, void *arg)
 		work->restore.unattached = unattached;
 	work->restore.looked = true;
 	return MBUS_DONE;
-}
-
-/*
- * overtaken returns the highest segment that is above an open one of its
- * series, or 0: a worker before this one has let a restore's show, and not
- * rolled what was open.
- */
-static int64
-overtaken(void)
-{
-	bool		isnull;
-
-	return mbus_sql_int64(&isnull, "SELECT COALESCE(max(s.segment_no), 0)::int8"
-						  " FROM message_bus.segment s WHERE EXISTS"
-						  " (SELECT FROM message_bus.segment o"
-						  " WHERE o.series = s.series AND o.closed_at IS NULL"
-						  " AND o.segment_no < s.segment_no)");
 }
 
 /* Another number when there are others in message_bus.unattached. */
@@ -255,6 +259,7 @@ settled_show(MbusWork *work, const Restored *list, int n, int32 lowest,
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	restored_hide(work, list, n);
 	mbus_numbering_raise(db, next);
+	roll_below(db, next);
 	/* nobody else writes it */
 	mbus_subs_rewind(db->database, work->schema, MbusFirstId(lowest),
 					 MbusFirstId(db->numbering.next_segment));
@@ -282,6 +287,15 @@ settled_store(MbusWork *work, int32 lowest, const Named *named)
 	return epoch;
 }
 
+/* Has what is open below a number followed by segments from there on. */
+static void
+roll_below(MbusDatabase *db, int64 number)
+{
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->numbering.roll_below = (int32) Max(db->numbering.roll_below, number);
+	LWLockRelease(&db->lock);
+}
+
 /*
  * names_above has what is open followed by segments above all that purges and
  * starts name.
@@ -302,7 +316,7 @@ names_above(MbusWork *work)
 	if (isnull || above <= work->db->numbering.next_segment)
 		return;
 	mbus_task_number_check(above, MBUS_SEGMENT_MAX, "segment numbers");
-	work->restore.roll_below = (int32) above;
+	roll_below(work->db, above);
 	mbus_numbering_raise(work->db, above);
 	mbus_numbering_store(work->db);
 }

@@ -14,6 +14,7 @@
 extern void mbus_numbering_raise(MbusDatabase *db, int64 next);
 extern void mbus_numbering_store(MbusDatabase *db);
 extern void mbus_restore_look(MbusWork *work);
+extern void mbus_restore_asked(MbusWork *work);
 extern bool mbus_restore_hide(MbusWork *work);
 
 #endif							/* MBUS_RESTORE_H */

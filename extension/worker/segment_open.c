@@ -297,7 +297,7 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 		need = NEED_SEGMENT;
 	else if (series->open_segment == 0)
 		need = NEED_NOTHING;
-	else if (series->open_segment < work->restore.roll_below)
+	else if (series->open_segment < work->db->numbering.roll_below)
 		need = busy ? NEED_SEGMENT : NEED_CLOSE;
 	else if (series->max_expires_at == 0)
 		series->opened_at = now;

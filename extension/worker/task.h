@@ -112,6 +112,7 @@ typedef struct MbusEntering
 	Oid			era;			/* that they are entered into */
 	bool		delayed;		/* it has messages with a delay */
 	int64		reached;		/* first id that was not looked at */
+	uint32		fills;			/* MbusNumbering.fills when it was begun */
 	bool		more;			/* the last pass left some to do */
 	TimestampTz looked_at;		/* for segments to enter */
 	bool		retired;		/* a segment went: an era may be over */
@@ -136,8 +137,6 @@ typedef struct MbusRestore
 	int			pending;		/* segments that are hidden */
 	uint64		known;			/* a hash of these */
 	TimestampTz changed_at;		/* when that last changed */
-	int32		roll_below;		/* what is open goes on in a segment of at
-								 * least this number */
 } MbusRestore;
 
 /* The worker's own memory; no other process sees it. */

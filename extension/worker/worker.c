@@ -270,6 +270,7 @@ static void
 worker_serve(MbusWork *work)
 {
 	mbus_task_let_go(work);
+	mbus_restore_asked(work);
 	mbus_segments_open(work);
 	mbus_deliveries_serve(work);
 }
@@ -294,6 +295,7 @@ worker_pass(MbusWork *work)
 
 	if (worker_ready(work))
 	{
+		mbus_restore_asked(work);
 		mbus_segments_open(work);
 		mbus_deliveries_serve(work);
 		mbus_checkpoints_write(work);

@@ -93,6 +93,14 @@ gw_relay_sweep(void)
 	}
 }
 
+/* gw_relay_is_new tells that a lane has not yet connected, nor failed to. */
+bool
+gw_relay_is_new(void)
+{
+	return gw_database_is_new(gw_lanes[GW_LANE_SHORT].database) ||
+		gw_database_is_new(gw_lanes[GW_LANE_LONG].database);
+}
+
 bool
 gw_relay_is_idle(void)
 {
@@ -111,8 +119,11 @@ gw_relay_is_idle(void)
 void
 gw_relay_reasons(GwBuffer *reasons)
 {
+	const char *refused = gw_publishes_refused();
 	size_t		i;
 
+	if (refused != NULL)
+		gw_buffer_json(reasons, refused);
 	for (i = 0; i < GW_LANE_WAIT; i++)
 	{
 		GwError		error = {0};

@@ -142,7 +142,7 @@ check_expiry(GwClient *client, int64_t now)
 		identity->expired_ms = now;
 		gw_client_log("info", "session_expired", client, NULL);
 		gw_client_queue(client, false, (const unsigned char *) notice,
-						sizeof(notice) - 1);
+						sizeof(notice) - 1, NULL);
 	}
 	else if (now - identity->expired_ms > config->expiry_grace * 1000)
 		gw_disconnect(client, GW_CLOSE_POLICY, "session has expired");

@@ -6,8 +6,9 @@
  * kept: the id of the frame or of each of its elements, as JSON with a zero
  * byte behind it, which no sound JSON has. A request gets a JSON-RPC error
  * with its own id; a notification, kept as an empty id, gets the notification
- * "error"; what is malformed an error with id null; a batch, kept with a
- * bracket before its ids, an array of these.
+ * "error"; what is malformed an error with its id if that was read before the
+ * fault, else with id null; a batch, kept with a bracket before its ids, an
+ * array of these.
  */
 #include "request/answer.h"
 
@@ -43,7 +44,7 @@ gw_error_away(const char *detail)
 void
 gw_ids_add(GwBuffer *ids, const GwFrame *frame)
 {
-	if (frame->kind == GW_FRAME_REQUEST && frame->id.length > 0)
+	if (frame->kind != GW_FRAME_NOTIFICATION && frame->id.length > 0)
 		gw_buffer_append(ids, frame->id.data, frame->id.length);
 	else if (frame->kind != GW_FRAME_NOTIFICATION)
 		gw_buffer_text(ids, "null");

@@ -23,6 +23,9 @@
 /* Frames up to this size, and not of these methods, take the short lane. */
 #define SHORT_MAX	65536
 
+/* What a frame has in front if its client has asked for larger replies. */
+#define LIMIT_BYTES	4
+
 /*
  * What may bring a reply of WS_MAX_MSG_BYTES has a weight, and a batch a
  * limit: four reads, or sixteen claims, which are seldom that large.
@@ -53,6 +56,7 @@ static const struct
 static void request_count(GwRequest *request, const GwFrame *frame);
 static void request_read_batch(GwRequest *request, GwFrame frame);
 static void request_drop_frame(GwRequest *request);
+static void encode_frame(GwBuffer *frames, const GwRequest *request);
 static void encode_head(GwBuffer *array, uint32_t type, size_t count);
 
 /*
@@ -128,21 +132,33 @@ request_read_batch(GwRequest *request, GwFrame frame)
 
 /*
  * gw_request_control makes a control frame: it opens the session with its
- * token, or closes it. It returns NULL if out of memory.
+ * token, or closes it, with what its client has not received. It returns NULL
+ * if out of memory.
  */
 GwRequest *
 gw_request_control(GwIdentity *identity, char control)
 {
 	const unsigned char head[2] = {GW_OPCODE_CONTROL, (unsigned char) control};
+
+	/* What is in flight may claim more: then only what is known now ends. */
+	bool		only = control == GW_CONTROL_CLOSE && identity->pending > 0;
+	const unsigned char code[2] = {(unsigned char) ((only ? 0x80 : 0) |
+													identity->close_code >> 8),
+	(unsigned char) identity->close_code};
+	const GwBuffer *rest = control == GW_CONTROL_OPEN ? &identity->token :
+	&identity->unwritten;
+	size_t		more = only ? identity->written.length : 0;
 	GwBuffer	message = {0};
 	GwRequest  *request = NULL;
 
-	if (gw_buffer_reserve(&message, sizeof(head) + identity->token.length))
+	if (gw_buffer_reserve(&message, sizeof(head) + sizeof(code) + rest->length +
+						  more))
 	{
 		gw_buffer_append(&message, head, sizeof(head));
-		if (control == GW_CONTROL_OPEN)
-			gw_buffer_append(&message, identity->token.data,
-							 identity->token.length);
+		if (control == GW_CONTROL_CLOSE)
+			gw_buffer_append(&message, code, sizeof(code));
+		gw_buffer_append(&message, rest->data, rest->length);
+		gw_buffer_append(&message, identity->written.data, more);
 		request = gw_request_create(identity, &message, 0);
 	}
 	gw_buffer_wipe(&message);
@@ -236,7 +252,8 @@ gw_batch_encode(const GwBatch *batch, GwBuffer *sessions, GwBuffer *frames)
 	const GwRequest *request;
 
 	if (!gw_buffer_reserve(sessions, 20 + 12 * batch->count) ||
-		!gw_buffer_reserve(frames, 20 + 4 * batch->count + batch->bytes))
+		!gw_buffer_reserve(frames, 20 + (4 + LIMIT_BYTES) * batch->count +
+						   batch->bytes))
 		return false;
 	encode_head(sessions, INT8_OID, batch->count);
 	encode_head(frames, BYTEA_OID, batch->count);
@@ -244,8 +261,7 @@ gw_batch_encode(const GwBatch *batch, GwBuffer *sessions, GwBuffer *frames)
 	{
 		gw_buffer_int32(sessions, 8);
 		gw_buffer_int64(sessions, (uint64_t) request->identity->session);
-		gw_buffer_int32(frames, (uint32_t) request->frame.length);
-		gw_buffer_append(frames, request->frame.data, request->frame.length);
+		encode_frame(frames, request);
 	}
 	return !sessions->failed && !frames->failed;
 }
@@ -272,6 +288,27 @@ gw_batch_free(GwBatch *batch)
 		gw_request_free(request);
 	}
 	free(batch);
+}
+
+/* encode_frame appends a frame, with the limit that its client asked for. */
+static void
+encode_frame(GwBuffer *frames, const GwRequest *request)
+{
+	const GwBuffer *frame = &request->frame;
+	uint32_t	limit = request->identity->limit;
+	unsigned char opcode;
+
+	if (limit == 0 || request->control != 0)
+	{
+		gw_buffer_int32(frames, (uint32_t) frame->length);
+		gw_buffer_append(frames, frame->data, frame->length);
+		return;
+	}
+	opcode = frame->data[0] | GW_OPCODE_LIMITED;
+	gw_buffer_int32(frames, (uint32_t) (frame->length + LIMIT_BYTES));
+	gw_buffer_append(frames, &opcode, 1);
+	gw_buffer_int32(frames, limit);
+	gw_buffer_append(frames, frame->data + 1, frame->length - 1);
 }
 
 static void

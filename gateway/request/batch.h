@@ -41,6 +41,8 @@ typedef struct GwRequest
 	size_t		weight;			/* how large its reply may be */
 	size_t		calls;			/* of its elements and itself: each is a
 								 * subtransaction */
+	int			code;			/* of the error it was answered with, or 0 */
+	char		sqlstate[6];	/* of that, or empty */
 	char		method[GW_METHOD_MAX];	/* for the log, cut */
 } GwRequest;
 

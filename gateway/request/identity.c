@@ -26,8 +26,22 @@
 #define COUNTER_BITS	24
 #define RANDOM_BITS		29
 
+/* Which member tells the subject that is logged; NULL: none. */
+static const char *subject_member = "\"sub_hash\"";
+
 static int64_t next_session(void);
+static void take_text(GwSpan object, const char *name, char *to, size_t size);
 static bool take_token(GwIdentity *identity, GwSpan string);
+
+/* gw_identities_init says how subjects are logged: hash, plain or none. */
+void
+gw_identities_init(const char *log_subjects)
+{
+	int			first = log_subjects[0] | 0x20;
+
+	subject_member = first == 'n' ? NULL : first == 'p' ? "\"sub\"" :
+		"\"sub_hash\"";
+}
 
 /*
  * gw_identity_create makes an identity with one reference, and takes the
@@ -59,7 +73,19 @@ gw_identity_release(GwIdentity *identity)
 	if (--identity->references > 0)
 		return;
 	gw_buffer_wipe(&identity->token);
+	gw_buffer_free(&identity->unwritten);
+	gw_buffer_free(&identity->written);
 	free(identity);
+}
+
+/* gw_identity_log tells in a line of the log whose it is. */
+void
+gw_identity_log(const GwIdentity *identity, GwLogLine *line)
+{
+	if (identity->role[0] != '\0')
+		gw_log_text(line, "role", identity->role);
+	if (identity->subject[0] != '\0')
+		gw_log_text(line, "sub", identity->subject);
 }
 
 /*
@@ -117,11 +143,33 @@ gw_identity_take(GwIdentity *identity, size_t connection,
 	if (version != identity->version)
 		return true;
 	identity->refused = false;
+	take_text(open, "\"role\"", identity->role, sizeof(identity->role));
+	if (subject_member != NULL)
+		take_text(open, subject_member, identity->subject,
+				  sizeof(identity->subject));
+	if (gw_json_member(open, "\"max_message_bytes\"", &value))
+		identity->limit = (uint32_t) strtoul((const char *) value.data, NULL,
+											 10);
 	identity->expires_ms = 0;
 	/* The span is followed by a comma or a brace, which ends the number. */
 	if (gw_json_member(open, "\"expires_ms\"", &value))
 		identity->expires_ms = strtoll((const char *) value.data, NULL, 10);
 	return true;
+}
+
+/* take_text copies a string, as it is written, cut; NULL is none. */
+static void
+take_text(GwSpan object, const char *name, char *to, size_t size)
+{
+	GwSpan		value;
+	size_t		length;
+
+	to[0] = '\0';
+	if (!gw_json_member(object, name, &value) || value.data[0] != '"')
+		return;
+	length = value.length - 2 < size - 1 ? value.length - 2 : size - 1;
+	memcpy(to, value.data + 1, length);
+	to[length] = '\0';
 }
 
 /* take_token replaces the token by a JSON string, which needs no escapes. */

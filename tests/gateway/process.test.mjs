@@ -57,8 +57,10 @@ describe('configuration', () => {
 			const { status, stdout, stderr } = await gateway([flag]);
 			assert.equal(status, 2);
 			assert.equal(stdout, '');
-			assert.ok(stderr.startsWith(`${flag.split('=')[0]}: is not a flag`));
-			assert.match(stderr, /give them as NAME=value in the environment/);
+			const line = JSON.parse(stderr);
+			assert.equal(line.event, 'start');
+			assert.equal(line.detail, `${flag.split('=')[0]}: is not a flag`);
+			assert.match(line.hint, /give them as NAME=value in the environment/);
 			assert.ok(!stderr.includes('hush'));
 		}
 	});
@@ -66,7 +68,8 @@ describe('configuration', () => {
 	test('--env-file without a file is told as that', async () => {
 		const { status, stderr } = await gateway(['--env-file']);
 		assert.equal(status, 2);
-		assert.ok(stderr.startsWith('--env-file: needs the name of a file'));
+		assert.equal(JSON.parse(stderr).detail,
+			'--env-file: needs the name of a file');
 	});
 
 	test('a PEM file that is missing is told by its setting and reason',
@@ -88,11 +91,59 @@ describe('configuration', () => {
 				/^EXAI_WS_TLS_CERT: .*: no start line$/m);
 		});
 
-	test('the gateway does not start with a fault', async () => {
-		const { status, stderr } = await gateway([], {
-			MESSAGE_BUS_ROLE: 'app', EXAI_WS_HOST: '192.0.2.1' });
+	test('the gateway does not start with a fault, and tells each in JSON',
+		async () => {
+			const { status, stderr } = await gateway([], {
+				MESSAGE_BUS_ROLE: 'app', EXAI_WS_HOST: '192.0.2.1',
+				MESSAGE_BUS_PING_SECS: 'x' });
+			assert.equal(status, 2);
+			const lines = stderr.trim().split('\n').map((line) =>
+				JSON.parse(line));
+			assert.deepEqual(lines.map((line) => [line.level, line.event,
+				line.setting]), [['error', 'start', 'MESSAGE_BUS_PING_SECS'],
+				['error', 'start', 'EXAI_WS_HOST']]);
+			assert.match(lines[1].detail, /loopback/);
+		});
+
+	test('a setting of the bus that there is not is a fault', async () => {
+		const name = 'MESSAGE_BUS_WAIT_CONNECTION';
+		for (const args of [[], ['--check-config']]) {
+			const { status, stderr } = await gateway(args, { [name]: '8' });
+			assert.equal(status, 2);
+			assert.match(stderr, new RegExp(
+				`${name}.*is no setting, and stands in the environment`));
+		}
+		fs.writeFileSync(path.join(directory, '.env'), `${name}=8\nOTHER=1\n`);
+		const { status, stderr } = await gateway(['--check-config']);
+		fs.unlinkSync(path.join(directory, '.env'));
 		assert.equal(status, 2);
-		assert.match(stderr, /loopback/);
+		assert.match(stderr, new RegExp(
+			`^${name}: is no setting, and stands in .env; `));
+		assert.ok(!stderr.includes('OTHER'));
+	});
+
+	test('--check-config --connect tries the database', async () => {
+		const bus = await Bus.start();
+		const settings = { MESSAGE_BUS_ROLE: 'app', DATABASE_URL: bus.url() };
+		const tried = (more) => gateway(['--check-config', '--connect'],
+			{ ...settings, ...more });
+		try {
+			assert.deepEqual(await tried({}).then(({ status, stderr }) =>
+				[status, stderr]), [0, '']);
+			assert.match((await tried({})).stdout,
+				/^configuration is good\ndatabase is good$/m);
+			const stranger = await tried({ MESSAGE_BUS_ROLE: 'stranger' });
+			assert.equal(stranger.status, 1);
+			assert.match(stranger.stdout,
+				/^database is not ready: .*lane: .*not a member/m);
+			await bus.stopServer();
+			const away = await tried({});
+			assert.equal(away.status, 1);
+			assert.match(away.stdout, /^database is not ready: .*No such file/m);
+		} finally {
+			await bus.stop();
+		}
+		assert.equal((await gateway(['--connect'], settings)).status, 2);
 	});
 
 	test('.env is read, the environment goes before it', async () => {
@@ -130,7 +181,8 @@ describe('configuration', () => {
 
 	test('--help names every setting, --version the version', async () => {
 		for (const flag of ['--help', '-h']) {
-			assert.match((await gateway([flag])).stdout, /WS_MAX_MSG_BYTES/);
+			assert.match((await gateway([flag])).stdout,
+				/WS_MAX_MSG_BYTES\n +largest .*; 1024 to 268435456; default 33554432$/m);
 		}
 		assert.match((await gateway(['--version'])).stdout,
 			/^message-bus-gateway \d/);
@@ -173,9 +225,11 @@ describe('with a bus', () => {
 			assert.ok(['info', 'warning', 'error'].includes(line.level));
 			assert.ok(line.event);
 		}
-		const frame = one.event('frame', (line) => line.method === 'publish');
+		const frame = one.event('frame', (line) => line.method === 'publish' &&
+			line.outcome === 'committed');
 		assert.equal(frame.connection, close.connection);
-		assert.equal(frame.outcome, 'committed');
+		assert.ok(one.event('frame', (line) => line.outcome === 'failed' &&
+			line.code === -32003));
 		assert.ok(frame.bytes > 0 && frame.ms >= 0);
 		assert.equal(close.frames_in, 4);
 	});
@@ -197,7 +251,8 @@ describe('with a bus', () => {
 	test('a log that nobody reads does not stop the gateway', async () => {
 		const child = spawn(program, [], { cwd: directory,
 			env: { PATH: process.env.PATH, DATABASE_URL: bus.url(),
-				MESSAGE_BUS_ROLE: 'app', EXAI_WS_PORT: '0' },
+				MESSAGE_BUS_ROLE: 'app', EXAI_WS_PORT: '0',
+				MESSAGE_BUS_LOG_FRAMES: 'true' },
 			stdio: ['ignore', 'ignore', 'pipe'] });
 		const [first] = await once(child.stderr, 'data');
 		child.stderr.pause();

@@ -148,6 +148,8 @@ def steps(scene, s):
             yield from consumer_steps(scene, s, i, actor)
     if s.now < scene.last_tick:
         yield f"time {s.now + 1}", s._replace(now=s.now + 1)
+    if s.now > 1 and "clock-back" in scene.wrong:
+        yield f"time {s.now - 1}", s._replace(now=s.now - 1)
     if s.crashes:
         yield "crash", restart.crash(scene, s)._replace(actors=tuple(map(crashed, s.actors)), hidden=s.restored)
 

@@ -96,6 +96,9 @@ answer_tests(void)
 	ok(answer_is("{\"id\":1", "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":"
 				 ERROR_TEXT "}"),
 	   "a malformed frame is answered with id null");
+	ok(answer_is("{\"id\":1,\"x\"",
+				 "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":" ERROR_TEXT "}"),
+	   "or with its id, if that came before the fault");
 	ok(answer_is("{\"id\":[]}", "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":"
 				 ERROR_TEXT "}"),
 	   "an id that is none is answered with id null");

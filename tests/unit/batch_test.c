@@ -144,9 +144,16 @@ control_tests(void)
 	gw_batch_free(batch);
 	gw_request_free(next);
 	request = gw_request_control(other, GW_CONTROL_CLOSE);
-	ok(request->frame.length == 2 &&
-	   memcmp(request->frame.data, "\0C", 2) == 0,
+	ok(request->frame.length == 4 &&
+	   memcmp(request->frame.data, "\0C\0\0", 4) == 0,
 	   "a session is closed without its token");
+	gw_request_free(request);
+	other->close_code = 1009;
+	gw_buffer_append(&other->unwritten, "0123456789abcdef", 16);
+	request = gw_request_control(other, GW_CONTROL_CLOSE);
+	ok(request->frame.length == 20 &&
+	   memcmp(request->frame.data, "\0C\003\3610123456789abcdef", 20) == 0,
+	   "and with its close code and what was not written");
 	gw_request_free(request);
 	ok(other->references == 1, "requests give their identity back");
 	gw_identity_release(other);

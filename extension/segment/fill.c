@@ -1,0 +1,319 @@
+/*
+ * fill.c
+ *		What a restore writes into tables that are in use.
+ *
+ * The bus writes its tables itself, so a COPY or an INSERT that names one is a
+ * restore's, or somebody's by hand.  The worker sees what it brings in its
+ * next pass.  Three things cannot wait for that, and hooks see to them:
+ *
+ *	- a segment that is being filled must be hidden, else what is acknowledged
+ *	  is delivered because its acks come later: before the first row the worker
+ *	  is asked to look, and waited for a moment.  One whose tables were made in
+ *	  the same transaction shows with all it holds, and needs none of this
+ *	- transaction ids that come into a segment which is entered already
+ *	  (era.c) must be found: its row of segment_era is deleted in the same
+ *	  transaction, and it is entered anew.  "fills" tells a worker that is
+ *	  entering it; it holds a ShareLock on the table meanwhile, the restore
+ *	  RowExclusive until it has committed
+ *	- a purge or the start of a subscription that is above all segments must
+ *	  not hide what is published from now on: publishers go to a segment above
+ *	  it (MbusNumbering.roll_below), before the row can be seen
+ *
+ * INSERT is looked at for the first two only; its rows are not there yet when
+ * the hook is called, and for the third the worker's pass has to do.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "parser/parsetree.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "tcop/utility.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "base/columns.h"
+#include "base/compat.h"
+#include "base/ids.h"
+#include "segment/fill.h"
+#include "segment/leaf.h"
+#include "state/state.h"
+#include "state/unfinished.h"
+
+#define LOOK_WAIT_MS	3000
+
+static ProcessUtility_hook_type prev_utility = NULL;
+static ExecutorStart_hook_type prev_executor = NULL;
+
+static void fill_utility(PlannedStmt *pstmt, const char *queryString,
+						 bool readOnlyTree, ProcessUtilityContext context,
+						 ParamListInfo params, QueryEnvironment * queryEnv,
+						 DestReceiver * dest, QueryCompletion * qc);
+static void fill_executor(QueryDesc *query, int eflags);
+static bool bus_table(Oid relid);
+static int32 message_segment(Oid relid);
+static void fill_begins(Oid relid);
+static void fill_seen(Oid relid);
+static void era_forget(Oid schema, int32 segment);
+static void names_above(Oid relid);
+static int64 highest_id(Oid relid, AttrNumber column);
+
+/*
+ * mbus_fill_init installs the hooks; called from _PG_init while the server
+ * preloads libraries.
+ */
+void
+mbus_fill_init(void)
+{
+	prev_utility = ProcessUtility_hook;
+	ProcessUtility_hook = fill_utility;
+	prev_executor = ExecutorStart_hook;
+	ExecutorStart_hook = fill_executor;
+}
+
+/* Runs a command, with what COPY into a table of the bus brings about. */
+static void
+fill_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+			 ProcessUtilityContext context, ParamListInfo params,
+			 QueryEnvironment * queryEnv, DestReceiver * dest,
+			 QueryCompletion * qc)
+{
+	Oid			relid = InvalidOid;
+
+	if (IsA(pstmt->utilityStmt, CopyStmt))
+	{
+		CopyStmt   *copy = (CopyStmt *) pstmt->utilityStmt;
+
+		if (copy->is_from && copy->relation)
+			relid = RangeVarGetRelid(copy->relation, NoLock, true);
+		if (!bus_table(relid))
+			relid = InvalidOid;
+	}
+	if (OidIsValid(relid))
+		fill_begins(relid);
+	if (prev_utility)
+		prev_utility(pstmt, queryString, readOnlyTree, context, params,
+					 queryEnv, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context,
+								params, queryEnv, dest, qc);
+	if (OidIsValid(relid))
+	{
+		fill_seen(relid);
+		names_above(relid);
+	}
+}
+
+/* The same for INSERT, whose table is locked by now. */
+static void
+fill_executor(QueryDesc *query, int eflags)
+{
+	ListCell   *cell;
+
+	if (prev_executor)
+		prev_executor(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+	if (query->operation != CMD_INSERT || eflags & EXEC_FLAG_EXPLAIN_ONLY)
+		return;
+	foreach(cell, query->plannedstmt->resultRelations)
+	{
+		Oid			relid = rt_fetch(lfirst_int(cell),
+									 query->plannedstmt->rtable)->relid;
+
+		if (!bus_table(relid))
+			continue;
+		fill_begins(relid);
+		fill_seen(relid);
+	}
+}
+
+/* Whether a table is in the bus's schema, and there is a bus. */
+static bool
+bus_table(Oid relid)
+{
+	Oid			schema;
+
+	if (!OidIsValid(relid) || RecoveryInProgress() || !mbus_preloaded())
+		return false;
+	schema = get_namespace_oid("message_bus", true);
+	return OidIsValid(schema) && get_rel_namespace(relid) == schema &&
+		OidIsValid(get_relname_relid("segment_era", schema));
+}
+
+/* The segment whose messages a table has; 0: all, -1: none. */
+static int32
+message_segment(Oid relid)
+{
+	const char *parent = mbus_family_name(MBUS_MESSAGE);
+	size_t		prefix = strlen(parent);
+	char	   *name = get_rel_name(relid);
+	int32		segment = -1;
+
+	if (name && strcmp(name, parent) == 0)
+		segment = 0;
+	else if (name && strncmp(name, parent, prefix) == 0 &&
+			 name[prefix] == '_' && name[prefix + 1] != '\0' &&
+			 strspn(name + prefix + 1, "0123456789") ==
+			 strlen(name + prefix + 1))
+		segment = atoi(name + prefix + 1);
+	return segment;
+}
+
+/*
+ * fill_begins has a segment hidden that others have made and is to be filled:
+ * the worker hides what it finds.  It is waited for a moment: one that cannot
+ * work does not keep a restore from going on.
+ */
+static void
+fill_begins(Oid relid)
+{
+	MbusDatabase *db = mbus_database_or_null();
+	int32		segment = message_segment(relid);
+	HeapTuple	tuple;
+	bool		mine;
+	uint32		ticket;
+
+	if (db == NULL || segment <= 0 || mbus_segment_hidden(db, segment))
+		return;
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	if (!HeapTupleIsValid(tuple))
+		return;
+	mine = TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data));
+	ReleaseSysCache(tuple);
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	ticket = ++db->numbering.looks_wanted;
+	if (mine || !db->numbering.ready || db->worker.pid == 0)
+		ticket = 0;
+	LWLockRelease(&db->lock);
+	for (int ms = 0; ticket != 0 && ms < LOOK_WAIT_MS; ms += 5)
+	{
+		mbus_wake_worker(db);
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 5, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		LWLockAcquire(&db->lock, LW_SHARED);
+		if ((int32) (db->numbering.looks_done - ticket) >= 0)
+			ticket = 0;
+		LWLockRelease(&db->lock);
+	}
+}
+
+/*
+ * fill_seen has a segment's transaction ids entered anew; the table is locked
+ * until the transaction ends.
+ */
+static void
+fill_seen(Oid relid)
+{
+	MbusDatabase *db = mbus_database_or_null();
+	int32		segment = message_segment(relid);
+
+	if (segment < 0)
+		return;
+	if (db)
+		pg_atomic_fetch_add_u32(&db->numbering.fills, 1);
+	era_forget(get_rel_namespace(relid), segment);
+}
+
+/*
+ * era_forget deletes a segment's row of segment_era, or all; backends hear of
+ * it when the transaction has committed.  No rights are asked for: what is
+ * lost is made anew.
+ */
+static void
+era_forget(Oid schema, int32 segment)
+{
+	Relation	rel = table_open(get_relname_relid("segment_era", schema),
+								 RowExclusiveLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0,
+										  NULL);
+	HeapTuple	tuple;
+	TM_FailureData failure;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		int32		entered;
+
+		entered = DatumGetInt32(heap_getattr(tuple, MBUS_ENTERED_SEGMENT_NO,
+											 RelationGetDescr(rel),
+											 &isnull));
+		/* the worker may just delete it */
+		if (segment == 0 || entered == segment)
+			(void) heap_delete(rel, &tuple->t_self, GetCurrentCommandId(true),
+							   InvalidSnapshot, true, &failure, false);
+	}
+	systable_endscan(scan);
+	CacheInvalidateRelcache(rel);
+	table_close(rel, NoLock);
+}
+
+/*
+ * names_above has publishers go to a segment above all that purges and starts
+ * name which a COPY has brought.
+ */
+static void
+names_above(Oid relid)
+{
+	MbusDatabase *db = mbus_database_or_null();
+	char	   *name = get_rel_name(relid);
+	int64		highest;
+
+	if (db == NULL || name == NULL)
+		return;
+	if (strcmp(name, "channel") == 0)
+		highest = highest_id(relid, MBUS_CHANNEL_PURGED_TO);
+	else if (strcmp(name, "subscription") == 0)
+		highest = highest_id(relid, MBUS_SUBSCRIPTION_START_ID) - 1;
+	else
+		return;
+	if (highest <= 0 || highest >> MBUS_ROW_BITS >= MBUS_SEGMENT_MAX)
+		return;
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->numbering.roll_below = Max(db->numbering.roll_below,
+								   MbusSegmentOf(highest) + 1);
+	LWLockRelease(&db->lock);
+}
+
+/* The highest id in a column, with what this command has brought. */
+static int64
+highest_id(Oid relid, AttrNumber column)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	int64		highest = 0;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		bool		isnull;
+		Datum		id = heap_getattr(tuple, column, RelationGetDescr(rel),
+									  &isnull);
+
+		if (!isnull)
+			highest = Max(highest, DatumGetInt64(id));
+	}
+	table_endscan(scan);
+	PopActiveSnapshot();
+	table_close(rel, AccessShareLock);
+	return highest;
+}

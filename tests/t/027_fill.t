@@ -1,0 +1,232 @@
+# tests/t/027_fill.t
+#
+# A restore into a bus that is at work, before the worker has looked at it: a
+# segment below the next number is hidden while it is filled, transaction ids
+# that come into a closed segment are found, and what a subscription's start
+# names is not published below it.
+
+use strict;
+use warnings;
+
+use MessageBus::Test;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $old = bus_node('old');
+my $new = bus_node('new',
+	databases => [ 'postgres', 'entered' ],
+	conf => "message_bus.worker_interval = 60s\n");
+my $dump = $old->basedir . '/dump';
+
+# query returns what a query returns.
+sub query
+{
+	my ($sql, $database) = @_;
+
+	return $new->safe_psql($database || 'postgres', $sql);
+}
+
+# bus_at makes a bus whose first segment has a number.
+sub bus_at
+{
+	my ($node, $database, $number) = @_;
+
+	$node->safe_psql(
+		$database, qq{
+		BEGIN;
+		CREATE EXTENSION message_bus;
+		UPDATE message_bus.server_state SET next_segment = $number;
+		COMMIT});
+	bus_ready($node, $database);
+	return;
+}
+
+# restore runs pg_restore, for the lines of the list that match, or do not.
+sub restore
+{
+	my ($name, $pattern, $matches, @option) = @_;
+	my $list = $old->basedir . '/list';
+	my ($out) = run_command([ 'pg_restore', '--list', $dump ]);
+
+	open my $file, '>', $list or die "$list: $!\n";
+	print $file map { "$_\n" }
+	  grep { /$pattern/ ? $matches : !$matches } split /\n/, $out;
+	close $file;
+	command_ok(
+		[
+			'pg_restore', '--exit-on-error', @option,
+			"--use-list=$list", '--host', $new->host, '--port',
+			$new->port, '--dbname', 'postgres', $dump
+		],
+		$name);
+	return;
+}
+
+# claimed claims for a subscription, and returns what came, or the error.
+sub claimed
+{
+	my ($wait) = @_;
+	my ($status, $out, $err) = $new->psql('postgres',
+		qq{SELECT string_agg(payload::text, ' ' ORDER BY id)
+			FROM message_bus.claim('c', 's', 100, wait => '$wait')});
+
+	return $status == 0 ? $out : $err;
+}
+
+# ----------
+# A segment below the next number
+# ----------
+
+bus_at($old, 'postgres', 5);
+$old->safe_psql('postgres',
+	q{SELECT message_bus.create_channel('c', ttl => '3 days');
+	SELECT message_bus.create_subscription('c', 's');
+	SELECT message_bus.publish('c', to_json(i)) FROM generate_series(1, 4) i});
+$old->safe_psql('postgres',
+	q{SELECT message_bus.ack(lease) FROM message_bus.claim('c', 's', 2)});
+my $segment = $old->safe_psql('postgres',
+	q{SELECT DISTINCT id >> 28 FROM message_bus.message JOIN
+		message_bus.channel USING (channel_id) WHERE name = 'c'});
+command_ok(
+	[
+		'pg_dump', '--format=custom', "--file=$dump", '--host',
+		$old->host, '--port', $old->port, 'postgres'
+	],
+	'pg_dump');
+
+bus_at($new, 'postgres', 50);
+query(q{SELECT message_bus.drop_channel('default')});
+cmp_ok($segment, '<', 50, 'the segment is below all of here');
+restore('tables', 'x', 0, '--section=pre-data');
+restore('channels and subscriptions',
+	'(TABLE DATA|SEQUENCE SET) message_bus (channel|subscription)',
+	1, '--section=data');
+restore('the messages', "TABLE DATA message_bus message_$segment ",
+	1, '--section=data');
+restore('all indexes', 'message_bus \w+_\d+', 1, '--section=post-data');
+is(claimed('0'), '', 'what lacks its acks is not delivered');
+restore('the acks',
+	"TABLE DATA message_bus (ack|failure|event|segment)_?\\d* ",
+	1, '--section=data');
+query('SELECT message_bus.expire()');
+is(claimed('20 s'), '3 4', 'what was not acked comes when they are there');
+
+# ----------
+# The start of a subscription
+# ----------
+
+query(q{SELECT message_bus.create_channel('d', ttl => '3 days');
+	SELECT message_bus.publish('d', '0')});
+query(
+	q{COPY message_bus.subscription (subscription_id, channel_id, name, owner,
+		ordered, start_id) FROM stdin;
+} . join("\t",
+		777,
+		query(q{SELECT channel_id FROM message_bus.channel WHERE name = 'd'}),
+		'later', query('SELECT current_user::regrole::oid'),
+		'f', 1000 * 2**28) . "\n\\.\n");
+my $id = query(q{SELECT message_bus.publish('d', '1')});
+cmp_ok($id >> 28, '>=', 1000,
+	'what is published after a restore is above all starts');
+is( query(q{SELECT payload FROM message_bus.claim('d', 'later',
+		wait => '20 s')}),
+	1,
+	'and delivered');
+
+# ----------
+# Transaction ids that come into a segment that is entered
+# ----------
+
+# entered waits until the first segment is entered.
+sub entered
+{
+	my ($name) = @_;
+
+	wait_for(
+		$name,
+		sub {
+			query(
+				qq{SELECT count(*) FROM message_bus.segment_era
+					WHERE segment_no = $segment}, 'entered') == 1;
+		});
+	return;
+}
+
+$new->append_conf('postgresql.conf', "message_bus.worker_interval = 50ms\n");
+$new->safe_psql('postgres', 'CREATE DATABASE entered');
+$new->reload;
+create_bus($new, 'entered');
+my %first = map { split /\|/ } split /\n/,
+  query(
+	q{SELECT message_bus.create_channel('t', ttl => '3 days');
+	SELECT 't' || i, message_bus.publish('t', to_json(i),
+		transaction_id => 't' || i) FROM generate_series(1, 3) i}, 'entered');
+$segment = $first{t1} >> 28;
+$new->restart;
+bus_ready($new, 'entered');
+entered('the segment to be entered');
+query(
+	qq{CREATE TABLE kept AS SELECT * FROM message_bus.message_$segment;
+	TRUNCATE message_bus.message_$segment;
+	DELETE FROM message_bus.segment_era WHERE segment_no = $segment},
+	'entered');
+entered('it to be entered when empty');
+
+my $file = $new->basedir . '/rows';
+
+query("COPY (SELECT * FROM kept WHERE transaction_id = 't1') TO '$file'",
+	'entered');
+query("COPY message_bus.message_$segment FROM '$file'", 'entered');
+is( query(
+		q{SELECT message_bus.publish('t', '1', transaction_id => 't1')},
+		'entered'),
+	$first{t1},
+	'a transaction id that was copied in is known');
+entered('it to be entered anew');
+query(
+	qq{INSERT INTO message_bus.message_$segment
+		SELECT * FROM kept WHERE transaction_id = 't2'}, 'entered');
+is( query(
+		q{SELECT message_bus.publish('t', '2', transaction_id => 't2')},
+		'entered'),
+	$first{t2},
+	'one that was inserted, too');
+entered('it to be entered again');
+is( query(
+		q{SELECT message_bus.publish('t', '1', transaction_id => 't1')},
+		'entered'),
+	$first{t1},
+	'then the first is still known');
+
+# what is published through the view fills nothing
+query(
+	q{INSERT INTO message_bus.message_bus (transaction_id, payload)
+		VALUES ('view', '1')}, 'entered');
+is( query(
+		qq{SELECT count(*) FROM message_bus.segment_era
+			WHERE segment_no = $segment}, 'entered'),
+	1,
+	'what is published through the view has nothing entered anew');
+
+# one who fills it and has not committed
+my $writer = $new->background_psql('entered');
+$writer->query_safe(
+	qq{BEGIN; INSERT INTO message_bus.message_$segment
+		SELECT * FROM kept WHERE transaction_id = 't3'});
+is( query(
+		qq{SELECT count(*) FROM message_bus.segment_era
+			WHERE segment_no = $segment}, 'entered'),
+	1,
+	'until its commit nothing changes');
+$writer->query_safe('COMMIT');
+is( query(
+		q{SELECT message_bus.publish('t', '3', transaction_id => 't3')},
+		'entered'),
+	$first{t3},
+	'then it is known');
+$writer->quit;
+
+$old->stop;
+$new->stop;
+done_testing();
