@@ -261,7 +261,7 @@ COMMENT ON TABLE message_bus.failure IS 'deliveries that failed; partitioned as 
 CREATE TABLE message_bus.jwt_key (
 	position integer PRIMARY KEY,			-- in the order of the JWK Set
 	kid text UNIQUE,
-	alg text NOT NULL CHECK (alg IN ('HS256', 'RS256', 'ES256', 'EdDSA')),
+	alg text NOT NULL CHECK (alg OPERATOR(pg_catalog.=) ANY (ARRAY['HS256', 'RS256', 'ES256', 'EdDSA'])),
 	key bytea NOT NULL						-- HS256: the secret, else SubjectPublicKeyInfo
 );
 COMMENT ON TABLE message_bus.jwt_key IS 'keys that tokens are verified with';
@@ -1199,21 +1199,21 @@ DECLARE
 BEGIN
 	FOR item IN
 		SELECT pg_catalog.format('REVOKE ALL ON %s %s FROM %s',
-				CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::pg_catalog.regclass,
-				CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END) AS command
+				CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::pg_catalog.regclass,
+				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END) AS command
 			FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
 			WHERE c.relnamespace OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
-				AND c.relkind IN ('r', 'p', 'v', 'S') AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+				AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p', 'v', 'S']::pg_catalog."char"[]) AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
 		UNION ALL
 		SELECT pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM %s', p.oid::pg_catalog.regprocedure,
-				CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
+				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
 			FROM pg_catalog.pg_proc p,
 				pg_catalog.aclexplode(COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
 			WHERE p.pronamespace OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
 				AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
 		UNION ALL
 		SELECT pg_catalog.format('REVOKE ALL ON SCHEMA message_bus FROM %s',
-				CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
+				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
 			FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a
 			WHERE n.oid OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
 				AND a.grantee OPERATOR(pg_catalog.<>) n.nspowner
@@ -1221,7 +1221,7 @@ BEGIN
 		SELECT pg_catalog.format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', c.oid::pg_catalog.regclass)
 			FROM pg_catalog.pg_class c
 			WHERE c.relnamespace OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
-				AND c.relkind IN ('r', 'p')
+				AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p']::pg_catalog."char"[])
 	LOOP
 		EXECUTE item.command;
 	END LOOP;

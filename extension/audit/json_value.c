@@ -91,7 +91,7 @@ value_member(MbusSlice *value, const text *name)
 		lex->token_terminator - lex->token_start, JSON_TOKEN_STRING};
 		text	   *decoded = mbus_json_text(&string);
 
-		if (!lexer_next(lex) ||	/* : */
+		if (!lexer_next(lex) || /* : */
 			!lexer_next(lex) || !value_next(lex, &member))
 			return false;
 		if (VARSIZE_ANY_EXHDR(decoded) == VARSIZE_ANY_EXHDR(name) &&

@@ -98,8 +98,8 @@ hex_read(const char *at, const char *end, pg_wchar *unit)
 	for (int i = 0; i < 4; i++)
 	{
 		int			digit = at[i] >= '0' && at[i] <= '9' ? at[i] - '0' :
-			at[i] >= 'a' && at[i] <= 'f' ? at[i] - 'a' + 10 :
-			at[i] >= 'A' && at[i] <= 'F' ? at[i] - 'A' + 10 : -1;
+		at[i] >= 'a' && at[i] <= 'f' ? at[i] - 'a' + 10 :
+		at[i] >= 'A' && at[i] <= 'F' ? at[i] - 'A' + 10 : -1;
 
 		if (digit < 0)
 			return false;

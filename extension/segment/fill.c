@@ -60,8 +60,8 @@ static ExecutorStart_hook_type prev_executor = NULL;
 
 static void fill_utility(PlannedStmt *pstmt, const char *queryString,
 						 bool readOnlyTree, ProcessUtilityContext context,
-						 ParamListInfo params, QueryEnvironment * queryEnv,
-						 DestReceiver * dest, QueryCompletion * qc);
+						 ParamListInfo params, QueryEnvironment *queryEnv,
+						 DestReceiver *dest, QueryCompletion *qc);
 static void fill_executor(QueryDesc *query, int eflags);
 static bool bus_table(Oid relid);
 static int32 message_segment(Oid relid);
@@ -88,8 +88,8 @@ mbus_fill_init(void)
 static void
 fill_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 			 ProcessUtilityContext context, ParamListInfo params,
-			 QueryEnvironment * queryEnv, DestReceiver * dest,
-			 QueryCompletion * qc)
+			 QueryEnvironment *queryEnv, DestReceiver *dest,
+			 QueryCompletion *qc)
 {
 	Oid			relid = InvalidOid;
 

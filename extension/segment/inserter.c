@@ -44,7 +44,7 @@
 static void inserter_check(Relation rel, int ncolumns);
 pg_noreturn static void leaf_changed(Relation rel);
 static void indexes_check(MbusInserter *inserter);
-static AttrNumber predicate_column(const IndexInfo * info);
+static AttrNumber predicate_column(const IndexInfo *info);
 static void row_check(MbusInserter *inserter, TupleTableSlot *slot);
 static TupleDesc desc_cut(TupleDesc whole, int n);
 static bool row_wanted(MbusInserter *inserter, int number,
@@ -202,7 +202,7 @@ indexes_check(MbusInserter *inserter)
 	inserter->wanted = palloc(Max(n, 1) * sizeof(AttrNumber));
 	for (int i = 0; i < n; i++)
 	{
-		const		IndexInfo *info = inserter->rri->ri_IndexRelationInfo[i];
+		const IndexInfo *info = inserter->rri->ri_IndexRelationInfo[i];
 
 		if (info->ii_ExclusionOps != NULL ||
 			!inserter->rri->ri_IndexRelationDescs[i]->rd_index->indimmediate)
@@ -216,9 +216,9 @@ indexes_check(MbusInserter *inserter)
  * MBUS_BY_PREDICATE if it wants something else.
  */
 static AttrNumber
-predicate_column(const IndexInfo * info)
+predicate_column(const IndexInfo *info)
 {
-	const		NullTest *test;
+	const NullTest *test;
 
 	if (info->ii_Predicate == NIL)
 		return MBUS_EVERY_ROW;

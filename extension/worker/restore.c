@@ -437,7 +437,7 @@ static void
 restored_hide(MbusWork *work, const Restored *list, int n)
 {
 	MbusNumbering *numbering = &work->db->numbering;
-	MbusRestoring range[MBUS_RESTORING];
+	MbusRestoring range[MBUS_RESTORING] = {{0}};
 	int			nranges = 0;
 	int			pending = 0;
 	uint64		known = 0;
