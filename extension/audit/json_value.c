@@ -14,6 +14,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
@@ -178,6 +179,7 @@ value_next(JsonLexContext *lex, MbusSlice *value)
 	value->type = lex->token_type;
 	do
 	{
+		CHECK_FOR_INTERRUPTS();
 		switch (lex->token_type)
 		{
 			case JSON_TOKEN_OBJECT_START:
