@@ -91,9 +91,9 @@ value_member(MbusSlice *value, const text *name)
 		MbusSlice	string = {lex->token_start,
 		lex->token_terminator - lex->token_start, JSON_TOKEN_STRING};
 		text	   *decoded = mbus_json_text(&string);
+		bool		colon = lexer_next(lex);
 
-		if (!lexer_next(lex) || /* : */
-			!lexer_next(lex) || !value_next(lex, &member))
+		if (!colon || !lexer_next(lex) || !value_next(lex, &member))
 			return false;
 		if (VARSIZE_ANY_EXHDR(decoded) == VARSIZE_ANY_EXHDR(name) &&
 			memcmp(VARDATA_ANY(decoded), VARDATA_ANY(name),
