@@ -32,6 +32,16 @@ SELECT doc, pg_temp.points(message_bus.json_text(doc, 'a')) AS a, message_bus.js
 SELECT message_bus.json_text('{"a\u0000":1}', U&'a\FFFD') AS by_what_it_is_given_as;
 SELECT message_bus.json_text('"whole"'), message_bus.json_text(NULL, 'a') IS NULL AS no_json, message_bus.json_text('{"a":1}', VARIADIC NULL) IS NULL AS no_path;
 
+-- a hundred thousand members, each with an escape in its name, take no memory to speak of
+CREATE FUNCTION pg_temp.used() RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN (SELECT sum(used_bytes) FROM pg_backend_memory_contexts);
+END
+$$;
+SELECT v, after - before > 30000000 AS grows
+	FROM (SELECT pg_temp.used() AS before, message_bus.json_text(doc, 'x') AS v, pg_temp.used() AS after
+		FROM (SELECT ('{' || repeat('"\n":1,', 100000) || '"x":2}')::json AS doc OFFSET 0) AS d OFFSET 0) AS t;
+
 -- in a query over messages one such payload disturbs nothing
 SELECT message_bus.create_channel('j');
 SELECT count(message_bus.publish('j', p::json)) FROM unnest(ARRAY['{"tool":"a","out":"\u0000"}', '{"tool":"b","out":"\ud800"}', '[1]', '"x"']) AS p;

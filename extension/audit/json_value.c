@@ -14,6 +14,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
@@ -90,9 +91,9 @@ value_member(MbusSlice *value, const text *name)
 		MbusSlice	string = {lex->token_start,
 		lex->token_terminator - lex->token_start, JSON_TOKEN_STRING};
 		text	   *decoded = mbus_json_text(&string);
+		bool		colon = lexer_next(lex);
 
-		if (!lexer_next(lex) || /* : */
-			!lexer_next(lex) || !value_next(lex, &member))
+		if (!colon || !lexer_next(lex) || !value_next(lex, &member))
 			return false;
 		if (VARSIZE_ANY_EXHDR(decoded) == VARSIZE_ANY_EXHDR(name) &&
 			memcmp(VARDATA_ANY(decoded), VARDATA_ANY(name),
@@ -178,6 +179,7 @@ value_next(JsonLexContext *lex, MbusSlice *value)
 	value->type = lex->token_type;
 	do
 	{
+		CHECK_FOR_INTERRUPTS();
 		switch (lex->token_type)
 		{
 			case JSON_TOKEN_OBJECT_START:

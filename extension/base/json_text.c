@@ -28,7 +28,10 @@ mbus_json_text(const MbusSlice *string)
 	const char *at = string->start + 1;
 	const char *end = string->start + string->len - 1;
 	StringInfoData out;
+	text	   *result;
 
+	if (memchr(at, '\\', end - at) == NULL)
+		return cstring_to_text_with_len(at, end - at);
 	initStringInfo(&out);
 	while (at < end)
 	{
@@ -39,7 +42,9 @@ mbus_json_text(const MbusSlice *string)
 		appendBinaryStringInfo(&out, at, escape - at);
 		at = escape < end ? escape_read(escape + 1, end, &out) : end;
 	}
-	return cstring_to_text_with_len(out.data, out.len);
+	result = cstring_to_text_with_len(out.data, out.len);
+	pfree(out.data);
+	return result;
 }
 
 /* Decodes what stands behind a backslash, and returns where it ends. */

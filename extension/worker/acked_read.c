@@ -415,6 +415,8 @@ message_wanted(const MbusLook *look, const MbusReader *readers, int n,
 	why->subscription_id = 0;
 	if (channel_id != look->channel_id)
 		return true;
+	if (look->policy == NULL)
+		return false;			/* the channel is gone */
 	for (int i = 0; i < n; i++)
 	{
 		if (id >= readers[i].start_id && created_at >= readers[i].start_at &&

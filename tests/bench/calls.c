@@ -155,10 +155,10 @@ make_array(Call *call, int number, int messages, uint32_t type,
 	for (i = 0; i < messages; i++)
 	{
 		at = put_int32(at, (uint32_t) (length + PAYLOAD));
-		memcpy(at, prefix, length);
-		memcpy(at + length, payloads[(number * BATCH + i) % (POOL * BATCH)],
+		at = mempcpy(at, prefix, length);
+		memcpy(at, payloads[(number * BATCH + i) % (POOL * BATCH)],
 			   PAYLOAD);
-		at += length + PAYLOAD;
+		at += PAYLOAD;
 	}
 	call->size = (size_t) (at - call->data);
 }
