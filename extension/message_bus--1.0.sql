@@ -118,6 +118,13 @@ CREATE TABLE message_bus.segment (
 );
 COMMENT ON TABLE message_bus.segment IS 'segments: the partitions that hold messages of one time window';
 
+-- Channels that were dropped here, until the worker has let go of their segments: that
+-- a channel is not there may also mean that a restore has not brought it yet.
+CREATE TABLE message_bus.channel_dropped (
+	channel_id integer PRIMARY KEY
+);
+COMMENT ON TABLE message_bus.channel_dropped IS 'dropped channels whose segments are still there';
+
 -- In which closed segments which transaction ids are: the worker enters them into
 -- the tables era_<n>, so that a publish looks into few tables.  All of it can be made
 -- anew from the segments: it is not logged, and not dumped.
@@ -302,6 +309,7 @@ CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
 DECLARE
 	made integer;
 BEGIN
+	DELETE FROM message_bus.channel_dropped d WHERE d.channel_id = NEW.channel_id;
 	DELETE FROM message_bus.channel c WHERE c.name = NEW.name
 		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at)
 		RETURNING c.channel_id INTO made;
@@ -332,14 +340,35 @@ $$;
 CREATE TRIGGER grant_restored BEFORE INSERT ON message_bus.channel_grant
 	FOR EACH ROW EXECUTE FUNCTION message_bus.grant_restored();
 
+-- A restored subscription replaces one of its name that was made here.  Another one
+-- made here that has its number gets a new one, as if it had just been made: at
+-- random above those that the sequence gives out, which dumps have too.
 CREATE FUNCTION message_bus.subscription_restored() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+DECLARE
+	live message_bus.subscription;
+	made integer;
+	node integer := COALESCE(current_setting('message_bus.node', true), '0');
 BEGIN
+	IF NEW.created_at >= now() THEN		-- it is no restored one
+		RETURN NEW;
+	END IF;
 	DELETE FROM message_bus.subscription s
-		WHERE s.created_at > NEW.created_at AND NEW.created_at < now()	-- else it is a new one
-			AND (s.subscription_id = NEW.subscription_id OR s.channel_id = NEW.channel_id AND s.name = NEW.name)
+		WHERE s.created_at > NEW.created_at
+			AND s.channel_id = NEW.channel_id AND s.name = NEW.name
 			AND EXISTS (SELECT FROM message_bus.subscription_made m
 				WHERE m.subscription_id = s.subscription_id);
+	SELECT m.epoch INTO made FROM message_bus.subscription_made m
+		WHERE m.subscription_id = NEW.subscription_id;
+	DELETE FROM message_bus.subscription s
+		WHERE s.created_at > NEW.created_at AND s.subscription_id = NEW.subscription_id
+			AND made IS NOT NULL
+		RETURNING * INTO live;
+	IF FOUND THEN
+		live.subscription_id := node * 67108864 + 33554432 + floor(random() * 33554432)::integer;
+		INSERT INTO message_bus.subscription SELECT live.*;
+		INSERT INTO message_bus.subscription_made VALUES (live.subscription_id, made);
+	END IF;
 	RETURN NEW;
 END
 $$;
@@ -352,6 +381,10 @@ CREATE FUNCTION message_bus.segment_restored() RETURNS trigger
 BEGIN
 	DELETE FROM message_bus.segment s WHERE s.segment_no = NEW.segment_no
 		AND s.opened_at > NEW.opened_at;
+	-- nor is it of a channel that was dropped here
+	IF NEW.opened_at < now() THEN
+		DELETE FROM message_bus.channel_dropped d WHERE d.channel_id = NEW.channel_id;
+	END IF;
 	RETURN NEW;
 END
 $$;

@@ -138,7 +138,7 @@ MBUS_FUNCTION(create_channel)
 	policy_default(&policy, PARAM_OWNER, ObjectIdGetDatum(GetUserId()));
 
 	rows = mbus_run_as_owner(schema,
-							 "INSERT INTO message_bus.channel (ttl, max_attempts, lease,"
+							 "WITH made AS (INSERT INTO message_bus.channel (ttl, max_attempts, lease,"
 							 " backoff, backoff_max, dead_letter, retention, max_payload,"
 							 " compression, series, name, owner) SELECT $1,"
 							 " COALESCE($2, 5), COALESCE($3, '30 seconds'),"
@@ -147,7 +147,14 @@ MBUS_FUNCTION(create_channel)
 							 " $10, $11, $12::regrole"
 							 " WHERE NOT EXISTS (SELECT FROM message_bus.channel"
 							 " WHERE name = $11)"
-							 " ON CONFLICT (name) DO NOTHING",
+							 " ON CONFLICT (name) DO NOTHING RETURNING channel_id),"
+							 /* what a restore has left of another channel */
+							 " grants AS (DELETE FROM message_bus.channel_grant g"
+							 " USING made WHERE g.channel_id = made.channel_id),"
+							 " subscriptions AS"
+							 " (DELETE FROM message_bus.subscription s"
+							 " USING made WHERE s.channel_id = made.channel_id)"
+							 " SELECT FROM made",
 							 PARAMS, param_types, policy.value, policy.null);
 	if (rows == 0 && !if_not_exists)
 		ereport(ERROR,
@@ -243,6 +250,16 @@ MBUS_FUNCTION(drop_channel)
 	int32		channel_id;
 	Datum		value[2];
 	static const Oid types[2] = {INT4OID, OIDOID};
+	static const char *const belonging[] = {
+		"DELETE FROM message_bus.channel_grant WHERE channel_id = $1",
+		"DELETE FROM message_bus.subscription_made"
+		" WHERE subscription_id IN (SELECT s.subscription_id"
+		" FROM message_bus.subscription s WHERE s.channel_id = $1)",
+		"DELETE FROM message_bus.checkpoint"
+		" WHERE subscription_id IN (SELECT s.subscription_id"
+		" FROM message_bus.subscription s WHERE s.channel_id = $1)",
+		"DELETE FROM message_bus.subscription WHERE channel_id = $1"
+	};
 
 	mbus_write_check("message_bus.drop_channel()");
 	if (!PG_ARGISNULL(1) && PG_GETARG_BOOL(1) &&
@@ -264,13 +281,12 @@ MBUS_FUNCTION(drop_channel)
 						  2, types, value, NULL) == 0)
 		channel_unseen(schema, name);
 	(void) mbus_run_as_owner(schema,
-							 "DELETE FROM message_bus.channel_grant"
-							 " WHERE channel_id = $1",
+							 "INSERT INTO message_bus.channel_dropped"
+							 " VALUES ($1) ON CONFLICT DO NOTHING",
 							 1, types, value, NULL);
-	(void) mbus_run_as_owner(schema,
-							 "DELETE FROM message_bus.subscription"
-							 " WHERE channel_id = $1",
-							 1, types, value, NULL);
+	/* also what is newer than the transaction's snapshot */
+	for (int i = 0; i < lengthof(belonging); i++)
+		(void) mbus_run_as_owner_latest(schema, belonging[i], 1, types, value);
 	mbus_subscriptions_drop(schema, channel_id);
 	mbus_channel_dropped(channel_id);
 	PG_RETURN_VOID();
