@@ -257,6 +257,28 @@ is( query(
 	'then it is known');
 $writer->quit;
 
+# ----------
+# Who may not fill a table
+# ----------
+
+# a worker that does not run would be waited for
+my $worker = worker_pid($new, 'entered');
+
+like($worker, qr/^\d+$/, 'a worker');
+query('CREATE ROLE stranger', 'entered');
+kill 'STOP', $worker;
+sql_fails(
+	$new, 'entered',
+	qq{SET statement_timeout = '2 s'; SET ROLE stranger;
+		COPY message_bus.message_$segment FROM stdin;},
+	'42501', qr/permission denied/, 'who may not fill a table waits for nothing');
+sql_fails(
+	$new, 'entered',
+	qq{SET statement_timeout = '2 s';
+		COPY message_bus.message_$segment FROM stdin;},
+	'57014', qr/statement timeout/, 'who may waits for the worker');
+kill 'CONT', $worker;
+
 $old->stop;
 $new->stop;
 done_testing();
