@@ -105,12 +105,15 @@
 	object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE)
 #define MbusSchemaAclCheck(schema, role) \
 	object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE)
+#define MbusOwnsTable(table, role) \
+	object_ownercheck(RelationRelationId, table, role)
 #define MbusMaySetRole(member, role)	member_can_set_role(member, role)
 #else
 #define MbusFunctionAclCheck(function, role) \
 	pg_proc_aclcheck(function, role, ACL_EXECUTE)
 #define MbusSchemaAclCheck(schema, role) \
 	pg_namespace_aclcheck(schema, role, ACL_USAGE)
+#define MbusOwnsTable(table, role)	pg_class_ownercheck(table, role)
 #define MbusMaySetRole(member, role)	is_member_of_role(member, role)
 #endif
 

@@ -17,7 +17,8 @@
  *	  when it is attached, or by its name when that number's turn has come: so
  *	  numbers are taken one by one on this way, and a jump reads everything
  *	- segments that are attached: those that were not made here, and not seen
- *	  by the last look for what was restored (restore.c)
+ *	  by the last look for what was restored (restore.c).  Who is about to
+ *	  attach or fill one asks for a look (segment/fill.c): all is read then
  *
  * Who finds anything reads all (mbus_highest_segment(), mbus_restore_hide()).
  * All of it is this process's memory: a worker that starts reads everything.
@@ -30,6 +31,7 @@
 #include "catalog/pg_class.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "storage/lwlock.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -39,6 +41,7 @@
 #include "base/ids.h"
 #include "base/schema.h"
 #include "segment/leaf.h"
+#include "state/state.h"
 #include "worker/names.h"
 #include "worker/segment_catalog.h"
 #include "worker/task.h"
@@ -274,7 +277,7 @@ mbus_names_made(MbusWork *work, Oid leaf)
 /*
  * mbus_names_ours tells whether all segments that are attached were made by
  * this worker, or seen by the last look for a restore's; in a transaction.
- * If not, such a look may begin.
+ * If not, or if somebody waits for such a look, it may begin.
  */
 bool
 mbus_names_ours(MbusWork *work)
@@ -283,11 +286,16 @@ mbus_names_ours(MbusWork *work)
 	int			nleaves;
 	TableSet	found = {0};
 	bool		all = true;
+	bool		asked;
 
+	LWLockAcquire(&work->db->lock, LW_SHARED);
+	asked = work->db->numbering.looks_wanted !=
+		work->db->numbering.looks_done;
+	LWLockRelease(&work->db->lock);
 	names_begin(work);
 	leaves = mbus_leaves_borrow(work->schema, &nleaves, &found.version);
 	if (found.version == ours.version)
-		return true;
+		return !asked;
 	found.table = MemoryContextAlloc(TopMemoryContext,
 									 Max(nleaves, 1) * sizeof(Oid));
 	for (int i = 0; i < nleaves; i++)
@@ -305,7 +313,7 @@ mbus_names_ours(MbusWork *work)
 		ours = found;
 	else
 		looked = found;
-	return all;
+	return all && !asked;
 }
 
 /*

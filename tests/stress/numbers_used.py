@@ -11,10 +11,10 @@ in use.  Segments of channels with a series of their own (churn.py) come and go;
 
 USED = """
     SELECT count(*), count(DISTINCT s.series), coalesce(sum(n), 0)::bigint,
-        coalesce(sum(greatest(high - (s.segment_no::bigint << 28) + 1, v.rows_reserved, 0)), 0)::bigint
+        coalesce(sum(greatest(high - (s.segment_no::bigint << 24) + 1, v.rows_reserved, 0)), 0)::bigint
     FROM message_bus.segment s
     JOIN message_bus.segments v USING (segment_no)
-    LEFT JOIN (SELECT (id >> 28)::int AS segment_no, max(id) AS high, count(*) AS n FROM message_bus.message GROUP BY 1) m
+    LEFT JOIN (SELECT (id >> 24)::int AS segment_no, max(id) AS high, count(*) AS n FROM message_bus.message GROUP BY 1) m
         USING (segment_no)
     WHERE s.channel_id IS NULL"""
 

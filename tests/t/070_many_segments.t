@@ -183,7 +183,7 @@ is(claim_all($node, 'late'), '1:1', 'and so does one in an open one');
 is( $node->safe_psql(
 		'postgres', q{
 		SELECT delayed FROM message_bus.segment_era, passed
-		WHERE segment_no = id >> 28}),
+		WHERE segment_no = id >> 24}),
 	't',
 	'a segment that is entered knows of its delayed message');
 wait_for('a delayed message that was passed', sub { claim_all($node, 'passed') eq '1:1' });
