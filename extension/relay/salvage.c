@@ -60,8 +60,8 @@ static bool is_id_value(MbusSlice *value);
 /*
  * mbus_salvage_ids finds the id of a request, or in a JSON-RPC batch those of
  * its elements, and returns how many it has found.  With more than max it is
- * none; and so it is for an object that has several.  They are borrowed from
- * the text.
+ * none; of several in one object it is the first.  They are borrowed from the
+ * text.
  */
 int
 mbus_salvage_ids(const char *json, int len, MbusSlice *ids, int max,
@@ -71,8 +71,7 @@ mbus_salvage_ids(const char *json, int len, MbusSlice *ids, int max,
 	MbusSlice	token;
 	int			level;
 	int			count = 0;
-	int			before = 0;		/* how many there were before this object */
-	int			named = 0;		/* members "id" of it */
+	bool		taken = false;	/* this object's first member "id" was seen */
 	int			tokens = 0;
 
 	scan.at = json;
@@ -93,15 +92,11 @@ mbus_salvage_ids(const char *json, int len, MbusSlice *ids, int max,
 			!follows_string(first))
 			break;
 		if (first == '{' && scan.depth == level - 1)
-		{
-			before = count;
-			named = 0;
-		}
-		if ((first == ',' || first == '}') && scan.depth == level && named < 2)
+			taken = false;
+		if ((first == ',' || first == '}') && scan.depth == level && !taken)
 			found = find_id(&scan);
-		if (found != FOUND_NOTHING && ++named == 2)
-			count = before;
-		else if (found == FOUND_ID)
+		taken = taken || found != FOUND_NOTHING;
+		if (found == FOUND_ID)
 		{
 			if (count == max)
 				return 0;

@@ -45,6 +45,7 @@ static bool lane_knows(const GwLane *lane, const GwRequest *request);
 static bool lane_open_session(GwLane *lane, GwBatch *batch,
 							  GwIdentity *identity);
 static GwBatch *lane_pop_flight(GwLane *lane);
+static void lane_close_again(GwLane *lane, GwBatch *batch);
 static void deliver_rows(const GwLane *lane, const GwBatch *batch,
 						 const GwOutcome *outcome);
 static size_t count_expected(const GwBatch *batch);
@@ -255,6 +256,8 @@ lane_done(void *owner, const GwOutcome *outcome)
 		TAILQ_FOREACH(request, &batch->requests, entry)
 			gw_identity_mark(request->identity, lane->index, lane->generation,
 							 0);
+	if (outcome->failed && !outcome->unknown)
+		lane_close_again(lane, batch);
 	end_batch(lane, batch, outcome->failed ? outcome->error : NULL,
 			  !outcome->failed ? GW_COMMITTED :
 			  outcome->unknown ? GW_UNKNOWN : GW_ROLLED_BACK);
@@ -392,6 +395,29 @@ lane_pop_flight(GwLane *lane)
 	if (--lane->in_flight > 0)
 		STAILQ_FIRST(&lane->flight)->head_ms = gw_now_ms();
 	return batch;
+}
+
+/*
+ * lane_close_again puts what closes sessions back in front of the queue, once:
+ * a frame of somebody else may have made the batch fail.
+ */
+static void
+lane_close_again(GwLane *lane, GwBatch *batch)
+{
+	GwRequest  *request;
+	GwRequest  *next;
+
+	for (request = TAILQ_FIRST(&batch->requests); request != NULL;
+		 request = next)
+	{
+		next = TAILQ_NEXT(request, entry);
+		if (request->control != GW_CONTROL_CLOSE || request->again)
+			continue;
+		TAILQ_REMOVE(&batch->requests, request, entry);
+		request->again = true;
+		TAILQ_INSERT_HEAD(&lane->queue.list, request, entry);
+		lane->queue.count++;
+	}
 }
 
 /*

@@ -297,13 +297,17 @@ gw_batch_encode(const GwBatch *batch, GwBuffer *sessions, GwBuffer *frames)
 	return !sessions->failed && !frames->failed;
 }
 
-/* gw_batch_drop_frames frees the frames of a batch that was encoded. */
+/*
+ * gw_batch_drop_frames frees the frames of a batch that was encoded, but for
+ * what closes a session: it is sent once more if the batch fails.
+ */
 void
 gw_batch_drop_frames(GwBatch *batch)
 {
 	GwRequest  *request;
 
 	TAILQ_FOREACH(request, &batch->requests, entry)
+		if (request->control != GW_CONTROL_CLOSE)
 		request_drop_frame(request);
 }
 

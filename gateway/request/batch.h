@@ -44,6 +44,7 @@ typedef struct GwRequest
 	int64_t		arrived_ms;
 	GwFrameKind kind;
 	char		control;		/* 0 if it is a client's */
+	bool		again;			/* a control frame that is sent once more */
 	uint32_t	version;		/* of the token in it, if it opens */
 	bool		secret;			/* holds a token */
 	bool		waits;			/* a claim that may wait */

@@ -27,7 +27,7 @@ before(async () => {
 		SELECT message_bus.create_channel(c, backoff => '2 seconds',
 			dead_letter => 'dead')
 		FROM unnest(ARRAY['small', 'many', 'lost', 'unread', 'kept', 'gone', 'code',
-			'poison', 'acked', 'forged'])
+			'poison', 'acked', 'forged', 'beside'])
 			AS c;
 		SELECT message_bus.grant_channel(channel, 'app', 'all')
 		FROM message_bus.channels;
@@ -195,19 +195,20 @@ describe('a lost socket', () => {
 		'to take it', async () => {
 		const gateway = await bus.gateway();
 		const client = await gateway.client();
-		await client.call('publish', { channel: 'poison',
-			payload: 'z'.repeat(12000000) });
+		for (let i = 0; i < 25; i++) {
+			await client.call('publish', { channel: 'poison',
+				payload: 'z'.repeat(900000) });
+		}
 		const raw = await Raw.open(gateway.port);
 		raw.socket.once('data', () => raw.socket.pause());
 		raw.write(frame(TEXT, rpc(1, 'claim',
-			{ channel: 'poison', lease_for: 600 })));
+			{ channel: 'poison', batch: 25, lease_for: 600 })));
 		await until('the reply', () => raw.socket.isPaused());
 		raw.write(close(1009));
 		await sleep(300);
 		raw.destroy();
 		await until('the failure', async () => /^disconnected 1 /.test(
 			await failures('poison')));
-		assert.deepEqual(await client.call('claim', { channel: 'poison' }), []);
 		await gateway.kill();
 	});
 
@@ -254,6 +255,53 @@ describe('a lost socket', () => {
 			await failures('forged')));
 		await gateway.kill();
 	});
+
+	test('is told again when the frame of another made the call fail',
+		async () => {
+			await bus.sql(`ALTER FUNCTION message_bus.relay(bigint[], bytea[])
+					RENAME TO relay_behind;
+				CREATE FUNCTION message_bus.relay(sessions bigint[], frames bytea[])
+					RETURNS TABLE (session bigint, frame bytea, request integer,
+						code integer, sqlstate text, leases bigint[])
+					LANGUAGE plpgsql AS $$
+					BEGIN
+						IF array_to_string(frames, '') LIKE
+							'%' || encode('explode', 'hex') || '%' THEN
+							RAISE EXCEPTION 'the call is refused';
+						END IF;
+						RETURN QUERY SELECT * FROM
+							message_bus.relay_behind(sessions, frames);
+					END $$;
+				GRANT EXECUTE ON FUNCTION message_bus.relay(bigint[], bytea[])
+					TO gateway`);
+			try {
+				const gateway = await bus.gateway();
+				const client = await gateway.client();
+				await client.call('publish', { channel: 'beside', payload: 1 });
+				const other = await gateway.client();
+				await other.call('claim', { channel: 'beside', lease_for: 600 });
+				const thaw = await bus.freeze();
+				// two batches are on their way, and the third is gathered
+				const pings = [client.call('ping')];
+				await sleep(200);
+				pings.push(client.call('ping'));
+				await sleep(200);
+				const failing = client.call('explode').catch((error) => error.code);
+				other.socket.terminate();
+				await until('the close', () => gateway.event('close'));
+				thaw();
+				await Promise.all(pings);
+				assert.equal(await failing, -32603);
+				await until('the failure', async () => /^disconnected 1 /.test(
+					await failures('beside')));
+				await gateway.kill();
+			} finally {
+				await bus.sql(`DROP FUNCTION
+						message_bus.relay(bigint[], bytea[]);
+					ALTER FUNCTION message_bus.relay_behind(bigint[], bytea[])
+						RENAME TO relay`);
+			}
+		});
 
 	test('nor does what was claimed when it was gone', async () => {
 		const gateway = await bus.gateway({ MESSAGE_BUS_WAIT_SECS: '5' });
