@@ -9,7 +9,7 @@
  *						token is for the anonymous role
  *		0 'C'			close it; behind it may be the code that its WebSocket
  *						was closed with (2 bytes), and pairs of a lease and 0
- *						for what was not wholly written to it (8 bytes each, in
+ *						for what was not written to it (8 bytes each, in
  *						network order).  With 0x8000 in the code frames of it
  *						are still at work, which may have claimed more: then
  *						only those leases end, and those with -1, which were

@@ -42,6 +42,7 @@
 #include "state/state.h"
 
 #define REPLY_COLUMNS	6
+#define ERROR_ROOM		512		/* what an element's error may take at least */
 #define REPLY_STORE_KB	(64 * 1024) /* replies kept in memory, not in a file */
 
 static int	requests_in_call;	/* frames but for those of the gateway itself */
@@ -250,6 +251,8 @@ replies_put(Tuplestorestate *store, TupleDesc desc, int request,
 	reply_put(store, desc, request, session, &relayed->told, NULL);
 	reply_put(store, desc, request, session, &relayed->out,
 			  relayed->control ? NULL : relayed);
+	/* what its reply tells, its notices do not tell again */
+	relayed->nleases = 0;
 	foreach(cell, relayed->notices)
 		reply_put(store, desc, request, session, lfirst(cell), relayed);
 }
@@ -332,12 +335,14 @@ relay_frame(const char *bytes, int len, MbusRelayed *relayed)
 
 /*
  * relay_batch runs the requests of a JSON-RPC batch, whose replies are one
- * array; no array if there are none.
+ * array; no array if there are none.  No reply takes the room that an error of
+ * each request behind it needs.
  */
 static void
 relay_batch(MbusRelayed *relayed)
 {
 	StringInfo	out = &relayed->out;
+	int			each;
 	int			i;
 
 	if (relayed->root.total == 0 ||
@@ -348,8 +353,12 @@ relay_batch(MbusRelayed *relayed)
 	}
 
 	appendStringInfoChar(out, '[');
+	each = Min(ERROR_ROOM, relayed->frame.limit / relayed->root.nchildren);
 	for (i = 0; i < relayed->root.nchildren; i++)
+	{
+		relayed->reserve = each * (relayed->root.nchildren - i - 1);
 		relay_element(relayed, &relayed->root.children[i]);
+	}
 	if (out->len == MBUS_FRAME_PREFIX + 1)
 		out->len = MBUS_FRAME_PREFIX;
 	else
@@ -449,7 +458,7 @@ step_element(MbusRelayed *relayed)
 {
 	mbus_request_read(relayed->element, &relayed->frame, &relayed->request);
 	relayed->request.binary = false;
-	run_request(relayed, relayed->frame.limit - 1);
+	run_request(relayed, relayed->frame.limit - 1 - relayed->reserve);
 }
 
 /*

@@ -27,6 +27,7 @@ typedef struct MbusRelayed
 	int			nleases;		/* that its reply tells */
 	int64		leases[MBUS_RELAY_FRAMES_MAX];
 	const MbusNode *element;	/* of a batch, that runs now */
+	int			reserve;		/* bytes kept for the elements behind it */
 	MbusRequest request;		/* as far as it could be read */
 	StringInfoData out;
 	bool		binary;			/* the reply is a binary frame */

@@ -11,18 +11,24 @@
  * behind a string that is followed by what cannot follow one.  For an id that
  * belongs to something else would be worse than none.
  *
+ * A client chooses the bytes, and nobody has to know who it is.  So no more
+ * than SCAN_MAX of them are looked at, a name costs no memory, and of an
+ * object one value is read: that of its first member "id".
+ *
  * Brackets are kept as bits, one a level, so that depth costs no stack.
  */
 #include "postgres.h"
 
 #include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 
 #include "base/compat.h"
 #include "base/json_slice.h"
 #include "relay/rpc.h"
 
-#define ID_NAME_MAX	14			/* "id" in quotes, all of it escaped */
+#define SCAN_MAX		(1024 * 1024)	/* bytes of a frame */
+#define INTERRUPT_EVERY	4096	/* tokens */
 
 typedef struct Scan
 {
@@ -31,7 +37,15 @@ typedef struct Scan
 	int			depth;
 	int			room;			/* levels that "objects" has bits for */
 	uint8	   *objects;		/* a bit a level: an object, or an array */
+	MbusSlice	last[4];		/* the token before, and those before it */
 } Scan;
+
+typedef enum Found
+{
+	FOUND_NOTHING,
+	FOUND_NO_ID,				/* a member "id", with no value for an answer */
+	FOUND_ID
+} Found;
 
 static bool scan_token(Scan *scan, MbusSlice *token);
 static const char *word_end(const char *at, const char *end);
@@ -39,28 +53,29 @@ static const char *string_end(const char *at, const char *end);
 static bool scan_move(Scan *scan, char bracket);
 static void scan_open(Scan *scan, bool object);
 static bool follows_string(char first);
-static bool is_id(const MbusSlice *before, const MbusSlice *name,
-				  const MbusSlice *colon, MbusSlice *value);
+static Found find_id(Scan *scan);
+static bool is_named_id(const MbusSlice *name);
+static bool is_id_value(MbusSlice *value);
 
 /*
  * mbus_salvage_ids finds the id of a request, or in a JSON-RPC batch those of
  * its elements, and returns how many it has found.  With more than max it is
- * none.  They are borrowed from the text.
+ * none; of several in one object it is the first.  They are borrowed from the
+ * text.
  */
 int
 mbus_salvage_ids(const char *json, int len, MbusSlice *ids, int max,
 				 bool *batch)
 {
 	Scan		scan = {0};
-	MbusSlice	last[4];		/* the token before, and those before it */
 	MbusSlice	token;
 	int			level;
 	int			count = 0;
-	bool		taken = false;
+	bool		taken = false;	/* this object's first member "id" was seen */
+	int			tokens = 0;
 
 	scan.at = json;
-	scan.end = json + len;
-	memset(last, 0, sizeof(last));
+	scan.end = json + Min(len, SCAN_MAX);
 	*batch = false;
 	if (!scan_token(&scan, &token))
 		return 0;
@@ -69,25 +84,28 @@ mbus_salvage_ids(const char *json, int len, MbusSlice *ids, int max,
 	do
 	{
 		char		first = *token.start;
+		Found		found = FOUND_NOTHING;
 
-		if (last[0].len > 0 && *last[0].start == '"' && !follows_string(first))
+		if (++tokens % INTERRUPT_EVERY == 0)
+			CHECK_FOR_INTERRUPTS();
+		if (scan.last[0].len > 0 && *scan.last[0].start == '"' &&
+			!follows_string(first))
 			break;
 		if (first == '{' && scan.depth == level - 1)
 			taken = false;
-		if ((first == ',' || first == '}') && scan.depth == level && !taken &&
-			is_id(&last[3], &last[2], &last[1], &last[0]))
+		if ((first == ',' || first == '}') && scan.depth == level && !taken)
+			found = find_id(&scan);
+		taken = taken || found != FOUND_NOTHING;
+		if (found == FOUND_ID)
 		{
 			if (count == max)
 				return 0;
-			ids[count++] = last[0];
-			taken = true;
+			ids[count++] = scan.last[0];
 		}
 		if (!scan_move(&scan, first) || scan.depth == 0)
 			break;
-		last[3] = last[2];
-		last[2] = last[1];
-		last[1] = last[0];
-		last[0] = token;
+		memmove(&scan.last[1], &scan.last[0], 3 * sizeof(MbusSlice));
+		scan.last[0] = token;
 	} while (scan_token(&scan, &token));
 	return count;
 }
@@ -195,31 +213,68 @@ follows_string(char first)
 }
 
 /*
- * is_id tells whether tokens are a member "id", with what is before it, and
- * its value one that an answer can have; it sets the value's type.
+ * find_id tells whether the last tokens, in an object, are a member "id" with
+ * what is before it.
+ */
+static Found
+find_id(Scan *scan)
+{
+	const MbusSlice *before = &scan->last[3];
+	const MbusSlice *colon = &scan->last[1];
+	int			inner = scan->depth - 1;
+
+	if (!((scan->objects[inner / 8] >> inner % 8) & 1) ||
+		before->len != 1 || strchr("{,", *before->start) == NULL ||
+		*colon->start != ':' || !is_named_id(&scan->last[2]))
+		return FOUND_NOTHING;
+	return is_id_value(&scan->last[0]) ? FOUND_ID : FOUND_NO_ID;
+}
+
+/* is_named_id tells whether a token is "id", however it is escaped. */
+static bool
+is_named_id(const MbusSlice *name)
+{
+	static const char *const letters[2][2] = {
+		{"i", "\\u0069"}, {"d", "\\u0064"}
+	};
+	const char *at = name->start + 1;
+	const char *end = name->start + name->len - 1;
+
+	if (name->len < 4 || *name->start != '"')
+		return false;
+	for (int i = 0; i < 2; i++)
+	{
+		const char *escaped = letters[i][1];
+		int			len = strlen(escaped);
+
+		if (at < end && *at == *letters[i][0])
+			at++;
+		else if (end - at >= len && memcmp(at, escaped, len) == 0)
+			at += len;
+		else
+			return false;
+	}
+	return at == end;
+}
+
+/*
+ * is_id_value tells whether a value is one that an answer can have; it sets
+ * its type.
  */
 static bool
-is_id(const MbusSlice *before, const MbusSlice *name, const MbusSlice *colon,
-	  MbusSlice *value)
+is_id_value(MbusSlice *value)
 {
-	MbusSlice	quoted = *name;
 	JsonLexContext *lex;
-	char	   *decoded;
+	bool		sound;
 
-	if (before->len != 1 || strchr("{,", *before->start) == NULL ||
-		name->len < 4 || name->len > ID_NAME_MAX || *name->start != '"' ||
-		*colon->start != ':' || value->len > MBUS_RPC_ID_MAX)
-		return false;
-	quoted.type = JSON_TOKEN_STRING;
-	decoded = mbus_json_string(&quoted, true);
-	if (decoded == NULL || strcmp(decoded, "id") != 0 ||
+	if (value->len > MBUS_RPC_ID_MAX ||
 		!pg_verify_mbstr(PG_UTF8, value->start, value->len, true))
 		return false;
 	lex = MbusMakeLexer(value->start, value->len, false);
-	if (json_lex(lex) != JSON_SUCCESS ||
-		lex->token_terminator != value->start + value->len)
-		return false;
+	sound = json_lex(lex) == JSON_SUCCESS &&
+		lex->token_terminator == value->start + value->len;
 	value->type = lex->token_type;
-	return value->type == JSON_TOKEN_STRING ||
-		value->type == JSON_TOKEN_NUMBER;
+	pfree(lex);
+	return sound && (value->type == JSON_TOKEN_STRING ||
+					 value->type == JSON_TOKEN_NUMBER);
 }

@@ -184,6 +184,7 @@ static void read_env_line(const char *path, int number, char *line,
 static char *env_value(char *value);
 static void check_name(const char *name, size_t length, const char *source,
 					   Reading *reading);
+static bool is_of_service(const char *variable);
 static void set_member(GwConfig *config, const Setting *setting,
 					   const char *value, Reading *reading);
 static void check_whole(const GwConfig *config, const GwConfigChecks *checks,
@@ -207,8 +208,9 @@ gw_config_read(GwConfig *config, const char *env_file,
 	for (i = 0; i < SETTINGS; i++)
 		reading.given[i] = getenv(settings[i].name);
 	for (i = 0; environ[i] != NULL; i++)
-		check_name(environ[i], strcspn(environ[i], "="), "the environment",
-				   &reading);
+		if (!is_of_service(environ[i]))
+			check_name(environ[i], strcspn(environ[i], "="),
+					   "the environment", &reading);
 	config->file = read_env_file(env_file, &reading);
 	for (i = 0; i < SETTINGS; i++)
 	{
@@ -422,6 +424,46 @@ check_name(const char *name, size_t length, const char *source,
 		  source);
 }
 
+/*
+ * is_of_service tells a variable that nobody has set by hand: Kubernetes puts
+ * some for every Service into each pod beside it, as container links do, and a
+ * Service may well be named message-bus. They are NAME_SERVICE_HOST,
+ * NAME_SERVICE_PORT, NAME_SERVICE_PORT_of-a-port, NAME_PORT with a URL, and
+ * NAME_PORT_number_TCP with more behind it.
+ */
+static bool
+is_of_service(const char *variable)
+{
+	static const char *const urls[] = {"=tcp://", "=udp://", "=sctp://"};
+	static const char *const kinds[] = {"_TCP", "_UDP", "_SCTP"};
+	size_t		length = strcspn(variable, "=");
+	const char *at;
+	size_t		i;
+
+	at = strstr(variable, "_SERVICE_HOST=");
+	if (at != NULL && at < variable + length)
+		return true;
+	at = strstr(variable, "_SERVICE_PORT");
+	if (at != NULL && at < variable + length && (at[13] == '=' || at[13] == '_'))
+		return true;
+	for (at = strstr(variable, "_PORT"); at != NULL && at < variable + length;
+		 at = strstr(at + 1, "_PORT"))
+	{
+		const char *behind = at + 5;
+
+		for (i = 0; i < sizeof(urls) / sizeof(urls[0]); i++)
+			if (strncmp(behind, urls[i], strlen(urls[i])) == 0)
+				return true;
+		if (*behind++ != '_' || !isdigit((unsigned char) *behind))
+			continue;
+		behind += strspn(behind, "0123456789");
+		for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+			if (strncmp(behind, kinds[i], strlen(kinds[i])) == 0)
+				return true;
+	}
+	return false;
+}
+
 static void
 set_member(GwConfig *config, const Setting *setting, const char *value,
 		   Reading *reading)
@@ -527,6 +569,9 @@ check_listener(const GwConfig *config, const GwConfigChecks *checks,
 			  " with MESSAGE_BUS_ROLE set clients are not authenticated,"
 			  " so the gateway listens on 127.0.0.0/8, ::1 or localhost only",
 			  config->host);
+	if (config->admin_port != 0 && config->admin_port == config->port)
+		fault(reading, "MESSAGE_BUS_ADMIN_PORT",
+			  "is the port of clients, EXAI_WS_PORT");
 	if (config->reuse_port && config->port == 0)
 		fault(reading, "MESSAGE_BUS_REUSE_PORT",
 			  "needs a port: EXAI_WS_PORT is 0");

@@ -131,10 +131,10 @@ gw_check_ping(const GwConfig *config, GwBuffer *sessions, GwBuffer *frames)
 	gw_buffer_append(&message, ping, sizeof(ping) - 1);
 	done = batch != NULL && identity != NULL && !message.failed &&
 		(!opens ||
-		 add_request(batch, gw_request_control(identity, GW_CONTROL_OPEN))) &&
+		 add_request(batch, gw_request_open(identity))) &&
 		add_request(batch, gw_request_create(identity, &message, 0)) &&
 		(!opens ||
-		 add_request(batch, gw_request_control(identity, GW_CONTROL_CLOSE))) &&
+		 add_request(batch, gw_request_close(identity, GW_ENDS_ALL))) &&
 		gw_batch_encode(batch, sessions, frames);
 	gw_buffer_free(&message);
 	if (identity != NULL)

@@ -83,19 +83,19 @@ gw_outcome_row(const GwOutcome *outcome, size_t row, GwRow *to)
 
 /*
  * gw_row_leases appends the leases that a frame tells, each as a control
- * frame has it: 8 bytes, and 8 of zero for all of its messages.
+ * frame has it: 8 bytes, and 8 of zero, for those that were not written.
  */
 void
 gw_row_leases(const GwRow *row, GwBuffer *leases)
 {
-	static const unsigned char all[8];
+	static const unsigned char unwritten[8];
 	size_t		at;
 
 	for (at = ARRAY_HEAD; at + ARRAY_ELEMENT <= row->leases.length;
 		 at += ARRAY_ELEMENT)
 	{
 		gw_buffer_append(leases, row->leases.data + at + 4, 8);
-		gw_buffer_append(leases, all, sizeof(all));
+		gw_buffer_append(leases, unwritten, sizeof(unwritten));
 	}
 }
 

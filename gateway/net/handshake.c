@@ -111,7 +111,7 @@ handshake_fault(struct lws *wsi)
 {
 	static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	"abcdefghijklmnopqrstuvwxyz0123456789+/";
-	char		string[256];
+	char		string[GW_HEADERS_MAX];
 
 	if (lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) <= 0)
 		return "the method must be GET";
@@ -176,7 +176,7 @@ gw_handshake_host_may(struct lws *wsi)
 static bool
 key_is_presented(struct lws *wsi)
 {
-	char		given[2048];
+	char		given[GW_HEADERS_MAX];
 	const char *value = find_apikey(wsi, given, sizeof(given));
 	bool		right = value != NULL && gw_key_is(config->supabase_key, value);
 
@@ -229,23 +229,34 @@ gw_handshake_limit(struct lws *wsi)
 	return limit_is_sound(wsi, &limit) ? limit : 0;
 }
 
-/* limit_is_sound reads the argument "max_message_bytes", 0 without one. */
+/*
+ * limit_is_sound reads the argument "max_message_bytes", 0 without one. The
+ * library looks no further than an argument which does not fit: there is room
+ * for the longest, which may be a token.
+ */
 static bool
 limit_is_sound(struct lws *wsi, uint32_t *limit)
 {
-	char		given[32] = "";
+	char		given[GW_HEADERS_MAX] = "";
 	const char *value = lws_get_urlarg_by_name(wsi, "max_message_bytes=",
 											   given, sizeof(given));
-	unsigned long number;
+	bool		is_number;
+	unsigned long number = 0;
 
 	*limit = 0;
 	if (value == NULL)
+	{
+		explicit_bzero(given, sizeof(given));
 		return true;
-	if (strspn(value, "0123456789") != strlen(value) || strlen(value) > 9)
-		return false;
-	number = strtoul(value, NULL, 10);
+	}
+	is_number = strspn(value, "0123456789") == strlen(value) &&
+		strlen(value) <= 9;
+	if (is_number)
+		number = strtoul(value, NULL, 10);
+	explicit_bzero(given, sizeof(given));
 	*limit = (uint32_t) number;
-	return number >= LIMIT_LEAST && number <= (unsigned long) config->max_message;
+	return is_number && number >= LIMIT_LEAST &&
+		number <= (unsigned long) config->max_message;
 }
 
 /* find_apikey reads the header or argument "apikey"; NULL if there is none. */

@@ -21,7 +21,8 @@
  *
  * With MESSAGE_BUS_REUSE_PORT several processes listen on one port and the
  * kernel spreads connections over them; one that drains stops listening at
- * once, so that the others get what is new.
+ * once, so that the others get what is new. It leaves a shared admin
+ * port to them, too: who asks there would hear of the end by chance.
  *
  * What the handshake says is checked in handshake.c. How many connections an
  * address may have is the kernel's business, or a proxy's
@@ -66,6 +67,7 @@ typedef struct Listener
 	int			listening;		/* our socket */
 	int			heard;			/* what libwebsockets has: that, or silence */
 	int			port;
+	bool		shared;			/* with other processes */
 } Listener;
 
 static Listener listeners[GW_LISTENERS];
@@ -127,6 +129,7 @@ listener_open(Listener *listener, const char *host, long port, bool shared)
 	GwLogLine	line;
 	int			fault = listen_socket(listener, host, port, shared);
 
+	listener->shared = shared;
 	listener->heard = -1;
 	if (silence < 0)
 		silence = eventfd(0, EFD_CLOEXEC);
@@ -184,7 +187,11 @@ gw_listen_turn(void)
 
 	taken = 0;
 	if (closing)
+	{
 		listener_close(&listeners[GW_LISTEN_PUBLIC]);
+		if (listeners[GW_LISTEN_ADMIN].shared)
+			listener_close(&listeners[GW_LISTEN_ADMIN]);
+	}
 	for (i = 0; i < GW_LISTENERS; i++)
 		waits = waits || listener_waits(&listeners[i]);
 	if ((paused || waits) && !descriptor_is_free())

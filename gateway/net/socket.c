@@ -28,6 +28,9 @@
 
 #define WRITE_MAX	((size_t) 128 * 1024)
 
+/* What the library gives the kernel at a time: a piece and its head. */
+#define PACKET_MAX	(WRITE_MAX + 16)
+
 /* What each WebSocket holds for input, whether it is used or not. */
 #define FRAME_MAX	4096
 
@@ -68,7 +71,7 @@ static int	http_write(struct lws *wsi, Link *link);
 static const lws_retry_bo_t no_pings;
 
 static const struct lws_protocols protocols[] = {
-	{GW_PROTOCOL, socket_callback, 0, FRAME_MAX, 0, NULL, 0},
+	{GW_PROTOCOL, socket_callback, 0, FRAME_MAX, 0, NULL, PACKET_MAX},
 	{NULL, NULL, 0, 0, 0, NULL, 0}
 };
 
@@ -180,6 +183,12 @@ link_callback(struct lws *wsi, Link *link, enum lws_callback_reasons reason,
 		case LWS_CALLBACK_WSI_DESTROY:
 			link_free(link);
 			break;
+		case LWS_CALLBACK_RAW_ADOPT:
+		case LWS_CALLBACK_RAW_RX:
+			/* The method CONNECT would have bytes of no protocol at all. */
+			gw_refused(GW_REFUSED_UPGRADE, link->address,
+					   "the method CONNECT is not served");
+			return -1;
 		case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
 			if (link->admin)
 			{
@@ -283,7 +292,6 @@ websocket_write(struct lws *wsi, void *owner)
 {
 	GwOutput	output = {.kind = GW_OUTPUT_NONE};
 	int			kind;
-	bool		out;
 
 	events->next(owner, &output);
 	if (output.kind == GW_OUTPUT_NONE)
@@ -307,9 +315,7 @@ websocket_write(struct lws *wsi, void *owner)
 	if (lws_write(wsi, output.bytes, output.length,
 				  (enum lws_write_protocol) kind) < 0)
 		return -1;
-	/* What the kernel did not take is written before the next callback. */
-	out = lws_partial_buffered(wsi) == 0;
-	if (events->written(owner, output.length, out) || !out)
+	if (events->written(owner, output.length))
 		(void) lws_callback_on_writable(wsi);
 	return 0;
 }

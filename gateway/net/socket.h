@@ -53,8 +53,8 @@ typedef struct GwSocketEvents
 	void		(*pong) (void *owner);
 	/* All that was written before has gone out: what is next? */
 	void		(*next) (void *owner, GwOutput *output);
-	/* So much was written, and has gone out or not; is there more? */
-	bool		(*written) (void *owner, size_t length, bool out);
+	/* So much was written; is there more? */
+	bool		(*written) (void *owner, size_t length);
 	/* A close frame came; the code is 1005 if it had none. */
 	void		(*closed) (void *owner, int code, const char *reason,
 						   size_t length);

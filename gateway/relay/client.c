@@ -18,10 +18,11 @@
  * (held) until it has read half of them, and is closed with
  * 1013 if it does not read at all.
  *
- * Leases that a reply tells are its client's once the kernel has taken all of
- * it. Those of replies that were not, also of ones that come when the socket
- * has gone, are kept in "unwritten" of the identity, and given back when the
- * session is closed.
+ * Leases that a reply tells are its client's as soon as a byte of it has been
+ * written: it may be the reply that its client cannot take, and must not come
+ * for ever. Those of replies that were not begun, also of ones that come when
+ * the socket has gone, are kept in "unwritten" of the identity, and given back
+ * when the session is closed.
  */
 #include "relay/client.h"
 
@@ -47,6 +48,10 @@
 #define LEASE_BYTES		16
 #define WRITTEN_MAX		32
 
+/* What a close frame can have as its code: RFC 6455, section 7.4. */
+#define CODE_LEAST		1000
+#define CODE_MOST		4999
+
 static const GwConfig *config;
 static const GwClientEvents *events;
 static bool draining;
@@ -61,11 +66,10 @@ static void client_receive(void *owner, const unsigned char *bytes,
 						   bool final);
 static void client_pong(void *owner);
 static void client_next(void *owner, GwOutput *output);
-static bool client_written(void *owner, size_t length, bool out);
+static bool client_written(void *owner, size_t length);
 static void client_closed(void *owner, int code, const char *reason,
 						  size_t length);
 static void log_close(const GwClient *client);
-static void keep_leases(GwBuffer *leases, const GwReply *reply);
 static void note_written(GwIdentity *identity, const unsigned char *leases,
 						 size_t length);
 static void client_move(GwClient *client, GwClientState state);
@@ -171,8 +175,10 @@ void
 gw_client_answer(GwClient *client, const GwBuffer *ids, const GwError *error)
 {
 	GwBuffer	string = {0};
+	uint32_t	limit = client->identity->limit;
 
-	gw_answer_frame(&string, ids, error);
+	gw_answer_frame(&string, ids, error,
+					limit != 0 ? limit : (size_t) config->client_max);
 	if (string.failed)
 		gw_client_mute(client, "out of memory");
 	else
@@ -295,8 +301,6 @@ client_next(void *owner, GwOutput *output)
 	GwClient   *client = owner;
 	GwReply    *reply = STAILQ_FIRST(&client->replies);
 
-	note_written(client->identity, client->going.data, client->going.length);
-	gw_buffer_free(&client->going);
 	if (client->want_ping && (reply == NULL || reply->sent == 0))
 	{
 		client->want_ping = false;
@@ -320,15 +324,19 @@ client_next(void *owner, GwOutput *output)
 }
 
 /*
- * client_written notes that bytes of the oldest reply were written. Its
- * leases are its client's when the kernel has taken all of it.
+ * client_written notes that bytes of the oldest reply were written. With the
+ * first of them its leases are its client's.
  */
 static bool
-client_written(void *owner, size_t length, bool out)
+client_written(void *owner, size_t length)
 {
 	GwClient   *client = owner;
 	GwReply    *reply = STAILQ_FIRST(&client->replies);
 
+	if (reply->sent == 0 && reply->leases > 0)
+		note_written(client->identity,
+					 reply->bytes + GW_WRITE_ROOM + reply->length,
+					 reply->leases);
 	reply->sent += length;
 	client->reply_bytes -= length;
 	gw_client_totals.unwritten -= length;
@@ -337,12 +345,6 @@ client_written(void *owner, size_t length, bool out)
 	if (reply->sent == reply->length)
 	{
 		STAILQ_REMOVE_HEAD(&client->replies, entry);
-		if (!out)
-			keep_leases(&client->going, reply);
-		else if (reply->leases > 0)
-			note_written(client->identity,
-						 reply->bytes + GW_WRITE_ROOM + reply->length,
-						 reply->leases);
 		free(reply);
 		gw_client_totals.replies--;
 		client->frames_out++;
@@ -351,15 +353,6 @@ client_written(void *owner, size_t length, bool out)
 	client_flow(client);
 	return !STAILQ_EMPTY(&client->replies) ||
 		client->state == GW_CLIENT_CLOSING;
-}
-
-static void
-keep_leases(GwBuffer *leases, const GwReply *reply)
-{
-	if (reply->leases > 0)
-		gw_buffer_append(leases,
-						 reply->bytes + GW_WRITE_ROOM + reply->length,
-						 reply->leases);
 }
 
 /* note_written keeps the newest leases that a client has learnt of. */
@@ -391,7 +384,9 @@ client_closed(void *owner, int code, const char *reason, size_t length)
 	/* It may be the answer to ours. */
 	if (client->close_code != 0)
 		return;
-	client->close_code = code;
+	/* The library hands on a number that is no code. */
+	client->close_code = code >= CODE_LEAST && code <= CODE_MOST ? code :
+		GW_CLOSE_PROTOCOL;
 	client->end = GW_END_CLIENT;
 	if (length >= sizeof(client->peer_reason))
 		length = sizeof(client->peer_reason) - 1;
@@ -424,9 +419,6 @@ client_gone(void *owner)
 	log_close(client);
 	client_drop_replies(client);
 	client_forget_message(client);
-	gw_buffer_append(&client->identity->unwritten, client->going.data,
-					 client->going.length);
-	gw_buffer_free(&client->going);
 	client->identity->close_code = client->close_code;
 	client->identity->client = NULL;
 	events->end(client->identity);
@@ -642,7 +634,10 @@ client_drop_replies(GwClient *client)
 		STAILQ_REMOVE_HEAD(&client->replies, entry);
 		gw_counters.replies_undelivered++;
 		gw_client_totals.replies--;
-		keep_leases(&client->identity->unwritten, reply);
+		if (reply->sent == 0 && reply->leases > 0)
+			gw_buffer_append(&client->identity->unwritten,
+							 reply->bytes + GW_WRITE_ROOM + reply->length,
+							 reply->leases);
 		free(reply);
 	}
 	gw_client_totals.unwritten -= client->reply_bytes;

@@ -19,6 +19,7 @@
 
 /* Close codes of RFC 6455, section 7.4, and its registry. */
 #define GW_CLOSE_GOING_AWAY		1001
+#define GW_CLOSE_PROTOCOL		1002
 #define GW_CLOSE_ABNORMAL		1006	/* never sent: the socket was gone */
 #define GW_CLOSE_NOT_UTF8		1007
 #define GW_CLOSE_POLICY			1008
@@ -74,7 +75,6 @@ typedef struct GwClient
 	bool		paused;			/* is not read from */
 	bool		mute;			/* gets no replies any more */
 	uint64_t	batch_mark;		/* the last batch that holds a read of it */
-	GwBuffer	going;			/* leases of a reply that is on its way out */
 	int			close_code;
 	const char *close_reason;
 	GwEnd		end;			/* who began to close, if close_code is set */

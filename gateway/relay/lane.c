@@ -45,6 +45,7 @@ static bool lane_knows(const GwLane *lane, const GwRequest *request);
 static bool lane_open_session(GwLane *lane, GwBatch *batch,
 							  GwIdentity *identity);
 static GwBatch *lane_pop_flight(GwLane *lane);
+static void lane_close_again(GwLane *lane, GwBatch *batch);
 static void deliver_rows(const GwLane *lane, const GwBatch *batch,
 						 const GwOutcome *outcome);
 static size_t count_expected(const GwBatch *batch);
@@ -150,11 +151,16 @@ gw_queue_refuse(GwQueue *queue, GwLaneKind lane, const GwError *error)
 /*
  * gw_session_end closes a session whose socket has gone, on every database
  * connection that knows it; on the short lane's in any case, if it may hold
- * leases.
+ * leases. That one alone ends leases. While a frame is in flight which may
+ * acknowledge some, on whatever lane, those end that the client has not learnt
+ * of; and while claims are, which may bring more, those that are known.
  */
 void
 gw_session_end(GwIdentity *identity)
 {
+	GwEnding	ending = identity->pending == 0 ? GW_ENDS_ALL :
+	identity->pending == identity->claiming ? GW_ENDS_KNOWN :
+	GW_ENDS_UNWRITTEN;
 	size_t		i;
 
 	for (i = 0; i < GW_CONNECTIONS_MAX; i++)
@@ -168,19 +174,22 @@ gw_session_end(GwIdentity *identity)
 			continue;
 		if (lane->database == NULL || !gw_lane_takes(lane, &error))
 			continue;
-		request = gw_request_control(identity, GW_CONTROL_CLOSE);
+		request = gw_request_close(identity, i == GW_LANE_SHORT ? ending :
+								   GW_ENDS_NONE);
 		if (request != NULL)
 			gw_queue_append(&lane->queue, request);
 	}
 	gw_buffer_free(&identity->unwritten);
-	gw_buffer_free(&identity->written);
+	if (ending != GW_ENDS_UNWRITTEN)
+		gw_buffer_free(&identity->written);
 	/* What is still in flight may claim something: then once more. */
 	identity->used = identity->used && identity->pending > 0;
 }
 
 /*
  * gw_request_end answers a request with the error, if any, and frees it. The
- * last one of a session whose socket has gone ends the session.
+ * last one of a session whose socket has gone ends the session, and so does
+ * the last one behind which there are only claims that wait.
  */
 void
 gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
@@ -212,11 +221,18 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 		gw_counters.replies_undelivered++;
 	if (client != NULL)
 		gw_client_answered(client);
-	if (config->log_frames || request->code != 0)
+	if (config->log_frames ||
+		(request->code != 0 &&
+		 gw_identity_logs_failure(identity, gw_now_ms())))
 		log_request(lane, request, error, result);
 	gw_client_totals.buffered -= request->length + request->ids.length;
 	identity->pending--;
-	if (client == NULL && identity->pending == 0)
+	if (gw_request_only_claims(request))
+		identity->claiming--;
+	if (client == NULL &&
+		(identity->pending == 0 ||
+		 (identity->pending == identity->claiming &&
+		  identity->written.length + identity->unwritten.length > 0)))
 		gw_session_end(identity);
 	gw_request_free(request);
 }
@@ -240,6 +256,8 @@ lane_done(void *owner, const GwOutcome *outcome)
 		TAILQ_FOREACH(request, &batch->requests, entry)
 			gw_identity_mark(request->identity, lane->index, lane->generation,
 							 0);
+	if (outcome->failed && !outcome->unknown)
+		lane_close_again(lane, batch);
 	end_batch(lane, batch, outcome->failed ? outcome->error : NULL,
 			  !outcome->failed ? GW_COMMITTED :
 			  outcome->unknown ? GW_UNKNOWN : GW_ROLLED_BACK);
@@ -357,7 +375,7 @@ lane_knows(const GwLane *lane, const GwRequest *request)
 static bool
 lane_open_session(GwLane *lane, GwBatch *batch, GwIdentity *identity)
 {
-	GwRequest  *request = gw_request_control(identity, GW_CONTROL_OPEN);
+	GwRequest  *request = gw_request_open(identity);
 
 	if (request == NULL)
 		return false;
@@ -377,6 +395,29 @@ lane_pop_flight(GwLane *lane)
 	if (--lane->in_flight > 0)
 		STAILQ_FIRST(&lane->flight)->head_ms = gw_now_ms();
 	return batch;
+}
+
+/*
+ * lane_close_again puts what closes sessions back in front of the queue, once:
+ * a frame of somebody else may have made the batch fail.
+ */
+static void
+lane_close_again(GwLane *lane, GwBatch *batch)
+{
+	GwRequest  *request;
+	GwRequest  *next;
+
+	for (request = TAILQ_FIRST(&batch->requests); request != NULL;
+		 request = next)
+	{
+		next = TAILQ_NEXT(request, entry);
+		if (request->control != GW_CONTROL_CLOSE || request->again)
+			continue;
+		TAILQ_REMOVE(&batch->requests, request, entry);
+		request->again = true;
+		TAILQ_INSERT_HEAD(&lane->queue.list, request, entry);
+		lane->queue.count++;
+	}
 }
 
 /*

@@ -55,6 +55,8 @@ gw_relay_submit(GwRequest *request)
 	GwLaneKind	kind = gw_request_lane(request);
 
 	request->identity->pending++;
+	if (gw_request_only_claims(request))
+		request->identity->claiming++;
 	if (kind == GW_LANE_WAIT)
 		gw_queue_append(&waiting, request);
 	else if (gw_lane_takes(&gw_lanes[kind], &error))

@@ -48,6 +48,7 @@ gw_clients_sweep(const GwConfig *settings)
 		 client = next)
 	{
 		next = LIST_NEXT(client, entry);
+		gw_identity_tell_left_out(client->identity, now);
 		sweep_open(client, now);
 	}
 	LIST_FOREACH(client, &gw_clients[GW_CLIENT_CLOSING], entry)

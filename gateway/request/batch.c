@@ -55,6 +55,8 @@ static const struct
 
 static void request_count(GwRequest *request, const GwFrame *frame);
 static void request_read_batch(GwRequest *request, GwFrame frame);
+static GwRequest *request_control(GwIdentity *identity, char control,
+								  const GwBuffer *bytes);
 static void request_drop_frame(GwRequest *request);
 static void encode_frame(GwBuffer *frames, const GwRequest *request);
 static void encode_head(GwBuffer *array, uint32_t type, size_t count);
@@ -130,35 +132,54 @@ request_read_batch(GwRequest *request, GwFrame frame)
 	gw_ids_add(&request->ids, &malformed);
 }
 
+/* gw_request_open makes what opens a session; NULL if out of memory. */
+GwRequest *
+gw_request_open(GwIdentity *identity)
+{
+	return request_control(identity, GW_CONTROL_OPEN, &identity->token);
+}
+
 /*
- * gw_request_control makes a control frame: it opens the session with its
- * token, or closes it, with what its client has not received. It returns NULL
- * if out of memory.
+ * gw_request_close makes what closes a session, and says which leases end
+ * with it; NULL if out of memory.
  */
 GwRequest *
-gw_request_control(GwIdentity *identity, char control)
+gw_request_close(GwIdentity *identity, GwEnding ending)
+{
+	unsigned	word = (unsigned) identity->close_code & 0x7fff;
+	unsigned char code[2];
+	GwBuffer	bytes = {0};
+	GwRequest  *request = NULL;
+
+	if (ending != GW_ENDS_ALL)
+		word |= 0x8000;
+	code[0] = (unsigned char) (word >> 8);
+	code[1] = (unsigned char) word;
+	gw_buffer_append(&bytes, code, sizeof(code));
+	if (ending != GW_ENDS_NONE)
+		gw_buffer_append(&bytes, identity->unwritten.data,
+						 identity->unwritten.length);
+	if (ending == GW_ENDS_KNOWN)
+		gw_buffer_append(&bytes, identity->written.data,
+						 identity->written.length);
+	if (!bytes.failed)
+		request = request_control(identity, GW_CONTROL_CLOSE, &bytes);
+	gw_buffer_free(&bytes);
+	return request;
+}
+
+/* request_control makes a control frame of these bytes. */
+static GwRequest *
+request_control(GwIdentity *identity, char control, const GwBuffer *bytes)
 {
 	const unsigned char head[2] = {GW_OPCODE_CONTROL, (unsigned char) control};
-
-	/* What is in flight may claim more: then only what is known now ends. */
-	bool		only = control == GW_CONTROL_CLOSE && identity->pending > 0;
-	const unsigned char code[2] = {(unsigned char) ((only ? 0x80 : 0) |
-													identity->close_code >> 8),
-	(unsigned char) identity->close_code};
-	const GwBuffer *rest = control == GW_CONTROL_OPEN ? &identity->token :
-	&identity->unwritten;
-	size_t		more = only ? identity->written.length : 0;
 	GwBuffer	message = {0};
 	GwRequest  *request = NULL;
 
-	if (gw_buffer_reserve(&message, sizeof(head) + sizeof(code) + rest->length +
-						  more))
+	if (gw_buffer_reserve(&message, sizeof(head) + bytes->length))
 	{
 		gw_buffer_append(&message, head, sizeof(head));
-		if (control == GW_CONTROL_CLOSE)
-			gw_buffer_append(&message, code, sizeof(code));
-		gw_buffer_append(&message, rest->data, rest->length);
-		gw_buffer_append(&message, identity->written.data, more);
+		gw_buffer_append(&message, bytes->data, bytes->length);
 		request = gw_request_create(identity, &message, 0);
 	}
 	gw_buffer_wipe(&message);
@@ -168,6 +189,16 @@ gw_request_control(GwIdentity *identity, char control)
 	request->version = identity->version;
 	request->secret = true;
 	return request;
+}
+
+/*
+ * gw_request_only_claims tells that a request ends no lease: it is a single
+ * claim, which may wait.
+ */
+bool
+gw_request_only_claims(const GwRequest *request)
+{
+	return request->waits && request->kind != GW_FRAME_BATCH;
 }
 
 /* gw_request_lane tells which lane a request takes. */
@@ -266,13 +297,17 @@ gw_batch_encode(const GwBatch *batch, GwBuffer *sessions, GwBuffer *frames)
 	return !sessions->failed && !frames->failed;
 }
 
-/* gw_batch_drop_frames frees the frames of a batch that was encoded. */
+/*
+ * gw_batch_drop_frames frees the frames of a batch that was encoded, but for
+ * what closes a session: it is sent once more if the batch fails.
+ */
 void
 gw_batch_drop_frames(GwBatch *batch)
 {
 	GwRequest  *request;
 
 	TAILQ_FOREACH(request, &batch->requests, entry)
+		if (request->control != GW_CONTROL_CLOSE)
 		request_drop_frame(request);
 }
 

@@ -227,13 +227,16 @@ read_member(const unsigned char *at, const unsigned char *end, GwSpan *key,
 
 /*
  * take_member remembers the members that matter. Of two members with one
- * name the later counts, as it does for JSON.parse.
+ * name the later counts, as it does for JSON.parse; but of several ids the
+ * first, which is the one that the database answers.
  */
 static void
 take_member(GwFrame *frame, GwSpan key, GwSpan value)
 {
 	if (gw_span_is(key, "\"id\""))
 	{
+		if (frame->kind == GW_FRAME_REQUEST)
+			return;
 		frame->kind = GW_FRAME_REQUEST;
 		frame->id = value;
 		if (!id_is_sound(value))

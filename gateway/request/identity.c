@@ -26,6 +26,10 @@
 #define COUNTER_BITS	24
 #define RANDOM_BITS		29
 
+/* Failed frames of one connection that are logged, each, in a second. */
+#define FAILED_MAX		20
+#define SECOND_MS		1000
+
 /* Which member tells the subject that is logged; NULL: none. */
 static const char *subject_member = "\"sub_hash\"";
 
@@ -66,12 +70,51 @@ gw_identity_create(GwBuffer *token)
 	return identity;
 }
 
+/*
+ * gw_identity_logs_failure tells whether one more failed frame has a line of
+ * its own in the log: a client must not fill it.
+ */
+bool
+gw_identity_logs_failure(GwIdentity *identity, int64_t now_ms)
+{
+	gw_identity_tell_left_out(identity, now_ms);
+	if (now_ms - identity->failed_ms >= SECOND_MS)
+	{
+		identity->failed_ms = now_ms;
+		identity->failed = 0;
+	}
+	if (++identity->failed <= FAILED_MAX)
+		return true;
+	identity->left_out++;
+	return false;
+}
+
+/*
+ * gw_identity_tell_left_out logs how many failed frames of a second that is
+ * over had no line of their own.
+ */
+void
+gw_identity_tell_left_out(GwIdentity *identity, int64_t now_ms)
+{
+	GwLogLine	line;
+
+	if (identity->left_out == 0 || now_ms - identity->failed_ms < SECOND_MS)
+		return;
+	gw_log_begin(&line, "warning", "frames_left_out");
+	gw_log_number(&line, "connection", identity->session);
+	gw_identity_log(identity, &line);
+	gw_log_number(&line, "frames", identity->left_out);
+	gw_log_end(&line);
+	identity->left_out = 0;
+}
+
 /* gw_identity_release gives a reference back, the last one with the token. */
 void
 gw_identity_release(GwIdentity *identity)
 {
 	if (--identity->references > 0)
 		return;
+	gw_identity_tell_left_out(identity, INT64_MAX);
 	gw_buffer_wipe(&identity->token);
 	gw_buffer_free(&identity->unwritten);
 	gw_buffer_free(&identity->written);

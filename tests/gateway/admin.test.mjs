@@ -100,6 +100,22 @@ describe('the admin port', () => {
 		await gateway.kill();
 	});
 
+	test('CONNECT is served by neither port', async () => {
+		const port = await freePort();
+		const gateway = await bus.gateway({ MESSAGE_BUS_ADMIN_PORT: `${port}`,
+			HTTP_CLIENT_TIMEOUT_SECS: '30' });
+		for (const to of [port, gateway.port]) {
+			const socket = net.connect(to, '127.0.0.1').on('error', () => {});
+			let closed = false;
+			socket.on('close', () => { closed = true; }).resume();
+			socket.write('CONNECT x HTTP/1.1\r\n\r\n');
+			await until('the end', () => closed, 3);
+		}
+		assert.match((await gateway.get('/metrics')).text,
+			/refused[a-z_]*\{reason="upgrade"\} 2/);
+		await gateway.kill();
+	});
+
 	test('the clients\' port can hide them', async () => {
 		const port = await freePort();
 		const gateway = await bus.gateway({ MESSAGE_BUS_ADMIN_PORT: `${port}`,
@@ -117,8 +133,7 @@ describe('the admin port', () => {
 		async () => {
 			const port = await freePort();
 			const gateway = await bus.gateway({
-				MESSAGE_BUS_ADMIN_PORT: `${port}`, MESSAGE_BUS_REUSE_PORT: 'true',
-				EXAI_WS_PORT: `${await freePort()}` });
+				MESSAGE_BUS_ADMIN_PORT: `${port}` });
 			const client = await gateway.client();
 			const thaw = await bus.freeze();
 			const pong = client.call('ping');
@@ -131,6 +146,28 @@ describe('the admin port', () => {
 			await pong;
 			assert.equal(await gateway.exited, 0);
 		});
+
+	test('is left to the others when it is shared', async () => {
+		const port = await freePort();
+		const settings = { MESSAGE_BUS_ADMIN_PORT: `${port}`,
+			MESSAGE_BUS_REUSE_PORT: 'true', EXAI_WS_PORT: `${await freePort()}` };
+		const old = await bus.gateway(settings);
+		const client = await old.client();
+		const thaw = await bus.freeze();
+		const pong = client.call('ping');
+		await until('the frame', async () =>
+			(await old.get('/healthz')).body.frames_in === 1);
+		old.child.kill('SIGTERM');
+		await until('the signal', () => old.event('stopping'));
+		const fresh = await bus.gateway(settings);
+		for (let i = 0; i < 30; i++) {
+			assert.equal((await ask(port, 'GET', '/readyz')).status, 200);
+		}
+		thaw();
+		await pong;
+		assert.equal(await old.exited, 0);
+		await fresh.kill();
+	});
 
 	test('a port that is taken is told', async () => {
 		const server = net.createServer().listen(0, '127.0.0.1');

@@ -3,21 +3,39 @@
 //     socket is lost: what it never received costs no attempt.
 
 import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import { Bus, sleep, until } from './bus.mjs';
+import { Raw, TEXT, close, frame, rpc } from './raw.mjs';
 
 const LIMIT = '1000000';
+const secret = 'a secret of at least thirty-two bytes';
+const base64 = (value) => Buffer.from(value).toString('base64url');
 let bus;
+
+// bearer signs claims.
+function bearer(claims) {
+	const text = `${base64('{"alg":"HS256"}')}.${base64(JSON.stringify(
+		{ exp: Math.floor(Date.now() / 1000) + 600, ...claims }))}`;
+	const mac = createHmac('sha256', secret).update(text).digest('base64url');
+	return { headers: { Authorization: `Bearer ${text}.${mac}` } };
+}
 
 before(async () => {
 	bus = await Bus.start();
 	await bus.sql(`SELECT message_bus.create_channel('dead');
 		SELECT message_bus.create_channel(c, backoff => '2 seconds',
 			dead_letter => 'dead')
-		FROM unnest(ARRAY['small', 'many', 'lost', 'unread', 'kept', 'gone', 'code'])
+		FROM unnest(ARRAY['small', 'many', 'lost', 'unread', 'kept', 'gone', 'code',
+			'poison', 'acked', 'forged', 'beside'])
 			AS c;
 		SELECT message_bus.grant_channel(channel, 'app', 'all')
-		FROM message_bus.channels`);
+		FROM message_bus.channels;
+		CREATE ROLE anon; GRANT anon TO gateway;
+		GRANT EXECUTE ON FUNCTION message_bus.open_session,
+			message_bus.close_session TO gateway;
+		SELECT message_bus.set_jwt_keys('${JSON.stringify({ keys: [
+		{ kty: 'oct', alg: 'HS256', k: base64(secret) }] })}')`);
 });
 after(() => bus?.stop());
 
@@ -90,6 +108,11 @@ describe('a client with a small frame limit', () => {
 			await assert.rejects(gateway.client(
 				{ query: `max_message_bytes=${wrong}` }), /400/, wrong);
 		}
+		// behind a longer argument, too
+		const query = `access_token=${'t'.repeat(3000)}&max_message_bytes=`;
+		const behind = await gateway.client({ query: query + '4000000' });
+		assert.equal((await behind.call('get', { id })).payload.length, 3000000);
+		await assert.rejects(gateway.client({ query: query + 'x' }), /400/);
 		await gateway.kill();
 	});
 });
@@ -141,17 +164,20 @@ describe('a lost socket', () => {
 			await gateway.kill();
 		});
 
-	test('what was not wholly written costs nothing', async () => {
+	test('what was not begun to be written costs nothing', async () => {
 		const gateway = await bus.gateway();
 		const client = await gateway.client();
-		await client.call('publish', { channel: 'unread',
-			payload: 'z'.repeat(900000) });
-		for (let i = 0; i < 24; i++) {
-			await client.call('publish', { channel: 'unread',
-				payload: 'z'.repeat(1000000) });
-		}
+		const id = await client.call('publish', { channel: 'small',
+			payload: 'z'.repeat(24000000) });
+		await client.call('publish', { channel: 'unread', payload: 1 });
 		for (let i = 0; i < 6; i++) {
-			const socket = await deaf(gateway, 'unread', { batch: 25 });
+			const { socket } = await gateway.client();
+			socket._socket.pause();
+			// its reply fills the socket
+			socket.send(rpc(1, 'get', { id }));
+			await until('the reply', async () => /replies_queued_bytes ([1-9]\d*)/
+				.test((await gateway.get('/metrics')).text));
+			socket.send(rpc(2, 'claim', { channel: 'unread', lease_for: 600 }));
 			const held = async () => Number(await bus.sql(`SELECT count(*)
 				FROM message_bus.leases WHERE channel = 'unread'`));
 			await until('the claim', async () => await held() > 0);
@@ -164,6 +190,118 @@ describe('a lost socket', () => {
 		assert.equal(message.attempt, 1);
 		await gateway.kill();
 	});
+
+	test('a reply that was begun costs an attempt: its client may be unable ' +
+		'to take it', async () => {
+		const gateway = await bus.gateway();
+		const client = await gateway.client();
+		for (let i = 0; i < 25; i++) {
+			await client.call('publish', { channel: 'poison',
+				payload: 'z'.repeat(900000) });
+		}
+		const raw = await Raw.open(gateway.port);
+		raw.socket.once('data', () => raw.socket.pause());
+		raw.write(frame(TEXT, rpc(1, 'claim',
+			{ channel: 'poison', batch: 25, lease_for: 600 })));
+		await until('the reply', () => raw.socket.isPaused());
+		raw.write(close(1009));
+		await sleep(300);
+		raw.destroy();
+		await until('the failure', async () => /^disconnected 1 /.test(
+			await failures('poison')));
+		await gateway.kill();
+	});
+
+	test('a close does not overtake an ack', async () => {
+		const gateway = await bus.gateway({ MESSAGE_BUS_ROLE: '' });
+		const client = await gateway.client(bearer({ role: 'app' }));
+		const { socket } = client;
+		for (let i = 0; i < 8; i++) {
+			await client.call('publish', { channel: 'acked', payload: i });
+		}
+		const leases = [];
+		for (let i = 0; i < 8; i++) {
+			const [message] = await client.call('claim',
+				{ channel: 'acked', lease_for: 600 });
+			leases.push(message.lease);
+		}
+		await client.call('get', { id: 1 }).catch(() => {});
+		// the long lane has more to do than the short one
+		const thaw = await bus.freeze();
+		for (const lease of leases) {
+			socket.send(`${rpc(lease, 'ack', { lease })}${' '.repeat(70000)}`);
+		}
+		await sleep(1000);
+		socket.terminate();
+		await sleep(500);
+		thaw();
+		await until('the end', async () => Number(await bus.sql(`SELECT count(*)
+			FROM message_bus.leases WHERE channel = 'acked'`)) === 0);
+		await sleep(500);
+		assert.equal(await failures('acked'), '');
+		await gateway.kill();
+	});
+
+	test('a close code that is none ends leases like any other', async () => {
+		const gateway = await bus.gateway();
+		const client = await gateway.client();
+		await client.call('publish', { channel: 'forged', payload: 1 });
+		const raw = await Raw.open(gateway.port);
+		raw.write(frame(TEXT, rpc(1, 'claim',
+			{ channel: 'forged', lease_for: 600 })));
+		await raw.message();
+		raw.write(close(0x83e8));
+		await until('the failure', async () => /^disconnected 1 /.test(
+			await failures('forged')));
+		await gateway.kill();
+	});
+
+	test('is told again when the frame of another made the call fail',
+		async () => {
+			await bus.sql(`ALTER FUNCTION message_bus.relay(bigint[], bytea[])
+					RENAME TO relay_behind;
+				CREATE FUNCTION message_bus.relay(sessions bigint[], frames bytea[])
+					RETURNS TABLE (session bigint, frame bytea, request integer,
+						code integer, sqlstate text, leases bigint[])
+					LANGUAGE plpgsql AS $$
+					BEGIN
+						IF array_to_string(frames, '') LIKE
+							'%' || encode('explode', 'hex') || '%' THEN
+							RAISE EXCEPTION 'the call is refused';
+						END IF;
+						RETURN QUERY SELECT * FROM
+							message_bus.relay_behind(sessions, frames);
+					END $$;
+				GRANT EXECUTE ON FUNCTION message_bus.relay(bigint[], bytea[])
+					TO gateway`);
+			try {
+				const gateway = await bus.gateway();
+				const client = await gateway.client();
+				await client.call('publish', { channel: 'beside', payload: 1 });
+				const other = await gateway.client();
+				await other.call('claim', { channel: 'beside', lease_for: 600 });
+				const thaw = await bus.freeze();
+				// two batches are on their way, and the third is gathered
+				const pings = [client.call('ping')];
+				await sleep(200);
+				pings.push(client.call('ping'));
+				await sleep(200);
+				const failing = client.call('explode').catch((error) => error.code);
+				other.socket.terminate();
+				await until('the close', () => gateway.event('close'));
+				thaw();
+				await Promise.all(pings);
+				assert.equal(await failing, -32603);
+				await until('the failure', async () => /^disconnected 1 /.test(
+					await failures('beside')));
+				await gateway.kill();
+			} finally {
+				await bus.sql(`DROP FUNCTION
+						message_bus.relay(bigint[], bytea[]);
+					ALTER FUNCTION message_bus.relay_behind(bigint[], bytea[])
+						RENAME TO relay`);
+			}
+		});
 
 	test('nor does what was claimed when it was gone', async () => {
 		const gateway = await bus.gateway({ MESSAGE_BUS_WAIT_SECS: '5' });

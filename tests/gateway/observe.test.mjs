@@ -37,7 +37,7 @@ describe('a frame that fails', () => {
 		async () => {
 			const gateway = await bus.gateway({ MESSAGE_BUS_LOG_FRAMES: 'false' });
 			const client = await gateway.client();
-			for (let i = 0; i < 50; i++) {
+			for (let i = 0; i < 15; i++) {
 				const error = await client.call('publish',
 					{ channel: 'private', payload: 1 }).catch((fault) => fault);
 				assert.equal(error.code, -32002);
@@ -47,19 +47,42 @@ describe('a frame that fails', () => {
 			client.notify?.('publish', { channel: 'private', payload: 1 });
 			const lines = gateway.lines.filter((line) => line.event === 'frame');
 			assert.equal(lines.filter((line) => line.method === 'publish').length,
-				50);
+				15);
 			assert.deepEqual(Object.fromEntries(['level', 'outcome', 'code',
 				'sqlstate'].map((name) => [name, lines[0][name]])),
 			{ level: 'warning', outcome: 'failed', code: -32002,
 				sqlstate: '42501' });
 			assert.equal(await series(gateway,
-				'method="publish",outcome="failed",code="-32002"'), 50);
+				'method="publish",outcome="failed",code="-32002"'), 15);
 			assert.equal(await series(gateway,
 				'method="publish",outcome="committed",code="0"'), 1);
 			assert.equal(await series(gateway,
 				'method="other",outcome="failed",code="-32601"'), 1);
 			await gateway.kill();
 		});
+
+	test('a flood of them does not fill the log', async () => {
+		const gateway = await bus.gateway({ MESSAGE_BUS_LOG_FRAMES: 'false' });
+		const told = () => gateway.lines.filter((line) =>
+			line.event === 'frame').length;
+		const left = () => gateway.lines.filter((line) =>
+			line.event === 'frames_left_out').reduce((sum, line) =>
+			sum + line.frames, 0);
+		const clients = [await gateway.client(), await gateway.client()];
+		const failing = (client) => client.call('nothing').catch(() => {});
+		await Promise.all(Array.from({ length: 300 }, () => failing(clients[0])));
+		assert.ok(told() < 150, `${told()} lines`);
+		// another connection has lines of its own
+		const before = told();
+		await failing(clients[1]);
+		await until('its line', () => told() === before + 1);
+		// the rest is told by and by, and when a connection ends
+		await until('the rest', () => told() + left() === 301);
+		await Promise.all(Array.from({ length: 100 }, () => failing(clients[1])));
+		clients[1].socket.terminate();
+		await until('the rest', () => told() + left() === 401, 5);
+		await gateway.kill();
+	});
 
 	test('in a batch, too, and a notification', async () => {
 		const gateway = await bus.gateway({ MESSAGE_BUS_LOG_FRAMES: 'false' });

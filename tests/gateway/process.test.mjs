@@ -122,6 +122,36 @@ describe('configuration', () => {
 		assert.ok(!stderr.includes('OTHER'));
 	});
 
+	test('but not what Kubernetes sets for a Service', async () => {
+		const set = { MESSAGE_BUS_SERVICE_HOST: '10.0.0.1',
+			MESSAGE_BUS_SERVICE_PORT: '8765', MESSAGE_BUS_SERVICE_PORT_WS: '8765',
+			MESSAGE_BUS_PORT: 'tcp://10.0.0.1:8765',
+			MESSAGE_BUS_PORT_8765_TCP: 'tcp://10.0.0.1:8765',
+			MESSAGE_BUS_PORT_8765_TCP_PROTO: 'tcp',
+			MESSAGE_BUS_PORT_8765_TCP_PORT: '8765',
+			MESSAGE_BUS_PORT_8765_TCP_ADDR: '10.0.0.1',
+			MESSAGE_BUS_GATEWAY_SERVICE_HOST: '10.0.0.2' };
+		const check = (more) => gateway(['--check-config'],
+			{ MESSAGE_BUS_ROLE: 'app', ...more });
+		assert.deepEqual(await check(set).then(({ status, stderr }) =>
+			[status, stderr]), [0, '']);
+		for (const [name, value] of [['MESSAGE_BUS_PORT', '8765'],
+			['MESSAGE_BUS_PORT_X', 'x'], ['MESSAGE_BUS_SERVICE', 'x'],
+			['MESSAGE_BUS_ADMN_PORT', '8766']]) {
+			const { status, stderr } = await check({ [name]: value });
+			assert.equal(status, 2, name);
+			assert.match(stderr, new RegExp(`^${name}: is no setting`));
+		}
+	});
+
+	test('the admin port is not that of clients', async () => {
+		const { status, stderr } = await gateway(['--check-config'], {
+			MESSAGE_BUS_ROLE: 'app', EXAI_WS_PORT: '8765',
+			MESSAGE_BUS_ADMIN_PORT: '8765' });
+		assert.equal(status, 2);
+		assert.match(stderr, /^MESSAGE_BUS_ADMIN_PORT: is the port of clients/);
+	});
+
 	test('--check-config --connect tries the database', async () => {
 		const bus = await Bus.start();
 		const settings = { MESSAGE_BUS_ROLE: 'app', DATABASE_URL: bus.url() };

@@ -71,7 +71,7 @@ id_tests(void)
 	   "an id inside the parameters is none");
 	ok(id_is("{\"params\":\"{\\\"id\\\":1\",\"id\":3}", "3"),
 	   "an id inside a string is none");
-	ok(id_is("{\"id\":1,\"id\":2}", "2"), "the later of two ids counts");
+	ok(id_is("{\"id\":1,\"id\":2}", "1"), "the first of two ids counts");
 	ok(id_is(" \t\r\n{ \"id\" : 4 , \"x\" : [ ] } \n", "4"),
 	   "white space does not matter");
 	ok(id_is("{\"id\":{}}", ""), "an object is no id to copy");
