@@ -5,7 +5,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { createRequire } from 'node:module';
 const WebSocket = createRequire(import.meta.url)('/usr/share/nodejs/ws');
-const socket = new WebSocket(process.env.BUS_URL ?? 'ws://127.0.0.1:8765/', { maxPayload: 2 ** 26 });
+const socket = new WebSocket(process.env.BUS_URL ?? 'ws://127.0.0.1:8765/?max_message_bytes=33554432', { maxPayload: 2 ** 26 });
 const hash = (bytes) => createHash('sha256').update(bytes).digest('hex');
 const call = (method, params, body = Buffer.alloc(0)) => new Promise((resolve, reject) => {
 	socket.once('error', reject).once('message', (data) => {

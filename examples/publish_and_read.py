@@ -14,7 +14,7 @@ async def call(socket, method, params, body=b""):
     return reply["result"], rest
 
 async def main():
-    async with websockets.connect(os.environ.get("BUS_URL", "ws://127.0.0.1:8765/"), max_size=2**26) as socket:
+    async with websockets.connect(os.environ.get("BUS_URL", "ws://127.0.0.1:8765/?max_message_bytes=33554432"), max_size=2**26) as socket:
         if len(sys.argv) > 1:
             return print(sys.argv[1], hashlib.sha256((await call(socket, "get", {"id": int(sys.argv[1])}))[1]).hexdigest())
         response = json.dumps({"rows": base64.b64encode(os.urandom(3750000)).decode()}).encode()

@@ -45,8 +45,10 @@ CREATE TABLE message_bus.channel (
 );
 COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 
+-- No foreign key to channel, nor any between tables that are dumped: they would be
+-- there before the rows, and pg_restore loads tables in any order, also at one time.
 CREATE TABLE message_bus.channel_grant (
-	channel_id integer NOT NULL REFERENCES message_bus.channel ON DELETE CASCADE,
+	channel_id integer NOT NULL,
 	grantee regrole NOT NULL,
 	may_publish boolean NOT NULL,
 	may_consume boolean NOT NULL,
@@ -58,7 +60,7 @@ CREATE SEQUENCE message_bus.subscription_id AS integer;
 
 CREATE TABLE message_bus.subscription (
 	subscription_id integer PRIMARY KEY DEFAULT pg_catalog.nextval('message_bus.subscription_id'),
-	channel_id integer NOT NULL REFERENCES message_bus.channel ON DELETE CASCADE,
+	channel_id integer NOT NULL,
 	name text NOT NULL,
 	owner regrole NOT NULL,
 	ordered boolean NOT NULL,
@@ -93,6 +95,17 @@ CREATE TABLE message_bus.checkpoint (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE message_bus.checkpoint IS 'positions of subscriptions; only saves reading';
 
+-- Names of those who have published, by the numbers that messages have: a role may
+-- be renamed or dropped.  A publish adds its name in its own transaction and waits
+-- for nobody: two at once add it twice.  Numbers are drawn at random, so that what a
+-- restore brings from elsewhere does not meet the number of another name here.
+CREATE TABLE message_bus.publisher (
+	publisher_id integer PRIMARY KEY,
+	name name NOT NULL
+);
+CREATE INDEX publisher_name_idx ON message_bus.publisher (name);
+COMMENT ON TABLE message_bus.publisher IS 'names of publishers; never changed';
+
 -- One row for each segment that exists; written by the worker only.
 CREATE TABLE message_bus.segment (
 	segment_no integer PRIMARY KEY,
@@ -104,6 +117,13 @@ CREATE TABLE message_bus.segment (
 	detached boolean NOT NULL DEFAULT false	-- waits for its drop
 );
 COMMENT ON TABLE message_bus.segment IS 'segments: the partitions that hold messages of one time window';
+
+-- Channels that were dropped here, until the worker has let go of their segments: that
+-- a channel is not there may also mean that a restore has not brought it yet.
+CREATE TABLE message_bus.channel_dropped (
+	channel_id integer PRIMARY KEY
+);
+COMMENT ON TABLE message_bus.channel_dropped IS 'dropped channels whose segments are still there';
 
 -- In which closed segments which transaction ids are: the worker enters them into
 -- the tables era_<n>, so that a publish looks into few tables.  All of it can be made
@@ -146,8 +166,9 @@ COMMENT ON TABLE message_bus.unattached IS 'segments whose tables are still to b
 CREATE TABLE message_bus.server_state (
 	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
 	timeline bigint NOT NULL DEFAULT 0,		-- that segments were last opened on
-	next_segment integer NOT NULL DEFAULT 1,
-	epoch integer NOT NULL DEFAULT 0		-- of leases
+	next_segment integer NOT NULL DEFAULT 32,	-- ordinal << 5 | node
+	epoch integer NOT NULL DEFAULT 0,		-- of leases
+	node smallint							-- of its ids; NULL before the first segment
 );
 INSERT INTO message_bus.server_state DEFAULT VALUES;
 COMMENT ON TABLE message_bus.server_state IS 'numbering that must survive a crash or a failover';
@@ -167,24 +188,27 @@ CREATE INDEX ON message_bus.error (at);
 ALTER TABLE message_bus.error REPLICA IDENTITY FULL;
 COMMENT ON TABLE message_bus.error IS 'failures of the last seven days';
 
+-- What may be NULL comes last: a row ends behind its last column that is not, and
+-- most have none of these.
 CREATE TABLE message_bus.message (
 	id bigint NOT NULL,
 	created_at timestamp with time zone NOT NULL,
 	expires_at timestamp with time zone NOT NULL,
-	available_at timestamp with time zone NOT NULL,
-	session bigint,
-	key_hash bigint,				-- NULL if there is no key
 	channel_id integer NOT NULL,
 	size integer NOT NULL,			-- of the payload as published, in bytes
-	publisher text NOT NULL,
-	content_type text NOT NULL,
-	encoding text NOT NULL,			-- of the stored bytes: lz4, none, zstd, gzip
+	publisher_id integer NOT NULL,	-- of message_bus.publisher
+	run smallint NOT NULL,			-- so many ids from here on are of this channel; 0: one of them
+	encoding "char" NOT NULL,		-- of the stored bytes: lz4, none, zstd, gzip
 	sha256 bytea NOT NULL,			-- of the payload as published
+	payload bytea NOT NULL,
+	content_type text,				-- NULL: application/json
+	session bigint,
 	subject text,
 	key text,
+	key_hash bigint,				-- NULL if there is no key
+	available_at timestamp with time zone,	-- NULL: at once
 	transaction_id text,
-	headers jsonb,
-	payload bytea NOT NULL
+	headers jsonb
 ) PARTITION BY RANGE (id);
 ALTER TABLE message_bus.message ALTER COLUMN payload SET STORAGE EXTERNAL;
 COMMENT ON TABLE message_bus.message IS 'every message; partitioned into segments';
@@ -193,6 +217,7 @@ COMMENT ON TABLE message_bus.message IS 'every message; partitioned into segment
 CREATE TABLE message_bus.event (
 	message_id bigint NOT NULL,
 	at timestamp with time zone NOT NULL,
+	no bigint NOT NULL,				-- of the fact; acks and failures count with it
 	session bigint,
 	kind text NOT NULL,				-- 'accessed' or 'deleted'
 	role text NOT NULL,
@@ -208,6 +233,7 @@ CREATE TABLE message_bus.ack (
 	at timestamp with time zone NOT NULL,
 	claimed_at timestamp with time zone NOT NULL,
 	lease bigint NOT NULL,
+	no bigint NOT NULL,
 	session bigint,
 	subscription_id integer NOT NULL,
 	n integer NOT NULL,				-- how many ids
@@ -222,6 +248,7 @@ COMMENT ON TABLE message_bus.ack IS 'what subscriptions are done with; partition
 CREATE TABLE message_bus.failure (
 	message_id bigint NOT NULL,
 	at timestamp with time zone NOT NULL,
+	no bigint NOT NULL,
 	claimed_at timestamp with time zone,
 	retry_at timestamp with time zone,	-- NULL: never
 	lease bigint NOT NULL,
@@ -230,7 +257,7 @@ CREATE TABLE message_bus.failure (
 	key_hash bigint,				-- ordered: the message's, of the one that failed
 	subscription_id integer NOT NULL,
 	attempt smallint NOT NULL,		-- 0: redriven
-	kind text NOT NULL,				-- nacked, expired, crash, corrupt, redriven
+	kind text NOT NULL,				-- nacked, expired, disconnected, crash, corrupt, redriven
 	role text NOT NULL,
 	subject text,
 	reason text
@@ -241,7 +268,7 @@ COMMENT ON TABLE message_bus.failure IS 'deliveries that failed; partitioned as 
 CREATE TABLE message_bus.jwt_key (
 	position integer PRIMARY KEY,			-- in the order of the JWK Set
 	kid text UNIQUE,
-	alg text NOT NULL CHECK (alg IN ('HS256', 'RS256', 'ES256', 'EdDSA')),
+	alg text NOT NULL CHECK (alg OPERATOR(pg_catalog.=) ANY (ARRAY['HS256', 'RS256', 'ES256', 'EdDSA'])),
 	key bytea NOT NULL						-- HS256: the secret, else SubjectPublicKeyInfo
 );
 COMMENT ON TABLE message_bus.jwt_key IS 'keys that tokens are verified with';
@@ -269,17 +296,84 @@ CREATE TRIGGER channel_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.s
 CREATE TRIGGER channel_truncated AFTER TRUNCATE ON message_bus.subscription
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.channel_changed();
 
--- A restored dump brings the default channel that CREATE EXTENSION has made.
+-- the worker numbers segments above what a restored checkpoint names
+CREATE FUNCTION message_bus.checkpoint_made() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'mbus_checkpoint_made' LANGUAGE C;
+CREATE TRIGGER checkpoint_made AFTER INSERT ON message_bus.checkpoint
+	FOR EACH ROW EXECUTE FUNCTION message_bus.checkpoint_made();
+
+-- A restored dump brings the default channel that CREATE EXTENSION has made.  What
+-- belongs to it by its number may have been restored before it, and stays.
 CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+DECLARE
+	made integer;
 BEGIN
+	DELETE FROM message_bus.channel_dropped d WHERE d.channel_id = NEW.channel_id;
 	DELETE FROM message_bus.channel c WHERE c.name = NEW.name
-		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at);
+		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at)
+		RETURNING c.channel_id INTO made;
+	IF made <> NEW.channel_id THEN
+		DELETE FROM message_bus.channel_grant g WHERE g.channel_id = made;
+		DELETE FROM message_bus.subscription s WHERE s.channel_id = made;
+	END IF;
 	RETURN NEW;
 END
 $$;
 CREATE TRIGGER channel_restored BEFORE INSERT ON message_bus.channel
 	FOR EACH ROW EXECUTE FUNCTION message_bus.channel_restored();
+
+-- and grants and subscriptions that the default channel may have got by then
+CREATE FUNCTION message_bus.grant_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+DECLARE
+	made message_bus.channel_grant;
+BEGIN
+	DELETE FROM message_bus.channel_grant g
+		WHERE g.channel_id = 1 AND NEW.channel_id = 1 AND g.grantee = NEW.grantee
+		RETURNING * INTO made;
+	NEW.may_publish := NEW.may_publish OR COALESCE(made.may_publish, false);
+	NEW.may_consume := NEW.may_consume OR COALESCE(made.may_consume, false);
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER grant_restored BEFORE INSERT ON message_bus.channel_grant
+	FOR EACH ROW EXECUTE FUNCTION message_bus.grant_restored();
+
+-- A restored subscription replaces one of its name that was made here.  Another one
+-- made here that has its number gets a new one, as if it had just been made: at
+-- random above those that the sequence gives out, which dumps have too.
+CREATE FUNCTION message_bus.subscription_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+DECLARE
+	live message_bus.subscription;
+	made integer;
+	node integer := COALESCE(current_setting('message_bus.node', true), '0');
+BEGIN
+	IF NEW.created_at >= now() THEN		-- it is no restored one
+		RETURN NEW;
+	END IF;
+	DELETE FROM message_bus.subscription s
+		WHERE s.created_at > NEW.created_at
+			AND s.channel_id = NEW.channel_id AND s.name = NEW.name
+			AND EXISTS (SELECT FROM message_bus.subscription_made m
+				WHERE m.subscription_id = s.subscription_id);
+	SELECT m.epoch INTO made FROM message_bus.subscription_made m
+		WHERE m.subscription_id = NEW.subscription_id;
+	DELETE FROM message_bus.subscription s
+		WHERE s.created_at > NEW.created_at AND s.subscription_id = NEW.subscription_id
+			AND made IS NOT NULL
+		RETURNING * INTO live;
+	IF FOUND THEN
+		live.subscription_id := node * 67108864 + 33554432 + floor(random() * 33554432)::integer;
+		INSERT INTO message_bus.subscription SELECT live.*;
+		INSERT INTO message_bus.subscription_made VALUES (live.subscription_id, made);
+	END IF;
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER subscription_restored BEFORE INSERT ON message_bus.subscription
+	FOR EACH ROW EXECUTE FUNCTION message_bus.subscription_restored();
 
 -- The worker makes rows of restored segments that have none; a dump's are better.
 CREATE FUNCTION message_bus.segment_restored() RETURNS trigger
@@ -287,11 +381,29 @@ CREATE FUNCTION message_bus.segment_restored() RETURNS trigger
 BEGIN
 	DELETE FROM message_bus.segment s WHERE s.segment_no = NEW.segment_no
 		AND s.opened_at > NEW.opened_at;
+	-- nor is it of a channel that was dropped here
+	IF NEW.opened_at < now() THEN
+		DELETE FROM message_bus.channel_dropped d WHERE d.channel_id = NEW.channel_id;
+	END IF;
 	RETURN NEW;
 END
 $$;
 CREATE TRIGGER segment_restored BEFORE INSERT ON message_bus.segment
 	FOR EACH ROW EXECUTE FUNCTION message_bus.segment_restored();
+
+-- A restore may bring a name that is here already.
+CREATE FUNCTION message_bus.publisher_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+BEGIN
+	IF EXISTS (SELECT FROM message_bus.publisher p
+			WHERE p.publisher_id = NEW.publisher_id AND p.name = NEW.name) THEN
+		RETURN NULL;
+	END IF;
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER publisher_restored BEFORE INSERT ON message_bus.publisher
+	FOR EACH ROW EXECUTE FUNCTION message_bus.publisher_restored();
 
 -- Whoever writes these tables: replication too, which fires no triggers but
 -- those that are always enabled, and of these only the ones for each row.
@@ -300,7 +412,11 @@ ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_restored;
+ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER grant_restored;
+ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER subscription_restored;
+ALTER TABLE message_bus.checkpoint ENABLE ALWAYS TRIGGER checkpoint_made;
 ALTER TABLE message_bus.segment ENABLE ALWAYS TRIGGER segment_restored;
+ALTER TABLE message_bus.publisher ENABLE ALWAYS TRIGGER publisher_restored;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER channel_changed;
@@ -456,6 +572,16 @@ CREATE FUNCTION message_bus.stored_json(payload bytea, encoding text, size integ
 COMMENT ON FUNCTION message_bus.stored_json IS
 'stored_json: a stored row''s payload as json; NULL if it is not JSON or does not match its checksum.';
 
+CREATE FUNCTION message_bus.compression_name(encoding "char") RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_compression_name_of' LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.compression_name IS
+'compression_name: lz4, zstd, gzip or none, of a stored row''s encoding; NULL if it is none of these.';
+
+CREATE FUNCTION message_bus.json_text(payload json, VARIADIC path text[] DEFAULT '{}') RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_json_text_value' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.json_text IS
+'json_text: the value at a path in a payload, as text; the whole for no path, NULL if there is none or it is null. path: names of members, numbers of elements (from 0; negative from the end). As #>>, but raises no error for what a payload holds: \u0000 and half of a surrogate pair (RFC 8259, section 8.2) are given as U+FFFD.';
+
 /*
  * Delivery
  */
@@ -503,14 +629,14 @@ COMMENT ON TYPE message_bus.delivery_bytes IS
 
 CREATE FUNCTION message_bus.claim(channel text, subscription text DEFAULT 'default',
 	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
-	max_bytes bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery
+	max_bytes bigint DEFAULT NULL, ack bigint DEFAULT NULL, keep boolean DEFAULT false) RETURNS SETOF message_bus.delivery
 	AS 'MODULE_PATHNAME', 'mbus_claim' LANGUAGE C ROWS 100;
 COMMENT ON FUNCTION message_bus.claim IS
-'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits, and does not end before it does. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 the subscription may hold no more messages, or too many subscriptions are in use, 55000 a seek has not ended or the worker does not answer, 25001 waiting in REPEATABLE READ, 25006 read-only.';
+'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. ack: a lease that is acked first, with all it holds, as by ack(lease): of whatever channel or subscription, if the caller may consume there (NULL: none); both take effect when the transaction commits. If the ack is refused nothing is claimed. With ack the call does not wait, so that the ack can be committed; what follows in the keys of acked messages of an ordered subscription can be claimed from then on. keep: over a gateway, the lease does not end with the socket. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits, and does not end before it does. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 the subscription may hold no more messages, or too many subscriptions are in use, 55000 a seek has not ended, the worker does not answer or the lease of ack is not held (as ack), 25001 waiting in REPEATABLE READ, 25006 read-only.';
 
 CREATE FUNCTION message_bus.claim_bytes(channel text, subscription text DEFAULT 'default',
 	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
-	max_bytes bigint DEFAULT NULL) RETURNS SETOF message_bus.delivery_bytes
+	max_bytes bigint DEFAULT NULL, ack bigint DEFAULT NULL, keep boolean DEFAULT false) RETURNS SETOF message_bus.delivery_bytes
 	AS 'MODULE_PATHNAME', 'mbus_claim_bytes' LANGUAGE C ROWS 100;
 COMMENT ON FUNCTION message_bus.claim_bytes IS
 'claim_bytes: as claim, with the payload''s exact bytes, whatever its content type.';
@@ -524,7 +650,7 @@ CREATE FUNCTION message_bus.nack(lease bigint, ids bigint[] DEFAULT NULL,
 	delay interval DEFAULT NULL, reason text DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_nack' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.nack IS
-'nack: gives claimed messages back, at commit, and returns how many. lease, ids: as in ack. delay: until they are delivered again, up to 100 years (NULL: the channel''s backoff, doubled with each attempt up to backoff_max, of which a random part up to one half is left out). reason: at most 1000 bytes, kept with the failure. A message that has had max_attempts goes to the channel''s dead-letter channel, or stays as dead where there is none. Errors: 55000 as ack (one acked or given back before is not held), 42501 no privilege to consume, 22004 NULL, 22023 bad delay, 54000 too many ids or reason too long, 25006 read-only.';
+'nack: gives claimed messages back, at commit, and returns how many. lease, ids: as in ack. delay: until they are delivered again, up to 100 years (NULL: the channel''s backoff, doubled with each attempt up to backoff_max, of which a random part up to one half is left out). reason: kept with the failure, up to 8000 bytes; of a longer one the beginning and its length. A message that has had max_attempts goes to the channel''s dead-letter channel, or stays as dead where there is none. Errors: 55000 as ack (one acked or given back before is not held), 42501 no privilege to consume, 22004 NULL, 22023 bad delay, 54000 too many ids, 25006 read-only.';
 
 CREATE FUNCTION message_bus.extend(lease bigint, lease_for interval,
 	ids bigint[] DEFAULT NULL) RETURNS timestamp with time zone
@@ -592,11 +718,14 @@ CREATE VIEW message_bus.channels WITH (security_barrier) AS
 COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies';
 
 CREATE VIEW message_bus.messages WITH (security_barrier) AS
-	SELECT m.id, c.name AS channel, m.created_at, m.expires_at, m.available_at, m.key,
-		m.transaction_id, m.publisher, m.subject, m.session, m.headers, m.content_type,
-		m.size, m.encoding AS compression, pg_catalog.pg_column_size(m.payload) AS stored_size,
-		m.sha256
+	SELECT m.id, c.name AS channel, m.created_at, m.expires_at,
+		COALESCE(m.available_at, m.created_at) AS available_at, m.key,
+		m.transaction_id, p.name::text AS publisher, m.subject, m.session, m.headers,
+		COALESCE(m.content_type, 'application/json') AS content_type,
+		m.size, message_bus.compression_name(m.encoding) AS compression,
+		pg_catalog.pg_column_size(m.payload) AS stored_size, m.sha256
 	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
+	LEFT JOIN message_bus.publisher p USING (publisher_id)
 	WHERE message_bus.may(c.channel_id, 'consume')
 		AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
 		AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
@@ -678,7 +807,8 @@ CREATE VIEW message_bus.dead_letters WITH (security_barrier) AS
 	JOIN message_bus.subscription s ON s.subscription_id OPERATOR(pg_catalog.=) f.subscription_id
 	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
 	LEFT JOIN LATERAL (
-		SELECT m.key, m.size, m.content_type FROM message_bus.message m
+		SELECT m.key, m.size, COALESCE(m.content_type, 'application/json') AS content_type
+		FROM message_bus.message m
 		WHERE m.id OPERATOR(pg_catalog.=) f.message_id
 			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
 			AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
@@ -686,7 +816,7 @@ CREATE VIEW message_bus.dead_letters WITH (security_barrier) AS
 				WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted')
 		LIMIT 1) AS m ON f.dead_letter_id IS NULL
 	LEFT JOIN LATERAL (
-		SELECT d.name, m.key, m.size, m.content_type
+		SELECT d.name, m.key, m.size, COALESCE(m.content_type, 'application/json') AS content_type
 		FROM message_bus.message m JOIN message_bus.channel d ON d.channel_id OPERATOR(pg_catalog.=) m.channel_id
 		WHERE m.id OPERATOR(pg_catalog.=) f.dead_letter_id
 			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
@@ -704,7 +834,7 @@ COMMENT ON VIEW message_bus.dead_letters IS
 COMMENT ON COLUMN message_bus.dead_letters.message_id IS 'the message that died; it may have expired';
 COMMENT ON COLUMN message_bus.dead_letters.attempts IS 'how often it was delivered';
 COMMENT ON COLUMN message_bus.dead_letters.reason IS 'of the last failure';
-COMMENT ON COLUMN message_bus.dead_letters.kind IS 'how the last attempt failed: nacked, expired, crash or corrupt';
+COMMENT ON COLUMN message_bus.dead_letters.kind IS 'how the last attempt failed: nacked, expired, disconnected, crash or corrupt';
 COMMENT ON COLUMN message_bus.dead_letters.dead_letter_id IS 'its copy in the dead-letter channel; NULL: it stays where it is';
 COMMENT ON COLUMN message_bus.dead_letters.dead_letter IS 'the dead-letter channel of that copy';
 COMMENT ON COLUMN message_bus.dead_letters.claimed_at IS 'when the last attempt began';
@@ -736,7 +866,7 @@ CREATE VIEW message_bus.pools AS
 	LEFT JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id;
 COMMENT ON VIEW message_bus.pools IS
 'who holds the shared memory of the server: all together, each database, and the subscriptions of this one that hold something; for pg_monitor';
-COMMENT ON COLUMN message_bus.pools.pool IS 'messages: that are claimed or wait to be claimed again (message_bus.max_leases); subscriptions: that are loaded (message_bus.max_subscriptions)';
+COMMENT ON COLUMN message_bus.pools.pool IS 'messages: that are claimed or wait to be claimed again (message_bus.max_leases); subscriptions: that are loaded (message_bus.max_subscriptions); skipped ranges: of publishes that have not ended; a subscription that holds all it may waits in front of the next';
 COMMENT ON COLUMN message_bus.pools.database IS 'NULL: all databases';
 COMMENT ON COLUMN message_bus.pools.subscription IS 'NULL: the whole database';
 COMMENT ON COLUMN message_bus.pools.held IS 'how many it has';
@@ -764,11 +894,12 @@ CREATE VIEW message_bus.message_bus WITH (security_barrier) AS
 		m.headers OPERATOR(pg_catalog.->>) 'tool_name' AS tool_name,
 		m.headers OPERATOR(pg_catalog.->>) 'provider_name' AS provider_name,
 		CASE WHEN m.expires_at OPERATOR(pg_catalog.>) message_bus.clock() THEN
-			message_bus.stored_json(m.payload, m.encoding, m.size, m.content_type, m.sha256)
+			message_bus.stored_json(m.payload, message_bus.compression_name(m.encoding), m.size,
+				COALESCE(m.content_type, 'application/json'), m.sha256)
 		END AS payload,
 		NULL::text AS payload_text,
 		m.size AS payload_size_bytes,
-		m.encoding AS compression_type,
+		message_bus.compression_name(m.encoding) AS compression_type,
 		pg_catalog.pg_column_size(m.payload) AS compressed_size_bytes,
 		pg_catalog.encode(m.sha256, 'hex') AS checksum,
 		CASE WHEN m.expires_at OPERATOR(pg_catalog.<=) message_bus.clock() THEN 'expired'
@@ -879,6 +1010,26 @@ CREATE TRIGGER table_delete INSTEAD OF DELETE ON message_bus.message_bus
 	FOR EACH ROW EXECUTE FUNCTION message_bus.table_delete();
 
 /*
+ * Ids tell their node.
+ */
+
+CREATE FUNCTION message_bus.id_node(id bigint) RETURNS integer
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	RETURN CASE WHEN id_node.id OPERATOR(pg_catalog.>) 0
+			AND id_node.id OPERATOR(pg_catalog.<) 9007199254740992
+		THEN ((id_node.id OPERATOR(pg_catalog.>>) 24) OPERATOR(pg_catalog.&) 31)::integer END;
+COMMENT ON FUNCTION message_bus.id_node(bigint) IS
+'id_node: the node, 0 to 31, that gave out a message''s id: message_bus.node of that server. NULL for what is no id (not above 0, or not below 2^53). Errors: none.';
+
+CREATE FUNCTION message_bus.lease_node(lease bigint) RETURNS integer
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	RETURN CASE WHEN lease_node.lease OPERATOR(pg_catalog.>) 0
+			AND lease_node.lease OPERATOR(pg_catalog.<) 9007199254740992
+		THEN ((lease_node.lease OPERATOR(pg_catalog.>>) 28) OPERATOR(pg_catalog.&) 31)::integer END;
+COMMENT ON FUNCTION message_bus.lease_node(bigint) IS
+'lease_node: the node, 0 to 31, that gave out a lease. NULL for what is no lease (not above 0, or not below 2^53). Errors: none.';
+
+/*
  * Segments and the worker.
  */
 
@@ -886,7 +1037,7 @@ CREATE FUNCTION message_bus.expire() RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mbus_expire';
 COMMENT ON FUNCTION message_bus.expire() IS
-'Drops now, instead of at the worker''s next pass, every segment whose messages have all expired. Returns the number of segments dropped. Expired messages are never returned, dropped or not. A WARNING tells how many had to wait because open transactions publish to them or read the tables. Errors: 55000 if the worker does not answer within 60 seconds, 25006 on a standby.';
+'Drops now, instead of at the worker''s next pass, every segment whose messages have all expired. Returns the number of segments dropped. Expired messages are never returned, dropped or not. Of segments that take messages and were opened less than message_bus.segment_interval ago it takes 100, and then one more in each such time: segment numbers are not used twice. A WARNING tells how many had to wait because open transactions publish to them or read the tables. Errors: 55000 if the worker does not answer within 60 seconds, 25006 on a standby.';
 
 CREATE FUNCTION message_bus.open_segments(
 	OUT segment_no integer, OUT series integer,
@@ -899,6 +1050,14 @@ AS 'MODULE_PATHNAME', 'mbus_open_segments';
 COMMENT ON FUNCTION message_bus.open_segments() IS
 'The segments that take messages now, as the server''s memory has them; see the view message_bus.segments.';
 
+CREATE FUNCTION message_bus.fact_numbers(since bigint DEFAULT 0, OUT next bigint,
+	OUT unfinished bigint[], OUT touched integer[])
+RETURNS record
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'mbus_fact_numbers';
+COMMENT ON FUNCTION message_bus.fact_numbers(bigint) IS
+'fact_numbers: what the server''s memory knows of the numbers (column no) of acks, failures and events; for administrators. next: the lowest that was not given out. unfinished: ranges below it of transactions that have not ended, lo and behind the last in turn; to be read before the snapshot under which rows are looked for. touched: segments that such rows were written to since the number "since" (NULL: any may be). Errors: 55000 not ready.';
+
 CREATE FUNCTION message_bus.worker_status_row(
 	OUT pid integer, OUT started_at timestamp with time zone,
 	OUT last_pass_at timestamp with time zone, OUT last_pass_ms double precision,
@@ -906,7 +1065,8 @@ CREATE FUNCTION message_bus.worker_status_row(
 	OUT last_error text, OUT last_error_at timestamp with time zone,
 	OUT segments_opened bigint, OUT segments_retired bigint,
 	OUT unfinished_publishes integer, OUT channels_followed integer,
-	OUT interval_ms integer)
+	OUT interval_ms integer, OUT node integer, OUT segments_used double precision,
+	OUT epochs_used double precision, OUT warning text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'mbus_worker_status_row';
@@ -943,7 +1103,7 @@ CROSS JOIN LATERAL (
 ) AS t (relids);
 COMMENT ON VIEW message_bus.segments IS
 'The physical parts that messages lie in; one is dropped whole when all its messages have expired';
-COMMENT ON COLUMN message_bus.segments.segment_no IS 'number; the messages'' ids are segment_no << 28 and up';
+COMMENT ON COLUMN message_bus.segments.segment_no IS 'number; the messages'' ids are segment_no << 24 and up; segment_no is ordinal << 5 | node';
 COMMENT ON COLUMN message_bus.segments.series IS 'series of segments: channels with about the same TTL share one';
 COMMENT ON COLUMN message_bus.segments.state IS 'open (takes messages), closed, or detaching (expired, waits for readers to be dropped)';
 COMMENT ON COLUMN message_bus.segments.expires_at IS 'when the last of its messages expires';
@@ -951,11 +1111,21 @@ COMMENT ON COLUMN message_bus.segments.rows_reserved IS 'ids given out so far, i
 COMMENT ON COLUMN message_bus.segments.rows_max IS 'ids it has, if open; NULL on a standby';
 COMMENT ON COLUMN message_bus.segments.size_bytes IS 'size on disk of its tables, with indexes';
 
+CREATE FUNCTION message_bus.listed_databases() RETURNS text[]
+LANGUAGE c STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'mbus_databases_listed';
+COMMENT ON FUNCTION message_bus.listed_databases() IS
+'listed_databases: the names in the setting message_bus.databases; see the view message_bus.worker_status.';
+
 CREATE VIEW message_bus.worker_status AS
 SELECT pid, started_at, last_pass_at, last_pass_ms, interval_ms, ready, passes, errors,
 	last_error, last_error_at, segments_opened, segments_retired, unfinished_publishes,
-	channels_followed,
-	message_bus.clock_off() AS clock_off
+	channels_followed, node, segments_used, epochs_used, warning,
+	message_bus.clock_off() AS clock_off,
+	ARRAY(SELECT n FROM pg_catalog.unnest(message_bus.listed_databases()) AS n
+		WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_database d
+			WHERE d.datname OPERATOR(pg_catalog.=) n)
+		ORDER BY n) AS unknown_databases
 FROM message_bus.worker_status_row();
 COMMENT ON VIEW message_bus.worker_status IS
 'The background worker of this database; no row where none has run since the server started';
@@ -967,7 +1137,12 @@ COMMENT ON COLUMN message_bus.worker_status.clock_off IS 'by how much the server
 COMMENT ON COLUMN message_bus.worker_status.passes IS 'passes since the server started';
 COMMENT ON COLUMN message_bus.worker_status.errors IS 'tasks that failed since the server started; each is in the server''s log';
 COMMENT ON COLUMN message_bus.worker_status.unfinished_publishes IS 'ranges of ids of transactions that have not ended';
+COMMENT ON COLUMN message_bus.worker_status.unknown_databases IS 'names in message_bus.databases that are no databases';
 COMMENT ON COLUMN message_bus.worker_status.channels_followed IS 'channels whose newest id the server''s memory knows: those published to lately';
+COMMENT ON COLUMN message_bus.worker_status.node IS 'the server''s: message_bus.node';
+COMMENT ON COLUMN message_bus.worker_status.segments_used IS 'percent of the segment numbers that are used up';
+COMMENT ON COLUMN message_bus.worker_status.epochs_used IS 'percent of the epochs of leases that are used up';
+COMMENT ON COLUMN message_bus.worker_status.warning IS 'the server is another node than the database, or numbers are used up to 80 percent; NULL if all is well';
 
 /*
  * The gateway's entry, and who its clients are.
@@ -997,20 +1172,21 @@ CREATE FUNCTION message_bus.close_session(session bigint) RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mbus_close_session';
 COMMENT ON FUNCTION message_bus.close_session(bigint) IS
-'close_session: forgets a session in this database connection and gives back, as if their time were over, the leases taken under it by any connection; returns how many messages. What an open transaction has claimed or is acknowledging is left to it. For a gateway''s login.
+'close_session: forgets a session in this database connection and gives back the leases taken under it by any connection, but for those that were claimed with keep; returns how many messages. Each was an attempt, which has failed (disconnected), and comes again after the channel''s backoff. What an open transaction has claimed or is acknowledging is left to it. For a gateway''s login.
 Errors: 22023 bad session, 22004 NULL.';
 
 CREATE FUNCTION message_bus.relay(sessions bigint[], frames bytea[])
-RETURNS TABLE (session bigint, frame bytea)
+RETURNS TABLE (session bigint, frame bytea, request integer, code integer, sqlstate text, leases bigint[])
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 60
 SET search_path = pg_catalog, message_bus, pg_temp
 AS 'MODULE_PATHNAME', 'mbus_relay';
 COMMENT ON FUNCTION message_bus.relay(bigint[], bytea[]) IS
 'runs WebSocket frames of JSON-RPC 2.0 and returns the frames to send back.
-sessions: the gateway''s number of each frame''s socket. frames: as many, at most 60, in order of arrival; the first byte of a frame, in and out, is its RFC 6455 opcode, 1 text or 2 binary. A frame has at most one reply, behind it a notification "error" for each notification of a batch that failed.
+sessions: the gateway''s number of each frame''s socket. frames: as many, at most 60, in order of arrival; the first byte of a frame, in and out, is its RFC 6455 opcode, 1 text or 2 binary; with 16 added in, four bytes follow it, the largest reply that the client wants (else message_bus.client_frame_max). A frame has at most one reply, behind it a notification "error" for each notification of a batch that failed.
 A claim waits only if its frame is the only one of the call (but for frames of opcode 0) and its request the only one of the frame, and for no longer than message_bus.frame_timeout leaves it time to answer.
 Each frame runs as the role of its session in a subtransaction of its own; its error is its reply and does not end the call. If message_bus.relay_role is set, all frames run as that role and there are no sessions.
-Control frames are made by the gateway, their first byte is 0. In: 0 O token opens the session (as open_session with the settings as options), 0 C closes it. Out: 0 {"open": ...} as open_session returns it, with the token if the method authenticate opened the session; or 0 {"refused": {"message", "detail", "sqlstate"}}. A refused session is closed.
+request: which frame of the call (from 1) a row is for. code: 0, or the JSON-RPC code of its first error, with its sqlstate; NULL where a row is the gateway''s own. leases: of the claims that a reply tells.
+Control frames are made by the gateway, their first byte is 0. In: 0 O token opens the session (as open_session with the settings as options), 0 C closes it, with the WebSocket''s close code and the leases that were not written. Out: 0 {"open": ...} as open_session returns it, with the token if the method authenticate opened the session; or 0 {"refused": {"message", "detail", "sqlstate"}}. A refused session is closed.
 Errors: 22023 arrays differ in length, 22004 NULL, 54000 more than 60 frames, 57014 the whole call was canceled.';
 
 CREATE FUNCTION message_bus.gateway_fault(role name, authenticates boolean) RETURNS text
@@ -1056,21 +1232,21 @@ DECLARE
 BEGIN
 	FOR item IN
 		SELECT pg_catalog.format('REVOKE ALL ON %s %s FROM %s',
-				CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::pg_catalog.regclass,
-				CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END) AS command
+				CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::pg_catalog.regclass,
+				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END) AS command
 			FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
 			WHERE c.relnamespace OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
-				AND c.relkind IN ('r', 'p', 'v', 'S') AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+				AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p', 'v', 'S']::pg_catalog."char"[]) AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
 		UNION ALL
 		SELECT pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM %s', p.oid::pg_catalog.regprocedure,
-				CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
+				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
 			FROM pg_catalog.pg_proc p,
 				pg_catalog.aclexplode(COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
 			WHERE p.pronamespace OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
 				AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
 		UNION ALL
 		SELECT pg_catalog.format('REVOKE ALL ON SCHEMA message_bus FROM %s',
-				CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
+				CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END)
 			FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a
 			WHERE n.oid OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
 				AND a.grantee OPERATOR(pg_catalog.<>) n.nspowner
@@ -1078,7 +1254,7 @@ BEGIN
 		SELECT pg_catalog.format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', c.oid::pg_catalog.regclass)
 			FROM pg_catalog.pg_class c
 			WHERE c.relnamespace OPERATOR(pg_catalog.=) 'message_bus'::pg_catalog.regnamespace
-				AND c.relkind IN ('r', 'p')
+				AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p']::pg_catalog."char"[])
 	LOOP
 		EXECUTE item.command;
 	END LOOP;
@@ -1091,9 +1267,11 @@ GRANT USAGE ON SCHEMA message_bus TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_text, message_bus.publish_bytes,
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
-	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json,
+	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json, message_bus.json_text,
+	message_bus.compression_name,
 	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.id_node, message_bus.lease_node TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login
 GRANT SELECT ON message_bus.channels, message_bus.messages, message_bus.subscriptions, message_bus.leases,
 	message_bus.dead_letters TO PUBLIC;
@@ -1102,7 +1280,8 @@ GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.lease_row
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
 	message_bus.pools TO pg_monitor;
-GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.pool_rows, message_bus.open_segments, message_bus.worker_status_row TO pg_monitor;
+GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.pool_rows, message_bus.open_segments, message_bus.worker_status_row,
+	message_bus.listed_databases TO pg_monitor;
 
 /*
  * The default channel, owned by who creates the extension.
@@ -1110,8 +1289,12 @@ GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.pool_rows, message_b
 
 SELECT message_bus.create_channel('default', ttl => NULL, compression => NULL);
 
--- without this, and with wal_level = minimal, a crash would set it back to 1
-SELECT pg_catalog.setval('message_bus.channel_id', 1);
+-- without this, and with wal_level = minimal, a crash would set it back to 1;
+-- each node numbers channels and subscriptions in a range of its own
+SELECT pg_catalog.setval('message_bus.channel_id', GREATEST(1, n.first)),
+	pg_catalog.setval('message_bus.subscription_id', GREATEST(1, n.first), n.first OPERATOR(pg_catalog.>) 0)
+FROM (SELECT COALESCE(pg_catalog.current_setting('message_bus.node', true), '0')::integer
+	OPERATOR(pg_catalog.*) 67108864) AS n (first);
 
 /*
  * What a dump must hold beside the segments, which are dumped as tables.
@@ -1122,6 +1305,7 @@ SELECT pg_catalog.pg_extension_config_dump('message_bus.channel_grant', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.channel_id', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription_id', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.publisher', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.unattached', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.error', '');

@@ -4,7 +4,7 @@
  *
  * _PG_init defines the settings and lets each part register what it needs.
  * Two orders matter.  Parts of shared memory are laid out as they register:
- * the clock before the epochs, which read it.  Callbacks of a transaction's
+ * the clock before what reads it.  Callbacks of a transaction's
  * end run in the opposite order of registration: delivery/effect.c (what the
  * transaction has done to leases), then delivery/scanner.c (the scanner slots
  * it holds), then state/registry.c (the ids it has published).
@@ -19,6 +19,7 @@
 
 #include "base/settings.h"
 #include "channel/channel.h"
+#include "channel/publisher.h"
 #include "channel/subscription.h"
 #include "delivery/effect.h"
 #include "delivery/pool.h"
@@ -33,7 +34,6 @@
 #include "state/registry.h"
 #include "state/state.h"
 #include "state/waiter.h"
-#include "worker/epoch.h"
 #include "worker/launcher.h"
 
 PG_MODULE_MAGIC;
@@ -50,6 +50,7 @@ _PG_init(void)
 {
 	mbus_settings_init();
 	mbus_channel_init();
+	mbus_publisher_init();
 	mbus_jwt_key_init();
 	mbus_leaf_init();
 	mbus_era_init();
@@ -65,7 +66,6 @@ _PG_init(void)
 	mbus_wait_init();
 	mbus_filter_init();
 	mbus_clock_init();
-	mbus_epoch_init();
 	mbus_state_init();
 	mbus_registry_init();
 	mbus_dump_init();

@@ -48,14 +48,19 @@ static int	signals = -1;
 static int	signals_seen;
 static int64_t drain_until;		/* 0 while the gateway serves */
 static const char *env_file;	/* NULL: .env, if that exists */
+static bool check;				/* --check-config ... */
+static bool connects;			/* ... --connect */
 
 static const GwClientEvents client_events = {gw_relay_submit,
 gw_session_end};
 static const GwConfigChecks checks = {gw_options_check_url, gw_tls_check};
 
-static int	read_flags(int argc, char **argv, bool *check);
+static int	read_flags(int argc, char **argv);
 static int	flag_fault(const char *flag, const char *why);
+static int	check_config(int faults);
+static int	check_database(void);
 static void print_fault(const char *name, const char *why);
+static void start_fault(const char *name, const char *why);
 static void help(void);
 static void prepare_process(void);
 static bool open_all(void);
@@ -70,23 +75,24 @@ static void log_ready(void);
 int
 main(int argc, char **argv)
 {
-	bool		check = false;
-	int			status = read_flags(argc, argv, &check);
+	int			status;
 	int			faults;
 	bool		opened;
 
+	gw_log_init(STDERR_FILENO);
+	status = read_flags(argc, argv);
 	if (status >= 0)
 		return status;
-	faults = gw_config_read(&config, env_file, &checks, print_fault,
+	faults = gw_config_read(&config, env_file, &checks,
+							check ? print_fault : start_fault,
 							check ? stdout : NULL);
 	/* A .env that was read must still be there when it is read again. */
 	if (config.file != NULL && env_file == NULL)
 		env_file = ".env";
 	if (check)
-		(void) printf("configuration %s\n",
-					  faults == 0 ? "is good" : "has faults");
-	if (check || faults > 0)
-		return faults > 0 ? 2 : 0;
+		return check_config(faults);
+	if (faults > 0)
+		return 2;
 	prepare_process();
 	opened = open_all();
 	if (opened)
@@ -99,14 +105,16 @@ main(int argc, char **argv)
 
 /* read_flags returns the exit status, or -1 where there is more to do. */
 static int
-read_flags(int argc, char **argv, bool *check)
+read_flags(int argc, char **argv)
 {
 	int			i;
 
 	for (i = 1; i < argc; i++)
 	{
 		if (strcmp(argv[i], "--check-config") == 0)
-			*check = true;
+			check = true;
+		else if (strcmp(argv[i], "--connect") == 0)
+			connects = true;
 		else if (strcmp(argv[i], "--env-file") == 0)
 		{
 			env_file = argv[++i];
@@ -128,6 +136,8 @@ read_flags(int argc, char **argv, bool *check)
 		else
 			return flag_fault(argv[i], "is not a flag");
 	}
+	if (connects && !check)
+		return flag_fault("--connect", "goes with --check-config");
 	return -1;
 }
 
@@ -135,18 +145,75 @@ read_flags(int argc, char **argv, bool *check)
 static int
 flag_fault(const char *flag, const char *why)
 {
-	(void) fprintf(stderr, "%.*s: %s.\n"
-				   "Settings are no flags: give them as NAME=value in the"
-				   " environment, as in\n"
-				   "\"EXAI_WS_PORT=8765 message-bus-gateway\", or in .env;"
-				   " --help lists them.\n", (int) strcspn(flag, "="), flag, why);
+	GwLogLine	line;
+	char		detail[256];
+
+	(void) snprintf(detail, sizeof(detail), "%.*s: %s",
+					(int) strcspn(flag, "="), flag, why);
+	gw_log_begin(&line, "error", "start");
+	gw_log_text(&line, "detail", detail);
+	gw_log_text(&line, "hint", "Settings are no flags: give them as NAME=value"
+				" in the environment, as in \"EXAI_WS_PORT=8765"
+				" message-bus-gateway\", or in .env; --help lists them.");
+	gw_log_end(&line);
 	return 2;
+}
+
+/* check_config tells what --check-config has found, to who reads it. */
+static int
+check_config(int faults)
+{
+	(void) printf("configuration %s\n",
+				  faults == 0 ? "is good" : "has faults");
+	if (faults > 0)
+		return 2;
+	return connects ? check_database() : 0;
+}
+
+/* check_database connects once, as the gateway would, and tells the end. */
+static int
+check_database(void)
+{
+	GwBuffer	reasons = {0};
+	sigset_t	none;
+	bool		good;
+
+	(void) fflush(stdout);
+	config.log_level = "error";
+	prepare_process();
+	/* Nobody reads them here: they end the process as they always do. */
+	(void) sigemptyset(&none);
+	(void) sigprocmask(SIG_SETMASK, &none, NULL);
+	if (!gw_loop_open(&config) || !gw_relay_open(&config))
+		return 1;
+	while (gw_relay_is_new() && gw_loop_turn())
+		;
+	gw_relay_reasons(&reasons);
+	good = reasons.length == 0;
+	gw_buffer_append(&reasons, "", 1);
+	(void) printf("database %s%s\n", good ? "is good" : "is not ready: ",
+				  reasons.failed ? "" : (const char *) reasons.data);
+	gw_buffer_free(&reasons);
+	gw_relay_close();
+	return good ? 0 : 1;
 }
 
 static void
 print_fault(const char *name, const char *why)
 {
 	(void) fprintf(stderr, "%s: %s\n", name, why);
+}
+
+/* start_fault logs a fault that keeps the gateway from starting. */
+static void
+start_fault(const char *name, const char *why)
+{
+	GwLogLine	line;
+
+	gw_log_begin(&line, "error", "start");
+	gw_log_text(&line, "setting", name);
+	gw_log_text(&line, "detail", why);
+	gw_log_end(&line);
 }
 
 static void
@@ -157,6 +224,7 @@ help(void)
 				"Usage: [NAME=value]... message-bus-gateway [flag]...\n\n"
 				"  --check-config     tell every fault of the configuration"
 				" and exit\n"
+				"  --connect          with it: try the database, too\n"
 				"  --env-file FILE    read this file in place of .env\n"
 				"  -h, --help, --version\n\n"
 				"Each setting is read from the environment, else from .env."
@@ -174,7 +242,6 @@ prepare_process(void)
 	rlim_t		wanted = (rlim_t) config.max_connections + GW_SPARE_SOCKETS;
 	sigset_t	caught;
 
-	gw_log_init(STDERR_FILENO);
 	gw_log_level(config.log_level);
 	gw_metrics.started = time(NULL);
 	srandom((unsigned int) time(NULL) ^ (unsigned int) getpid() << 8);
@@ -208,6 +275,7 @@ static bool
 open_all(void)
 {
 	gw_tls_renew(true);
+	gw_identities_init(config.log_subjects);
 	gw_clients_init(&config, &client_events);
 	if (!gw_loop_open(&config))
 		return false;
@@ -331,7 +399,9 @@ log_ready(void)
 
 	gw_log_begin(&line, "info", "ready");
 	gw_log_text(&line, "host", config.host);
-	gw_log_number(&line, "port", gw_listen_port());
+	gw_log_number(&line, "port", gw_listen_port(GW_LISTEN_PUBLIC));
+	if (config.admin_port != 0)
+		gw_log_number(&line, "admin_port", gw_listen_port(GW_LISTEN_ADMIN));
 	gw_log_text(&line, "role", config.role);
 	gw_log_text(&line, "tls", config.tls_cert[0] != '\0' ? "on" : "off");
 	gw_log_number(&line, "pid", (int64_t) getpid());

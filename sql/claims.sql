@@ -240,7 +240,6 @@ SELECT pg_temp.refused($$SELECT message_bus.nack(NULL)$$);
 SELECT pg_temp.refused($$SELECT message_bus.nack(1)$$);
 SELECT pg_temp.refused($$SELECT message_bus.nack(1, delay => '-1 second')$$);
 SELECT pg_temp.refused($$SELECT message_bus.nack(1, delay => '200 years')$$);
-SELECT pg_temp.refused($$SELECT message_bus.nack(1, reason => repeat('x', 1001))$$);
 SELECT pg_temp.refused($$SELECT message_bus.nack(1, ARRAY[NULL::bigint])$$);
 SELECT message_bus.nack(1, '{}');
 
@@ -512,7 +511,14 @@ SELECT outcome, sum(n) FROM message_bus.ack a JOIN message_bus.messages m ON m.i
 SELECT kind FROM message_bus.failure WHERE message_id = :id;
 SELECT lag_messages, in_flight FROM message_bus.subscriptions WHERE channel = 'corrupt';
 
+-- a reason of any length is kept as far as there is room, and never in the way
+SELECT message_bus.create_channel('reasons', max_attempts => 1);
+SELECT message_bus.publish('reasons', to_json(n)) IS NOT NULL AS published FROM generate_series(1, 6) AS n;
+SELECT message_bus.nack(lease, ARRAY[id], reason => (ARRAY[repeat('x', 8000), repeat('x', 8001), repeat('é', 4001), repeat('€', 100000), repeat('xé', 1000000), ''])[payload::text::integer])
+	FROM message_bus.claim('reasons', batch => 6);
+SELECT octet_length(reason) AS bytes, left(reason, 2) AS begins, right(reason, 24) AS ends FROM message_bus.dead_letters WHERE channel = 'reasons' ORDER BY message_id;
+
 SELECT metric, value > 0 AS counted FROM message_bus.metrics
 	WHERE metric ~ 'claimed|redelivered|acked|nacked|expired|dead|redriven|corrupt' ORDER BY metric COLLATE "C";
 SELECT count(message_bus.drop_channel(channel)::text) AS dropped FROM message_bus.channels
-	WHERE channel IN ('work', 'backoff', 'kept', 'dies', 'letters', 'moves', 'fewer', 'corrupt');
+	WHERE channel IN ('work', 'backoff', 'kept', 'dies', 'letters', 'moves', 'fewer', 'corrupt', 'reasons');

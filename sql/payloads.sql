@@ -115,7 +115,7 @@ SELECT c, change, pg_temp.broken(c, change) FROM (VALUES
 	('none', 'size = size + 1'), ('none', 'size = -1'), ('none', 'size = 0'),
 	('none', 'sha256 = sha256(''x'')'), ('none', 'sha256 = ''\x'''), ('none', 'sha256 = substr(sha256, 1, 31)'),
 	('lz4', 'payload = ''"x"'''), ('lz4', 'encoding = ''none'', size = 3'), ('none', 'encoding = ''zstd'''), ('none', 'encoding = ''gzip'''),
-	('none', 'encoding = ''zip'''), ('zstd', 'payload = substr(payload, 1, 20)'), ('zstd', 'payload = ''\x'''), ('zstd', 'size = size - 1'),
+	('none', 'encoding = ''x'''), ('zstd', 'payload = substr(payload, 1, 20)'), ('zstd', 'payload = ''\x'''), ('zstd', 'size = size - 1'),
 	('zstd', 'size = -1'), ('zstd', 'size = 2000000000'),
 	('gzip', 'payload = substr(payload, 1, 20)'), ('gzip', 'payload = ''\x'''), ('gzip', 'size = size + 1'), ('gzip', 'size = -1'),
 	('none', 'content_type = ''text/plain''')) AS t (c, change);

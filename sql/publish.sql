@@ -26,7 +26,7 @@ SELECT message_bus.publish('p', '2') AS second \gset
 SELECT channel, key, transaction_id, subject, session, headers, content_type, size, by_reference, payload,
 		expires_at - created_at AS ttl, available_at = created_at AS at_once
 	FROM message_bus.get(:second);
-SELECT :second - :id AS next_id, :second >> 28 = :id >> 28 AS same_segment, :id < 1::bigint << 53 AS exact_in_javascript;
+SELECT :second - :id AS next_id, :second >> 24 = :id >> 24 AS same_segment, :id < 1::bigint << 53 AS exact_in_javascript;
 
 -- NULL stands for the default, but not for channel, payload and content type
 SELECT (message_bus.get(message_bus.publish('p', 'null', NULL, NULL, NULL, NULL, NULL, NULL))).payload;

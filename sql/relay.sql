@@ -18,6 +18,8 @@ SELECT message_bus.create_channel('relay closed');
 
 -- a text frame, a binary frame, what they are answered, and that without what
 -- differs from run to run
+CREATE FUNCTION peak_kb() RETURNS integer SECURITY DEFINER LANGUAGE sql AS $$
+	SELECT substring(pg_read_file('/proc/self/status') FROM 'VmHWM:\s+(\d+)')::integer $$;
 CREATE FUNCTION txt(text) RETURNS bytea IMMUTABLE LANGUAGE sql AS
 $$ SELECT '\x01'::bytea || convert_to($1, 'UTF8') $$;
 CREATE FUNCTION bin(text, bytea) RETURNS bytea IMMUTABLE LANGUAGE sql AS
@@ -38,6 +40,11 @@ $$;
 -- calls of one method
 CREATE FUNCTION call(method text, params text, id text DEFAULT '1') RETURNS bytea IMMUTABLE LANGUAGE sql AS
 $$ SELECT txt(format('{"jsonrpc":"2.0","id":%s,"method":"%s","params":%s}', id, method, params)) $$;
+-- the ids of replies, and their errors' codes
+CREATE FUNCTION answered(VARIADIC frames bytea[]) RETURNS TABLE (frame bigint, answer text) LANGUAGE sql AS $$
+	SELECT session, regexp_replace(reply, ',"error":\{"code":(-\d{5}),"message":.*?"hint":null\}\}', ' \1', 'g')
+	FROM send(VARIADIC frames)
+$$;
 
 SET SESSION AUTHORIZATION regress_relay_login;
 SET message_bus.relay_role = 'regress_relay_app';
@@ -99,6 +106,64 @@ SELECT session, same(reply) FROM send(call('store_message', '{"transaction_id": 
 
 -- frames that are no requests
 SELECT session, same(reply) FROM send('\x', '\x01', '\x0901', txt('{'), txt('[]'), txt('1'), txt('[1]'), '\x017b22ff227d', '\x02', bin('', ''), bin('[]', ''));
+-- what cannot be parsed is answered with its id, where that can be read
+SELECT * FROM answered(
+	txt('{"jsonrpc":"2.0","id":77,"method":"publish","params":{"channel":"relay","payload":{"mean":NaN}}}'),
+	txt('{"jsonrpc":"2.0","method":"ping","params":{"a":[1,],"id":5},"id":"after"}'),
+	txt('{"jsonrpc":"2.0",  "\u0069d" : "\u00e9" ,"method":}'),
+	txt('{"jsonrpc":"2.0","id":-1.5e3,"params":"no end}'),
+	txt('{"jsonrpc":"2.0","id":8,"x":01}{"id":9}'),
+	txt('{"id":1,"id":2,'),
+	txt('{"id":1,"method":"id":2}'),
+	bin('{"jsonrpc":"2.0","id":10,"method":nope}', 'body'),
+	'\x02' || convert_to('{"jsonrpc":"2.0","id":11,"method":"publish"}', 'UTF8'),
+	'\x01' || convert_to('{"id":12,"x":"', 'UTF8') || '\xff' || convert_to('"}', 'UTF8'),
+	call('publish', '{"channel": "relay", "payload": ' || repeat('[', 500000) || repeat('}', 10) || '}', '13'));
+-- and nowhere else: no id, one that is none, one of another object, one that is cut off, or whose place is not sure
+SELECT * FROM answered(
+	txt('{"jsonrpc":"2.0","method":nope}'),
+	txt('{"id":null,}'), txt('{"id":true,}'), txt('{"id":{"id":1},}'), txt('{"id":[1],}'), txt('{"id":01,}'), txt('{"id":1 2}'),
+	txt('{"id":"\q",}'),
+	txt('{"params":{"id":1},}'),
+	txt('{"method":"id":1}'),
+	txt('["id":1]'),
+	txt('{"jsonrpc":"2.0","id":7'),
+	txt('{"a":{"b":],"id":1}}'),
+	txt('{"a":{"b":]},"id":1}'),
+	txt('{"a":"x"y","id":1,"z":"}'),
+	'\x017b226964223a22ff222c7d',
+	txt('{"id":"' || repeat('x', 1023) || '",}'));
+-- of a batch each id that can be read has its error
+SELECT * FROM answered(
+	txt('[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","method":"ping"},{"id":"two","params":{"id":0,"x":NaN}},3,{"id":4,"meth'),
+	txt('[{"jsonrpc":"2.0","method":"ping"},'),
+	txt('[[{"id":1}],{"id":2},'),
+	txt('[["x","id":1,2],{"id":2},'),
+	txt('[{"id":1},{"id":2,"id":3},{"id":x,"id":4},{"id":5},'));
+-- looking for them costs no memory, whatever the bytes are
+SELECT peak_kb() AS peak \gset
+SELECT * FROM answered(
+	txt('{' || repeat('"\na":x,', 250000)),
+	txt('{' || repeat('"\u0069d":x,', 200000)),
+	txt('[' || repeat('{"id":x},', 200000)));
+SELECT peak_kb() - :peak < 80000 AS cheap;
+SELECT frame, length(answer), right(answer, 29) FROM answered(
+	txt('[' || (SELECT string_agg(format('{"id":%s}', n), ',') FROM generate_series(1, 61) n) || ']'),
+	txt('[' || (SELECT string_agg(format('{"id":%s}', n), ',') FROM generate_series(1, 1001) n) || ']'));
+-- no reply is longer than the frame's limit (here 3072), and each has its code
+SELECT length(frame) - 1 <= 3072 AS fits, json_array_length(reply) AS replies,
+	(SELECT count(*) FROM json_array_elements(reply) e WHERE (e->'error'->>'code')::integer = -32601) AS failed
+FROM message_bus.relay(ARRAY[1], ARRAY['\x1100000c00'::bytea || convert_to(
+		'[' || (SELECT string_agg(format('{"jsonrpc":"2.0","id":%s,"method":"%s"}', n, repeat('x', 60)), ',') FROM generate_series(1, 15) n) || ']', 'UTF8')]),
+	LATERAL (SELECT convert_from(substr(frame, 2), 'UTF8')::json AS reply) r;
+SELECT length(frame) - 1 <= 1024 AS fits, convert_from(substr(frame, 2), 'UTF8')::json->'error'->'code' AS code
+FROM message_bus.relay(ARRAY[1, 1], ARRAY['\x1100000400'::bytea || convert_to(format('{"jsonrpc":"2.0","id":"%s","method":"%s"}', repeat('i', 1000), repeat('x', 60)), 'UTF8'),
+	'\x1100000400'::bytea || convert_to(format('{"jsonrpc":"2.0","id":"%s","method":nope}', repeat('i', 1000)), 'UTF8')]);
+-- leases are told with the reply that has them, and not with notices again
+SELECT count(*) FROM message_bus.relay(ARRAY[1], ARRAY[call('publish', '{"channel": "relay", "payload": 1}')]);
+SELECT request, cardinality(leases) AS leases FROM message_bus.relay(ARRAY[1], ARRAY[
+	txt('[{"jsonrpc":"2.0","id":1,"method":"claim","params":{"channel":"relay"}},{"jsonrpc":"2.0","method":"nothing"},{"jsonrpc":"2.0","method":"nothing"}]')]);
+SELECT count(*) FROM message_bus.relay(ARRAY[1], ARRAY['\x0043'::bytea]);
 SELECT session, same(reply) FROM send(
 	txt('{"id":1,"method":"ping"}'),
 	txt('{"jsonrpc":"1.0","id":1,"method":"ping"}'),
@@ -175,7 +240,7 @@ SELECT session, same(reply) FROM send(
 	txt('{"jsonrpc":"2.0","method":"get","params":{"id":1}}'),
 	txt('[{"jsonrpc":"2.0","method":"ping"}]'),
 	txt('[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","method":"ping"},{"jsonrpc":"2.0","id":2,"method":"pong"},7]'));
-SELECT session, same(reply) FROM send(txt('[' || repeat('{"jsonrpc":"2.0","id":1,"method":"ping"},', 60) || '1]'));
+SELECT session, left(reply, 200) FROM send(txt('[' || repeat('{"jsonrpc":"2.0","id":1,"method":"ping"},', 60) || '1]'));
 
 -- one bad frame among 60 disturbs no other
 SELECT count(*) AS replies, count(*) FILTER (WHERE reply ~ '"result":\d+}$') AS published,
@@ -293,6 +358,6 @@ FROM message_bus.relay('{4711}', ARRAY[call('publish', '{"channel": "relay", "pa
 RESET message_bus.relay_role;
 SELECT message_bus.drop_channel('relay');
 SELECT message_bus.drop_channel('relay closed');
-DROP FUNCTION send, same, call, txt, bin;
+DROP FUNCTION answered, send, same, call, txt, bin, peak_kb;
 REVOKE ALL ON FUNCTION message_bus.relay FROM regress_relay_login;
 DROP ROLE regress_relay_login, regress_relay_app, regress_relay_other;

@@ -303,6 +303,16 @@ SELECT same(reply) FROM send(call('get_by_transaction', '{"channel": "methods", 
 SELECT same(reply) FROM send(call('claim', '{"channel": "methods", "wait": "2 days"}'), call('claim', '{"channel": "methods", "wait": -1}'));
 
 --
+-- A claim that acks the batch before; it does not wait
+--
+SELECT same(reply) FROM send(call('publish_batch', '{"channel": "methods", "messages": [{"payload": "a"}, {"payload": "b"}]}'));
+SELECT take('first', '{"channel": "methods", "ack": null}');
+SELECT take('next', format('{"channel": "methods", "wait": 60, "ack": %s}', lease('first')));
+SELECT same(reply) FROM send(call('claim', format('{"channel": "methods", "wait": 60, "ack": %s}', lease('next'))),
+	call('claim', '{"channel": "methods", "ack": 7}'), call('claim', '{"channel": "methods", "ack": "x"}'));
+SELECT same(reply) FROM send(call('ack', format('{"lease": %s}', lease('next'))));
+
+--
 -- Each SQLSTATE and its code
 --
 RESET SESSION AUTHORIZATION;

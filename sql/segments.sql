@@ -42,7 +42,7 @@ CREATE EVENT TRIGGER regress_mbus_drop ON sql_drop
 -- a channel of a series that nobody has published to, so that it is opened
 SELECT message_bus.create_channel('years', ttl => '20 years');
 SELECT message_bus.publish('years', '1') > 0 AS published;
-SELECT max(id) >> 28 AS years FROM message_bus.message \gset
+SELECT max(id) >> 24 AS years FROM message_bus.message \gset
 
 SELECT state, rows_reserved, size_bytes > 0 AS sized, closed_at,
 		expires_at > now() + interval '19 years' AS expires_late
@@ -77,7 +77,7 @@ SELECT count(*) FROM message_bus.get(:moment) WHERE id IS NOT NULL;
 SELECT pg_sleep(1.1);
 SELECT count(*) FROM message_bus.get(:moment) WHERE id IS NOT NULL;
 SELECT message_bus.expire() > 0 AS expired;
-SELECT pg_temp.gone(:moment >> 28);
+SELECT pg_temp.gone(:moment >> 24);
 SELECT count(*) AS no_message FROM message_bus.get(:moment) WHERE id IS NOT NULL;
 SELECT state FROM message_bus.segments WHERE segment_no = :years;
 
@@ -90,9 +90,9 @@ BEGIN;
 SELECT count(*) > 0 AS reads FROM message_bus.message;
 SELECT pg_sleep(1.1);
 SELECT message_bus.expire();
-SELECT state IN ('open', 'closed', 'detaching') AS waits FROM message_bus.segments WHERE segment_no = :moment >> 28;
+SELECT state IN ('open', 'closed', 'detaching') AS waits FROM message_bus.segments WHERE segment_no = :moment >> 24;
 COMMIT;
-SELECT pg_temp.wait_for(format('SELECT pg_temp.gone(%s)', :moment >> 28));
+SELECT pg_temp.wait_for(format('SELECT pg_temp.gone(%s)', :moment >> 24));
 
 -- so is one that has published to the segment itself
 BEGIN;
@@ -100,15 +100,15 @@ SELECT message_bus.publish('moment', '3') AS moment \gset
 SELECT pg_sleep(1.1);
 SELECT message_bus.expire();
 COMMIT;
-SELECT pg_temp.wait_for(format('SELECT pg_temp.gone(%s)', :moment >> 28));
+SELECT pg_temp.wait_for(format('SELECT pg_temp.gone(%s)', :moment >> 24));
 
 -- a table that was left detached is dropped too
 SELECT message_bus.publish('moment', '4') AS moment \gset
-SELECT pg_temp.fails(format('ALTER TABLE message_bus.event DETACH PARTITION message_bus.event_%s', :moment >> 28));
-SELECT state FROM message_bus.segments WHERE segment_no = :moment >> 28;
+SELECT pg_temp.fails(format('ALTER TABLE message_bus.event DETACH PARTITION message_bus.event_%s', :moment >> 24));
+SELECT state FROM message_bus.segments WHERE segment_no = :moment >> 24;
 SELECT pg_sleep(1.1);
 SELECT message_bus.expire() > 0 AS expired;
-SELECT pg_temp.gone(:moment >> 28);
+SELECT pg_temp.gone(:moment >> 24);
 
 -- the worker had no error in all this
 SELECT pid IS NOT NULL AS runs, ready, errors, last_error, last_pass_at > now() - interval '1 minute' AS passes,
@@ -118,11 +118,11 @@ SELECT pid IS NOT NULL AS runs, ready, errors, last_error, last_pass_at > now() 
 -- DROP EXTENSION needs no CASCADE, whatever state segments are in, and the
 -- next extension starts anew
 SELECT message_bus.publish('moment', '5') AS moment \gset
-SELECT pg_temp.fails(format('ALTER TABLE message_bus.message DETACH PARTITION message_bus.message_%s', :moment >> 28));
+SELECT pg_temp.fails(format('ALTER TABLE message_bus.message DETACH PARTITION message_bus.message_%s', :moment >> 24));
 DROP EXTENSION message_bus;
 SELECT count(*) FROM pg_class WHERE relname ~ '^(message|event)_\d+';
 CREATE EXTENSION message_bus;
-SELECT message_bus.publish('default', '6') >> 28 AS first_segment;
+SELECT message_bus.publish('default', '6') >> 24 AS first_segment;
 
 DROP EVENT TRIGGER regress_mbus_start;
 DROP EVENT TRIGGER regress_mbus_end;

@@ -317,7 +317,8 @@ SELECT * FROM send('{61}', what('forge'));
 SELECT subject, publisher, session FROM message_bus.messages WHERE transaction_id = 'forged';
 RESET SESSION AUTHORIZATION;
 COMMIT;
-SELECT convert_from(payload, 'UTF8') AS payload, subject, publisher::text, session FROM message_bus.message WHERE transaction_id = 'forged';
+SELECT convert_from(payload, 'UTF8') AS payload, subject, name::text AS publisher, session
+	FROM message_bus.message JOIN message_bus.publisher USING (publisher_id) WHERE transaction_id = 'forged';
 SELECT name FROM pg_prepared_statements WHERE name = 'left_behind';
 SELECT pg_listening_channels();
 

@@ -53,7 +53,7 @@ RESET message_bus.default_channel;
 SELECT message_bus.create_channel('space', ttl => '300 days');
 SELECT array_length(message_bus.publish_batch('space', (SELECT json_agg(json_build_object('payload', repeat(md5(n::text), 10),
 	'ttl', 0.5, 'transaction_id', 'x' || n)) FROM generate_series(1, 500) n)), 1);
-SELECT max(id) >> 28 AS segment FROM message_bus.message_bus WHERE channel = 'space' \gset
+SELECT max(id) >> 24 AS segment FROM message_bus.message_bus WHERE channel = 'space' \gset
 SELECT state, rows_reserved, size_bytes > 100000 AS has_size FROM message_bus.segments WHERE segment_no = :segment;
 SELECT pg_temp.wait_for($$SELECT count(*) = 0 FROM message_bus.messages WHERE channel = 'space'$$);
 SELECT count(*) AS still_listed, min(status) AS status, count(payload) AS payloads FROM message_bus.message_bus WHERE channel = 'space';
@@ -62,7 +62,7 @@ SELECT count(*) FROM message_bus.segments WHERE segment_no = :segment;
 SELECT to_regclass('message_bus.message_' || :segment) IS NULL AND to_regclass('message_bus.event_' || :segment) IS NULL AS tables_gone;
 SELECT count(*) FROM message_bus.message_bus WHERE channel = 'space';
 -- with it the transaction ids are free again
-SELECT message_bus.publish('space', '"again"', transaction_id => 'x1') >> 28 > :segment AS in_a_newer_segment;
+SELECT message_bus.publish('space', '"again"', transaction_id => 'x1') >> 24 > :segment AS in_a_newer_segment;
 SELECT message_bus.expire() >= 0 AS done;
 SELECT payload FROM message_bus.peek('space');
 

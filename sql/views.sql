@@ -10,7 +10,7 @@
 SELECT p.proname FROM pg_proc p LEFT JOIN pg_description d ON d.objoid = p.oid AND d.classoid = 'pg_proc'::regclass
 	WHERE p.pronamespace = 'message_bus'::regnamespace AND d.description IS NULL AND p.prorettype <> 'trigger'::regtype ORDER BY 1;
 SELECT c.relname FROM pg_class c LEFT JOIN pg_description d ON d.objoid = c.oid AND d.objsubid = 0 AND d.classoid = 'pg_class'::regclass
-	WHERE c.relnamespace = 'message_bus'::regnamespace AND c.relkind IN ('v', 'r', 'p') AND NOT c.relispartition AND d.description IS NULL ORDER BY 1;
+	WHERE c.relnamespace = 'message_bus'::regnamespace AND c.relkind IN ('v', 'r', 'p') AND NOT c.relispartition AND c.relname !~ '^secret_\d+$' AND d.description IS NULL ORDER BY 1;
 -- names are the contract: none is overloaded, no parameter is a word that PostgREST has for itself
 SELECT proname, count(*) FROM pg_proc WHERE pronamespace = 'message_bus'::regnamespace GROUP BY 1 HAVING count(*) > 1;
 SELECT p.proname, a FROM pg_proc p, unnest(p.proargnames) a JOIN pg_get_keywords() k ON k.word = a
@@ -91,6 +91,6 @@ SELECT unfinished_publishes FROM message_bus.worker_status;
 COMMIT;
 SELECT unfinished_publishes FROM message_bus.worker_status;
 SELECT state, rows_reserved > 0 AS rows, rows_max, size_bytes > 0 AS size, opened_at < clock_timestamp() AS opened, closed_at, expires_at > clock_timestamp() AS expires
-	FROM message_bus.segments WHERE segment_no = :id >> 28;
+	FROM message_bus.segments WHERE segment_no = :id >> 24;
 
 SELECT message_bus.drop_channel('v');

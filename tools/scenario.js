@@ -31,7 +31,7 @@ class Client {
 
   static open(address) {
     return new Promise((resolve, reject) => {
-      const socket = new WebSocket(address);
+      const socket = new WebSocket(`${address}?max_message_bytes=33554432`);
 
       socket.on('open', () => resolve(new Client(socket)));
       socket.on('error', reject);

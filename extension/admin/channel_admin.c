@@ -30,6 +30,7 @@
 #include "admin/subscription_admin.h"
 #include "base/argument.h"
 #include "base/columns.h"
+#include "base/compat.h"
 #include "base/limits.h"
 #include "base/owner.h"
 #include "base/payload.h"
@@ -80,6 +81,7 @@ typedef struct NewPolicy
 } NewPolicy;
 
 static void series_alter(Oid schema, text *name, NewPolicy *policy);
+pg_noreturn static void channel_unseen(Oid schema, text *name);
 static void policy_read(FunctionCallInfo fcinfo, NewPolicy *policy);
 static void policy_default(NewPolicy *policy, int which, Datum value);
 static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
@@ -111,6 +113,7 @@ MBUS_FUNCTION(create_channel)
 	NewPolicy	policy;
 	int			rows;
 
+	mbus_preload_check();		/* CREATE EXTENSION makes a channel */
 	mbus_write_check("message_bus.create_channel()");
 	mbus_name_check("channel", name);
 	policy_read(fcinfo, &policy);
@@ -135,7 +138,7 @@ MBUS_FUNCTION(create_channel)
 	policy_default(&policy, PARAM_OWNER, ObjectIdGetDatum(GetUserId()));
 
 	rows = mbus_run_as_owner(schema,
-							 "INSERT INTO message_bus.channel (ttl, max_attempts, lease,"
+							 "WITH made AS (INSERT INTO message_bus.channel (ttl, max_attempts, lease,"
 							 " backoff, backoff_max, dead_letter, retention, max_payload,"
 							 " compression, series, name, owner) SELECT $1,"
 							 " COALESCE($2, 5), COALESCE($3, '30 seconds'),"
@@ -144,7 +147,14 @@ MBUS_FUNCTION(create_channel)
 							 " $10, $11, $12::regrole"
 							 " WHERE NOT EXISTS (SELECT FROM message_bus.channel"
 							 " WHERE name = $11)"
-							 " ON CONFLICT (name) DO NOTHING",
+							 " ON CONFLICT (name) DO NOTHING RETURNING channel_id),"
+							 /* what a restore has left of another channel */
+							 " grants AS (DELETE FROM message_bus.channel_grant g"
+							 " USING made WHERE g.channel_id = made.channel_id),"
+							 " subscriptions AS"
+							 " (DELETE FROM message_bus.subscription s"
+							 " USING made WHERE s.channel_id = made.channel_id)"
+							 " SELECT FROM made",
 							 PARAMS, param_types, policy.value, policy.null);
 	if (rows == 0 && !if_not_exists)
 		ereport(ERROR,
@@ -240,6 +250,16 @@ MBUS_FUNCTION(drop_channel)
 	int32		channel_id;
 	Datum		value[2];
 	static const Oid types[2] = {INT4OID, OIDOID};
+	static const char *const belonging[] = {
+		"DELETE FROM message_bus.channel_grant WHERE channel_id = $1",
+		"DELETE FROM message_bus.subscription_made"
+		" WHERE subscription_id IN (SELECT s.subscription_id"
+		" FROM message_bus.subscription s WHERE s.channel_id = $1)",
+		"DELETE FROM message_bus.checkpoint"
+		" WHERE subscription_id IN (SELECT s.subscription_id"
+		" FROM message_bus.subscription s WHERE s.channel_id = $1)",
+		"DELETE FROM message_bus.subscription WHERE channel_id = $1"
+	};
 
 	mbus_write_check("message_bus.drop_channel()");
 	if (!PG_ARGISNULL(1) && PG_GETARG_BOOL(1) &&
@@ -259,17 +279,32 @@ MBUS_FUNCTION(drop_channel)
 						  "DELETE FROM message_bus.channel WHERE channel_id = $1"
 						  " AND owner = $2::regrole",
 						  2, types, value, NULL) == 0)
-	{
-		mbus_channel_owned(schema, name);	/* dropped meanwhile, or another's */
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access to channel \"%s\"",
-						text_to_cstring(name)),
-				 errdetail("The channel is newer than the transaction's snapshot.")));
-	}
+		channel_unseen(schema, name);
+	(void) mbus_run_as_owner(schema,
+							 "INSERT INTO message_bus.channel_dropped"
+							 " VALUES ($1) ON CONFLICT DO NOTHING",
+							 1, types, value, NULL);
+	/* also what is newer than the transaction's snapshot */
+	for (int i = 0; i < lengthof(belonging); i++)
+		(void) mbus_run_as_owner_latest(schema, belonging[i], 1, types, value);
 	mbus_subscriptions_drop(schema, channel_id);
 	mbus_channel_dropped(channel_id);
 	PG_RETURN_VOID();
+}
+
+/*
+ * channel_unseen errors for a channel that a statement has not found: it was
+ * dropped meanwhile, is another's, or newer than the snapshot.
+ */
+static void
+channel_unseen(Oid schema, text *name)
+{
+	mbus_channel_owned(schema, name);
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access to channel \"%s\"",
+					text_to_cstring(name)),
+			 errdetail("The channel is newer than the transaction's snapshot.")));
 }
 
 /*
@@ -289,13 +324,16 @@ MBUS_FUNCTION(grant_channel)
 				 errmsg("grantee must be a role")));
 	(void) GetUserNameFromId(PG_GETARG_OID(1), false);	/* it exists */
 	grant_read(fcinfo, schema, name, value);
-	(void) mbus_run_as_owner(schema,
-							 "INSERT INTO message_bus.channel_grant AS g"
-							 " VALUES ($1, $2::regrole, $3, $4)"
-							 " ON CONFLICT (channel_id, grantee) DO UPDATE SET"
-							 " may_publish = g.may_publish OR $3,"
-							 " may_consume = g.may_consume OR $4",
-							 GRANT_PARAMS, grant_types, value, NULL);
+	if (mbus_run_as_owner(schema,
+						  "INSERT INTO message_bus.channel_grant AS g"
+						  " SELECT c.channel_id, $2::regrole, $3, $4"
+						  " FROM message_bus.channel c WHERE c.channel_id = $1"
+						  " FOR KEY SHARE OF c"
+						  " ON CONFLICT (channel_id, grantee) DO UPDATE SET"
+						  " may_publish = g.may_publish OR $3,"
+						  " may_consume = g.may_consume OR $4",
+						  GRANT_PARAMS, grant_types, value, NULL) == 0)
+		channel_unseen(schema, name);
 	PG_RETURN_VOID();
 }
 

@@ -39,7 +39,7 @@
 #include "channel/purged.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
-#include "segment/leaf_scan.h"
+#include "segment/channel_scan.h"
 #include "segment/published.h"
 #include "state/clock.h"
 #include "state/fault.h"
@@ -155,7 +155,7 @@ purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
 	int64		after = mbus_channel_purged_below(before);
 	Relation	leaf;
 	Relation	events;
-	MbusLeafScan rows;
+	MbusChannelScan rows;
 	HeapTuple	tuple;
 	int			range = 0;
 
@@ -166,11 +166,9 @@ purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
 	if (leaf == NULL)
 		return;
 	events = mbus_leaf_open_written(purge->schema, segment, MBUS_EVENT);
-	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
-	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, purge->channel_id);
-	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, after + 1, purge->limit - 1);
-	mbus_leaf_scan_begin(&rows, snapshot);
-	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
+	mbus_channel_scan_open(&rows, leaf, purge->channel_id);
+	mbus_channel_scan_begin(&rows, after + 1, purge->limit - 1, snapshot);
+	while ((tuple = mbus_channel_scan_next(&rows)) != NULL)
 	{
 		TupleDesc	desc = RelationGetDescr(leaf);
 		TimestampTz expires_at;
@@ -190,7 +188,7 @@ purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
 			!(events && mbus_message_deleted(purge->schema, id)))
 			purge->count++;
 	}
-	mbus_leaf_scan_close(&rows);
+	mbus_channel_scan_close(&rows);
 	if (events)
 		table_close(events, AccessShareLock);
 	table_close(leaf, AccessShareLock);

@@ -41,6 +41,7 @@
 #include "channel/purged.h"
 #include "delivery/pool.h"
 #include "facts/facts.h"
+#include "segment/channel_scan.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 #include "segment/message_key.h"
@@ -113,10 +114,11 @@ static void keys_read(Count *count);
 static int	key_compare(const void *a, const void *b);
 static void leaf_count(Count *count);
 static void leaf_count_ids(Count *count, const Ids *ids, RowFunction found);
-static void leaf_count_range(Count *count, MbusLeafScan *rows, int64 lo,
+static void leaf_count_range(Count *count, MbusChannelScan *rows, int64 lo,
 							 int64 hi);
 static void leaf_count_delayed(Count *count);
 static void leaf_count_keys(Count *count);
+static void tuple_count(Count *count, HeapTuple tuple, RowFunction found);
 static void leaf_scan(Count *count, MbusLeafScan *rows, RowFunction found);
 static bool row_wanted(Count *count, const Row *row);
 static void row_entry(Count *count, const Row *row);
@@ -304,14 +306,13 @@ leaf_count(Count *count)
 	int64		first = MbusFirstId(count->segment);
 	int64		end = MbusFirstId((int64) count->segment + 1);
 	int64		cursor = count->sub->cursor;
-	MbusLeafScan rows;
+	MbusChannelScan rows;
 
 	count->deleted.n = 0;
 	count->deleted_read = false;
 	leaf_count_ids(count, &count->busy, row_entry);
 
-	mbus_leaf_scan_open(&rows, count->leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID,
-						false);
+	mbus_channel_scan_open(&rows, count->leaf, count->sub->channel_id);
 	for (int i = 0; i < count->copy->nskips; i++)
 	{
 		const MbusSkip *skip = &count->copy->skip[i];
@@ -322,7 +323,7 @@ leaf_count(Count *count)
 	}
 	if (cursor < end - 1)
 		leaf_count_range(count, &rows, Max(cursor + 1, first), end);
-	mbus_leaf_scan_close(&rows);
+	mbus_channel_scan_close(&rows);
 
 	if (first <= cursor)
 	{
@@ -333,9 +334,7 @@ leaf_count(Count *count)
 	leaf_count_ids(count, &count->failed, row_failed);
 }
 
-/*
- * leaf_count_ids looks up those of the ids that lie in this segment.
- */
+/* Looks up those of the ids that lie in this segment. */
 static void
 leaf_count_ids(Count *count, const Ids *ids, RowFunction found)
 {
@@ -356,12 +355,15 @@ leaf_count_ids(Count *count, const Ids *ids, RowFunction found)
 
 /* Counts the channel's messages with ids in [lo, hi). */
 static void
-leaf_count_range(Count *count, MbusLeafScan *rows, int64 lo, int64 hi)
+leaf_count_range(Count *count, MbusChannelScan *rows, int64 lo, int64 hi)
 {
-	mbus_leaf_scan_int4(rows, MBUS_COL_CHANNEL_ID, count->sub->channel_id);
-	mbus_leaf_scan_int8(rows, MBUS_COL_ID, Max(lo, count->sub->start_id),
-						hi - 1);
-	leaf_scan(count, rows, row_fresh);
+	HeapTuple	tuple;
+
+	mbus_channel_scan_begin(rows, Max(lo, count->sub->start_id), hi - 1,
+							count->snapshot);
+	while ((tuple = mbus_channel_scan_next(rows)) != NULL)
+		tuple_count(count, tuple, row_fresh);
+	mbus_channel_scan_end(rows);
 }
 
 /* Counts delayed messages from the due position on. */
@@ -409,37 +411,36 @@ leaf_count_keys(Count *count)
 	mbus_leaf_scan_close(&rows);
 }
 
-/*
- * leaf_scan gives what an index scan finds, and is wanted at all, to a
- * function.
- */
+/* Gives what an index scan finds, and is wanted at all, to a function. */
 static void
 leaf_scan(Count *count, MbusLeafScan *rows, RowFunction found)
 {
-	TupleDesc	desc = RelationGetDescr(count->leaf);
 	HeapTuple	tuple;
 
 	mbus_leaf_scan_begin(rows, count->snapshot);
 	while ((tuple = mbus_leaf_scan_next(rows)) != NULL)
-	{
-		Row			row;
-		bool		isnull;
-
-		row.id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc,
-											&isnull));
-		row.created_at = DatumGetTimestampTz(heap_getattr(tuple,
-														  MBUS_COL_CREATED_AT,
-														  desc, &isnull));
-		row.expires_at = DatumGetTimestampTz(heap_getattr(tuple,
-														  MBUS_COL_EXPIRES_AT,
-														  desc, &isnull));
-		row.available_at = DatumGetTimestampTz(heap_getattr(tuple,
-															MBUS_COL_AVAILABLE_AT,
-															desc, &isnull));
-		if (row_wanted(count, &row))
-			found(count, &row);
-	}
+		tuple_count(count, tuple, found);
 	mbus_leaf_scan_end(rows);
+}
+
+/* Gives a message to a function, if it is wanted at all. */
+static void
+tuple_count(Count *count, HeapTuple tuple, RowFunction found)
+{
+	TupleDesc	desc = RelationGetDescr(count->leaf);
+	Row			row;
+	Datum		delayed;
+	bool		isnull;
+
+#define READ(column) heap_getattr(tuple, column, desc, &isnull)
+	row.id = DatumGetInt64(READ(MBUS_COL_ID));
+	row.created_at = DatumGetTimestampTz(READ(MBUS_COL_CREATED_AT));
+	row.expires_at = DatumGetTimestampTz(READ(MBUS_COL_EXPIRES_AT));
+	delayed = READ(MBUS_COL_AVAILABLE_AT);
+	row.available_at = isnull ? row.created_at : DatumGetTimestampTz(delayed);
+#undef READ
+	if (row_wanted(count, &row))
+		found(count, &row);
 }
 
 /* ------------------------------------------------------------------------

@@ -179,15 +179,20 @@ is_of_channel(Oid schema, int64 id, int32 channel_id)
 {
 	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id), MBUS_MESSAGE);
 	MbusLeafScan rows;
+	HeapTuple	tuple;
+	bool		isnull;
 	bool		found;
 
 	if (leaf == NULL)
 		return false;
-	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
-	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, channel_id);
+	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_ID, 0, false);
 	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, id, id);
 	mbus_leaf_scan_begin(&rows, GetActiveSnapshot());
-	found = mbus_leaf_scan_next(&rows) != NULL;
+	tuple = mbus_leaf_scan_next(&rows);
+	found = HeapTupleIsValid(tuple) &&
+		DatumGetInt32(heap_getattr(tuple, MBUS_COL_CHANNEL_ID,
+								   RelationGetDescr(leaf),
+								   &isnull)) == channel_id;
 	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);
 	return found;

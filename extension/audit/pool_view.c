@@ -24,10 +24,24 @@
 
 #define COLUMNS		5
 
+/* What is held; names in pool_names. */
+typedef enum Pool
+{
+	POOL_MESSAGES,
+	POOL_SUBSCRIPTIONS,
+	POOL_SKIPPED
+} Pool;
+
+static const char *const pool_names[] = {
+	[POOL_MESSAGES] = "messages",
+	[POOL_SUBSCRIPTIONS] = "subscriptions",
+	[POOL_SKIPPED] = "skipped ranges",
+};
+
 /* Who holds how much of what. */
 typedef struct Holder
 {
-	bool		slots;			/* of subscriptions; else messages */
+	Pool		pool;
 	Oid			database;		/* InvalidOid: all */
 	int32		subscription_id;	/* 0: all of the database */
 	int			held;
@@ -35,6 +49,8 @@ typedef struct Holder
 } Holder;
 
 static int	holders_copy(Holder *holder, Oid database, Oid schema);
+static int	sub_put(Holder *holder, const MbusSub *sub, Pool pool, int held,
+					int most);
 static int	shares_copy(Holder *holder);
 static void holder_put(ReturnSetInfo *rsinfo, const Holder *holder);
 
@@ -52,7 +68,7 @@ MBUS_FUNCTION(pool_rows)
 	InitMaterializedSRF(fcinfo, 0);
 	if (mbus_database_or_null() == NULL)
 		return (Datum) 0;
-	holder = palloc((mbus_sub_slots() + 2 * MBUS_MAX_DATABASES + 2) *
+	holder = palloc((2 * mbus_sub_slots() + 2 * MBUS_MAX_DATABASES + 2) *
 					sizeof(Holder));
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	n = holders_copy(holder, MyDatabaseId, schema);
@@ -71,27 +87,40 @@ holders_copy(Holder *holder, Oid database, Oid schema)
 
 	MemSet(holder, 0, 2 * sizeof(Holder));
 	holder[0].most = mbus_max_leases;
-	holder[1].slots = true;
+	holder[1].pool = POOL_SUBSCRIPTIONS;
 	holder[1].most = mbus_max_subscriptions;
 	for (int i = 2; i < n; i++)
-		holder[holder[i].slots ? 1 : 0].held += holder[i].held;
+		holder[holder[i].pool == POOL_SUBSCRIPTIONS ? 1 : 0].held +=
+			holder[i].held;
 	for (int s = 0; s < mbus_sub_slots(); s++)
 	{
 		const MbusSub *sub = mbus_sub(s);
 		MbusQuota	quota;
 
 		if (sub->database != database || sub->schema != schema ||
-			sub->dropped || sub->charged == 0)
+			sub->dropped)
 			continue;
 		mbus_quota_of(s, &quota);
-		MemSet(&holder[n], 0, sizeof(Holder));
-		holder[n].database = database;
-		holder[n].subscription_id = sub->subscription_id;
-		holder[n].held = quota.held;
-		holder[n].most = quota.most;
-		n++;
+		n += sub_put(&holder[n], sub, POOL_MESSAGES, quota.held, quota.most);
+		n += sub_put(&holder[n], sub, POOL_SKIPPED, sub->skip_nodes,
+					 mbus_quota_skips(s));
 	}
 	return n;
+}
+
+/* Puts what a subscription holds of a pool, if that is anything; how many. */
+static int
+sub_put(Holder *holder, const MbusSub *sub, Pool pool, int held, int most)
+{
+	if (held == 0)
+		return 0;
+	MemSet(holder, 0, sizeof(*holder));
+	holder->pool = pool;
+	holder->database = sub->database;
+	holder->subscription_id = sub->subscription_id;
+	holder->held = held;
+	holder->most = most;
+	return 1;
 }
 
 /* What databases hold. */
@@ -103,7 +132,7 @@ shares_copy(Holder *holder)
 	for (int i = 0; i < MBUS_MAX_DATABASES; i++)
 	{
 		Holder		entries = {0};
-		Holder		slots = {.slots = true};
+		Holder		slots = {.pool = POOL_SUBSCRIPTIONS};
 
 		if (!mbus_quota_share(i, &entries.database, &entries.held,
 							  &entries.most))
@@ -122,8 +151,7 @@ holder_put(ReturnSetInfo *rsinfo, const Holder *holder)
 	Datum		values[COLUMNS];
 	bool		isnull[COLUMNS] = {false};
 
-	values[0] = CStringGetTextDatum(holder->slots ? "subscriptions" :
-									"messages");
+	values[0] = CStringGetTextDatum(pool_names[holder->pool]);
 	values[1] = ObjectIdGetDatum(holder->database);
 	isnull[1] = !OidIsValid(holder->database);
 	values[2] = Int32GetDatum(holder->subscription_id);

@@ -53,6 +53,13 @@ enum
 	MBUS_SUBSCRIPTION_CREATED_AT
 };
 
+/* message_bus.publisher */
+enum
+{
+	MBUS_PUBLISHER_ID = 1,
+	MBUS_PUBLISHER_NAME
+};
+
 /* message_bus.segment */
 enum
 {

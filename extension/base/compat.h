@@ -47,6 +47,23 @@
 	index_beginscan(rel, index, snapshot, nkeys, 0)
 #endif
 
+/* blocks of a table's main file that is not temporary; names changed in 16
+ * and 17 */
+#if PG_VERSION_NUM >= 170000
+#define MBUS_NO_BACKEND		INVALID_PROC_NUMBER
+#else
+#define MBUS_NO_BACKEND		InvalidBackendId
+#endif
+#if PG_VERSION_NUM >= 160000
+#define MbusFileNode		RelFileLocator
+#define MBUS_FILE_NODE(space, file) \
+	{.spcOid = (space), .dbOid = MyDatabaseId, .relNumber = (file)}
+#else
+#define MbusFileNode		RelFileNode
+#define MBUS_FILE_NODE(space, file) \
+	{.spcNode = (space), .dbNode = MyDatabaseId, .relNode = (file)}
+#endif
+
 /* lz4 where the server has it */
 #ifdef USE_LZ4
 #define MBUS_TOAST_COMPRESSION	TOAST_LZ4_COMPRESSION
@@ -88,12 +105,15 @@
 	object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE)
 #define MbusSchemaAclCheck(schema, role) \
 	object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE)
+#define MbusOwnsTable(table, role) \
+	object_ownercheck(RelationRelationId, table, role)
 #define MbusMaySetRole(member, role)	member_can_set_role(member, role)
 #else
 #define MbusFunctionAclCheck(function, role) \
 	pg_proc_aclcheck(function, role, ACL_EXECUTE)
 #define MbusSchemaAclCheck(schema, role) \
 	pg_namespace_aclcheck(schema, role, ACL_USAGE)
+#define MbusOwnsTable(table, role)	pg_class_ownercheck(table, role)
 #define MbusMaySetRole(member, role)	is_member_of_role(member, role)
 #endif
 

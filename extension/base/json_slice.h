@@ -41,6 +41,7 @@ extern char *mbus_json_try(const char *json, int len, int max_elements,
 extern MbusNode *mbus_json_member(const MbusNode *object, const char *name);
 extern const char *mbus_json_duplicate(const MbusNode *object);
 extern char *mbus_json_string(const MbusSlice *slice, bool missing_ok);
+extern text *mbus_json_text(const MbusSlice *string);
 extern char *mbus_json_token(const MbusSlice *slice, int max_len);
 
 #endif							/* MBUS_JSON_SLICE_H */

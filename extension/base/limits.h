@@ -14,7 +14,7 @@
 #define MBUS_TRANSACTION_ID_MAX 255 /* bytes, as for keys and content types */
 #define MBUS_CLAIM_MAX		10000	/* messages in one claim */
 #define MBUS_LEASE_MAX_US	(7 * USECS_PER_DAY)
-#define MBUS_REASON_MAX		1000	/* bytes */
+#define MBUS_REASON_MAX		8000	/* bytes; a longer one is cut */
 #define MBUS_CHANNEL_NAME_MAX 255	/* bytes */
 
 #endif							/* MBUS_LIMITS_H */

@@ -11,13 +11,19 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "base/owner.h"
 #include "base/schema.h"
+
+static int	statement_run(Oid schema, const char *command, int nargs,
+						  const Oid *types, Datum *values,
+						  const char *nulls, bool latest);
 
 /*
  * mbus_run_as_owner runs one statement as the owner of the extension's tables
@@ -26,6 +32,28 @@
 int
 mbus_run_as_owner(Oid schema, const char *command, int nargs, const Oid *types,
 				  Datum *values, const char *nulls)
+{
+	return statement_run(schema, command, nargs, types, values, nulls, false);
+}
+
+/*
+ * mbus_run_as_owner_latest does that to all that is committed by now, whatever
+ * the transaction's snapshot is: as a foreign key would.
+ */
+int
+mbus_run_as_owner_latest(Oid schema, const char *command, int nargs,
+						 const Oid *types, Datum *values)
+{
+	return statement_run(schema, command, nargs, types, values, NULL, true);
+}
+
+/*
+ * statement_run runs a statement as the owner, with a snapshot that is taken
+ * now or with that of the transaction, and returns the rows it touched.
+ */
+static int
+statement_run(Oid schema, const char *command, int nargs, const Oid *types,
+			  Datum *values, const char *nulls, bool latest)
 {
 	Relation	rel = table_open(mbus_relation(schema, "channel"),
 								 RowExclusiveLock);
@@ -44,10 +72,23 @@ mbus_run_as_owner(Oid schema, const char *command, int nargs, const Oid *types,
 						   context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_NOFORCE_RLS);
 	SPI_connect();
-	result = SPI_execute_with_args(command, nargs, (Oid *) types, values,
-								   nulls, false, 0);
+	if (latest)
+	{
+		SPIPlanPtr	plan = SPI_prepare(command, nargs, (Oid *) types);
+
+		if (plan == NULL)
+			elog(ERROR, "SPI_prepare failed: %s",
+				 SPI_result_code_string(SPI_result));
+		CommandCounterIncrement();
+		result = SPI_execute_snapshot(plan, values, nulls,
+									  GetLatestSnapshot(), InvalidSnapshot,
+									  false, true, 0);
+	}
+	else
+		result = SPI_execute_with_args(command, nargs, (Oid *) types, values,
+									   nulls, false, 0);
 	if (result < 0)
-		elog(ERROR, "SPI_execute_with_args failed: %s",
+		elog(ERROR, "could not run a statement: %s",
 			 SPI_result_code_string(result));
 	rows = (int) SPI_processed;
 	SPI_finish();

@@ -10,5 +10,8 @@
 extern int	mbus_run_as_owner(Oid schema, const char *command, int nargs,
 							  const Oid *types, Datum *values,
 							  const char *nulls);
+extern int	mbus_run_as_owner_latest(Oid schema, const char *command,
+									 int nargs, const Oid *types,
+									 Datum *values);
 
 #endif							/* MBUS_OWNER_H */

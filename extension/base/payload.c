@@ -8,19 +8,26 @@
  * the server decompresses it by itself.  zstd and gzip are stored as such and
  * undone here.  Where compressing saves nothing the bytes are stored as they
  * are, and the row says so.
+ *
+ * The digest is OpenSSL's, as the server's own is.  Looking it up by name costs
+ * more than hashing a small payload, so that it is looked up once in a process,
+ * which keeps it with one context until its end: an error between leaves
+ * nothing behind, since each use begins anew.
  */
 #include "postgres.h"
 
+#include <openssl/err.h>
+#include <openssl/evp.h>
 #include <zlib.h>
 #include <zstd.h>
 
 #include "access/toast_compression.h"
 #include "access/toast_internals.h"
-#include "common/cryptohash.h"
 #include "common/jsonapi.h"
-#include "common/sha2.h"
+#include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/jsonfuncs.h"
 
 #include "base/compat.h"
@@ -35,6 +42,8 @@ static const char *const compression_names[] = {
 	[MBUS_COMPRESS_GZIP] = "gzip",
 };
 
+static EVP_MD_CTX *sha256_context(void);
+pg_noreturn static void sha256_error(void);
 static struct varlena *zstd_encode(struct varlena *payload);
 static struct varlena *zstd_decode(struct varlena *stored, int32 size);
 static struct varlena *gzip_encode(struct varlena *payload);
@@ -76,34 +85,89 @@ mbus_compression_parse(const char *name)
 }
 
 /*
- * mbus_compression_name is the inverse of mbus_compression_parse.
+ * mbus_compression_code returns what a row has as its encoding: the first
+ * letter of the name.
  */
-const char *
-mbus_compression_name(MbusCompression compression)
+char
+mbus_compression_code(MbusCompression compression)
 {
-	return compression_names[compression];
+	return compression_names[compression][0];
 }
 
 /*
- * mbus_sha256 computes SHA-256 (FIPS 180-4) with the server's cryptohash.
- * Needs a transaction.
+ * mbus_compression_of is its inverse; MBUS_COMPRESS_UNKNOWN for another code.
+ */
+MbusCompression
+mbus_compression_of(char code)
+{
+	int			i = 0;
+
+	while (i < MBUS_COMPRESS_UNKNOWN && compression_names[i][0] != code)
+		i++;
+	return (MbusCompression) i;
+}
+
+/*
+ * compression_name(encoding) returns the name for a row's encoding, or NULL.
+ */
+PG_FUNCTION_INFO_V1(mbus_compression_name_of);
+Datum
+mbus_compression_name_of(PG_FUNCTION_ARGS)
+{
+	MbusCompression compression = mbus_compression_of(PG_GETARG_CHAR(0));
+
+	if (compression == MBUS_COMPRESS_UNKNOWN)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(compression_names[compression]));
+}
+
+/*
+ * mbus_sha256 computes SHA-256 (FIPS 180-4).
  */
 void
 mbus_sha256(const void *bytes, size_t len, uint8 *digest)
 {
-	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
+	EVP_MD_CTX *context = sha256_context();
 
-	if (pg_cryptohash_init(ctx) < 0 ||
-		pg_cryptohash_update(ctx, bytes, len) < 0 ||
-		pg_cryptohash_final(ctx, digest, PG_SHA256_DIGEST_LENGTH) < 0)
-	{
-		const char *why = pg_cryptohash_error(ctx);
+	if (EVP_DigestUpdate(context, bytes, len) != 1 ||
+		EVP_DigestFinal_ex(context, digest, NULL) != 1)
+		sha256_error();
+}
 
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not compute SHA-256: %s", why)));
-	}
-	pg_cryptohash_free(ctx);
+/*
+ * sha256_context returns the process's context, ready for a new digest.
+ */
+static EVP_MD_CTX *
+sha256_context(void)
+{
+	static const EVP_MD *sha256 = NULL;
+	static EVP_MD_CTX *context = NULL;
+
+	if (sha256 == NULL)
+#if OPENSSL_VERSION_NUMBER >= 0x30000000L
+		sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+#else
+		sha256 = EVP_sha256();
+#endif
+	if (context == NULL)
+		context = EVP_MD_CTX_new();
+	if (sha256 == NULL || context == NULL ||
+		EVP_DigestInit_ex(context, sha256, NULL) != 1)
+		sha256_error();
+	return context;
+}
+
+static void
+sha256_error(void)
+{
+	unsigned long code = ERR_get_error();
+	const char *why = ERR_reason_error_string(code);
+
+	ERR_clear_error();
+	ereport(ERROR,
+			(errcode(ERRCODE_INTERNAL_ERROR),
+			 errmsg("could not compute SHA-256: %s",
+					why ? why : "out of memory")));
 }
 
 /*
@@ -122,6 +186,7 @@ mbus_payload_encode(MbusCompression compression, struct varlena *payload,
 	switch (compression)
 	{
 		case MBUS_COMPRESS_NONE:
+		case MBUS_COMPRESS_UNKNOWN:
 			return payload;
 		case MBUS_COMPRESS_LZ4:
 			stored = (struct varlena *)
@@ -152,7 +217,7 @@ mbus_payload_decode(struct varlena *stored, MbusCompression used, int32 size)
 		return zstd_decode(stored, size);
 	if (used == MBUS_COMPRESS_GZIP)
 		return gzip_decode(stored, size);
-	return stored;
+	return used == MBUS_COMPRESS_UNKNOWN ? NULL : stored;
 }
 
 /* Each encoder returns NULL where nothing is saved. */

@@ -15,12 +15,17 @@ typedef enum MbusCompression
 	MBUS_COMPRESS_NONE,
 	MBUS_COMPRESS_LZ4,
 	MBUS_COMPRESS_ZSTD,
-	MBUS_COMPRESS_GZIP
+	MBUS_COMPRESS_GZIP,
+	MBUS_COMPRESS_UNKNOWN		/* of a row that was damaged */
 } MbusCompression;
+
+/* the content type that is stored as NULL */
+#define MBUS_CONTENT_JSON	"application/json"
 
 extern bool mbus_compression_known(const char *name);
 extern MbusCompression mbus_compression_parse(const char *name);
-extern const char *mbus_compression_name(MbusCompression compression);
+extern char mbus_compression_code(MbusCompression compression);
+extern MbusCompression mbus_compression_of(char code);
 
 extern void mbus_sha256(const void *bytes, size_t len, uint8 *digest);
 extern struct varlena *mbus_payload_encode(MbusCompression compression,

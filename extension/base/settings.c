@@ -3,9 +3,9 @@
  *		The extension's settings: definition, checks, and the list of
  *		databases that are served.
  *
- * Every room reads the variables; only the server writes them.  The sizes of
- * shared memory can be set only where the library is preloaded: there is none
- * otherwise.
+ * Every room reads the variables; only the server writes them.  The node and
+ * the sizes of shared memory can be set only where the library is preloaded:
+ * there is none otherwise.
  */
 #include "postgres.h"
 
@@ -24,13 +24,16 @@ char	   *mbus_databases = NULL;
 uint64		mbus_databases_version = 0;
 int			mbus_clock_jump = 300;
 int			mbus_worker_interval = 1000;
-int			mbus_segment_max_rows = 8 * 1024 * 1024;
+int			mbus_segment_max_rows = MBUS_ROWS_LIMIT;
 int			mbus_segment_max_mb = 4096;
+int			mbus_segment_interval = 600;
+int			mbus_node = 0;
 int			mbus_max_subscriptions = 4096;
 int			mbus_max_leases = 65536;
 int			mbus_database_share = 75;
 int			mbus_subscription_share = 50;
 int			mbus_leases_per_epoch = MBUS_LEASES_LIMIT;
+int			mbus_facts_per_chunk = 1024 * 1024;
 int			mbus_acked_idle = 600;
 bool		mbus_enabled = true;
 char	   *mbus_default_channel = NULL;
@@ -47,10 +50,11 @@ int			mbus_token_skew = 30;
 char	   *mbus_anonymous_role = NULL;
 int			mbus_frame_timeout = 120000;
 int			mbus_frame_max = 32 * 1024 * 1024;
+int			mbus_client_frame_max = 0;
 int			mbus_claim_wait_max = -1;
 
 static void define_server_settings(void);
-static void define_shared_sizes(void);
+static void define_start_settings(void);
 static void define_session_settings(void);
 static void define_relay_settings(void);
 static void define_token_settings(void);
@@ -67,7 +71,7 @@ mbus_settings_init(void)
 {
 	define_server_settings();
 	if (process_shared_preload_libraries_in_progress)
-		define_shared_sizes();
+		define_start_settings();
 	define_session_settings();
 	define_relay_settings();
 	define_token_settings();
@@ -96,13 +100,18 @@ define_server_settings(void)
 	DefineCustomIntVariable("message_bus.segment_max_rows",
 							"Messages that one segment may hold.",
 							"A segment that is nearly full is followed by a new one.",
-							&mbus_segment_max_rows, 8 * 1024 * 1024, 16,
+							&mbus_segment_max_rows, MBUS_ROWS_LIMIT, 16,
 							MBUS_ROWS_LIMIT,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.segment_max_size",
 							"Payload that one segment holds before the next one is opened.",
 							NULL, &mbus_segment_max_mb, 4096, 1, 1024 * 1024,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.segment_interval",
+							"Shortest time that a segment stays open unless it is full.",
+							"So that segment numbers last; longer where many are open.",
+							&mbus_segment_interval, 600, 0, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.database_share",
 							"Percentage that one database may hold of what the others leave of max_leases and max_subscriptions.",
 							"A little of them is kept for each database besides.",
@@ -124,12 +133,26 @@ define_server_settings(void)
 							&mbus_leases_per_epoch, MBUS_LEASES_LIMIT, 16,
 							MBUS_LEASES_LIMIT,
 							PGC_SIGHUP, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.facts_per_chunk",
+							"Numbers of facts that a transaction takes at once at most.",
+							"To test what happens when they are used up.",
+							&mbus_facts_per_chunk, 1024 * 1024, 1,
+							1024 * 1024,
+							PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 }
 
-/* The sizes of shared memory: there is none if the library is loaded later. */
+/*
+ * What stays as the server has started with it: the node, and the sizes of
+ * shared memory.  There is none if the library is loaded later.
+ */
 static void
-define_shared_sizes(void)
+define_start_settings(void)
 {
+	DefineCustomIntVariable("message_bus.node",
+							"Number of this server, which its ids and leases tell.",
+							"It cannot be changed once a database has given out ids.",
+							&mbus_node, 0, 0, MBUS_NODES - 1,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.max_subscriptions",
 							"Subscriptions that can be claimed from, in all databases.",
 							NULL, &mbus_max_subscriptions, 4096, 16, 65536,
@@ -199,6 +222,11 @@ define_relay_settings(void)
 	DefineCustomIntVariable("message_bus.frame_max",
 							"Largest frame that message_bus.relay() may return.",
 							NULL, &mbus_frame_max, 32 * 1024 * 1024, 1024,
+							1024 * 1024 * 1024 - 1024,
+							PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.client_frame_max",
+							"Largest frame that message_bus.relay() returns to a client that has asked for no other; 0: frame_max.",
+							NULL, &mbus_client_frame_max, 0, 0,
 							1024 * 1024 * 1024 - 1024,
 							PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.claim_wait_max",

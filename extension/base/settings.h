@@ -16,13 +16,16 @@ extern int	mbus_clock_jump;	/* s that the clock may jump */
 extern int	mbus_worker_interval;	/* ms between two passes of a worker */
 extern int	mbus_segment_max_rows;	/* ids in one segment */
 extern int	mbus_segment_max_mb;	/* payload megabytes in one segment */
+extern int	mbus_segment_interval;	/* seconds between two of a series */
 
 /* read at server start */
+extern int	mbus_node;			/* in ids and leases */
 extern int	mbus_max_subscriptions; /* that claims are made from */
 extern int	mbus_max_leases;	/* messages outstanding, in all databases */
 extern int	mbus_database_share;	/* percent of the pools; reload */
 extern int	mbus_subscription_share;	/* percent of that; reload */
 extern int	mbus_leases_per_epoch;	/* reload; less than all only for tests */
+extern int	mbus_facts_per_chunk;	/* likewise */
 extern int	mbus_acked_idle;	/* seconds; reload */
 
 /* of a session */
@@ -43,6 +46,7 @@ extern int	mbus_token_skew;	/* seconds */
 extern char *mbus_anonymous_role;
 extern int	mbus_frame_timeout; /* ms */
 extern int	mbus_frame_max;		/* bytes */
+extern int	mbus_client_frame_max;	/* bytes, where a client asks for no other */
 extern int	mbus_claim_wait_max;	/* ms, -1: no limit of its own */
 
 extern void mbus_settings_init(void);

@@ -223,6 +223,9 @@ subscription_read(HeapTuple tuple, TupleDesc desc,
 								   &isnull));
 	value = heap_getattr(tuple, MBUS_SUBSCRIPTION_START_AT, desc, &isnull);
 	subscription->start_at = isnull ? 0 : DatumGetTimestampTz(value);
+	subscription->created_at =
+		DatumGetTimestampTz(heap_getattr(tuple, MBUS_SUBSCRIPTION_CREATED_AT,
+										 desc, &isnull));
 	subscription->slot = MBUS_NONE;
 }
 

@@ -20,6 +20,7 @@ typedef struct MbusSubscription
 	bool		uncommitted;	/* made by the current transaction */
 	int64		start_id;		/* what is below, or created before, is not */
 	TimestampTz start_at;		/* wanted; 0: all is */
+	TimestampTz created_at;		/* tells it from another with its number */
 	uint32		slot;			/* its MbusSub when last seen; MBUS_NONE */
 	char		name[256];
 } MbusSubscription;

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -25,6 +26,7 @@
 #include "base/schema.h"
 #include "channel/channel.h"
 #include "channel/subscription.h"
+#include "delivery/ack.h"
 #include "delivery/fail.h"
 #include "delivery/hold.h"
 #include "delivery/pool.h"
@@ -55,19 +57,32 @@ MBUS_FUNCTION(ack)
 	int64	   *ids;
 	int			nids = ids_argument(fcinfo, 1, &ids);
 	Oid			schema = mbus_schema();
-	MbusHolding holding;
-	int			again = 0;
-	int			total;
 
 	mbus_write_check("message_bus.ack()");
 	if (nids == 0)
 		PG_RETURN_INT32(0);
+	PG_RETURN_INT32(mbus_ack_lease(schema, lease, nids, ids));
+}
+
+/*
+ * mbus_ack_lease acks messages of a lease, all of them (nids < 0) or those of
+ * some ids, ascending and each once, and returns how many.  Errors: 42501
+ * without the privilege to consume; 55000 if one is not held, and then nothing
+ * is acked.
+ */
+int
+mbus_ack_lease(Oid schema, int64 lease, int nids, const int64 *ids)
+{
+	MbusHolding holding;
+	int			again = 0;
+	int			total;
+
 	if (!mbus_hold(schema, mbus_database(), lease, nids, ids, MBUS_PIN_ACK,
 				   &holding))
-		PG_RETURN_INT32(repeated(schema, lease, nids, ids, false));
+		return repeated(schema, lease, nids, ids, false);
 	/* all given back by this transaction; or what is left is corrupt */
 	if (nids < 0 && holding.n == 0)
-		PG_RETURN_INT32(repeated(schema, lease, nids, ids, false));
+		return repeated(schema, lease, nids, ids, false);
 	total = holding.n;
 	if (nids > 0 && holding.nmissing > 0)
 		total += repeated(schema, lease, holding.nmissing, holding.missing,
@@ -76,7 +91,7 @@ MBUS_FUNCTION(ack)
 		again += holding.held[i].again;
 	mbus_ack_insert(schema, &holding, "acked");
 	mbus_count(MBUS_C_ACKED, holding.n - again);
-	PG_RETURN_INT32(total);
+	return total;
 }
 
 /*
@@ -253,19 +268,27 @@ delay_argument(FunctionCallInfo fcinfo, int argno)
 	return us;
 }
 
+/*
+ * reason_argument returns why messages are given back.  A long one is cut
+ * between characters, and tells how long it was: it must not keep the nack
+ * from happening.
+ */
 static char *
 reason_argument(FunctionCallInfo fcinfo, int argno)
 {
 	text	   *reason;
+	char	   *tail;
+	int			len;
+	int			kept;
 
 	if (PG_ARGISNULL(argno))
 		return NULL;
 	reason = PG_GETARG_TEXT_PP(argno);
-	if (VARSIZE_ANY_EXHDR(reason) > MBUS_REASON_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("reason of %zu bytes",
-						(size_t) VARSIZE_ANY_EXHDR(reason)),
-				 errdetail("The limit is %d bytes.", MBUS_REASON_MAX)));
-	return text_to_cstring(reason);
+	len = VARSIZE_ANY_EXHDR(reason);
+	if (len <= MBUS_REASON_MAX)
+		return text_to_cstring(reason);
+	tail = psprintf("... (%d bytes)", len);
+	kept = pg_mbcliplen(VARDATA_ANY(reason), len,
+						MBUS_REASON_MAX - (int) strlen(tail));
+	return psprintf("%.*s%s", kept, VARDATA_ANY(reason), tail);
 }

@@ -7,6 +7,13 @@
  * payloads of what it got: copies of the rows are all it needs.  Its leases
  * are the transaction's until that commits (effect.c).
  *
+ * With "ack" it first acks what the caller has claimed before, by the rules of
+ * ack(): both commit together, and where the ack is refused the scan is not
+ * begun.  Such a call does not wait.  An ack that is not committed keeps its
+ * messages from everybody, of an ordered subscription also what follows them
+ * in their keys; and work that is done would come again if the wait were cut
+ * off.
+ *
  * If there is nothing and the caller waits, it sleeps until a publish or
  * something else wakes its channel's waiters, or until the time the scan has
  * said that something is due.  It enters itself as a waiter before it scans.
@@ -39,6 +46,7 @@
 #include "base/settings.h"
 #include "channel/channel.h"
 #include "channel/subscription.h"
+#include "delivery/ack.h"
 #include "delivery/claim.h"
 #include "delivery/hold.h"
 #include "delivery/pool.h"
@@ -66,6 +74,7 @@ typedef struct Claim
 	char	   *subscription;
 	uint32		slot;
 	TimestampTz until;			/* of the wait; 0: do not */
+	int64		ack;			/* lease to be acked; 0: none */
 	bool		bytes;			/* payload as bytes */
 	MbusScan	scan;
 } Claim;
@@ -80,6 +89,7 @@ static MemoryContext claim_context = NULL;
 static Datum claim_run(FunctionCallInfo fcinfo, bool bytes);
 static void claim_arguments(FunctionCallInfo fcinfo, Claim *claim);
 static int64 wait_argument(FunctionCallInfo fcinfo, int argno);
+static int64 ack_argument(FunctionCallInfo fcinfo, int argno);
 static int64 lease_argument(FunctionCallInfo fcinfo, int argno,
 							const Claim *claim);
 static void consume_check(const Claim *claim);
@@ -90,7 +100,7 @@ static bool delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 							Datum *values, bool *isnull);
 
 /*
- * claim(channel, subscription, batch, lease_for, wait, max_bytes)
+ * claim(channel, subscription, batch, lease_for, wait, max_bytes, ack, keep)
  */
 MBUS_FUNCTION(claim)
 {
@@ -106,9 +116,9 @@ MBUS_FUNCTION(claim_bytes)
 }
 
 /*
- * claim_run is both functions: it scans, and sleeps in between, until
- * something is found or the time of the wait is over, and returns what was
- * found.
+ * claim_run is both functions: it acks if it is to, scans, and sleeps in
+ * between, until something is found or the time of the wait is over, and
+ * returns what was found.
  */
 static Datum
 claim_run(FunctionCallInfo fcinfo, bool bytes)
@@ -127,6 +137,8 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 											  ALLOCSET_DEFAULT_MAXSIZE);
 	InitMaterializedSRF(fcinfo, 0);
 	claim_arguments(fcinfo, &claim);
+	if (claim.ack != 0)
+		(void) mbus_ack_lease(claim.schema, claim.ack, -1, NULL);
 	waiting = claim.until != 0;
 	if (waiting)
 		mbus_wait_begin(claim.db, &claim.channel_id, 1);
@@ -184,7 +196,9 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid max_bytes: " INT64_FORMAT, scan->max_bytes),
 				 errdetail("It is 1 or more.")));
+	scan->keep = !PG_ARGISNULL(7) && PG_GETARG_BOOL(7);
 	wait_us = wait_argument(fcinfo, 4);
+	claim->ack = ack_argument(fcinfo, 6);
 
 	claim->schema = scan->schema = mbus_schema();
 	claim->channel_id = scan->channel_id =
@@ -193,7 +207,7 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 	claim->db = scan->db = mbus_database();
 	claim->subscription = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	scan->lease_us = lease_argument(fcinfo, 3, claim);
-	if (wait_us > 0)
+	if (wait_us > 0 && claim->ack == 0)
 		claim->until = mbus_now() + wait_us;
 }
 
@@ -217,6 +231,22 @@ wait_argument(FunctionCallInfo fcinfo, int argno)
 				 errmsg("cannot wait for messages in a REPEATABLE READ or SERIALIZABLE transaction"),
 				 errhint("Use READ COMMITTED, or a claim without wait.")));
 	return wait_us;
+}
+
+/* The lease to be acked; 0: none.  No lease has a number below 1. */
+static int64
+ack_argument(FunctionCallInfo fcinfo, int argno)
+{
+	int64		lease = 0;
+
+	if (PG_ARGISNULL(argno))
+		return 0;
+	lease = PG_GETARG_INT64(argno);
+	if (lease < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("lease " INT64_FORMAT " is not held", lease)));
+	return lease;
 }
 
 /*
@@ -447,11 +477,14 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	MemSet(&message, 0, sizeof(message));
 	message.id = found->id;
 	message.size = DatumGetInt32(COLUMN(MBUS_COL_SIZE));
-	message.compression = mbus_compression_parse(TextDatumGetCString(COLUMN(MBUS_COL_ENCODING)));
+	message.compression =
+		mbus_compression_of(DatumGetChar(COLUMN(MBUS_COL_ENCODING)));
 	message.stored = (struct varlena *) DatumGetPointer(COLUMN(MBUS_COL_PAYLOAD));
 	digest = DatumGetByteaPP(COLUMN(MBUS_COL_SHA256));
 	memcpy(message.sha256, VARDATA_ANY(digest),
 		   Min(VARSIZE_ANY_EXHDR(digest), MBUS_SHA256_BYTES));
+	if (null[MBUS_COL_CONTENT_TYPE - 1])
+		COLUMN(MBUS_COL_CONTENT_TYPE) = CStringGetTextDatum(MBUS_CONTENT_JSON);
 	content_type = TextDatumGetCString(COLUMN(MBUS_COL_CONTENT_TYPE));
 	json = mbus_content_is_json(content_type) || mbus_caller.raw_payload;
 	if (message.size <= mbus_inline_max)

@@ -34,6 +34,7 @@
 #include "base/compat.h"
 #include "base/payload.h"
 #include "channel/channel.h"
+#include "channel/publisher.h"
 #include "channel/subscription.h"
 #include "delivery/dead_letter.h"
 #include "facts/facts.h"
@@ -43,7 +44,7 @@
 #include "state/clock.h"
 #include "state/fault.h"
 
-static Datum dead_headers(const MbusStored *message, const char *channel,
+static Datum dead_headers(Oid schema, const MbusStored *message, const char *channel,
 						  const char *subscription,
 						  const MbusFailure *failure);
 static void member_text(JsonbParseState **state, const char *name,
@@ -99,7 +100,7 @@ mbus_dead_letter(Oid schema, const MbusHolding *holding,
 											   holding->subscription_id);
 		mbus_draft_init(&draft, payload, message.content_type, false);
 		draft.key = message.key;
-		draft.headers = dead_headers(&message, name,
+		draft.headers = dead_headers(schema, &message, name,
 									 subscription ? subscription->name : NULL,
 									 failure);
 		failure->dead_letter_id = mbus_publish_waived(schema, &target, &draft);
@@ -134,9 +135,11 @@ mbus_sound_payload(const MbusStored *message)
  * tells of its death.
  */
 static Datum
-dead_headers(const MbusStored *message, const char *channel,
+dead_headers(Oid schema, const MbusStored *message, const char *channel,
 			 const char *subscription, const MbusFailure *failure)
 {
+	text	   *publisher = mbus_publisher_name(schema,
+												message->publisher_id);
 	JsonbParseState *state = NULL;
 	JsonbValue *object;
 	Datum		header;
@@ -156,10 +159,8 @@ dead_headers(const MbusStored *message, const char *channel,
 				VARDATA_ANY(message->transaction_id) : NULL,
 				message->transaction_id ?
 				VARSIZE_ANY_EXHDR(message->transaction_id) : 0);
-	member_text(&state, "publisher", message->publisher ?
-				VARDATA_ANY(message->publisher) : NULL,
-				message->publisher ?
-				VARSIZE_ANY_EXHDR(message->publisher) : 0);
+	member_text(&state, "publisher", publisher ? VARDATA_ANY(publisher) : NULL,
+				publisher ? VARSIZE_ANY_EXHDR(publisher) : 0);
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	object = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	header = JsonbPGetDatum(JsonbValueToJsonb(object));

@@ -546,7 +546,7 @@ lease_settle(const Effect *effect)
 	/* a redrive may have found dead what others still saw as outstanding */
 	if (died && sub->redriven != effect->redriven)
 	{
-		mbus_retry_pull(sub, sub->redriven_at, 0);
+		mbus_retries_pull(sub, sub->redriven_at);
 		woken = true;
 	}
 	if (l->first == MBUS_NONE)
@@ -580,8 +580,9 @@ seek_commit(Effect *effect)
 	sub->since_lease = effect->since_lease;
 	sub->cursor = Max(effect->start_id - 1, 0);
 	sub->check_below = 0;
-	sub->due_position = sub->retry_position = mbus_moment(PG_INT64_MIN, 0);
-	sub->next_due = sub->next_retry = PG_INT64_MIN;
+	sub->due_position = mbus_moment(PG_INT64_MIN, 0);
+	sub->next_due = PG_INT64_MIN;
+	mbus_retries_pull(sub, PG_INT64_MIN);
 	mbus_keys_clear(effect->slot);
 }
 
@@ -591,7 +592,7 @@ redrive_commit(MbusSub *sub, TimestampTz at)
 {
 	sub->redriven++;
 	sub->redriven_at = at;
-	mbus_retry_pull(sub, sub->redriven_at, 0);
+	mbus_retries_pull(sub, sub->redriven_at);
 }
 
 /*

@@ -29,8 +29,21 @@
 #include "facts/facts.h"
 #include "state/clock.h"
 #include "state/state.h"
+#include "state/waiter.h"
 
 #define LOOKED_AT_A_TIME	64	/* leases that have ended */
+
+/* The end of a gateway's session. */
+typedef struct Ending
+{
+	MbusDatabase *db;
+	Oid			schema;
+	int64		session;
+	const MbusSessionEnd *of;	/* its lists are sorted */
+	TimestampTz now;
+	int			nchannels;		/* whose waiters are to be woken */
+	int32	   *channels;
+} Ending;
 
 static bool lease_channel(Oid schema, MbusDatabase *db, int64 number,
 						  int32 *channel_id);
@@ -47,9 +60,9 @@ static MbusHeld *held_add(MbusHolding *holding, uint32 entry);
 static void entry_pin(Effect *effect, uint32 entry, MbusPin pin);
 static int	lease_move(uint32 lease, int nids, const int64 *ids,
 					   TimestampTz deadline, bool move);
-static int	leases_of_session(MbusDatabase *db, Oid schema, int64 session,
-							  bool end);
-static int	lease_end(uint32 lease, TimestampTz now, bool end);
+static int	leases_of_session(Ending *ending, bool end);
+static int	lease_return(uint32 lease);
+static int	lease_end(uint32 lease, TimestampTz now, bool end, int code);
 static bool ids_have(const int64 *ids, int nids, int64 id);
 
 /*
@@ -149,6 +162,8 @@ holding_fill(MbusHolding *holding, uint32 lease)
 	holding->since_lease = sub->since_lease;
 	holding->ordered = sub->ordered;
 	holding->claimed_at = l->claimed_at;
+	holding->lost = l->lost;
+	holding->close_code = l->close_code;
 }
 
 /*
@@ -320,7 +335,7 @@ lease_pin(uint32 lease, TimestampTz now, MbusHolding *holding, bool *corrupt)
 		entry_pin(effect, i, MBUS_PIN_NACK);
 	}
 	mbus_deadline_set(lease, first);
-	if (effect && !*corrupt)
+	if (effect && !*corrupt && !l->lost)
 		mbus_sub(l->sub)->expired += holding->n;
 }
 
@@ -458,70 +473,141 @@ lease_move(uint32 lease, int nids, const int64 *ids, TimestampTz deadline,
 }
 
 /*
- * mbus_leases_give_back ends at once, as if their time were over, the leases
- * that were taken under a gateway's session, and returns how many messages
- * they hold.  What an open transaction has claimed or pinned is left to it,
- * but for claims of this transaction, which end when it commits.
+ * mbus_leases_give_back ends at once the leases that were taken under a
+ * gateway's session, but for those that are kept, and returns how many
+ * messages they hold.  Each was an attempt, which the worker records as
+ * failed, with the code that the socket was closed with.  Those that are
+ * unwritten, kept or not, nobody has received: their messages are ready again
+ * as if they had not been claimed.  What an open transaction has claimed or
+ * pinned is left to it, but for claims of this transaction, which end when it
+ * commits.  Sorts the lists in *end.
  */
 int
-mbus_leases_give_back(Oid schema, int64 session)
+mbus_leases_give_back(Oid schema, int64 session, MbusSessionEnd *end)
 {
-	MbusDatabase *db = mbus_database();
+	Ending		ending = {0};
 	int			n;
 
 	/* most sessions hold nothing when they end: do not stop others for it */
+	ending.db = mbus_database();
+	ending.schema = schema;
+	ending.session = session;
+	ending.of = end;
+	ending.now = mbus_now();
+	ending.channels = palloc(mbus_sub_slots() * sizeof(int32));
+	if (end->nunwritten > 1)
+		qsort(end->unwritten, end->nunwritten, sizeof(int64),
+			  mbus_int64_compare);
+	if (end->nwritten > 1)
+		qsort(end->written, end->nwritten, sizeof(int64), mbus_int64_compare);
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	n = leases_of_session(db, schema, session, false);
-	LWLockRelease(mbus_delivery_lock());
-	if (n == 0)
-		return 0;
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	n = leases_of_session(db, schema, session, true);
+	n = leases_of_session(&ending, false);
 	LWLockRelease(mbus_delivery_lock());
 	if (n > 0)
-		mbus_wake_worker(db);
+	{
+		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+		n = leases_of_session(&ending, true);
+		LWLockRelease(mbus_delivery_lock());
+		mbus_wake_worker(ending.db);
+	}
+	for (int i = 0; i < ending.nchannels; i++)
+		mbus_wake_channel(ending.db->database, ending.channels[i]);
+	pfree(ending.channels);
 	return n;
 }
 
 /* Counts the messages, and ends their leases; caller holds the lock. */
 static int
-leases_of_session(MbusDatabase *db, Oid schema, int64 session, bool end)
+leases_of_session(Ending *ending, bool end)
 {
-	TimestampTz now = mbus_now();
+	const MbusSessionEnd *of = ending->of;
 	int			n = 0;
 
 	for (int s = 0; s < mbus_sub_slots(); s++)
 	{
 		MbusSub    *sub = mbus_sub(s);
+		uint32		next;
 
-		if (sub->database != db->database || sub->schema != schema)
+		if (sub->database != ending->db->database ||
+			sub->schema != ending->schema)
 			continue;
-		for (uint32 l = sub->leases; l != MBUS_NONE; l = mbus_lease(l)->next)
+		for (uint32 l = sub->leases; l != MBUS_NONE; l = next)
 		{
-			int			of_lease;
+			MbusLease  *lease = mbus_lease(l);
+			bool		unwritten;
 
-			if (mbus_lease(l)->session != session)
+			next = lease->next;
+			if (lease->session != ending->session)
 				continue;
-			of_lease = lease_end(l, now, end);
-			if (end && of_lease > 0)
-				mbus_deadline_set(l, Min(mbus_lease(l)->deadline, now));
-			n += of_lease;
+			unwritten = ids_have(of->unwritten, of->nunwritten, lease->number);
+			if (unwritten && end)
+			{
+				n += lease_return(l);
+				/* at most one a slot */
+				if (ending->nchannels == 0 ||
+					ending->channels[ending->nchannels - 1] != sub->channel_id)
+					ending->channels[ending->nchannels++] = sub->channel_id;
+			}
+			else if (unwritten ||
+					 (!lease->kept &&
+					  (!of->only ||
+					   ids_have(of->written, of->nwritten, lease->number))))
+				n += lease_end(l, ending->now, end, of->code);
 		}
 	}
 	return n;
 }
 
 /*
- * Counts what of a lease is neither pinned nor held by another transaction,
- * and with "end" ends it now.
+ * lease_return makes the messages of a lease ready, as if they had not been
+ * claimed, and returns how many; those that a transaction has pinned stay.
  */
 static int
-lease_end(uint32 lease, TimestampTz now, bool end)
+lease_return(uint32 lease)
 {
+	MbusLease  *l = mbus_lease(lease);
+	uint32	   *link = &l->first;
+	uint32		chain = MBUS_NONE;
+	uint32	   *last = &chain;
 	int			n = 0;
 
-	for (uint32 i = mbus_lease(lease)->first; i != MBUS_NONE;
-		 i = mbus_entry(i)->next)
+	while (*link != MBUS_NONE)
+	{
+		uint32		number = *link;
+		MbusEntry  *e = mbus_entry(number);
+
+		if (e->pin != MBUS_PIN_NONE || e->owner != -1 || e->corrupt ||
+			e->state != MBUS_ENTRY_LEASED)
+		{
+			link = &e->next;
+			continue;
+		}
+		*link = e->next;
+		e->next = MBUS_NONE;
+		*last = number;
+		last = &e->next;
+		n++;
+	}
+	l->n -= n;
+	mbus_sub(l->sub)->nleased -= n;
+	if (chain != MBUS_NONE)
+		mbus_ready_merge(l->sub, chain);
+	if (l->first == MBUS_NONE)
+		mbus_lease_release(lease);
+	return n;
+}
+
+/*
+ * Counts what of a lease is neither pinned nor held by another transaction,
+ * and with "end" ends it now, as lost.
+ */
+static int
+lease_end(uint32 lease, TimestampTz now, bool end, int code)
+{
+	MbusLease  *l = mbus_lease(lease);
+	int			n = 0;
+
+	for (uint32 i = l->first; i != MBUS_NONE; i = mbus_entry(i)->next)
 	{
 		MbusEntry  *e = mbus_entry(i);
 
@@ -532,6 +618,12 @@ lease_end(uint32 lease, TimestampTz now, bool end)
 			e->deadline = Min(e->deadline, now);
 		n++;
 	}
+	if (end && n > 0)
+	{
+		l->lost = true;
+		l->close_code = (uint16) code;
+		mbus_deadline_set(lease, Min(l->deadline, now));
+	}
 	return n;
 }
 
@@ -539,5 +631,6 @@ lease_end(uint32 lease, TimestampTz now, bool end)
 static bool
 ids_have(const int64 *ids, int nids, int64 id)
 {
-	return bsearch(&id, ids, nids, sizeof(int64), mbus_int64_compare) != NULL;
+	return nids > 0 &&
+		bsearch(&id, ids, nids, sizeof(int64), mbus_int64_compare) != NULL;
 }

@@ -29,7 +29,7 @@ mbus_lease_number(MbusDatabase *db)
 
 	if (call->lease_epoch == 0 || call->lease_next >= mbus_leases_per_epoch)
 		return 0;
-	return ((int64) call->lease_epoch << MBUS_LEASE_BITS) | call->lease_next++;
+	return mbus_lease_make(call->lease_epoch, mbus_node, call->lease_next++);
 }
 
 /*

@@ -159,6 +159,7 @@ mbus_sub_reset(MbusSub *sub)
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
 	sub->due_position = sub->retry_position = mbus_moment(PG_INT64_MIN, 0);
 	sub->retry_from = mbus_moment(PG_INT64_MAX, 0);
+	mbus_set_all(&sub->retry_in);
 	sub->retry_floor = PG_INT64_MAX;
 }
 
@@ -362,6 +363,18 @@ mbus_retry_pull(MbusSub *sub, TimestampTz at, int64 id)
 	sub->retry_position = mbus_moment_min(sub->retry_position,
 										  mbus_moment(at, id));
 	sub->next_retry = Min(sub->next_retry, at);
+	mbus_set_add(&sub->retry_in, MbusSegmentOf(id), MbusSegmentOf(id));
+}
+
+/*
+ * mbus_retries_pull does so for all failures from a time on, wherever they
+ * are.
+ */
+void
+mbus_retries_pull(MbusSub *sub, TimestampTz at)
+{
+	mbus_retry_pull(sub, at, 0);
+	mbus_set_all(&sub->retry_in);
 }
 
 /*

@@ -16,6 +16,7 @@
 #include "storage/lwlock.h"
 
 #include "base/moment.h"
+#include "segment/segment_set.h"
 
 #define MBUS_WAITS		2048	/* bits of a filter of keys */
 #define MBUS_WAIT_SEGMENTS 16	/* followed one by one */
@@ -79,6 +80,9 @@ typedef struct MbusLease
 	int32		pid;
 	Oid			role;
 	int64		session;
+	bool		kept;			/* does not end with its session */
+	bool		lost;			/* its session has ended ... */
+	uint16		close_code;		/* ... with that; 0: not known */
 } MbusLease;
 
 /* A range of ids that was unfinished when the cursor passed it. */
@@ -124,6 +128,8 @@ typedef struct MbusSub
 	TimestampTz next_retry;		/* nothing is to be retried before */
 	MbusMoment	retry_from;		/* where the scan at work has found it; a
 								 * checkpoint takes the lowest of these */
+	MbusSegmentSet retry_in;	/* where those behind the position are; what
+								 * the scan at work has found it has taken */
 	TimestampTz retry_floor;	/* what open redrives may have inserted */
 	int32		redrives;		/* how many are open */
 	uint32		redriven;		/* how many have committed */
@@ -184,6 +190,7 @@ extern void mbus_entry_failed(uint32 slot, uint32 entry, TimestampTz at);
 extern void mbus_entry_identify(uint32 slot, uint32 entry, int64 id);
 extern uint32 mbus_entry_find(uint32 slot, int64 id);
 extern void mbus_retry_pull(MbusSub *sub, TimestampTz at, int64 id);
+extern void mbus_retries_pull(MbusSub *sub, TimestampTz at);
 extern void mbus_ready_merge(uint32 slot, uint32 chain);
 extern bool mbus_key_may_wait(uint32 slot, int64 key_hash);
 extern void mbus_keys_wait(uint32 slot, int64 wait_low);

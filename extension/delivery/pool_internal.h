@@ -71,7 +71,6 @@ extern void mbus_quota_startup(void);
 extern void mbus_quota_take(uint32 slot);
 extern void mbus_quota_give(uint32 slot);
 extern int	mbus_quota_left(uint32 slot);
-extern int	mbus_quota_skips(uint32 slot);
 
 extern void mbus_sub_reset(MbusSub *sub);
 extern void mbus_entry_unhash(uint32 slot, uint32 entry);

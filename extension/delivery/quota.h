@@ -18,6 +18,7 @@ typedef struct MbusQuota
 
 /* under the delivery lock */
 extern void mbus_quota_of(uint32 slot, MbusQuota *quota);
+extern int	mbus_quota_skips(uint32 slot);
 extern int	mbus_quota_slots(Oid database, int *held);
 extern bool mbus_quota_slot_take(uint32 slot, Oid database);
 extern void mbus_quota_slot_give(uint32 slot);

@@ -50,8 +50,8 @@
 #include "message/insert.h"
 #include "message/publish.h"
 #include "message/stored.h"
+#include "segment/channel_scan.h"
 #include "segment/leaf.h"
-#include "segment/leaf_scan.h"
 #include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
@@ -96,8 +96,8 @@ static bool letter_redrive(Redrive *redrive, const MbusStored *letter);
 static bool origin_read(const struct varlena *headers, Origin *origin);
 static bool copy_back(Redrive *redrive, const MbusChannel *channel,
 					  const MbusStored *letter);
-static void message_redrive(Redrive *redrive,
-							const MbusSubscription *subscription, int64 id);
+static void message_redrive(Redrive *redrive, const MbusSubscription *found,
+							int64 id);
 static bool segment_stays(Redrive *redrive, int32 segment);
 static void redrive_lease(Redrive *redrive);
 static void kept_redrive(Redrive *redrive);
@@ -175,14 +175,13 @@ letters_redrive(Redrive *redrive)
 static void
 letters_of_leaf(Redrive *redrive, Relation leaf)
 {
-	MbusLeafScan rows;
+	MbusChannelScan rows;
 	HeapTuple	tuple;
 
-	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
-	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID,
-						redrive->channel.channel_id);
-	mbus_leaf_scan_begin(&rows, redrive->snapshot);
-	while (redrive->left > 0 && (tuple = mbus_leaf_scan_next(&rows)) != NULL)
+	mbus_channel_scan_open(&rows, leaf, redrive->channel.channel_id);
+	mbus_channel_scan_begin(&rows, 0, PG_INT64_MAX, redrive->snapshot);
+	while (redrive->left > 0 &&
+		   (tuple = mbus_channel_scan_next(&rows)) != NULL)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(redrive->each);
 		MbusStored	letter;
@@ -199,7 +198,7 @@ letters_of_leaf(Redrive *redrive, Relation leaf)
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(redrive->each);
 	}
-	mbus_leaf_scan_close(&rows);
+	mbus_channel_scan_close(&rows);
 }
 
 /*
@@ -323,10 +322,10 @@ copy_back(Redrive *redrive, const MbusChannel *channel,
  * read the rows before that.
  */
 static void
-message_redrive(Redrive *redrive, const MbusSubscription *subscription,
-				int64 id)
+message_redrive(Redrive *redrive, const MbusSubscription *found, int64 id)
 {
-	int32		subscription_id = subscription->subscription_id;
+	MbusSubscription subscription = *found; /* that of the cache may go */
+	int32		subscription_id = subscription.subscription_id;
 	MbusHolding holding;
 	MbusHeld	held;
 
@@ -336,7 +335,8 @@ message_redrive(Redrive *redrive, const MbusSubscription *subscription,
 		uint32		slot;
 
 		do
-			slot = mbus_slot_open(redrive->schema, redrive->db, subscription);
+			slot = mbus_slot_open(redrive->schema, redrive->db,
+								  &subscription);
 		while (!mbus_effect_redrive(slot, redrive->schema, subscription_id,
 									redrive->now));
 		redrive->woken = lappend_int(redrive->woken, subscription_id);
@@ -511,13 +511,18 @@ static void
 kept_one(Redrive *redrive, int32 subscription_id, const Last *last)
 {
 	Oid			schema = redrive->schema;
+	const MbusChannel *channel;
 	const MbusSubscription *subscription;
 	MemoryContext caller;
 	MbusStored	message;
 
 	if (last->id == 0 || !last->kept)
 		return;
-	mbus_channel_check(&redrive->channel, MBUS_PUBLISH);
+	/* its grants are not in our copy */
+	channel = mbus_channel_by_id(schema, redrive->channel.channel_id);
+	if (channel == NULL)
+		return;
+	mbus_channel_check(channel, MBUS_PUBLISH);
 	caller = MemoryContextSwitchTo(redrive->each);
 	if (mbus_message_fetch_latest(schema, last->id, &message) &&
 		(!last->corrupt || mbus_sound_payload(&message) != NULL) &&

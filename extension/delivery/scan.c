@@ -289,6 +289,7 @@ positions_begin(MbusScan *scan)
 	scan->next_due = scan->sub.next_due;
 	scan->retry_position = scan->sub.retry_position;
 	scan->next_retry = scan->sub.next_retry;
+	scan->retry_in = scan->sub.retry_in;
 	scan->bytes = 0;
 	scan->full = false;
 	scan->nread = 0;

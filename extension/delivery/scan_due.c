@@ -56,7 +56,9 @@ mbus_scan_retries(MbusScan *scan, int most)
 	scan->retries_left = !due_read(scan, most, true, &scan->retry_position,
 								   &scan->next_retry);
 	/* one that fails at this very time is looked for once more */
-	if (!scan->retries_left)
+	if (scan->retries_left)
+		scan->retry_in = scan->sub.retry_in;
+	else
 		scan->retry_position = mbus_moment(scan->now, 0);
 }
 
@@ -122,8 +124,8 @@ moments_read(MbusScan *scan, MbusMoment from, int most, bool retries,
 	if (retries)
 		return mbus_facts_retries(scan->schema, scan->sub.subscription_id,
 								  scan->sub.since_lease, from, scan->now,
-								  most, scan->snapshot, moments, reached,
-								  next);
+								  most, scan->snapshot, &scan->sub.retry_in,
+								  moments, reached, next, &scan->retry_in);
 	return delayed_read(scan, from, most, moments, reached, next);
 }
 

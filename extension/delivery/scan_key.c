@@ -32,6 +32,7 @@ typedef struct KeySeen
 static KeySeen *key_seen(MbusScan *scan, int64 key_hash, bool *have);
 static bool entry_pass(MbusScan *scan, int64 key_hash, int64 id,
 					   bool *may_wait);
+static bool key_may_wait(MbusScan *scan, int64 key_hash);
 static int64 key_waits(MbusScan *scan, int64 key_hash);
 
 /*
@@ -114,7 +115,7 @@ entry_pass(MbusScan *scan, int64 key_hash, int64 id, bool *may_wait)
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	other = mbus_key_find(scan->slot, key_hash);
 	passed = other == MBUS_NONE ? 0 : mbus_entry(other)->passed;
-	*may_wait = mbus_key_may_wait(scan->slot, key_hash);
+	*may_wait = key_may_wait(scan, key_hash);
 	LWLockRelease(mbus_delivery_lock());
 	if (other == MBUS_NONE || scan->probe || (passed != 0 && id >= passed))
 		return other != MBUS_NONE;
@@ -127,9 +128,25 @@ entry_pass(MbusScan *scan, int64 key_hash, int64 id, bool *may_wait)
 		if (e->passed == 0 || id < e->passed)
 			e->passed = id;
 	}
-	*may_wait = mbus_key_may_wait(scan->slot, key_hash);
+	*may_wait = key_may_wait(scan, key_hash);
 	LWLockRelease(mbus_delivery_lock());
 	return other != MBUS_NONE;
+}
+
+/*
+ * key_may_wait tells whether a message of the key may wait for a retry, and
+ * notes in which segments: those of the scan's beginning, and of what has
+ * failed since.  Caller holds the lock, under which what has failed is not in
+ * memory any more and its segment is told.
+ */
+static bool
+key_may_wait(MbusScan *scan, int64 key_hash)
+{
+	if (!mbus_key_may_wait(scan->slot, key_hash))
+		return false;
+	scan->wait_in = mbus_sub(scan->slot)->retry_in;
+	mbus_set_join(&scan->wait_in, &scan->sub.retry_in);
+	return true;
 }
 
 /*
@@ -183,7 +200,8 @@ key_waits(MbusScan *scan, int64 key_hash)
 	snapshot->curcid = FirstCommandId;
 	id = mbus_facts_key_waits(scan->schema, scan->sub.subscription_id,
 							  scan->sub.since_lease, key_hash,
-							  scan->sub.retry_position, snapshot);
+							  scan->sub.retry_position, &scan->wait_in,
+							  snapshot);
 	UnregisterSnapshot(snapshot);
 	return id;
 }

@@ -22,7 +22,7 @@
 #include "delivery/scanning.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
-#include "segment/leaf_scan.h"
+#include "segment/channel_scan.h"
 #include "state/range.h"
 
 #define BLOCK_MIN	16			/* candidates looked up at a time */
@@ -130,15 +130,13 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 	bool		events = mbus_scan_has_events(scan, segment);
 	Block		block = {NULL};
 	bool		all = true;
-	MbusLeafScan rows;
+	MbusChannelScan rows;
 	HeapTuple	tuple;
 
 	block.size = block_size(scan->batch - scan->nfound);
-	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
-	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, scan->channel_id);
-	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, from, to - 1);
-	mbus_leaf_scan_begin(&rows, scan->snapshot);
-	while (all && (tuple = mbus_leaf_scan_next(&rows)) != NULL)
+	mbus_channel_scan_open(&rows, leaf, scan->channel_id);
+	mbus_channel_scan_begin(&rows, from, to - 1, scan->snapshot);
+	while (all && (tuple = mbus_channel_scan_next(&rows)) != NULL)
 	{
 		MbusScanRow row;
 
@@ -147,7 +145,7 @@ leaf_read(MbusScan *scan, Relation leaf, int32 segment, int64 from, int64 to,
 	}
 	if (all)
 		all = block_flush(scan, &block, reached);
-	mbus_leaf_scan_close(&rows);
+	mbus_channel_scan_close(&rows);
 	return all;
 }
 

@@ -34,6 +34,7 @@ static struct
 	bool		retry_moved;
 	MbusMoment	retry_position;
 	TimestampTz next_retry;
+	MbusSegmentSet retry_in;
 }			reserved = {MBUS_NONE};
 
 static void retries_begin(MbusScan *scan, MbusSub *sub);
@@ -72,9 +73,11 @@ retries_begin(MbusScan *scan, MbusSub *sub)
 	reserved.retry_moved = true;
 	reserved.retry_position = sub->retry_position;
 	reserved.next_retry = sub->next_retry;
+	reserved.retry_in = sub->retry_in;
 	sub->retry_from = sub->retry_position;
 	sub->retry_position = mbus_moment(scan->now, 0);
 	sub->next_retry = PG_INT64_MAX;
+	mbus_set_none(&sub->retry_in);
 }
 
 /*
@@ -137,6 +140,7 @@ mbus_scan_undo(uint32 slot)
 		sub->retry_position = mbus_moment_min(sub->retry_position,
 											  reserved.retry_position);
 		sub->next_retry = Min(sub->next_retry, reserved.next_retry);
+		mbus_set_join(&sub->retry_in, &reserved.retry_in);
 		sub->retry_from = mbus_moment(PG_INT64_MAX, 0);
 	}
 	reserved.retry_moved = false;
@@ -202,6 +206,7 @@ record_positions(MbusScan *scan, MbusSub *sub)
 		sub->retry_position = mbus_moment_min(sub->retry_position,
 											  scan->retry_position);
 		sub->next_retry = Min(sub->next_retry, scan->next_retry);
+		mbus_set_join(&sub->retry_in, &scan->retry_in);
 		sub->retry_from = mbus_moment(PG_INT64_MAX, 0);
 		reserved.retry_moved = false;
 		/* all that had to be retried was looked at, and nothing failed since */
@@ -332,6 +337,7 @@ record_lease(MbusScan *scan, MbusSub *sub, int64 number)
 	mbus_lease(lease)->pid = MyProcPid;
 	mbus_lease(lease)->role = GetUserId();
 	mbus_lease(lease)->session = mbus_caller.session;
+	mbus_lease(lease)->kept = scan->keep;
 	mbus_effect_claim(lease);
 	scan->lease = number;
 	if (deadline < scan->db->delivery.expiry_wake)

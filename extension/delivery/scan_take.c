@@ -63,14 +63,11 @@ mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
 	row->expires_at = DatumGetTimestampTz(heap_getattr(tuple,
 													   MBUS_COL_EXPIRES_AT,
 													   desc, &isnull));
-	row->available_at = DatumGetTimestampTz(heap_getattr(tuple,
-														 MBUS_COL_AVAILABLE_AT,
-														 desc, &isnull));
-	/* behind columns of variable length: not for nothing */
-	row->size = scan->max_bytes == PG_INT64_MAX ? 0 :
-		DatumGetInt32(heap_getattr(tuple, MBUS_COL_SIZE, desc, &isnull));
-	if (row->available_at <= created_at)
-		row->available_at = PG_INT64_MIN;	/* without a delay */
+	/* nearly always behind the row's end */
+	value = heap_getattr(tuple, MBUS_COL_AVAILABLE_AT, desc, &isnull);
+	row->available_at = isnull ? PG_INT64_MIN : DatumGetTimestampTz(value);
+	row->size = DatumGetInt32(heap_getattr(tuple, MBUS_COL_SIZE, desc,
+										   &isnull));
 	row->key_hash = 0;
 	if (scan->sub.ordered)
 	{

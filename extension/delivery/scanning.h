@@ -53,6 +53,7 @@ typedef struct MbusScan
 	int64		max_bytes;		/* PG_INT64_MAX: no limit */
 	bool		probe;			/* look only */
 	int64		lease_us;
+	bool		keep;			/* the lease does not end with its session */
 
 	/* result */
 	int			nfound;
@@ -82,6 +83,7 @@ typedef struct MbusScan
 	MbusRange  *skipped;		/* what is left of them is [lo, hi) */
 	int			nskipped;
 	HTAB	   *keys;			/* ordered: of found */
+	MbusSegmentSet wait_in;		/* where one may wait for a retry */
 	MbusLeaf   *leaves;
 	int			nleaves;
 
@@ -95,6 +97,7 @@ typedef struct MbusScan
 	bool		due_left;		/* the batch's share had no room for all */
 	MbusMoment	retry_position;
 	TimestampTz next_retry;
+	MbusSegmentSet retry_in;	/* where those behind the position are */
 	bool		read_retries;
 	bool		retries_left;
 	bool		waits_seen;		/* all segments in which keys wait were there */

@@ -21,6 +21,7 @@
 #include "base/ids.h"
 #include "delivery/pool.h"
 #include "delivery/pool_internal.h"
+#include "delivery/quota.h"
 #include "delivery/skip.h"
 
 static void charge(uint32 slot, int n);

@@ -27,13 +27,15 @@
 
 #define SLOT_WAIT_MS	3000
 
-static void subscription_check(Oid schema, MbusDatabase *db,
-							   int32 subscription_id, TimestampTz started);
+static void subscription_check(Oid schema, int32 subscription_id,
+							   TimestampTz created_at);
+static void room_check(MbusDatabase *db, TimestampTz started);
 
 /*
  * mbus_slot_open returns the slot of a subscription once the worker has loaded
- * it.  55000 if it was made by this transaction or the worker does not
- * answer, 53400 if the database may have no more slots and all that it has
+ * it; not that of another one with its number, which a restore has replaced.
+ * 55000 if it was made by this transaction or the worker does not
+ * answer, 42P01 if it is gone, 53400 if the database may have no more slots and all that it has
  * are in use.
  */
 uint32
@@ -41,6 +43,7 @@ mbus_slot_open(Oid schema, MbusDatabase *db,
 			   const MbusSubscription *subscription)
 {
 	int32		subscription_id = subscription->subscription_id;
+	TimestampTz created_at = subscription->created_at;
 	uint32		slot = subscription->slot;
 	TimestampTz started = 0;
 	uint64		ticket = 0;
@@ -54,7 +57,8 @@ mbus_slot_open(Oid schema, MbusDatabase *db,
 		if (slot == MBUS_NONE ||
 			!mbus_sub_is(slot, db->database, schema, subscription_id))
 			slot = mbus_sub_find(db->database, schema, subscription_id);
-		loaded = slot != MBUS_NONE && mbus_sub(slot)->loaded;
+		loaded = slot != MBUS_NONE && mbus_sub(slot)->loaded &&
+			mbus_sub(slot)->created_at == created_at;
 		served = ticket != 0 && db->delivery.loads_done >= ticket;
 		LWLockRelease(mbus_delivery_lock());
 		if (loaded)
@@ -68,8 +72,12 @@ mbus_slot_open(Oid schema, MbusDatabase *db,
 					 errmsg("subscription \"%s\" was created in this transaction",
 							subscription->name),
 					 errhint("It can be claimed from after COMMIT.")));
-		if (served && slot == MBUS_NONE)
-			subscription_check(schema, db, subscription_id, started);
+		if (served)
+		{
+			subscription_check(schema, subscription_id, created_at);
+			if (slot == MBUS_NONE)
+				room_check(db, started);
+		}
 		if (ticket == 0 || served)
 			ticket = mbus_slot_want(db, subscription_id);
 		mbus_worker_wait(db, &started, "load the subscription");
@@ -79,19 +87,30 @@ mbus_slot_open(Oid schema, MbusDatabase *db,
 
 /*
  * subscription_check errors if a subscription that the worker has not loaded
- * is gone, or has got no slot for a while: the others have something out.
+ * is gone.
  */
 static void
-subscription_check(Oid schema, MbusDatabase *db, int32 subscription_id,
-				   TimestampTz started)
+subscription_check(Oid schema, int32 subscription_id, TimestampTz created_at)
+{
+	const MbusSubscription *subscription =
+		mbus_subscription_by_id(schema, subscription_id);
+
+	if (subscription == NULL || subscription->created_at != created_at)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("subscription %d does not exist", subscription_id)));
+}
+
+/*
+ * room_check errors if a subscription has got no slot for a while: the others
+ * have something out.
+ */
+static void
+room_check(MbusDatabase *db, TimestampTz started)
 {
 	int			held;
 	int			most;
 
-	if (mbus_subscription_by_id(schema, subscription_id) == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("subscription %d does not exist", subscription_id)));
 	if (!TimestampDifferenceExceeds(started, mbus_now(),
 									SLOT_WAIT_MS))
 		return;

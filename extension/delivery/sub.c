@@ -209,7 +209,8 @@ mbus_sub_void(uint32 slot)
 /*
  * mbus_subs_rewind has every loaded subscription read again from an id on,
  * each message below "check_below" as a candidate: a restore has brought some.
- * A scan at work begins anew.
+ * A scan at work begins anew, and so does the worker's load of one that is not
+ * loaded yet, which may have read a position above.
  */
 void
 mbus_subs_rewind(Oid database, Oid schema, int64 from, int64 check_below)
@@ -219,8 +220,13 @@ mbus_subs_rewind(Oid database, Oid schema, int64 from, int64 check_below)
 		MbusSub    *sub = &mbus_pool.subs[i];
 
 		if (sub->database != database || sub->schema != schema ||
-			!sub->loaded || sub->dropped)
+			sub->dropped)
 			continue;
+		if (!sub->loaded)
+		{
+			sub->generation++;
+			continue;
+		}
 		sub_rewind(i, Max(from, sub->start_id) - 1);
 		sub->check_below = Max(sub->check_below, check_below);
 		mbus_wake_channel(database, sub->channel_id);
@@ -237,8 +243,7 @@ sub_rewind(uint32 slot, int64 cursor)
 	MbusSub    *sub = &mbus_pool.subs[slot];
 
 	mbus_sub_reread(slot, cursor);
-	sub->retry_position = mbus_moment(PG_INT64_MIN, 0);
-	sub->next_retry = PG_INT64_MIN;
+	mbus_retries_pull(sub, PG_INT64_MIN);
 	if (sub->ordered)
 	{
 		mbus_keys_wait(slot, sub->wait_low == 0 ? sub->cursor + 1 :

@@ -6,7 +6,8 @@
  * MBUS_ACK_SPAN of them; a batch that was claimed and acked as a whole is one
  * row.  Rows are inserted as messages are (segment/inserter.c), into leaves
  * opened by their OIDs: no right is asked for, who may ack is settled before.
- * Nothing is said of a segment that is gone.
+ * Nothing is said of a segment that is gone.  Each row has a number, taken
+ * just before it is inserted (state/fact_number.c).
  */
 #include "postgres.h"
 
@@ -24,16 +25,20 @@
 #include "facts/facts.h"
 #include "segment/inserter.h"
 #include "segment/leaf.h"
+#include "state/fact_number.h"
+#include "state/state.h"
 
 static int	segment_acks(Oid schema, const MbusHolding *holding,
 						 const MbusHeld **held, int n, const char *outcome);
-static int	row_acks(MbusInserter *inserter, const MbusHolding *holding,
-					 const MbusHeld **held, int n, const char *outcome);
+static int	row_acks(MbusInserter *inserter, Oid schema,
+					 const MbusHolding *holding, const MbusHeld **held, int n,
+					 const char *outcome);
 static Datum runs_array(const MbusHeld **held, int n, bool *isnull);
 static int	held_compare(const void *a, const void *b);
 static int	segment_failures(Oid schema, const MbusHolding *holding,
 							 const MbusFailure *failures, int n);
-static void failure_fill(TupleTableSlot *slot, const MbusHolding *holding,
+static void failure_fill(TupleTableSlot *slot, Oid schema,
+						 const MbusHolding *holding,
 						 const MbusFailure *failure);
 static void fill_who(TupleTableSlot *slot, int role, int subject, int session);
 
@@ -84,14 +89,14 @@ segment_acks(Oid schema, const MbusHolding *holding, const MbusHeld **held,
 								  false);
 	table_close(leaf, NoLock);
 	for (int i = 0; i < end;)
-		i += row_acks(inserter, holding, held + i, end - i, outcome);
+		i += row_acks(inserter, schema, holding, held + i, end - i, outcome);
 	mbus_inserter_close(inserter);
 	return end;
 }
 
 /* Inserts one row with as many ids as it may have, and returns how many. */
 static int
-row_acks(MbusInserter *inserter, const MbusHolding *holding,
+row_acks(MbusInserter *inserter, Oid schema, const MbusHolding *holding,
 		 const MbusHeld **held, int n, const char *outcome)
 {
 	TupleTableSlot *slot = mbus_inserter_slot(inserter);
@@ -108,6 +113,9 @@ row_acks(MbusInserter *inserter, const MbusHolding *holding,
 	values[MBUS_ACK_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[MBUS_ACK_CLAIMED_AT] = TimestampTzGetDatum(holding->claimed_at);
 	values[MBUS_ACK_LEASE] = Int64GetDatum(holding->lease);
+	values[MBUS_ACK_NO] =
+		Int64GetDatum(mbus_fact_number(mbus_database(), schema,
+									   MbusSegmentOf(lo)));
 	values[MBUS_ACK_SUBSCRIPTION_ID] = Int32GetDatum(holding->subscription_id);
 	values[MBUS_ACK_N] = Int32GetDatum(end);
 	values[MBUS_ACK_ATTEMPT] = Int16GetDatum(held[0]->attempt);
@@ -210,7 +218,8 @@ segment_failures(Oid schema, const MbusHolding *holding,
 	for (int i = 0; i < end; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		failure_fill(mbus_inserter_slot(inserter), holding, &failures[i]);
+		failure_fill(mbus_inserter_slot(inserter), schema, holding,
+					 &failures[i]);
 		mbus_inserter_put(inserter);
 	}
 	mbus_inserter_close(inserter);
@@ -219,7 +228,7 @@ segment_failures(Oid schema, const MbusHolding *holding,
 
 /* Fills in a row of failures. */
 static void
-failure_fill(TupleTableSlot *slot, const MbusHolding *holding,
+failure_fill(TupleTableSlot *slot, Oid schema, const MbusHolding *holding,
 			 const MbusFailure *failure)
 {
 	Datum	   *values = slot->tts_values - 1;	/* columns count from 1 */
@@ -227,6 +236,9 @@ failure_fill(TupleTableSlot *slot, const MbusHolding *holding,
 
 	values[MBUS_FAILURE_MESSAGE_ID] = Int64GetDatum(failure->held->id);
 	values[MBUS_FAILURE_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[MBUS_FAILURE_NO] =
+		Int64GetDatum(mbus_fact_number(mbus_database(), schema,
+									   MbusSegmentOf(failure->held->id)));
 	values[MBUS_FAILURE_CLAIMED_AT] = TimestampTzGetDatum(holding->claimed_at);
 	isnull[MBUS_FAILURE_CLAIMED_AT] = holding->claimed_at == 0;
 	values[MBUS_FAILURE_RETRY_AT] = TimestampTzGetDatum(failure->retry_at);

@@ -35,11 +35,12 @@ static int	waiting_ids(const KeySearch *search, int64 key_hash,
 /*
  * mbus_facts_key_waits returns the lowest id of a key whose latest failure is to
  * be retried at "from" or later; 0 if there is none.  Redriven ones do not
- * count.
+ * count.  All that are lie in the segments "among".
  */
 int64
 mbus_facts_key_waits(Oid schema, int32 subscription_id, int64 since_lease,
-					 int64 key_hash, MbusMoment from, Snapshot snapshot)
+					 int64 key_hash, MbusMoment from,
+					 const MbusSegmentSet *among, Snapshot snapshot)
 {
 	KeySearch	search;
 	MbusLeaf   *leaves;
@@ -52,6 +53,8 @@ mbus_facts_key_waits(Oid schema, int32 subscription_id, int64 since_lease,
 	search.snapshot = snapshot;
 	for (int i = 0; i < nleaves && id == 0; i++)
 	{
+		if (!mbus_set_has(among, leaves[i].segment))
+			continue;
 		search.leaf = mbus_leaf_open_written(schema, leaves[i].segment,
 											 MBUS_FAILURE);
 		if (search.leaf == NULL)

@@ -21,14 +21,16 @@ static void retries_due(MbusDue *due, int32 subscription_id,
 
 /*
  * mbus_facts_retries finds failures whose retry_at lies between "from" and
- * "to", about the "most" earliest: *retries is set to their times and ids.
+ * "to", about the "most" earliest, in the segments "among" which they are:
+ * *retries is set to their times and ids.
  * The rest is as with mbus_due_read().
  */
 int
 mbus_facts_retries(Oid schema, int32 subscription_id, int64 since_lease,
 				   MbusMoment from, TimestampTz to, int most,
-				   Snapshot snapshot, MbusMoment **retries,
-				   MbusMoment *reached, TimestampTz *next)
+				   Snapshot snapshot, const MbusSegmentSet *among,
+				   MbusMoment **retries, MbusMoment *reached,
+				   TimestampTz *next, MbusSegmentSet *later)
 {
 	MbusDue		due;
 
@@ -36,6 +38,8 @@ mbus_facts_retries(Oid schema, int32 subscription_id, int64 since_lease,
 	due.from = from;
 	due.to = to;
 	due.most = most;
+	due.among = among;
+	due.later = later;
 	return mbus_due_read(schema, &due, retries, reached, next);
 }
 

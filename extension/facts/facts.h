@@ -11,6 +11,7 @@
 #include "utils/snapshot.h"
 
 #include "base/moment.h"
+#include "segment/segment_set.h"
 
 #define MBUS_ACK_SPAN		65536	/* ids that one ack row may cover */
 
@@ -47,6 +48,8 @@ typedef struct MbusHolding
 	int32		channel_id;
 	int64		since_lease;
 	bool		ordered;
+	bool		lost;			/* its session has ended ... */
+	uint16		close_code;		/* ... with that; 0: not known */
 	TimestampTz claimed_at;
 	int			n;
 	MbusHeld   *held;			/* by ascending id */
@@ -77,14 +80,17 @@ extern const MbusFacts *mbus_facts_search(const MbusFacts *facts, int n,
 extern int	mbus_facts_retries(Oid schema, int32 subscription_id,
 							   int64 since_lease, MbusMoment from,
 							   TimestampTz to, int most, Snapshot snapshot,
+							   const MbusSegmentSet *among,
 							   MbusMoment **retries, MbusMoment *reached,
-							   TimestampTz *next);
+							   TimestampTz *next, MbusSegmentSet *later);
 extern int	mbus_facts_waiting(Oid schema, int32 subscription_id,
 							   int64 since_lease, TimestampTz from,
 							   Snapshot snapshot, int64 **ids);
 extern int64 mbus_facts_key_waits(Oid schema, int32 subscription_id,
 								  int64 since_lease, int64 key_hash,
-								  MbusMoment from, Snapshot snapshot);
+								  MbusMoment from,
+								  const MbusSegmentSet *among,
+								  Snapshot snapshot);
 
 /* fact_insert.c: rows are made */
 extern void mbus_ack_insert(Oid schema, const MbusHolding *holding,

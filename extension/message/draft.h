@@ -27,6 +27,7 @@ typedef struct MbusDraft
 
 	/* filled in on the way */
 	uint8		sha256[MBUS_SHA256_BYTES];
+	int32		publisher_id;
 	struct varlena *stored;		/* encoded payload */
 	MbusCompression compression;
 	int64		id;				/* also: of the message it duplicates */

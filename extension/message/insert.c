@@ -4,7 +4,9 @@
  *
  * What has no transaction id goes in by table_multi_insert, many rows at a
  * time; what leaks meanwhile goes into a context that is reset with each
- * batch.  What has one is inserted alone and speculatively, so that it can be
+ * batch.  The ids of such a batch that follow one another without a gap are a
+ * run: only its first row is in the index by channel, and says how many follow
+ * (segment/channel_scan.c).  What has one is inserted alone and speculatively, so that it can be
  * taken back: transaction_id.c decides.
  *
  * segment/inserter.c tells what takes the place of the checks of an INSERT.
@@ -31,17 +33,18 @@
 #include "message/insert.h"
 #include "segment/inserter.h"
 #include "segment/leaf.h"
+#include "state/fact_number.h"
 #include "state/registry.h"
 
-#define MBUS_BATCH_ROWS		1000
+#define MBUS_BATCH_ROWS		1000	/* a run is a smallint */
 #define MBUS_BATCH_BYTES	(4 * 1024 * 1024)
 
 static int	insert_batch(MbusInserter *inserter, TupleTableSlot **slots,
 						 int32 channel_id, MbusDraft **drafts, int ndrafts,
 						 const char *subject);
+static int	run_length(MbusDraft **drafts, int ndrafts);
 static void fill_slot(TupleTableSlot *slot, int32 channel_id,
-					  const MbusDraft *draft, Datum publisher,
-					  const char *subject);
+					  const MbusDraft *draft, int run, const char *subject);
 static int64 key_hash(const text *key);
 
 /*
@@ -60,9 +63,8 @@ mbus_insert_run(const MbusReservation *run, int32 channel_id,
 	inserter = mbus_inserter_open(run->leaf[MBUS_MESSAGE],
 								  MBUS_MESSAGE_COLUMNS, false);
 	slots = palloc(nslots * sizeof(TupleTableSlot *));
-	slots[0] = inserter->slot;
-	for (int i = 1; i < nslots; i++)
-		slots[i] = table_slot_create(inserter->rel, NULL);
+	for (int i = 0; i < nslots; i++)
+		slots[i] = mbus_inserter_slot_make(inserter);
 	while (ndrafts > 0)
 	{
 		int			done = insert_batch(inserter, slots, channel_id, drafts,
@@ -71,7 +73,7 @@ mbus_insert_run(const MbusReservation *run, int32 channel_id,
 		drafts += done;
 		ndrafts -= done;
 	}
-	for (int i = 1; i < nslots; i++)
+	for (int i = 0; i < nslots; i++)
 		ExecDropSingleTupleTableSlot(slots[i]);
 	mbus_inserter_close(inserter);
 }
@@ -87,17 +89,22 @@ insert_batch(MbusInserter *inserter, TupleTableSlot **slots,
 {
 	MemoryContext batch = GetPerTupleMemoryContext(inserter->estate);
 	MemoryContext caller = MemoryContextSwitchTo(batch);
-	Datum		publisher;
 	Size		bytes = 0;
+	int			run_end = 0;
 	int			n = 0;
 
-	publisher = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
 	while (n < ndrafts && n < MBUS_BATCH_ROWS && bytes < MBUS_BATCH_BYTES)
 	{
 		bytes += VARSIZE_ANY(drafts[n]->stored);
-		fill_slot(slots[n], channel_id, drafts[n], publisher, subject);
-		mbus_row_check(inserter, slots[n]);
 		n++;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		int			run = i == run_end ? run_length(&drafts[i], n - i) : 0;
+
+		run_end += run;
+		fill_slot(slots[i], channel_id, drafts[i], run, subject);
+		mbus_inserter_store(inserter, slots[i]);
 	}
 	if (n == 1)
 		table_tuple_insert(inserter->rel, slots[0], GetCurrentCommandId(true),
@@ -105,23 +112,31 @@ insert_batch(MbusInserter *inserter, TupleTableSlot **slots,
 	else
 		table_multi_insert(inserter->rel, slots, n, GetCurrentCommandId(true),
 						   0, NULL);
+	mbus_inserter_index(inserter, slots, n);
 	for (int i = 0; i < n; i++)
-	{
-		list_free(MbusInsertIndexTuples(inserter->rri, slots[i],
-										inserter->estate, false, NULL, NIL));
 		ExecClearTuple(slots[i]);
-	}
 	MemoryContextSwitchTo(caller);
 	ResetPerTupleExprContext(inserter->estate);
 	return n;
 }
 
+/* How many of the drafts, from the first on, have ids without a gap. */
+static int
+run_length(MbusDraft **drafts, int ndrafts)
+{
+	int			n = 1;
+
+	while (n < ndrafts && drafts[n]->id == drafts[0]->id + n)
+		n++;
+	return n;
+}
+
 /*
- * fill_slot makes the row of a draft that has its id.  Values are borrowed.
+ * fill_slot makes the values of a draft that has its id.  They are borrowed.
  */
 static void
 fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
-		  Datum publisher, const char *subject)
+		  int run, const char *subject)
 {
 	bytea	   *digest = palloc(VARHDRSZ + MBUS_SHA256_BYTES);
 	Datum	   *values = slot->tts_values - 1;	/* columns count from 1 */
@@ -136,29 +151,32 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 	values[MBUS_COL_CREATED_AT] = TimestampTzGetDatum(draft->created_at);
 	values[MBUS_COL_EXPIRES_AT] = TimestampTzGetDatum(draft->created_at +
 													  draft->ttl_us);
-	values[MBUS_COL_AVAILABLE_AT] = TimestampTzGetDatum(draft->created_at +
-														draft->delay_us);
-	values[MBUS_COL_SESSION] = Int64GetDatum(mbus_caller.session);
-	isnull[MBUS_COL_SESSION] = mbus_caller.session == 0;
-	values[MBUS_COL_KEY_HASH] = draft->key ?
-		Int64GetDatum(key_hash(draft->key)) : (Datum) 0;
-	isnull[MBUS_COL_KEY_HASH] = draft->key == NULL;
 	values[MBUS_COL_CHANNEL_ID] = Int32GetDatum(channel_id);
 	values[MBUS_COL_SIZE] = Int32GetDatum(VARSIZE_ANY_EXHDR(draft->payload));
-	values[MBUS_COL_PUBLISHER] = publisher;
-	mbus_slot_text(slot, MBUS_COL_CONTENT_TYPE, draft->content_type);
-	mbus_slot_text(slot, MBUS_COL_ENCODING,
-				   mbus_compression_name(draft->compression));
+	values[MBUS_COL_PUBLISHER_ID] = Int32GetDatum(draft->publisher_id);
+	values[MBUS_COL_RUN] = Int16GetDatum(run);
+	values[MBUS_COL_ENCODING] =
+		CharGetDatum(mbus_compression_code(draft->compression));
 	values[MBUS_COL_SHA256] = PointerGetDatum(digest);
+	values[MBUS_COL_PAYLOAD] = PointerGetDatum(draft->stored);
+	mbus_slot_text(slot, MBUS_COL_CONTENT_TYPE,
+				   strcmp(draft->content_type, MBUS_CONTENT_JSON) == 0 ?
+				   NULL : draft->content_type);
+	values[MBUS_COL_SESSION] = Int64GetDatum(mbus_caller.session);
+	isnull[MBUS_COL_SESSION] = mbus_caller.session == 0;
 	mbus_slot_text(slot, MBUS_COL_SUBJECT, subject);
 	values[MBUS_COL_KEY] = PointerGetDatum(draft->key);
 	isnull[MBUS_COL_KEY] = draft->key == NULL;
+	values[MBUS_COL_KEY_HASH] = draft->key ?
+		Int64GetDatum(key_hash(draft->key)) : (Datum) 0;
+	isnull[MBUS_COL_KEY_HASH] = draft->key == NULL;
+	values[MBUS_COL_AVAILABLE_AT] = TimestampTzGetDatum(draft->created_at +
+														draft->delay_us);
+	isnull[MBUS_COL_AVAILABLE_AT] = draft->delay_us == 0;
 	values[MBUS_COL_TRANSACTION_ID] = PointerGetDatum(draft->transaction_id);
 	isnull[MBUS_COL_TRANSACTION_ID] = draft->transaction_id == NULL;
 	values[MBUS_COL_HEADERS] = draft->headers;
 	isnull[MBUS_COL_HEADERS] = draft->headers == (Datum) 0;
-	values[MBUS_COL_PAYLOAD] = PointerGetDatum(draft->stored);
-	ExecStoreVirtualTuple(slot);
 }
 
 /*
@@ -184,13 +202,11 @@ mbus_insert_speculative(MbusInserter *inserter, int32 channel_id,
 						MbusDraft *draft, uint32 *token)
 {
 	MemoryContext caller;
-	Datum		publisher;
 	bool		conflict = false;
 
 	caller = MemoryContextSwitchTo(GetPerTupleMemoryContext(inserter->estate));
-	publisher = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
-	fill_slot(inserter->slot, channel_id, draft, publisher, mbus_subject());
-	mbus_row_check(inserter, inserter->slot);
+	fill_slot(inserter->slot, channel_id, draft, 1, mbus_subject());
+	mbus_inserter_store(inserter, inserter->slot);
 
 	*token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
 	inserter->slot->tts_tableOid = RelationGetRelid(inserter->rel);
@@ -241,6 +257,9 @@ mbus_insert_event(Oid schema, int64 message_id, const char *kind,
 	values = slot->tts_values - 1;
 	values[MBUS_EVENT_MESSAGE_ID] = Int64GetDatum(message_id);
 	values[MBUS_EVENT_AT] = TimestampTzGetDatum(at);
+	values[MBUS_EVENT_NO] =
+		Int64GetDatum(mbus_fact_number(mbus_database(), schema,
+									   MbusSegmentOf(message_id)));
 	values[MBUS_EVENT_SESSION] = Int64GetDatum(mbus_caller.session);
 	slot->tts_isnull[MBUS_EVENT_SESSION - 1] = mbus_caller.session == 0;
 	mbus_slot_text(slot, MBUS_EVENT_KIND, kind);

@@ -25,8 +25,8 @@
 #include "channel/channel.h"
 #include "channel/purged.h"
 #include "message/stored.h"
+#include "segment/channel_scan.h"
 #include "segment/leaf.h"
-#include "segment/leaf_scan.h"
 #include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
@@ -110,14 +110,12 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
 											  "message_bus peek",
 											  ALLOCSET_DEFAULT_SIZES);
-	MbusLeafScan rows;
+	MbusChannelScan rows;
 	HeapTuple	tuple;
 
-	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
-	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, channel_id);
-	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, after + 1, limit - 1);
-	mbus_leaf_scan_begin(&rows, snapshot);
-	while (*left > 0 && (tuple = mbus_leaf_scan_next(&rows)) != NULL)
+	mbus_channel_scan_open(&rows, leaf, channel_id);
+	mbus_channel_scan_begin(&rows, after + 1, limit - 1, snapshot);
+	while (*left > 0 && (tuple = mbus_channel_scan_next(&rows)) != NULL)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(row);
 		MbusStored	message;
@@ -137,7 +135,7 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(row);
 	}
-	mbus_leaf_scan_close(&rows);
+	mbus_channel_scan_close(&rows);
 	MemoryContextDelete(row);
 }
 

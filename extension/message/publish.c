@@ -27,6 +27,7 @@
 #include "base/schema.h"
 #include "base/settings.h"
 #include "channel/channel.h"
+#include "channel/publisher.h"
 #include "message/batch.h"
 #include "message/draft.h"
 #include "message/insert.h"
@@ -46,8 +47,8 @@ typedef struct Sum
 } Sum;
 
 static void publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts);
-static void drafts_check(const MbusChannel *channel, MbusDraft *drafts,
-						 int ndrafts, Sum *sum);
+static void drafts_check(Oid schema, const MbusChannel *channel,
+						 MbusDraft *drafts, int ndrafts, Sum *sum);
 static void drafts_count(const MbusDraft *drafts, int ndrafts);
 static void draft_context(void *arg);
 static void insert_reserved(Oid schema, MbusDatabase *db,
@@ -82,7 +83,7 @@ publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 	if (ndrafts > MBUS_CALL_MAX)
 		mbus_call_too_large(ndrafts);
 	channel = *mbus_channel_open(schema, channel_name, MBUS_PUBLISH);
-	drafts_check(&channel, drafts, ndrafts, &sum);
+	drafts_check(schema, &channel, drafts, ndrafts, &sum);
 
 	db = mbus_database();
 	for (int done = 0; done < ndrafts;)
@@ -103,9 +104,10 @@ publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
  * drafts_check checks them all, makes them ready to be stored and adds them up.
  */
 static void
-drafts_check(const MbusChannel *channel, MbusDraft *drafts, int ndrafts,
-			 Sum *sum)
+drafts_check(Oid schema, const MbusChannel *channel, MbusDraft *drafts,
+			 int ndrafts, Sum *sum)
 {
+	int32		publisher_id = mbus_publisher_id(schema);
 	int			checked;
 	ErrorContextCallback where;
 
@@ -120,6 +122,7 @@ drafts_check(const MbusChannel *channel, MbusDraft *drafts, int ndrafts,
 
 		CHECK_FOR_INTERRUPTS();
 		mbus_draft_check(channel, draft);
+		draft->publisher_id = publisher_id;
 		sum->bytes += VARSIZE_ANY_EXHDR(draft->stored);
 		sum->longest_ttl = Max(sum->longest_ttl, draft->ttl_us);
 		sum->ordered |= draft->key != NULL;
@@ -168,6 +171,7 @@ mbus_publish_waived(Oid schema, const MbusChannel *channel, MbusDraft *draft)
 	MbusReservation run;
 
 	draft->ttl_us = channel->ttl_us;
+	draft->publisher_id = mbus_publisher_id(schema);
 	mbus_sha256(VARDATA_ANY(draft->payload),
 				VARSIZE_ANY_EXHDR(draft->payload), draft->sha256);
 	draft->stored = mbus_payload_encode(channel->compression, draft->payload,
@@ -217,7 +221,7 @@ insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 	used = run->rows;
 	while (used > 0 && drafts[used - 1].duplicate)
 		used--;
-	mbus_reserve_undo(db, channel->series, channel->channel_id, run, used);
+	mbus_reserve_undo(db, channel->channel_id, run, used);
 	pfree(plain);
 	pfree(unique);
 }

@@ -174,6 +174,8 @@ MBUS_FUNCTION(record_event)
 	if (deletes)
 	{
 		channel = mbus_channel_by_id(schema, message.channel_id);
+		if (channel == NULL)
+			PG_RETURN_BOOL(false);	/* dropped meanwhile */
 		mbus_channel_check(channel, MBUS_PUBLISH);
 		mbus_count(MBUS_C_DELETED, 1);
 	}

@@ -27,6 +27,7 @@
 #include "base/payload.h"
 #include "base/settings.h"
 #include "channel/channel.h"
+#include "channel/publisher.h"
 #include "channel/purged.h"
 #include "message/stored.h"
 #include "segment/era.h"
@@ -214,13 +215,15 @@ mbus_message_read(HeapTuple tuple, TupleDesc desc, MbusStored *m)
 	m->size = DatumGetInt32(READ(MBUS_COL_SIZE));
 	m->created_at = DatumGetTimestampTz(READ(MBUS_COL_CREATED_AT));
 	m->expires_at = DatumGetTimestampTz(READ(MBUS_COL_EXPIRES_AT));
-	m->available_at = DatumGetTimestampTz(READ(MBUS_COL_AVAILABLE_AT));
+	value = READ(MBUS_COL_AVAILABLE_AT);
+	m->available_at = isnull ? m->created_at : DatumGetTimestampTz(value);
 	value = READ(MBUS_COL_SESSION);
 	m->session = isnull ? 0 : DatumGetInt64(value);
-	m->publisher = text_or_null(tuple, desc, MBUS_COL_PUBLISHER);
-	m->content_type = TextDatumGetCString(READ(MBUS_COL_CONTENT_TYPE));
-	m->compression =
-		mbus_compression_parse(TextDatumGetCString(READ(MBUS_COL_ENCODING)));
+	m->publisher_id = DatumGetInt32(READ(MBUS_COL_PUBLISHER_ID));
+	value = READ(MBUS_COL_CONTENT_TYPE);
+	m->content_type = isnull ? pstrdup(MBUS_CONTENT_JSON) :
+		TextDatumGetCString(value);
+	m->compression = mbus_compression_of(DatumGetChar(READ(MBUS_COL_ENCODING)));
 	digest = DatumGetByteaPP(READ(MBUS_COL_SHA256));
 	memcpy(m->sha256, VARDATA_ANY(digest),
 		   Min(VARSIZE_ANY_EXHDR(digest), MBUS_SHA256_BYTES));
@@ -319,6 +322,7 @@ mbus_message_columns(Oid schema, const MbusStored *message, bool whole,
 													message->channel_id);
 	bytea	   *digest = palloc(VARHDRSZ + MBUS_SHA256_BYTES);
 	bool		by_reference = !whole && message->size > mbus_inline_max;
+	text	   *publisher;
 	int			i = 0;
 
 	SET_VARSIZE(digest, VARHDRSZ + MBUS_SHA256_BYTES);
@@ -335,7 +339,9 @@ mbus_message_columns(Oid schema, const MbusStored *message, bool whole,
 	values[i++] = PointerGetDatum(message->key);
 	isnull[i] = message->transaction_id == NULL;
 	values[i++] = PointerGetDatum(message->transaction_id);
-	values[i++] = PointerGetDatum(message->publisher);
+	publisher = mbus_publisher_name(schema, message->publisher_id);
+	isnull[i] = publisher == NULL;
+	values[i++] = PointerGetDatum(publisher);
 	isnull[i] = message->subject == NULL;
 	values[i++] = PointerGetDatum(message->subject);
 	isnull[i] = message->session == 0;

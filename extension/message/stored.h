@@ -27,7 +27,7 @@ typedef struct MbusStored
 	TimestampTz expires_at;
 	TimestampTz available_at;
 	int64		session;		/* 0: none */
-	text	   *publisher;
+	int32		publisher_id;
 	char	   *content_type;
 	MbusCompression compression;
 	uint8		sha256[MBUS_SHA256_BYTES];

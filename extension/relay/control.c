@@ -7,8 +7,15 @@
  *
  *	in	0 'O' token		open the frame's session, anew if it is open; an empty
  *						token is for the anonymous role
- *		0 'C'			close it
- *	out	0 {"open": {"session", "role", "sub", "expires_at", "expires_ms"}}
+ *		0 'C'			close it; behind it may be the code that its WebSocket
+ *						was closed with (2 bytes), and pairs of a lease and 0
+ *						for what was not written to it (8 bytes each, in
+ *						network order).  With 0x8000 in the code frames of it
+ *						are still at work, which may have claimed more: then
+ *						only those leases end, and those with -1, which were
+ *						written
+ *	out	0 {"open": {"session", "role", "sub", "expires_at", "expires_ms",
+ *			"sub_hash"; "token", "max_message_bytes" of an authenticate}}
  *		0 {"refused": {"message", "detail", "sqlstate"}}
  *
  * A refused token leaves the session closed, so that the frames behind it in
@@ -22,11 +29,13 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "port/pg_bswap.h"
 #include "utils/elog.h"
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
 #include "base/json_slice.h"
+#include "base/payload.h"
 #include "base/settings.h"
 #include "identity/jwt_claims.h"
 #include "identity/session.h"
@@ -36,7 +45,11 @@
 
 #define CONTROL_OPEN	'O'
 #define CONTROL_CLOSE	'C'
+#define CLOSE_ONLY		0x8000
+#define SUB_HASH_BYTES	8		/* of the SHA-256 of a subject, for logs */
 
+static void control_close(int64 session, const char *bytes, int len);
+static int	limit_of(const MbusSlice *value);
 static void refuse_without_sessions(void);
 
 /*
@@ -71,9 +84,9 @@ mbus_control_run(int64 session, const char *bytes, int len, StringInfo out)
 	MbusTokenRules rules;
 	MbusIdentity identity;
 
-	if (len == 2 && bytes[1] == CONTROL_CLOSE)
+	if (len >= 2 && bytes[1] == CONTROL_CLOSE)
 	{
-		(void) mbus_session_close(session);
+		control_close(session, bytes + 2, len - 2);
 		return;
 	}
 	if (len < 2 || bytes[1] != CONTROL_OPEN)
@@ -86,9 +99,74 @@ mbus_control_run(int64 session, const char *bytes, int len, StringInfo out)
 	mbus_session_rules(&rules);
 	mbus_session_verify(bytes + 2, len - 2, &rules, &identity);
 	appendStringInfoString(out, "{\"open\":");
-	mbus_session_describe(out, session, &identity, NULL);
+	mbus_control_describe(out, session, &identity, NULL, 0);
 	appendStringInfoChar(out, '}');
 	mbus_session_open(session, &identity);
+}
+
+/* control_close closes a session, and says what becomes of its leases. */
+static void
+control_close(int64 session, const char *bytes, int len)
+{
+	MbusSessionEnd end = {0};
+	int			n;
+
+	if (len >= 2)
+	{
+		end.code = (unsigned char) bytes[0] << 8 | (unsigned char) bytes[1];
+		end.only = (end.code & CLOSE_ONLY) != 0;
+		end.code &= ~CLOSE_ONLY;
+		bytes += 2;
+		len -= 2;
+	}
+	if (len % (2 * sizeof(int64)) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_REQUEST),
+				 errmsg("control frame has a part of a lease")));
+	n = len / (2 * sizeof(int64));
+	end.unwritten = palloc(Max(n, 1) * sizeof(int64));
+	end.written = palloc(Max(n, 1) * sizeof(int64));
+	for (int i = 0; i < n; i++)
+	{
+		uint64		pair[2];
+
+		memcpy(pair, bytes + i * sizeof(pair), sizeof(pair));
+		if (pair[1] == 0)
+			end.unwritten[end.nunwritten++] = (int64) pg_ntoh64(pair[0]);
+		else
+			end.written[end.nwritten++] = (int64) pg_ntoh64(pair[0]);
+	}
+	(void) mbus_session_close(session, &end);
+}
+
+/*
+ * mbus_control_describe appends a session as the gateway is told of it: with
+ * a hash of its subject, for logs, and what its client has asked for.
+ */
+void
+mbus_control_describe(StringInfo out, int64 session,
+					  const MbusIdentity *identity, const char *token,
+					  int limit)
+{
+	mbus_session_describe(out, session, identity, token);
+	out->len--;					/* the closing brace */
+	appendStringInfoString(out, ",\"sub_hash\":");
+	if (identity->sub)
+	{
+		uint8		digest[MBUS_SHA256_BYTES];
+
+		mbus_sha256(identity->sub, strlen(identity->sub), digest);
+		appendStringInfoChar(out, '"');
+		for (int i = 0; i < SUB_HASH_BYTES; i++)
+			appendStringInfo(out, "%02x", digest[i]);
+		appendStringInfoChar(out, '"');
+	}
+	else
+		appendStringInfoString(out, "null");
+	if (limit > 0)
+		appendStringInfo(out, ",\"max_message_bytes\":%d", limit);
+	appendStringInfoChar(out, '}');
 }
 
 /*
@@ -109,12 +187,14 @@ mbus_control_refuse(StringInfo out, const ErrorData *edata)
 }
 
 /*
- * mbus_authenticate_token returns the token of a request "authenticate".
+ * mbus_authenticate_token returns the token of a request "authenticate", and
+ * the largest frame that its client wants to be sent; 0: it does not say.
  */
 char *
-mbus_authenticate_token(const MbusRequest *request)
+mbus_authenticate_token(const MbusRequest *request, int *limit)
 {
 	const MbusNode *token = NULL;
+	const MbusNode *most = NULL;
 	char	   *string = NULL;
 
 	refuse_without_sessions();
@@ -124,12 +204,16 @@ mbus_authenticate_token(const MbusRequest *request)
 				 mbus_rpc(MBUS_RPC_REQUEST),
 				 errmsg("method \"authenticate\" takes no payload")));
 	if (request->params)
+	{
 		token = mbus_json_member(request->params, "token");
-	if (token && request->params->nchildren > 1)
+		most = mbus_json_member(request->params, "max_message_bytes");
+	}
+	if (token && request->params->nchildren > (most ? 2 : 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 mbus_rpc(MBUS_RPC_PARAMS),
-				 errmsg("method \"authenticate\" has no parameter but \"token\"")));
+				 errmsg("method \"authenticate\" has no parameters but \"token\" and \"max_message_bytes\"")));
+	*limit = most ? limit_of(&most->value) : 0;
 	if (token && token->value.type == JSON_TOKEN_STRING)
 		string = mbus_json_string(&token->value, true);
 	if (string == NULL)
@@ -138,6 +222,26 @@ mbus_authenticate_token(const MbusRequest *request)
 				 mbus_rpc(MBUS_RPC_PARAMS),
 				 errmsg("parameter \"token\" is missing, or is not a string")));
 	return string;
+}
+
+/* The number of bytes that a client asks for; 0 for null. */
+static int
+limit_of(const MbusSlice *value)
+{
+	int64		bytes = 0;
+
+	if (value->type == JSON_TOKEN_NULL)
+		return 0;
+	if (value->type == JSON_TOKEN_NUMBER && value->len <= 18 &&
+		strspn(value->start, "0123456789") >= (size_t) value->len)
+		bytes = strtoll(mbus_json_token(value, -1), NULL, 10);
+	if (bytes < MBUS_FRAME_LEAST || bytes > mbus_frame_max)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_PARAMS),
+				 errmsg("parameter \"max_message_bytes\" must be from %d to %d",
+						MBUS_FRAME_LEAST, mbus_frame_max)));
+	return (int) bytes;
 }
 
 /*

@@ -17,7 +17,10 @@ extern char *mbus_control_method(const char *bytes, int len);
 extern void mbus_control_run(int64 session, const char *bytes, int len,
 							 StringInfo out);
 extern void mbus_control_refuse(StringInfo out, const ErrorData *edata);
-extern char *mbus_authenticate_token(const MbusRequest *request);
+extern void mbus_control_describe(StringInfo out, int64 session,
+								  const MbusIdentity *identity,
+								  const char *token, int limit);
+extern char *mbus_authenticate_token(const MbusRequest *request, int *limit);
 extern void mbus_authenticate_answer(MbusAnswer *answer,
 									 const MbusIdentity *identity);
 

@@ -2,7 +2,9 @@
  * frame.c
  *		A WebSocket frame taken apart into JSON-RPC requests.
  *
- * The first byte of a frame is its RFC 6455 opcode.  A text frame is JSON.  A
+ * The first byte of a frame is its RFC 6455 opcode.  With 0x10 set four bytes
+ * follow it, a limit for the reply in network order, which its client has
+ * asked for; without, the limit is the settings'.  A text frame is JSON.  A
  * binary frame is one line of JSON, a line feed, and bytes that stand for
  * params.payload, or, cut by the member "bodies" of the header line, for the
  * payloads of several messages.
@@ -14,10 +16,13 @@
 #include "postgres.h"
 
 #include "mb/pg_wchar.h"
+#include "port/pg_bswap.h"
 
 #include "base/json_slice.h"
+#include "base/settings.h"
 #include "relay/rpc.h"
 
+#define LIMITED_HEAD	5		/* opcode and limit */
 #define BODIES_MAX	100000		/* messages of a binary publish_batch */
 
 static void read_id(const MbusNode *node, MbusRequest *request);
@@ -36,21 +41,35 @@ void
 mbus_frame_split(const char *bytes, int len, MbusFrame *frame)
 {
 	const char *line_feed;
+	int			opcode;
 
 	memset(frame, 0, sizeof(*frame));
 	if (len < 1)
 		bad_request("frame has no opcode");
 
+	opcode = (unsigned char) bytes[0];
+	frame->limit = mbus_frame_max;
+	if (mbus_client_frame_max > 0)
+		frame->limit = Min(frame->limit, mbus_client_frame_max);
+	if (opcode & MBUS_OPCODE_LIMITED && len >= LIMITED_HEAD)
+	{
+		uint32		limit;
+
+		memcpy(&limit, bytes + 1, sizeof(limit));
+		frame->limit = Min((uint32) mbus_frame_max, pg_ntoh32(limit));
+		opcode &= ~MBUS_OPCODE_LIMITED;
+		bytes += sizeof(limit);
+		len -= sizeof(limit);
+	}
 	frame->text = bytes + 1;
 	frame->text_len = len - 1;
-	if (bytes[0] == MBUS_OPCODE_TEXT)
+	if (opcode == MBUS_OPCODE_TEXT)
 		return;
-	if (bytes[0] != MBUS_OPCODE_BINARY)
+	if (opcode != MBUS_OPCODE_BINARY)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 mbus_rpc(MBUS_RPC_REQUEST),
-				 errmsg("unknown opcode %d of a frame",
-						(unsigned char) bytes[0]),
+				 errmsg("unknown opcode %d of a frame", opcode),
 				 errdetail("A frame is text (1) or binary (2).")));
 
 	line_feed = memchr(frame->text, '\n', frame->text_len);

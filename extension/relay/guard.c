@@ -39,6 +39,7 @@
 #include "state/fault.h"
 
 #define ERROR_TEXT_MAX	1000	/* bytes of an error's message, detail, hint */
+#define BRIEF_TEXT_MAX	60		/* of its message, where room is short */
 
 static TimeoutId frame_timeout_id = MAX_TIMEOUTS;
 static volatile sig_atomic_t frame_timed_out = false;
@@ -54,6 +55,11 @@ static void reword(ErrorData *edata, MbusRpcCode given, bool timed_out);
 static void cut_text(char *words);
 static void report_failure(MbusRelayed *relayed, ErrorData *edata,
 						   MbusRpcCode code);
+static void answer_failed(MbusRelayed *relayed, const MbusRequest *request,
+						  const ErrorData *edata, MbusRpcCode code);
+static bool fits(const MbusRelayed *relayed);
+static void answer_unread(MbusRelayed *relayed, const ErrorData *edata,
+						  MbusRpcCode code);
 static void tell_lost(MbusRelayed *relayed);
 
 /*
@@ -77,6 +83,7 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	int			start = relayed->out.len;
+	int			nleases = relayed->nleases;
 	Oid			caller;
 	int			sec_context;
 	ErrorData  *volatile failure = NULL;
@@ -118,7 +125,13 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 
 	if (failure == NULL)
 		return true;
+	if (relayed->code == 0)
+	{
+		relayed->code = code;
+		relayed->sqlstate = failure->sqlerrcode;
+	}
 	relayed->out.len = start;
+	relayed->nleases = nleases;
 	relayed->binary = false;
 	report_failure(relayed, failure, code);
 	return false;
@@ -327,13 +340,97 @@ report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code)
 
 	if (!relayed->control)
 	{
-		mbus_rpc_append_error(&relayed->out, &relayed->request, edata, code);
+		if (relayed->read)
+			answer_failed(relayed, &relayed->request, edata, code);
+		else
+			answer_unread(relayed, edata, code);
 		if (code == MBUS_RPC_AUTHENTICATION &&
 			mbus_session_lost(mbus_caller.session))
 			tell_lost(relayed);
 	}
 	else if (mbus_control_opens(relayed->bytes, relayed->len))
 		mbus_control_refuse(&relayed->out, edata);
+}
+
+/*
+ * answer_failed appends an error; without what explains it if it does not fit
+ * into the reply then, and if need be without the id.
+ */
+static void
+answer_failed(MbusRelayed *relayed, const MbusRequest *request,
+			  const ErrorData *edata, MbusRpcCode code)
+{
+	StringInfo	out = &relayed->out;
+	int			start = out->len;
+	ErrorData	brief = *edata;
+
+	mbus_rpc_append_error(out, request, edata, code);
+	if (fits(relayed))
+		return;
+	brief.detail = NULL;
+	brief.hint = NULL;
+	if (brief.message)
+		brief.message = pnstrdup(brief.message,
+								 pg_encoding_mbcliplen(PG_UTF8, brief.message,
+													   strlen(brief.message),
+													   BRIEF_TEXT_MAX));
+	out->len = start;
+	mbus_rpc_append_error(out, request, &brief, code);
+	if (fits(relayed))
+		return;
+	out->len = start;
+	mbus_rpc_append_error(out, NULL, &brief, code);
+}
+
+/* fits tells whether the reply so far leaves what others need of its limit. */
+static bool
+fits(const MbusRelayed *relayed)
+{
+	int			limit = relayed->frame.limit;
+
+	if (relayed->element)
+		limit -= relayed->reserve + 1;
+	/* a frame that could not be taken apart has none */
+	return relayed->frame.limit == 0 ||
+		relayed->out.len - MBUS_FRAME_PREFIX <= limit;
+}
+
+/*
+ * answer_unread appends the error of a frame that could not be read to its
+ * end, for each id that is found in it.  With none, or more than there is room
+ * for in the reply, its id is null.
+ */
+static void
+answer_unread(MbusRelayed *relayed, const ErrorData *edata, MbusRpcCode code)
+{
+	MbusSlice  *ids = palloc(MBUS_SALVAGE_MAX * sizeof(MbusSlice));
+	bool		batch;
+	int			count = mbus_salvage_ids(relayed->frame.text,
+										 relayed->frame.text_len, ids,
+										 MBUS_SALVAGE_MAX, &batch);
+	MbusRequest request = {0};
+	int			start = relayed->out.len;
+	int			i;
+
+	if (count <= 1 && !batch)
+	{
+		if (count == 1)
+			request.id = ids[0];
+		answer_failed(relayed, count == 1 ? &request : NULL, edata, code);
+		return;
+	}
+	for (i = 0; i < count; i++)
+	{
+		appendStringInfoChar(&relayed->out, i == 0 ? '[' : ',');
+		request.id = ids[i];
+		mbus_rpc_append_error(&relayed->out, &request, edata, code);
+	}
+	if (count > 0)
+		appendStringInfoChar(&relayed->out, ']');
+	if (count > 0 && fits(relayed))
+		return;
+	relayed->out.len = start;
+	answer_failed(relayed, NULL, edata, code);
 }
 
 /*

@@ -29,6 +29,7 @@
 #define ONE				0x01	/* nothing found is an error */
 #define REFERS			0x02	/* what does not fit goes by reference */
 #define CLAIMS			0x04	/* see mbus_claim_answer */
+#define PEEKS			0x10	/* see mbus_peek_answer */
 #define CONFIGURED		0x08	/* see bind_configured */
 
 typedef struct Method
@@ -49,7 +50,7 @@ static const Method methods[] = {
 	{"get", ONE},
 	{"get_by_transaction", ONE | REFERS},
 	{"get_bytes", ONE},
-	{"peek"},
+	{"peek", REFERS | PEEKS},
 	{"store_message"},
 	{"retrieve_message", ONE},
 	{"delete_message"},
@@ -137,6 +138,8 @@ mbus_method_call(const MbusRequest *request, MbusAnswer *answer)
 	answer->refers = (method->traits & REFERS) != 0;
 	if (method->traits & CLAIMS)
 		mbus_claim_answer(function, request, args, answer);
+	else if (method->traits & PEEKS)
+		mbus_peek_answer(function, args, answer);
 	else
 		mbus_function_answer(function, args, (method->traits & ONE) != 0,
 							 answer);

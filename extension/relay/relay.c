@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -40,6 +41,8 @@
 #include "state/fault.h"
 #include "state/state.h"
 
+#define REPLY_COLUMNS	6
+#define ERROR_ROOM		512		/* what an element's error may take at least */
 #define REPLY_STORE_KB	(64 * 1024) /* replies kept in memory, not in a file */
 
 static int	requests_in_call;	/* frames but for those of the gateway itself */
@@ -51,8 +54,12 @@ static Datum *relay_array(FunctionCallInfo fcinfo, int arg, Oid type,
 static int	count_requests(Datum *frames, int count);
 static Tuplestorestate *relay_result(FunctionCallInfo fcinfo,
 									 TupleDesc *desc);
-static void reply_put(Tuplestorestate *store, TupleDesc desc, Datum session,
-					  StringInfo frame);
+static void replies_put(Tuplestorestate *store, TupleDesc desc, int request,
+						Datum session, MbusRelayed *relayed);
+static void reply_put(Tuplestorestate *store, TupleDesc desc, int request,
+					  Datum session, StringInfo frame,
+					  const MbusRelayed *relayed);
+static Datum leases_datum(const MbusRelayed *relayed);
 static void relay_frame(const char *bytes, int len, MbusRelayed *relayed);
 static void relay_batch(MbusRelayed *relayed);
 static void relay_element(MbusRelayed *relayed, const MbusNode *element);
@@ -99,7 +106,6 @@ MBUS_FUNCTION(relay)
 			MemoryContext caller = MemoryContextSwitchTo(context);
 			bytea	   *bytes = DatumGetByteaPP(frames[i]);
 			MbusRelayed relayed;
-			ListCell   *cell;
 
 			CHECK_FOR_INTERRUPTS();
 			mbus_caller.session = DatumGetInt64(sessions[i]);
@@ -107,11 +113,7 @@ MBUS_FUNCTION(relay)
 						&relayed);
 			mbus_caller.session = 0;
 
-			/* the gateway knows a token before its client goes on */
-			reply_put(store, desc, sessions[i], &relayed.told);
-			reply_put(store, desc, sessions[i], &relayed.out);
-			foreach(cell, relayed.notices)
-				reply_put(store, desc, sessions[i], lfirst(cell));
+			replies_put(store, desc, i + 1, sessions[i], &relayed);
 			MemoryContextSwitchTo(caller);
 			MemoryContextReset(context);
 		}
@@ -236,20 +238,66 @@ relay_result(FunctionCallInfo fcinfo, TupleDesc *desc)
 	return rsinfo->setResult;
 }
 
-/* Returns a frame to a session, if there is anything in it. */
+/*
+ * replies_put returns what a frame has brought.  The gateway knows a token
+ * before its client goes on.
+ */
 static void
-reply_put(Tuplestorestate *store, TupleDesc desc, Datum session,
-		  StringInfo frame)
+replies_put(Tuplestorestate *store, TupleDesc desc, int request,
+			Datum session, MbusRelayed *relayed)
 {
-	Datum		values[2];
-	bool		nulls[2] = {false, false};
+	ListCell   *cell;
+
+	reply_put(store, desc, request, session, &relayed->told, NULL);
+	reply_put(store, desc, request, session, &relayed->out,
+			  relayed->control ? NULL : relayed);
+	/* what its reply tells, its notices do not tell again */
+	relayed->nleases = 0;
+	foreach(cell, relayed->notices)
+		reply_put(store, desc, request, session, lfirst(cell), relayed);
+}
+
+/*
+ * reply_put returns a frame to a session, if there is anything in it, with
+ * what the request came to, unless that is NULL.
+ */
+static void
+reply_put(Tuplestorestate *store, TupleDesc desc, int request, Datum session,
+		  StringInfo frame, const MbusRelayed *relayed)
+{
+	Datum		values[REPLY_COLUMNS];
+	bool		nulls[REPLY_COLUMNS] = {false};
 
 	if (frame->len <= MBUS_FRAME_PREFIX)
 		return;
 	SET_VARSIZE(frame->data, frame->len);
 	values[0] = session;
 	values[1] = PointerGetDatum(frame->data);
+	values[2] = Int32GetDatum(request);
+	nulls[3] = relayed == NULL;
+	nulls[4] = relayed == NULL || relayed->code == 0;
+	nulls[5] = relayed == NULL || relayed->nleases == 0;
+	values[3] = values[4] = values[5] = (Datum) 0;
+	if (!nulls[3])
+		values[3] = Int32GetDatum(relayed->code);
+	if (!nulls[4])
+		values[4] = CStringGetTextDatum(unpack_sql_state(relayed->sqlstate));
+	if (!nulls[5])
+		values[5] = leases_datum(relayed);
 	tuplestore_putvalues(store, desc, values, nulls);
+}
+
+static Datum
+leases_datum(const MbusRelayed *relayed)
+{
+	Datum		leases[MBUS_RELAY_FRAMES_MAX];
+	int			i;
+
+	for (i = 0; i < relayed->nleases; i++)
+		leases[i] = Int64GetDatum(relayed->leases[i]);
+	return PointerGetDatum(construct_array(leases, relayed->nleases, INT8OID,
+										   sizeof(int64), FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
 }
 
 /*
@@ -287,12 +335,14 @@ relay_frame(const char *bytes, int len, MbusRelayed *relayed)
 
 /*
  * relay_batch runs the requests of a JSON-RPC batch, whose replies are one
- * array; no array if there are none.
+ * array; no array if there are none.  No reply takes the room that an error of
+ * each request behind it needs.
  */
 static void
 relay_batch(MbusRelayed *relayed)
 {
 	StringInfo	out = &relayed->out;
+	int			each;
 	int			i;
 
 	if (relayed->root.total == 0 ||
@@ -303,8 +353,12 @@ relay_batch(MbusRelayed *relayed)
 	}
 
 	appendStringInfoChar(out, '[');
+	each = Min(ERROR_ROOM, relayed->frame.limit / relayed->root.nchildren);
 	for (i = 0; i < relayed->root.nchildren; i++)
+	{
+		relayed->reserve = each * (relayed->root.nchildren - i - 1);
 		relay_element(relayed, &relayed->root.children[i]);
+	}
 	if (out->len == MBUS_FRAME_PREFIX + 1)
 		out->len = MBUS_FRAME_PREFIX;
 	else
@@ -375,6 +429,7 @@ step_frame(MbusRelayed *relayed)
 				 mbus_rpc(MBUS_RPC_PARSE),
 				 errmsg("frame is not valid JSON"),
 				 errdetail("%s", fault)));
+	relayed->read = true;
 	if (relayed->root.value.type == JSON_TOKEN_ARRAY_START)
 	{
 		if (frame->binary)
@@ -386,7 +441,7 @@ step_frame(MbusRelayed *relayed)
 	}
 
 	mbus_request_read(&relayed->root, frame, &relayed->request);
-	run_request(relayed, mbus_frame_max);
+	run_request(relayed, frame->limit);
 	if (mbus_request_is_notification(&relayed->request))
 	{
 		relayed->out.len = MBUS_FRAME_PREFIX;
@@ -403,10 +458,13 @@ step_element(MbusRelayed *relayed)
 {
 	mbus_request_read(relayed->element, &relayed->frame, &relayed->request);
 	relayed->request.binary = false;
-	run_request(relayed, mbus_frame_max - 1);
+	run_request(relayed, relayed->frame.limit - 1 - relayed->reserve);
 }
 
-/* Errors for a batch that is empty or has too many requests. */
+/*
+ * step_batch_too_large errors for a batch that is empty or has too many
+ * requests.  It was not read to its end then.
+ */
 static void
 step_batch_too_large(MbusRelayed *relayed)
 {
@@ -415,6 +473,7 @@ step_batch_too_large(MbusRelayed *relayed)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 mbus_rpc(MBUS_RPC_REQUEST),
 				 errmsg("batch is empty")));
+	relayed->read = false;
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 mbus_rpc(MBUS_RPC_REQUEST),
@@ -460,7 +519,8 @@ run_request(MbusRelayed *relayed, int limit)
 static void
 run_authenticate(MbusRelayed *relayed, MbusAnswer *answer)
 {
-	char	   *token = mbus_authenticate_token(&relayed->request);
+	int			limit;
+	char	   *token = mbus_authenticate_token(&relayed->request, &limit);
 	MbusTokenRules rules;
 	MbusIdentity identity;
 	StringInfoData told;
@@ -475,7 +535,8 @@ run_authenticate(MbusRelayed *relayed, MbusAnswer *answer)
 	appendStringInfoSpaces(&told, MBUS_FRAME_PREFIX);
 	told.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
 	appendStringInfoString(&told, "{\"open\":");
-	mbus_session_describe(&told, mbus_caller.session, &identity, token);
+	mbus_control_describe(&told, mbus_caller.session, &identity, token,
+						  limit);
 	appendStringInfoChar(&told, '}');
 	mbus_session_open(mbus_caller.session, &identity);
 	relayed->told = told;
@@ -496,6 +557,8 @@ run_method(MbusRelayed *relayed, MbusAnswer *answer)
 	mbus_answer_begin(answer, &relayed->request.id);
 	mbus_method_call(&relayed->request, answer);
 	mbus_answer_end(answer);
+	if (answer->lease != 0)
+		relayed->leases[relayed->nleases++] = answer->lease;
 	if (answer->nbodies > 0)
 		relayed->binary = true;
 }

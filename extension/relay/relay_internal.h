@@ -21,7 +21,13 @@ typedef struct MbusRelayed
 	TimestampTz deadline;		/* 0: none */
 	MbusFrame	frame;
 	MbusNode	root;
+	bool		read;			/* root is the whole frame */
+	int			code;			/* of its first error; 0: none */
+	int			sqlstate;
+	int			nleases;		/* that its reply tells */
+	int64		leases[MBUS_RELAY_FRAMES_MAX];
 	const MbusNode *element;	/* of a batch, that runs now */
+	int			reserve;		/* bytes kept for the elements behind it */
 	MbusRequest request;		/* as far as it could be read */
 	StringInfoData out;
 	bool		binary;			/* the reply is a binary frame */

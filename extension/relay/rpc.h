@@ -18,11 +18,16 @@
 
 #define MBUS_RELAY_FRAMES_MAX	60	/* frames of a call, requests of a batch */
 #define MBUS_RPC_ID_MAX			1024	/* bytes of an id's text */
+#define MBUS_SALVAGE_MAX		1000	/* ids of a batch that cannot be run */
 
 /* RFC 6455 opcodes, the first byte of every frame; 0 is not on the wire */
 #define MBUS_OPCODE_CONTROL 0x00
 #define MBUS_OPCODE_TEXT	0x01
 #define MBUS_OPCODE_BINARY	0x02
+
+/* beside an opcode: four bytes follow, the largest frame it may be answered */
+#define MBUS_OPCODE_LIMITED	0x10
+#define MBUS_FRAME_LEAST	1024	/* what a client may ask for at least */
 
 /* what precedes a frame's bytes where it is built: varlena header, opcode */
 #define MBUS_FRAME_PREFIX	(VARHDRSZ + 1)
@@ -51,6 +56,7 @@ typedef enum MbusRpcCode
 typedef struct MbusFrame
 {
 	bool		binary;
+	int			limit;			/* of its reply */
 	const char *text;			/* the JSON */
 	int			text_len;
 	const char *body;			/* what follows the line feed, if binary */
@@ -95,6 +101,8 @@ typedef struct MbusAnswer
 	int			rows_start;		/* where in "out" the first row begins */
 	int			rows;			/* that are in it, whole */
 	bool		overflow;		/* the limit was met */
+	bool		leases;			/* rows have one */
+	int64		lease;			/* 0: there is none so far */
 	int64		bodies_len;
 	int			lengths_len;	/* of the text of "bodies" */
 	int			nbodies;
@@ -133,6 +141,10 @@ mbus_request_is_notification(const MbusRequest *request)
 /* method.c */
 extern void mbus_method_call(const MbusRequest *request, MbusAnswer *answer);
 
+/* salvage.c */
+extern int	mbus_salvage_ids(const char *json, int len, MbusSlice *ids,
+							 int max, bool *batch);
+
 /* rpc_call.c */
 extern void mbus_function_answer(const MbusFunction *function,
 								 NullableDatum *args, bool one,
@@ -140,6 +152,8 @@ extern void mbus_function_answer(const MbusFunction *function,
 extern void mbus_claim_answer(const MbusFunction *function,
 							  const MbusRequest *request,
 							  NullableDatum *args, MbusAnswer *answer);
+extern void mbus_peek_answer(const MbusFunction *function,
+							 NullableDatum *args, MbusAnswer *answer);
 
 /* function.c */
 extern void mbus_function_cache_begin(void);

@@ -13,6 +13,9 @@
  * - It waits for no longer than leaves it time to answer before the frame's
  *   timeout, and not at all if others wait for the same call to end.
  * - It must have an id: a notification has no reply.
+ *
+ * An ack that the claim makes first is in that subtransaction too: undone with
+ * it, and made again.
  */
 #include "postgres.h"
 
@@ -39,9 +42,10 @@ static int	call_set(const MbusFunction *function, FunctionCallInfo fcinfo,
 					 bool one, MbusAnswer *answer);
 static void append_set_row(MbusAnswer *answer, TupleDesc desc, Datum *values,
 						   bool *nulls);
+static int64 row_lease(TupleDesc desc, const Datum *values);
 static void not_found(void);
-static bool claim_try(const MbusFunction *function, NullableDatum *args,
-					  MbusAnswer *answer);
+static bool set_try(const MbusFunction *function, NullableDatum *args,
+					MbusAnswer *answer);
 static NullableDatum *claim_arg(const MbusFunction *function,
 								NullableDatum *args, const char *name);
 static void limit_wait(const MbusRequest *request, NullableDatum *wait);
@@ -155,6 +159,8 @@ static void
 append_set_row(MbusAnswer *answer, TupleDesc desc, Datum *values, bool *nulls)
 {
 	CHECK_FOR_INTERRUPTS();
+	if (answer->leases && answer->lease == 0)
+		answer->lease = row_lease(desc, values);
 	if (answer->rows > 0)
 		appendStringInfoChar(answer->out, ',');
 	if (desc->natts == 1)
@@ -162,6 +168,18 @@ append_set_row(MbusAnswer *answer, TupleDesc desc, Datum *values, bool *nulls)
 						   TupleDescAttr(desc, 0)->atttypid);
 	else
 		mbus_result_row(answer, desc, values, nulls);
+}
+
+/* The lease of a delivery; all rows of a claim have the same. */
+static int64
+row_lease(TupleDesc desc, const Datum *values)
+{
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (strcmp(NameStr(TupleDescAttr(desc, i)->attname), "lease") == 0)
+			return DatumGetInt64(values[i]);
+	}
+	return 0;
 }
 
 static void
@@ -193,8 +211,10 @@ mbus_claim_answer(const MbusFunction *function, const MbusRequest *request,
 
 	limit_wait(request, wait);
 	limit_bytes(answer, batch, claim_arg(function, args, "max_bytes"));
-	while (!claim_try(function, args, answer))
+	answer->leases = true;
+	while (!set_try(function, args, answer))
 	{
+		answer->lease = 0;
 		batch->value = Int32GetDatum(answer->rows);
 		batch->isnull = false;
 		wait->value = interval_of(0);
@@ -203,12 +223,30 @@ mbus_claim_answer(const MbusFunction *function, const MbusRequest *request,
 }
 
 /*
- * claim_try claims once.  False if more was claimed than fits: that is undone
- * then, and answer->rows is how many did fit, at least one.
+ * mbus_peek_answer reads as many messages as fit into the reply.  What does
+ * not fit alone goes by reference.
+ */
+void
+mbus_peek_answer(const MbusFunction *function, NullableDatum *args,
+				 MbusAnswer *answer)
+{
+	NullableDatum *most = claim_arg(function, args, "max_messages");
+
+	while (!set_try(function, args, answer))
+	{
+		most->value = Int32GetDatum(answer->rows);
+		most->isnull = false;
+	}
+}
+
+/*
+ * set_try calls a function that returns rows once.  False if they are more
+ * than fit: what it did is undone then, and answer->rows is how many did fit,
+ * at least one.
  */
 static bool
-claim_try(const MbusFunction *function, NullableDatum *args,
-		  MbusAnswer *answer)
+set_try(const MbusFunction *function, NullableDatum *args,
+		MbusAnswer *answer)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;

@@ -89,6 +89,10 @@ param_datum(const char *name, Oid type, const MbusSlice *value)
 									   CStringGetDatum(mbus_json_token(value,
 																	   -1)));
 		case TEXTOID:
+			/* why something failed is kept, as far as text can hold it */
+			if (strcmp(name, "reason") == 0 &&
+				value->type == JSON_TOKEN_STRING)
+				return PointerGetDatum(mbus_json_text(value));
 			return CStringGetTextDatum(string_value(name, value));
 		case INT8OID:
 		case INT4OID:

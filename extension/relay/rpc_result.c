@@ -162,8 +162,8 @@ refuse_reply(MbusAnswer *answer, int64 len)
 			 answer->refers ?
 			 errhint("What a message has beside its payload is too large for this connection.") :
 			 answer->many ?
-			 errhint("Ask for fewer messages, or read a payload in ranges with get_bytes.") :
-			 errhint("Read the payload in ranges with get_bytes.")));
+			 errhint("Ask for fewer messages, read a payload in ranges with get_bytes, or connect with a larger max_message_bytes.") :
+			 errhint("Read the payload in ranges with get_bytes, or connect with a larger max_message_bytes.")));
 }
 
 /*

@@ -69,6 +69,8 @@ MBUS_FUNCTION(open_session)
  */
 MBUS_FUNCTION(close_session)
 {
+	MbusSessionEnd end = {0};
+
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -77,7 +79,7 @@ MBUS_FUNCTION(close_session)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("message_bus.close_session() cannot be called by a frame")));
-	PG_RETURN_INT32(mbus_session_close(PG_GETARG_INT64(0)));
+	PG_RETURN_INT32(mbus_session_close(PG_GETARG_INT64(0), &end));
 }
 
 /* What open_session() is told goes before the settings. */
@@ -152,9 +154,9 @@ option_read(const MbusNode *option, MbusTokenRules *rules)
  * it, in whatever process; returns how many messages.
  */
 int
-mbus_session_close(int64 number)
+mbus_session_close(int64 number, MbusSessionEnd *end)
 {
 	mbus_session_number_check(number);
 	mbus_session_forget(number);
-	return mbus_leases_give_back(mbus_schema(), number);
+	return mbus_leases_give_back(mbus_schema(), number, end);
 }

@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
-extern int	mbus_session_close(int64 number);
+#include "delivery/hold.h"
+
+extern int	mbus_session_close(int64 number, MbusSessionEnd *end);
 
 #endif							/* MBUS_SESSION_SQL_H */

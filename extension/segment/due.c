@@ -30,10 +30,10 @@ typedef struct Found
 	MbusMoment *moment;
 } Found;
 
-static void leaf_due(const MbusDue *due, Relation leaf, Found *found,
+static bool leaf_due(const MbusDue *due, Relation leaf, Found *found,
 					 MbusMoment *reached, TimestampTz *next);
 static int	rows_due(const MbusDue *due, MbusLeafScan *rows, int most,
-					 Found *found, TimestampTz *next);
+					 Found *found, TimestampTz *next, bool *later);
 static void found_add(Found *found, MbusMoment moment);
 static void found_cut(Found *found, MbusMoment reached);
 
@@ -42,6 +42,9 @@ static void found_cut(Found *found, MbusMoment reached);
  * it, by time and id, and returns how much it is.  *reached is the moment
  * before which that is all: behind "to" if nothing is left.  *next is the
  * earliest time behind "to", if it is known; else PG_INT64_MAX.
+ *
+ * Segments that are not in due->among are not opened.  *due->later is good if
+ * nothing is left.
  */
 int
 mbus_due_read(Oid schema, const MbusDue *due, MbusMoment **moments,
@@ -55,17 +58,22 @@ mbus_due_read(Oid schema, const MbusDue *due, MbusMoment **moments,
 	if (due->to < PG_INT64_MAX)
 		*reached = mbus_moment(due->to + 1, 0);
 	*next = PG_INT64_MAX;
+	if (due->later)
+		mbus_set_none(due->later);
 	for (int i = 0; i < nleaves; i++)
 	{
+		int32		segment = leaves[i].segment;
 		Relation	leaf;
 
-		if (due->family == MBUS_MESSAGE &&
-			mbus_segment_undelayed(schema, &leaves[i]))
+		if ((due->among && !mbus_set_has(due->among, segment)) ||
+			(due->family == MBUS_MESSAGE &&
+			 mbus_segment_undelayed(schema, &leaves[i])))
 			continue;
-		leaf = mbus_leaf_open_written(schema, leaves[i].segment, due->family);
+		leaf = mbus_leaf_open_written(schema, segment, due->family);
 		if (leaf == NULL)
 			continue;
-		leaf_due(due, leaf, &found, reached, next);
+		if (leaf_due(due, leaf, &found, reached, next) && due->later)
+			mbus_set_add(due->later, segment, segment);
 		table_close(leaf, AccessShareLock);
 	}
 	pfree(leaves);
@@ -79,13 +87,14 @@ mbus_due_read(Oid schema, const MbusDue *due, MbusMoment **moments,
 /*
  * leaf_due adds a leaf's: first what has the time to begin with, from its id
  * on, then what is later.  Of a leaf that has more, nothing behind the last
- * one is known.
+ * one is known.  Returns whether it has, or may have, any from "to" on.
  */
-static void
+static bool
 leaf_due(const MbusDue *due, Relation leaf, Found *found,
 		 MbusMoment *reached, TimestampTz *next)
 {
 	MbusLeafScan rows;
+	bool		later = false;
 	int			n;
 
 	mbus_leaf_scan_open(&rows, leaf, due->owner_column, due->time_column,
@@ -93,13 +102,13 @@ leaf_due(const MbusDue *due, Relation leaf, Found *found,
 	mbus_leaf_scan_int4(&rows, due->owner_column, due->owner);
 	mbus_leaf_scan_time(&rows, due->time_column, due->from.at, due->from.at);
 	mbus_leaf_scan_int8(&rows, due->id_column, due->from.id, PG_INT64_MAX);
-	n = rows_due(due, &rows, due->most, found, next);
+	n = rows_due(due, &rows, due->most, found, next, &later);
 	if (n < due->most)
 	{
 		mbus_leaf_scan_int4(&rows, due->owner_column, due->owner);
 		mbus_leaf_scan_time(&rows, due->time_column, due->from.at + 1,
 							PG_INT64_MAX);
-		n += rows_due(due, &rows, due->most - n, found, next);
+		n += rows_due(due, &rows, due->most - n, found, next, &later);
 	}
 	if (n == due->most && found->n > 0)
 	{
@@ -107,14 +116,16 @@ leaf_due(const MbusDue *due, Relation leaf, Found *found,
 
 		behind.id++;
 		*reached = mbus_moment_min(*reached, behind);
+		later = true;
 	}
 	mbus_leaf_scan_close(&rows);
+	return later;
 }
 
 /* Adds up to "most" that are due; the first that is not says when it is. */
 static int
 rows_due(const MbusDue *due, MbusLeafScan *rows, int most, Found *found,
-		 TimestampTz *next)
+		 TimestampTz *next, bool *later)
 {
 	TupleDesc	desc = RelationGetDescr(rows->leaf);
 	HeapTuple	tuple;
@@ -134,6 +145,7 @@ rows_due(const MbusDue *due, MbusLeafScan *rows, int most, Found *found,
 													 desc, &isnull));
 		moment.id = DatumGetInt64(heap_getattr(tuple, due->id_column, desc,
 											   &isnull));
+		*later |= moment.at >= due->to;
 		if (moment.at > due->to)
 		{
 			*next = Min(*next, moment.at);

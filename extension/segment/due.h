@@ -13,6 +13,7 @@
 
 #include "base/ids.h"
 #include "base/moment.h"
+#include "segment/segment_set.h"
 
 /*
  * A family whose leaves have a partial index on an owner, a time and an id,
@@ -31,6 +32,9 @@ typedef struct MbusDue
 	TimestampTz to;				/* the last; PG_INT64_MAX: all */
 	int			most;			/* about so many, the earliest */
 	Snapshot	snapshot;
+	const MbusSegmentSet *among;	/* where they may be; NULL: anywhere */
+	MbusSegmentSet *later;		/* out: which have any from "to" on, or that
+								 * were not read; NULL: that is not asked */
 } MbusDue;
 
 extern int	mbus_due_read(Oid schema, const MbusDue *due, MbusMoment **found,

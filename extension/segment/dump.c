@@ -38,8 +38,8 @@ static ProcessUtility_hook_type prev_utility = NULL;
 
 static void dump_utility(PlannedStmt *pstmt, const char *queryString,
 						 bool readOnlyTree, ProcessUtilityContext context,
-						 ParamListInfo params, QueryEnvironment * queryEnv,
-						 DestReceiver * dest, QueryCompletion * qc);
+						 ParamListInfo params, QueryEnvironment *queryEnv,
+						 DestReceiver *dest, QueryCompletion *qc);
 static void dump_begins(void);
 
 /*
@@ -57,8 +57,8 @@ mbus_dump_init(void)
 static void
 dump_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 			 ProcessUtilityContext context, ParamListInfo params,
-			 QueryEnvironment * queryEnv, DestReceiver * dest,
-			 QueryCompletion * qc)
+			 QueryEnvironment *queryEnv, DestReceiver *dest,
+			 QueryCompletion *qc)
 {
 	NodeTag		tag = nodeTag(pstmt->utilityStmt);
 

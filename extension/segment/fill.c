@@ -8,8 +8,10 @@
  *
  *	- a segment that is being filled must be hidden, else what is acknowledged
  *	  is delivered because its acks come later: before the first row the worker
- *	  is asked to look, and waited for a moment.  One whose tables were made in
- *	  the same transaction shows with all it holds, and needs none of this
+ *	  is asked to look, and waited for a moment.  So also before a table of
+ *	  messages is attached: it has no indexes then, and readers would fail.
+ *	  Tables that were made in the same transaction show with all they hold,
+ *	  and need none of this; one that was truncated in it is not such a table
  *	- transaction ids that come into a segment which is entered already
  *	  (era.c) must be found: its row of segment_era is deleted in the same
  *	  transaction, and it is entered anew.  "fills" tells a worker that is
@@ -27,6 +29,7 @@
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
@@ -39,11 +42,11 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "base/columns.h"
 #include "base/compat.h"
@@ -60,12 +63,17 @@ static ExecutorStart_hook_type prev_executor = NULL;
 
 static void fill_utility(PlannedStmt *pstmt, const char *queryString,
 						 bool readOnlyTree, ProcessUtilityContext context,
-						 ParamListInfo params, QueryEnvironment * queryEnv,
-						 DestReceiver * dest, QueryCompletion * qc);
+						 ParamListInfo params, QueryEnvironment *queryEnv,
+						 DestReceiver *dest, QueryCompletion *qc);
 static void fill_executor(QueryDesc *query, int eflags);
+static Oid	table_copied(Node *command);
+static Oid	table_attached(Node *command);
 static bool bus_table(Oid relid);
+static bool may_fill(Oid relid);
 static int32 message_segment(Oid relid);
 static void fill_begins(Oid relid);
+static bool made_here(Oid relid);
+static void look_wait(MbusDatabase *db, uint32 ticket);
 static void fill_seen(Oid relid);
 static void era_forget(Oid schema, int32 segment);
 static void names_above(Oid relid);
@@ -84,26 +92,23 @@ mbus_fill_init(void)
 	ExecutorStart_hook = fill_executor;
 }
 
-/* Runs a command, with what COPY into a table of the bus brings about. */
+/*
+ * Runs a command, with what COPY into a table of the bus, or attaching one,
+ * brings about.
+ */
 static void
 fill_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 			 ProcessUtilityContext context, ParamListInfo params,
-			 QueryEnvironment * queryEnv, DestReceiver * dest,
-			 QueryCompletion * qc)
+			 QueryEnvironment *queryEnv, DestReceiver *dest,
+			 QueryCompletion *qc)
 {
-	Oid			relid = InvalidOid;
+	Oid			relid = table_copied(pstmt->utilityStmt);
+	Oid			begins = relid;
 
-	if (IsA(pstmt->utilityStmt, CopyStmt))
-	{
-		CopyStmt   *copy = (CopyStmt *) pstmt->utilityStmt;
-
-		if (copy->is_from && copy->relation)
-			relid = RangeVarGetRelid(copy->relation, NoLock, true);
-		if (!bus_table(relid))
-			relid = InvalidOid;
-	}
-	if (OidIsValid(relid))
-		fill_begins(relid);
+	if (!OidIsValid(begins))
+		begins = table_attached(pstmt->utilityStmt);
+	if (OidIsValid(begins) && may_fill(begins))
+		fill_begins(begins);
 	if (prev_utility)
 		prev_utility(pstmt, queryString, readOnlyTree, context, params,
 					 queryEnv, dest, qc);
@@ -141,6 +146,41 @@ fill_executor(QueryDesc *query, int eflags)
 	}
 }
 
+/* The bus's table that a command copies into, or InvalidOid. */
+static Oid
+table_copied(Node *command)
+{
+	Oid			relid = InvalidOid;
+
+	if (IsA(command, CopyStmt))
+	{
+		CopyStmt   *copy = (CopyStmt *) command;
+
+		if (copy->is_from && copy->relation)
+			relid = RangeVarGetRelid(copy->relation, NoLock, true);
+	}
+	return bus_table(relid) ? relid : InvalidOid;
+}
+
+/* The bus's table that a command attaches to another, or InvalidOid. */
+static Oid
+table_attached(Node *command)
+{
+	Oid			relid = InvalidOid;
+
+	if (IsA(command, AlterTableStmt) &&
+		((AlterTableStmt *) command)->cmds != NIL)
+	{
+		AlterTableCmd *first = linitial(((AlterTableStmt *) command)->cmds);
+
+		/* it stands alone */
+		if (first->subtype == AT_AttachPartition)
+			relid = RangeVarGetRelid(((PartitionCmd *) first->def)->name,
+									 NoLock, true);
+	}
+	return bus_table(relid) ? relid : InvalidOid;
+}
+
 /* Whether a table is in the bus's schema, and there is a bus. */
 static bool
 bus_table(Oid relid)
@@ -152,6 +192,21 @@ bus_table(Oid relid)
 	schema = get_namespace_oid("message_bus", true);
 	return OidIsValid(schema) && get_rel_namespace(relid) == schema &&
 		OidIsValid(get_relname_relid("segment_era", schema));
+}
+
+/*
+ * Whether the user has a right that a command asks for which fills or attaches
+ * a table: nobody else's command has the worker look.
+ */
+static bool
+may_fill(Oid relid)
+{
+	Oid			user = GetUserId();
+
+	return MbusOwnsTable(relid, user) ||
+		pg_class_aclcheck(relid, user, ACL_INSERT) == ACLCHECK_OK ||
+		pg_attribute_aclcheck_all(relid, user, ACL_INSERT,
+								  ACLMASK_ANY) == ACLCHECK_OK;
 }
 
 /* The segment whose messages a table has; 0: all, -1: none. */
@@ -174,32 +229,60 @@ message_segment(Oid relid)
 }
 
 /*
- * fill_begins has a segment hidden that others have made and is to be filled:
- * the worker hides what it finds.  It is waited for a moment: one that cannot
- * work does not keep a restore from going on.
+ * fill_begins has a segment hidden that others have made and is to be filled,
+ * or attached: the worker hides what it finds.  The worker itself attaches
+ * only what is its own.
  */
 static void
 fill_begins(Oid relid)
 {
 	MbusDatabase *db = mbus_database_or_null();
 	int32		segment = message_segment(relid);
-	HeapTuple	tuple;
-	bool		mine;
+	bool		waits;
 	uint32		ticket;
 
-	if (db == NULL || segment <= 0 || mbus_segment_hidden(db, segment))
+	if (db == NULL || db->worker.pid == MyProcPid || segment <= 0 ||
+		mbus_segment_hidden(db, segment))
 		return;
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	if (!HeapTupleIsValid(tuple))
-		return;
-	mine = TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data));
-	ReleaseSysCache(tuple);
+	waits = !made_here(relid);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	waits &= db->numbering.ready && db->worker.pid != 0;
 	ticket = ++db->numbering.looks_wanted;
-	if (mine || !db->numbering.ready || db->worker.pid == 0)
-		ticket = 0;
 	LWLockRelease(&db->lock);
-	for (int ms = 0; ticket != 0 && ms < LOOK_WAIT_MS; ms += 5)
+	mbus_wake_worker(db);
+	if (waits)
+		look_wait(db, ticket);
+}
+
+/*
+ * Whether a table was made in this transaction, or is gone: nobody else can
+ * see it.  A row of pg_class does not tell: TRUNCATE, ALTER TABLE write a new
+ * one.
+ */
+static bool
+made_here(Oid relid)
+{
+	Relation	rel = try_relation_open(relid, AccessShareLock);
+	bool		made = true;
+
+	if (rel)
+	{
+		made = rel->rd_createSubid != InvalidSubTransactionId;
+		relation_close(rel, AccessShareLock);
+	}
+	return made;
+}
+
+/*
+ * look_wait waits for the worker's look, for a moment: one that cannot work
+ * does not keep a restore from going on.
+ */
+static void
+look_wait(MbusDatabase *db, uint32 ticket)
+{
+	bool		done = false;
+
+	for (int ms = 0; !done && ms < LOOK_WAIT_MS; ms += 5)
 	{
 		mbus_wake_worker(db);
 		(void) WaitLatch(MyLatch,
@@ -208,8 +291,7 @@ fill_begins(Oid relid)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		LWLockAcquire(&db->lock, LW_SHARED);
-		if ((int32) (db->numbering.looks_done - ticket) >= 0)
-			ticket = 0;
+		done = (int32) (db->numbering.looks_done - ticket) >= 0;
 		LWLockRelease(&db->lock);
 	}
 }

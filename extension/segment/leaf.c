@@ -16,7 +16,9 @@
  * With thousands of segments what is kept of each matters: it is five numbers
  * here, and in the server's own caches nothing, unless its table is opened.
  * So names are read from pg_class past these caches, and only those of tables
- * that the array did not have before.
+ * that the array did not have before.  Most tables of acks, failures and events
+ * were never written to; whether one was is asked of its file, the first few
+ * times, so that who looks into all segments opens only what has rows.
  */
 #include "postgres.h"
 
@@ -26,19 +28,26 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
+#include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "storage/smgr.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "base/compat.h"
 #include "base/ids.h"
 #include "base/schema.h"
 #include "segment/leaf.h"
+#include "segment/leaf_keep.h"
 #include "state/state.h"
 #include "state/unfinished.h"
+
+#define LOOKS	4				/* at a table's file, before it is opened */
 
 static const char *const family_names[MBUS_FAMILIES] = {
 	[MBUS_MESSAGE] = "message",
@@ -60,15 +69,21 @@ typedef struct Known
 {
 	Oid			relid;
 	int32		segment;
+	uint8		looks;
 } Known;
 
+static Relation leaf_open(Oid relid, LOCKMODE lockmode);
+static MbusLeaf *leaf_find(Oid schema, int32 segment, MbusFamily family);
 static void leaf_invalidate(Datum arg, Oid relid);
 static void leaves_load(Oid schema);
 static void leaves_load_unattached(Oid schema);
 static void leaves_load_family(List *children, MbusFamily family,
 							   const MbusLeaf *old, int nold);
+static bool leaf_empty(MbusLeaf *leaf, MbusFamily family);
+static bool table_empty(Oid relid);
 static Known *known_tables(const MbusLeaf *old, int nold, MbusFamily family,
 						   int *n);
+static bool file_empty(Form_pg_class table);
 static int32 table_segment(Relation classes, Oid relid, MbusFamily family);
 static int	known_compare(const void *a, const void *b);
 static int	leaf_compare(const void *a, const void *b);
@@ -117,9 +132,16 @@ mbus_leaves(Oid schema, MbusLeaf **leaves)
 
 	leaves_load(schema);
 	*leaves = palloc(Max(ncached, 1) * sizeof(MbusLeaf));
+	/* none is hidden mostly */
+	if (ncached > 0 &&
+		(db == NULL || mbus_segments_show(db, cached[ncached - 1].segment)))
+	{
+		memcpy(*leaves, cached, ncached * sizeof(MbusLeaf));
+		return ncached;
+	}
 	for (int i = 0; i < ncached; i++)
 	{
-		if (db == NULL || !mbus_segment_hidden(db, cached[i].segment))
+		if (!mbus_segment_hidden(db, cached[i].segment))
 			(*leaves)[n++] = cached[i];
 	}
 	return n;
@@ -149,6 +171,26 @@ Relation
 mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
 			   LOCKMODE lockmode)
 {
+	MbusLeaf   *leaf = leaf_find(schema, segment, family);
+
+	return leaf ? leaf_open(leaf->relid[family], lockmode) : NULL;
+}
+
+/* Opens a table, or returns NULL if it is gone. */
+static Relation
+leaf_open(Oid relid, LOCKMODE lockmode)
+{
+	Relation	rel = try_table_open(relid, lockmode);
+
+	if (rel)
+		mbus_leaf_keep(rel);
+	return rel;
+}
+
+/* A segment that has a table of a family, in the array; or NULL. */
+static MbusLeaf *
+leaf_find(Oid schema, int32 segment, MbusFamily family)
+{
 	MbusDatabase *db = mbus_database_or_null();
 	MbusLeaf   *leaf;
 
@@ -156,9 +198,7 @@ mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
 		return NULL;
 	leaves_load(schema);
 	leaf = mbus_leaf_search(cached, ncached, segment);
-	if (leaf == NULL || !OidIsValid(leaf->relid[family]))
-		return NULL;
-	return try_table_open(leaf->relid[family], lockmode);
+	return leaf && OidIsValid(leaf->relid[family]) ? leaf : NULL;
 }
 
 /*
@@ -168,15 +208,79 @@ mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
 Relation
 mbus_leaf_open_written(Oid schema, int32 segment, MbusFamily family)
 {
-	Relation	leaf = mbus_leaf_open(schema, segment, family,
-									  AccessShareLock);
+	MbusLeaf   *leaf = leaf_find(schema, segment, family);
+	Relation	rel;
 
-	if (leaf && RelationGetNumberOfBlocks(leaf) == 0)
+	if (leaf == NULL || leaf_empty(leaf, family))
+		return NULL;
+	rel = leaf_open(leaf->relid[family], AccessShareLock);
+	if (rel && RelationGetNumberOfBlocks(rel) == 0)
 	{
-		table_close(leaf, AccessShareLock);
+		table_close(rel, AccessShareLock);
 		return NULL;
 	}
-	return leaf;
+	return rel;
+}
+
+/*
+ * leaf_empty tells whether a table has no row, if that can be told without
+ * opening it.  One that is asked for often is opened.
+ */
+static bool
+leaf_empty(MbusLeaf *leaf, MbusFamily family)
+{
+	uint8	   *looks = &leaf->looks[family];
+
+	if (*looks >= LOOKS)
+		return false;
+	(*looks)++;
+	if (table_empty(leaf->relid[family]))
+		return true;
+	*looks = LOOKS;
+	return false;
+}
+
+/*
+ * table_empty asks the table's file, under a lock that keeps it there.  One
+ * that is gone, or has no file of its own, is left to who opens it.
+ */
+static bool
+table_empty(Oid relid)
+{
+	bool		empty = false;
+	Relation	classes;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	LockRelationOid(relid, AccessShareLock);
+	classes = table_open(RelationRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_class_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(classes, ClassOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_class table = (Form_pg_class) GETSTRUCT(tuple);
+
+		if (table->relkind == RELKIND_RELATION && table->relfilenode != 0)
+			empty = file_empty(table);
+	}
+	systable_endscan(scan);
+	table_close(classes, AccessShareLock);
+	UnlockRelationOid(relid, AccessShareLock);
+	return empty;
+}
+
+static bool
+file_empty(Form_pg_class table)
+{
+	MbusFileNode file = MBUS_FILE_NODE(OidIsValid(table->reltablespace) ?
+									   table->reltablespace :
+									   MyDatabaseTableSpace,
+									   table->relfilenode);
+
+	return smgrnblocks(smgropen(file, MBUS_NO_BACKEND), MAIN_FORKNUM) == 0;
 }
 
 /*
@@ -334,6 +438,7 @@ leaves_load_family(List *children, MbusFamily family, const MbusLeaf *old,
 			leaf->segment = segment;
 		}
 		leaf->relid[family] = key.relid;
+		leaf->looks[family] = found ? found->looks : 0;
 	}
 	table_close(classes, AccessShareLock);
 	pfree(known);
@@ -353,6 +458,7 @@ known_tables(const MbusLeaf *old, int nold, MbusFamily family, int *n)
 		if (!OidIsValid(old[i].relid[family]))
 			continue;
 		known[*n].relid = old[i].relid[family];
+		known[*n].looks = old[i].looks[family];
 		known[(*n)++].segment = old[i].segment;
 	}
 	qsort(known, *n, sizeof(Known), known_compare);

@@ -5,9 +5,10 @@
  * Open a scan on the index that is wanted, give a key for each column, in the
  * index's order, begin, take rows, close:
  *
- *		mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID,
- *							false);
+ *		mbus_leaf_scan_open(&rows, leaf, MBUS_COL_CHANNEL_ID,
+ *							MBUS_COL_KEY_HASH, true);
  *		mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, channel_id);
+ *		mbus_leaf_scan_int8(&rows, MBUS_COL_KEY_HASH, hash, hash);
  *		mbus_leaf_scan_int8(&rows, MBUS_COL_ID, from, PG_INT64_MAX);
  *		mbus_leaf_scan_begin(&rows, snapshot);
  *		while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)

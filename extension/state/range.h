@@ -1,6 +1,6 @@
 /*
  * range.h
- *		Ids of a publish that has not ended.
+ *		Ids and numbers of facts of a transaction that has not ended.
  */
 #ifndef MBUS_RANGE_H
 #define MBUS_RANGE_H
@@ -19,5 +19,12 @@ typedef struct MbusRange
 	int64		lo;				/* first id */
 	int64		hi;				/* behind the last id */
 } MbusRange;
+
+/* Numbers of facts of a transaction that has not ended. */
+typedef struct MbusFactRange
+{
+	int64		lo;				/* first number */
+	int64		hi;				/* behind the last */
+} MbusFactRange;
 
 #endif							/* MBUS_RANGE_H */

@@ -42,6 +42,7 @@
 #include "base/ids.h"
 #include "state/clock.h"
 #include "state/own_ranges.h"
+#include "state/pace.h"
 #include "state/range.h"
 #include "state/registry.h"
 #include "state/state.h"
@@ -66,11 +67,9 @@ static int64 runs_return(MbusDatabase *db, const MbusBackend *me,
 						 bool committed);
 static bool reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
 					MbusWant *want, MbusReservation *out);
-static void reserve_from_series(MbusDatabase *db, int32 series_no,
-								MbusChannelSlot *slot, const MbusWant *want,
-								MbusReservation *out);
+static void reserve_from_series(MbusDatabase *db, MbusChannelSlot *slot,
+								const MbusWant *want, MbusReservation *out);
 static void run_used(Run *run, const MbusReservation *out);
-static void backend_enter(MbusDatabase *db, Oid schema);
 
 /*
  * mbus_registry_init registers the callback; from _PG_init while the server
@@ -83,7 +82,7 @@ mbus_registry_init(void)
 }
 
 /*
- * registry_xact_callback ends this backend's unfinished publishes.  After a
+ * registry_xact_callback ends this backend's unfinished publishes and facts.  After a
  * commit it runs when the rows are visible to every new snapshot.  Nothing in
  * it can fail.
  */
@@ -96,7 +95,8 @@ registry_xact_callback(XactEvent event, void *arg)
 	if (mbus_shared == NULL || MyProc == NULL)
 		return;
 	me = &mbus_shared->backend[MbusMyProcno()];
-	if (me->nranges == 0 || me->database != MyDatabaseId)
+	if ((me->nranges == 0 && pg_atomic_read_u32(&me->nfacts) == 0) ||
+		me->database != MyDatabaseId)
 		return;
 
 	switch (event)
@@ -105,13 +105,16 @@ registry_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 			/* it has reserved, so this looks up nothing */
 			db = mbus_database_or_null();
-			if (db)
+			if (db && me->nranges > 0)
 				ranges_end(db, me, event == XACT_EVENT_COMMIT);
+			mbus_fact_numbers_end(me);
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot PREPARE a transaction that has published messages"),
+					 me->nranges > 0 ?
+					 errmsg("cannot PREPARE a transaction that has published messages") :
+					 errmsg("cannot PREPARE a transaction that has acknowledged, given back or deleted messages"),
 					 errhint("Use COMMIT.")));
 			break;
 		default:
@@ -215,7 +218,8 @@ runs_return(MbusDatabase *db, const MbusBackend *me, bool committed)
  * registers them as unfinished until the transaction ends.
  *
  * It may give fewer (at least one): the caller asks again for the rest.  All
- * it gives lie in one open segment.  "bytes" and "longest_ttl_us" (of all
+ * it gives lie in one open segment, which is another series' where pace.c
+ * says so.  "bytes" and "longest_ttl_us" (of all
  * rows) feed the segment's size and expiry; "ordered" says that a message has
  * a key, "delayed" that one has a delay.  Waits for the worker where no
  * segment is open; errors with 55000 if that takes too long.
@@ -225,7 +229,6 @@ mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 			 int32 rows, int64 bytes, int64 longest_ttl_us, bool ordered,
 			 bool delayed, MbusReservation *out)
 {
-	MbusSeries *series = &db->series[series_no];
 	MbusWant	want = {
 		.channel_id = channel_id,
 		.rows = rows,
@@ -244,9 +247,10 @@ mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 		if (db->numbering.ready && db->schema == schema)
 		{
 			slot = mbus_channel_slot(db, channel_id);
-			backend_enter(db, schema);
+			mbus_backend_enter(db, schema);
 			if (slot && reserve(db, series_no, slot, &want, out))
 			{
+				MbusSeries *series = &db->series[out->series];
 				bool		wake;
 
 				mbus_series_mark(series, channel_id);
@@ -283,19 +287,21 @@ reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
 		MbusWant *want, MbusReservation *out)
 {
 	MbusBackend *me = &mbus_shared->backend[MbusMyProcno()];
-	MbusSeries *series = &db->series[series_no];
+	MbusSeries *series;
 	int32		least;
 
 	want->last_id = mbus_channel_last(db, slot);
-	want->segment = series->open_segment;
 	least = Max(MbusSegmentOf(want->last_id + 1), db->numbering.roll_below);
+	out->series = mbus_series_place(db, slot, series_no, least);
+	series = &db->series[out->series];
+	want->segment = series->open_segment;
 	out->rows = 0;
 	out->taken = 0;
 	if (want->segment != 0 && want->segment >= least)
 	{
 		out->rows = mbus_own_rest(me, want, &out->first_id);
 		if (out->rows == 0 && series->next_row < series->max_rows)
-			reserve_from_series(db, series_no, slot, want, out);
+			reserve_from_series(db, slot, want, out);
 	}
 	if (out->rows == 0)
 	{
@@ -303,7 +309,7 @@ reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
 							 Max(series->open_segment + 1, least));
 		return false;
 	}
-	run_used(&runs[series_no], out);
+	run_used(&runs[out->series], out);
 	out->created_at = mbus_now();
 	out->segment = series->open_segment;
 	memcpy(out->leaf, series->leaf, sizeof(out->leaf));
@@ -315,12 +321,12 @@ reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
  * them.  Caller holds the database's lock and has seen that ids are left.
  */
 static void
-reserve_from_series(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
+reserve_from_series(MbusDatabase *db, MbusChannelSlot *slot,
 					const MbusWant *want, MbusReservation *out)
 {
 	MbusBackend *me = &mbus_shared->backend[MbusMyProcno()];
-	MbusSeries *series = &db->series[series_no];
-	Run		   *run = &runs[series_no];
+	MbusSeries *series = &db->series[out->series];
+	Run		   *run = &runs[out->series];
 	int64		first = MbusFirstId(want->segment) + series->next_row;
 	int64		end;
 
@@ -332,7 +338,7 @@ reserve_from_series(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
 	out->first_id = first;
 	out->taken = (int32) (end - first);
 	series->next_row += out->taken;
-	slot->series = series_no;
+	slot->series = out->series;
 	slot->last_id = end - 1;
 }
 
@@ -348,11 +354,11 @@ run_used(Run *run, const MbusReservation *out)
  * its last reservation: all but the first "used" ids.  Takes the state lock.
  */
 void
-mbus_reserve_undo(MbusDatabase *db, int32 series_no, int32 channel_id,
+mbus_reserve_undo(MbusDatabase *db, int32 channel_id,
 				  const MbusReservation *last, int32 used)
 {
 	MbusBackend *me = &mbus_shared->backend[MbusMyProcno()];
-	Run		   *run = &runs[series_no];
+	Run		   *run = &runs[last->series];
 	int64		first = last->first_id + used;
 	int64		end = last->first_id + last->rows;
 
@@ -366,18 +372,19 @@ mbus_reserve_undo(MbusDatabase *db, int32 series_no, int32 channel_id,
 }
 
 /*
- * backend_enter makes this backend's array that of the extension.  Caller
- * holds the database's lock exclusively.
+ * mbus_backend_enter makes this backend's ranges those of the extension.
+ * Caller holds the database's lock exclusively.
  */
-static void
-backend_enter(MbusDatabase *db, Oid schema)
+void
+mbus_backend_enter(MbusDatabase *db, Oid schema)
 {
 	MbusBackend *me = &mbus_shared->backend[MbusMyProcno()];
 
 	if (me->database == db->database && me->schema == schema)
 		return;
-	/* only ever with nranges 0, or after DROP EXTENSION */
+	/* only ever with no ranges, or after DROP EXTENSION */
 	memset(runs, 0, sizeof(runs));
+	mbus_fact_numbers_end(me);
 	me->nranges = 0;
 	me->overflow.hi = 0;
 	me->schema = schema;

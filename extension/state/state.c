@@ -111,7 +111,11 @@ state_startup(void)
 		tranche = LWLockNewTrancheId();
 		LWLockInitialize(&mbus_shared->slot_lock, tranche);
 		LWLockInitialize(&mbus_shared->channel_lock, tranche);
+		mbus_shared->made_at = GetCurrentTimestamp();
+		pg_atomic_init_u32(&mbus_shared->highest_epoch, 0);
 		mbus_shared->nbackends = MaxBackends + NUM_AUXILIARY_PROCS;
+		for (int i = 0; i < mbus_shared->nbackends; i++)
+			pg_atomic_init_u32(&mbus_shared->backend[i].nfacts, 0);
 		for (int i = 0; i < MBUS_MAX_DATABASES; i++)
 		{
 			MbusDatabase *db = &mbus_shared->db[i];
@@ -177,6 +181,20 @@ mbus_database_or_null(void)
 }
 
 /*
+ * mbus_preload_check errors with 55000 if the server has not loaded the
+ * library at its start.
+ */
+void
+mbus_preload_check(void)
+{
+	if (mbus_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message_bus is not preloaded"),
+				 errhint("Add \"message_bus\" to \"shared_preload_libraries\" and restart the server.")));
+}
+
+/*
  * mbus_database returns this database's shared state.  It waits for a worker
  * that is starting, and errors with 55000 where there can be none.
  */
@@ -186,12 +204,7 @@ mbus_database(void)
 	TimestampTz started = 0;
 	MbusDatabase *db;
 
-	if (mbus_shared == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("message_bus is not preloaded"),
-				 errhint("Add \"message_bus\" to \"shared_preload_libraries\" and restart the server.")));
-
+	mbus_preload_check();
 	check_listed();
 	while ((db = mbus_database_or_null()) == NULL)
 	{
@@ -291,6 +304,36 @@ mbus_wake_worker(MbusDatabase *db)
 }
 
 /*
+ * mbus_epoch_seen notes that leases of an epoch may be given out.
+ */
+void
+mbus_epoch_seen(uint32 epoch)
+{
+	uint32		highest = pg_atomic_read_u32(&mbus_shared->highest_epoch);
+
+	while (highest < epoch &&
+		   !pg_atomic_compare_exchange_u32(&mbus_shared->highest_epoch,
+										   &highest, epoch))
+		 /* somebody else has raised it: look again */ ;
+}
+
+/*
+ * mbus_epoch_highest returns the highest epoch of any database since shared
+ * memory was made, at mbus_state_made_at().
+ */
+uint32
+mbus_epoch_highest(void)
+{
+	return pg_atomic_read_u32(&mbus_shared->highest_epoch);
+}
+
+TimestampTz
+mbus_state_made_at(void)
+{
+	return mbus_shared->made_at;
+}
+
+/*
  * mbus_count adds to one of the database's counters.
  */
 void
@@ -305,7 +348,8 @@ mbus_count(MbusCounter counter, uint64 n)
 /*
  * mbus_worker_wait wakes the worker and sleeps until it has changed something,
  * or a moment.  Past MBUS_WAIT_MS from *started, which the first call sets, it
- * errors with 55000 and what the worker said last.  "what" is for the worker
+ * errors with 55000 and what the worker said last, and at once where the node
+ * is a wrong one.  "what" is for the worker
  * to do, and is looked for often; NULL: to be ready at all.  db is NULL before
  * the worker has claimed it.  The worker itself does not wait but errors with
  * 55P03 (see worker/expiry.c).
@@ -323,6 +367,8 @@ mbus_worker_wait(MbusDatabase *db, TimestampTz *started, const char *what)
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("a segment must be opened first")));
+	if (db)
+		mbus_node_checked(db);
 	if (TimestampDifferenceExceeds(*started, now, MBUS_WAIT_MS))
 		not_ready(db, what);
 	if (db && what == NULL)
@@ -335,6 +381,43 @@ mbus_worker_wait(MbusDatabase *db, TimestampTz *started, const char *what)
 					 what ? 5 : 50, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * mbus_node_checked errors with 55000 if the database's ids are of another node than
+ * message_bus.node: none can be given out.
+ */
+void
+mbus_node_checked(MbusDatabase *db)
+{
+	int32		node;
+	bool		refused;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	refused = db->numbering.refused;
+	node = db->numbering.node;
+	LWLockRelease(&db->lock);
+	if (!refused)
+		return;
+	ConditionVariableCancelSleep();
+	mbus_node_refuse(node);
+}
+
+/*
+ * mbus_node_refuse errors with 55000: the database's ids are of this node, and
+ * message_bus.node is another one.
+ */
+void
+mbus_node_refuse(int32 node)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("message_bus.node is %d, but this database is node %d",
+					mbus_node, node),
+			 errdetail("It has given out ids of node %d, and ids tell their node.",
+					   node),
+			 errhint("Set \"message_bus.node\" to %d and restart the server. A dump of the database can be restored on any node.",
+					 node)));
 }
 
 /*

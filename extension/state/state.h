@@ -18,6 +18,7 @@
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 
+#include "base/compat.h"
 #include "base/ids.h"
 
 #define MBUS_MAX_SERIES		64	/* the TTL buckets come first */
@@ -30,6 +31,10 @@
 #define MBUS_DEFAULTS_WANTED 16
 #define MBUS_SUBS_WANTED	64
 #define MBUS_RESTORING		16
+#define MBUS_FACT_CHUNKS	32	/* a transaction may take */
+#define MBUS_FACT_CHUNK_BITS 20 /* of the largest */
+#define MBUS_TOUCHED_SETS	64
+#define MBUS_TOUCHED_WAYS	4
 
 /* Counters shown by the view metrics; names in audit/metrics.c. */
 typedef enum MbusCounter
@@ -78,6 +83,9 @@ typedef struct MbusRestoring
 typedef struct MbusNumbering
 {
 	bool		ready;			/* it has; publishing may start */
+	bool		refused;		/* it never will: message_bus.node is another
+								 * than that of the database, "node" */
+	int32		node;
 	int32		next_segment;	/* lowest number that was never used */
 	int32		opening;		/* segment that is being made; 0: none */
 	int32		nrestoring;
@@ -100,6 +108,7 @@ typedef struct MbusNumbering
 typedef struct MbusSeries
 {
 	int32		open_segment;	/* 0: none is open */
+	bool		own;			/* the series is one channel's own */
 	Oid			leaf[MBUS_FAMILIES];	/* tables of the open segment */
 	int32		next_row;		/* first row number not reserved; goes back
 								 * when some are returned */
@@ -113,6 +122,16 @@ typedef struct MbusSeries
 	uint64		channels[MBUS_SERIES_BITS / 64];	/* a bit of each that has
 													 * reserved in it */
 } MbusSeries;
+
+/*
+ * How many segments may still be opened out of turn, see pace.c: the state
+ * lock.  Who opens or closes one so writes it.
+ */
+typedef struct MbusPace
+{
+	int32		left;
+	TimestampTz since;			/* one more is due from here on; 0: not begun */
+} MbusPace;
 
 /*
  * Numbers of changes that mbus_delays() tells of: the state lock.  Written by
@@ -134,6 +153,25 @@ typedef struct MbusChannels
 	int64		floor;			/* no id of a channel that had a slot and has
 								 * none is above it */
 } MbusChannels;
+
+/* A segment that facts were written to, and the number that entered it. */
+typedef struct MbusTouched
+{
+	int32		segment;
+	int64		no;				/* 0: this place is free */
+} MbusTouched;
+
+/*
+ * Numbers of facts, see fact_number.c: the state lock.  The worker begins an
+ * epoch, who writes facts takes numbers and enters segments.
+ */
+typedef struct MbusFactNumbers
+{
+	int64		next;			/* lowest not given out; 0: no epoch yet */
+	int64		forgotten;		/* no segment that is not in the table was
+								 * touched by a higher number */
+	MbusTouched touched[MBUS_TOUCHED_SETS][MBUS_TOUCHED_WAYS];
+} MbusFactNumbers;
 
 /*
  * Calls of expire(): the state lock.  Who calls it takes a ticket, the worker
@@ -223,8 +261,10 @@ typedef struct MbusDatabase
 								 * written by the worker */
 	MbusNumbering numbering;
 	MbusSeries	series[MBUS_MAX_SERIES + 1];	/* 1-based */
+	MbusPace	pace;
 	MbusDelays	delays;
 	MbusChannels channels;
+	MbusFactNumbers facts;
 	MbusExpireCall expire;
 	MbusFaultRing faults;
 	MbusWorkerStatus worker;
@@ -244,12 +284,20 @@ extern bool mbus_preloaded(void);
 extern void mbus_state_init(void);
 
 /* any backend of a listed database */
+extern void mbus_preload_check(void);
 extern MbusDatabase *mbus_database(void);
 extern MbusDatabase *mbus_database_or_null(void);
 extern void mbus_wake_worker(MbusDatabase *db);
 extern void mbus_worker_wait(MbusDatabase *db, TimestampTz *started,
 							 const char *what);
+extern void mbus_node_checked(MbusDatabase *db);
+pg_noreturn extern void mbus_node_refuse(int32 node);
 extern void mbus_count(MbusCounter counter, uint64 n);
+
+/* epochs of leases that any database has begun */
+extern void mbus_epoch_seen(uint32 epoch);
+extern uint32 mbus_epoch_highest(void);
+extern TimestampTz mbus_state_made_at(void);
 
 /* the database's worker only */
 extern MbusDatabase *mbus_database_attach(Oid database);

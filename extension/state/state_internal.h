@@ -15,8 +15,9 @@
 #include "state/state.h"
 
 /*
- * A backend's unfinished ranges, see own_ranges.c; protected by its database's
- * lock, written by the backend.
+ * A backend's unfinished ranges of ids, see own_ranges.c, and of numbers of
+ * facts, see fact_number.c; protected by its database's lock, written by the
+ * backend.
  */
 typedef struct MbusBackend
 {
@@ -26,6 +27,8 @@ typedef struct MbusBackend
 	MbusRange	range[MBUS_RANGES_PER_BACKEND];
 	MbusRange	overflow;		/* hi 0: empty; its channels are in the
 								 * backend's filter */
+	pg_atomic_uint32 nfacts;	/* set to 0 without the lock */
+	MbusFactRange fact[MBUS_FACT_CHUNKS];
 } MbusBackend;
 
 typedef struct MbusChannelKey
@@ -54,12 +57,21 @@ typedef struct MbusShared
 	int32		channels_beyond;	/* slots beyond MBUS_CHANNEL_SHARE of
 									 * their database; channel_lock */
 	int32		nbackends;
+	TimestampTz made_at;		/* never changed */
+	pg_atomic_uint32 highest_epoch; /* of leases, of any database; outlives
+									 * DROP EXTENSION and DROP DATABASE */
 	MbusDatabase db[MBUS_MAX_DATABASES];
 	MbusBackend backend[FLEXIBLE_ARRAY_MEMBER];
 } MbusShared;
 
 extern MbusShared *mbus_shared;
 extern HTAB *mbus_channels;
+
+/* registry.c: under the state lock */
+extern void mbus_backend_enter(MbusDatabase *db, Oid schema);
+
+/* fact_number.c */
+extern void mbus_fact_numbers_end(MbusBackend *me);
 
 /* channel_slot.c: all under the state lock */
 extern MbusChannelSlot *mbus_channel_slot_find(MbusDatabase *db,
@@ -68,5 +80,9 @@ extern MbusChannelSlot *mbus_channel_slot(MbusDatabase *db, int32 channel_id);
 extern int64 mbus_channel_last(MbusDatabase *db, const MbusChannelSlot *slot);
 extern int64 mbus_channel_settled(MbusDatabase *db);
 extern int32 mbus_lowest_segment(MbusDatabase *db, int32 from);
+
+/* pace.c: likewise */
+extern int32 mbus_series_place(MbusDatabase *db, const MbusChannelSlot *slot,
+							   int32 series_no, int32 least);
 
 #endif							/* MBUS_STATE_INTERNAL_H */

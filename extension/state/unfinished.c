@@ -147,6 +147,18 @@ mbus_segment_hidden(MbusDatabase *db, int32 segment)
 }
 
 /*
+ * mbus_segments_show tells whether none up to the highest is hidden, at once.
+ */
+bool
+mbus_segments_show(MbusDatabase *db, int32 highest)
+{
+	uint32		known = pg_atomic_read_u32(&db->numbering.known);
+
+	return known == 0 || ((uint32) highest < known &&
+						  pg_atomic_read_u32(&db->numbering.hiding) == 0);
+}
+
+/*
  * mbus_delays returns a number that is another one after each publish with a
  * delay to the channel that has become visible; it never comes back to one
  * that it was.  Other causes may change it too.

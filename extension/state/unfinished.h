@@ -25,6 +25,7 @@ extern int	mbus_segments_without(MbusDatabase *db, Oid schema,
 extern void mbus_series_mark(MbusSeries *series, int32 channel_id);
 extern bool mbus_segment_unfinished(MbusDatabase *db, int32 segment);
 extern bool mbus_segment_hidden(MbusDatabase *db, int32 segment);
+extern bool mbus_segments_show(MbusDatabase *db, int32 highest);
 extern int	mbus_unfinished_ranges(MbusDatabase *db);
 
 #endif							/* MBUS_UNFINISHED_H */

@@ -11,7 +11,8 @@
  * channel, by every subscription that wanted it.  A channel without
  * subscriptions has acknowledged nothing; what is kept dead in place, or is
  * corrupt, stays until its expiry.  If the channel was dropped nobody wants
- * anything of it.
+ * anything of it: message_bus.channel_dropped says so, until its segments are
+ * gone.  That there is no channel does not: a restore may still bring it.
  *
  * A segment is let go by setting its expiry to now: segment_retire.c does
  * the rest.
@@ -71,13 +72,19 @@ typedef struct AckedSegment
 	bool		close;			/* out: it is open and nothing is wanted */
 } AckedSegment;
 
+typedef struct Orphan
+{
+	int32		segment;
+	int32		series;
+} Orphan;
+
 typedef struct AckedSegments
 {
 	MemoryContext context;
 	int			n;
 	AckedSegment *candidate;
-	int			norphans;		/* open series whose channel has gone */
-	int32	   *orphan;
+	int			norphans;		/* open ones whose channel has gone */
+	Orphan	   *orphan;
 } AckedSegments;
 
 static MbusWanted *wanted = NULL;
@@ -86,6 +93,8 @@ static int	maxwanted = 0;
 static Oid	wanted_schema = InvalidOid;
 
 static MbusOutcome candidates_find(MbusWork *work, void *arg);
+static void orphans_find(AckedSegments *found);
+static bool orphan_is_open(MbusDatabase *db, const Orphan *orphan);
 static void wanted_prune(Oid schema, const AckedSegments *candidates);
 static MbusOutcome segment_check(MbusWork *work, void *arg);
 static MbusWanted *wanted_find(int32 segment);
@@ -114,7 +123,10 @@ mbus_segments_acked(MbusWork *work)
 	(void) mbus_task_run(work, MBUS_TASK_ACKED, candidates_find, &candidates,
 						 "looking for acknowledged segments");
 	for (int i = 0; i < candidates.norphans; i++)
-		mbus_series_close(work, candidates.orphan[i]);
+	{
+		if (orphan_is_open(work->db, &candidates.orphan[i]))
+			mbus_series_close_orphan(work, candidates.orphan[i].series);
+	}
 	wanted_prune(work->schema, &candidates);
 	for (int i = 0; i < candidates.n; i++)
 	{
@@ -131,7 +143,8 @@ mbus_segments_acked(MbusWork *work)
 
 /*
  * candidates_find lists the segments of own series.  One that was
- * opened before its channel's creation was committed learns now whose it is.
+ * opened before its channel's creation was committed learns now whose it is,
+ * and a dropped channel without segments is forgotten.
  */
 static MbusOutcome
 candidates_find(MbusWork *work, void *arg)
@@ -145,6 +158,10 @@ candidates_find(MbusWork *work, void *arg)
 			 " FROM message_bus.channel c WHERE s.channel_id IS NULL"
 			 " AND s.series >= %d AND c.series = s.series",
 			 mbus_own_series());
+	mbus_sql("DELETE FROM message_bus.channel_dropped WHERE channel_id IN"
+			 " (SELECT d.channel_id FROM message_bus.channel_dropped d"
+			 " WHERE NOT EXISTS (SELECT FROM message_bus.segment s"
+			 " WHERE s.channel_id = d.channel_id) FOR UPDATE SKIP LOCKED)");
 
 	if (SPI_execute("SELECT s.segment_no, s.channel_id,"
 					" c.channel_id IS NOT NULL,"
@@ -154,7 +171,9 @@ candidates_find(MbusWork *work, void *arg)
 					" WHERE NOT s.detached AND s.channel_id IS NOT NULL"
 					" AND (s.closed_at IS NULL"
 					"  OR s.expires_at >= message_bus.clock())"
-					" AND (c.channel_id IS NULL OR c.retention = 'acked')"
+					" AND (c.retention = 'acked' OR c.channel_id IS NULL"
+					"  AND EXISTS (SELECT FROM message_bus.channel_dropped d"
+					"   WHERE d.channel_id = s.channel_id))"
 					" ORDER BY s.segment_no", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read message_bus.segment");
 	found->candidate = MemoryContextAlloc(found->context, (SPI_processed + 1) *
@@ -176,20 +195,51 @@ candidates_find(MbusWork *work, void *arg)
 		candidate->close = false;
 	}
 
-	if (SPI_execute("SELECT s.series FROM message_bus.segment s"
+	orphans_find(found);
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+/* Lists the open segments of series that their channels do not have. */
+static void
+orphans_find(AckedSegments *found)
+{
+	bool		isnull;
+
+	if (SPI_execute("SELECT s.segment_no, s.series FROM message_bus.segment s"
 					" WHERE s.closed_at IS NULL AND s.channel_id IS NOT NULL"
 					" AND NOT EXISTS (SELECT FROM message_bus.channel c"
 					"  WHERE c.channel_id = s.channel_id"
 					"  AND c.series = s.series)", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read message_bus.segment");
 	found->orphan = MemoryContextAlloc(found->context,
-									   (SPI_processed + 1) * sizeof(int32));
+									   (SPI_processed + 1) * sizeof(Orphan));
 	for (uint64 i = 0; i < SPI_processed; i++)
-		found->orphan[found->norphans++] =
-			DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
-										SPI_tuptable->tupdesc, 1, &isnull));
-	mbus_task_commit();
-	return MBUS_DONE;
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		Orphan	   *orphan = &found->orphan[found->norphans++];
+
+		orphan->segment = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+		orphan->series = DatumGetInt32(SPI_getbinval(row, desc, 2, &isnull));
+	}
+}
+
+/*
+ * orphan_is_open tells whether it is this segment that its series has open: the
+ * number that a restored row has may be that of a series in use here.
+ */
+static bool
+orphan_is_open(MbusDatabase *db, const Orphan *orphan)
+{
+	bool		open;
+
+	if (orphan->series < 1 || orphan->series > MBUS_MAX_SERIES)
+		return false;
+	LWLockAcquire(&db->lock, LW_SHARED);
+	open = db->series[orphan->series].open_segment == orphan->segment;
+	LWLockRelease(&db->lock);
+	return open;
 }
 
 /* Forgets the reasons for segments that are no candidates any more. */
@@ -228,6 +278,9 @@ segment_check(MbusWork *work, void *arg)
 	MbusLook	look;
 	LOCKTAG		tag;
 
+	if (candidate->open_series < 0 ||
+		candidate->open_series > MBUS_MAX_SERIES)
+		return MBUS_DONE;		/* restored, and no series of ours */
 	if (candidate->open_series != 0 &&
 		!mbus_series_idle(work, candidate->open_series, candidate->segment))
 		return MBUS_DONE;

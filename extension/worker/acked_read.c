@@ -49,8 +49,8 @@ static int64 redriven_lease(const MbusReader *reader, int64 id);
 static bool messages_walk(const MbusLook *look, const MbusReader *readers,
 						  int n, MbusWanted *why);
 static bool message_wanted(const MbusLook *look, const MbusReader *readers,
-						   int n, int32 channel_id, int64 id,
-						   TupleTableSlot *row, MbusWanted *why);
+						   int n, int64 id, TupleTableSlot *row,
+						   MbusWanted *why);
 static uint8 *bitmap_new(const MbusLook *look);
 static bool bitmap_has(const uint8 *bitmap, const MbusLook *look, int64 id);
 static void bitmap_add(uint8 *bitmap, const MbusLook *look, int64 lo, int64 n);
@@ -361,7 +361,7 @@ messages_walk(const MbusLook *look, const MbusReader *readers, int n,
 
 	if (leaf == NULL)
 		return false;
-	index = mbus_leaf_index(leaf, MBUS_COL_CHANNEL_ID, MBUS_COL_ID, false);
+	index = mbus_leaf_index(leaf, MBUS_COL_ID, 0, false);
 	row = table_slot_create(leaf, NULL);
 	scan = MbusIndexBeginScan(leaf, index, look->snapshot, 0);
 	scan->xs_want_itup = true;
@@ -370,23 +370,17 @@ messages_walk(const MbusLook *look, const MbusReader *readers, int n,
 		   index_getnext_tid(scan, ForwardScanDirection) != NULL)
 	{
 		bool		isnull;
-		int32		channel_id;
 		int64		id;
-		bool		acked;
+		bool		acked = true;
 
 		CHECK_FOR_INTERRUPTS();
-		channel_id = DatumGetInt32(index_getattr(scan->xs_itup, 1,
-												 scan->xs_itupdesc, &isnull));
-		id = DatumGetInt64(index_getattr(scan->xs_itup, 2, scan->xs_itupdesc,
+		id = DatumGetInt64(index_getattr(scan->xs_itup, 1, scan->xs_itupdesc,
 										 &isnull));
-		acked = channel_id == look->channel_id;
 		for (int i = 0; i < n && acked; i++)
-			acked = id < readers[i].start_id ||
-				bitmap_has(readers[i].acked, look, id);
-		if (!acked && !bitmap_has(look->deleted, look, id) &&
+			acked = bitmap_has(readers[i].acked, look, id);
+		if (!(acked && n > 0) && !bitmap_has(look->deleted, look, id) &&
 			index_fetch_heap(scan, row))
-			found = message_wanted(look, readers, n, channel_id, id, row,
-								   why);
+			found = message_wanted(look, readers, n, id, row, why);
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(row);
@@ -400,13 +394,15 @@ messages_walk(const MbusLook *look, const MbusReader *readers, int n,
  */
 static bool
 message_wanted(const MbusLook *look, const MbusReader *readers, int n,
-			   int32 channel_id, int64 id, TupleTableSlot *row,
-			   MbusWanted *why)
+			   int64 id, TupleTableSlot *row, MbusWanted *why)
 {
+	int32		channel_id;
 	TimestampTz created_at;
 	TimestampTz expires_at;
 	bool		isnull;
 
+	channel_id = DatumGetInt32(slot_getattr(row, MBUS_COL_CHANNEL_ID,
+											&isnull));
 	created_at = DatumGetTimestampTz(slot_getattr(row, MBUS_COL_CREATED_AT,
 												  &isnull));
 	expires_at = DatumGetTimestampTz(slot_getattr(row, MBUS_COL_EXPIRES_AT,
@@ -419,6 +415,8 @@ message_wanted(const MbusLook *look, const MbusReader *readers, int n,
 	why->subscription_id = 0;
 	if (channel_id != look->channel_id)
 		return true;
+	if (look->policy == NULL)
+		return false;			/* the channel is gone */
 	for (int i = 0; i < n; i++)
 	{
 		if (id >= readers[i].start_id && created_at >= readers[i].start_at &&

@@ -45,7 +45,7 @@
 #define CHECKPOINT_ENTRIES	10000	/* with so many more it is written half as
 									 * often, and so on: it is a row of all */
 #define CHECKPOINT_BATCH	100 /* in one transaction */
-#define COLUMNS				10
+#define PARAMS				11
 
 typedef struct Writing
 {
@@ -233,14 +233,18 @@ position_lower(MbusPosition *position)
 
 /*
  * checkpoint_store writes a row; not that of a subscription that is gone, or
- * is being dropped.
+ * is being dropped, or that of another one which a restore has put in its
+ * place.
  */
 static bool
 checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position)
 {
 	static const char *const command[] = {
 		"WITH mine AS (SELECT FROM message_bus.checkpoint"
-		" WHERE subscription_id = $1 FOR NO KEY UPDATE SKIP LOCKED)"
+		" WHERE subscription_id = $1 AND EXISTS"
+		" (SELECT FROM message_bus.subscription s"
+		" WHERE s.subscription_id = $1 AND s.created_at = $11)"
+		" FOR NO KEY UPDATE SKIP LOCKED)"
 		" UPDATE message_bus.checkpoint SET at = $2, since_lease = $3,"
 		" cursor = $4, due_at = $5, retry_at = $6, ids = $7, attempts = $8,"
 		" leases = $9, skipped = $10 FROM mine WHERE subscription_id = $1",
@@ -248,14 +252,15 @@ checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position)
 		" since_lease, cursor, due_at, retry_at, ids, attempts, leases,"
 		" skipped) SELECT subscription_id, $2, $3, $4, $5, $6, $7, $8, $9,"
 		" $10 FROM message_bus.subscription s WHERE subscription_id = $1"
+		" AND s.created_at = $11"
 		" AND NOT EXISTS (SELECT FROM message_bus.checkpoint c"
 		" WHERE c.subscription_id = $1)"
 		" FOR KEY SHARE OF s SKIP LOCKED"
 	};
-	Oid			types[COLUMNS] = {INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID,
+	Oid			types[PARAMS] = {INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID,
 		TIMESTAMPTZOID, TIMESTAMPTZOID, INT8ARRAYOID, INT2ARRAYOID,
-	INT8ARRAYOID, INT8ARRAYOID};
-	Datum		values[COLUMNS];
+	INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID};
+	Datum		values[PARAMS];
 	int			n = position->npending;
 	bool		stored = false;
 	int64	   *number = MemoryContextAllocHuge(CurrentMemoryContext,
@@ -280,11 +285,12 @@ checkpoint_store(SPIPlanPtr *plan, const MbusPosition *position)
 		number[i] = position->pending[i].lease;
 	values[8] = int64_array(number, n);
 	values[9] = int64_array(position->skips, position->nskips * 2);
+	values[10] = TimestampTzGetDatum(position->created_at);
 
 	for (int i = 0; i < 2; i++)
 	{
 		if (plan[i] == NULL)
-			plan[i] = SPI_prepare(command[i], COLUMNS, types);
+			plan[i] = SPI_prepare(command[i], PARAMS, types);
 		if (plan[i] == NULL ||
 			SPI_execute_plan(plan[i], values, NULL, false, 0) < 0)
 			elog(ERROR, "could not write message_bus.checkpoint");
@@ -401,6 +407,7 @@ static void
 position_fill(MbusSub *sub, MbusPosition *position)
 {
 	position->subscription_id = sub->subscription_id;
+	position->created_at = sub->created_at;
 	position->ordered = sub->ordered;
 	position->since_lease = sub->since_lease;
 	position->cursor = sub->cursor;

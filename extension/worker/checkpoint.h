@@ -23,6 +23,7 @@ typedef struct MbusPending
 typedef struct MbusPosition
 {
 	int32		subscription_id;
+	TimestampTz created_at;		/* a restored one may have its number */
 	bool		ordered;
 	int64		since_lease;
 	int64		cursor;

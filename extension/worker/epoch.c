@@ -1,38 +1,44 @@
 /*
  * epoch.c
- *		Epochs of leases.
+ *		Epochs of leases, and of numbers of facts.
  *
- * A lease number is epoch << 22 | n.  The epoch is in
- * message_bus.server_state, raised with numbering at every start
- * (segment_open.c) and here when n runs low; it is durable before the first
- * number of it is given out, so that no lease is given out twice, and every
- * later one is higher.  A worker that ends between the commit and shared
+ * A lease's number is epoch << 17 | n, with the node between the bits
+ * (base/ids.h).  The epoch is in message_bus.server_state, raised with
+ * numbering at every start (segment_open.c) and here when n runs low; it is
+ * durable before the first number of it is given out, so that no lease is
+ * given out twice, and every later one is higher.  Numbers of facts begin with
+ * it too (fact_number.c).  A worker that ends between the commit and shared
  * memory has used up an epoch.
  *
- * DROP EXTENSION and DROP DATABASE take server_state along, and a lease of
- * before must not fit a message of the next extension.  So epochs go by the
- * clock: they are seconds since 2025, and none is begun before its second has
- * come.  All that were begun up to now are then below the next second's,
- * whatever is known of them.  The first numbering of an extension begins with
- * the second after that in which shared memory was made, or above all that
- * shared memory has seen since, and waits for it, mostly not at all.  One that
- * follows another is above that in any case.  On another timeline (a
- * promotion) it is a minute ahead of the clock, since that server's may have
- * differed from this one's.
+ * DROP EXTENSION takes server_state along, and DROP DATABASE too, and a lease
+ * of before must not fit a message of the next extension.  So epochs are
+ * seconds since 2025, and none begins before its second has come: those of an
+ * extension that has been dropped were of seconds that are over, and a new one
+ * begins above
  *
- * What outruns the clock: that minute, leases of a dump from a server whose
- * clock was ahead, more leases a second than an epoch has, and a clock that was
- * set back while the server was down.  Only then, and only if besides the
- * extension is dropped and the server is restarted before the clock has caught
- * up, may a number come twice.  There are epochs until 2093.
+ *	- all epochs that this shared memory has seen of the database, and those
+ *	  of others that are not ahead of the clock: it may be one of them that
+ *	  was dropped and made anew
+ *	- the second in which shared memory was made: what a server of before has
+ *	  begun is not above that
+ *
+ * which it waits for, up to a second.  An epoch is ahead of the clock only
+ * where numbers run low (131,072 are given out within a second), a restore has
+ * brought higher ones, the clock was set back while the server was down, or a
+ * server was promoted within 256 seconds after the last epoch's start: then the
+ * next is 256 above it, for what the old timeline may have begun.
+ *
+ * When an epoch's numbers are used up claims wait for the worker, which begins
+ * the next one when half are.  There are epochs until 2093.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "port/atomics.h"
+#include "pgstat.h"
 #include "storage/condition_variable.h"
+#include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
@@ -40,7 +46,7 @@
 #include "base/settings.h"
 #include "delivery/pool.h"
 #include "state/clock.h"
-#include "state/part.h"
+#include "state/fact_number.h"
 #include "state/state.h"
 #include "worker/epoch.h"
 #include "worker/task.h"
@@ -48,52 +54,17 @@
 /* 2025-01-01 00:00 UTC, as PostgreSQL counts from 2000 */
 #define EPOCHS_BEGAN	(INT64CONST(9132) * USECS_PER_DAY)
 
-#define CLOCKS_DIFFER	60		/* seconds, at most, of two servers */
-#define AWAIT_S			2		/* what is further ahead is not waited for */
+#define TIMELINE_SKIP	256
+#define WAIT_MS			2000	/* for an epoch's second; longer where the
+								 * clock was set back */
 
-static pg_atomic_uint64 *next_epoch = NULL; /* above all that any database
-											 * here has begun, but for those
-											 * that have outrun the clock */
-
-static Size epoch_size(void);
-static void epoch_startup(void *memory, bool found, int tranche);
-static int64 epoch_second(void);
 static MbusOutcome epoch_raise(MbusWork *work, void *arg);
+static int64 second_of(TimestampTz at);
 
 /*
- * mbus_epoch_init asks for shared memory; from _PG_init.
+ * mbus_epoch_look begins a new epoch if half of the leases' numbers, or three
+ * quarters of those of facts, are used up.
  */
-void
-mbus_epoch_init(void)
-{
-	static const MbusPart part = {"message_bus epochs", epoch_size,
-	epoch_startup};
-
-	mbus_state_part(&part);
-}
-
-static Size
-epoch_size(void)
-{
-	return sizeof(pg_atomic_uint64);
-}
-
-static void
-epoch_startup(void *memory, bool found, int tranche)
-{
-	next_epoch = memory;
-	if (!found)
-		pg_atomic_init_u64(next_epoch, (uint64) (epoch_second() + 1));
-}
-
-/* The epoch whose second it is. */
-static int64
-epoch_second(void)
-{
-	return (mbus_now() - EPOCHS_BEGAN) / USECS_PER_SEC;
-}
-
-/* Begins a new epoch if three quarters of the numbers are used up. */
 void
 mbus_epoch_look(MbusWork *work)
 {
@@ -102,7 +73,7 @@ mbus_epoch_look(MbusWork *work)
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	next = work->db->delivery.lease_next;
 	LWLockRelease(mbus_delivery_lock());
-	if (next >= mbus_leases_per_epoch / 4 * 3)
+	if (next >= mbus_leases_per_epoch / 2 || mbus_fact_numbers_low(work->db))
 		(void) mbus_epoch_raise(work, 0);
 }
 
@@ -164,57 +135,64 @@ mbus_epoch_store(int64 least)
 }
 
 /*
- * mbus_epoch_floor returns the lowest epoch that a numbering may begin; the
- * first one of an extension ("fresh"), or one on another timeline.
+ * mbus_epoch_next returns the epoch that a numbering begins: above "stored", the
+ * last of an extension that has been numbered before ("known").
  */
 int64
-mbus_epoch_floor(MbusDatabase *db, bool fresh, bool other_timeline)
+mbus_epoch_next(MbusDatabase *db, int64 stored, bool known,
+				bool other_timeline)
 {
-	int64		floor;
+	int64		second = second_of(mbus_now());
+	int64		before;
+
+	if (known)
+		return other_timeline ? Max(stored + TIMELINE_SKIP, second + 1) :
+			Max(stored + 1, second);
 
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	floor = db->delivery.highest_epoch + INT64CONST(1);
+	before = Max(stored, db->delivery.highest_epoch);
 	LWLockRelease(mbus_delivery_lock());
-	floor = Max(floor, epoch_second());
-	if (fresh)
-		floor = Max(floor, (int64) pg_atomic_read_u64(next_epoch));
-	if (other_timeline)
-		floor = Max(floor, epoch_second() + 1 + CLOCKS_DIFFER);
-	return floor;
+	before = Max(before, second_of(mbus_state_made_at()));
+	before = Max(before, Min((int64) mbus_epoch_highest(), second));
+	return Max(before + 1, second);
+}
+
+/* The second that a time is in, as epochs count. */
+static int64
+second_of(TimestampTz at)
+{
+	return (at - EPOCHS_BEGAN) / USECS_PER_SEC;
 }
 
 /*
- * mbus_epoch_await waits until an epoch's second has come, unless it is far
- * ahead; called outside transactions.
+ * mbus_epoch_wait waits until an epoch's second has come, outside transactions.
  */
 void
-mbus_epoch_await(int64 epoch)
+mbus_epoch_wait(int64 epoch)
 {
-	int64		ahead;
-
-	while ((ahead = epoch - epoch_second()) > 0 && ahead <= AWAIT_S)
+	for (int waited = 0; waited < WAIT_MS && second_of(mbus_now()) < epoch;
+		 waited += 10)
 	{
 		CHECK_FOR_INTERRUPTS();
-		pg_usleep(10000);
+		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,
+						 PG_WAIT_EXTENSION);
 	}
 }
 
 /*
- * mbus_epoch_begin lets leases of an epoch be given out, which is durable.
+ * mbus_epoch_begin lets leases and numbers of facts of an epoch be given out,
+ * which is durable.
  */
 void
 mbus_epoch_begin(MbusDatabase *db, int64 epoch)
 {
-	bool		far = epoch > epoch_second() + AWAIT_S;
-
+	mbus_epoch_seen((uint32) epoch);
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	db->delivery.lease_epoch = (int32) epoch;
 	db->delivery.highest_epoch = Max(db->delivery.highest_epoch,
 									 (int32) epoch);
 	db->delivery.lease_next = 0;
-	/* under the lock: two workers may raise it */
-	if (!far && (int64) pg_atomic_read_u64(next_epoch) <= epoch)
-		pg_atomic_write_u64(next_epoch, (uint64) (epoch + 1));
 	LWLockRelease(mbus_delivery_lock());
+	mbus_fact_numbers_begin(db, epoch);
 	ConditionVariableBroadcast(&db->changed);
 }

@@ -68,6 +68,7 @@ typedef struct Expiring
 static void leases_expire(MbusWork *work);
 static TimestampTz earliest_deadline(MbusDatabase *db);
 static MbusOutcome leases_fail(MbusWork *work, void *arg);
+static const char *close_reason(int code);
 static bool lease_fail(MbusWork *work, Expiring *expiring);
 static void lease_postpone(MbusWork *work, int64 number, int ms);
 
@@ -212,11 +213,24 @@ lease_fail(MbusWork *work, Expiring *expiring)
 	if (!mbus_hold_expired(work->db, work->schema, &holding, &corrupt))
 		return false;
 	expiring->lease = holding.lease;
-	mbus_fail(work->schema, work->db, &holding,
-			  corrupt ? "corrupt" : "expired", 0, NULL);
+	if (corrupt)
+		mbus_fail(work->schema, work->db, &holding, "corrupt", 0, NULL);
+	else if (holding.lost)
+		mbus_fail(work->schema, work->db, &holding, "disconnected", -1,
+				  close_reason(holding.close_code));
+	else
+		mbus_fail(work->schema, work->db, &holding, "expired", 0, NULL);
 	if (!corrupt)
 		expiring->messages += holding.n;
 	return true;
+}
+
+/* close_reason tells how the socket of a lease was closed, if that is known. */
+static const char *
+close_reason(int code)
+{
+	return code == 0 ? "the session was closed" :
+		psprintf("the socket was closed with code %d", code);
 }
 
 /*

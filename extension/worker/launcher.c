@@ -31,6 +31,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
@@ -68,10 +69,13 @@ typedef struct Launched
 } Launched;
 
 static Launched launched[MBUS_MAX_DATABASES];
+static char *told = NULL;		/* names that are no databases, as logged */
 
 static void launcher_exit(int code, Datum arg);
 static void launcher_look(void);
 static bool name_is_listed(List *names, const char *name);
+static List *names_without(List *names, const char *name);
+static void launcher_tell(List *unknown);
 static void launcher_list(Oid database);
 static void launcher_watch(Launched *entry);
 static void launcher_start(Launched *entry);
@@ -168,6 +172,7 @@ launcher_look(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 	List	   *names = mbus_listed_databases();
+	List	   *unknown = list_copy(names);
 	Relation	rel;
 	TableScanDesc scan;
 	HeapTuple	tuple;
@@ -187,13 +192,45 @@ launcher_look(void)
 
 		existing = lappend_oid(existing, form->oid);
 		if (name_is_listed(names, NameStr(form->datname)))
+		{
 			launcher_list(form->oid);
+			unknown = names_without(unknown, NameStr(form->datname));
+		}
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
 	mbus_databases_forget(existing, mbus_database_reset);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
+	launcher_tell(unknown);
+}
+
+/*
+ * launcher_tell logs the listed names that are no databases, once: again only
+ * when they are others.
+ */
+static void
+launcher_tell(List *unknown)
+{
+	StringInfoData quoted;
+	ListCell   *cell;
+
+	initStringInfo(&quoted);
+	foreach(cell, unknown)
+		appendStringInfo(&quoted, "%s\"%s\"", quoted.len > 0 ? ", " : "",
+						 (const char *) lfirst(cell));
+	if (strcmp(quoted.data, told ? told : "") == 0)
+		return;
+	if (told)
+		pfree(told);
+	told = MemoryContextStrdup(TopMemoryContext, quoted.data);
+	if (quoted.len > 0)
+		ereport(LOG,
+				(errmsg(list_length(unknown) == 1 ?
+						"message_bus.databases names %s, which is no database" :
+						"message_bus.databases names %s, which are no databases",
+						quoted.data),
+				 errhint("A database that is made later is served from then on.")));
 }
 
 static bool
@@ -207,6 +244,20 @@ name_is_listed(List *names, const char *name)
 			return true;
 	}
 	return false;
+}
+
+/* The names but for that one. */
+static List *
+names_without(List *names, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, names)
+	{
+		if (strcmp(lfirst(cell), name) == 0)
+			names = foreach_delete_current(names, cell);
+	}
+	return names;
 }
 
 /* Marks the database's entry, which it makes if need be. */

@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
+#include "base/settings.h"
 #include "delivery/pool.h"
 #include "delivery/sub.h"
 #include "state/clock.h"
@@ -156,8 +157,8 @@ defaults_make(MbusWork *work)
 }
 
 /*
- * default_make makes one.  The foreign key is checked and all backends told,
- * which on 15 and 16 our session_replication_role would prevent.
+ * default_make makes one.  The triggers fire, which on 15 and 16 our
+ * session_replication_role would prevent.
  */
 static MbusOutcome
 default_make(MbusWork *work, void *arg)
@@ -173,7 +174,7 @@ default_make(MbusWork *work, void *arg)
 			 " (channel_id, name, owner, ordered)"
 			 " SELECT channel_id, 'default', owner, false"
 			 " FROM message_bus.channel WHERE channel_id = %d"
-			 " ON CONFLICT DO NOTHING RETURNING subscription_id)"
+			 " FOR KEY SHARE ON CONFLICT DO NOTHING RETURNING subscription_id)"
 			 " INSERT INTO message_bus.subscription_made"
 			 " SELECT subscription_id, %d FROM made",
 			 channel_id, work->db->delivery.lease_epoch);
@@ -408,9 +409,10 @@ leases_highest(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	*highest = mbus_sql_int64(&isnull, "SELECT max(since_lease) >> %d"
-							  " FROM message_bus.subscription",
-							  MBUS_LEASE_BITS);
+	*highest = mbus_epoch_passed(mbus_sql_int64(&isnull,
+												"SELECT max(since_lease)"
+												" FROM message_bus.subscription"),
+								 mbus_node);
 	mbus_task_commit();
 	return MBUS_DONE;
 }

@@ -46,6 +46,7 @@
 #include "state/state.h"
 #include "state/waiter.h"
 #include "worker/checkpoint.h"
+#include "worker/names.h"
 #include "worker/rebuild.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_open.h"
@@ -177,7 +178,7 @@ batch_read(MbusWork *work, void *arg)
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	batch->check_below = MbusFirstId(Max(work->db->numbering.next_segment,
-										 mbus_highest_segment() + 1));
+										 mbus_names_highest(work) + 1));
 
 	values[0] = PointerGetDatum(construct_array(elements, batch->nids,
 												INT4OID, 4, true,
@@ -579,6 +580,10 @@ loading_install(MbusWork *work, Loading *l)
 		sub->due_position = mbus_moment(l->due_at, 0);
 		sub->retry_position = mbus_moment(l->retry_at, 0);
 		sub->next_due = sub->next_retry = PG_INT64_MIN;
+		if (l->fresh)
+			mbus_set_none(&sub->retry_in);
+		else
+			mbus_set_all(&sub->retry_in);
 		sub->delays_seen = 0;
 		sub->changed_since = l->at == 0;
 		sub->acks = 0;

@@ -35,6 +35,7 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	db->delivery.nsub_wanted = 0;
 	db->delivery.subs_full = false;
 	db->numbering.ready = false;
+	db->numbering.refused = false;
 	db->numbering.next_segment = 0;
 	db->numbering.opening = 0;
 	db->numbering.nrestoring = 0;
@@ -42,6 +43,7 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	pg_atomic_write_u32(&db->numbering.known, 0);
 	pg_atomic_write_u32(&db->numbering.hiding, 0);
 	MemSet(db->series, 0, sizeof(db->series));
+	MemSet(&db->facts, 0, sizeof(db->facts));
 	db->faults.tail = db->faults.head;
 	LWLockRelease(&db->lock);
 	LWLockRelease(mbus_delivery_lock());

@@ -17,13 +17,13 @@
  * until it is settled:
  *
  *	- whole: each of its tables is attached, has its indexes and row security
- *	- filled: nobody is writing to them, and there is a message; or nothing
- *	  has changed for an hour
+ *	- filled: nobody is writing to them, and there is a message, and a secret
+ *	  if there is a table for it; or nothing has changed for an hour
  *
  * Settling is one transaction.  It makes the tables depend on the extension,
  * makes a row of message_bus.segment where the restore brought none, raises
- * the epoch of leases above those of acks and failures, numbers above what
- * these name, and moves the cursors of checkpoints back below the segment:
+ * the epoch above those of leases and numbers of facts in it, numbers above
+ * what these name, and moves the cursors of checkpoints back below the segment:
  * subscriptions may have passed its number.  Before the commit memory is
  * told, in one step under the delivery lock: the segment shows, and loaded
  * subscriptions read again from there, all messages as candidates; a scan at
@@ -34,8 +34,10 @@
  * above is hidden before that shows.  Nothing of a hidden segment is closed
  * or retired.
  *
- * Ids below which nothing is wanted (purged_to, start_id) may be higher than
- * all segments, too.  Then what is open is followed by a segment above them.
+ * What is open is followed by a segment above those that have been settled, or
+ * readers would stop at its end and see nothing of what is above.  Ids below
+ * which nothing is wanted (purged_to, start_id) may be higher than all
+ * segments, too; then likewise.
  */
 #include "postgres.h"
 
@@ -47,14 +49,17 @@
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
+#include "base/settings.h"
 #include "delivery/pool.h"
 #include "delivery/sub.h"
 #include "segment/leaf.h"
 #include "state/clock.h"
 #include "state/state.h"
 #include "worker/epoch.h"
+#include "worker/names.h"
 #include "worker/restore.h"
 #include "worker/segment_catalog.h"
+#include "worker/segment_secret.h"
 #include "worker/task.h"
 
 #define EMPTY_US	(60 * 60 * USECS_PER_SEC)	/* until one that nobody fills
@@ -62,6 +67,14 @@
 
 #define LOCK_WAIT_MS	100
 #define SETTLE_BATCH	50		/* in one transaction */
+
+/* The highest numbers that are named in what is settled. */
+typedef struct Named
+{
+	int64		lease;
+	int64		fact;
+	int64		segment;
+} Named;
 
 /* A segment that a restore has brought. */
 typedef struct Restored
@@ -74,14 +87,17 @@ typedef struct Restored
 static MbusOutcome restore_look(MbusWork *work, void *arg);
 static void settled_show(MbusWork *work, const Restored *list, int n,
 						 int32 lowest, int64 next);
-static int64 settled_store(MbusWork *work, int32 lowest, int64 lease);
+static int64 settled_store(MbusWork *work, int32 lowest, const Named *named);
 static int64 unattached_sum(void);
+static void roll_below(MbusDatabase *db, int64 number);
 static void names_above(MbusWork *work);
 static int	restored_list(MbusWork *work, Restored **list);
 static bool restored_filled(MbusWork *work, int32 segment);
+static bool table_written(Oid table);
 static void restored_hide(MbusWork *work, const Restored *list, int n);
-static void restored_settle(MbusWork *work, int32 segment, int64 *lease,
-							int64 *named);
+static void restored_settle(MbusWork *work, int32 segment, Named *named);
+static int64 highest(const char *what, MbusFamily family, int32 segment,
+					 int64 least);
 
 /*
  * mbus_numbering_raise lets segments be numbered from "next" on.
@@ -159,23 +175,20 @@ mbus_restore_asked(MbusWork *work)
 
 /*
  * restore_look is one look; it settles some, and says in *more if there may be
- * others.  The catalog is searched only if tables were attached or set aside
- * since the last one, or something is hidden.
+ * others.  The catalog is searched only if others have attached tables, or set
+ * some aside, since the last one, or something is hidden.
  */
 static MbusOutcome
 restore_look(MbusWork *work, void *arg)
 {
 	MbusDatabase *db = work->db;
 	bool	   *more = arg;
-	uint64		leaves;
 	int64		unattached;
-	int			nleaves;
 	Restored   *list;
 	int			n;
 	int			nsettled = 0;
 	int32		lowest = 0;
-	int64		lease = 0;
-	int64		named = 0;
+	Named		named = {0};
 	int64		epoch = 0;
 
 	*more = false;
@@ -183,9 +196,8 @@ restore_look(MbusWork *work, void *arg)
 	mbus_task_hold_extension(work);
 	mbus_task_lock_timeout(LOCK_WAIT_MS);
 	names_above(work);
-	(void) mbus_leaves_borrow(work->schema, &nleaves, &leaves);
 	unattached = unattached_sum();
-	if (leaves == work->restore.leaves &&
+	if (work->restore.looked && mbus_names_ours(work) &&
 		unattached == work->restore.unattached &&
 		work->restore.pending == 0)
 	{
@@ -199,26 +211,26 @@ restore_look(MbusWork *work, void *arg)
 			continue;
 		list[i].settled = true;
 		*more = ++nsettled >= SETTLE_BATCH;
-		restored_settle(work, list[i].segment, &lease, &named);
+		restored_settle(work, list[i].segment, &named);
 		if (nsettled == 1)
 			lowest = list[i].segment;
 	}
 	if (nsettled > 0)
 	{
-		named = Max(named, mbus_highest_segment());
-		settled_show(work, list, n, lowest, named + 1);
-		epoch = settled_store(work, lowest, lease);
+		named.segment = Max(named.segment, mbus_highest_segment());
+		settled_show(work, list, n, lowest, named.segment + 1);
+		epoch = settled_store(work, lowest, &named);
 	}
 	else
 		restored_hide(work, list, n);
 	mbus_task_commit();
 	if (epoch != 0)
 		mbus_epoch_begin(db, epoch);
+	if (!*more && work->restore.pending == 0)
+		mbus_names_looked();
 	if (!*more)
-	{
-		work->restore.leaves = leaves;
 		work->restore.unattached = unattached;
-	}
+	work->restore.looked = true;
 	return MBUS_DONE;
 }
 
@@ -247,6 +259,7 @@ settled_show(MbusWork *work, const Restored *list, int n, int32 lowest,
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	restored_hide(work, list, n);
 	mbus_numbering_raise(db, next);
+	roll_below(db, next);
 	/* nobody else writes it */
 	mbus_subs_rewind(db->database, work->schema, MbusFirstId(lowest),
 					 MbusFirstId(db->numbering.next_segment));
@@ -258,9 +271,10 @@ settled_show(MbusWork *work, const Restored *list, int n, int32 lowest,
  * first of them "lowest"; returns the epoch that is to begin, or 0.
  */
 static int64
-settled_store(MbusWork *work, int32 lowest, int64 lease)
+settled_store(MbusWork *work, int32 lowest, const Named *named)
 {
-	int64		epoch = lease >> MBUS_LEASE_BITS;
+	int64		epoch = Max(mbus_epoch_passed(named->lease, mbus_node),
+							MbusFactEpoch(named->fact));
 
 	mbus_sql("UPDATE message_bus.checkpoint SET"
 			 " cursor = least(cursor, " INT64_FORMAT "),"
@@ -273,6 +287,15 @@ settled_store(MbusWork *work, int32 lowest, int64 lease)
 	return epoch;
 }
 
+/* Has what is open below a number followed by segments from there on. */
+static void
+roll_below(MbusDatabase *db, int64 number)
+{
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->numbering.roll_below = (int32) Max(db->numbering.roll_below, number);
+	LWLockRelease(&db->lock);
+}
+
 /*
  * names_above has what is open followed by segments above all that purges and
  * starts name.
@@ -283,6 +306,8 @@ names_above(MbusWork *work)
 	bool		isnull;
 	int64		above;
 
+	if (mbus_names_highest(work) < work->db->numbering.next_segment)
+		return;
 	above = mbus_sql_int64(&isnull, "SELECT (greatest("
 						   "(SELECT max(purged_to) FROM message_bus.channel),"
 						   "(SELECT max(start_id) - 1"
@@ -291,10 +316,7 @@ names_above(MbusWork *work)
 	if (isnull || above <= work->db->numbering.next_segment)
 		return;
 	mbus_task_number_check(above, MBUS_SEGMENT_MAX, "segment numbers");
-	LWLockAcquire(&work->db->lock, LW_EXCLUSIVE);
-	work->db->numbering.roll_below = Max(work->db->numbering.roll_below,
-										 (int32) above);
-	LWLockRelease(&work->db->lock);
+	roll_below(work->db, above);
 	mbus_numbering_raise(work->db, above);
 	mbus_numbering_store(work->db);
 }
@@ -314,7 +336,10 @@ mbus_restore_hide(MbusWork *work)
 }
 
 /*
- * restored_list lists the segments that are a restore's, by ascending number.
+ * restored_list lists the segments that are a restore's, by ascending number;
+ * its snapshot is new.  What a table depends on is asked for each by itself,
+ * in a way that leaves the planner no choice: without statistics it would read
+ * all that depends on the extension for each of them.
  */
 static int
 restored_list(MbusWork *work, Restored **list)
@@ -327,24 +352,28 @@ restored_list(MbusWork *work, Restored **list)
 							 " FROM pg_class c"
 							 " WHERE c.relnamespace = 'message_bus'::regnamespace"
 							 " AND c.relkind = 'r'"
-							 " AND c.relname ~ '^message_[0-9]{1,8}$'"
-							 " AND NOT EXISTS (SELECT FROM pg_depend d"
+							 " AND c.relname ~ '^message_[0-9]{1,9}$'"
+							 " AND (SELECT bool_or("
+							 "   d.refclassid = 'pg_extension'::regclass"
+							 "   AND d.refobjid = %u) FROM pg_depend d"
 							 "  WHERE d.classid = 'pg_class'::regclass"
-							 "  AND d.objid = c.oid AND d.objsubid = 0"
-							 "  AND d.refclassid = 'pg_extension'::regclass"
-							 "  AND d.refobjid = %u))"
+							 "  AND d.objid = c.oid AND d.objsubid = 0)"
+							 " IS NOT TRUE)"
 							 " SELECT n, NOT EXISTS (SELECT FROM pg_class l"
 							 "  WHERE l.relnamespace = 'message_bus'::regnamespace"
 							 "  AND l.relname = ANY (ARRAY['message_' || n,"
-							 "   'event_' || n, 'ack_' || n, 'failure_' || n])"
-							 "  AND NOT (l.relispartition AND l.relrowsecurity"
+							 "   'event_' || n, 'ack_' || n, 'failure_' || n,"
+							 "   'secret_' || n])"
+							 "  AND NOT (l.relrowsecurity"
+							 "   AND l.relispartition = (l.relname !~ '^secret')"
 							 "   AND (SELECT count(*) FROM pg_index x"
 							 "    WHERE x.indrelid = l.oid AND x.indisvalid)"
 							 "   >= CASE left(l.relname, 1) WHEN 'm' THEN 5"
-							 "    WHEN 'e' THEN 2 ELSE 3 END))"
+							 "    WHEN 'e' THEN 3 WHEN 's' THEN 0"
+							 "    ELSE 4 END))"
 							 " FROM restored WHERE n <= %d ORDER BY n",
 							 work->extension, MBUS_SEGMENT_MAX),
-					true, 0) != SPI_OK_SELECT)
+					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for restored segments");
 	n = (int) SPI_processed;
 	found = palloc0((n + 1) * sizeof(Restored));
@@ -375,17 +404,29 @@ restored_filled(MbusWork *work, int32 segment)
 		Oid			leaf;
 
 		(void) mbus_leaf_state(work, (MbusFamily) f, segment, &leaf);
-		if (!OidIsValid(leaf))
-			continue;
-		if (!ConditionalLockRelationOid(leaf, ShareLock))
+		if (table_written(leaf))
 			return false;
-		UnlockRelationOid(leaf, ShareLock);
 	}
+	if (table_written(mbus_secret_table(work, segment)))
+		return false;
 	if (mbus_now() - work->restore.changed_at > EMPTY_US &&
 		work->restore.changed_at != 0)
 		return true;
-	return mbus_sql_int64(&isnull, "SELECT 1::int8 FROM message_bus.message_%d"
-						  " LIMIT 1", segment) == 1;
+	return mbus_secret_filled(work, segment) &&
+		mbus_sql_int64(&isnull, "SELECT 1::int8 FROM message_bus.message_%d"
+					   " LIMIT 1", segment) == 1;
+}
+
+/* Whether somebody is writing to a table; InvalidOid: nobody is. */
+static bool
+table_written(Oid table)
+{
+	if (!OidIsValid(table))
+		return false;
+	if (!ConditionalLockRelationOid(table, ShareLock))
+		return true;
+	UnlockRelationOid(table, ShareLock);
+	return false;
 }
 
 /*
@@ -427,36 +468,45 @@ restored_hide(MbusWork *work, const Restored *list, int n)
 }
 
 /*
- * restored_settle makes a segment one of ours, and raises *lease and *named to
- * the highest lease and segment that are named in it.
+ * restored_settle makes a segment one of ours, and raises what is named to the
+ * highest in it.
  */
 static void
-restored_settle(MbusWork *work, int32 segment, int64 *lease, int64 *named)
+restored_settle(MbusWork *work, int32 segment, Named *named)
 {
 	Oid			leaf[MBUS_FAMILIES];
-	bool		isnull;
 
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 	{
 		(void) mbus_leaf_state(work, (MbusFamily) f, segment, &leaf[f]);
-		if (OidIsValid(leaf[f]))
-			mbus_segment_depend(leaf[f], work->extension);
+		if (!OidIsValid(leaf[f]))
+			continue;
+		mbus_segment_depend(leaf[f], work->extension);
+		if (f != MBUS_MESSAGE)
+			named->fact = highest("max(no)", (MbusFamily) f, segment,
+								  named->fact);
+		if (f == MBUS_ACK || f == MBUS_FAILURE)
+			named->lease = highest("max(lease)", (MbusFamily) f, segment,
+								   named->lease);
+		if (f == MBUS_FAILURE)
+			named->segment = highest(psprintf("max(dead_letter_id) >> %d",
+											  MBUS_ROW_BITS),
+									 (MbusFamily) f, segment, named->segment);
 	}
+	mbus_secret_settle(work, segment);
 	mbus_sql("INSERT INTO message_bus.segment (segment_no, series, opened_at)"
 			 " VALUES (%d, 1, message_bus.clock())"
 			 " ON CONFLICT (segment_no) DO NOTHING", segment);
-	if (OidIsValid(leaf[MBUS_ACK]))
-		*lease = Max(*lease,
-					 mbus_sql_int64(&isnull, "SELECT max(lease)"
-									" FROM message_bus.ack_%d", segment));
-	if (OidIsValid(leaf[MBUS_FAILURE]))
-	{
-		*lease = Max(*lease,
-					 mbus_sql_int64(&isnull, "SELECT max(lease)"
-									" FROM message_bus.failure_%d", segment));
-		*named = Max(*named,
-					 mbus_sql_int64(&isnull, "SELECT max(dead_letter_id) >> %d"
-									" FROM message_bus.failure_%d",
-									MBUS_ROW_BITS, segment));
-	}
+}
+
+/* The highest of a table of a segment, or "least". */
+static int64
+highest(const char *what, MbusFamily family, int32 segment, int64 least)
+{
+	bool		isnull;
+	int64		value = mbus_sql_int64(&isnull, "SELECT %s FROM message_bus.%s_%d",
+									   what, mbus_family_name(family),
+									   segment);
+
+	return isnull ? least : Max(value, least);
 }

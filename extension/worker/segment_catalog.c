@@ -23,31 +23,44 @@ static bool leaf_whole(Oid leaf);
 
 /*
  * mbus_highest_segment returns the highest segment number in the catalog, as
- * row or as table, or as part of an id below which nothing is wanted (a
- * restore brings these without the segments that have been retired), or that a
- * subscription has passed; or 0.
+ * row or as table, or that rows name; or 0.  It reads all of it.
  */
 int64
 mbus_highest_segment(void)
 {
 	bool		isnull;
+	int64		highest;
+
+	highest = mbus_sql_int64(&isnull,
+							 "SELECT greatest("
+							 "(SELECT max(segment_no) FROM message_bus.segment),"
+							 "(SELECT max(n) FROM"
+							 " (SELECT substring(relname"
+							 "   FROM '^(?:message|event|ack|failure|secret)_([0-9]{1,9})$')::int"
+							 "  FROM pg_class WHERE relnamespace ="
+							 "   'message_bus'::regnamespace) AS t (n)"
+							 " WHERE n <= %d))::int8", MBUS_SEGMENT_MAX);
+	return Max(highest, mbus_named_segment());
+}
+
+/*
+ * mbus_named_segment returns the highest segment that is part of an id in a
+ * row: below which nothing is wanted (a restore brings these without the
+ * segments that have been retired), or that a subscription has passed; or 0.
+ */
+int64
+mbus_named_segment(void)
+{
+	bool		isnull;
 
 	return mbus_sql_int64(&isnull,
 						  "SELECT greatest("
-						  "(SELECT max(segment_no) FROM message_bus.segment),"
-						  "(SELECT max(n) FROM"
-						  " (SELECT substring(relname"
-						  "   FROM '^(?:message|event|ack|failure)_([0-9]{1,8})$')::int"
-						  "  FROM pg_class WHERE relnamespace ="
-						  "   'message_bus'::regnamespace) AS t (n)"
-						  " WHERE n <= %d),"
 						  "(SELECT max(purged_to) >> %d FROM message_bus.channel),"
 						  "(SELECT max(start_id) - 1 >> %d"
 						  " FROM message_bus.subscription),"
 						  "(SELECT max(cursor) >> %d"
 						  " FROM message_bus.checkpoint))::int8",
-						  MBUS_SEGMENT_MAX, MBUS_ROW_BITS, MBUS_ROW_BITS,
-						  MBUS_ROW_BITS);
+						  MBUS_ROW_BITS, MBUS_ROW_BITS, MBUS_ROW_BITS);
 }
 
 /*
@@ -62,6 +75,29 @@ mbus_segment_depend(Oid leaf, Oid extension)
 	ObjectAddressSet(table, RelationRelationId, leaf);
 	ObjectAddressSet(owner, ExtensionRelationId, extension);
 	recordDependencyOn(&table, &owner, DEPENDENCY_AUTO);
+}
+
+/*
+ * mbus_segment_revoke takes back what default privileges granted on a new
+ * table.
+ */
+void
+mbus_segment_revoke(const char *name, Oid leaf)
+{
+	char	   *grantees;
+
+	if (SPI_execute(psprintf("SELECT string_agg(DISTINCT CASE a.grantee"
+							 " WHEN 0 THEN 'PUBLIC'"
+							 " ELSE quote_ident(pg_get_userbyid(a.grantee))"
+							 " END, ', ')"
+							 " FROM pg_class c, aclexplode(c.relacl) a"
+							 " WHERE c.oid = %u AND a.grantee <> c.relowner",
+							 leaf), false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read privileges of \"message_bus.%s\"", name);
+	grantees = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	if (grantees)
+		mbus_sql("REVOKE ALL ON TABLE message_bus.%s FROM %s",
+				 name, grantees);
 }
 
 /*

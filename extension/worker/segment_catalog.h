@@ -29,7 +29,9 @@ typedef struct MbusNumbers
 } MbusNumbers;
 
 extern int64 mbus_highest_segment(void);
+extern int64 mbus_named_segment(void);
 extern void mbus_segment_depend(Oid leaf, Oid extension);
+extern void mbus_segment_revoke(const char *name, Oid leaf);
 extern void mbus_segments_query(MbusWork *work, MbusNumbers *found,
 								const char *query);
 extern MbusLeafState mbus_leaf_state(MbusWork *work, MbusFamily family,

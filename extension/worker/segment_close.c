@@ -25,6 +25,7 @@
 
 #include "base/ids.h"
 #include "state/clock.h"
+#include "state/pace.h"
 #include "state/state.h"
 #include "state/unfinished.h"
 #include "worker/segment_catalog.h"
@@ -98,8 +99,8 @@ segment_close(MbusWork *work, void *arg)
 
 /*
  * mbus_segments_close_expired closes, for expire(), the open segments in
- * which every message has expired.  A publisher who comes meanwhile gets a
- * new one.
+ * which every message has expired, as far as the pace allows (state/pace.c).  A
+ * publisher who comes meanwhile gets a new one.
  */
 void
 mbus_segments_close_expired(MbusWork *work)
@@ -113,7 +114,8 @@ mbus_segments_close_expired(MbusWork *work)
 
 		LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 		if (series->open_segment != 0 && series->max_expires_at != 0 &&
-			series->max_expires_at < mbus_now())
+			series->max_expires_at < mbus_now() &&
+			(!mbus_series_young(db, s) || mbus_pace_take(db)))
 		{
 			int32		wanted = series->wanted;
 
@@ -292,4 +294,22 @@ mbus_series_close(MbusWork *work, int32 series_no)
 	LWLockRelease(&db->lock);
 	if (old.open_segment != 0)
 		mbus_segment_closed(work, old.open_segment, old.max_expires_at);
+}
+
+/*
+ * mbus_series_close_orphan does that to a series whose channel has gone, as
+ * far as the pace allows.
+ */
+void
+mbus_series_close_orphan(MbusWork *work, int32 series_no)
+{
+	MbusDatabase *db = work->db;
+	bool		may;
+
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	may = db->series[series_no].open_segment != 0 &&
+		(!mbus_series_young(db, series_no) || mbus_pace_take(db));
+	LWLockRelease(&db->lock);
+	if (may)
+		mbus_series_close(work, series_no);
 }

@@ -11,6 +11,7 @@
 
 #include "worker/task.h"
 
+extern void mbus_series_close_orphan(MbusWork *work, int32 series_no);
 extern void mbus_series_close(MbusWork *work, int32 series);
 extern void mbus_segment_closed(MbusWork *work, int32 segment,
 								TimestampTz expires_at);

@@ -4,10 +4,10 @@
  *		ones that are old or full.
  *
  * A segment n is one table of each family, message_bus.message_<n>, event_<n>,
- * ack_<n> and failure_<n>, with the ids [n << 28, (n + 1) << 28), attached to
- * their parents, and a row in message_bus.segment.  All of that is made in
- * one transaction, made durable with ForceSyncCommit(), and only then shown
- * to publishers in shared memory.
+ * ack_<n> and failure_<n>, with the ids [n << 24, (n + 1) << 24), attached to
+ * their parents, a secret (segment_secret.c), and a row in
+ * message_bus.segment.  All of that is made in one transaction, made durable
+ * with ForceSyncCommit(), and only then shown to publishers in shared memory.
  *
  * Numbering.  An id must never be given out twice, so a number is never
  * used twice:
@@ -17,12 +17,13 @@
  *	  of the rows of message_bus.segment, of the tables that exist, and of the
  *	  ids that are named elsewhere; no segment that existed before is written
  *	  again
+ *	- each is the next that is this node's (base/ids.h)
  *	- on another timeline than the last segment was opened on (a promotion,
- *	  a recovery to a point in time) it skips 4096 numbers, which the old
+ *	  a recovery to a point in time) it skips 256 ordinals, which the old
  *	  timeline may have used after what we know of it
- *	- each opening looks once more at all that: a pg_restore may have brought
- *	  some while we run.  What is not settled yet of that is hidden in the same
- *	  transaction (restore.c)
+ *	- each opening looks once more at what can have changed of that (names.c):
+ *	  a pg_restore may have brought some while we run.  What is not settled yet
+ *	  of that is hidden in the same transaction (restore.c)
  *	- the number is taken in shared memory before the tables can be seen: until
  *	  it is open readers end below it
  *
@@ -53,7 +54,8 @@
  * followed by a new one only if its series is still being published to;
  * else it is closed, and the next publisher waits the 20 ms that opening
  * takes.  So is one in which all has been expired for a while, before its
- * window is over.
+ * window is over, if its space is worth a number.  None that is not full is
+ * closed while it is young (state/pace.c).
  *
  * The series above those of the TTLs each belong to one channel with retention
  * "acked".  Their segments are smaller, and know their channel, so that they
@@ -61,7 +63,7 @@
  * that of the channel's TTL; when the channel is idle and all in its segment
  * is acknowledged, that is closed sooner.
  *
- * Numbering also begins an epoch of leases; see expiry.c.
+ * Numbering also begins an epoch of leases and of numbers of facts; see epoch.c.
  */
 #include "postgres.h"
 
@@ -77,20 +79,26 @@
 #include "channel/series.h"
 #include "segment/leaf.h"
 #include "state/clock.h"
+#include "state/pace.h"
 #include "state/state.h"
 #include "worker/epoch.h"
+#include "worker/names.h"
+#include "worker/numbers.h"
 #include "worker/restore.h"
 #include "worker/segment_attach.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
+#include "worker/segment_secret.h"
 #include "worker/task.h"
 
-#define TIMELINE_SKIP		4096
-#define RESTORE_SKIP		4096	/* numbers left to one that is at work */
-#define OWN_SERIES_ROWS		(1024 * 1024)
+#define TIMELINE_SKIP		256 /* ordinals */
+#define RESTORE_SKIP		4096	/* ordinals left to one that is at work */
+#define OWN_SERIES_ROWS		(1024 * 1024)	/* an own series' segment of so
+											 * many rolls when it may */
 #define EXPIRED_MS			15000	/* a segment whose messages all expired
-									 * that long ago is closed */
+									 * that long ago is closed, */
+#define WORTH_PART			64	/* if it has this part of what one may hold */
 #define BUSY_MS				60000	/* a series that grew lately gets its next
 									 * segment ahead */
 
@@ -127,19 +135,19 @@ typedef struct Opening
 } Opening;
 
 static MbusOutcome segments_number(MbusWork *work, void *arg);
-static int64 epoch_number(MbusDatabase *db, int64 timeline,
-						  int64 last_timeline);
 static Need series_need(MbusWork *work, int32 series_no, Opening *opening);
+static Need young_past_need(MbusWork *work, int32 series_no, bool busy);
 static bool series_busy(MbusWork *work, int32 series_no);
 static bool series_changed(MbusWork *work, int32 series_no);
 static int64 series_window(MbusSeries *series, int32 series_no);
 static MbusOutcome segment_open(MbusWork *work, void *arg);
+static int64 number_choose(MbusWork *work, int64 at_least);
 static void number_take(MbusDatabase *db, int32 segment);
 static void number_return(MbusDatabase *db);
 static Oid	leaf_create(MbusWork *work, MbusFamily family, int32 segment);
 static void leaf_index(MbusFamily family, const char *name);
+static void number_index(const char *name);
 static void message_index(const char *name);
-static void leaf_revoke(const char *name, Oid leaf);
 static void segment_publish(MbusWork *work, Opening *opening);
 
 /* ------------------------------------------------------------------------
@@ -169,7 +177,7 @@ mbus_segments_number(MbusWork *work)
 	work->numbered_at = mbus_now();
 	work->load.epoch_is_new = numbering.known;
 	work->load.unasked = true;
-	mbus_epoch_await(numbering.epoch);
+	mbus_epoch_wait(numbering.epoch);
 	mbus_epoch_begin(db, numbering.epoch);
 	mbus_numbering_raise(db, numbering.next);
 	mbus_restore_look(work);
@@ -190,23 +198,31 @@ segments_number(MbusWork *work, void *arg)
 	int64		timeline = GetWALInsertionTimeLine();
 	int64		last_timeline;
 	int64		next;
+	int64		highest;
 	int64		epoch;
 	bool		restored;
 	bool		isnull;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
+	mbus_node_check(work);
 	(void) mbus_restore_hide(work);
 	next = mbus_sql_int64(&isnull, "SELECT next_segment::int8"
 						  " FROM message_bus.server_state");
-	restored = mbus_highest_segment() >= next;
-	next = Max(next, mbus_highest_segment() + 1);
+	highest = mbus_highest_segment();
+	restored = highest >= next;
+	next = Max(next, highest + 1);
 	last_timeline = mbus_sql_int64(&isnull, "SELECT timeline"
 								   " FROM message_bus.server_state");
 	if (last_timeline != 0 && last_timeline != timeline)
-		next += TIMELINE_SKIP;
+		next += MbusOrdinals(TIMELINE_SKIP);
 	mbus_task_number_check(next, MBUS_SEGMENT_MAX, "segment numbers");
-	epoch = epoch_number(work->db, timeline, last_timeline);
+	/* one that a restore has brought is found when that is settled */
+	epoch = mbus_epoch_next(work->db,
+							mbus_sql_int64(&isnull, "SELECT epoch::int8"
+										   " FROM message_bus.server_state"),
+							last_timeline != 0, last_timeline != timeline);
+	mbus_task_number_check(epoch, MBUS_EPOCH_MAX, "lease epochs");
 
 	mbus_sql("INSERT INTO message_bus.server_state"
 			 " (timeline, next_segment, epoch)"
@@ -222,25 +238,6 @@ segments_number(MbusWork *work, void *arg)
 	numbering->epoch = epoch;
 	numbering->known = last_timeline != 0 && !restored;
 	return MBUS_DONE;
-}
-
-/*
- * epoch_number returns the epoch of leases that begins with this numbering.
- * One that a restore has brought is found when that is settled (restore.c).
- */
-static int64
-epoch_number(MbusDatabase *db, int64 timeline, int64 last_timeline)
-{
-	bool		isnull;
-	int64		epoch = mbus_sql_int64(&isnull, "SELECT epoch::int8"
-									   " FROM message_bus.server_state");
-
-	epoch = Max(epoch + 1,
-				mbus_epoch_floor(db, last_timeline == 0,
-								 last_timeline != 0 &&
-								 last_timeline != timeline));
-	mbus_task_number_check(epoch, MBUS_EPOCH_MAX, "lease epochs");
-	return epoch;
 }
 
 /* ------------------------------------------------------------------------
@@ -307,13 +304,32 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 	else if (series->next_row > series->max_rows / 4 * 3 ||
 			 series->bytes > (int64) mbus_segment_max_mb * 1024 * 1024)
 		need = NEED_SEGMENT;
-	else if (now - series->opened_at > series_window(series, series_no))
-		need = busy ? NEED_SEGMENT : NEED_CLOSE;
-	else if (now - series->max_expires_at > EXPIRED_MS * INT64CONST(1000))
-		need = NEED_CLOSE;
+	else if (!mbus_series_young(work->db, series_no))
+		need = young_past_need(work, series_no, busy);
 	opening->at_least = Max(series->wanted, work->db->numbering.next_segment);
 	LWLockRelease(&work->db->lock);
 	return need;
+}
+
+/*
+ * young_past_need decides about a segment that is neither full nor young;
+ * caller holds the state lock.
+ */
+static Need
+young_past_need(MbusWork *work, int32 series_no, bool busy)
+{
+	MbusSeries *series = &work->db->series[series_no];
+	TimestampTz now = mbus_now();
+	int64		bytes = (int64) mbus_segment_max_mb * 1024 * 1024;
+
+	if ((series->own && series->next_row > OWN_SERIES_ROWS) ||
+		now - series->opened_at > series_window(series, series_no))
+		return busy ? NEED_SEGMENT : NEED_CLOSE;
+	if (now - series->max_expires_at > EXPIRED_MS * INT64CONST(1000) &&
+		(series->next_row > series->max_rows / WORTH_PART ||
+		 series->bytes > bytes / WORTH_PART))
+		return NEED_CLOSE;
+	return NEED_NOTHING;
 }
 
 /*
@@ -372,6 +388,7 @@ mbus_series_idle(MbusWork *work, int32 series_no, int32 segment)
 
 	LWLockAcquire(&work->db->lock, LW_SHARED);
 	idle = series->open_segment == segment && series->next_row > 0 &&
+		!mbus_series_young(work->db, series_no) &&
 		!series_changed(work, series_no) &&
 		TimestampDifferenceExceeds(work->growth[series_no].at,
 								   mbus_now(),
@@ -392,9 +409,7 @@ segment_open(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	number = Max(opening->at_least, mbus_highest_segment() + 1);
-	if (number > opening->at_least && mbus_restore_hide(work))
-		number += RESTORE_SKIP;
+	number = number_choose(work, opening->at_least);
 	mbus_task_number_check(number, MBUS_SEGMENT_MAX, "segment numbers");
 	opening->segment = (int32) number;
 	number_take(work->db, opening->segment);
@@ -403,6 +418,7 @@ segment_open(MbusWork *work, void *arg)
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 		opening->leaf[f] = leaf_create(work, (MbusFamily) f,
 									   opening->segment);
+	mbus_secret_create(work, opening->segment);
 	if (attach)
 		mbus_leaves_attach(opening->segment);
 	else
@@ -415,9 +431,30 @@ segment_open(MbusWork *work, void *arg)
 			 opening->segment, opening->series, opening->series,
 			 mbus_own_series());
 	mbus_numbering_store(work->db);
+	mbus_node_record();
 	ForceSyncCommit();
 	mbus_task_commit();
 	return MBUS_DONE;
+}
+
+/*
+ * number_choose returns the number of the next segment, that is this node's and
+ * at least the given one.  The next one of all is free mostly, and nothing else is read
+ * then; before numbers are left out all is.
+ */
+static int64
+number_choose(MbusWork *work, int64 at_least)
+{
+	int64		least = Max(at_least, mbus_names_highest(work) + 1);
+	int64		number = mbus_segment_above(least, mbus_node);
+
+	if (least == work->db->numbering.next_segment &&
+		mbus_names_free(work, least, number))
+		return number;
+	least = Max(least, mbus_highest_segment() + 1);
+	if (least > at_least && mbus_restore_hide(work))
+		least += MbusOrdinals(RESTORE_SKIP);
+	return mbus_segment_above(least, mbus_node);
 }
 
 /*
@@ -480,7 +517,7 @@ leaf_create(MbusWork *work, MbusFamily family, int32 segment)
 		elog(ERROR, "table \"message_bus.%s\" was not created", name);
 
 	leaf_index(family, name);
-	leaf_revoke(name, leaf);
+	mbus_segment_revoke(name, leaf);
 	mbus_sql("ALTER TABLE message_bus.%s ENABLE ROW LEVEL SECURITY", name);
 	mbus_segment_depend(leaf, work->extension);
 	return leaf;
@@ -501,6 +538,7 @@ leaf_index(MbusFamily family, const char *name)
 					 " ON message_bus.%s (message_id)", name, name);
 			mbus_sql("CREATE INDEX %s_deleted_idx ON message_bus.%s"
 					 " (message_id) WHERE kind = 'deleted'", name, name);
+			number_index(name);
 			break;
 		case MBUS_ACK:
 			mbus_sql("CREATE INDEX %s_lease_idx"
@@ -510,6 +548,7 @@ leaf_index(MbusFamily family, const char *name)
 			mbus_sql("CREATE INDEX %s_subscription_id_lo_hi_idx"
 					 " ON message_bus.%s (subscription_id, lo, hi)"
 					 " WHERE hi > lo", name, name);
+			number_index(name);
 			break;
 		case MBUS_FAILURE:
 			mbus_sql("CREATE INDEX %s_subscription_id_message_id_idx"
@@ -522,11 +561,22 @@ leaf_index(MbusFamily family, const char *name)
 			mbus_sql("CREATE INDEX %s_key_hash_idx ON message_bus.%s"
 					 " (subscription_id, key_hash, message_id)"
 					 " WHERE key_hash IS NOT NULL", name, name);
+			number_index(name);
 			break;
 		default:
 			message_index(name);
 			break;
 	}
+}
+
+/*
+ * The index of facts by their numbers.  It is made last: who looks for another
+ * one opens it last.
+ */
+static void
+number_index(const char *name)
+{
+	mbus_sql("CREATE INDEX %s_no_idx ON message_bus.%s (no)", name, name);
 }
 
 /* Indexes of a segment's messages. */
@@ -536,38 +586,16 @@ message_index(const char *name)
 	mbus_sql("CREATE UNIQUE INDEX %s_id_idx ON message_bus.%s (id)",
 			 name, name);
 	mbus_sql("CREATE INDEX %s_channel_id_id_idx"
-			 " ON message_bus.%s (channel_id, id)", name, name);
+			 " ON message_bus.%s (channel_id, id) WHERE run > 0", name, name);
 	mbus_sql("CREATE INDEX %s_available_at_idx"
 			 " ON message_bus.%s (channel_id, available_at, id)"
-			 " WHERE available_at > created_at", name, name);
+			 " WHERE available_at IS NOT NULL", name, name);
 	mbus_sql("CREATE INDEX %s_key_hash_idx"
 			 " ON message_bus.%s (channel_id, key_hash, id)"
 			 " WHERE key_hash IS NOT NULL", name, name);
 	mbus_sql("CREATE UNIQUE INDEX %s_transaction_id_idx"
 			 " ON message_bus.%s (channel_id, transaction_id)"
 			 " WHERE transaction_id IS NOT NULL", name, name);
-}
-
-/*
- * leaf_revoke takes back what default privileges granted on a new table.
- */
-static void
-leaf_revoke(const char *name, Oid leaf)
-{
-	char	   *grantees;
-
-	if (SPI_execute(psprintf("SELECT string_agg(DISTINCT CASE a.grantee"
-							 " WHEN 0 THEN 'PUBLIC'"
-							 " ELSE quote_ident(pg_get_userbyid(a.grantee))"
-							 " END, ', ')"
-							 " FROM pg_class c, aclexplode(c.relacl) a"
-							 " WHERE c.oid = %u AND a.grantee <> c.relowner",
-							 leaf), false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read privileges of \"message_bus.%s\"", name);
-	grantees = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	if (grantees)
-		mbus_sql("REVOKE ALL ON TABLE message_bus.%s FROM %s",
-				 name, grantees);
 }
 
 /*
@@ -582,14 +610,14 @@ segment_publish(MbusWork *work, Opening *opening)
 	MbusSeries *series = &db->series[opening->series];
 	MbusSeries	old;
 
+	mbus_names_made(work, opening->leaf[MBUS_MESSAGE]);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	old = *series;
 	series->open_segment = opening->segment;
 	memcpy(series->leaf, opening->leaf, sizeof(series->leaf));
 	series->next_row = 0;
 	series->max_rows = Min(mbus_segment_max_rows, MBUS_ROWS_LIMIT);
-	if (opening->series >= mbus_own_series())
-		series->max_rows = Min(series->max_rows, OWN_SERIES_ROWS);
+	series->own = opening->series >= mbus_own_series();
 	series->bytes = 0;
 	MemSet(series->channels, 0, sizeof(series->channels));
 	series->opened_at = mbus_now();

@@ -11,8 +11,8 @@
  *
  *	attached --(a)--> detach-pending --(b)--> detached
  *
- * and when all are detached, one transaction drops the tables and deletes
- * the row of message_bus.segment (c).
+ * and when all are detached, one transaction drops the tables and the
+ * segment's secret, and deletes the row of message_bus.segment (c).
  *
  * (a) and (b) are the two transactions of ALTER TABLE ... DETACH PARTITION
  * CONCURRENTLY, which no reader or writer of the parent waits for: (a) takes
@@ -44,7 +44,7 @@
  * subtransactions: then ids are looked up that may be too old, and FINALIZE
  * waits for the next pass.
  *
- * (c) takes AccessExclusive on the detached tables, without waiting.  If
+ * (c) takes AccessExclusive on these tables, without waiting.  If
  * that fails the row is marked "detached", which shows in the view segments.
  * Its commit deletes the files, last of all, which takes the longer the
  * larger they are (0.1 s for 300 MB where the file system discards blocks).
@@ -98,6 +98,7 @@
 #include "worker/restore.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_retire.h"
+#include "worker/segment_secret.h"
 #include "worker/task.h"
 
 #define SETTLE_MS			100 /* of a pass, for who is in the way to get out
@@ -202,7 +203,7 @@ segments_expired(MbusWork *work, void *arg)
 						" WHERE closed_at IS NOT NULL"
 						" AND expires_at < message_bus.clock()"
 						" ORDER BY segment_no IN"
-						" (SELECT substring(c.relname FROM '[0-9]{1,8}$')::int"
+						" (SELECT substring(c.relname FROM '[0-9]{1,9}$')::int"
 						"  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
 						"  WHERE i.inhparent IN ('message_bus.message'::regclass,"
 						"                        'message_bus.event'::regclass,"
@@ -541,12 +542,14 @@ segment_drop(MbusWork *work, void *arg)
 {
 	Retiring   *retiring = arg;
 	int32		segment = retiring->segment;
+	Oid			secret;
 	bool		locked;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	mbus_task_lock_timeout(DROP_WAIT_MS);
 	locked = mbus_dumps_wait(work->schema, ++work->retire.drops % 2 == 0);
+	secret = mbus_secret_table(work, segment);
 	mbus_task_become_owner(work);
 	for (int f = 0; f < MBUS_FAMILIES && locked; f++)
 	{
@@ -554,6 +557,8 @@ segment_drop(MbusWork *work, void *arg)
 			locked = ConditionalLockRelationOid(retiring->leaf[f],
 												AccessExclusiveLock);
 	}
+	if (locked && OidIsValid(secret))
+		locked = ConditionalLockRelationOid(secret, AccessExclusiveLock);
 	if (!locked)
 	{
 		mbus_sql("UPDATE message_bus.segment SET detached = true"
@@ -568,6 +573,8 @@ segment_drop(MbusWork *work, void *arg)
 			mbus_sql("DROP TABLE message_bus.%s_%d",
 					 mbus_family_name((MbusFamily) f), segment);
 	}
+	if (OidIsValid(secret))
+		mbus_sql("DROP TABLE message_bus.secret_%d", segment);
 	mbus_sql("DELETE FROM message_bus.segment_era WHERE segment_no = %d",
 			 segment);
 	mbus_sql("DELETE FROM message_bus.unattached WHERE segment_no = %d",

@@ -132,8 +132,8 @@ typedef struct MbusLoad
 /* What a restore has brought; restore.c. */
 typedef struct MbusRestore
 {
-	uint64		leaves;			/* their version at the last look */
-	int64		unattached;		/* what of these was set aside then */
+	bool		looked;			/* once, at least */
+	int64		unattached;		/* what was set aside at the last look */
 	int			pending;		/* segments that are hidden */
 	uint64		known;			/* a hash of these */
 	TimestampTz changed_at;		/* when that last changed */
@@ -168,6 +168,7 @@ typedef struct MbusWork
 	TimestampTz acked_looked_at;	/* for segments that are acked */
 	TimestampTz let_go_looked_at;
 	TimestampTz errors_pruned_at;
+	TimestampTz numbers_warned_at;
 } MbusWork;
 
 /* A task; returns MBUS_DONE or MBUS_BLOCKED, or errors. */

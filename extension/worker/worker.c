@@ -87,6 +87,8 @@
 #include "worker/checkpoint.h"
 #include "worker/era_enter.h"
 #include "worker/expiry.h"
+#include "worker/names.h"
+#include "worker/numbers.h"
 #include "worker/reset.h"
 #include "worker/restore.h"
 #include "worker/segment_attach.h"
@@ -143,6 +145,7 @@ mbus_worker_main(Datum main_arg)
 		proc_exit(0);
 	before_shmem_exit(worker_exit, PointerGetDatum(work->db));
 	mbus_retire_init(work);
+	mbus_names_init();
 
 	context = AllocSetContextCreate(TopMemoryContext, "message_bus worker",
 									ALLOCSET_DEFAULT_SIZES);
@@ -309,6 +312,7 @@ worker_pass(MbusWork *work)
 			mbus_segments_acked(work);
 			blocked = mbus_segments_retire(work);
 			worker_store(work);
+			mbus_numbers_warn(work);
 		}
 		mbus_segments_enter(work);
 	}

@@ -12,12 +12,14 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -26,10 +28,11 @@
 #include "state/fault.h"
 #include "state/state.h"
 #include "state/unfinished.h"
+#include "worker/numbers.h"
 
 #define EXPIRE_WAIT_MS		60000
 #define OPEN_COLUMNS		7
-#define STATUS_COLUMNS		14
+#define STATUS_COLUMNS		18
 
 static bool expire_wait(MbusDatabase *db, uint64 ticket);
 
@@ -53,6 +56,7 @@ MBUS_FUNCTION(expire)
 				 errmsg("message_bus does not serve database \"%s\" any more",
 						get_database_name(MyDatabaseId)),
 				 errhint("Add the database to \"message_bus.databases\" and reload the server's configuration.")));
+	mbus_node_checked(db);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	ticket = ++db->expire.requested;
 	before = db->expire.retired;
@@ -142,6 +146,22 @@ MBUS_FUNCTION(open_segments)
 }
 
 /*
+ * listed_databases() returns the names in message_bus.databases.
+ */
+MBUS_FUNCTION(databases_listed)
+{
+	List	   *names = mbus_listed_databases();
+	Datum	   *value = palloc(sizeof(Datum) * Max(1, list_length(names)));
+	ListCell   *cell;
+	int			n = 0;
+
+	foreach(cell, names)
+		value[n++] = CStringGetTextDatum((const char *) lfirst(cell));
+	PG_RETURN_ARRAYTYPE_P(construct_array(value, n, TEXTOID, -1, false,
+										  TYPALIGN_INT));
+}
+
+/*
  * worker_status_row() returns what the worker of this database tells of
  * itself; no row where none has ever run.
  */
@@ -150,6 +170,7 @@ MBUS_FUNCTION(worker_status_row)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	MbusDatabase *db;
 	MbusWorkerStatus worker;
+	MbusNumbersUsed used;
 	Datum		values[STATUS_COLUMNS];
 	bool		nulls[STATUS_COLUMNS] = {0};
 	bool		ready;
@@ -164,6 +185,7 @@ MBUS_FUNCTION(worker_status_row)
 	ready = db->numbering.ready;
 	channels = db->channels.nslots;
 	LWLockRelease(&db->lock);
+	mbus_numbers_used(db, &used);
 
 	values[0] = Int32GetDatum(worker.pid);
 	nulls[0] = worker.pid == 0;
@@ -183,6 +205,11 @@ MBUS_FUNCTION(worker_status_row)
 	values[11] = Int32GetDatum(mbus_unfinished_ranges(db));
 	values[12] = Int32GetDatum(channels);
 	values[13] = Int32GetDatum(mbus_worker_interval);
+	values[14] = Int32GetDatum(mbus_node);
+	values[15] = Float8GetDatum(used.segments);
+	values[16] = Float8GetDatum(used.epochs);
+	values[17] = CStringGetTextDatum(used.warning);
+	nulls[17] = used.warning[0] == '\0';
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	return (Datum) 0;
 }

@@ -5,7 +5,9 @@
  * One table names every setting once; environment, .env, --help and
  * --check-config all come from it. Settings are checked as a whole and every
  * fault is told, so that a wrong configuration is mended in one go. Values of
- * secrets are never printed.
+ * secrets are never printed. A name that begins with MESSAGE_BUS_ and is in
+ * no line of the table is a fault: else a misspelt limit would not count, and
+ * nobody would know.
  *
  * A .env file holds lines NAME=value; "export " before the name, comments
  * (#), blank lines, single and double quotes are understood; nothing is
@@ -24,7 +26,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 #include <arpa/inet.h>
+
+#include "base/buffer.h"
 
 typedef enum SettingType
 {
@@ -69,6 +74,12 @@ static const Setting settings[] = {
 			"port to listen on, 0 for any free one"),
 	BOOLEAN("MESSAGE_BUS_REUSE_PORT", reuse_port, "false",
 			"true: other gateways of this user may listen on the port too"),
+	TEXT("MESSAGE_BUS_ADMIN_HOST", admin_host, "127.0.0.1",
+		 "address of the admin port"),
+	INTEGER("MESSAGE_BUS_ADMIN_PORT", admin_port, "0", 0, 65535,
+			"port for /healthz, /readyz and /metrics alone, any Host; 0: none"),
+	BOOLEAN("MESSAGE_BUS_PUBLIC_STATUS", public_status, "true",
+			"false: the clients' port does not have them"),
 	TEXT("EXAI_WS_TLS_CERT", tls_cert, "",
 		 "PEM file of the certificate and its chain; none: no TLS"),
 	TEXT("EXAI_WS_TLS_KEY", tls_key, "",
@@ -85,6 +96,10 @@ static const Setting settings[] = {
 			"seconds an expired session may take to authenticate again"),
 	INTEGER("WS_MAX_MSG_BYTES", max_message, "33554432", 1024, 268435456,
 			"largest WebSocket message, bytes"),
+	INTEGER("MESSAGE_BUS_CLIENT_MAX_BYTES", client_max, "1000000", 1024,
+			268435456,
+			"largest message that a client is sent unless it asks for more by"
+			" max_message_bytes, bytes"),
 	INTEGER("TOOL_TIMEOUT_SECS", tool_timeout, "120", 1, 3600,
 			"longest one relayed call may take, seconds"),
 	INTEGER("HTTP_CLIENT_TIMEOUT_SECS", http_timeout, "10", 1, 600,
@@ -136,11 +151,19 @@ static const Setting settings[] = {
 			" one"),
 	CHOICE("MESSAGE_BUS_LOG_LEVEL", log_level, "info", "info, warning, error",
 		   "the least that is logged: info, warning or error"),
-	BOOLEAN("MESSAGE_BUS_LOG_FRAMES", log_frames, "true",
-			"one log line for each frame relayed")
+	BOOLEAN("MESSAGE_BUS_LOG_FRAMES", log_frames, "false",
+			"one log line for each frame relayed, some 250 bytes; what fails is"
+			" logged in any case"),
+	CHOICE("MESSAGE_BUS_LOG_SUBJECTS", log_subjects, "hash",
+		   "hash, plain, none",
+		   "the sub of tokens in log lines: hash (16 digits of its SHA-256),"
+		   " plain or none")
 };
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
+
+/* What begins so is a setting of the gateway, or a mistake. */
+#define OWN_PREFIX		"MESSAGE_BUS_"
 
 /* A .env file of this size or more is not read. */
 #define ENV_FILE_MAX	((size_t) 65536)
@@ -159,10 +182,14 @@ static char *read_env_file(const char *path, Reading *reading);
 static void read_env_line(const char *path, int number, char *line,
 						  Reading *reading);
 static char *env_value(char *value);
+static void check_name(const char *name, size_t length, const char *source,
+					   Reading *reading);
+static bool is_of_service(const char *variable);
 static void set_member(GwConfig *config, const Setting *setting,
 					   const char *value, Reading *reading);
 static void check_whole(const GwConfig *config, const GwConfigChecks *checks,
 						Reading *reading);
+static bool is_address(const char *host);
 static void check_listener(const GwConfig *config,
 						   const GwConfigChecks *checks, Reading *reading);
 
@@ -180,6 +207,10 @@ gw_config_read(GwConfig *config, const char *env_file,
 
 	for (i = 0; i < SETTINGS; i++)
 		reading.given[i] = getenv(settings[i].name);
+	for (i = 0; environ[i] != NULL; i++)
+		if (!is_of_service(environ[i]))
+			check_name(environ[i], strcspn(environ[i], "="),
+					   "the environment", &reading);
 	config->file = read_env_file(env_file, &reading);
 	for (i = 0; i < SETTINGS; i++)
 	{
@@ -206,17 +237,24 @@ gw_config_free(GwConfig *config)
 	config->file = NULL;
 }
 
-/* gw_config_help prints every setting with its meaning and default. */
+/* gw_config_help prints every setting: meaning, range and default. */
 void
 gw_config_help(FILE *out)
 {
 	size_t		i;
 
 	for (i = 0; i < SETTINGS; i++)
-		(void) fprintf(out, "\n  %s\n      %s%s%s\n", settings[i].name,
-					   settings[i].help,
-					   settings[i].fallback[0] != '\0' ? "; default " : "",
-					   settings[i].fallback);
+	{
+		const Setting *setting = &settings[i];
+
+		(void) fprintf(out, "\n  %s\n      %s", setting->name, setting->help);
+		if (setting->type == SETTING_INTEGER)
+			(void) fprintf(out, "; %ld to %ld", setting->lowest,
+						   setting->highest);
+		(void) fprintf(out, "%s%s\n",
+					   setting->fallback[0] != '\0' ? "; default " : "",
+					   setting->fallback);
+	}
 }
 
 /* gw_config_authenticates tells whether clients must say who they are. */
@@ -332,6 +370,7 @@ read_env_line(const char *path, int number, char *line, Reading *reading)
 		fault(reading, path, "line %d has no closing quote", number);
 		return;
 	}
+	check_name(line, strlen(line), path, reading);
 	for (i = 0; i < SETTINGS; i++)
 		if (strcmp(settings[i].name, line) == 0 && reading->given[i] == NULL)
 			reading->given[i] = value;
@@ -363,6 +402,66 @@ env_value(char *value)
 		end--;
 	*end = '\0';
 	return end > begin ? begin : end;
+}
+
+/* check_name tells of a name that looks like a setting and is none. */
+static void
+check_name(const char *name, size_t length, const char *source,
+		   Reading *reading)
+{
+	char		copy[128];
+	size_t		i;
+
+	if (strncmp(name, OWN_PREFIX, sizeof(OWN_PREFIX) - 1) != 0)
+		return;
+	for (i = 0; i < SETTINGS; i++)
+		if (strlen(settings[i].name) == length &&
+			strncmp(settings[i].name, name, length) == 0)
+			return;
+	gw_text_copy(copy, length < sizeof(copy) - 1 ? length + 1 : sizeof(copy),
+				 name);
+	fault(reading, copy, "is no setting, and stands in %s; --help lists them",
+		  source);
+}
+
+/*
+ * is_of_service tells a variable that nobody has set by hand: Kubernetes puts
+ * some for every Service into each pod beside it, as container links do, and a
+ * Service may well be named message-bus. They are NAME_SERVICE_HOST,
+ * NAME_SERVICE_PORT, NAME_SERVICE_PORT_of-a-port, NAME_PORT with a URL, and
+ * NAME_PORT_number_TCP with more behind it.
+ */
+static bool
+is_of_service(const char *variable)
+{
+	static const char *const urls[] = {"=tcp://", "=udp://", "=sctp://"};
+	static const char *const kinds[] = {"_TCP", "_UDP", "_SCTP"};
+	size_t		length = strcspn(variable, "=");
+	const char *at;
+	size_t		i;
+
+	at = strstr(variable, "_SERVICE_HOST=");
+	if (at != NULL && at < variable + length)
+		return true;
+	at = strstr(variable, "_SERVICE_PORT");
+	if (at != NULL && at < variable + length && (at[13] == '=' || at[13] == '_'))
+		return true;
+	for (at = strstr(variable, "_PORT"); at != NULL && at < variable + length;
+		 at = strstr(at + 1, "_PORT"))
+	{
+		const char *behind = at + 5;
+
+		for (i = 0; i < sizeof(urls) / sizeof(urls[0]); i++)
+			if (strncmp(behind, urls[i], strlen(urls[i])) == 0)
+				return true;
+		if (*behind++ != '_' || !isdigit((unsigned char) *behind))
+			continue;
+		behind += strspn(behind, "0123456789");
+		for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+			if (strncmp(behind, kinds[i], strlen(kinds[i])) == 0)
+				return true;
+	}
+	return false;
 }
 
 static void
@@ -440,18 +539,28 @@ check_whole(const GwConfig *config, const GwConfigChecks *checks,
 			  config->max_buffered_mb, config->max_message);
 }
 
+static bool
+is_address(const char *host)
+{
+	struct in6_addr address;
+
+	return strcmp(host, "localhost") == 0 ||
+		inet_pton(AF_INET, host, &address) == 1 ||
+		inet_pton(AF_INET6, host, &address) == 1;
+}
+
 /* check_listener checks address, TLS, and who may reach it. */
 static void
 check_listener(const GwConfig *config, const GwConfigChecks *checks,
 			   Reading *reading)
 {
-	struct in6_addr address;
 	const char *unfit = NULL;
 	char		why[256];
 
-	if (strcmp(config->host, "localhost") != 0 &&
-		inet_pton(AF_INET, config->host, &address) != 1 &&
-		inet_pton(AF_INET6, config->host, &address) != 1)
+	if (config->admin_port != 0 && !is_address(config->admin_host))
+		fault(reading, "MESSAGE_BUS_ADMIN_HOST", "\"%s\" is not an address",
+			  config->admin_host);
+	if (!is_address(config->host))
 		fault(reading, "EXAI_WS_HOST", "\"%s\" is not an address:"
 			  " use one of this machine, 0.0.0.0 or ::", config->host);
 	else if (!gw_config_authenticates(config) &&
@@ -460,6 +569,9 @@ check_listener(const GwConfig *config, const GwConfigChecks *checks,
 			  " with MESSAGE_BUS_ROLE set clients are not authenticated,"
 			  " so the gateway listens on 127.0.0.0/8, ::1 or localhost only",
 			  config->host);
+	if (config->admin_port != 0 && config->admin_port == config->port)
+		fault(reading, "MESSAGE_BUS_ADMIN_PORT",
+			  "is the port of clients, EXAI_WS_PORT");
 	if (config->reuse_port && config->port == 0)
 		fault(reading, "MESSAGE_BUS_REUSE_PORT",
 			  "needs a port: EXAI_WS_PORT is 0");

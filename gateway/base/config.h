@@ -17,6 +17,9 @@ typedef struct GwConfig
 	const char *host;			/* address to listen on */
 	long		port;			/* 0: any free one */
 	bool		reuse_port;		/* shared with other processes */
+	const char *admin_host;		/* of /healthz, /readyz and /metrics ... */
+	long		admin_port;		/* ... on a port of their own; 0: none */
+	bool		public_status;	/* they are on the clients' port, too */
 	const char *tls_cert;		/* PEM files; empty: no TLS */
 	const char *tls_key;
 	const char *role;			/* that every frame runs as; empty: each
@@ -26,6 +29,7 @@ typedef struct GwConfig
 	long		token_skew;		/* s */
 	long		expiry_grace;	/* s that an expired session stays open */
 	long		max_message;	/* bytes of one WebSocket message */
+	long		client_max;		/* of one that is sent, unless asked for more */
 	long		tool_timeout;	/* s, of one relayed call */
 	long		http_timeout;	/* s, of a handshake or an HTTP request */
 	bool		enabled;
@@ -49,6 +53,7 @@ typedef struct GwConfig
 	long		wait_secs;		/* s that a claim may wait */
 	const char *log_level;		/* the least that is logged */
 	bool		log_frames;		/* one line for each frame relayed */
+	const char *log_subjects;	/* hash, plain or none */
 	char	   *file;			/* the text of .env */
 } GwConfig;
 

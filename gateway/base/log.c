@@ -81,7 +81,7 @@ gw_log_begin(GwLogLine *line, const char *level, const char *event)
 /* gw_log_begin_few starts a line of a flood, which does not fill the log. */
 void
 gw_log_begin_few(GwLogLine *line, const char *level, const char *event,
-				 GwLogFlood * flood)
+				 GwLogFlood *flood)
 {
 	time_t		now = time(NULL);
 

@@ -26,14 +26,14 @@ typedef struct GwLogFlood
 {
 	time_t		second;
 	unsigned	lines;
-}			GwLogFlood;
+} GwLogFlood;
 
 extern void gw_log_init(int descriptor);
 extern void gw_log_level(const char *least);
 extern void gw_log_begin(GwLogLine *line, const char *level,
 						 const char *event);
 extern void gw_log_begin_few(GwLogLine *line, const char *level,
-							 const char *event, GwLogFlood * flood);
+							 const char *event, GwLogFlood *flood);
 extern void gw_log_text(GwLogLine *line, const char *name, const char *string);
 extern void gw_log_number(GwLogLine *line, const char *name, int64_t number);
 extern void gw_log_end(GwLogLine *line);

@@ -85,8 +85,29 @@ typedef enum GwResult
 	GW_AWAY,
 	GW_DROPPED,
 	GW_REFUSED,
+	GW_FAILED,					/* the database answered it with an error */
 	GW_RESULTS
 } GwResult;
+
+/* Methods have a label each; the last two are for the rest. */
+#define GW_METHODS		29
+#define GW_METHOD_BATCH	(GW_METHODS - 2)
+#define GW_METHOD_OTHER	(GW_METHODS - 1)
+
+/* JSON-RPC codes likewise; the first is none, the last any other. */
+#define GW_CODES		19
+
+/* Who ended a connection. */
+typedef enum GwEnd
+{
+	GW_END_CLIENT,				/* by a close frame */
+	GW_END_GATEWAY,
+	GW_END_NETWORK,				/* nobody: the socket was gone */
+	GW_ENDS
+} GwEnd;
+
+/* Close codes: 1000 to 1015, then 3xxx, 4xxx and any other. */
+#define GW_CLOSE_CODES	19
 
 /* Why a connection or a frame was refused: a label each. */
 typedef enum GwRefusal
@@ -134,7 +155,8 @@ typedef struct GwHistogram
 /* What has labels, each with a fixed set of values. */
 typedef struct GwMetrics
 {
-	uint64_t	requests[GW_LANES][GW_RESULTS];
+	uint64_t	requests[GW_METHODS][GW_RESULTS][GW_CODES];
+	uint64_t	closes[GW_ENDS][GW_CLOSE_CODES];
 	uint64_t	refusals[GW_REFUSALS];
 	GwHistogram histograms[GW_SCALES][GW_LANES];
 	time_t		started;
@@ -145,12 +167,19 @@ extern GwMetrics gw_metrics;
 extern const GwCounterName gw_counter_names[GW_COUNTER_COUNT];
 extern const char *const gw_lane_names[GW_LANES];
 extern const char *const gw_result_names[GW_RESULTS];
+extern const char *const gw_method_names[GW_METHODS];
+extern const int gw_code_numbers[GW_CODES];
+extern const char *const gw_end_names[GW_ENDS];
 extern const char *const gw_refusal_names[GW_REFUSALS];
 extern const GwScale gw_scales[GW_SCALES];
 
 extern void gw_metric_refused(GwRefusal reason);
-extern void gw_metric_request(GwLaneKind lane, GwResult result,
-							  int64_t milliseconds);
+extern void gw_metric_request(GwLaneKind lane, size_t method, GwResult result,
+							  int code, int64_t milliseconds);
+extern size_t gw_metric_method(const char *name);
+extern void gw_metric_close(GwEnd end, int code);
+extern const char *gw_metric_close_label(size_t index, char *label,
+										 size_t size);
 extern void gw_metric_observe(GwScaleKind kind, GwLaneKind lane,
 							  int64_t value);
 

@@ -38,7 +38,8 @@ const char *const gw_wait_query =
 "SELECT pg_catalog.set_config('message_bus.claim_wait_max', $1, true)";
 
 const char *const gw_relay_query =
-"SELECT session, frame FROM message_bus.relay($1, $2)";
+"SELECT session, frame, request, code, sqlstate, leases"
+" FROM message_bus.relay($1, $2)";
 
 static void add_token_settings(GwBuffer *json, const GwConfig *config);
 static bool add_request(GwBatch *batch, GwRequest *request);
@@ -73,6 +74,9 @@ gw_check_settings(GwBuffer *json, const GwConfig *config)
 	add_number(json, "message_bus.frame_timeout",
 			   config->tool_timeout * 1000, "");
 	add_number(json, "message_bus.frame_max", config->max_message, "");
+	add_number(json, "message_bus.client_frame_max",
+			   config->client_max < config->max_message ? config->client_max :
+			   config->max_message, "");
 	add_number(json, "message_bus.client_max_payload",
 			   config->max_payload_mb * (long) GW_MIB, "");
 	/* Only on the connections of the lane "wait" they may: gw_wait_query. */
@@ -127,10 +131,10 @@ gw_check_ping(const GwConfig *config, GwBuffer *sessions, GwBuffer *frames)
 	gw_buffer_append(&message, ping, sizeof(ping) - 1);
 	done = batch != NULL && identity != NULL && !message.failed &&
 		(!opens ||
-		 add_request(batch, gw_request_control(identity, GW_CONTROL_OPEN))) &&
+		 add_request(batch, gw_request_open(identity))) &&
 		add_request(batch, gw_request_create(identity, &message, 0)) &&
 		(!opens ||
-		 add_request(batch, gw_request_control(identity, GW_CONTROL_CLOSE))) &&
+		 add_request(batch, gw_request_close(identity, GW_ENDS_ALL))) &&
 		gw_batch_encode(batch, sessions, frames);
 	gw_buffer_free(&message);
 	if (identity != NULL)

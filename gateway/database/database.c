@@ -31,7 +31,6 @@
 
 #include <libpq-fe.h>
 
-#include <endian.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +39,7 @@
 #include "base/metrics.h"
 #include "database/check.h"
 #include "database/options.h"
+#include "database/outcome.h"
 #include "database/resolve.h"
 #include "net/loop.h"
 
@@ -49,8 +49,6 @@
 #define CONNECT_SEVERAL_MS	3000
 #define LOUD_FAILURES		10
 #define FIELD_MAX			256
-#define INT8_OID			20
-#define BYTEA_OID			17
 #define INT8_ARRAY_OID		1016
 #define BYTEA_ARRAY_OID		1001
 
@@ -208,29 +206,6 @@ gw_database_send(GwDatabase *database, const GwBuffer *sessions,
 		return;
 	}
 	database_flush(database);
-}
-
-/*
- * gw_outcome_row reads one row of a committed batch; false if it is not a
- * session and a frame. The frame begins with its opcode and lives as long as
- * the outcome.
- */
-bool
-gw_outcome_row(const GwOutcome *outcome, size_t row, int64_t *session,
-			   GwSpan *frame)
-{
-	const PGresult *result = outcome->result;
-	uint64_t	number;
-
-	if (PQgetisnull(result, (int) row, 0) || PQgetisnull(result, (int) row, 1)
-		|| PQgetlength(result, (int) row, 0) != 8
-		|| PQgetlength(result, (int) row, 1) < 1)
-		return false;
-	memcpy(&number, PQgetvalue(result, (int) row, 0), sizeof(number));
-	*session = (int64_t) be64toh(number);
-	frame->data = (const unsigned char *) PQgetvalue(result, (int) row, 1);
-	frame->length = (size_t) PQgetlength(result, (int) row, 1);
-	return frame->data[0] <= GW_OPCODE_BINARY;
 }
 
 /* gw_database_drop gives a connection up, and with it what was sent. */
@@ -521,15 +496,11 @@ database_take_sync(GwDatabase *database)
 		return;
 	}
 	if (!database->failed && !database->unknown &&
-		(PQnfields(database->result) != 2 ||
-		 PQftype(database->result, 0) != INT8_OID ||
-		 PQftype(database->result, 1) != BYTEA_OID ||
-		 PQfformat(database->result, 0) != 1 ||
-		 PQfformat(database->result, 1) != 1))
+		!gw_outcome_fits(database->result))
 	{
 		database->unknown = true;
 		gw_text_copy(database->error[MESSAGE], FIELD_MAX,
-					 "relay returned something else than sessions and frames");
+					 "relay returned something else than it should");
 	}
 	outcome.failed = database->failed || database->unknown;
 	outcome.unknown = database->unknown;

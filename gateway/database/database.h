@@ -11,23 +11,9 @@
 
 #include "base/buffer.h"
 #include "base/config.h"
-#include "request/answer.h"
+#include "database/outcome.h"
 
 typedef struct GwDatabase GwDatabase;
-
-/*
- * How one batch ended. Not `failed`: it is committed and has rows. Failed
- * and not `unknown`: the server rolled it back and `error` says why. Failed
- * and `unknown`: it may be committed or not.
- */
-typedef struct GwOutcome
-{
-	bool		failed;
-	bool		unknown;
-	const GwError *error;
-	size_t		rows;
-	const void *result;			/* for gw_outcome_row */
-} GwOutcome;
 
 typedef struct GwDatabaseEvents
 {
@@ -45,8 +31,6 @@ extern bool gw_database_is_new(const GwDatabase *database);
 extern const char *gw_database_reason(const GwDatabase *database);
 extern void gw_database_send(GwDatabase *database, const GwBuffer *sessions,
 							 const GwBuffer *frames, long wait_ms);
-extern bool gw_outcome_row(const GwOutcome *outcome, size_t row,
-						   int64_t *session, GwSpan *frame);
 extern void gw_database_drop(GwDatabase *database, const char *reason);
 extern void gw_database_free(GwDatabase *database);
 

@@ -11,6 +11,7 @@
 
 #include <libwebsockets.h>
 
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -20,6 +21,9 @@
 
 #define HTTP_UPGRADE_REQUIRED 426
 
+/* What a client may ask for at least: max_message_bytes. */
+#define LIMIT_LEAST		1024
+
 static const GwConfig *config;
 static bool refusing;			/* no handshake is accepted any more */
 
@@ -28,6 +32,7 @@ static int	version_refuse(struct lws *wsi, const char *address);
 static int	handshake_refuse(struct lws *wsi, const char *address,
 							 GwRefusal reason, unsigned int status,
 							 const char *body);
+static bool limit_is_sound(struct lws *wsi, uint32_t *limit);
 static bool key_is_presented(struct lws *wsi);
 static const char *find_apikey(struct lws *wsi, char *given, size_t size);
 
@@ -50,6 +55,7 @@ gw_handshake_check(struct lws *wsi, const char *address, size_t connections)
 {
 	char		string[256];
 	const char *fault;
+	uint32_t	limit;
 
 	if (lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_UPGRADE) <= 0 ||
 		strcasecmp(string, "websocket") != 0)
@@ -65,6 +71,11 @@ gw_handshake_check(struct lws *wsi, const char *address, size_t connections)
 	if (fault != NULL)
 		return handshake_refuse(wsi, address, GW_REFUSED_UPGRADE,
 								HTTP_STATUS_BAD_REQUEST, fault);
+	if (!limit_is_sound(wsi, &limit))
+		return handshake_refuse(wsi, address, GW_REFUSED_UPGRADE,
+								HTTP_STATUS_BAD_REQUEST,
+								"max_message_bytes must be a number from 1024"
+								" to WS_MAX_MSG_BYTES");
 	if (refusing)
 		return handshake_refuse(wsi, address, GW_REFUSED_STOPPING,
 								HTTP_STATUS_SERVICE_UNAVAILABLE,
@@ -100,7 +111,7 @@ handshake_fault(struct lws *wsi)
 {
 	static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	"abcdefghijklmnopqrstuvwxyz0123456789+/";
-	char		string[256];
+	char		string[GW_HEADERS_MAX];
 
 	if (lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) <= 0)
 		return "the method must be GET";
@@ -165,7 +176,7 @@ gw_handshake_host_may(struct lws *wsi)
 static bool
 key_is_presented(struct lws *wsi)
 {
-	char		given[2048];
+	char		given[GW_HEADERS_MAX];
 	const char *value = find_apikey(wsi, given, sizeof(given));
 	bool		right = value != NULL && gw_key_is(config->supabase_key, value);
 
@@ -204,6 +215,48 @@ gw_handshake_token(struct lws *wsi, GwBuffer *token)
 		gw_buffer_text(token, value);
 	explicit_bzero(given, sizeof(given));
 	return !token->failed;
+}
+
+/*
+ * gw_handshake_limit returns how large messages may be that the client is
+ * sent; 0 if it does not say.
+ */
+uint32_t
+gw_handshake_limit(struct lws *wsi)
+{
+	uint32_t	limit;
+
+	return limit_is_sound(wsi, &limit) ? limit : 0;
+}
+
+/*
+ * limit_is_sound reads the argument "max_message_bytes", 0 without one. The
+ * library looks no further than an argument which does not fit: there is room
+ * for the longest, which may be a token.
+ */
+static bool
+limit_is_sound(struct lws *wsi, uint32_t *limit)
+{
+	char		given[GW_HEADERS_MAX] = "";
+	const char *value = lws_get_urlarg_by_name(wsi, "max_message_bytes=",
+											   given, sizeof(given));
+	bool		is_number;
+	unsigned long number = 0;
+
+	*limit = 0;
+	if (value == NULL)
+	{
+		explicit_bzero(given, sizeof(given));
+		return true;
+	}
+	is_number = strspn(value, "0123456789") == strlen(value) &&
+		strlen(value) <= 9;
+	if (is_number)
+		number = strtoul(value, NULL, 10);
+	explicit_bzero(given, sizeof(given));
+	*limit = (uint32_t) number;
+	return is_number && number >= LIMIT_LEAST &&
+		number <= (unsigned long) config->max_message;
 }
 
 /* find_apikey reads the header or argument "apikey"; NULL if there is none. */

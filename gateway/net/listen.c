@@ -1,6 +1,9 @@
 /*
  * listen.c
- *		The listening socket, and which connections it takes.
+ *		The listening sockets, and which connections they take.
+ *
+ * There are two: for clients, and, if MESSAGE_BUS_ADMIN_PORT is set, for who
+ * asks how the gateway is. A pause is for both.
  *
  * libwebsockets accepts, all that waits in one go, and tells gw_listen_take
  * of each connection. It cannot listen on a port that is shared, or on a
@@ -18,7 +21,8 @@
  *
  * With MESSAGE_BUS_REUSE_PORT several processes listen on one port and the
  * kernel spreads connections over them; one that drains stops listening at
- * once, so that the others get what is new.
+ * once, so that the others get what is new. It leaves a shared admin
+ * port to them, too: who asks there would hear of the end by chance.
  *
  * What the handshake says is checked in handshake.c. How many connections an
  * address may have is the kernel's business, or a proxy's
@@ -57,23 +61,35 @@
 /* A pause this long after another one is told again. */
 #define PAUSE_NEWS_MS	60000
 
-static struct lws *listener;
-static int	listening = -1;		/* our socket */
+typedef struct Listener
+{
+	struct lws *wsi;			/* NULL: there is none, or none any more */
+	int			listening;		/* our socket */
+	int			heard;			/* what libwebsockets has: that, or silence */
+	int			port;
+	bool		shared;			/* with other processes */
+} Listener;
+
+static Listener listeners[GW_LISTENERS];
 static int	silence = -1;		/* the eventfd */
-static int	heard = -1;			/* which of them libwebsockets has */
 static rlim_t reserved;
-static int	port;
 static char peer[GW_ADDRESS_MAX];	/* of the connection taken last */
 static int	taken;				/* connections, in this turn */
 static bool paused;				/* descriptors are used up */
 static bool closing;
 static int64_t paused_ms;		/* when accepting last paused */
 
-static int	listen_socket(const GwConfig *config, int *descriptor);
+static bool listener_open(Listener *listener, const char *host, long port,
+						  bool shared);
+static int	listen_socket(Listener *listener, const char *host, long port,
+						  bool shared);
+static bool listener_waits(const Listener *listener);
+static void listener_close(Listener *listener);
+static bool all_listen(bool on);
 static bool set_on(int descriptor, int option);
 static void take_peer(const struct sockaddr_storage *from);
 static bool descriptor_is_free(void);
-static bool listen_to(int descriptor);
+static bool listen_to(Listener *listener, int descriptor);
 static void listen_pause(void);
 
 /* gw_listen_prepare makes libwebsockets listen where nobody looks. */
@@ -87,30 +103,46 @@ gw_listen_prepare(struct lws_context_creation_info *info)
 
 /* gw_listen_found is told which connection of libwebsockets listens. */
 void
-gw_listen_found(struct lws *wsi)
+gw_listen_found(struct lws *wsi, GwListenKind kind)
 {
-	listener = wsi;
+	listeners[kind].wsi = wsi;
 }
 
 /* gw_listen_open listens; false if it cannot, which is logged. */
 bool
-gw_listen_open(const GwConfig *config)
+gw_listen_open(const GwConfig *config, GwListenKind kind)
 {
-	GwLogLine	line;
-	int			fault = listen_socket(config, &listening);
+	Listener   *listener = &listeners[kind];
 
 	reserved = RESERVED_MORE + RESERVED_EACH *
 		(rlim_t) (GW_LANE_WAIT + config->wait_connections);
-	silence = eventfd(0, EFD_CLOEXEC);
-	if (fault == 0 && (silence < 0 || !listen_to(listening)))
+	if (kind == GW_LISTEN_ADMIN)
+		return listener_open(listener, config->admin_host, config->admin_port,
+							 config->reuse_port);
+	return listener_open(listener, config->host, config->port,
+						 config->reuse_port);
+}
+
+static bool
+listener_open(Listener *listener, const char *host, long port, bool shared)
+{
+	GwLogLine	line;
+	int			fault = listen_socket(listener, host, port, shared);
+
+	listener->shared = shared;
+	listener->heard = -1;
+	if (silence < 0)
+		silence = eventfd(0, EFD_CLOEXEC);
+	if (fault == 0 &&
+		(silence < 0 || !listen_to(listener, listener->listening)))
 		fault = errno;
 	if (fault == 0)
 		return true;
 	gw_log_begin(&line, "error", "start");
 	gw_log_text(&line, "detail", "could not listen");
 	gw_log_text(&line, "reason", strerror(fault));
-	gw_log_text(&line, "host", config->host);
-	gw_log_number(&line, "port", config->port);
+	gw_log_text(&line, "host", host);
+	gw_log_number(&line, "port", port);
 	gw_log_end(&line);
 	return false;
 }
@@ -126,7 +158,7 @@ gw_listen_take(const struct lws_filter_network_conn_args *from)
 	if (!descriptor_is_free())
 		listen_pause();
 	else if (++taken >= ACCEPT_MAX)
-		(void) listen_to(silence);
+		(void) all_listen(false);
 }
 
 /* gw_listen_peer returns the address of the connection taken last. */
@@ -138,9 +170,9 @@ gw_listen_peer(void)
 
 /* gw_listen_port returns the port that is listened on. */
 int
-gw_listen_port(void)
+gw_listen_port(GwListenKind kind)
 {
-	return port;
+	return listeners[kind].port;
 }
 
 /*
@@ -150,28 +182,65 @@ gw_listen_port(void)
 void
 gw_listen_turn(void)
 {
-	struct lws_pollfd waiting = {listening, LWS_POLLIN, 0};
+	bool		waits = false;
+	size_t		i;
 
 	taken = 0;
-	if (listener == NULL)
-		return;
-	if (!closing && (paused || poll(&waiting, 1, 0) == 1) &&
-		!descriptor_is_free())
+	if (closing)
 	{
-		listen_pause();
-		return;
+		listener_close(&listeners[GW_LISTEN_PUBLIC]);
+		if (listeners[GW_LISTEN_ADMIN].shared)
+			listener_close(&listeners[GW_LISTEN_ADMIN]);
 	}
-	paused = !listen_to(listening);
-	if (!closing)
+	for (i = 0; i < GW_LISTENERS; i++)
+		waits = waits || listener_waits(&listeners[i]);
+	if ((paused || waits) && !descriptor_is_free())
+		listen_pause();
+	else
+		paused = !all_listen(true);
+}
+
+/* listener_waits tells whether somebody waits to be accepted. */
+static bool
+listener_waits(const Listener *listener)
+{
+	struct lws_pollfd waiting = {listener->listening, LWS_POLLIN, 0};
+
+	return listener->wsi != NULL && poll(&waiting, 1, 0) == 1;
+}
+
+/* listener_close takes those whom the kernel has, and no more. */
+static void
+listener_close(Listener *listener)
+{
+	struct lws_pollfd waiting = {0};
+
+	if (listener->wsi == NULL)
 		return;
 	/* Those that the kernel has already taken would be reset. */
-	waiting.fd = lws_get_socket_fd(listener);
-	waiting.revents = LWS_POLLIN;
+	(void) listen_to(listener, listener->listening);
+	waiting.fd = lws_get_socket_fd(listener->wsi);
+	waiting.events = waiting.revents = LWS_POLLIN;
 	(void) lws_service_fd(gw_loop_context(), &waiting);
-	lws_set_timeout(listener, PENDING_TIMEOUT_USER_REASON_BASE,
+	lws_set_timeout(listener->wsi, PENDING_TIMEOUT_USER_REASON_BASE,
 					LWS_TO_KILL_SYNC);
-	listener = NULL;
-	(void) close(listening);
+	listener->wsi = NULL;
+	(void) close(listener->listening);
+}
+
+/* all_listen ends a pause of all listeners, or begins one; false if one
+ * cannot. */
+static bool
+all_listen(bool on)
+{
+	bool		done = true;
+	size_t		i;
+
+	for (i = 0; i < GW_LISTENERS; i++)
+		if (listeners[i].wsi != NULL &&
+			!listen_to(&listeners[i], on ? listeners[i].listening : silence))
+			done = false;
+	return done;
 }
 
 /* gw_listen_close takes no connection any more, from the next turn on. */
@@ -183,13 +252,13 @@ gw_listen_close(void)
 
 /* listen_socket makes the socket and returns 0, or what errno says. */
 static int
-listen_socket(const GwConfig *config, int *descriptor)
+listen_socket(Listener *listener, const char *host, long port, bool shared)
 {
 	static const struct addrinfo hints = {
 		.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
 		.ai_socktype = SOCK_STREAM
 	};
-	const char *host = config->host;
+	int		   *descriptor = &listener->listening;
 	struct addrinfo *address;
 	struct sockaddr_in6 bound = {0};
 	socklen_t	length = sizeof(bound);
@@ -198,20 +267,20 @@ listen_socket(const GwConfig *config, int *descriptor)
 
 	if (strcmp(host, "localhost") == 0)
 		host = "127.0.0.1";
-	(void) snprintf(service, sizeof(service), "%ld", config->port);
+	(void) snprintf(service, sizeof(service), "%ld", port);
 	if (getaddrinfo(host, service, &hints, &address) != 0)
 		return EINVAL;
 	*descriptor = socket(address->ai_family,
 						 SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (*descriptor < 0 || !set_on(*descriptor, SO_REUSEADDR) ||
-		(config->reuse_port && !set_on(*descriptor, SO_REUSEPORT)) ||
+		(shared && !set_on(*descriptor, SO_REUSEPORT)) ||
 		bind(*descriptor, address->ai_addr, address->ai_addrlen) != 0 ||
 		listen(*descriptor, SOMAXCONN) != 0 ||
 		getsockname(*descriptor, (struct sockaddr *) &bound, &length) != 0)
 		fault = errno;
 	freeaddrinfo(address);
 	/* Both kinds of address have the port in the same place. */
-	port = ntohs(bound.sin6_port);
+	listener->port = ntohs(bound.sin6_port);
 	return fault;
 }
 
@@ -253,12 +322,12 @@ descriptor_is_free(void)
 
 /* listen_to chooses what libwebsockets listens to; false if it cannot. */
 static bool
-listen_to(int descriptor)
+listen_to(Listener *listener, int descriptor)
 {
-	if (heard != descriptor &&
-		dup3(descriptor, lws_get_socket_fd(listener), O_CLOEXEC) >= 0)
-		heard = descriptor;
-	return heard == descriptor;
+	if (listener->heard != descriptor &&
+		dup3(descriptor, lws_get_socket_fd(listener->wsi), O_CLOEXEC) >= 0)
+		listener->heard = descriptor;
+	return listener->heard == descriptor;
 }
 
 /* listen_pause pauses because descriptors are used up. */
@@ -267,7 +336,7 @@ listen_pause(void)
 {
 	int64_t		now = gw_now_ms();
 
-	(void) listen_to(silence);
+	(void) all_listen(false);
 	if (paused)
 		return;
 	paused = true;

@@ -28,6 +28,9 @@
 
 #define WRITE_MAX	((size_t) 128 * 1024)
 
+/* What the library gives the kernel at a time: a piece and its head. */
+#define PACKET_MAX	(WRITE_MAX + 16)
+
 /* What each WebSocket holds for input, whether it is used or not. */
 #define FRAME_MAX	4096
 
@@ -35,13 +38,15 @@ typedef struct Link
 {
 	char		address[GW_ADDRESS_MAX];	/* of its peer */
 	void	   *owner;			/* once it is a WebSocket */
+	bool		admin;			/* came by the admin port */
+	bool		bare;			/* an HTTP answer without a body */
 	GwBuffer	body;			/* of an HTTP answer to be written */
 } Link;
 
 static const GwConfig *config;
 static const GwSocketEvents *events;
 static GwHttpAnswer answer;
-static struct lws_vhost *vhost;
+static struct lws_vhost *vhosts[GW_LISTENERS];
 
 static int	socket_callback(struct lws *wsi, enum lws_callback_reasons reason,
 							void *user, void *in, size_t len);
@@ -51,15 +56,22 @@ static int	link_callback(struct lws *wsi, Link *link,
 static int	link_create(struct lws *wsi);
 static void link_free(Link *link);
 static int	websocket_open(struct lws *wsi, Link *link);
+static void websocket_closed(const Link *link, const unsigned char *payload,
+							 size_t length);
 static int	websocket_write(struct lws *wsi, void *owner);
 static int	websocket_ping(struct lws *wsi);
+static bool vhost_open(GwListenKind kind);
 static int	http_begin(struct lws *wsi, Link *link, const char *path);
+static int	http_status(struct lws *wsi, Link *link, const char *path,
+						const char **type);
+static int	http_head(struct lws *wsi, const Link *link, int status,
+					  const char *type);
 static int	http_write(struct lws *wsi, Link *link);
 
 static const lws_retry_bo_t no_pings;
 
 static const struct lws_protocols protocols[] = {
-	{GW_PROTOCOL, socket_callback, 0, FRAME_MAX, 0, NULL, 0},
+	{GW_PROTOCOL, socket_callback, 0, FRAME_MAX, 0, NULL, PACKET_MAX},
 	{NULL, NULL, 0, 0, 0, NULL, 0}
 };
 
@@ -68,34 +80,42 @@ bool
 gw_sockets_open(const GwConfig *settings, const GwSocketEvents *owners,
 				GwHttpAnswer http)
 {
-	struct lws_context_creation_info info;
-
 	config = settings;
 	events = owners;
 	answer = http;
 	gw_handshakes_init(config);
+	return vhost_open(GW_LISTEN_PUBLIC) &&
+		(config->admin_port == 0 || vhost_open(GW_LISTEN_ADMIN));
+}
+
+/* vhost_open makes what libwebsockets listens with; false if it cannot. */
+static bool
+vhost_open(GwListenKind kind)
+{
+	struct lws_context_creation_info info;
+
 	memset(&info, 0, sizeof(info));
 	gw_listen_prepare(&info);
-	if (config->tls_cert[0] != '\0')
+	if (kind == GW_LISTEN_PUBLIC && config->tls_cert[0] != '\0')
 		info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT |
 			LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX;
 	info.protocols = protocols;
-	info.vhost_name = GW_PROTOCOL;
+	info.vhost_name = kind == GW_LISTEN_PUBLIC ? GW_PROTOCOL : "admin";
 	info.server_string = "message-bus-gateway";
 	info.alpn = "http/1.1";
 	info.retry_and_idle_policy = &no_pings;
 	info.timeout_secs_ah_idle = (unsigned int) config->http_timeout;
 	info.keepalive_timeout = (int) config->http_timeout;
-	vhost = lws_create_vhost(gw_loop_context(), &info);
-	if (vhost == NULL)
+	vhosts[kind] = lws_create_vhost(gw_loop_context(), &info);
+	if (vhosts[kind] == NULL)
 	{
 		gw_log_event("error", "start", "could not create the listener");
 		return false;
 	}
 	/* Who is there already is the listener. */
-	(void) lws_callback_all_protocol_vhost_args(vhost, NULL,
-												LWS_CALLBACK_USER, NULL, 0);
-	return gw_listen_open(config);
+	(void) lws_callback_all_protocol_vhost_args(vhosts[kind], NULL,
+												LWS_CALLBACK_USER, &kind, 0);
+	return gw_listen_open(config, kind);
 }
 
 /* gw_socket_address returns the address of a client's peer. */
@@ -142,13 +162,14 @@ socket_callback(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 	if (reason == LWS_CALLBACK_OPENSSL_LOAD_EXTRA_SERVER_VERIFY_CERTS)
 		gw_tls_prepare(user);
 	else if (reason == LWS_CALLBACK_USER)
-		gw_listen_found(wsi);
+		gw_listen_found(wsi, *(const GwListenKind *) in);
 	else if (reason == LWS_CALLBACK_FILTER_NETWORK_CONNECTION)
 		gw_listen_take(user);
 	else if (reason == LWS_CALLBACK_SERVER_NEW_CLIENT_INSTANTIATED)
 		return link_create(wsi);
 	/* Before there is a vhost there is no socket either. */
-	link = vhost != NULL && wsi != NULL ? lws_get_opaque_user_data(wsi) : NULL;
+	link = vhosts[GW_LISTEN_PUBLIC] != NULL && wsi != NULL ?
+		lws_get_opaque_user_data(wsi) : NULL;
 	return link != NULL ? link_callback(wsi, link, reason, in, len) : 0;
 }
 
@@ -162,7 +183,19 @@ link_callback(struct lws *wsi, Link *link, enum lws_callback_reasons reason,
 		case LWS_CALLBACK_WSI_DESTROY:
 			link_free(link);
 			break;
+		case LWS_CALLBACK_RAW_ADOPT:
+		case LWS_CALLBACK_RAW_RX:
+			/* The method CONNECT would have bytes of no protocol at all. */
+			gw_refused(GW_REFUSED_UPGRADE, link->address,
+					   "the method CONNECT is not served");
+			return -1;
 		case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
+			if (link->admin)
+			{
+				gw_refused(GW_REFUSED_UPGRADE, link->address,
+						   "the admin port takes no WebSocket");
+				return -1;
+			}
 			return gw_handshake_check(wsi, link->address,
 									  *events->connections);
 		case LWS_CALLBACK_ESTABLISHED:
@@ -172,6 +205,9 @@ link_callback(struct lws *wsi, Link *link, enum lws_callback_reasons reason,
 							lws_remaining_packet_payload(wsi),
 							lws_frame_is_binary(wsi) != 0,
 							lws_is_final_fragment(wsi) != 0);
+			break;
+		case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
+			websocket_closed(link, in, len);
 			break;
 		case LWS_CALLBACK_RECEIVE_PONG:
 			events->pong(link->owner);
@@ -207,6 +243,7 @@ link_create(struct lws *wsi)
 		gw_refused(GW_REFUSED_MEMORY, gw_listen_peer(), "out of memory");
 		return -1;
 	}
+	link->admin = lws_get_vhost(wsi) == vhosts[GW_LISTEN_ADMIN];
 	(void) snprintf(link->address, sizeof(link->address), "%s",
 					gw_listen_peer());
 	lws_set_opaque_user_data(wsi, link);
@@ -227,12 +264,26 @@ static int
 websocket_open(struct lws *wsi, Link *link)
 {
 	GwBuffer	token = {0};
+	uint32_t	limit = gw_handshake_limit(wsi);
 
 	/* Without authentication a token is none of the gateway's business. */
 	if (!gw_config_authenticates(config) || gw_handshake_token(wsi, &token))
-		link->owner = events->open(wsi, &token);
+		link->owner = events->open(wsi, &token, limit);
 	gw_buffer_wipe(&token);
 	return link->owner != NULL ? 0 : -1;
+}
+
+/* websocket_closed tells of a client's close frame. */
+static void
+websocket_closed(const Link *link, const unsigned char *payload, size_t length)
+{
+	if (link->owner == NULL)
+		return;
+	if (length < 2)
+		events->closed(link->owner, LWS_CLOSE_STATUS_NO_STATUS, NULL, 0);
+	else
+		events->closed(link->owner, payload[0] << 8 | payload[1],
+					   (const char *) payload + 2, length - 2);
 }
 
 /* websocket_write writes one piece of what there is, or closes. */
@@ -289,52 +340,89 @@ websocket_ping(struct lws *wsi)
 static int
 http_begin(struct lws *wsi, Link *link, const char *path)
 {
-	unsigned char head[LWS_PRE + 1024];
-	unsigned char *start = head + LWS_PRE;
-	unsigned char *at = start;
-	unsigned char *end = head + sizeof(head) - 1;
-	GwBuffer   *body = &link->body;
+	static const unsigned char room[LWS_PRE];
 	const char *type = "application/json";
 	int			status;
 
 	/* Room for the library before the body. */
-	gw_buffer_free(body);
-	memset(head, 0, LWS_PRE);
-	gw_buffer_append(body, head, LWS_PRE);
-	if (!gw_handshake_host_may(wsi))
+	gw_buffer_free(&link->body);
+	gw_buffer_append(&link->body, room, LWS_PRE);
+	status = http_status(wsi, link, path, &type);
+	link->bare = status == HTTP_STATUS_NO_CONTENT ||
+		lws_hdr_total_length(wsi, WSI_TOKEN_HEAD_URI) > 0;
+	if (link->body.failed || http_head(wsi, link, status, type) != 0)
+		return -1;
+	(void) lws_callback_on_writable(wsi);
+	return 0;
+}
+
+/* http_status appends the body of an answer, and returns its status. */
+static int
+http_status(struct lws *wsi, Link *link, const char *path, const char **type)
+{
+	GwBuffer   *body = &link->body;
+
+	if (!link->admin && !gw_handshake_host_may(wsi))
 	{
 		gw_refused(GW_REFUSED_HOST, link->address,
 				   "host not allowed (MESSAGE_BUS_HOSTS)");
 		gw_buffer_text(body, "{\"error\":\"host not allowed"
 					   " (MESSAGE_BUS_HOSTS)\"}\n");
-		status = HTTP_STATUS_FORBIDDEN;
+		return HTTP_STATUS_FORBIDDEN;
 	}
-	else if (lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) > 0)
-		status = answer(path, body, &type);
-	else
+	if (!link->admin && !config->public_status)
 	{
-		gw_buffer_text(body, "{\"error\":\"method not allowed\"}\n");
-		status = HTTP_STATUS_METHOD_NOT_ALLOWED;
+		gw_buffer_text(body, "{\"error\":\"not found\"}\n");
+		return HTTP_STATUS_NOT_FOUND;
 	}
-	if (body->failed ||
-		lws_add_http_common_headers(wsi, (unsigned int) status, type,
-									body->length - LWS_PRE, &at, end) != 0 ||
-		lws_finalize_write_http_header(wsi, start, &at, end) != 0)
-		return -1;
-	(void) lws_callback_on_writable(wsi);
-	return 0;
+	if (lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) > 0 ||
+		lws_hdr_total_length(wsi, WSI_TOKEN_HEAD_URI) > 0)
+		return answer(path, body, type);
+	if (lws_hdr_total_length(wsi, WSI_TOKEN_OPTIONS_URI) > 0)
+		return HTTP_STATUS_NO_CONTENT;
+	gw_buffer_text(body, "{\"error\":\"method not allowed\"}\n");
+	return HTTP_STATUS_METHOD_NOT_ALLOWED;
+}
+
+/* http_head writes the head of an answer; not 0 if it cannot. */
+static int
+http_head(struct lws *wsi, const Link *link, int status, const char *type)
+{
+	static const unsigned char allowed[] = "GET, HEAD, OPTIONS";
+	unsigned char head[LWS_PRE + 1024];
+	unsigned char *start = head + LWS_PRE;
+	unsigned char *at = start;
+	unsigned char *end = head + sizeof(head) - 1;
+	int			fault;
+
+	if (status == HTTP_STATUS_NO_CONTENT)
+		fault = lws_add_http_header_status(wsi, (unsigned int) status, &at,
+										   end);
+	else
+		fault = lws_add_http_common_headers(wsi, (unsigned int) status, type,
+											link->body.length - LWS_PRE, &at,
+											end);
+	if (fault == 0 && (status == HTTP_STATUS_NO_CONTENT ||
+					   status == HTTP_STATUS_METHOD_NOT_ALLOWED))
+		fault = lws_add_http_header_by_name(wsi,
+											(const unsigned char *) "allow:",
+											allowed, sizeof(allowed) - 1, &at,
+											end);
+	return fault != 0 ? fault :
+		lws_finalize_write_http_header(wsi, start, &at, end);
 }
 
 static int
 http_write(struct lws *wsi, Link *link)
 {
 	GwBuffer   *body = &link->body;
-	int			written;
+	int			written = 0;
 
 	if (body->length == 0)
 		return 0;
-	written = lws_write(wsi, body->data + LWS_PRE, body->length - LWS_PRE,
-						LWS_WRITE_HTTP_FINAL);
+	if (!link->bare)
+		written = lws_write(wsi, body->data + LWS_PRE, body->length - LWS_PRE,
+							LWS_WRITE_HTTP_FINAL);
 	gw_buffer_free(body);
 	return written < 0 || lws_http_transaction_completed(wsi) != 0 ? -1 : 0;
 }

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/buffer.h"
 #include "base/config.h"
@@ -40,16 +41,23 @@ typedef struct GwOutput
 /* What sockets tell and ask whoever owns WebSockets. */
 typedef struct GwSocketEvents
 {
-	/* A new WebSocket: returns its owner, or NULL to close it. */
-	void	   *(*open) (GwSocket *socket, GwBuffer *token);
+	/*
+	 * A new WebSocket, which asks for messages up to a limit (0: it does not
+	 * say): returns its owner, or NULL to close it.
+	 */
+	void	   *(*open) (GwSocket *socket, GwBuffer *token, uint32_t limit);
 	/* Bytes came; `more` of the same frame, or of the message, are to come. */
 	void		(*receive) (void *owner, const unsigned char *bytes,
 							size_t length, size_t more, bool binary,
 							bool final);
 	void		(*pong) (void *owner);
+	/* All that was written before has gone out: what is next? */
 	void		(*next) (void *owner, GwOutput *output);
-	/* So much was written; returns whether there is more. */
+	/* So much was written; is there more? */
 	bool		(*written) (void *owner, size_t length);
+	/* A close frame came; the code is 1005 if it had none. */
+	void		(*closed) (void *owner, int code, const char *reason,
+						   size_t length);
 	/* The socket no longer exists, for whatever reason. */
 	void		(*gone) (void *owner);
 	/* How many WebSockets there are. */

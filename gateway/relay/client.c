@@ -17,6 +17,12 @@
  * connection whose replies pile up is neither read from nor served
  * (held) until it has read half of them, and is closed with
  * 1013 if it does not read at all.
+ *
+ * Leases that a reply tells are its client's as soon as a byte of it has been
+ * written: it may be the reply that its client cannot take, and must not come
+ * for ever. Those of replies that were not begun, also of ones that come when
+ * the socket has gone, are kept in "unwritten" of the identity, and given back
+ * when the session is closed.
  */
 #include "relay/client.h"
 
@@ -35,6 +41,17 @@
 /* What one connection may have refused, beside its frames, in bytes. */
 #define REFUSALS_MAX	((size_t) 1024 * 1024)
 
+/*
+ * A lease in a control frame, with what is said of it; and how many a client
+ * has learnt of are remembered, to be ended while frames of it are in flight.
+ */
+#define LEASE_BYTES		16
+#define WRITTEN_MAX		32
+
+/* What a close frame can have as its code: RFC 6455, section 7.4. */
+#define CODE_LEAST		1000
+#define CODE_MOST		4999
+
 static const GwConfig *config;
 static const GwClientEvents *events;
 static bool draining;
@@ -42,7 +59,7 @@ static bool draining;
 GwClientList gw_clients[GW_CLIENT_STATES];
 GwClientTotals gw_client_totals;
 
-static void *client_open(GwSocket *socket, GwBuffer *token);
+static void *client_open(GwSocket *socket, GwBuffer *token, uint32_t limit);
 static void client_gone(void *owner);
 static void client_receive(void *owner, const unsigned char *bytes,
 						   size_t length, size_t more, bool binary,
@@ -50,6 +67,11 @@ static void client_receive(void *owner, const unsigned char *bytes,
 static void client_pong(void *owner);
 static void client_next(void *owner, GwOutput *output);
 static bool client_written(void *owner, size_t length);
+static void client_closed(void *owner, int code, const char *reason,
+						  size_t length);
+static void log_close(const GwClient *client);
+static void note_written(GwIdentity *identity, const unsigned char *leases,
+						 size_t length);
 static void client_move(GwClient *client, GwClientState state);
 static bool client_check_text(GwClient *client, bool final);
 static bool client_gather(GwClient *client, const unsigned char *bytes,
@@ -64,7 +86,8 @@ static void client_drop_replies(GwClient *client);
 static void client_flow(GwClient *client);
 
 const GwSocketEvents gw_client_events = {client_open, client_receive,
-client_pong, client_next, client_written, client_gone, &gw_client_totals.count};
+	client_pong, client_next, client_written, client_closed, client_gone,
+&gw_client_totals.count};
 
 void
 gw_clients_init(const GwConfig *settings, const GwClientEvents *owner)
@@ -103,23 +126,26 @@ gw_client_answered(GwClient *client)
 }
 
 /*
- * gw_client_queue queues one frame to write. A client that cannot take it
- * is disconnected.
+ * gw_client_queue queues one frame to write, and what it tells of leases (or
+ * NULL). A client that cannot take it is disconnected.
  */
 void
 gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
-				size_t length)
+				size_t length, const GwBuffer *leases)
 {
+	size_t		more = leases != NULL ? leases->length : 0;
 	size_t		limit = 2 * (size_t) config->max_message + REFUSALS_MAX;
 	GwReply    *reply = NULL;
 
+	if (!client->mute && client->reply_bytes + length <= limit)
+		reply = malloc(sizeof(GwReply) + GW_WRITE_ROOM + length + more);
+	if (reply == NULL && more > 0)
+		gw_buffer_append(&client->identity->unwritten, leases->data, more);
 	if (client->mute)
 	{
 		gw_counters.replies_undelivered++;
 		return;
 	}
-	if (client->reply_bytes + length <= limit)
-		reply = malloc(sizeof(GwReply) + GW_WRITE_ROOM + length);
 	if (reply == NULL)
 	{
 		gw_client_mute(client, client->reply_bytes + length > limit ?
@@ -128,9 +154,12 @@ gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
 	}
 	reply->length = length;
 	reply->sent = 0;
+	reply->leases = more;
 	reply->binary = binary;
 	if (length > 0)
 		memcpy(reply->bytes + GW_WRITE_ROOM, bytes, length);
+	if (more > 0)
+		memcpy(reply->bytes + GW_WRITE_ROOM + length, leases->data, more);
 	if (STAILQ_EMPTY(&client->replies))
 		client->progress_ms = gw_now_ms();
 	STAILQ_INSERT_TAIL(&client->replies, reply, entry);
@@ -146,12 +175,14 @@ void
 gw_client_answer(GwClient *client, const GwBuffer *ids, const GwError *error)
 {
 	GwBuffer	string = {0};
+	uint32_t	limit = client->identity->limit;
 
-	gw_answer_frame(&string, ids, error);
+	gw_answer_frame(&string, ids, error,
+					limit != 0 ? limit : (size_t) config->client_max);
 	if (string.failed)
 		gw_client_mute(client, "out of memory");
 	else
-		gw_client_queue(client, false, string.data, string.length);
+		gw_client_queue(client, false, string.data, string.length, NULL);
 	gw_buffer_free(&string);
 }
 
@@ -165,7 +196,11 @@ gw_disconnect(GwClient *client, int code, const char *reason)
 {
 	if (client->state == GW_CLIENT_CLOSING)
 		return;
-	client->close_code = code;
+	if (client->close_code == 0)
+	{
+		client->close_code = code;
+		client->end = GW_END_GATEWAY;
+	}
 	client->close_reason = reason;
 	client->closing_ms = gw_now_ms();
 	client_forget_message(client);
@@ -181,7 +216,7 @@ gw_disconnect(GwClient *client, int code, const char *reason)
  * returns NULL if out of memory.
  */
 static void *
-client_open(GwSocket *socket, GwBuffer *token)
+client_open(GwSocket *socket, GwBuffer *token, uint32_t limit)
 {
 	GwClient   *client = calloc(1, sizeof(GwClient));
 	GwLogLine	line;
@@ -194,6 +229,7 @@ client_open(GwSocket *socket, GwBuffer *token)
 		return NULL;
 	}
 	client->identity->client = client;
+	client->identity->limit = limit;
 	client->socket = socket;
 	client->opened_ms = client->heard_ms = gw_now_ms();
 	STAILQ_INIT(&client->replies);
@@ -287,13 +323,20 @@ client_next(void *owner, GwOutput *output)
 	}
 }
 
-/* client_written notes that bytes of the oldest reply went out. */
+/*
+ * client_written notes that bytes of the oldest reply were written. With the
+ * first of them its leases are its client's.
+ */
 static bool
 client_written(void *owner, size_t length)
 {
 	GwClient   *client = owner;
 	GwReply    *reply = STAILQ_FIRST(&client->replies);
 
+	if (reply->sent == 0 && reply->leases > 0)
+		note_written(client->identity,
+					 reply->bytes + GW_WRITE_ROOM + reply->length,
+					 reply->leases);
 	reply->sent += length;
 	client->reply_bytes -= length;
 	gw_client_totals.unwritten -= length;
@@ -312,12 +355,51 @@ client_written(void *owner, size_t length)
 		client->state == GW_CLIENT_CLOSING;
 }
 
+/* note_written keeps the newest leases that a client has learnt of. */
+static void
+note_written(GwIdentity *identity, const unsigned char *leases, size_t length)
+{
+	GwBuffer   *written = &identity->written;
+	size_t		at;
+
+	for (at = 0; at + LEASE_BYTES <= length; at += LEASE_BYTES)
+	{
+		if (written->length >= WRITTEN_MAX * LEASE_BYTES)
+		{
+			written->length -= LEASE_BYTES;
+			memmove(written->data, written->data + LEASE_BYTES,
+					written->length);
+		}
+		gw_buffer_append(written, leases + at, LEASE_BYTES / 2);
+		gw_buffer_int64(written, UINT64_MAX);
+	}
+}
+
+/* client_closed notes what a client's close frame says. */
+static void
+client_closed(void *owner, int code, const char *reason, size_t length)
+{
+	GwClient   *client = owner;
+
+	/* It may be the answer to ours. */
+	if (client->close_code != 0)
+		return;
+	/* The library hands on a number that is no code. */
+	client->close_code = code >= CODE_LEAST && code <= CODE_MOST ? code :
+		GW_CLOSE_PROTOCOL;
+	client->end = GW_END_CLIENT;
+	if (length >= sizeof(client->peer_reason))
+		length = sizeof(client->peer_reason) - 1;
+	if (length > 0 && gw_utf8_valid((const unsigned char *) reason, length))
+		memcpy(client->peer_reason, reason, length);
+	client->close_reason = client->peer_reason;
+}
+
 /* client_gone frees a client whose socket no longer exists. */
 static void
 client_gone(void *owner)
 {
 	GwClient   *client = owner;
-	GwLogLine	line;
 
 	LIST_REMOVE(client, entry);
 	gw_client_totals.count--;
@@ -328,25 +410,41 @@ client_gone(void *owner)
 		gw_client_log("warning", "cut_off", client,
 					  "the socket closed in the middle of a message");
 	}
+	if (client->close_code == 0)
+	{
+		client->close_code = GW_CLOSE_ABNORMAL;
+		client->end = GW_END_NETWORK;
+	}
+	gw_metric_close(client->end, client->close_code);
+	log_close(client);
+	client_drop_replies(client);
+	client_forget_message(client);
+	client->identity->close_code = client->close_code;
+	client->identity->client = NULL;
+	events->end(client->identity);
+	gw_identity_release(client->identity);
+	free(client);
+}
+
+/* log_close tells how a connection was used, and who ended it. */
+static void
+log_close(const GwClient *client)
+{
+	GwLogLine	line;
+
 	gw_log_begin(&line, "info", "close");
 	gw_log_number(&line, "connection", client->identity->session);
+	gw_identity_log(client->identity, &line);
 	gw_log_number(&line, "ms", gw_now_ms() - client->opened_ms);
 	gw_log_number(&line, "frames_in", (int64_t) client->frames_in);
 	gw_log_number(&line, "frames_out", (int64_t) client->frames_out);
 	gw_log_number(&line, "in_flight", (int64_t) client->in_flight);
 	gw_log_number(&line, "unwritten", (int64_t) client->reply_bytes);
-	if (client->close_code != 0)
-	{
-		gw_log_number(&line, "code", client->close_code);
+	gw_log_text(&line, "by", gw_end_names[client->end]);
+	gw_log_number(&line, "code", client->close_code);
+	if (client->close_reason != NULL && client->close_reason[0] != '\0')
 		gw_log_text(&line, "reason", client->close_reason);
-	}
 	gw_log_end(&line);
-	client_drop_replies(client);
-	client_forget_message(client);
-	client->identity->client = NULL;
-	events->end(client->identity);
-	gw_identity_release(client->identity);
-	free(client);
 }
 
 /* gw_client_end_linger lets a closing client close. */
@@ -536,6 +634,10 @@ client_drop_replies(GwClient *client)
 		STAILQ_REMOVE_HEAD(&client->replies, entry);
 		gw_counters.replies_undelivered++;
 		gw_client_totals.replies--;
+		if (reply->sent == 0 && reply->leases > 0)
+			gw_buffer_append(&client->identity->unwritten,
+							 reply->bytes + GW_WRITE_ROOM + reply->length,
+							 reply->leases);
 		free(reply);
 	}
 	gw_client_totals.unwritten -= client->reply_bytes;
@@ -571,6 +673,7 @@ gw_client_log(const char *level, const char *event, const GwClient *client,
 
 	gw_log_begin(&line, level, event);
 	gw_log_number(&line, "connection", client->identity->session);
+	gw_identity_log(client->identity, &line);
 	if (detail != NULL)
 		gw_log_text(&line, "detail", detail);
 	gw_log_end(&line);

@@ -19,6 +19,8 @@
 
 /* Close codes of RFC 6455, section 7.4, and its registry. */
 #define GW_CLOSE_GOING_AWAY		1001
+#define GW_CLOSE_PROTOCOL		1002
+#define GW_CLOSE_ABNORMAL		1006	/* never sent: the socket was gone */
 #define GW_CLOSE_NOT_UTF8		1007
 #define GW_CLOSE_POLICY			1008
 #define GW_CLOSE_TOO_LARGE		1009
@@ -31,12 +33,16 @@ typedef enum GwClientState
 	GW_CLIENT_STATES
 } GwClientState;
 
-/* One frame to write. `bytes` begins with GW_WRITE_ROOM free bytes. */
+/*
+ * One frame to write. `bytes` begins with GW_WRITE_ROOM free bytes and ends
+ * with the leases that it tells, as a control frame has them.
+ */
 typedef struct GwReply
 {
 	STAILQ_ENTRY(GwReply) entry;
 	size_t		length;
 	size_t		sent;
+	size_t		leases;			/* bytes behind it: what it tells of leases */
 	bool		binary;
 	unsigned char bytes[];
 } GwReply;
@@ -71,6 +77,8 @@ typedef struct GwClient
 	uint64_t	batch_mark;		/* the last batch that holds a read of it */
 	int			close_code;
 	const char *close_reason;
+	GwEnd		end;			/* who began to close, if close_code is set */
+	char		peer_reason[124];	/* of the client's close frame */
 	int64_t		opened_ms;
 	int64_t		closing_ms;
 	uint64_t	frames_in;
@@ -109,7 +117,8 @@ extern void gw_clients_drain(void);
 
 extern void gw_client_answered(GwClient *client);
 extern void gw_client_queue(GwClient *client, bool binary,
-							const unsigned char *bytes, size_t length);
+							const unsigned char *bytes, size_t length,
+							const GwBuffer *leases);
 extern void gw_client_answer(GwClient *client, const GwBuffer *ids,
 							 const GwError *error);
 extern void gw_client_mute(GwClient *client, const char *reason);

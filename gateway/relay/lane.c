@@ -19,13 +19,23 @@
  */
 #include "relay/lane.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "base/log.h"
+#include "database/outcome.h"
 #include "net/loop.h"
 
 GwLane		gw_lanes[GW_CONNECTIONS_MAX];
 
 static const GwConfig *config;
 static uint64_t batch_number;
+
+/* How long a publish that was refused says something of the next one. */
+#define REFUSED_MS		10000
+
+static int64_t refused_ms;		/* the last one, 0: none since one was taken */
+static char refused_with[6];
 
 static void lane_done(void *owner, const GwOutcome *outcome);
 static void lane_lost(void *owner, const char *reason);
@@ -35,11 +45,14 @@ static bool lane_knows(const GwLane *lane, const GwRequest *request);
 static bool lane_open_session(GwLane *lane, GwBatch *batch,
 							  GwIdentity *identity);
 static GwBatch *lane_pop_flight(GwLane *lane);
+static void lane_close_again(GwLane *lane, GwBatch *batch);
 static void deliver_rows(const GwLane *lane, const GwBatch *batch,
 						 const GwOutcome *outcome);
 static size_t count_expected(const GwBatch *batch);
-static bool deliver_row(const GwLane *lane, const GwBatch *batch,
-						int64_t session, GwSpan frame);
+static bool deliver_row(const GwLane *lane, GwRequest *request,
+						const GwRow *row);
+static void note_publish(const GwRequest *request, const char *sqlstate,
+						 GwResult result);
 static void end_batch(const GwLane *lane, GwBatch *batch,
 					  const GwError *error, GwResult result);
 static void log_request(GwLaneKind lane, const GwRequest *request,
@@ -138,11 +151,16 @@ gw_queue_refuse(GwQueue *queue, GwLaneKind lane, const GwError *error)
 /*
  * gw_session_end closes a session whose socket has gone, on every database
  * connection that knows it; on the short lane's in any case, if it may hold
- * leases.
+ * leases. That one alone ends leases. While a frame is in flight which may
+ * acknowledge some, on whatever lane, those end that the client has not learnt
+ * of; and while claims are, which may bring more, those that are known.
  */
 void
 gw_session_end(GwIdentity *identity)
 {
+	GwEnding	ending = identity->pending == 0 ? GW_ENDS_ALL :
+	identity->pending == identity->claiming ? GW_ENDS_KNOWN :
+	GW_ENDS_UNWRITTEN;
 	size_t		i;
 
 	for (i = 0; i < GW_CONNECTIONS_MAX; i++)
@@ -156,17 +174,22 @@ gw_session_end(GwIdentity *identity)
 			continue;
 		if (lane->database == NULL || !gw_lane_takes(lane, &error))
 			continue;
-		request = gw_request_control(identity, GW_CONTROL_CLOSE);
+		request = gw_request_close(identity, i == GW_LANE_SHORT ? ending :
+								   GW_ENDS_NONE);
 		if (request != NULL)
 			gw_queue_append(&lane->queue, request);
 	}
+	gw_buffer_free(&identity->unwritten);
+	if (ending != GW_ENDS_UNWRITTEN)
+		gw_buffer_free(&identity->written);
 	/* What is still in flight may claim something: then once more. */
 	identity->used = identity->used && identity->pending > 0;
 }
 
 /*
  * gw_request_end answers a request with the error, if any, and frees it. The
- * last one of a session whose socket has gone ends the session.
+ * last one of a session whose socket has gone ends the session, and so does
+ * the last one behind which there are only claims that wait.
  */
 void
 gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
@@ -180,7 +203,16 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 		gw_request_free(request);
 		return;
 	}
-	gw_metric_request(lane, result, gw_now_ms() - request->arrived_ms);
+	if (error != NULL)
+		request->code = error->code;
+	else if (request->code != 0)
+		result = GW_FAILED;
+	gw_metric_request(lane, request->kind == GW_FRAME_BATCH ?
+					  GW_METHOD_BATCH : gw_metric_method(request->method),
+					  result, request->code,
+					  gw_now_ms() - request->arrived_ms);
+	note_publish(request, error != NULL ? error->sqlstate : request->sqlstate,
+				 result);
 	if (error != NULL && error->code == GW_ERROR_OUTCOME_UNKNOWN)
 		gw_counters.outcomes_unknown++;
 	if (client != NULL && error != NULL)
@@ -189,11 +221,18 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 		gw_counters.replies_undelivered++;
 	if (client != NULL)
 		gw_client_answered(client);
-	if (config->log_frames || error != NULL)
+	if (config->log_frames ||
+		(request->code != 0 &&
+		 gw_identity_logs_failure(identity, gw_now_ms())))
 		log_request(lane, request, error, result);
 	gw_client_totals.buffered -= request->length + request->ids.length;
 	identity->pending--;
-	if (client == NULL && identity->pending == 0)
+	if (gw_request_only_claims(request))
+		identity->claiming--;
+	if (client == NULL &&
+		(identity->pending == 0 ||
+		 (identity->pending == identity->claiming &&
+		  identity->written.length + identity->unwritten.length > 0)))
 		gw_session_end(identity);
 	gw_request_free(request);
 }
@@ -217,6 +256,8 @@ lane_done(void *owner, const GwOutcome *outcome)
 		TAILQ_FOREACH(request, &batch->requests, entry)
 			gw_identity_mark(request->identity, lane->index, lane->generation,
 							 0);
+	if (outcome->failed && !outcome->unknown)
+		lane_close_again(lane, batch);
 	end_batch(lane, batch, outcome->failed ? outcome->error : NULL,
 			  !outcome->failed ? GW_COMMITTED :
 			  outcome->unknown ? GW_UNKNOWN : GW_ROLLED_BACK);
@@ -334,7 +375,7 @@ lane_knows(const GwLane *lane, const GwRequest *request)
 static bool
 lane_open_session(GwLane *lane, GwBatch *batch, GwIdentity *identity)
 {
-	GwRequest  *request = gw_request_control(identity, GW_CONTROL_OPEN);
+	GwRequest  *request = gw_request_open(identity);
 
 	if (request == NULL)
 		return false;
@@ -357,6 +398,29 @@ lane_pop_flight(GwLane *lane)
 }
 
 /*
+ * lane_close_again puts what closes sessions back in front of the queue, once:
+ * a frame of somebody else may have made the batch fail.
+ */
+static void
+lane_close_again(GwLane *lane, GwBatch *batch)
+{
+	GwRequest  *request;
+	GwRequest  *next;
+
+	for (request = TAILQ_FIRST(&batch->requests); request != NULL;
+		 request = next)
+	{
+		next = TAILQ_NEXT(request, entry);
+		if (request->control != GW_CONTROL_CLOSE || request->again)
+			continue;
+		TAILQ_REMOVE(&batch->requests, request, entry);
+		request->again = true;
+		TAILQ_INSERT_HEAD(&lane->queue.list, request, entry);
+		lane->queue.count++;
+	}
+}
+
+/*
  * deliver_rows queues the frames that relay returned. A frame for a session
  * that is not of this batch is dropped and logged. When all are queued, the
  * clients whose token was refused are disconnected, unless it was good once
@@ -366,17 +430,21 @@ static void
 deliver_rows(const GwLane *lane, const GwBatch *batch,
 			 const GwOutcome *outcome)
 {
-	const GwRequest *request;
+	GwRequest  *request = TAILQ_FIRST(&batch->requests);
 	size_t		expected = count_expected(batch);
-	size_t		row;
+	size_t		number = 1;
+	size_t		index;
 
-	for (row = 0; row < outcome->rows; row++)
+	for (index = 0; index < outcome->rows; index++)
 	{
-		int64_t		session;
-		GwSpan		frame;
+		GwRow		row;
+		bool		fits = gw_outcome_row(outcome, index, &row);
 
-		if (!gw_outcome_row(outcome, row, &session, &frame) ||
-			!deliver_row(lane, batch, session, frame))
+		/* Rows come in the order of the requests. */
+		for (; fits && request != NULL && number < row.request; number++)
+			request = TAILQ_NEXT(request, entry);
+		if (!fits || request == NULL || number != row.request ||
+			!deliver_row(lane, request, &row))
 			gw_log_event("error", "reply_unfit", gw_lane_names[lane->kind]);
 	}
 	TAILQ_FOREACH(request, &batch->requests, entry)
@@ -415,32 +483,35 @@ count_expected(const GwBatch *batch)
  * gateway itself. It returns false if it is neither.
  */
 static bool
-deliver_row(const GwLane *lane, const GwBatch *batch, int64_t session,
-			GwSpan frame)
+deliver_row(const GwLane *lane, GwRequest *request, const GwRow *row)
 {
-	const GwRequest *request = TAILQ_FIRST(&batch->requests);
-	GwSpan		body = {frame.data + 1, frame.length - 1};
-	uint32_t	version = 0;
-	GwClient   *client;
+	GwIdentity *identity = request->identity;
+	GwSpan		body = {row->frame.data + 1, row->frame.length - 1};
+	GwBuffer	leases = {0};
 
-	while (request != NULL && request->identity->session != session)
-		request = TAILQ_NEXT(request, entry);
-	if (request == NULL)
+	if (identity->session != row->session)
 		return false;
-	if (frame.data[0] == GW_OPCODE_CONTROL)
+	if (row->frame.data[0] == GW_OPCODE_CONTROL)
+		return gw_identity_take(identity, lane->index, lane->generation,
+								request->control == GW_CONTROL_OPEN ?
+								request->version : 0, body);
+	if (row->answers && row->code != 0)
 	{
-		/* What opens a session is the first request of it. */
-		if (request->control == GW_CONTROL_OPEN)
-			version = request->version;
-		return gw_identity_take(request->identity, lane->index,
-								lane->generation, version, body);
+		request->code = row->code;
+		gw_text_copy(request->sqlstate, sizeof(request->sqlstate),
+					 row->sqlstate);
 	}
-	client = request->identity->client;
-	if (client != NULL)
-		gw_client_queue(client, frame.data[0] == GW_OPCODE_BINARY, body.data,
-						body.length);
+	gw_row_leases(row, &leases);
+	if (identity->client != NULL)
+		gw_client_queue(identity->client,
+						row->frame.data[0] == GW_OPCODE_BINARY, body.data,
+						body.length, &leases);
 	else
+	{
+		gw_buffer_append(&identity->unwritten, leases.data, leases.length);
 		gw_counters.replies_undelivered++;
+	}
+	gw_buffer_free(&leases);
 	return true;
 }
 
@@ -459,22 +530,69 @@ end_batch(const GwLane *lane, GwBatch *batch, const GwError *error,
 	gw_batch_free(batch);
 }
 
+/*
+ * note_publish notes whether the bus takes publishes, as far as one can tell
+ * from what comes of them.
+ */
+static void
+note_publish(const GwRequest *request, const char *sqlstate, GwResult result)
+{
+	bool		publishes = strncmp(request->method, "publish", 7) == 0 ||
+	strcmp(request->method, "store_message") == 0;
+
+	if (!publishes)
+		return;
+	if (result == GW_COMMITTED)
+		refused_ms = 0;
+	else if (sqlstate != NULL && sqlstate[0] != '\0' &&
+			 strstr("53100 58030 55000 25006", sqlstate) != NULL)
+	{
+		refused_ms = gw_now_ms();
+		gw_text_copy(refused_with, sizeof(refused_with), sqlstate);
+	}
+}
+
+/*
+ * gw_publishes_refused tells why the bus took no publish lately, and none
+ * since; NULL if it does, or nothing is known.
+ */
+const char *
+gw_publishes_refused(void)
+{
+	static char why[128];
+	const char *what = "the bus is not ready to publish";
+
+	if (refused_ms == 0 || gw_now_ms() - refused_ms > REFUSED_MS)
+		return NULL;
+	if (strcmp(refused_with, "53100") == 0)
+		what = "the database's disk is full";
+	else if (strcmp(refused_with, "58030") == 0)
+		what = "the database cannot write its files";
+	else if (strcmp(refused_with, "25006") == 0)
+		what = "the database is read-only";
+	(void) snprintf(why, sizeof(why), "publishes are refused: %s (%s)", what,
+					refused_with);
+	return why;
+}
+
 static void
 log_request(GwLaneKind lane, const GwRequest *request, const GwError *error,
 			GwResult result)
 {
+	const char *sqlstate = error != NULL ? error->sqlstate : request->sqlstate;
 	GwLogLine	line;
 
-	gw_log_begin(&line, error != NULL ? "warning" : "info", "frame");
+	gw_log_begin(&line, request->code != 0 ? "warning" : "info", "frame");
 	gw_log_number(&line, "connection", request->identity->session);
+	gw_identity_log(request->identity, &line);
 	gw_log_text(&line, "lane", gw_lane_names[lane]);
 	gw_log_text(&line, "method", request->method);
 	gw_log_number(&line, "bytes", (int64_t) request->length - 1);
 	gw_log_number(&line, "ms", gw_now_ms() - request->arrived_ms);
 	gw_log_text(&line, "outcome", gw_result_names[result]);
-	if (error != NULL)
-		gw_log_number(&line, "code", error->code);
-	if (error != NULL && error->sqlstate != NULL)
-		gw_log_text(&line, "sqlstate", error->sqlstate);
+	if (request->code != 0)
+		gw_log_number(&line, "code", request->code);
+	if (sqlstate != NULL && sqlstate[0] != '\0')
+		gw_log_text(&line, "sqlstate", sqlstate);
 	gw_log_end(&line);
 }

@@ -55,6 +55,8 @@ gw_relay_submit(GwRequest *request)
 	GwLaneKind	kind = gw_request_lane(request);
 
 	request->identity->pending++;
+	if (gw_request_only_claims(request))
+		request->identity->claiming++;
 	if (kind == GW_LANE_WAIT)
 		gw_queue_append(&waiting, request);
 	else if (gw_lane_takes(&gw_lanes[kind], &error))
@@ -93,6 +95,14 @@ gw_relay_sweep(void)
 	}
 }
 
+/* gw_relay_is_new tells that a lane has not yet connected, nor failed to. */
+bool
+gw_relay_is_new(void)
+{
+	return gw_database_is_new(gw_lanes[GW_LANE_SHORT].database) ||
+		gw_database_is_new(gw_lanes[GW_LANE_LONG].database);
+}
+
 bool
 gw_relay_is_idle(void)
 {
@@ -111,8 +121,11 @@ gw_relay_is_idle(void)
 void
 gw_relay_reasons(GwBuffer *reasons)
 {
+	const char *refused = gw_publishes_refused();
 	size_t		i;
 
+	if (refused != NULL)
+		gw_buffer_json(reasons, refused);
 	for (i = 0; i < GW_LANE_WAIT; i++)
 	{
 		GwError		error = {0};

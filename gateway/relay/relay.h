@@ -27,6 +27,7 @@ extern bool gw_relay_open(const GwConfig *config);
 extern void gw_relay_submit(GwRequest *request);
 extern void gw_relay_turn(void);
 extern void gw_relay_sweep(void);
+extern bool gw_relay_is_new(void);
 extern bool gw_relay_is_idle(void);
 extern void gw_relay_reasons(GwBuffer *reasons);
 extern GwLaneState gw_relay_lane_state(GwLaneKind kind);

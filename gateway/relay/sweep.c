@@ -48,6 +48,7 @@ gw_clients_sweep(const GwConfig *settings)
 		 client = next)
 	{
 		next = LIST_NEXT(client, entry);
+		gw_identity_tell_left_out(client->identity, now);
 		sweep_open(client, now);
 	}
 	LIST_FOREACH(client, &gw_clients[GW_CLIENT_CLOSING], entry)
@@ -142,7 +143,7 @@ check_expiry(GwClient *client, int64_t now)
 		identity->expired_ms = now;
 		gw_client_log("info", "session_expired", client, NULL);
 		gw_client_queue(client, false, (const unsigned char *) notice,
-						sizeof(notice) - 1);
+						sizeof(notice) - 1, NULL);
 	}
 	else if (now - identity->expired_ms > config->expiry_grace * 1000)
 		gw_disconnect(client, GW_CLOSE_POLICY, "session has expired");

@@ -6,12 +6,19 @@
  * kept: the id of the frame or of each of its elements, as JSON with a zero
  * byte behind it, which no sound JSON has. A request gets a JSON-RPC error
  * with its own id; a notification, kept as an empty id, gets the notification
- * "error"; what is malformed an error with id null; a batch, kept with a
- * bracket before its ids, an array of these.
+ * "error"; what is malformed an error with its id if that was read before the
+ * fault, else with id null; a batch, kept with a bracket before its ids, an
+ * array of these.
  */
 #include "request/answer.h"
 
 #include <string.h>
+
+/*
+ * An id that is longer is none: the database refuses it, too, and an answer
+ * must not be as large as what it answers.
+ */
+#define ID_MAX			1024
 
 static void answer_one(GwBuffer *out, const char *id, const GwError *error);
 static void answer_error(GwBuffer *out, const GwError *error);
@@ -43,20 +50,26 @@ gw_error_away(const char *detail)
 void
 gw_ids_add(GwBuffer *ids, const GwFrame *frame)
 {
-	if (frame->kind == GW_FRAME_REQUEST && frame->id.length > 0)
+	if (frame->kind != GW_FRAME_NOTIFICATION && frame->id.length > 0 &&
+		frame->id.length <= ID_MAX)
 		gw_buffer_append(ids, frame->id.data, frame->id.length);
 	else if (frame->kind != GW_FRAME_NOTIFICATION)
 		gw_buffer_text(ids, "null");
 	gw_buffer_append(ids, "", 1);
 }
 
-/* gw_answer_frame appends the answer to a whole frame. */
+/*
+ * gw_answer_frame appends the answer to a whole frame. If that is larger than
+ * the limit, it is one error with id null.
+ */
 void
-gw_answer_frame(GwBuffer *out, const GwBuffer *ids, const GwError *error)
+gw_answer_frame(GwBuffer *out, const GwBuffer *ids, const GwError *error,
+				size_t limit)
 {
 	const char *id = (const char *) ids->data;
 	const char *end = id + ids->length;
 	bool		batch = ids->length > 0 && *id == '[';
+	size_t		start = out->length;
 
 	if (ids->failed)
 		out->failed = true;
@@ -68,6 +81,10 @@ gw_answer_frame(GwBuffer *out, const GwBuffer *ids, const GwError *error)
 		if (batch)
 			gw_buffer_text(out, id + strlen(id) + 1 < end ? "," : "]");
 	}
+	if (out->length - start <= limit)
+		return;
+	out->length = start;
+	answer_one(out, "null", error);
 }
 
 static void

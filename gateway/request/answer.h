@@ -29,6 +29,6 @@ extern GwError gw_error_unknown(const char *detail);
 extern GwError gw_error_away(const char *detail);
 extern void gw_ids_add(GwBuffer *ids, const GwFrame *frame);
 extern void gw_answer_frame(GwBuffer *out, const GwBuffer *ids,
-							const GwError *error);
+							const GwError *error, size_t limit);
 
 #endif							/* GW_ANSWER_H */

@@ -23,6 +23,9 @@
 /* Frames up to this size, and not of these methods, take the short lane. */
 #define SHORT_MAX	65536
 
+/* What a frame has in front if its client has asked for larger replies. */
+#define LIMIT_BYTES	4
+
 /*
  * What may bring a reply of WS_MAX_MSG_BYTES has a weight, and a batch a
  * limit: four reads, or sixteen claims, which are seldom that large.
@@ -52,7 +55,10 @@ static const struct
 
 static void request_count(GwRequest *request, const GwFrame *frame);
 static void request_read_batch(GwRequest *request, GwFrame frame);
+static GwRequest *request_control(GwIdentity *identity, char control,
+								  const GwBuffer *bytes);
 static void request_drop_frame(GwRequest *request);
+static void encode_frame(GwBuffer *frames, const GwRequest *request);
 static void encode_head(GwBuffer *array, uint32_t type, size_t count);
 
 /*
@@ -126,23 +132,54 @@ request_read_batch(GwRequest *request, GwFrame frame)
 	gw_ids_add(&request->ids, &malformed);
 }
 
+/* gw_request_open makes what opens a session; NULL if out of memory. */
+GwRequest *
+gw_request_open(GwIdentity *identity)
+{
+	return request_control(identity, GW_CONTROL_OPEN, &identity->token);
+}
+
 /*
- * gw_request_control makes a control frame: it opens the session with its
- * token, or closes it. It returns NULL if out of memory.
+ * gw_request_close makes what closes a session, and says which leases end
+ * with it; NULL if out of memory.
  */
 GwRequest *
-gw_request_control(GwIdentity *identity, char control)
+gw_request_close(GwIdentity *identity, GwEnding ending)
+{
+	unsigned	word = (unsigned) identity->close_code & 0x7fff;
+	unsigned char code[2];
+	GwBuffer	bytes = {0};
+	GwRequest  *request = NULL;
+
+	if (ending != GW_ENDS_ALL)
+		word |= 0x8000;
+	code[0] = (unsigned char) (word >> 8);
+	code[1] = (unsigned char) word;
+	gw_buffer_append(&bytes, code, sizeof(code));
+	if (ending != GW_ENDS_NONE)
+		gw_buffer_append(&bytes, identity->unwritten.data,
+						 identity->unwritten.length);
+	if (ending == GW_ENDS_KNOWN)
+		gw_buffer_append(&bytes, identity->written.data,
+						 identity->written.length);
+	if (!bytes.failed)
+		request = request_control(identity, GW_CONTROL_CLOSE, &bytes);
+	gw_buffer_free(&bytes);
+	return request;
+}
+
+/* request_control makes a control frame of these bytes. */
+static GwRequest *
+request_control(GwIdentity *identity, char control, const GwBuffer *bytes)
 {
 	const unsigned char head[2] = {GW_OPCODE_CONTROL, (unsigned char) control};
 	GwBuffer	message = {0};
 	GwRequest  *request = NULL;
 
-	if (gw_buffer_reserve(&message, sizeof(head) + identity->token.length))
+	if (gw_buffer_reserve(&message, sizeof(head) + bytes->length))
 	{
 		gw_buffer_append(&message, head, sizeof(head));
-		if (control == GW_CONTROL_OPEN)
-			gw_buffer_append(&message, identity->token.data,
-							 identity->token.length);
+		gw_buffer_append(&message, bytes->data, bytes->length);
 		request = gw_request_create(identity, &message, 0);
 	}
 	gw_buffer_wipe(&message);
@@ -152,6 +189,16 @@ gw_request_control(GwIdentity *identity, char control)
 	request->version = identity->version;
 	request->secret = true;
 	return request;
+}
+
+/*
+ * gw_request_only_claims tells that a request ends no lease: it is a single
+ * claim, which may wait.
+ */
+bool
+gw_request_only_claims(const GwRequest *request)
+{
+	return request->waits && request->kind != GW_FRAME_BATCH;
 }
 
 /* gw_request_lane tells which lane a request takes. */
@@ -236,7 +283,8 @@ gw_batch_encode(const GwBatch *batch, GwBuffer *sessions, GwBuffer *frames)
 	const GwRequest *request;
 
 	if (!gw_buffer_reserve(sessions, 20 + 12 * batch->count) ||
-		!gw_buffer_reserve(frames, 20 + 4 * batch->count + batch->bytes))
+		!gw_buffer_reserve(frames, 20 + (4 + LIMIT_BYTES) * batch->count +
+						   batch->bytes))
 		return false;
 	encode_head(sessions, INT8_OID, batch->count);
 	encode_head(frames, BYTEA_OID, batch->count);
@@ -244,19 +292,22 @@ gw_batch_encode(const GwBatch *batch, GwBuffer *sessions, GwBuffer *frames)
 	{
 		gw_buffer_int32(sessions, 8);
 		gw_buffer_int64(sessions, (uint64_t) request->identity->session);
-		gw_buffer_int32(frames, (uint32_t) request->frame.length);
-		gw_buffer_append(frames, request->frame.data, request->frame.length);
+		encode_frame(frames, request);
 	}
 	return !sessions->failed && !frames->failed;
 }
 
-/* gw_batch_drop_frames frees the frames of a batch that was encoded. */
+/*
+ * gw_batch_drop_frames frees the frames of a batch that was encoded, but for
+ * what closes a session: it is sent once more if the batch fails.
+ */
 void
 gw_batch_drop_frames(GwBatch *batch)
 {
 	GwRequest  *request;
 
 	TAILQ_FOREACH(request, &batch->requests, entry)
+		if (request->control != GW_CONTROL_CLOSE)
 		request_drop_frame(request);
 }
 
@@ -272,6 +323,27 @@ gw_batch_free(GwBatch *batch)
 		gw_request_free(request);
 	}
 	free(batch);
+}
+
+/* encode_frame appends a frame, with the limit that its client asked for. */
+static void
+encode_frame(GwBuffer *frames, const GwRequest *request)
+{
+	const GwBuffer *frame = &request->frame;
+	uint32_t	limit = request->identity->limit;
+	unsigned char opcode;
+
+	if (limit == 0 || request->control != 0)
+	{
+		gw_buffer_int32(frames, (uint32_t) frame->length);
+		gw_buffer_append(frames, frame->data, frame->length);
+		return;
+	}
+	opcode = frame->data[0] | GW_OPCODE_LIMITED;
+	gw_buffer_int32(frames, (uint32_t) (frame->length + LIMIT_BYTES));
+	gw_buffer_append(frames, &opcode, 1);
+	gw_buffer_int32(frames, limit);
+	gw_buffer_append(frames, frame->data + 1, frame->length - 1);
 }
 
 static void

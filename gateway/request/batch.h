@@ -24,6 +24,15 @@
 #define GW_CONTROL_OPEN		'O'
 #define GW_CONTROL_CLOSE	'C'
 
+/* Which leases of a session end when it is closed. */
+typedef enum GwEnding
+{
+	GW_ENDS_NONE,				/* it is only forgotten */
+	GW_ENDS_UNWRITTEN,			/* those that its client has not learnt of */
+	GW_ENDS_KNOWN,				/* and those in "written" */
+	GW_ENDS_ALL
+}			GwEnding;
+
 /* One frame of a client, from its arrival to its answer; or a control frame. */
 typedef struct GwRequest
 {
@@ -35,12 +44,15 @@ typedef struct GwRequest
 	int64_t		arrived_ms;
 	GwFrameKind kind;
 	char		control;		/* 0 if it is a client's */
+	bool		again;			/* a control frame that is sent once more */
 	uint32_t	version;		/* of the token in it, if it opens */
 	bool		secret;			/* holds a token */
 	bool		waits;			/* a claim that may wait */
 	size_t		weight;			/* how large its reply may be */
 	size_t		calls;			/* of its elements and itself: each is a
 								 * subtransaction */
+	int			code;			/* of the error it was answered with, or 0 */
+	char		sqlstate[6];	/* of that, or empty */
 	char		method[GW_METHOD_MAX];	/* for the log, cut */
 } GwRequest;
 
@@ -58,7 +70,9 @@ typedef struct GwBatch
 
 extern GwRequest *gw_request_create(GwIdentity *identity, GwBuffer *message,
 									int64_t now_ms);
-extern GwRequest *gw_request_control(GwIdentity *identity, char control);
+extern GwRequest *gw_request_open(GwIdentity *identity);
+extern GwRequest *gw_request_close(GwIdentity *identity, GwEnding ending);
+extern bool gw_request_only_claims(const GwRequest *request);
 extern GwLaneKind gw_request_lane(const GwRequest *request);
 extern bool gw_request_reads(const GwRequest *request);
 extern void gw_request_free(GwRequest *request);

@@ -227,13 +227,16 @@ read_member(const unsigned char *at, const unsigned char *end, GwSpan *key,
 
 /*
  * take_member remembers the members that matter. Of two members with one
- * name the later counts, as it does for JSON.parse.
+ * name the later counts, as it does for JSON.parse; but of several ids the
+ * first, which is the one that the database answers.
  */
 static void
 take_member(GwFrame *frame, GwSpan key, GwSpan value)
 {
 	if (gw_span_is(key, "\"id\""))
 	{
+		if (frame->kind == GW_FRAME_REQUEST)
+			return;
 		frame->kind = GW_FRAME_REQUEST;
 		frame->id = value;
 		if (!id_is_sound(value))
@@ -251,18 +254,23 @@ take_member(GwFrame *frame, GwSpan key, GwSpan value)
 /*
  * is_waiting_claim tells whether this is a claim whose "wait" is not zero, in
  * whatever form: a number, a text of digits and units. What is no time at all
- * counts as a wait: the database will say what it thinks of it.
+ * counts as a wait: the database will say what it thinks of it. A claim with
+ * an "ack" does not wait, and its ack is not to queue behind those that do.
  */
 static bool
 is_waiting_claim(const GwFrame *frame)
 {
 	GwSpan		wait;
+	GwSpan		ack;
 	bool		zero = false;
 	size_t		i;
 
 	if (!gw_span_is(frame->method, "claim") ||
 		!gw_json_member(frame->params, "\"wait\"", &wait) ||
 		gw_span_is(wait, "null"))
+		return false;
+	if (gw_json_member(frame->params, "\"ack\"", &ack) &&
+		!gw_span_is(ack, "null"))
 		return false;
 	for (i = 0; i < wait.length; i++)
 	{

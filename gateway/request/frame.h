@@ -15,6 +15,7 @@
 #define GW_OPCODE_CONTROL	0	/* between gateway and database only */
 #define GW_OPCODE_TEXT		1
 #define GW_OPCODE_BINARY	2
+#define GW_OPCODE_LIMITED	0x10	/* added: a limit of the reply follows */
 
 typedef struct GwSpan
 {

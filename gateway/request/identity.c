@@ -26,8 +26,26 @@
 #define COUNTER_BITS	24
 #define RANDOM_BITS		29
 
+/* Failed frames of one connection that are logged, each, in a second. */
+#define FAILED_MAX		20
+#define SECOND_MS		1000
+
+/* Which member tells the subject that is logged; NULL: none. */
+static const char *subject_member = "\"sub_hash\"";
+
 static int64_t next_session(void);
+static void take_text(GwSpan object, const char *name, char *to, size_t size);
 static bool take_token(GwIdentity *identity, GwSpan string);
+
+/* gw_identities_init says how subjects are logged: hash, plain or none. */
+void
+gw_identities_init(const char *log_subjects)
+{
+	int			first = log_subjects[0] | 0x20;
+
+	subject_member = first == 'n' ? NULL : first == 'p' ? "\"sub\"" :
+		"\"sub_hash\"";
+}
 
 /*
  * gw_identity_create makes an identity with one reference, and takes the
@@ -52,14 +70,65 @@ gw_identity_create(GwBuffer *token)
 	return identity;
 }
 
+/*
+ * gw_identity_logs_failure tells whether one more failed frame has a line of
+ * its own in the log: a client must not fill it.
+ */
+bool
+gw_identity_logs_failure(GwIdentity *identity, int64_t now_ms)
+{
+	gw_identity_tell_left_out(identity, now_ms);
+	if (now_ms - identity->failed_ms >= SECOND_MS)
+	{
+		identity->failed_ms = now_ms;
+		identity->failed = 0;
+	}
+	if (++identity->failed <= FAILED_MAX)
+		return true;
+	identity->left_out++;
+	return false;
+}
+
+/*
+ * gw_identity_tell_left_out logs how many failed frames of a second that is
+ * over had no line of their own.
+ */
+void
+gw_identity_tell_left_out(GwIdentity *identity, int64_t now_ms)
+{
+	GwLogLine	line;
+
+	if (identity->left_out == 0 || now_ms - identity->failed_ms < SECOND_MS)
+		return;
+	gw_log_begin(&line, "warning", "frames_left_out");
+	gw_log_number(&line, "connection", identity->session);
+	gw_identity_log(identity, &line);
+	gw_log_number(&line, "frames", identity->left_out);
+	gw_log_end(&line);
+	identity->left_out = 0;
+}
+
 /* gw_identity_release gives a reference back, the last one with the token. */
 void
 gw_identity_release(GwIdentity *identity)
 {
 	if (--identity->references > 0)
 		return;
+	gw_identity_tell_left_out(identity, INT64_MAX);
 	gw_buffer_wipe(&identity->token);
+	gw_buffer_free(&identity->unwritten);
+	gw_buffer_free(&identity->written);
 	free(identity);
+}
+
+/* gw_identity_log tells in a line of the log whose it is. */
+void
+gw_identity_log(const GwIdentity *identity, GwLogLine *line)
+{
+	if (identity->role[0] != '\0')
+		gw_log_text(line, "role", identity->role);
+	if (identity->subject[0] != '\0')
+		gw_log_text(line, "sub", identity->subject);
 }
 
 /*
@@ -117,11 +186,33 @@ gw_identity_take(GwIdentity *identity, size_t connection,
 	if (version != identity->version)
 		return true;
 	identity->refused = false;
+	take_text(open, "\"role\"", identity->role, sizeof(identity->role));
+	if (subject_member != NULL)
+		take_text(open, subject_member, identity->subject,
+				  sizeof(identity->subject));
+	if (gw_json_member(open, "\"max_message_bytes\"", &value))
+		identity->limit = (uint32_t) strtoul((const char *) value.data, NULL,
+											 10);
 	identity->expires_ms = 0;
 	/* The span is followed by a comma or a brace, which ends the number. */
 	if (gw_json_member(open, "\"expires_ms\"", &value))
 		identity->expires_ms = strtoll((const char *) value.data, NULL, 10);
 	return true;
+}
+
+/* take_text copies a string, as it is written, cut; NULL is none. */
+static void
+take_text(GwSpan object, const char *name, char *to, size_t size)
+{
+	GwSpan		value;
+	size_t		length;
+
+	to[0] = '\0';
+	if (!gw_json_member(object, name, &value) || value.data[0] != '"')
+		return;
+	length = value.length - 2 < size - 1 ? value.length - 2 : size - 1;
+	memcpy(to, value.data + 1, length);
+	to[length] = '\0';
 }
 
 /* take_token replaces the token by a JSON string, which needs no escapes. */

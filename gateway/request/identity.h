@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/buffer.h"
+#include "base/log.h"
 #include "request/frame.h"
 
 /* Database connections of a gateway: short, long, and those that wait. */
@@ -24,8 +25,18 @@ typedef struct GwIdentity
 	size_t		references;
 	struct GwClient *client;	/* NULL once its socket is gone */
 	size_t		pending;		/* frames of it not yet answered */
+	size_t		claiming;		/* of these, claims that may wait */
 	bool		used;			/* frames were relayed since it was closed */
 	GwBuffer	token;			/* secret; empty: anonymous */
+	char		role[64];		/* for the log; empty: not known */
+	char		subject[128];	/* for the log: plain, hashed, or empty */
+	int64_t		failed_ms;		/* when a failed frame was logged first */
+	unsigned	failed;			/* failed frames in the second from then on */
+	unsigned	left_out;		/* of these, not logged */
+	uint32_t	limit;			/* largest frame it asked for; 0: the default */
+	GwBuffer	unwritten;		/* leases it has not learnt of: see client.c */
+	GwBuffer	written;		/* the newest of those that it has */
+	int			close_code;		/* of its socket */
 	uint32_t	version;		/* of the token: each fresh one counts */
 	bool		refused;		/* the database says no to this token */
 	int64_t		expires_ms;		/* Unix time; 0: never */
@@ -39,7 +50,11 @@ typedef struct GwIdentity
 	}			opened[GW_CONNECTIONS_MAX];
 } GwIdentity;
 
+extern void gw_identities_init(const char *log_subjects);
 extern GwIdentity *gw_identity_create(GwBuffer *token);
+extern void gw_identity_log(const GwIdentity *identity, GwLogLine *line);
+extern bool gw_identity_logs_failure(GwIdentity *identity, int64_t now_ms);
+extern void gw_identity_tell_left_out(GwIdentity *identity, int64_t now_ms);
 extern void gw_identity_release(GwIdentity *identity);
 extern bool gw_identity_is_open(const GwIdentity *identity,
 								size_t connection, uint32_t generation);

@@ -3,12 +3,14 @@
  *		What is counted, as text for Prometheus (format 0.0.4).
  *
  * Every series is there from the start, so that a rate over the first failure
- * is not lost.
+ * is not lost; but for those of errors by method and of closes by code, which
+ * would be thousands.
  */
 #include "status/exposition.h"
 
 #include <inttypes.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include "base/metrics.h"
 #include "base/version.h"
@@ -24,6 +26,8 @@ static void put_head(GwBuffer *out, const char *name, const char *type,
 static void put_series(GwBuffer *out, const char *name, const char *label,
 					   const char *value, uint64_t number);
 static void put_labelled(GwBuffer *out);
+static void put_requests(GwBuffer *out, size_t method, size_t result);
+static void put_closes(GwBuffer *out, size_t end, size_t index);
 static void put_lanes(GwBuffer *out);
 static void put_histograms(GwBuffer *out, GwScaleKind kind, const char *name,
 						   const char *help);
@@ -126,13 +130,15 @@ put_labelled(GwBuffer *out)
 	size_t		j;
 
 	put_head(out, "requests_total", "counter",
-			 "Requests that were answered, by lane and outcome.");
-	for (i = 0; i < GW_LANES; i++)
+			 "Requests that were answered, by method, outcome and code.");
+	for (i = 0; i < GW_METHODS; i++)
 		for (j = 0; j < GW_RESULTS; j++)
-			gw_buffer_format(out, PREFIX "requests_total{lane=\"%s\","
-							 "outcome=\"%s\"} %" PRIu64 "\n",
-							 gw_lane_names[i], gw_result_names[j],
-							 gw_metrics.requests[i][j]);
+			put_requests(out, i, j);
+	put_head(out, "connections_closed_total", "counter",
+			 "WebSocket connections that ended, by whom and with which code.");
+	for (i = 0; i < GW_ENDS; i++)
+		for (j = 0; j < GW_CLOSE_CODES; j++)
+			put_closes(out, i, j);
 	put_head(out, "connections_refused_total", "counter",
 			 "Connections and handshakes that were refused, by reason.");
 	for (i = 0; i <= GW_REFUSED_CONNECTION_LAST; i++)
@@ -143,6 +149,45 @@ put_labelled(GwBuffer *out)
 	for (; i < GW_REFUSALS; i++)
 		put_series(out, "frames_refused_total", "reason", gw_refusal_names[i],
 				   gw_metrics.refusals[i]);
+}
+
+/*
+ * put_requests appends the requests of a method that ended in one way: each
+ * method's committed ones, the rest as soon as there are any.
+ */
+static void
+put_requests(GwBuffer *out, size_t method, size_t result)
+{
+	size_t		i;
+
+	for (i = 0; i < GW_CODES; i++)
+	{
+		uint64_t	number = gw_metrics.requests[method][result][i];
+		char		code[16] = "other";
+
+		if (number == 0 && (i > 0 || result != GW_COMMITTED))
+			continue;
+		if (i < GW_CODES - 1)
+			(void) snprintf(code, sizeof(code), "%d", gw_code_numbers[i]);
+		gw_buffer_format(out, PREFIX "requests_total{method=\"%s\","
+						 "outcome=\"%s\",code=\"%s\"} %" PRIu64 "\n",
+						 gw_method_names[method], gw_result_names[result],
+						 code, number);
+	}
+}
+
+/* put_closes appends how many connections somebody ended with a code. */
+static void
+put_closes(GwBuffer *out, size_t end, size_t index)
+{
+	uint64_t	number = gw_metrics.closes[end][index];
+	char		label[16];
+
+	if (number > 0 || index == 0)
+		gw_buffer_format(out, PREFIX "connections_closed_total{by=\"%s\","
+						 "code=\"%s\"} %" PRIu64 "\n", gw_end_names[end],
+						 gw_metric_close_label(index, label, sizeof(label)),
+						 number);
 }
 
 /* put_lanes appends what each lane is doing. */

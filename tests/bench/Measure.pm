@@ -39,7 +39,8 @@ sub measure
 
 # alternate runs rounds of several measurements, each next round in the
 # other order, and returns their results by name.  Each measurement begins
-# with what "reset" does and a checkpoint, and is told how long it shall take.
+# with what "reset" does and a checkpoint, with neither if that is undefined,
+# and is told how long it shall take.
 # A short round that does not count comes first.
 sub alternate
 {
@@ -55,8 +56,11 @@ sub alternate
 			my ($name, $function) = @$measurement;
 			my $result;
 
-			$reset->();
-			sql('CHECKPOINT');
+			if ($reset)
+			{
+				$reset->();
+				sql('CHECKPOINT');
+			}
 			$result = $function->($round == 0 ? 1 : $seconds);
 			next if $round == 0;
 			push @{ $results{$name} }, $result;

@@ -27,7 +27,9 @@ my %operations = (
 	get => q{SELECT message_bus.get(:id);},
 	get_by_transaction =>
 	  q{SELECT message_bus.get_by_transaction('bench', 't1');},
-	claim => q{SELECT count(message_bus.ack(lease)) FROM message_bus.claim('bench');});
+	claim => q{SELECT count(message_bus.ack(lease)) FROM message_bus.claim('bench');},
+	nack => q{SELECT count(message_bus.nack(lease, delay => '1 hour'))
+		FROM message_bus.claim('bench');});
 
 # bench_segments measures with ever more segments, each operation some times
 # at each number.  The bus is slower with many where the ratio is below 1.
@@ -41,7 +43,12 @@ sub bench_segments
 	sql(making_procedure());
 	foreach my $level (@levels)
 	{
+		my $started = time;
+
 		segments_make($level);
+		# the small segments' messages are not what is measured
+		sql(q{SELECT message_bus.seek('bench', 'default', 'latest')});
+		say_line('  %5d segments made in %d s', $level, time - $started);
 		foreach my $pair (1 .. $pairs)
 		{
 			foreach my $name (sort keys %operations)
@@ -131,7 +138,7 @@ sub rate
 		  . '(SELECT json_agg(json_build_object(\'payload\', n)) AS messages '
 		  . 'FROM generate_series(1, 1000) n) AS m, generate_series(1, '
 		  . int(10 * $seconds)
-		  . ')') if $name eq 'claim';
+		  . ')') if $name eq 'claim' || $name eq 'nack';
 	open(
 		my $pgbench, '-|', pg_config('--bindir') . '/pgbench',
 		'-n', '-c', 1, '-M', 'prepared', '-T', $seconds, '-D', "id=$id",

@@ -18,7 +18,7 @@ use List::Util qw(min);
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(as_user build bus_reset cluster_cpu cluster_end cluster_start
-  gateway_program memory_ready pg_config program restart say_line settings sql
+  gateway_program memory_ready pg_config program restart say_line server_cpu settings sql
   sql_file table_reset
   tell_machine wait_until wal_ready work_directory write_file);
 
@@ -59,14 +59,13 @@ sub work_directory
 	return $work;
 }
 
-# build makes the clients and the gateway, and installs the extension.
+# build makes the directory of the cluster, a private PostgreSQL with the
+# extension in it, the gateway and the clients.
 sub build
 {
-	my @sudo = $is_root ? () : ('sudo');
 	my ($include, $libdir) =
 	  map { pg_config("--$_") } qw(includedir libdir);
 
-	$bindir = pg_config('--bindir');
 	make_path("$root/tests/bin");
 	foreach my $program (sort keys %programs)
 	{
@@ -79,8 +78,11 @@ sub build
 			@{ $libraries{$program} // [] });
 	}
 	must('sh', '-c', '"$@" >&2', 'sh', 'make', '-s', '-C', "$root/gateway");
-	must('sh', '-c', '"$@" >&2', 'sh', @sudo, 'make', '-s', '-C',
-		"$root/extension", "PG_CONFIG=$pg_config", 'install');
+	$work = tempdir('mbus-bench-XXXXXX', DIR => $ENV{BENCH_DIR} || '/tmp');
+	local $ENV{PG_CONFIG} = $pg_config;
+	chomp($pg_config = qx("$root/tools/private" "$work/postgresql"));
+	die "tests/bench/run: failed: tools/private\n" if $? != 0;
+	$bindir = pg_config('--bindir');
 }
 
 sub pg_config
@@ -130,7 +132,6 @@ sub buffers_mb
 # one measurement and not the next, is off.
 sub cluster_start
 {
-	$work = tempdir('mbus-bench-XXXXXX', DIR => $ENV{BENCH_DIR} || '/tmp');
 	write_file("$work/server.conf", <<"CONF");
 listen_addresses = ''
 unix_socket_directories = '$work'
@@ -244,6 +245,33 @@ sub cluster_cpu
 		$total += (split ' ', $time)[0] / 1e6;
 	}
 	return $total;
+}
+
+# server_cpu returns the milliseconds of processor time that the server has used
+# so far, with that of processes that have ended.
+sub server_cpu
+{
+	my ($postmaster) = lines_of("$work/data/postmaster.pid");
+	my $ticks = 0;
+
+	chomp $postmaster;
+	foreach my $directory (glob '/proc/[0-9]*')
+	{
+		my ($stat) = lines_of("$directory/stat");
+		my @field;
+
+		next if !defined $stat;
+		@field = split ' ', $stat =~ s/^.*\) //sr;
+		if ($directory eq "/proc/$postmaster")
+		{
+			$ticks += $_ foreach @field[ 11 .. 14 ];
+		}
+		elsif ($field[1] == $postmaster)
+		{
+			$ticks += $field[11] + $field[12];
+		}
+	}
+	return $ticks * 10;    # a tick is 10 ms
 }
 
 # sql runs statements, each by itself, and returns the last one's output.

@@ -23,10 +23,13 @@
 
 #define TABLE_COPY "COPY bench.message FROM STDIN"
 #define TABLE_INSERT "INSERT INTO bench.message" \
-	" (id, created_at, expires_at, available_at, channel_id, size," \
-	" publisher, content_type, encoding, sha256, payload)" \
-	" VALUES ($1, $2, $3, $2, 1, 210, 'postgres'," \
-	" 'application/octet-stream', 'none', $4, $5)"
+	" (id, created_at, expires_at, channel_id, size, publisher_id, run," \
+	" encoding, sha256, payload, content_type)" \
+	" VALUES ($1, $2, $3, 1, 210, 1, 1, 'n', $4, $5," \
+	" 'application/octet-stream')"
+#define PLAIN_INSERT "INSERT INTO peer.plain (id, at, payload)" \
+	" VALUES ($1, $2, $3)"
+#define PEER_SEND "SELECT peer.send_batch($1)"
 
 #define QUEUE_INSERT "INSERT INTO bench.queue (payload)" \
 	" SELECT unnest($1) RETURNING id"
@@ -39,7 +42,6 @@ typedef struct Hole
 	size_t		id;
 	size_t		created_at;
 	size_t		expires_at;
-	size_t		available_at;
 } Hole;
 
 /* a call's argument */
@@ -56,7 +58,7 @@ struct CallKind
 {
 	const char *name;
 	int			messages;		/* of a call */
-	void		(*make) (Call *call, int number);	/* NULL: make_array() */
+	void		(*make) (Call *call, int number);	/* NULL: make_bytes() */
 	void		(*prepare) (PGconn *pg);
 	void		(*send) (PGconn *pg, Call *call);
 };
@@ -136,22 +138,42 @@ put_null(char *to)
 	return put_int32(to, UINT32_MAX);
 }
 
-/* a bytea[] in its binary format */
+/* an array in its binary format; each element begins with that prefix */
 static void
-make_array(Call *call, int number, int messages)
+make_array(Call *call, int number, int messages, uint32_t type,
+		   const char *prefix)
 {
+	size_t		length = strlen(prefix);
 	char	   *at = call->data;
 	int			i;
 
 	at = put_int32(at, 1);		/* dimensions */
 	at = put_int32(at, 0);		/* no NULL */
-	at = put_int32(at, BYTEAOID);
+	at = put_int32(at, type);
 	at = put_int32(at, (uint32_t) messages);
 	at = put_int32(at, 1);		/* lower bound */
 	for (i = 0; i < messages; i++)
-		at = put_field(at, payloads[(number * BATCH + i) % (POOL * BATCH)],
-					   PAYLOAD);
+	{
+		at = put_int32(at, (uint32_t) (length + PAYLOAD));
+		at = mempcpy(at, prefix, length);
+		memcpy(at, payloads[(number * BATCH + i) % (POOL * BATCH)],
+			   PAYLOAD);
+		at += PAYLOAD;
+	}
 	call->size = (size_t) (at - call->data);
+}
+
+static void
+make_bytes(Call *call, int number, int messages)
+{
+	make_array(call, number, messages, BYTEAOID, "");
+}
+
+/* jsonb has the version of its binary format before it */
+static void
+make_jsonb(Call *call, int number)
+{
+	make_array(call, number, BATCH, JSONBOID, "\1");
 }
 
 /* an array of publish_batch() */
@@ -183,27 +205,27 @@ make_copy_binary(Call *call, int number)
 		int			message = number * BATCH + i;
 		Hole	   *hole = &call->holes[i];
 		char		four[4];
+		int			null;
 
-		at = put_int16(at, 17);
+		at = put_int16(at, 18);
 		at = put_hole(at, call, &hole->id);
 		at = put_hole(at, call, &hole->created_at);
 		at = put_hole(at, call, &hole->expires_at);
-		at = put_hole(at, call, &hole->available_at);
-		at = put_null(at);		/* session */
-		at = put_null(at);		/* key_hash */
 		put_int32(four, 1);
 		at = put_field(at, four, 4);	/* channel_id */
 		put_int32(four, PAYLOAD);
 		at = put_field(at, four, 4);	/* size */
-		at = put_text(at, "postgres");
-		at = put_text(at, "application/octet-stream");
-		at = put_text(at, "none");
+		put_int32(four, 1);
+		at = put_field(at, four, 4);	/* publisher_id */
+		put_int16(four, i == 0 ? BATCH : 0);
+		at = put_field(at, four, 2);	/* run */
+		at = put_text(at, "n"); /* encoding */
 		at = put_field(at, digests[message], 32);
-		at = put_null(at);		/* subject */
-		at = put_null(at);		/* key */
-		at = put_null(at);		/* transaction_id */
-		at = put_null(at);		/* headers */
 		at = put_field(at, payloads[message], PAYLOAD);
+		at = put_text(at, "application/octet-stream");
+		/* session, subject, key, key_hash, available_at, ... */
+		for (null = 0; null < 7; null++)
+			at = put_null(at);
 	}
 	at = put_int16(at, UINT16_MAX);
 	call->size = (size_t) (at - call->data);
@@ -247,13 +269,13 @@ make_copy_text(Call *call, int number)
 		int			message = number * BATCH + i;
 
 		call->holes[i].id = (size_t) (at - call->data);
-		at += sprintf(at, "%016d\t%s\t%s\t%s\t\\N\t\\N\t1\t%d\tpostgres\t"
-					  "application/octet-stream\tnone\t",
-					  0, created, expires, created, PAYLOAD);
+		at += sprintf(at, "%016d\t%s\t%s\t1\t%d\t1\t%d\tn\t", 0, created,
+					  expires, PAYLOAD, i == 0 ? BATCH : 0);
 		at = put_hex(at, digests[message], 32);
-		at = stpcpy(at, "\t\\N\t\\N\t\\N\t\\N\t");
+		*at++ = '\t';
 		at = put_hex(at, payloads[message], PAYLOAD);
-		*at++ = '\n';
+		at = stpcpy(at, "\tapplication/octet-stream\t\\N\t\\N\t\\N\t\\N"
+					"\t\\N\t\\N\t\\N\n");
 	}
 	call->size = (size_t) (at - call->data);
 }
@@ -270,9 +292,12 @@ make_single(Call *call, int number)
  * ----------
  */
 
-/* Prepares a call of a publish function with one parameter. */
+/*
+ * Prepares a call of a publish function with one parameter, and what else is
+ * said behind it.
+ */
 static void
-prepare_function(PGconn *pg, const char *function, Oid type)
+prepare_function(PGconn *pg, const char *function, Oid type, const char *more)
 {
 	char		query[1024];
 	const char *channel = call_options.channel;
@@ -280,8 +305,8 @@ prepare_function(PGconn *pg, const char *function, Oid type)
 
 	if (quoted == NULL)
 		die(channel, PQerrorMessage(pg));
-	snprintf(query, sizeof(query), "SELECT message_bus.%s(%s, $1)",
-			 function, quoted);
+	snprintf(query, sizeof(query), "SELECT message_bus.%s(%s, $1%s)",
+			 function, quoted, more);
 	PQfreemem(quoted);
 	pg_check(pg, PQprepare(pg, "call", query, 1, &type),
 			 PGRES_COMMAND_OK);
@@ -290,19 +315,50 @@ prepare_function(PGconn *pg, const char *function, Oid type)
 static void
 prepare_array(PGconn *pg)
 {
-	prepare_function(pg, "publish_batch_bytes", BYTEAARRAYOID);
+	prepare_function(pg, "publish_batch_bytes", BYTEAARRAYOID, "");
 }
 
 static void
 prepare_json(PGconn *pg)
 {
-	prepare_function(pg, "publish_batch", JSONOID);
+	prepare_function(pg, "publish_batch", JSONOID, "");
 }
 
 static void
 prepare_publish(PGconn *pg)
 {
-	prepare_function(pg, "publish_bytes", BYTEAOID);
+	prepare_function(pg, "publish_bytes", BYTEAOID, "");
+}
+
+static void
+prepare_content(PGconn *pg)
+{
+	prepare_function(pg, "publish_batch_bytes", BYTEAARRAYOID,
+					 ", 'application/json'");
+}
+
+static void
+prepare_single_content(PGconn *pg)
+{
+	prepare_function(pg, "publish_bytes", BYTEAOID, ", 'application/json'");
+}
+
+static void
+prepare_peer(PGconn *pg)
+{
+	const Oid	type = JSONBARRAYOID;
+
+	pg_check(pg, PQprepare(pg, "call", PEER_SEND, 1, &type),
+			 PGRES_COMMAND_OK);
+}
+
+static void
+prepare_plain(PGconn *pg)
+{
+	static const Oid types[3] = {INT8OID, TIMESTAMPTZOID, BYTEAOID};
+
+	pg_check(pg, PQprepare(pg, "call", PLAIN_INSERT, 3, types),
+			 PGRES_COMMAND_OK);
 }
 
 static void
@@ -402,6 +458,22 @@ send_insert(PGconn *pg, Call *call)
 }
 
 static void
+send_plain(PGconn *pg, Call *call)
+{
+	char		id[8];
+	char		at[8];
+	const char *values[3] = {id, at, call->payload};
+	const int	lengths[3] = {8, 8, PAYLOAD};
+	const int	formats[3] = {1, 1, 1};
+
+	put_int64(id, take_ids(1));
+	put_int64(at, timestamp_now());
+	pg_check(pg,
+			 PQexecPrepared(pg, "call", 3, values, lengths, formats, 1),
+			 PGRES_COMMAND_OK);
+}
+
+static void
 send_copy(PGconn *pg, const char *query, const Call *call)
 {
 	pg_check(pg, PQexec(pg, query), PGRES_COPY_IN);
@@ -427,7 +499,6 @@ send_copy_binary(PGconn *pg, Call *call)
 		put_int64(call->data + hole->id, id + i);
 		put_int64(call->data + hole->created_at, now);
 		put_int64(call->data + hole->expires_at, now + call_options.ttl_us);
-		put_int64(call->data + hole->available_at, now);
 	}
 	send_copy(pg, TABLE_COPY " (FORMAT binary)", call);
 }
@@ -454,13 +525,17 @@ send_copy_text(PGconn *pg, Call *call)
 
 static const CallKind kinds[] = {
 	{"batch-bytes", BATCH, NULL, prepare_array, send_argument},
+	{"batch-content", BATCH, NULL, prepare_content, send_argument},
 	{"batch-large", LARGE_BATCH, NULL, prepare_array, send_argument},
 	{"batch-json", BATCH, make_json, prepare_json, send_argument},
 	{"copy-binary", BATCH, make_copy_binary, prepare_nothing, send_copy_binary},
 	{"copy-text", BATCH, make_copy_text, prepare_nothing, send_copy_text},
 	{"single-bytes", 1, make_single, prepare_publish, send_publish},
+	{"single-content", 1, make_single, prepare_single_content, send_publish},
 	{"single-insert", 1, make_single, prepare_insert, send_insert},
 	{"queue-batch", BATCH, NULL, prepare_queue, send_argument},
+	{"peer-batch", BATCH, make_jsonb, prepare_peer, send_argument},
+	{"plain-insert", 1, make_single, prepare_plain, send_plain},
 	{"pgq-batch", BATCH, NULL, prepare_pgq, send_pgq},
 	{NULL}
 };
@@ -513,7 +588,7 @@ calls_make(const CallKind *kind)
 		if (kind->make)
 			kind->make(&calls[i], i);
 		else
-			make_array(&calls[i], i, kind->messages);
+			make_bytes(&calls[i], i, kind->messages);
 	}
 	return calls;
 }

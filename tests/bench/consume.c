@@ -9,8 +9,8 @@
  *
  * The server is named by libpq's environment variables.  KIND (see take.c)
  * says what is claimed from; each claim of at most BATCH messages is followed
- * by its ack, by each of the consumers, which have a connection and a thread
- * each.  With -C they claim from the channels bench_1, bench_2 ... in turn,
+ * by its ack, which may be in the next claim, by each of the consumers, which
+ * have a connection and a thread each.  With -C they claim from the channels bench_1, bench_2 ... in turn,
  * else from CHANNEL ("bench").
  *
  * With -e each consumer is a reader of its own, bench_1, bench_2 ..., and
@@ -186,13 +186,16 @@ consumer_main(void *arg)
 			continue;
 		}
 		claimed = now_ns();
-		take_ack(kind, consumer->pg, &consumer->taken);
+		if (!take_joined(kind))
+			take_ack(kind, consumer->pg, &consumer->taken);
 		cycle.end = now_ns();
 		cycle.claim = claimed - begin;
 		cycle.ack = cycle.end - claimed;
 		consumer_note(consumer, &cycle);
 		__atomic_fetch_add(&acked, cycle.n, __ATOMIC_RELAXED);
 	}
+	if (take_joined(kind) && consumer->taken.n > 0)
+		take_ack(kind, consumer->pg, &consumer->taken);
 	return NULL;
 }
 

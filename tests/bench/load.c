@@ -10,12 +10,16 @@
  * call is:
  *
  *	batch-bytes		publish_batch_bytes() of BATCH messages, binary
- *	batch-large		the same of LARGE_BATCH messages
+ *	batch-content	the same of content type application/json, which is checked
+ *	batch-large		batch-bytes of LARGE_BATCH messages
  *	batch-json		publish_batch() of the same messages
  *	copy-binary		COPY of BATCH rows in the binary format
  *	copy-text		COPY of BATCH rows in the text format
  *	single-bytes	publish_bytes() of one message, prepared, binary
+ *	single-content	the same of content type application/json
  *	single-insert	INSERT of one row, prepared, binary
+ *	peer-batch		peer.send_batch() of BATCH messages, binary
+ *	plain-insert	INSERT of one row into peer.plain, prepared, binary
  *	queue-batch		INSERT of BATCH rows into bench.queue
  *	pgq-batch		pgq.insert_event() of BATCH events, then pgq.ticker()
  *

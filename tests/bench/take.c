@@ -6,6 +6,7 @@
  * binary results.
  *
  *	bus		claim_bytes() and ack() of its lease
+ *	bus-ack	claim_bytes() that acks the lease of the one before
  *	queue	a queue table (queue.sql): lock rows that are visible, skipping
  *			locked ones, and move their visibility time; DELETE them by id.
  *			A claim that a crash undoes is only a redelivery, so its commit
@@ -34,6 +35,7 @@ typedef enum Parameters
 {
 	NOTHING,
 	CHANNEL,
+	CHANNEL_LEASE,				/* the lease of the claim before, or NULL */
 	LEASE,
 	IDS,
 	RANGE						/* two ids */
@@ -67,6 +69,10 @@ static const TakeKind kinds[] = {
 		"SELECT id, lease, payload FROM message_bus.claim_bytes($1,"
 		" '{reader}', batch => {batch}, wait => '{wait} ms')",
 	"SELECT message_bus.ack($1)", CHANNEL, LEASE, 1, 2},
+	{"bus-ack",
+		"SELECT id, lease, payload FROM message_bus.claim_bytes($1,"
+		" '{reader}', batch => {batch}, wait => '{wait} ms', ack => $2)",
+	"SELECT message_bus.ack($1)", CHANNEL_LEASE, LEASE, 1, 2},
 	{"queue",
 		QUEUE_CLAIM("ctid", " AND " NOT_SYNCED),
 	QUEUE_ACK, NOTHING, IDS, -1, 2},
@@ -135,7 +141,7 @@ make_query(char *to, const char *query, const TakeOptions *options)
 static int
 count(Parameters by)
 {
-	return by == NOTHING ? 0 : by == RANGE ? 2 : 1;
+	return by == NOTHING ? 0 : by == RANGE || by == CHANNEL_LEASE ? 2 : 1;
 }
 
 static void
@@ -143,7 +149,7 @@ prepare(PGconn *pg, const char *name, const char *query, Parameters by)
 {
 	Oid			types[] = {INT8OID, INT8OID};
 
-	if (by == CHANNEL)
+	if (by == CHANNEL || by == CHANNEL_LEASE)
 		types[0] = TEXTOID;
 	if (by == IDS)
 		types[0] = INT8ARRAYOID;
@@ -192,10 +198,16 @@ run(const char *name, Parameters by, PGconn *pg, const char *channel,
 
 	put_int64(numbers[0], (uint64_t) from);
 	put_int64(numbers[1], (uint64_t) to);
-	if (by == CHANNEL)
+	if (by == CHANNEL || by == CHANNEL_LEASE)
 	{
 		values[0] = channel;
 		lengths[0] = (int) strlen(channel);
+	}
+	if (by == CHANNEL_LEASE)
+	{
+		put_int64(numbers[1], (uint64_t) taken->lease);
+		if (taken->lease == 0)
+			values[1] = NULL;
 	}
 	else if (by == IDS)
 	{
@@ -203,6 +215,15 @@ run(const char *name, Parameters by, PGconn *pg, const char *channel,
 		lengths[0] = taken->array_size;
 	}
 	return PQexecPrepared(pg, name, count(by), values, lengths, formats, 1);
+}
+
+/*
+ * take_joined tells whether a claim also acks what the one before has got.
+ */
+bool
+take_joined(const TakeKind *kind)
+{
+	return kind->claim_by == CHANNEL_LEASE;
 }
 
 /*
@@ -226,6 +247,8 @@ take_claim(const TakeKind *kind, PGconn *pg, const char *channel,
 		if (PQgetlength(result, i, kind->payload) != PAYLOAD)
 			die("claim", "a payload has the wrong size");
 	}
+	if (take_joined(kind))
+		taken->lease = 0;
 	if (kind->lease >= 0 && taken->n > 0)
 		taken->lease = get_int64(PQgetvalue(result, 0, kind->lease));
 	PQclear(result);

@@ -6,6 +6,7 @@
 #define BENCH_TAKE_H
 
 #include <libpq-fe.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct TakeKind TakeKind;
@@ -35,6 +36,7 @@ typedef struct Taken
 extern const TakeKind *take_kind(const char *name);
 extern void take_prepare(const TakeKind *kind, PGconn *pg,
 						 const TakeOptions *options, Taken *taken);
+extern bool take_joined(const TakeKind *kind);
 extern int	take_claim(const TakeKind *kind, PGconn *pg, const char *channel,
 					   Taken *taken);
 extern void take_ack(const TakeKind *kind, PGconn *pg, Taken *taken);

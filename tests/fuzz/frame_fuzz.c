@@ -71,7 +71,7 @@ check_answer(const uint8_t *data, size_t size, int opcode)
 	gw_buffer_append(&message, data, size);
 	request = gw_request_create(identity, &message, 0);
 	check(request->ids.length <= 6 * size + 6);
-	gw_answer_frame(&out, &request->ids, &error);
+	gw_answer_frame(&out, &request->ids, &error, SIZE_MAX);
 	check(gw_utf8_valid(out.data, out.length));
 	check(memchr(out.data, '\n', out.length) == NULL);
 	span.data = out.data;

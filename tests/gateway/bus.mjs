@@ -211,7 +211,9 @@ export class Gateway {
 		this.code = null;
 		this.clients = new Set();
 		this.child = spawn(program, [], { cwd: directory,
-			env: { ...clean, EXAI_WS_PORT: '0', ...settings },
+			env: { ...clean, EXAI_WS_PORT: '0',
+				MESSAGE_BUS_LOG_FRAMES: 'true',
+				MESSAGE_BUS_CLIENT_MAX_BYTES: '268435456', ...settings },
 			stdio: ['ignore', 'ignore', 'pipe'] });
 		this.exited = once(this.child, 'exit').then(([code, signal]) => {
 			this.code = code ?? signal;
@@ -266,7 +268,8 @@ export class Gateway {
 	}
 
 	async client(options = {}) {
-		const client = new Client(`ws://127.0.0.1:${this.port}/`, options);
+		const query = options.query ? `?${options.query}` : '';
+		const client = new Client(`ws://127.0.0.1:${this.port}/${query}`, options);
 		this.clients.add(client);
 		await client.opened;
 		return client;

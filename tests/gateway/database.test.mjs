@@ -162,7 +162,8 @@ describe('a commit that fails after the result', () => {
 		ALTER FUNCTION message_bus.relay(bigint[], bytea[])
 			RENAME TO relay_behind;
 		CREATE FUNCTION message_bus.relay(sessions bigint[], frames bytea[])
-			RETURNS TABLE (session bigint, frame bytea) LANGUAGE plpgsql AS $$
+			RETURNS TABLE (session bigint, frame bytea, request integer,
+				code integer, sqlstate text, leases bigint[]) LANGUAGE plpgsql AS $$
 			BEGIN
 				IF array_to_string(frames, '') LIKE
 					'%' || encode('delete_message', 'hex') || '%' THEN
@@ -171,7 +172,8 @@ describe('a commit that fails after the result', () => {
 				IF array_to_string(frames, '') LIKE
 					'%' || encode('"forged"', 'hex') || '%' THEN
 					RETURN QUERY SELECT s.session + d,
-						'\\x01'::bytea || convert_to('{"forged":1}', 'UTF8')
+						'\\x01'::bytea || convert_to('{"forged":1}', 'UTF8'),
+						1, 0, NULL::text, NULL::bigint[]
 						FROM unnest(sessions) AS s(session),
 							generate_series(-9, 9) AS d WHERE d <> 0;
 				END IF;

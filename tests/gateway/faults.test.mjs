@@ -370,7 +370,8 @@ describe('no reply comes before its commit', () => {
 			ALTER FUNCTION message_bus.relay(bigint[], bytea[])
 				RENAME TO relay_behind;
 			CREATE FUNCTION message_bus.relay(sessions bigint[],
-				frames bytea[]) RETURNS TABLE (session bigint, frame bytea)
+				frames bytea[]) RETURNS TABLE (session bigint, frame bytea,
+					request integer, code integer, sqlstate text, leases bigint[])
 				LANGUAGE plpgsql AS $$
 				BEGIN
 					INSERT INTO public.coin VALUES (1);

@@ -91,7 +91,7 @@ const examples = [
 	['batch with invalid JSON', `[
 		{"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"},
 		{"jsonrpc": "2.0", "method"
-	]`, [failed(null, -32700)]],
+	]`, [[failed('1', -32700)]]],
 	['empty array', '[]', [failed(null, -32600)]],
 	['invalid batch that is not empty', '[1]', [[failed(null, -32600)]]],
 	['invalid batch', '[1,2,3]', [[failed(null, -32600), failed(null, -32600),
@@ -134,7 +134,11 @@ const examples = [
 	['an id twice', '{"jsonrpc":"2.0","method":"ping","id":1,"id":2}',
 		[failed(1, -32600)]],
 	['two texts in one', '{"jsonrpc":"2.0","method":"ping","id":1}{}',
-		[failed(null, -32700)]]];
+		[failed(1, -32700)]],
+	['no JSON behind its id', '{"jsonrpc":"2.0","id":77,"method":"ping",' +
+		'"params":{"mean":NaN}}', [failed(77, -32700)]],
+	['no JSON before its id', '{"jsonrpc":"2.0","method":"ping",' +
+		'"params":{"mean":NaN},"id":"x"}', [failed('x', -32700)]]];
 
 describe('what is sent, and what comes back', () => {
 	for (const [name, text, expected] of examples) {

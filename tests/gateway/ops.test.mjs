@@ -385,10 +385,12 @@ describe('/metrics', () => {
 		assert.equal(value('connections_refused_total', 'reason="host"'), 0);
 		assert.equal(value('frames_received_total'), 9);
 		assert.equal(value('frames_sent_total'), 9);
-		assert.equal(value('requests_total',
-			'lane="short",outcome="committed"'), 8);
-		assert.equal(value('requests_total',
-			'lane="long",outcome="committed"'), 1);
+		const requests = (method, outcome, code) => value('requests_total',
+			`method="${method}",outcome="${outcome}",code="${code}"`);
+		assert.equal(requests('publish', 'failed', -32602), 1);
+		assert.equal(requests('get', 'committed', 0), 1);
+		assert.equal(requests('claim', 'committed', 0), 0);
+		assert.equal(requests('other', 'failed', -32700), 1);
 		assert.equal(value('request_seconds_count', 'lane="short"'), 8);
 		assert.equal(value('batch_requests_sum', 'lane="short"'), 8);
 		assert.equal(value('batch_requests_count', 'lane="short"'), 8);
@@ -429,8 +431,9 @@ describe('/metrics', () => {
 		assert.ok(then('database_losses_total') >= 1);
 		assert.equal(then('breaker_open', short), 1);
 		assert.ok(then('outcomes_unknown_total') >= 1);
-		assert.equal(then('requests_total', `${short},outcome="unknown"`),
-			then('outcomes_unknown_total'));
+		assert.equal(then('requests_total',
+			'method="other",outcome="unknown",code="-32050"'),
+		then('outcomes_unknown_total'));
 		await until('the database', async () => {
 			const now = await metrics(gateway);
 			return now('database_connections_ready', short) === 1 &&
@@ -773,6 +776,19 @@ describe('what is installed', () => {
 			.map(([, name]) => name).sort();
 		assert.ok(help.length > 30);
 		assert.deepEqual(page, help);
+	});
+
+	test('the manual has the ranges of --help', async () => {
+		const { stdout } = await run(program, ['--help']);
+		const text = fs.readFileSync(manual, 'utf8');
+		const ranges = [...stdout.matchAll(
+			/^ {2}([A-Z][A-Z0-9_]+)\n.*; (\d+) to (\d+)(;|$)/gm)];
+		assert.ok(ranges.length > 15);
+		for (const [, name, low, high] of ranges) {
+			const entry = text.split(`.It Ev ${name} Ns`)[1].split('.It ')[0];
+			assert.ok(entry.replace(/\n/g, ' ').includes(
+				`From ${low} to ${high}`), name);
+		}
 	});
 
 	test('make install puts program, manual and unit in their places',

@@ -57,8 +57,10 @@ describe('configuration', () => {
 			const { status, stdout, stderr } = await gateway([flag]);
 			assert.equal(status, 2);
 			assert.equal(stdout, '');
-			assert.ok(stderr.startsWith(`${flag.split('=')[0]}: is not a flag`));
-			assert.match(stderr, /give them as NAME=value in the environment/);
+			const line = JSON.parse(stderr);
+			assert.equal(line.event, 'start');
+			assert.equal(line.detail, `${flag.split('=')[0]}: is not a flag`);
+			assert.match(line.hint, /give them as NAME=value in the environment/);
 			assert.ok(!stderr.includes('hush'));
 		}
 	});
@@ -66,7 +68,8 @@ describe('configuration', () => {
 	test('--env-file without a file is told as that', async () => {
 		const { status, stderr } = await gateway(['--env-file']);
 		assert.equal(status, 2);
-		assert.ok(stderr.startsWith('--env-file: needs the name of a file'));
+		assert.equal(JSON.parse(stderr).detail,
+			'--env-file: needs the name of a file');
 	});
 
 	test('a PEM file that is missing is told by its setting and reason',
@@ -88,11 +91,89 @@ describe('configuration', () => {
 				/^EXAI_WS_TLS_CERT: .*: no start line$/m);
 		});
 
-	test('the gateway does not start with a fault', async () => {
-		const { status, stderr } = await gateway([], {
-			MESSAGE_BUS_ROLE: 'app', EXAI_WS_HOST: '192.0.2.1' });
+	test('the gateway does not start with a fault, and tells each in JSON',
+		async () => {
+			const { status, stderr } = await gateway([], {
+				MESSAGE_BUS_ROLE: 'app', EXAI_WS_HOST: '192.0.2.1',
+				MESSAGE_BUS_PING_SECS: 'x' });
+			assert.equal(status, 2);
+			const lines = stderr.trim().split('\n').map((line) =>
+				JSON.parse(line));
+			assert.deepEqual(lines.map((line) => [line.level, line.event,
+				line.setting]), [['error', 'start', 'MESSAGE_BUS_PING_SECS'],
+				['error', 'start', 'EXAI_WS_HOST']]);
+			assert.match(lines[1].detail, /loopback/);
+		});
+
+	test('a setting of the bus that there is not is a fault', async () => {
+		const name = 'MESSAGE_BUS_WAIT_CONNECTION';
+		for (const args of [[], ['--check-config']]) {
+			const { status, stderr } = await gateway(args, { [name]: '8' });
+			assert.equal(status, 2);
+			assert.match(stderr, new RegExp(
+				`${name}.*is no setting, and stands in the environment`));
+		}
+		fs.writeFileSync(path.join(directory, '.env'), `${name}=8\nOTHER=1\n`);
+		const { status, stderr } = await gateway(['--check-config']);
+		fs.unlinkSync(path.join(directory, '.env'));
 		assert.equal(status, 2);
-		assert.match(stderr, /loopback/);
+		assert.match(stderr, new RegExp(
+			`^${name}: is no setting, and stands in .env; `));
+		assert.ok(!stderr.includes('OTHER'));
+	});
+
+	test('but not what Kubernetes sets for a Service', async () => {
+		const set = { MESSAGE_BUS_SERVICE_HOST: '10.0.0.1',
+			MESSAGE_BUS_SERVICE_PORT: '8765', MESSAGE_BUS_SERVICE_PORT_WS: '8765',
+			MESSAGE_BUS_PORT: 'tcp://10.0.0.1:8765',
+			MESSAGE_BUS_PORT_8765_TCP: 'tcp://10.0.0.1:8765',
+			MESSAGE_BUS_PORT_8765_TCP_PROTO: 'tcp',
+			MESSAGE_BUS_PORT_8765_TCP_PORT: '8765',
+			MESSAGE_BUS_PORT_8765_TCP_ADDR: '10.0.0.1',
+			MESSAGE_BUS_GATEWAY_SERVICE_HOST: '10.0.0.2' };
+		const check = (more) => gateway(['--check-config'],
+			{ MESSAGE_BUS_ROLE: 'app', ...more });
+		assert.deepEqual(await check(set).then(({ status, stderr }) =>
+			[status, stderr]), [0, '']);
+		for (const [name, value] of [['MESSAGE_BUS_PORT', '8765'],
+			['MESSAGE_BUS_PORT_X', 'x'], ['MESSAGE_BUS_SERVICE', 'x'],
+			['MESSAGE_BUS_ADMN_PORT', '8766']]) {
+			const { status, stderr } = await check({ [name]: value });
+			assert.equal(status, 2, name);
+			assert.match(stderr, new RegExp(`^${name}: is no setting`));
+		}
+	});
+
+	test('the admin port is not that of clients', async () => {
+		const { status, stderr } = await gateway(['--check-config'], {
+			MESSAGE_BUS_ROLE: 'app', EXAI_WS_PORT: '8765',
+			MESSAGE_BUS_ADMIN_PORT: '8765' });
+		assert.equal(status, 2);
+		assert.match(stderr, /^MESSAGE_BUS_ADMIN_PORT: is the port of clients/);
+	});
+
+	test('--check-config --connect tries the database', async () => {
+		const bus = await Bus.start();
+		const settings = { MESSAGE_BUS_ROLE: 'app', DATABASE_URL: bus.url() };
+		const tried = (more) => gateway(['--check-config', '--connect'],
+			{ ...settings, ...more });
+		try {
+			assert.deepEqual(await tried({}).then(({ status, stderr }) =>
+				[status, stderr]), [0, '']);
+			assert.match((await tried({})).stdout,
+				/^configuration is good\ndatabase is good$/m);
+			const stranger = await tried({ MESSAGE_BUS_ROLE: 'stranger' });
+			assert.equal(stranger.status, 1);
+			assert.match(stranger.stdout,
+				/^database is not ready: .*lane: .*not a member/m);
+			await bus.stopServer();
+			const away = await tried({});
+			assert.equal(away.status, 1);
+			assert.match(away.stdout, /^database is not ready: .*No such file/m);
+		} finally {
+			await bus.stop();
+		}
+		assert.equal((await gateway(['--connect'], settings)).status, 2);
 	});
 
 	test('.env is read, the environment goes before it', async () => {
@@ -118,11 +199,20 @@ describe('configuration', () => {
 				const name = /^([A-Z_]+)=/.exec(line)?.[1];
 				if (name) assert.match(text, new RegExp(`^#?${name}=`, 'm'));
 			}
+			assert.match(stdout, /^MESSAGE_BUS_ROLE=$/m, 'clients authenticate');
 		});
+
+	test('license and changes are there', () => {
+		const read = (name) => fs.readFileSync(path.join(root, name), 'utf8');
+
+		assert.match(read('LICENSE'), /PostgreSQL License[^]*the message_bus contributors/);
+		assert.match(read('CHANGELOG.md'), /^## Unreleased$/m);
+	});
 
 	test('--help names every setting, --version the version', async () => {
 		for (const flag of ['--help', '-h']) {
-			assert.match((await gateway([flag])).stdout, /WS_MAX_MSG_BYTES/);
+			assert.match((await gateway([flag])).stdout,
+				/WS_MAX_MSG_BYTES\n +largest .*; 1024 to 268435456; default 33554432$/m);
 		}
 		assert.match((await gateway(['--version'])).stdout,
 			/^message-bus-gateway \d/);
@@ -165,9 +255,11 @@ describe('with a bus', () => {
 			assert.ok(['info', 'warning', 'error'].includes(line.level));
 			assert.ok(line.event);
 		}
-		const frame = one.event('frame', (line) => line.method === 'publish');
+		const frame = one.event('frame', (line) => line.method === 'publish' &&
+			line.outcome === 'committed');
 		assert.equal(frame.connection, close.connection);
-		assert.equal(frame.outcome, 'committed');
+		assert.ok(one.event('frame', (line) => line.outcome === 'failed' &&
+			line.code === -32003));
 		assert.ok(frame.bytes > 0 && frame.ms >= 0);
 		assert.equal(close.frames_in, 4);
 	});
@@ -189,7 +281,8 @@ describe('with a bus', () => {
 	test('a log that nobody reads does not stop the gateway', async () => {
 		const child = spawn(program, [], { cwd: directory,
 			env: { PATH: process.env.PATH, DATABASE_URL: bus.url(),
-				MESSAGE_BUS_ROLE: 'app', EXAI_WS_PORT: '0' },
+				MESSAGE_BUS_ROLE: 'app', EXAI_WS_PORT: '0',
+				MESSAGE_BUS_LOG_FRAMES: 'true' },
 			stdio: ['ignore', 'ignore', 'pipe'] });
 		const [first] = await once(child.stderr, 'data');
 		child.stderr.pause();

@@ -282,7 +282,8 @@ describe('a session', () => {
 		await bus.sql(`ALTER FUNCTION message_bus.relay(bigint[], bytea[])
 				RENAME TO relay_behind;
 			CREATE FUNCTION message_bus.relay(sessions bigint[], frames bytea[])
-				RETURNS TABLE (session bigint, frame bytea)
+				RETURNS TABLE (session bigint, frame bytea, request integer,
+					code integer, sqlstate text, leases bigint[])
 				LANGUAGE plpgsql AS $$
 				BEGIN
 					IF array_to_string(frames, '') LIKE

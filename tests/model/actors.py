@@ -356,7 +356,7 @@ def redriven_again(scene, s, c):
     died = any(type(row) is Ack and row.outcome == "dead" for row in c.rows)
     if not died or s.redriven == c.redriven or "death-unpulled" in scene.wrong:
         return s
-    return s._replace(retry=min(s.retry, (s.redriven[1], 0)), nacked=True)
+    return s._replace(retry=min(s.retry, (s.redriven[1], 0)), retry_in=None, nacked=True)
 
 
 # ---------- the worker
@@ -420,7 +420,8 @@ def rewind(scene, s):
         s = s._replace(waits=frozenset(m.key for m in s.messages if m.key), wait_low=min(s.wait_low, cursor + 1),
                        wait_in=s.wait_in | {f.id for f in s.failures})
     return s._replace(cursor=cursor, check_below=check_below, skipped=frozenset(n for n in s.skipped if n <= cursor),
-                      due_at=(0, 0), retry=(0, 0), reloaded="restore-scan-goes-on" not in scene.wrong)
+                      due_at=(0, 0), retry=(0, 0), retry_in=None,
+                      reloaded="restore-scan-goes-on" not in scene.wrong)
 
 
 # ---------- seek and redrive
@@ -439,8 +440,8 @@ def seeker_steps(scene, s, i, k):
         yield "seek's callback", act(
             s, i, k._replace(pc="done", since=0), entries=entries, cursor=k.to - 1, skipped=frozenset(),
             mem_since=k.since, mem_start=k.to, generation=s.generation + 1, out=frozenset(), check_below=0,
-            due_at=(0, 0), retry=(0, 0), redrive_at=NEVER, waits=frozenset(), wait_low=NEVER, wait_in=frozenset(),
-            wait_passed=NEVER, scanner=NOBODY if slot else s.scanner)
+            due_at=(0, 0), retry=(0, 0), retry_in=None, redrive_at=NEVER, waits=frozenset(), wait_low=NEVER,
+            wait_in=frozenset(), wait_passed=NEVER, scanner=NOBODY if slot else s.scanner)
 
 
 def void(scene, entries):
@@ -466,7 +467,8 @@ def redriver_steps(scene, s, i, r):
         if r.generation != s.generation:
             pass                        # a seek came between, and reads all
         elif "redrive-unpulled" not in scene.wrong:
-            s = s._replace(retry=min(s.retry, (r.row.retry_at, 0)), nacked=True)
+            retry_in = s.retry_in if "redrive-keeps-segments" in scene.wrong else None
+            s = s._replace(retry=min(s.retry, (r.row.retry_at, 0)), retry_in=retry_in, nacked=True)
         yield "redrive's callback", act(s, i, Redriver(r.id, "done"))
 
 

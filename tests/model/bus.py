@@ -80,6 +80,8 @@ class State(NamedTuple):
     skipped: frozenset = frozenset()        # ids, not ranges
     retry: tuple = (0, 0)                   # retry position: time and id
     retry_from: tuple = (NEVER, 0)          # where the running scan has found it
+    retry_in: frozenset = None              # segments, of one message each here, in which failures behind it lie;
+                                            # None: any
     redrive_at: int = NEVER                 # lowest retry_at of open redrives
     waits: frozenset = frozenset()          # ordered: keys of which a message may wait for a retry
     wait_low: int = NEVER                   # and no such message is below

@@ -285,6 +285,14 @@ WRONG = [
      dict(messages=THREE, claims=4, commits=BOTH, batch=2, share=1, last_tick=2)),
     ("the retry position is pulled back by a nack's time alone", "pulled-by-time", "lost",
      dict(messages=THREE, claims=2, consumers=3, commits=("nack",), last_tick=2)),
+    ("a nack does not note its segment", "segment-unnoted", "lost",
+     dict(messages=ONE, claims=3, commits=("nack",), last_tick=2)),
+    ("a scan forgets the segments of what is to be retried later", "segments-dropped", "lost",
+     dict(messages=TWO, claims=4, commits=BOTH, delays=(1,), last_tick=2)),
+    ("a scan that is cut keeps only the segments of what is later", "segments-kept-though-cut", "lost",
+     dict(messages=THREE, claims=4, commits=BOTH, batch=2, share=1, last_tick=2)),
+    ("a scan that fails does not put back its segments", "segments-not-put-back", "lost",
+     dict(messages=TWO, claims=4, commits=BOTH, aborts=True, last_tick=2)),
     ("what is due is left though the batch has room", "share-kept", "short",
      dict(messages=TWO, claims=4, commits=BOTH, batch=2, share=1)),
     ("a scan that reads on begins where it began", "read-on-from-start", "twice",
@@ -319,6 +327,8 @@ WRONG = [
 
     # keys that wait for a retry
     ("keys: what waits is looked up in the scan's snapshot", "waits-by-snapshot", "order",
+     dict(messages=KEYS, consumers=2, commits=BOTH, delays=(1,), last_tick=2, **ORDERED)),
+    ("keys: what waits is looked up in the segments of the scan's beginning", "key-in-old-segments", "order",
      dict(messages=KEYS, consumers=2, commits=BOTH, delays=(1,), last_tick=2, **ORDERED)),
     ("keys: a retry does not say that there may be more behind it", "retry-forgets", "lost",
      dict(messages=KEYS, claims=3, commits=BOTH, delays=(1,), last_tick=2, **ORDERED)),
@@ -360,6 +370,8 @@ WRONG = [
 
     # redrive
     ("a redrive does not pull back the retry position", "redrive-unpulled", "lost",
+     dict(messages=ONE, last_tick=2, **DEAD)),
+    ("a redrive does not make it all segments", "redrive-keeps-segments", "lost",
      dict(messages=ONE, last_tick=2, **DEAD)),
     ("a message that dies and was redriven before its callback is not looked for", "death-unpulled", "lost",
      dict(messages=ONE, consumers=2, commits=BOTH, redrive=1, max_attempts=1, last_tick=2)),

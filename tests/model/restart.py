@@ -54,7 +54,7 @@ def crash(scene, s):
     leased = {(id, lease) for id, _, lease in saved.entries if lease}
     return s._replace(
         epoch=s.epoch if "same-epoch" in scene.wrong else s.epoch + 1, lease_n=1, loaded=False,
-        unfinished=frozenset(), grown=frozenset(), told=0, cursor=0, skipped=frozenset(), retry=(0, 0),
+        unfinished=frozenset(), grown=frozenset(), told=0, cursor=0, skipped=frozenset(), retry=(0, 0), retry_in=None,
         retry_from=(NEVER, 0), redrive_at=NEVER, redriven=(0, 0), waits=frozenset(), wait_low=NEVER,
         wait_in=frozenset(), wait_passed=NEVER, nacked=False, reloaded=False, due_at=(0, 0), check_below=len(s.messages) + 1,
         entries=(), mem_since=0, mem_start=0, generation=0, scanner=NOBODY, crashes=s.crashes - 1, out=s.out & leased)
@@ -131,6 +131,6 @@ def load(scene, s):
     skipped = saved.skipped
     if scene.ordered and "skipped-kept" not in scene.wrong:
         skipped = frozenset(n for n in skipped if n <= cursor)
-    return s._replace(loaded=True, cursor=cursor, skipped=skipped, retry=(retry_at, 0),
+    return s._replace(loaded=True, cursor=cursor, skipped=skipped, retry=(retry_at, 0), retry_in=None,
                       due_at=(min(saved.due_at, s.now), 0),
                       entries=tuple(entries), mem_since=s.since, mem_start=s.start)

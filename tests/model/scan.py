@@ -42,6 +42,9 @@ class Scan(NamedTuple):
     offers: tuple = None    # (where from, id, available_at or the failure)
     last: bool = False      # redeliveries are read last
     wait_in: frozenset = frozenset()        # where keys waited when it began
+    retry_in: frozenset = None              # where the failures behind the position remembered were
+    back: frozenset = None                  # what is put back if it fails
+    keep: frozenset = None                  # and where those behind the position reached are
     later: bool = True      # something is to be retried later, or could not be read
     # 4
     busy: frozenset = None  # ids; None: not asked
@@ -62,11 +65,17 @@ def begin(scene, s, i, batch=None):
     entries = entries_set(s.entries, {k: s.entries[k]._replace(state=TAKEN, owner=i) for k in taken})
     scan = Scan(s.generation, s.now, s.mem_since, s.mem_start, taken, s.retry, s.retry, s.due_at, s.check_below,
                 s.cursor, s.cursor, s.skipped, batch - len(taken), max(0, batch - scene.share - len(taken)))
-    scan = scan._replace(wait_in=s.wait_in)
+    scan = scan._replace(wait_in=s.wait_in, retry_in=s.retry_in, keep=s.retry_in,
+                         back=frozenset() if "segments-not-put-back" in scene.wrong else s.retry_in)
     s = s._replace(entries=entries, scanner=i, nacked=False, reloaded=False)
     if "retry-advanced-late" in scene.wrong:
         return s, scan
-    return s._replace(retry_from=s.retry, retry=(s.now, 0)), scan
+    return s._replace(retry_from=s.retry, retry=(s.now, 0), retry_in=frozenset()), scan
+
+
+def joined(a, b):
+    """Two sets of segments as one."""
+    return None if a is None or b is None else a | b
 
 
 def busy_ids(scene, s):
@@ -131,6 +140,7 @@ def retry_offers(scene, scan):
     """Failures by their time.  One above the cursor, redriven after a seek, is left to the cursor."""
     offers = [("retry", f.id, f) for f in sorted(scan.seen[2], key=lambda f: (f.retry_at, f.id, f.lease))
               if f.lease >= scan.since and scan.retry <= (f.retry_at, f.id) and f.retry_at <= scan.now
+              and (scan.retry_in is None or f.id in scan.retry_in)
               and (f.id <= scan.begun or f.id < scan.check_below or "retry-above-cursor" in scene.wrong)]
     return offers + [("retries read", 0, 0)]
 
@@ -168,6 +178,12 @@ def consider(scene, s, scan):
         if where == "retries read":
             later = any(f.lease >= scan.since and scan.now < f.retry_at < NEVER for f in scan.seen[2])
             scan = scan._replace(later=scan.cut or later)
+            keep = frozenset(f.id for f in scan.seen[2] if f.lease >= scan.since and scan.now <= f.retry_at < NEVER
+                             and (scan.retry_in is None or f.id in scan.retry_in))
+            if "segments-dropped" in scene.wrong:
+                keep = frozenset()
+            if not scan.cut or "segments-kept-though-cut" in scene.wrong:
+                scan = scan._replace(keep=keep)
         if not scan.cut or "cut-ignored" in scene.wrong:
             scan = scan._replace(retry=(scan.now, 0)) if where == "retries read" else \
                 scan._replace(due=(scan.now + 1, 0))
@@ -285,13 +301,14 @@ def key_waits(scene, s, scan, key):
     """
     if key not in s.waits:
         return NEVER
+    where = scan.retry_in if "key-in-old-segments" in scene.wrong else joined(s.retry_in, scan.retry_in)
     acks, failures = (scan.seen[1], scan.seen[2]) if "waits-by-snapshot" in scene.wrong else (s.acks, s.failures)
     for n in range(1, len(s.messages) + 1):
         if key_of(scene, s, n) != key or n in s.dead and "dead-frees-key" in scene.wrong:
             continue
         told = facts(n, acks, failures, scan.since)
         if told.last and not told.done and told.last.attempt and told.last.retry_at < NEVER:
-            if (told.last.retry_at, n) >= scan.from_retry:
+            if (told.last.retry_at, n) >= scan.from_retry and (where is None or n in where):
                 return n
     return NEVER
 
@@ -390,7 +407,8 @@ def record_positions(scene, s, scan):
     retry = min(s.retry, scan.retry)
     if scene.wrong & {"retry-advanced-late", "retry-set-blindly"}:
         retry = scan.retry
-    s = s._replace(cursor=scan.cursor, skipped=skipped, retry=retry, due_at=scan.due)
+    s = s._replace(cursor=scan.cursor, skipped=skipped, retry=retry, due_at=scan.due,
+                   retry_in=joined(s.retry_in, scan.keep))
     gone = scan.wait_in & s.retired and "cleared-though-gone" not in scene.wrong
     if not scan.later and not gone and (not s.nacked or "waits-cleared-blindly" in scene.wrong):
         s = s._replace(waits=frozenset(), wait_low=NEVER, wait_in=frozenset(), wait_passed=NEVER)
@@ -405,7 +423,8 @@ def fail(s, scan):
             entries = entries_set(entries, {slot: None})
         else:
             entries = entry_ready(entries, slot)
-    return s._replace(entries=entries, scanner=NOBODY, retry_from=(NEVER, 0), retry=min(s.retry, s.retry_from))
+    return s._replace(entries=entries, scanner=NOBODY, retry_from=(NEVER, 0), retry=min(s.retry, s.retry_from),
+                      retry_in=joined(s.retry_in, scan.back))
 
 
 def judge_delivery(scene, s, claimed):

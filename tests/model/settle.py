@@ -143,6 +143,8 @@ def callback(scene, s, slots, rows):
                 s = s._replace(wait_passed=min(s.wait_passed, e.passed))
             if "no-pull-back" not in scene.wrong:
                 retry = pulled(scene, retry, failed[e.id])
+            if "segment-unnoted" not in scene.wrong and s.retry_in is not None:
+                s = s._replace(retry_in=s.retry_in | {e.id})
             s = s._replace(nacked=True)
             if e.key and "failed-unmarked" not in scene.wrong:
                 s = s._replace(waits=s.waits | {e.key}, wait_low=min(s.wait_low, e.id),

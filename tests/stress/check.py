@@ -5,23 +5,28 @@ Checker compares them and collects what is wrong, at most a few of each kind, ea
 
 import bisect
 import collections
+import json
 
 from ledger import COMMITTED, ROLLED_BACK, UNKNOWN, read
+from message import number_of, uid_of
 
 SHOWN = 5                       # of each kind of fault
 
 Delivery = collections.namedtuple('Delivery', 'lease attempt began ended outcome')
 Done = collections.namedtuple('Done', 'lease outcome attempt at')
 Failure = collections.namedtuple('Failure', 'lease attempt kind retry_at dead_letter_id')
-Message = collections.namedtuple('Message', 'uid key available_at')
+Message = collections.namedtuple('Message', 'uid key available_at channel')
 
+# the channels that are checked here: others check their own
 MESSAGES = """
-    SELECT m.id, message_bus.stored_json(m.payload, m.encoding, m.size, m.content_type, m.sha256) #>> '{}', m.key,
-        extract(epoch FROM m.available_at)::float8
-    FROM message_bus.message m JOIN message_bus.channel c USING (channel_id) WHERE c.name = 'c'"""
+    SELECT m.id, message_bus.stored_json(m.payload, message_bus.compression_name(m.encoding), m.size,
+               COALESCE(m.content_type, 'application/json'), m.sha256) #>> '{}', m.key,
+        extract(epoch FROM COALESCE(m.available_at, m.created_at))::float8, c.name
+    FROM message_bus.message m JOIN message_bus.channel c USING (channel_id) WHERE c.name ~ '^(c|f[0-9]+|g[0-9]+)$'"""
 ACKS = """
-    SELECT lo, hi, runs, n, lease, outcome, attempt, extract(epoch FROM at)::float8
-    FROM message_bus.ack JOIN message_bus.subscription s USING (subscription_id) WHERE s.name = %s"""
+    SELECT lo, hi, runs, n, a.lease, outcome, attempt, extract(epoch FROM at)::float8, c.name
+    FROM message_bus.ack a JOIN message_bus.subscription s USING (subscription_id) JOIN message_bus.channel c USING (channel_id)
+    WHERE s.name = %s"""
 FAILURES = """
     SELECT message_id, lease, attempt, kind, extract(epoch FROM retry_at)::float8, dead_letter_id
     FROM message_bus.failure JOIN message_bus.subscription s USING (subscription_id) WHERE s.name = %s
@@ -40,6 +45,8 @@ class Checker:
         self.wrong = collections.defaultdict(list)
         self.faults = collections.Counter()
         self.publishes = []
+        self.restores = []
+        self.not_stored = 0                             # messages that were published and not committed
         self.claims = collections.defaultdict(list)     # by subscription
         self.acks = collections.defaultdict(list)
         self.nacks = collections.defaultdict(list)
@@ -47,12 +54,16 @@ class Checker:
 
     def run(self, subscriptions, ordered):
         self.read_ledgers()
-        self.messages = {i: Message(*rest) for i, *rest in self.client.rows(MESSAGES)}
+        self.messages = {}
+        for i, text, *rest in self.client.rows(MESSAGES):
+            self.messages[i] = Message(uid_of(text), *rest)
         self.check_publishes()
         dead = {}
+        self.done = {}
         for subscription in subscriptions:
             dead.update(self.check_subscription(subscription, subscription in ordered))
         self.check_dead_letters(dead)
+        self.check_restores(subscriptions)
         return self.wrong
 
     def problem(self, kind, *details):
@@ -63,7 +74,7 @@ class Checker:
         for kind, found in sorted(self.wrong.items()):
             yield '%s: %d' % (kind, len(found))
             for text in found[:SHOWN]:
-                yield '    ' + text
+                yield '    ' + text.replace('\n', ' ')
 
     def read_ledgers(self):
         for kind, *rest in read(self.paths):
@@ -73,6 +84,10 @@ class Checker:
                 self.problem('seen by a client', rest[0])
             elif kind == 'publish':
                 self.publishes.append(rest)
+            elif kind == 'restore':
+                self.restores.append(rest)
+            elif kind == 'tried':
+                self.not_stored += rest[0]
             else:
                 getattr(self, {'claim': 'claims', 'ack': 'acks', 'nack': 'nacks', 'blind': 'blind'}[kind])[rest[0]] \
                     .append(rest[1:])
@@ -93,19 +108,23 @@ class Checker:
         for outcome, began, sent, ended, messages, undone in self.publishes:
             there = [uid for uid, *rest in messages if uid in stored]
             self.doomed.update(undone)
+            self.not_stored += len(undone)
             if outcome == UNKNOWN:
                 if len(there) not in (0, len(messages)):
                     self.problem('transaction stored in part', there)
                 outcome = COMMITTED if there else ROLLED_BACK
             if outcome == ROLLED_BACK:
                 self.doomed.update(uid for uid, *rest in messages)
+                self.not_stored += len(messages)
                 continue
-            for uid, key, delay, i in messages:
+            for uid, key, delay, i, channel in messages:
                 self.sent[uid] = sent
                 if uid not in stored:
                     self.problem('committed and not stored', uid, i)
                 elif i is not None and stored[uid] != i:
                     self.problem('stored under another id', uid, i, stored[uid])
+                elif self.messages[stored[uid]].channel != channel or self.messages[stored[uid]].key != key:
+                    self.problem('stored with another channel or key', uid, self.messages[stored[uid]])
                 elif delay and self.messages[stored[uid]].available_at < began + delay:
                     self.problem('delay not kept', uid, delay)
         for uid, i in stored.items():
@@ -114,9 +133,9 @@ class Checker:
         self.keys = collections.defaultdict(list)       # ids by key, in the order of publishing
         for i in sorted(self.messages):
             if self.messages[i].key:
-                self.keys[self.messages[i].key].append(i)
+                self.keys[self.messages[i].channel, self.messages[i].key].append(i)
         for key, ids in self.keys.items():
-            numbers = [int(self.messages[i].uid.split('.')[1].rstrip('x')) for i in ids]
+            numbers = [number_of(self.messages[i].uid) for i in ids]
             if numbers != sorted(numbers):
                 self.problem('ids of a key are not in the order of publishing', key)
 
@@ -126,7 +145,7 @@ class Checker:
 
     def check_subscription(self, name, ordered):
         """Returns the dead: (subscription, id): Done, and the failure's dead letter."""
-        done = self.read_done(name)
+        done = self.done[name] = self.read_done(name)
         failures = collections.defaultdict(list)
         for i, *rest in self.client.rows(FAILURES, name):
             failures[i].append(Failure(*rest))
@@ -150,7 +169,7 @@ class Checker:
     def read_done(self, name):
         """Expand the rows of acks."""
         done = {}
-        for lo, hi, runs, n, lease, outcome, attempt, at in self.client.rows(ACKS, name):
+        for lo, hi, runs, n, lease, outcome, attempt, at, channel in self.client.rows(ACKS, name):
             if runs is None:
                 ids = list(range(lo, hi + 1))
             else:
@@ -162,6 +181,8 @@ class Checker:
                     self.problem('done twice', name, i, done[i], (lease, outcome))
                 if i not in self.messages:
                     self.problem('done and not stored', name, i)
+                elif self.messages[i].channel != channel:
+                    self.problem('done in another channel', name, i, channel, self.messages[i])
                 done[i] = Done(lease, outcome, attempt, at)
         return done
 
@@ -219,7 +240,7 @@ class Checker:
         asked = collections.defaultdict(set)
         for outcome, began, ended, lease, ids in self.acks[name]:
             if outcome == UNKNOWN:
-                there = sum(i in done and done[i].lease == lease for i in ids)
+                there = sum(i in done and done[i].lease == lease and done[i].outcome == 'acked' for i in ids)
                 if there not in (0, len(ids)):
                     self.problem('acked in part', name, lease, there, len(ids))
                 outcome = COMMITTED if there else ROLLED_BACK
@@ -251,7 +272,7 @@ class Checker:
     def check_order(self, name, done, deliveries):
         """In an ordered subscription a message comes only when those of its key before it are done; of keys with delayed
         messages, only when those that have come are."""
-        for key, ids in self.keys.items():
+        for (channel, key), ids in self.keys.items():
             latest = 0          # when all so far were done
             by_lease = []
             for i in ids:
@@ -264,20 +285,21 @@ class Checker:
                 by_lease += [(delivery.lease, i, delivery) for delivery in deliveries.get(i, [])]
             by_lease.sort()
             for (_, a, before), (_, b, after) in zip(by_lease, by_lease[1:]):
-                if a != b and before.lease >> 22 == after.lease >> 22 and \
+                if a != b and before.lease >> 17 == after.lease >> 17 and \
                         (a not in done or done[a].at > after.ended):
                     self.problem('two of a key out at a time', name, key, a, before, b, after, done.get(a))
 
     def check_dead_letters(self, dead):
         """Each dead message has one copy in the dead-letter channel, and nothing else is there."""
         copies = {}
-        for copy, i, subscription, attempts, channel, uid in self.client.rows(DEAD_LETTERS):
+        for copy, i, subscription, attempts, channel, text in self.client.rows(DEAD_LETTERS):
+            uid = uid_of(text)
             if (subscription, i) in copies:
                 self.problem('dead letter twice', subscription, i)
             copies[subscription, i] = copy
             if (subscription, i) not in dead:
                 self.problem('dead letter of a message that is not dead', subscription, i, copy)
-            elif channel != 'c' or attempts != self.max_attempts or uid != self.messages[i].uid:
+            elif channel != self.messages[i].channel or attempts != self.max_attempts or uid != self.messages[i].uid:
                 self.problem('dead letter is wrong', subscription, i, copy, channel, attempts, uid)
         for (subscription, i), (done, failure) in dead.items():
             self.faults['dead'] += 1
@@ -287,3 +309,45 @@ class Checker:
                 self.problem('dead without a dead letter', subscription, i, done)
             elif failure is None or failure.dead_letter_id != copies[subscription, i] or failure.lease != done.lease:
                 self.problem('dead, and the failure says otherwise', subscription, i, done, failure)
+
+    # ----------
+    # Restores, and figures
+    # ----------
+
+    def check_restores(self, subscriptions):
+        """A dump has what was committed before it began, nothing that was begun after it, and nothing that was not
+        committed in the end; of acks likewise."""
+        for began, ended, path in self.restores:
+            with open(path) as file:
+                had, had_done = json.load(file)
+            had = set(had or [])
+            ids = {message.uid: i for i, message in self.messages.items()}
+            for outcome, start, sent, end, messages, undone in self.publishes:
+                there = {ids[uid] in had for uid, *rest in messages if uid in ids}
+                if outcome == COMMITTED and end < began and False in there:
+                    self.problem('committed before a dump and not in it', path, messages[0], end, began)
+                if start > ended and True in there:
+                    self.problem('published after a dump and in it', path, messages[0], start, ended)
+                if len(there) > 1:
+                    self.problem('transaction dumped in part', path, messages[0])
+            if had - self.messages.keys():
+                self.problem('dumped and not stored', path, sorted(had - self.messages.keys())[:SHOWN])
+            for name in subscriptions:
+                dumped = set((had_done or {}).get(name, []))
+                if dumped - self.done[name].keys():
+                    self.problem('done in a dump, and not done', path, name, sorted(dumped - self.done[name].keys())[:SHOWN])
+                for outcome, start, end, lease, of_lease in self.acks[name]:
+                    if outcome == COMMITTED and end < began and not dumped.issuperset(of_lease):
+                        self.problem('acked before a dump and not in it', path, name, lease)
+            self.faults['dump compared'] += 1
+
+    def figures(self, subscriptions):
+        """What was done, in numbers."""
+        acked = [{i for i, entry in self.done[name].items() if entry.outcome == 'acked'} for name in subscriptions]
+        return dict(messages=len(self.messages), acked=len(set.intersection(*acked)), acks=sum(map(len, acked)),
+                    deliveries=sum(len(ids) for claims in self.claims.values() for _, _, _, _, ids, *rest in claims),
+                    claims=sum(map(len, self.claims.values())), dead=self.faults['dead'],
+                    failures=sum(n for name, n in self.faults.items() if name.startswith('failure: ')),
+                    channels_dropped=sum(n for name, n in self.faults.items() if name.startswith('channel dropped')),
+                    restores=self.faults['restored'], restores_cut_off=self.faults['restore cut off'],
+                    keys=len(self.keys), wrong=sum(map(len, self.wrong.values())))

@@ -4,10 +4,12 @@ Each way to treat a claim is a method of Consumer named after the fault; HOW has
 all that is left is claim and ack.
 """
 
+import hashlib
 import random
 import time
 
 from ledger import COMMITTED, ROLLED_BACK, UNKNOWN, now
+from message import payload, uid_of
 from server import Lost, Refused
 
 HOW = {
@@ -16,6 +18,7 @@ HOW = {
     'twice': 3, 'stale_ack': 5, 'pinned': 1, 'abandon': 1, 'longer': 1,
 }
 LONG, SHORT = '10 seconds', '0.25 seconds'
+WATCHED = 100                   # channels that one call of wait() watches
 
 
 def doomed(uid):
@@ -37,8 +40,11 @@ class Claim:
 
 
 class Consumer:
-    def __init__(self, client, ledger, name, subscription, shared):
+    def __init__(self, client, ledger, name, subscription, shared, channels):
+        """channels: those beside "c"."""
         self.client = client
+        self.channels = channels
+        self.ready = []         # channels of which wait() has said that they have something
         self.ledger = ledger
         self.name = name
         self.subscription = subscription
@@ -131,6 +137,7 @@ class Consumer:
             if n != len(ids):
                 self.ledger.wrong('%s: repeated ack of %d ids of lease %d counts %d' % (self.name, len(ids), lease, n))
             self.ledger.write('ack', self.subscription, COMMITTED, began, now(), lease, ids)
+            self.shared.add(self.subscription, n)
             self.ledger.fault('unknown ack repeated: it was committed')
         except Refused as refused:
             if refused.code != '55000':
@@ -139,26 +146,49 @@ class Consumer:
         except Lost:
             pass
 
+    def channel(self, block):
+        """Which channel to claim from: half of the time "c", else one of the others that has something."""
+        if random.random() < 0.5 or (block and not self.ready):
+            return 'c'
+        if not self.ready:
+            watched = random.sample(self.channels, min(WATCHED, len(self.channels)))
+            found = self.client.one('CALL message_bus.wait(%s, %s, %s)', watched, [self.subscription] * len(watched), '0.1')
+            self.ready = list(found or [])
+            if self.ready:
+                self.ledger.fault('waited for many channels')
+        return self.ready.pop() if self.ready else 'c'
+
     def claim(self, lease_for=LONG, block=False):
         """Claim; returns a Claim, or None after a moment if there was nothing.  block: in a transaction that is left
         open."""
         batch = random.choice([1, 10, 100, 100, 300])
+        channel = self.channel(block)
         began = now()
         if block and not self.in_block:
             self.begin()
         rows = self.client.rows(
-            """SELECT lease, array_agg(id), array_agg(attempt), array_agg(payload #>> '{}')
-               FROM message_bus.claim('c', %s, %s, lease_for => %s, wait => %s) GROUP BY lease""",
-            self.subscription, batch, lease_for, '0.1' if not block else '0')
+            """SELECT lease, array_agg(id), array_agg(attempt), array_agg(payload #>> '{}'),
+                   array_agg(encode(sha256, 'hex'))
+               FROM message_bus.claim(%s, %s, %s, lease_for => %s, wait => %s) GROUP BY lease""",
+            channel, self.subscription, batch, lease_for, '0.1' if channel == 'c' and not block else '0')
         if not rows:
             return None
         if len(rows) > 1:
             self.ledger.wrong('%s: a claim has %d leases' % (self.name, len(rows)))
-        claim = Claim(*rows[0])
+        lease, ids, attempts, payloads, checksums = rows[0]
+        claim = Claim(lease, ids, attempts, self.whole(payloads, checksums))
         self.note('claim', began, claim.lease, claim.ids, claim.attempts, claim.uids)
         if not block:
             self.holding = claim
         return claim
+
+    def whole(self, payloads, checksums):
+        """The uids of payloads, which must be what was published, with its checksum."""
+        uids = list(map(uid_of, payloads))
+        for uid, checksum in zip(uids, checksums):
+            if ' ' in uid or hashlib.sha256(payload(uid).encode()).hexdigest() != checksum:
+                self.ledger.wrong('%s: payload or checksum %s is wrong: %s' % (self.name, checksum, uid[:200]))
+        return uids
 
     def ack(self, lease, ids):
         """Ack; in an open block, or in one of its own if the transaction id is wanted, or alone."""
@@ -224,10 +254,11 @@ class Consumer:
         """SELECT ack(lease) FROM claim(): each row acks the whole lease, again and again."""
         began = self.blind = now()
         rows = self.client.rows(
-            """SELECT id, lease, attempt, payload #>> '{}', message_bus.ack(lease)
+            """SELECT id, lease, attempt, payload #>> '{}', encode(sha256, 'hex'), message_bus.ack(lease)
                FROM message_bus.claim('c', %s, 10, lease_for => '10 seconds')""", self.subscription)
         if rows:
-            ids, leases, attempts, uids, counts = map(list, zip(*rows))
+            ids, leases, attempts, payloads, checksums, counts = map(list, zip(*rows))
+            uids = self.whole(payloads, checksums)
             if set(counts) != {len(ids)}:
                 self.ledger.wrong('%s: ack(lease) FROM claim() of %d counts %s' % (self.name, len(ids), counts))
             self.note('claim', began, leases[0], ids, attempts, uids)
@@ -358,6 +389,7 @@ class Consumer:
             self.finish(claim)
             if claim.good():
                 self.ack(claim.lease, claim.good())
+                self.shared.add(self.subscription, -len(claim.good()))
                 self.ledger.fault('acked twice')
 
     def stale_ack(self):

@@ -3,12 +3,15 @@
 Each client writes a file of its own, a JSON array to a line, the kind of record first:
 
 publish  outcome, began, sent, ended, messages, undone
-         messages: [uid, key, delay, id] of what the transaction has published; undone: the uids of a savepoint that was
-         rolled back.  sent: when COMMIT was.
+         messages: [uid, key, delay, id, channel] of what the transaction has published; undone: the uids of a savepoint
+         that was rolled back.  sent: when COMMIT was.  A transaction that was repeated by its transaction ids has one
+         record, with began and sent of the first time.
 claim    subscription, outcome, began, ended, lease, ids, attempts, uids
 ack      subscription, outcome, began, ended, lease, ids
 nack     the same
 blind    subscription, began, ended: a statement that claims and acks was cut off
+restore  began, ended, file: when a dump was made, and what it had (restore.py)
+tried    n: so many messages were published by a client that checks its own, whatever became of them
 fault    name: something went wrong, on purpose
 wrong    text: what must not happen has happened
 

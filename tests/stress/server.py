@@ -1,32 +1,37 @@
 """The server of the stress test, and the connections to it.
 
 Server makes a cluster of its own in a directory, on a Unix socket, and is the postmaster's parent, so that a postmaster
-that was killed leaves no zombie.  Client is a connection that says which of three things has become of a statement: it
+that was killed leaves no zombie.  Gateway is a gateway for it.  Client is a connection that says which of three things has become of a statement: it
 was done, it was refused (Refused: the connection lives), or the connection broke (Lost).
 """
 
 import os
 import signal
+import socket
 import subprocess
 import time
 
 import psycopg2
 
 PORT = 54329
+SECOND = 'second'               # the database that dumps are restored into
+GATEWAY_LOGIN = 'message_bus_gateway'
 CONF = """
 listen_addresses = ''
 unix_socket_directories = '{directory}'
 port = {port}
 fsync = off
-max_connections = 60
+max_connections = 120
+max_locks_per_transaction = 512
 shared_buffers = 64MB
 max_wal_size = 4GB
 log_line_prefix = '%m [%p] %b '
 log_error_verbosity = verbose
 restart_after_crash = on
 shared_preload_libraries = 'message_bus'
-message_bus.databases = 'postgres'
+message_bus.databases = 'postgres,{second}'
 message_bus.worker_interval = 200ms
+message_bus.acked_idle = 1s
 message_bus.segment_max_rows = {segment_rows}
 """
 
@@ -46,8 +51,8 @@ class Lost(Exception):
 class Client:
     """A connection in autocommit mode; opened when it is first used, and again after it was lost."""
 
-    def __init__(self, directory, name):
-        self.dsn = dict(host=directory, port=PORT, user='postgres', dbname='postgres', application_name=name,
+    def __init__(self, directory, name, database='postgres'):
+        self.dsn = dict(host=directory, port=PORT, user='postgres', dbname=database, application_name=name,
                         options='-c statement_timeout=60s', connect_timeout=10)
         self.connection = None
 
@@ -111,7 +116,7 @@ class Server:
         subprocess.run([bindir + '/initdb', '-D', self.data, '-A', 'trust', '-N', '-E', 'UTF8', '--no-locale',
                         '-U', 'postgres'], check=True, stdout=subprocess.DEVNULL)
         with open(self.data + '/postgresql.conf', 'a') as conf:
-            conf.write(CONF.format(directory=directory, port=PORT, segment_rows=segment_rows))
+            conf.write(CONF.format(directory=directory, port=PORT, second=SECOND, segment_rows=segment_rows))
         self.start()
         client = self.client('setup')
         time.sleep(0.3)
@@ -121,13 +126,13 @@ class Server:
         self.wait_ready(client)
         client.close()
 
-    def client(self, name):
-        return Client(self.directory, name)
+    def client(self, name, database='postgres'):
+        return Client(self.directory, name, database)
 
     def start(self):
         with open(self.log, 'a') as log:
-            self.postmaster = subprocess.Popen([self.bindir + '/postgres', '-D', self.data], stdin=subprocess.DEVNULL,
-                                               stdout=log, stderr=log)
+            program = os.environ.get('MBUS_POSTGRES', self.bindir + '/postgres')
+            self.postmaster = subprocess.Popen([program, '-D', self.data], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def stop(self):
         if self.postmaster and self.postmaster.poll() is None:
@@ -177,7 +182,8 @@ class Server:
 
     def kill_backend(self, client):
         """kill -9 a backend that is at work, and thereby all others."""
-        return self.kill_one(client, "application_name LIKE 'stress%%' AND state <> 'idle'")
+        return self.kill_one(client, "state <> 'idle' AND (application_name LIKE 'stress%%' OR application_name IN "
+                             "('pg_dump', 'pg_restore') OR usename = '" + GATEWAY_LOGIN + "')")
 
     @staticmethod
     def kill_one(client, which):
@@ -187,6 +193,45 @@ class Server:
         except (Lost, Refused):
             return False
         return bool(found) and kill(found[0][0])
+
+
+class Gateway:
+    """A gateway whose frames run as a role that may use the channels it is granted."""
+
+    def __init__(self, directory, program):
+        self.program = program
+        self.directory = directory
+        self.process = None
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            self.port = free.getsockname()[1]
+        self.url = 'ws://127.0.0.1:%d' % self.port
+        self.start()
+
+    def start(self):
+        environment = dict(os.environ, PGHOST=self.directory, PGPORT=str(PORT), PGDATABASE='postgres',
+                           PGUSER=GATEWAY_LOGIN, EXAI_WS_HOST='127.0.0.1', EXAI_WS_PORT=str(self.port),
+                           MESSAGE_BUS_ROLE='authenticated', MESSAGE_BUS_LOG_FRAMES='false')
+        with open(self.directory + '/gateway.log', 'a') as log:
+            self.process = subprocess.Popen([self.program], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            env=environment, cwd=self.directory)
+
+    def kill(self):
+        """kill -9, and start anew; says whether it was still alive."""
+        alive = self.process.poll() is None
+        self.process.kill()
+        self.process.wait()
+        self.start()
+        return alive
+
+    def stop(self):
+        """End it; returns the exit status."""
+        self.process.terminate()
+        try:
+            return self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
 
 
 def kill(process):

@@ -49,7 +49,7 @@ is( $standby->safe_psql(
 		'postgres', q{
 		SELECT count(*) FROM message_bus.segments s WHERE state = 'open'
 		AND EXISTS (SELECT FROM message_bus.messages m
-			WHERE m.channel = 'c' AND m.id >> 28 = s.segment_no)}),
+			WHERE m.channel = 'c' AND m.id >> 24 = s.segment_no)}),
 	1,
 	'the view segments tells the open one on the standby');
 
@@ -85,8 +85,8 @@ is( $standby->safe_psql(
 my $first_id = $standby->safe_psql('postgres',
 	q{SELECT message_bus.publish('c', '"promoted"')});
 
-cmp_ok($first_id >> 28, '>=', ($last_id >> 28) + 4096,
-	'a new timeline skips 4,096 segment numbers');
+cmp_ok($first_id >> 29, '>=', ($last_id >> 29) + 256,
+	'a new timeline skips 256 ordinals');
 is( $standby->safe_psql(
 		'postgres',
 		q{SELECT message_bus.publish('c', '7', transaction_id => 't7')
@@ -97,9 +97,9 @@ $standby->restart;
 bus_ready($standby);
 cmp_ok(
 	$standby->safe_psql('postgres',
-		q{SELECT message_bus.publish('c', '"again"')}) >> 28,
+		q{SELECT message_bus.publish('c', '"again"')}) >> 29,
 	'<',
-	($first_id >> 28) + 4096,
+	($first_id >> 29) + 256,
 	'a restart on the same timeline skips nothing');
 
 $standby->stop;

@@ -16,7 +16,8 @@ my $new = bus_node('new', databases => [ 'restored', 'template' ]);
 my $dump = $old->basedir . '/dump';
 my $summary = q{
 	SELECT count(*), sum(size), md5(string_agg(concat_ws(' ', id, channel,
-		transaction_id, sha256, expires_at, headers),
+		transaction_id, sha256, expires_at, headers, publisher, content_type,
+		available_at),
 		E'\n' ORDER BY id))
 	FROM message_bus.messages WHERE channel <> 'default'};
 
@@ -47,6 +48,14 @@ $old->safe_psql('postgres',
 	  SELECT count(message_bus.ack(lease, ARRAY[id]))
 	  FROM message_bus.claim('b c', batch => 10)});
 
+# one who publishes and is gone, whom the new cluster never knew
+$old->safe_psql('postgres', $_)
+  for 'CREATE ROLE gone',
+  q{SELECT message_bus.grant_channel('a', 'gone', 'publish')},
+  q{SET ROLE gone; SELECT message_bus.publish('a', '"of one who is gone"')},
+  q{SELECT message_bus.revoke_channel('a', 'gone', 'all')},
+  'DROP ROLE gone';
+
 my $before = $old->safe_psql('postgres', $summary);
 my $last_id = $old->safe_psql('postgres',
 	q{SELECT max(id) FROM message_bus.messages});
@@ -75,13 +84,13 @@ is( $new->safe_psql(
 		q{SELECT count(*) FROM message_bus.messages m,
 		  LATERAL message_bus.get_bytes(m.id) AS bytes
 		  WHERE sha256(bytes) = m.sha256 AND channel <> 'default'}),
-	1001,
+	1002,
 	'their bytes are right');
 is( $new->safe_psql(
 		'restored',
 		q{SET ROLE reader; SELECT count(*) FROM message_bus.peek('a',
 		  max_messages => 1000)}),
-	501,
+	502,
 	'grants of channels are there');
 sql_fails(
 	$new, 'restored',
@@ -100,11 +109,21 @@ is( $new->safe_psql(
 	0,
 	'and so is every segment');
 
+is( $new->safe_psql(
+		'restored', q{
+		SET ROLE writer; SELECT count(message_bus.publish('a', '"new"'));
+		RESET ROLE; SELECT count(DISTINCT publisher_id), count(*)
+		FROM message_bus.publisher WHERE name IN ('gone', 'writer');
+		SELECT publisher, count(*) FROM message_bus.messages
+		WHERE channel = 'a' GROUP BY publisher ORDER BY publisher}),
+	"1\n2|2\ngone|1\npostgres|501\nwriter|1",
+	'the publisher that is gone has its name, and nobody else has it');
+
 my $next_id = $new->safe_psql('restored',
 	q{SELECT message_bus.publish('a', '"new"')});
 
 cmp_ok($next_id, '>', $last_id, 'new ids are above the restored ones');
-cmp_ok($next_id >> 28, '>', $last_id >> 28, 'in a segment of their own');
+cmp_ok($next_id >> 24, '>', $last_id >> 24, 'in a segment of their own');
 is( $new->safe_psql(
 		'restored',
 		q{SELECT message_bus.publish('a', '"after"',
@@ -120,7 +139,7 @@ is( $new->safe_psql(
 $new->safe_psql('restored', 'SELECT message_bus.expire()');
 is($new->safe_psql('restored', $summary =~ s/<> 'default'/IN ('a', 'b c')/r)
 	  =~ s/\|.*//sr,
-	1002, 'nothing that has not expired is retired');
+	1004, 'nothing that has not expired is retired');
 
 # and a second time, of the restored database
 command_ok(

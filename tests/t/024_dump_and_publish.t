@@ -116,12 +116,13 @@ $reader->safe_psql('postgres', 'DROP SUBSCRIPTION reads');
 # Dumps
 # ----------
 
-# segments that come and go all the time
+# segments that come and go all the time, but not so many more than go between
+# two dumps that the locks of one do not suffice
 my $script = $node->basedir . '/load.sql';
 
 append_to_file($script,
 	q{SELECT count(message_bus.publish('short', to_json(i),
-		ttl => '100 milliseconds')) FROM generate_series(1, 30) i \watch 0.02}
+		ttl => '100 milliseconds')) FROM generate_series(1, 30) i \watch 0.2}
 	  . "\n");
 my $load = IPC::Run::start(
 	[ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-f', $script ],

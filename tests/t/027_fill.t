@@ -27,19 +27,35 @@ sub query
 	return $new->safe_psql($database || 'postgres', $sql);
 }
 
-# bus_at makes a bus whose first segment has a number.
+# bus_at makes a bus whose first segment has an ordinal.
 sub bus_at
 {
-	my ($node, $database, $number) = @_;
+	my ($node, $database, $ordinal) = @_;
 
 	$node->safe_psql(
 		$database, qq{
 		BEGIN;
 		CREATE EXTENSION message_bus;
-		UPDATE message_bus.server_state SET next_segment = $number;
+		UPDATE message_bus.server_state SET next_segment = $ordinal << 5;
 		COMMIT});
 	bus_ready($node, $database);
 	return;
+}
+
+# list_lines writes a list for pg_restore of the lines that match, or do not;
+# returns the option that names it.
+sub list_lines
+{
+	my ($pattern, $matches) = @_;
+	my $list = $old->basedir . '/list';
+	my ($out) = run_command([ 'pg_restore', '--list', $dump ]);
+	my @lines = grep { /$pattern/ ? $matches : !$matches } split /\n/, $out;
+
+	die "no line for $pattern\n" unless grep { !/^;/ } @lines;
+	open my $file, '>', $list or die "$list: $!\n";
+	print $file map { "$_\n" } @lines;
+	close $file;
+	return "--use-list=$list";
 }
 
 # restore runs pg_restore, for the lines of the list that match, or do not.
@@ -47,20 +63,28 @@ sub restore
 {
 	my ($name, $pattern, $matches, @option) = @_;
 	my $database = @option && $option[0] !~ /^-/ ? shift @option : 'postgres';
-	my $list = $old->basedir . '/list';
-	my ($out) = run_command([ 'pg_restore', '--list', $dump ]);
 
-	open my $file, '>', $list or die "$list: $!\n";
-	print $file map { "$_\n" }
-	  grep { /$pattern/ ? $matches : !$matches } split /\n/, $out;
-	close $file;
 	command_ok(
 		[
 			'pg_restore', '--exit-on-error', @option,
-			"--use-list=$list", '--host', $new->host, '--port',
+			list_lines($pattern, $matches), '--host', $new->host, '--port',
 			$new->port, '--dbname', $database, $dump
 		],
 		$name);
+	return;
+}
+
+# truncated restores the lines that match as several jobs do it: what the table
+# held goes in the same transaction.
+sub truncated
+{
+	my ($pattern) = @_;
+	my ($sql) = run_command([
+			'pg_restore', '--file=-', list_lines($pattern, 1), $dump ]);
+	my ($table) = $sql =~ /^COPY (\S+)/m;
+
+	$new->safe_psql('postgres',
+		"BEGIN; TRUNCATE TABLE ONLY $table;\n$sql\nCOMMIT;");
 	return;
 }
 
@@ -87,7 +111,7 @@ $old->safe_psql('postgres',
 $old->safe_psql('postgres',
 	q{SELECT message_bus.ack(lease) FROM message_bus.claim('c', 's', 2)});
 my $segment = $old->safe_psql('postgres',
-	q{SELECT DISTINCT id >> 28 FROM message_bus.message JOIN
+	q{SELECT DISTINCT id >> 24 FROM message_bus.message JOIN
 		message_bus.channel USING (channel_id) WHERE name = 'c'});
 
 # and one that is not attached
@@ -95,7 +119,7 @@ my $holder = $old->background_psql('postgres');
 $holder->query_safe('BEGIN; ANALYZE message_bus.message');
 my $unattached = $old->safe_psql('postgres',
 	q{SELECT message_bus.create_channel('u', ttl => '10 hours');
-	SELECT message_bus.publish('u', '"unattached"')}) >> 28;
+	SELECT message_bus.publish('u', '"unattached"')}) >> 24;
 is( $old->safe_psql(
 		'postgres', 'SELECT segment_no FROM message_bus.unattached'),
 	$unattached,
@@ -110,17 +134,23 @@ $holder->quit;
 
 bus_at($new, 'postgres', 50);
 query(q{SELECT message_bus.drop_channel('default')});
-cmp_ok($segment, '<', 50, 'the segment is below all of here');
+cmp_ok($segment, '>=', 5 << 5, 'the segment has an ordinal of the old bus');
+cmp_ok($segment, '<', 50 << 5, 'which is below all of here');
 restore('tables', 'x', 0, '--section=pre-data');
 restore('channels and subscriptions',
 	'(TABLE DATA|SEQUENCE SET) message_bus (channel|subscription)',
 	1, '--section=data');
-restore('the messages', "TABLE DATA message_bus message_$segment ",
-	1, '--section=data');
+query(q{SELECT message_bus.create_channel('other')});
+is(claimed('0'), '', 'a segment without indexes does not show');
+is( query(
+		q{SELECT message_bus.publish('other', '1', transaction_id => 'x') > 0}),
+	't',
+	'nor is it asked for a transaction id');
+truncated("TABLE DATA message_bus message_$segment ");
 restore('all indexes', 'message_bus \w+_\d+', 1, '--section=post-data');
 is(claimed('0'), '', 'what lacks its acks is not delivered');
 restore('the acks',
-	"TABLE DATA message_bus (ack|failure|event|segment)_?\\d* ",
+	"TABLE DATA message_bus (ack|failure|event|segment|secret)_?\\d* ",
 	1, '--section=data');
 query('SELECT message_bus.expire()');
 is(claimed('20 s'), '3 4', 'what was not acked comes when they are there');
@@ -138,9 +168,9 @@ query(
 		777,
 		query(q{SELECT channel_id FROM message_bus.channel WHERE name = 'd'}),
 		'later', query('SELECT current_user::regrole::oid'),
-		'f', 1000 * 2**28) . "\n\\.\n");
+		'f', 1000 * 2**29) . "\n\\.\n");
 my $id = query(q{SELECT message_bus.publish('d', '1')});
-cmp_ok($id >> 28, '>=', 1000,
+cmp_ok($id >> 29, '>=', 1000,
 	'what is published after a restore is above all starts');
 is( query(q{SELECT payload FROM message_bus.claim('d', 'later',
 		wait => '20 s')}),
@@ -175,7 +205,7 @@ my %first = map { split /\|/ } split /\n/,
 	q{SELECT message_bus.create_channel('t', ttl => '3 days');
 	SELECT 't' || i, message_bus.publish('t', to_json(i),
 		transaction_id => 't' || i) FROM generate_series(1, 3) i}, 'entered');
-$segment = $first{t1} >> 28;
+$segment = $first{t1} >> 24;
 $new->restart;
 bus_ready($new, 'entered');
 entered('the segment to be entered');
@@ -270,6 +300,28 @@ is( query(
 		'unattached'),
 	1,
 	'and the views show it');
+
+# ----------
+# Who may not fill a table
+# ----------
+
+# a worker that does not run would be waited for
+my $worker = worker_pid($new, 'entered');
+
+like($worker, qr/^\d+$/, 'a worker');
+query('CREATE ROLE stranger', 'entered');
+kill 'STOP', $worker;
+sql_fails(
+	$new, 'entered',
+	qq{SET statement_timeout = '2 s'; SET ROLE stranger;
+		COPY message_bus.message_$segment FROM stdin;},
+	'42501', qr/permission denied/, 'who may not fill a table waits for nothing');
+sql_fails(
+	$new, 'entered',
+	qq{SET statement_timeout = '2 s';
+		COPY message_bus.message_$segment FROM stdin;},
+	'57014', qr/statement timeout/, 'who may waits for the worker');
+kill 'CONT', $worker;
 
 $old->stop;
 $new->stop;

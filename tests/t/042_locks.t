@@ -115,7 +115,7 @@ foreach my $lock (
 query(q{SELECT message_bus.create_channel('other', ttl => '30 days',
 	backoff => '0');
 	SELECT message_bus.publish('other', '1')});
-my $leaf = query(q{SELECT 'message_bus.failure_' || (id >> 28)
+my $leaf = query(q{SELECT 'message_bus.failure_' || (id >> 24)
 	FROM message_bus.messages WHERE channel = 'other'});
 $holder->query_safe("BEGIN; LOCK TABLE $leaf IN SHARE MODE");
 query(q{SELECT id FROM message_bus.claim('other', lease_for => '100 ms')});
@@ -159,7 +159,7 @@ is( query("SELECT count(*) FROM message_bus.messages "
 # one that expires before it is attached is dropped
 $holder->query_safe('BEGIN; ANALYZE message_bus.message');
 query(q{SELECT message_bus.create_channel('short', ttl => '1 second')});
-my $short = query(q{SELECT message_bus.publish('short', '1')}) >> 28;
+my $short = query(q{SELECT message_bus.publish('short', '1')}) >> 24;
 is(query("SELECT count(*) FROM message_bus.unattached"),
 	1, 'a segment of short messages is not attached');
 sleep 1.2;
@@ -192,7 +192,7 @@ query(q{SELECT message_bus.create_channel('big', ttl => '5 days');
 		ttl => CASE i WHEN 6000 THEN interval '4 days'
 			ELSE interval '1 day' END))
 	FROM generate_series(1, 12000) i});
-my $big = query(q{SELECT min(id) >> 28 FROM message_bus.messages
+my $big = query(q{SELECT min(id) >> 24 FROM message_bus.messages
 	WHERE channel = 'big'});
 cmp_ok(query("SELECT pg_relation_size('message_bus.message_$big') / 8192"),
 	'>', 512, 'a table of many blocks');

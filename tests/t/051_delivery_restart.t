@@ -51,7 +51,7 @@ foreach my $mode ('fast', 'immediate')
 	like(claim_all($node, 'c'),
 		qr/^3:\d 4:1$/, "$mode: what was not acked comes again");
 	$lease = lease_of($node, 'c');
-	cmp_ok($lease >> 22, '>', $last >> 22, "$mode: a new epoch");
+	cmp_ok($lease >> 17, '>', $last >> 17, "$mode: a new epoch");
 	$last = $lease;
 	$node->safe_psql('postgres', "SELECT message_bus.ack($lease)");
 }
@@ -254,7 +254,7 @@ wait_for(
 		die "nothing to claim after $claimed\n" if $out eq '';
 		die "lease $out after $previous\n" if $out <= $previous;
 		$previous = $out;
-		$epochs{ $out >> 22 }++;
+		$epochs{ $out >> 17 }++;
 		return ++$claimed == 200;
 	});
 cmp_ok(scalar keys %epochs,

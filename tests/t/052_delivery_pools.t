@@ -204,7 +204,7 @@ my $letters = $node->safe_psql(
 	SELECT message_bus.create_subscription(c, 's')
 	FROM unnest(ARRAY['poison', 'innocent']) c;
 	SELECT message_bus.publish('innocent', '1') > 0;
-	SELECT message_bus.publish('letters', '1') >> 28}) =~ s/.*\n//sr;
+	SELECT message_bus.publish('letters', '1') >> 24}) =~ s/.*\n//sr;
 
 publish_some($node, 'poison', 10);
 $node->safe_psql('postgres',

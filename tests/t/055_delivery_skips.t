@@ -88,6 +88,12 @@ foreach (1 .. 200)
 cmp_ok($got, '<', $there,
 	"a subscription without room stops ($got of $there came)");
 cmp_ok($got, '>', 0, 'not before it has used what it may have');
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT channel FROM message_bus.pools
+		WHERE pool = 'skipped ranges' AND held >= may_hold}),
+	'mixed',
+	'the view pools tells which one stands');
 is(taken('calm'), 100, 'nobody else notices');
 published($other, 'calm');
 is(taken('calm'), 1, 'also later');

@@ -199,7 +199,7 @@ wait_for(
 	sub {
 		$node->safe_psql('postgres', 'SELECT message_bus.expire()');
 		return $node->safe_psql('postgres',
-			"SELECT to_regclass('message_bus.message_' || ($first >> 28)) IS NULL"
+			"SELECT to_regclass('message_bus.message_' || ($first >> 24)) IS NULL"
 		) eq 't';
 	});
 is(take('segment'), '3:1', 'which comes when the segment has gone');

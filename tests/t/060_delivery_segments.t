@@ -41,7 +41,7 @@ sub segments
 	my ($channel) = @_;
 
 	return $node->safe_psql('postgres',
-		"SELECT count(DISTINCT id >> 28) FROM message_bus.message "
+		"SELECT count(DISTINCT id >> 24) FROM message_bus.message "
 		  . "JOIN message_bus.channel USING (channel_id) "
 		  . "WHERE name = '$channel'");
 }
@@ -143,7 +143,7 @@ is(consume('dies', 's'), 199, 'all but one that has died are acked');
 ok( $node->poll_query_until(
 		'postgres',
 		"SELECT expires_at < clock_timestamp() FROM message_bus.segment "
-		  . "WHERE segment_no = $dead >> 28"),
+		  . "WHERE segment_no = $dead >> 24"),
 	'its segment is let go');
 is($node->safe_psql('postgres', q{SELECT message_bus.redrive('letters')}),
 	1, 'it is redriven');
@@ -167,7 +167,7 @@ is($reader->query_safe("SELECT message_bus.ack($lease, ARRAY["
 		  . "(SELECT min(message_id) FROM message_bus.leases)])"),
 	1, 'an ack is open');
 my $segment = $node->safe_psql('postgres',
-	'SELECT min(message_id) >> 28 FROM message_bus.leases');
+	'SELECT min(message_id) >> 24 FROM message_bus.leases');
 
 sleep 3;
 $node->safe_psql('postgres', 'SELECT message_bus.expire()');

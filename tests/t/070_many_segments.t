@@ -130,6 +130,11 @@ $node->safe_psql(
 	SELECT message_bus.create_channel('late');
 	SELECT message_bus.create_subscription('late', 's');
 	SELECT message_bus.publish('late', '1', delay => '1 second');
+	SELECT message_bus.create_channel('passed');
+	SELECT message_bus.create_subscription('passed', 's');
+	CREATE TABLE passed AS SELECT message_bus.publish('passed', '1', delay => '20 seconds') AS id;
+	SELECT count(*) FROM message_bus.claim('passed', 's');
+	SELECT message_bus.create_subscription('a', 'again');
 	CREATE TABLE first (number int, id bigint);
 	CREATE PROCEDURE publish_each(channel text, first int, last int) LANGUAGE plpgsql AS $$
 	BEGIN
@@ -173,6 +178,41 @@ is(claim_all($node, 'late'), '1:1',
 publish_some($node, 'late', 1);
 is(claim_all($node, 'late'), '1:1', 'and so does one in an open one');
 
+# a delayed message that the cursor has passed comes from a segment that is
+# entered, and from no other place
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT delayed FROM message_bus.segment_era, passed
+		WHERE segment_no = id >> 24}),
+	't',
+	'a segment that is entered knows of its delayed message');
+wait_for('a delayed message that was passed', sub { claim_all($node, 'passed') eq '1:1' });
+pass('a delayed message that was passed comes when it is due');
+
+# failures in many segments, with gaps between: all come again, and once more
+# those that fail again, also where a batch has not room for all
+my @retried;
+wait_for(
+	'what has failed in many segments',
+	sub {
+		push @retried, split ' ', $node->safe_psql('postgres', q{
+			SELECT string_agg(payload::text, ' ') FILTER (WHERE attempt > 1)
+			FROM message_bus.claim('a', 'again', 10) c,
+				LATERAL (SELECT CASE
+					WHEN attempt = 1 AND payload::text::int % 4 = 0
+						OR attempt = 2 AND payload::text::int % 8 = 0
+					THEN message_bus.nack(lease, ARRAY[id], delay => '2 seconds')
+					ELSE message_bus.ack(lease, ARRAY[id]) END) a});
+		return @retried >= int(SEGMENTS / 4) + int(SEGMENTS / 8);
+	});
+is( join(' ', sort { $a <=> $b } @retried),
+	join(
+		' ',
+		sort { $a <=> $b } (
+			(grep { $_ % 4 == 0 } 1 .. SEGMENTS),
+			(grep { $_ % 8 == 0 } 1 .. SEGMENTS))),
+	'what has failed in many segments comes again, and again');
+
 # what it costs
 cmp_ok(
 	memory("SELECT message_bus.publish('a', '1', transaction_id => 'new')"),
@@ -189,6 +229,15 @@ cmp_ok(
 	'<',
 	500,
 	'memory of a claim that looks for delayed messages');
+cmp_ok(
+	memory(
+		q{SELECT message_bus.publish('b', '2');
+		SELECT message_bus.nack(lease, delay => '1 millisecond')
+			FROM message_bus.claim('late', 's');
+		SELECT count(*) FROM message_bus.claim('late', 's')}),
+	'<',
+	500,
+	'memory of a nack, and of a claim that looks for retries');
 cmp_ok(locks($_->[1]), '<=', 20, "locks of a $_->[0]")
   foreach (
 	[
@@ -196,7 +245,11 @@ cmp_ok(locks($_->[1]), '<=', 20, "locks of a $_->[0]")
 		"SELECT message_bus.publish('a', '1', transaction_id => 'locks')"
 	],
 	[ 'get', "SELECT * FROM message_bus.get_by_transaction('a', 't3')" ],
-	[ 'claim', "SELECT * FROM message_bus.claim('a', 's')" ]);
+	[ 'claim', "SELECT * FROM message_bus.claim('a', 's')" ],
+	[
+		'nack',
+		"SELECT message_bus.nack(lease) FROM message_bus.claim('a', 's')"
+	]);
 
 # a crash empties the eras: the segments are looked into until they are
 # entered anew

@@ -16,7 +16,8 @@ use Time::HiRes qw(sleep);
 
 my $node = bus_node('idle_segments',
 	conf => "message_bus.worker_interval = 100ms\n"
-	  . "message_bus.acked_idle = 1s\n");
+	  . "message_bus.acked_idle = 1s\n"
+	  . "message_bus.segment_interval = 0\n");
 
 # segments returns how many segments a channel has.
 sub segments

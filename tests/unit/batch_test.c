@@ -129,7 +129,7 @@ control_tests(void)
 
 	gw_buffer_text(&token, "a.b.c");
 	other = gw_identity_create(&token);
-	request = gw_request_control(other, GW_CONTROL_OPEN);
+	request = gw_request_open(other);
 	ok(request->frame.length == 7 &&
 	   memcmp(request->frame.data, "\0Oa.b.c", 7) == 0 && request->version == 1,
 	   "a session is opened with its token");
@@ -143,10 +143,38 @@ control_tests(void)
 	ok(count == GW_BATCH_CALLS - 1, "what opens a session counts as a call");
 	gw_batch_free(batch);
 	gw_request_free(next);
-	request = gw_request_control(other, GW_CONTROL_CLOSE);
-	ok(request->frame.length == 2 &&
-	   memcmp(request->frame.data, "\0C", 2) == 0,
+	request = gw_request_close(other, GW_ENDS_ALL);
+	ok(request->frame.length == 4 &&
+	   memcmp(request->frame.data, "\0C\0\0", 4) == 0,
 	   "a session is closed without its token");
+	gw_request_free(request);
+	other->close_code = 1009;
+	gw_buffer_append(&other->unwritten, "0123456789abcdef", 16);
+	request = gw_request_close(other, GW_ENDS_ALL);
+	ok(request->frame.length == 20 &&
+	   memcmp(request->frame.data, "\0C\003\3610123456789abcdef", 20) == 0,
+	   "and with its close code and what was not written");
+	gw_request_free(request);
+	gw_buffer_append(&other->written, "WRITTEN WRITTEN ", 16);
+	request = gw_request_close(other, GW_ENDS_UNWRITTEN);
+	ok(request->frame.length == 20 &&
+	   memcmp(request->frame.data, "\0C\203\3610123456789abcdef", 20) == 0,
+	   "with what was not written alone while a frame may acknowledge");
+	gw_request_free(request);
+	request = gw_request_close(other, GW_ENDS_KNOWN);
+	ok(request->frame.length == 36 &&
+	   memcmp(request->frame.data + 20, "WRITTEN WRITTEN ", 16) == 0,
+	   "with what was written while only claims are in flight");
+	gw_request_free(request);
+	other->close_code = 0x83e8;
+	request = gw_request_close(other, GW_ENDS_NONE);
+	ok(request->frame.length == 4 &&
+	   memcmp(request->frame.data, "\0C\203\350", 4) == 0,
+	   "with no lease on another connection");
+	gw_request_free(request);
+	request = gw_request_close(other, GW_ENDS_ALL);
+	ok(memcmp(request->frame.data, "\0C\003\350", 4) == 0,
+	   "a close code does not touch the flag");
 	gw_request_free(request);
 	ok(other->references == 1, "requests give their identity back");
 	gw_identity_release(other);

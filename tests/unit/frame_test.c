@@ -71,7 +71,7 @@ id_tests(void)
 	   "an id inside the parameters is none");
 	ok(id_is("{\"params\":\"{\\\"id\\\":1\",\"id\":3}", "3"),
 	   "an id inside a string is none");
-	ok(id_is("{\"id\":1,\"id\":2}", "2"), "the later of two ids counts");
+	ok(id_is("{\"id\":1,\"id\":2}", "1"), "the first of two ids counts");
 	ok(id_is(" \t\r\n{ \"id\" : 4 , \"x\" : [ ] } \n", "4"),
 	   "white space does not matter");
 	ok(id_is("{\"id\":{}}", ""), "an object is no id to copy");
@@ -179,6 +179,9 @@ wait_tests(void)
 	   "nor with a wait of zero or null");
 	ok(waits("{\"method\":\"claim\",\"params\":{\"wait\":\"infinity\"}}"),
 	   "what is no number is taken for a wait");
+	ok(!waits("{\"method\":\"claim\",\"params\":{\"wait\":5,\"ack\":7}}") &&
+	   waits("{\"method\":\"claim\",\"params\":{\"wait\":5,\"ack\":null}}"),
+	   "nor with an ack, which may be null");
 	ok(!waits("{\"method\":\"get\",\"params\":{\"wait\":5}}"),
 	   "another method does not wait");
 	ok(!waits("{\"method\":\"claim\",\"params\":[5]}") &&
