@@ -46,9 +46,8 @@
  * or retired.
  *
  * What is open is followed by a segment above those that have been settled, or
- * readers would stop at its end and see nothing of what is above.  Ids below
- * which nothing is wanted (purged_to, start_id) may be higher than what
- * publishers of the channel have reached, too; then likewise.
+ * readers would stop at its end and see nothing of what is above.  So it is for
+ * ids that rows name (named.c).
  */
 #include "postgres.h"
 
@@ -69,10 +68,9 @@
 #include "delivery/sub.h"
 #include "segment/leaf.h"
 #include "state/clock.h"
-#include "state/range.h"
 #include "state/state.h"
-#include "state/unfinished.h"
 #include "worker/epoch.h"
+#include "worker/named.h"
 #include "worker/names.h"
 #include "worker/restore.h"
 #include "worker/segment_catalog.h"
@@ -122,12 +120,6 @@ static MbusOutcome segment_settle(MbusWork *work, void *arg);
 static int64 settled_store(MbusWork *work, const Look *look,
 						   const Named *named);
 static void settled_show(MbusWork *work, const Look *look);
-static void roll_below(MbusDatabase *db, int64 number);
-static void names_look(MbusWork *work);
-static MbusOutcome names_above(MbusWork *work, void *arg);
-static void names_raise(MbusWork *work);
-static bool names_roll(MbusWork *work);
-static int32 lowest_open(MbusDatabase *db);
 static int	restored_list(MbusWork *work, MemoryContext context,
 						  Restored **list);
 static void crowd_look(MbusWork *work, const Restored *list, int n);
@@ -201,7 +193,7 @@ mbus_restore_look(MbusWork *work)
 	if (outcome != MBUS_DONE)
 		return;
 
-	names_look(work);
+	mbus_named_look(work);
 	look_settle(work, &look);
 	if (look.searched && work->restore.pending == 0)
 		mbus_names_looked();
@@ -372,7 +364,7 @@ segment_settle(MbusWork *work, void *arg)
  * settled_store writes down what follows of a segment that is settled, and
  * raises the numbers of segments above all that there is; returns the epoch that
  * is to begin, or 0.  Numbers that do not exist are an error, but for those
- * that rows elsewhere name (names_raise).
+ * that rows elsewhere name (named.c).
  */
 static int64
 settled_store(MbusWork *work, const Look *look, const Named *named)
@@ -414,138 +406,11 @@ settled_show(MbusWork *work, const Look *look)
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	restored_hide(work, look->list, look->n);
-	roll_below(db, next);
+	mbus_roll_below(db, next);
 	mbus_subs_rewind(db->database, work->schema,
 					 MbusFirstId(look->list[look->at].segment),
 					 MbusFirstId(next));
 	LWLockRelease(mbus_delivery_lock());
-}
-
-/* Has what is open below a number followed by segments from there on. */
-static void
-roll_below(MbusDatabase *db, int64 number)
-{
-	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	db->numbering.roll_below = (int32) Max(db->numbering.roll_below, number);
-	LWLockRelease(&db->lock);
-}
-
-/* Looks for what rows name by which nobody has gone. */
-static void
-names_look(MbusWork *work)
-{
-	if (!mbus_tasks_begin(work, MBUS_TASK_NAMES, false))
-		return;
-	(void) mbus_task_run(work, MBUS_TASK_NAMES, names_above, NULL,
-						 "looking for ids that are named");
-	mbus_tasks_end(work, MBUS_TASK_NAMES);
-}
-
-/*
- * names_above has what is open followed by segments above all that purges and
- * starts name.
- */
-static MbusOutcome
-names_above(MbusWork *work, void *arg)
-{
-	uint64		changes;
-
-	mbus_task_begin();
-	mbus_task_hold_extension(work);
-	changes = mbus_names_changes(work);
-	if (changes != work->restore.names)
-	{
-		names_raise(work);
-		if (names_roll(work))
-			work->restore.names = changes;
-	}
-	mbus_task_commit();
-	return MBUS_DONE;
-}
-
-/* Above all segments. */
-static void
-names_raise(MbusWork *work)
-{
-	bool		isnull;
-	int64		above;
-
-	if (mbus_names_highest(work) < work->db->numbering.next_segment)
-		return;
-	above = mbus_sql_int64(&isnull, "SELECT (greatest("
-						   "(SELECT max(purged_to) FROM message_bus.channel),"
-						   "(SELECT max(start_id) - 1"
-						   " FROM message_bus.subscription)) >> %d) + 1",
-						   MBUS_ROW_BITS);
-	if (isnull || above <= work->db->numbering.next_segment)
-		return;
-	mbus_task_number_check(above, MBUS_SEGMENT_MAX, "segment numbers");
-	roll_below(work->db, above);
-	mbus_numbering_raise(work->db, above);
-	mbus_numbering_store(work->db);
-}
-
-/*
- * names_roll looks at what is not above all segments, but above what publishers
- * of its channel may get from one that is open.  What purge and seek name never
- * is.  False if nothing can be said yet.
- */
-static bool
-names_roll(MbusWork *work)
-{
-	MbusDatabase *db = work->db;
-	int32		lowest = lowest_open(db);
-
-	if (lowest == 0)
-		return db->numbering.ready;
-	if (SPI_execute(psprintf("SELECT channel_id, max(id) FROM"
-							 " (SELECT channel_id, purged_to"
-							 "  FROM message_bus.channel UNION ALL"
-							 "  SELECT channel_id, start_id - 1"
-							 "  FROM message_bus.subscription)"
-							 " AS named (channel_id, id)"
-							 " WHERE id >= " INT64_FORMAT
-							 " GROUP BY channel_id", MbusFirstId(lowest)),
-					false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not look for ids that are named");
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		bool		isnull;
-		int32		channel = DatumGetInt32(SPI_getbinval(row, desc, 1,
-														  &isnull));
-		int64		id = DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull));
-		MbusRange  *ranges;
-		int			nranges;
-		int64		limit = mbus_unfinished_copy(db, work->schema, channel,
-												 &ranges, &nranges);
-
-		pfree(ranges);
-		if (limit < 0)
-			return false;
-		if (id >= limit && id >> MBUS_ROW_BITS < MBUS_SEGMENT_MAX)
-			roll_below(db, MbusSegmentOf(id) + 1);
-	}
-	return true;
-}
-
-/* The lowest segment that is open; 0: none is. */
-static int32
-lowest_open(MbusDatabase *db)
-{
-	int32		lowest = 0;
-
-	LWLockAcquire(&db->lock, LW_SHARED);
-	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
-	{
-		int32		open = db->series[s].open_segment;
-
-		if (open != 0 && (lowest == 0 || open < lowest))
-			lowest = open;
-	}
-	LWLockRelease(&db->lock);
-	return lowest;
 }
 
 /*
