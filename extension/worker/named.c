@@ -22,25 +22,13 @@
 #include "state/unfinished.h"
 #include "worker/named.h"
 #include "worker/names.h"
-#include "worker/restore.h"
+#include "worker/numbers.h"
 #include "worker/task.h"
 
 static MbusOutcome names_above(MbusWork *work, void *arg);
 static void names_raise(MbusWork *work);
 static bool names_roll(MbusWork *work);
 static int32 lowest_open(MbusDatabase *db);
-
-/*
- * mbus_roll_below has what is open below a number followed by segments from
- * there on.
- */
-void
-mbus_roll_below(MbusDatabase *db, int64 number)
-{
-	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	db->numbering.roll_below = (int32) Max(db->numbering.roll_below, number);
-	LWLockRelease(&db->lock);
-}
 
 /*
  * mbus_named_look has what is open followed by segments above all that purges

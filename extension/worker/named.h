@@ -7,10 +7,8 @@
 
 #include "postgres.h"
 
-#include "state/state.h"
 #include "worker/task.h"
 
 extern void mbus_named_look(MbusWork *work);
-extern void mbus_roll_below(MbusDatabase *db, int64 number);
 
 #endif							/* MBUS_NAMED_H */

@@ -72,6 +72,7 @@
 #include "worker/epoch.h"
 #include "worker/named.h"
 #include "worker/names.h"
+#include "worker/numbers.h"
 #include "worker/restore.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_secret.h"
@@ -130,36 +131,6 @@ static void restored_hide(MbusWork *work, const Restored *list, int n);
 static void restored_settle(MbusWork *work, int32 segment, Named *named);
 static int64 highest(const char *what, MbusFamily family, int32 segment,
 					 int64 least);
-
-/*
- * mbus_numbering_raise lets segments be numbered from "next" on.
- */
-void
-mbus_numbering_raise(MbusDatabase *db, int64 next)
-{
-	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	if (next > db->numbering.next_segment)
-	{
-		db->numbering.next_segment = (int32) next;
-		pg_atomic_write_u32(&db->numbering.known, (uint32) next);
-	}
-	LWLockRelease(&db->lock);
-}
-
-/*
- * mbus_numbering_store writes it down, in the caller's transaction.
- */
-void
-mbus_numbering_store(MbusDatabase *db)
-{
-	int32		next;
-
-	LWLockAcquire(&db->lock, LW_SHARED);
-	next = db->numbering.next_segment;
-	LWLockRelease(&db->lock);
-	mbus_sql("UPDATE message_bus.server_state SET next_segment = %d"
-			 " WHERE next_segment < %d", next, next);
-}
 
 /*
  * mbus_restore_look hides what a restore has brought, and settles what is whole
