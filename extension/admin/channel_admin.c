@@ -148,7 +148,7 @@ MBUS_FUNCTION(create_channel)
 							 " WHERE NOT EXISTS (SELECT FROM message_bus.channel"
 							 " WHERE name = $11)"
 							 " ON CONFLICT (name) DO NOTHING RETURNING channel_id),"
-							 /* what a restore has left of another channel */
+	/* what a restore has left of another channel */
 							 " grants AS (DELETE FROM message_bus.channel_grant g"
 							 " USING made WHERE g.channel_id = made.channel_id),"
 							 " subscriptions AS"

@@ -93,7 +93,7 @@ static void
 subscription_check(Oid schema, int32 subscription_id, TimestampTz created_at)
 {
 	const MbusSubscription *subscription =
-		mbus_subscription_by_id(schema, subscription_id);
+	mbus_subscription_by_id(schema, subscription_id);
 
 	if (subscription == NULL || subscription->created_at != created_at)
 		ereport(ERROR,

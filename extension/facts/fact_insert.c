@@ -6,7 +6,7 @@
  * MBUS_ACK_SPAN of them; a batch that was claimed and acked as a whole is one
  * row.  Rows are inserted as messages are (segment/inserter.c), into leaves
  * opened by their OIDs: no right is asked for, who may ack is settled before.
- * Nothing is said of a segment that is gone.  Each row has a number, taken
+ * Nothing is said of a segment that is gone, and 55000 of one that is hidden.  Each row has a number, taken
  * just before it is inserted (state/fact_number.c).
  */
 #include "postgres.h"
@@ -27,9 +27,11 @@
 #include "segment/leaf.h"
 #include "state/fact_number.h"
 #include "state/state.h"
+#include "state/unfinished.h"
 
 static int	segment_acks(Oid schema, const MbusHolding *holding,
 						 const MbusHeld **held, int n, const char *outcome);
+static Relation facts_open(Oid schema, int32 segment, MbusFamily family);
 static int	row_acks(MbusInserter *inserter, Oid schema,
 					 const MbusHolding *holding, const MbusHeld **held, int n,
 					 const char *outcome);
@@ -82,7 +84,7 @@ segment_acks(Oid schema, const MbusHolding *holding, const MbusHeld **held,
 
 	while (end < n && MbusSegmentOf(held[end]->id) == segment)
 		end++;
-	leaf = mbus_leaf_open(schema, segment, MBUS_ACK, RowExclusiveLock);
+	leaf = facts_open(schema, segment, MBUS_ACK);
 	if (leaf == NULL)
 		return end;				/* the segment was retired: nothing to say */
 	inserter = mbus_inserter_open(RelationGetRelid(leaf), MBUS_ACK_COLUMNS,
@@ -92,6 +94,29 @@ segment_acks(Oid schema, const MbusHolding *holding, const MbusHeld **held,
 		i += row_acks(inserter, schema, holding, held + i, end - i, outcome);
 	mbus_inserter_close(inserter);
 	return end;
+}
+
+/*
+ * facts_open opens the table that facts of a segment go to; NULL if the segment
+ * is gone.  One that is hidden is not gone (state/unfinished.c): 55000, it may
+ * be said later.  Of that the worker says nothing.
+ */
+static Relation
+facts_open(Oid schema, int32 segment, MbusFamily family)
+{
+	MbusDatabase *db = mbus_database();
+	bool		hidden = mbus_segment_hidden(db, segment);
+	Relation	leaf = mbus_leaf_open(schema, segment, family,
+									  RowExclusiveLock);
+
+	if (leaf == NULL && db->worker.pid != MyProcPid &&
+		(hidden || mbus_segment_hidden(db, segment)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("segment %d of message_bus is being restored",
+						segment),
+				 errhint("Try again when its tables are filled.")));
+	return leaf;
 }
 
 /* Inserts one row with as many ids as it may have, and returns how many. */
@@ -209,7 +234,7 @@ segment_failures(Oid schema, const MbusHolding *holding,
 
 	while (end < n && MbusSegmentOf(failures[end].held->id) == segment)
 		end++;
-	leaf = mbus_leaf_open(schema, segment, MBUS_FAILURE, RowExclusiveLock);
+	leaf = facts_open(schema, segment, MBUS_FAILURE);
 	if (leaf == NULL)
 		return end;				/* the segment was retired: nothing to say */
 	inserter = mbus_inserter_open(RelationGetRelid(leaf),

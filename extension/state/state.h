@@ -30,7 +30,8 @@
 #define MBUS_CHANNEL_SHARE	1024	/* of them, sure for each database */
 #define MBUS_DEFAULTS_WANTED 16
 #define MBUS_SUBS_WANTED	64
-#define MBUS_RESTORING		16
+#define MBUS_RESTORING		4096	/* segments that a restore is filling, by
+									 * their numbers */
 #define MBUS_FACT_CHUNKS	32	/* a transaction may take */
 #define MBUS_FACT_CHUNK_BITS 20 /* of the largest */
 #define MBUS_TOUCHED_SETS	64
@@ -68,13 +69,6 @@ typedef enum MbusCounter
 	MBUS_COUNTERS
 } MbusCounter;
 
-/* Numbers of segments that a restore is filling. */
-typedef struct MbusRestoring
-{
-	int32		lo;
-	int32		hi;				/* behind the last */
-} MbusRestoring;
-
 /*
  * What is known of segments' numbers: the state lock.  Only the worker writes
  * it, if it is not said; it is all zero until it has numbered.  "known" and
@@ -89,7 +83,11 @@ typedef struct MbusNumbering
 	int32		next_segment;	/* lowest number that was never used */
 	int32		opening;		/* segment that is being made; 0: none */
 	int32		nrestoring;
-	MbusRestoring restoring[MBUS_RESTORING];	/* ascending */
+	int32		restoring[MBUS_RESTORING];	/* hidden, ascending */
+	int32		crowd_lo;		/* what had no room there, and is hidden too: */
+	int32		crowd_hi;		/* none but these are from lo to below hi */
+	int32		gap;			/* the lowest that is waited for by who wants
+								 * no gaps; 0: none is */
 	int32		roll_below;		/* publishers go to a segment of at least this
 								 * number; whoever fills tables writes it, too
 								 * (segment/fill.c) */
@@ -97,7 +95,7 @@ typedef struct MbusNumbering
 	uint32		looks_done;		/* and the last that has been served */
 
 	pg_atomic_uint32 known;		/* next_segment; 0 if not ready */
-	pg_atomic_uint32 hiding;	/* nrestoring */
+	pg_atomic_uint32 hiding;	/* nrestoring; written before "known" */
 	pg_atomic_uint32 fills;		/* others have written to segments so often */
 } MbusNumbering;
 

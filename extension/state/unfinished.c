@@ -39,6 +39,7 @@ typedef struct RangeScan
 
 static void range_scan(RangeScan *scan, MbusDatabase *db, int32 channel_id);
 static const MbusRange *range_next(RangeScan *scan);
+static int	segment_compare(const void *a, const void *b);
 static int	channel_bit(int32 channel_id);
 static int64 unreserved(MbusDatabase *db, int32 channel_id, bool tell);
 static void limit_tell(MbusDatabase *db, int32 series, int64 limit);
@@ -68,8 +69,8 @@ mbus_published_limit(MbusDatabase *db, Oid schema, int32 channel_id)
 		range_scan(&scan, db, channel_id);
 		while ((range = range_next(&scan)) != NULL)
 			limit = Min(limit, range->lo);
-		for (int i = 0; i < db->numbering.nrestoring; i++)
-			limit = Min(limit, MbusFirstId(db->numbering.restoring[i].lo));
+		if (db->numbering.gap != 0)
+			limit = Min(limit, MbusFirstId(db->numbering.gap));
 	}
 	LWLockRelease(&db->lock);
 	return limit;
@@ -130,18 +131,20 @@ bool
 mbus_segment_hidden(MbusDatabase *db, int32 segment)
 {
 	uint32		known = pg_atomic_read_u32(&db->numbering.known);
-	bool		hidden = false;
+	bool		hidden;
 
 	if (known == 0)
 		return false;
 	if ((uint32) segment >= known)
 		return true;
+	pg_read_barrier();
 	if (pg_atomic_read_u32(&db->numbering.hiding) == 0)
 		return false;
 	LWLockAcquire(&db->lock, LW_SHARED);
-	for (int i = 0; i < db->numbering.nrestoring; i++)
-		hidden |= segment >= db->numbering.restoring[i].lo &&
-			segment < db->numbering.restoring[i].hi;
+	hidden = (segment >= db->numbering.crowd_lo &&
+			  segment < db->numbering.crowd_hi) ||
+		bsearch(&segment, db->numbering.restoring, db->numbering.nrestoring,
+				sizeof(int32), segment_compare) != NULL;
 	LWLockRelease(&db->lock);
 	return hidden;
 }
@@ -154,8 +157,15 @@ mbus_segments_show(MbusDatabase *db, int32 highest)
 {
 	uint32		known = pg_atomic_read_u32(&db->numbering.known);
 
+	pg_read_barrier();
 	return known == 0 || ((uint32) highest < known &&
 						  pg_atomic_read_u32(&db->numbering.hiding) == 0);
+}
+
+static int
+segment_compare(const void *a, const void *b)
+{
+	return mbus_order(*(const int32 *) a, *(const int32 *) b);
 }
 
 /*

@@ -36,7 +36,7 @@
 #include "state/clock.h"
 #include "state/state.h"
 #include "worker/checkpoint.h"
-#include "worker/restore.h"
+#include "worker/numbers.h"
 #include "worker/task.h"
 
 #define LOOK_EVERY_MS		200

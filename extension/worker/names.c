@@ -135,6 +135,17 @@ names_begin(MbusWork *work)
 }
 
 /*
+ * mbus_names_changes returns another number, never 0, when rows may name
+ * others; in a transaction.
+ */
+uint64
+mbus_names_changes(MbusWork *work)
+{
+	names_begin(work);
+	return rows_changes;
+}
+
+/*
  * mbus_names_highest returns the highest segment that rows name, or 0; in a
  * transaction, with SPI.
  */

@@ -10,6 +10,7 @@
 #include "worker/task.h"
 
 extern void mbus_names_init(void);
+extern uint64 mbus_names_changes(MbusWork *work);
 extern int64 mbus_names_highest(MbusWork *work);
 extern bool mbus_names_free(MbusWork *work, int64 least, int64 number);
 extern void mbus_names_made(MbusWork *work, Oid leaf);

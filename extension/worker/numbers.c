@@ -9,6 +9,8 @@
  * record: restored, the messages keep the ids of their node, and what comes
  * goes on with that of the server.
  *
+ * How far segments are numbered: see restore.c.
+ *
  * Segments and epochs of leases are counted up to a highest number, and not
  * reused.  From MBUS_NUMBERS_WARN percent on the log says so once an hour, and
  * the view worker_status does (worker_sql.c).
@@ -111,4 +113,46 @@ mbus_numbers_used(MbusDatabase *db, MbusNumbersUsed *used)
 		snprintf(used->warning, sizeof(used->warning),
 				 "message_bus has used %.1f %% of its lease epochs",
 				 used->epochs);
+}
+
+/*
+ * mbus_numbering_raise lets segments be numbered from "next" on.
+ */
+void
+mbus_numbering_raise(MbusDatabase *db, int64 next)
+{
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (next > db->numbering.next_segment)
+	{
+		db->numbering.next_segment = (int32) next;
+		pg_atomic_write_u32(&db->numbering.known, (uint32) next);
+	}
+	LWLockRelease(&db->lock);
+}
+
+/*
+ * mbus_numbering_store writes it down, in the caller's transaction.
+ */
+void
+mbus_numbering_store(MbusDatabase *db)
+{
+	int32		next;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	next = db->numbering.next_segment;
+	LWLockRelease(&db->lock);
+	mbus_sql("UPDATE message_bus.server_state SET next_segment = %d"
+			 " WHERE next_segment < %d", next, next);
+}
+
+/*
+ * mbus_roll_below has what is open below a number followed by segments from
+ * there on.
+ */
+void
+mbus_roll_below(MbusDatabase *db, int64 number)
+{
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->numbering.roll_below = (int32) Max(db->numbering.roll_below, number);
+	LWLockRelease(&db->lock);
 }

@@ -39,6 +39,8 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	db->numbering.next_segment = 0;
 	db->numbering.opening = 0;
 	db->numbering.nrestoring = 0;
+	db->numbering.crowd_hi = 0;
+	db->numbering.gap = 0;
 	db->numbering.roll_below = 0;
 	pg_atomic_write_u32(&db->numbering.known, 0);
 	pg_atomic_write_u32(&db->numbering.hiding, 0);

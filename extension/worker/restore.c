@@ -18,34 +18,48 @@
  *
  *	- whole: each of its tables is attached, has its indexes and row security
  *	- filled: nobody is writing to them, and there is a message, and a secret
- *	  if there is a table for it; or nothing has changed for an hour
+ *	  if there is a table for it, or nothing has changed for an hour
+ *
+ * One without messages stays hidden for as long as it has none: its data may
+ * come some other day.
+ *
+ * A look hides what is new first, in a transaction of its own, and only that
+ * answers who waits before he fills a segment (segment/fill.c).  Then numbers go
+ * above what rows name, and each segment is settled by itself: one that cannot
+ * be does not keep back others.  Hidden are the very numbers of what is not
+ * settled, for other segments may lie between.  There is room for
+ * MBUS_RESTORING; the others are hidden as a range if nothing else lies in
+ * that, and settled when there is room.  Else they show as they are.
  *
  * Settling is one transaction.  It makes the tables depend on the extension,
  * makes a row of message_bus.segment where the restore brought none, raises
  * the epoch above those of leases and numbers of facts in it, numbers above
  * what these name, and moves the cursors of checkpoints back below the segment:
- * subscriptions may have passed its number.  Before the commit memory is
- * told, in one step under the delivery lock: the segment shows, and loaded
- * subscriptions read again from there, all messages as candidates; a scan at
- * work begins anew.  If the commit fails the segment is hidden by
- * the next look, and settled again.
+ * subscriptions may have passed its number.  When all of that
+ * is written, just before the commit, memory is told, in one step under the
+ * delivery lock: the segment shows, and loaded subscriptions read again from
+ * there, all messages as candidates; a scan at work begins anew.  If the commit
+ * fails the segment is hidden again at once.
  *
  * Whoever opens a segment looks first, in its own transaction: what it numbers
  * above is hidden before that shows.  Nothing of a hidden segment is closed
  * or retired.
  *
  * What is open is followed by a segment above those that have been settled, or
- * readers would stop at its end and see nothing of what is above.  Ids below
- * which nothing is wanted (purged_to, start_id) may be higher than all
- * segments, too; then likewise.
+ * readers would stop at its end and see nothing of what is above.  So it is for
+ * ids that rows name (named.c).
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/lwlock.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
@@ -56,17 +70,19 @@
 #include "state/clock.h"
 #include "state/state.h"
 #include "worker/epoch.h"
+#include "worker/named.h"
 #include "worker/names.h"
+#include "worker/numbers.h"
 #include "worker/restore.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_secret.h"
 #include "worker/task.h"
 
-#define EMPTY_US	(60 * 60 * USECS_PER_SEC)	/* until one that nobody fills
-												 * is taken as it is */
+#define UNCHANGED_US	(60 * 60 * USECS_PER_SEC)	/* until nobody waits for
+													 * what is missing */
 
 #define LOCK_WAIT_MS	100
-#define SETTLE_BATCH	50		/* in one transaction */
+#define SETTLE_MS		200		/* then others are served first */
 
 /* The highest numbers that are named in what is settled. */
 typedef struct Named
@@ -81,18 +97,35 @@ typedef struct Restored
 {
 	int32		segment;
 	bool		whole;
+	bool		begun;			/* it may be filled */
 	bool		settled;
 } Restored;
 
-static MbusOutcome restore_look(MbusWork *work, void *arg);
-static void settled_show(MbusWork *work, const Restored *list, int n,
-						 int32 lowest, int64 next);
-static int64 settled_store(MbusWork *work, int32 lowest, const Named *named);
+/* A look at what a restore has brought. */
+typedef struct Look
+{
+	MemoryContext context;		/* of the list */
+	bool		searched;
+	int64		highest;		/* number that was used, before the list */
+	Restored   *list;			/* by ascending number */
+	int			n;
+	int			at;				/* the one that is settled */
+} Look;
+
+static MbusOutcome look_hide(MbusWork *work, void *arg);
 static int64 unattached_sum(void);
-static void roll_below(MbusDatabase *db, int64 number);
-static void names_above(MbusWork *work);
-static int	restored_list(MbusWork *work, Restored **list);
+static MbusOutcome look_find(MbusWork *work, void *arg);
+static bool restored_begun(MbusWork *work, int32 segment);
+static void look_settle(MbusWork *work, Look *look);
+static MbusOutcome segment_settle(MbusWork *work, void *arg);
+static int64 settled_store(MbusWork *work, const Look *look,
+						   const Named *named);
+static void settled_show(MbusWork *work, const Look *look);
+static int	restored_list(MbusWork *work, MemoryContext context,
+						  Restored **list);
+static void crowd_look(MbusWork *work, const Restored *list, int n);
 static bool restored_filled(MbusWork *work, int32 segment);
+static bool restored_unchanged(MbusWork *work);
 static bool table_written(Oid table);
 static void restored_hide(MbusWork *work, const Restored *list, int n);
 static void restored_settle(MbusWork *work, int32 segment, Named *named);
@@ -100,43 +133,15 @@ static int64 highest(const char *what, MbusFamily family, int32 segment,
 					 int64 least);
 
 /*
- * mbus_numbering_raise lets segments be numbered from "next" on.
- */
-void
-mbus_numbering_raise(MbusDatabase *db, int64 next)
-{
-	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	if (next > db->numbering.next_segment)
-	{
-		db->numbering.next_segment = (int32) next;
-		pg_atomic_write_u32(&db->numbering.known, (uint32) next);
-	}
-	LWLockRelease(&db->lock);
-}
-
-/*
- * mbus_numbering_store writes it down, in the caller's transaction.
- */
-void
-mbus_numbering_store(MbusDatabase *db)
-{
-	int32		next;
-
-	LWLockAcquire(&db->lock, LW_SHARED);
-	next = db->numbering.next_segment;
-	LWLockRelease(&db->lock);
-	mbus_sql("UPDATE message_bus.server_state SET next_segment = %d"
-			 " WHERE next_segment < %d", next, next);
-}
-
-/*
- * mbus_restore_look settles what is whole and filled.
+ * mbus_restore_look hides what a restore has brought, and settles what is whole
+ * and filled.
  */
 void
 mbus_restore_look(MbusWork *work)
 {
 	MbusNumbering *numbering = &work->db->numbering;
-	bool		more = true;
+	Look		look = {.context = CurrentMemoryContext};
+	MbusOutcome outcome;
 	uint32		ticket;
 
 	if (!mbus_tasks_begin(work, MBUS_TASK_RESTORE, false))
@@ -144,16 +149,27 @@ mbus_restore_look(MbusWork *work)
 	LWLockAcquire(&work->db->lock, LW_SHARED);
 	ticket = numbering->looks_wanted;
 	LWLockRelease(&work->db->lock);
-	while (more &&
-		   mbus_task_run(work, MBUS_TASK_RESTORE, restore_look, &more,
-						 "looking for what was restored") == MBUS_DONE)
-		mbus_task_let_go(work);
+	outcome = mbus_task_run(work, MBUS_TASK_RESTORE, look_hide, &look,
+							"looking for what was restored");
+	if (outcome == MBUS_DONE)
+	{
+		LWLockAcquire(&work->db->lock, LW_EXCLUSIVE);
+		numbering->looks_done = ticket;
+		LWLockRelease(&work->db->lock);
+	}
+	if (outcome == MBUS_DONE && look.n > 0)
+		outcome = mbus_task_run(work, MBUS_TASK_RESTORE, look_find, &look,
+								"looking for what is filled");
 	mbus_tasks_end(work, MBUS_TASK_RESTORE);
-	if (more)
+	if (outcome != MBUS_DONE)
 		return;
-	LWLockAcquire(&work->db->lock, LW_EXCLUSIVE);
-	numbering->looks_done = ticket;
-	LWLockRelease(&work->db->lock);
+
+	mbus_named_look(work);
+	look_settle(work, &look);
+	if (look.searched && work->restore.pending == 0)
+		mbus_names_looked();
+	if (look.list)
+		pfree(look.list);
 }
 
 /*
@@ -174,63 +190,33 @@ mbus_restore_asked(MbusWork *work)
 }
 
 /*
- * restore_look is one look; it settles some, and says in *more if there may be
- * others.  The catalog is searched only if others have attached tables, or set
- * some aside, since the last one, or something is hidden.
+ * look_hide lists what a restore has brought, and hides it.  The catalog is
+ * searched only if others have attached tables, or set some aside, since the
+ * last look, or something is hidden.
  */
 static MbusOutcome
-restore_look(MbusWork *work, void *arg)
+look_hide(MbusWork *work, void *arg)
 {
-	MbusDatabase *db = work->db;
-	bool	   *more = arg;
+	Look	   *look = arg;
 	int64		unattached;
-	Restored   *list;
-	int			n;
-	int			nsettled = 0;
-	int32		lowest = 0;
-	Named		named = {0};
-	int64		epoch = 0;
 
-	*more = false;
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	mbus_task_lock_timeout(LOCK_WAIT_MS);
-	names_above(work);
 	unattached = unattached_sum();
-	if (work->restore.looked && mbus_names_ours(work) &&
-		unattached == work->restore.unattached &&
-		work->restore.pending == 0)
+	look->searched = !work->restore.looked || !mbus_names_ours(work) ||
+		unattached != work->restore.unattached ||
+		work->restore.pending != 0;
+	if (look->searched)
 	{
-		mbus_task_commit();
-		return MBUS_DONE;
-	}
-	n = restored_list(work, &list);
-	for (int i = 0; i < n && !*more; i++)
-	{
-		if (!list[i].whole || !restored_filled(work, list[i].segment))
-			continue;
-		list[i].settled = true;
-		*more = ++nsettled >= SETTLE_BATCH;
-		restored_settle(work, list[i].segment, &named);
-		if (nsettled == 1)
-			lowest = list[i].segment;
-	}
-	if (nsettled > 0)
-	{
-		named.segment = Max(named.segment, mbus_highest_segment());
-		settled_show(work, list, n, lowest, named.segment + 1);
-		epoch = settled_store(work, lowest, &named);
-	}
-	else
-		restored_hide(work, list, n);
-	mbus_task_commit();
-	if (epoch != 0)
-		mbus_epoch_begin(db, epoch);
-	if (!*more && work->restore.pending == 0)
-		mbus_names_looked();
-	if (!*more)
+		/* what is not in the list is not numbered above */
+		look->highest = mbus_highest_segment();
+		look->n = restored_list(work, look->context, &look->list);
+		restored_hide(work, look->list, look->n);
 		work->restore.unattached = unattached;
-	work->restore.looked = true;
+		work->restore.looked = true;
+	}
+	mbus_task_commit();
 	return MBUS_DONE;
 }
 
@@ -244,42 +230,133 @@ unattached_sum(void)
 						  " FROM message_bus.unattached");
 }
 
-/*
- * settled_show shows what is settled, the first of it "lowest", and has all
- * that is loaded read again from there, in one step under the delivery lock:
- * a scan that has seen it and not rewound its subscription would take what is
- * acknowledged.  What stays hidden is told before "next" is raised.
- */
-static void
-settled_show(MbusWork *work, const Restored *list, int n, int32 lowest,
-			 int64 next)
+/* look_find marks what may be filled: each of these costs a transaction. */
+static MbusOutcome
+look_find(MbusWork *work, void *arg)
 {
-	MbusDatabase *db = work->db;
+	Look	   *look = arg;
 
-	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	restored_hide(work, list, n);
-	mbus_numbering_raise(db, next);
-	roll_below(db, next);
-	/* nobody else writes it */
-	mbus_subs_rewind(db->database, work->schema, MbusFirstId(lowest),
-					 MbusFirstId(db->numbering.next_segment));
-	LWLockRelease(mbus_delivery_lock());
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	for (int i = 0; i < Min(look->n, MBUS_RESTORING); i++)
+		look->list[i].begun = look->list[i].whole &&
+			restored_begun(work, look->list[i].segment);
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+/* Whether a table of messages has rows, and nobody is writing to it. */
+static bool
+restored_begun(MbusWork *work, int32 segment)
+{
+	bool		begun = false;
+	Relation	rel;
+	Oid			leaf;
+
+	leaf = get_relname_relid(psprintf("message_%d", segment), work->schema);
+	if (!OidIsValid(leaf) || !ConditionalLockRelationOid(leaf, ShareLock))
+		return false;
+	rel = try_table_open(leaf, NoLock);
+	if (rel)
+	{
+		begun = RelationGetNumberOfBlocks(rel) > 0;
+		table_close(rel, NoLock);
+	}
+	UnlockRelationOid(leaf, ShareLock);
+	return begun;
 }
 
 /*
- * settled_store writes down what follows of segments that are settled, the
- * first of them "lowest"; returns the epoch that is to begin, or 0.
+ * look_settle settles what is filled, each in a transaction of its own, for
+ * SETTLE_MS; the next pass goes on at once.  It stops at a lock: that is of what
+ * all of them write to.
+ */
+static void
+look_settle(MbusWork *work, Look *look)
+{
+	TimestampTz started = mbus_now();
+	MbusOutcome outcome = MBUS_DONE;
+
+	if (!mbus_tasks_begin(work, MBUS_TASK_SETTLE, false))
+		return;
+	for (look->at = 0; look->at < look->n && outcome != MBUS_BLOCKED;
+		 look->at++)
+	{
+		Restored   *restored = &look->list[look->at];
+
+		if (!restored->begun)
+			continue;
+		if (TimestampDifferenceExceeds(started, mbus_now(), SETTLE_MS))
+		{
+			work->pass.full_at = 0;
+			break;
+		}
+		outcome = mbus_task_run(work, MBUS_TASK_SETTLE, segment_settle, look,
+								"taking in segment %d", restored->segment);
+		if (outcome != MBUS_DONE && restored->settled)
+		{
+			restored->settled = false;
+			restored_hide(work, look->list, look->n);
+		}
+		mbus_task_let_go(work);
+	}
+	mbus_tasks_end(work, MBUS_TASK_SETTLE);
+}
+
+/*
+ * segment_settle settles one segment if it is filled, and shows it when all is
+ * written.
+ */
+static MbusOutcome
+segment_settle(MbusWork *work, void *arg)
+{
+	Look	   *look = arg;
+	Restored   *restored = &look->list[look->at];
+	Named		named = {0};
+	int64		epoch = 0;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	mbus_task_lock_timeout(LOCK_WAIT_MS);
+	if (restored_filled(work, restored->segment))
+	{
+		restored_settle(work, restored->segment, &named);
+		epoch = settled_store(work, look, &named);
+		restored->settled = true;
+		settled_show(work, look);
+	}
+	mbus_task_commit();
+	if (epoch != 0)
+		mbus_epoch_begin(work->db, epoch);
+	return MBUS_DONE;
+}
+
+/*
+ * settled_store writes down what follows of a segment that is settled, and
+ * raises the numbers of segments above all that there is; returns the epoch that
+ * is to begin, or 0.  Numbers that do not exist are an error, but for those
+ * that rows elsewhere name (named.c).
  */
 static int64
-settled_store(MbusWork *work, int32 lowest, const Named *named)
+settled_store(MbusWork *work, const Look *look, const Named *named)
 {
 	int64		epoch = Max(mbus_epoch_passed(named->lease, mbus_node),
 							MbusFactEpoch(named->fact));
+	int64		next = Max(named->segment, look->list[look->n - 1].segment);
+	int64		back = MbusFirstId(look->list[look->at].segment) - 1;
 
+	if (look->highest < MBUS_SEGMENT_MAX)
+		next = Max(next, look->highest);
+	next++;
+	mbus_task_number_check(next, MBUS_SEGMENT_MAX, "segment numbers");
+	mbus_task_number_check(epoch, MBUS_EPOCH_MAX, "lease epochs");
 	mbus_sql("UPDATE message_bus.checkpoint SET"
 			 " cursor = least(cursor, " INT64_FORMAT "),"
-			 " due_at = '-infinity', retry_at = '-infinity'",
-			 MbusFirstId(lowest) - 1);
+			 " due_at = '-infinity', retry_at = '-infinity'"
+			 " WHERE cursor > " INT64_FORMAT
+			 " OR due_at IS DISTINCT FROM '-infinity'"
+			 " OR retry_at IS DISTINCT FROM '-infinity'", back, back);
+	mbus_numbering_raise(work->db, next);
 	mbus_numbering_store(work->db);
 	epoch = epoch >= work->db->delivery.lease_epoch ?
 		mbus_epoch_store(epoch) : 0;
@@ -287,38 +364,24 @@ settled_store(MbusWork *work, int32 lowest, const Named *named)
 	return epoch;
 }
 
-/* Has what is open below a number followed by segments from there on. */
-static void
-roll_below(MbusDatabase *db, int64 number)
-{
-	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	db->numbering.roll_below = (int32) Max(db->numbering.roll_below, number);
-	LWLockRelease(&db->lock);
-}
-
 /*
- * names_above has what is open followed by segments above all that purges and
- * starts name.
+ * settled_show shows the segment that is settled, and has all that is loaded
+ * read again from there, in one step under the delivery lock: a scan that has
+ * seen it and not rewound its subscription would take what is acknowledged.
  */
 static void
-names_above(MbusWork *work)
+settled_show(MbusWork *work, const Look *look)
 {
-	bool		isnull;
-	int64		above;
+	MbusDatabase *db = work->db;
+	int32		next = db->numbering.next_segment;	/* nobody else writes it */
 
-	if (mbus_names_highest(work) < work->db->numbering.next_segment)
-		return;
-	above = mbus_sql_int64(&isnull, "SELECT (greatest("
-						   "(SELECT max(purged_to) FROM message_bus.channel),"
-						   "(SELECT max(start_id) - 1"
-						   " FROM message_bus.subscription)) >> %d) + 1",
-						   MBUS_ROW_BITS);
-	if (isnull || above <= work->db->numbering.next_segment)
-		return;
-	mbus_task_number_check(above, MBUS_SEGMENT_MAX, "segment numbers");
-	roll_below(work->db, above);
-	mbus_numbering_raise(work->db, above);
-	mbus_numbering_store(work->db);
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	restored_hide(work, look->list, look->n);
+	mbus_roll_below(db, next);
+	mbus_subs_rewind(db->database, work->schema,
+					 MbusFirstId(look->list[look->at].segment),
+					 MbusFirstId(next));
+	LWLockRelease(mbus_delivery_lock());
 }
 
 /*
@@ -329,20 +392,20 @@ bool
 mbus_restore_hide(MbusWork *work)
 {
 	Restored   *list;
-	int			n = restored_list(work, &list);
+	int			n = restored_list(work, CurrentMemoryContext, &list);
 
 	restored_hide(work, list, n);
 	return n > 0;
 }
 
 /*
- * restored_list lists the segments that are a restore's, by ascending number;
- * its snapshot is new.  What a table depends on is asked for each by itself,
+ * restored_list lists the segments that are a restore's, by ascending number,
+ * in a memory context; its snapshot is new.  What a table depends on is asked for each by itself,
  * in a way that leaves the planner no choice: without statistics it would read
  * all that depends on the extension for each of them.
  */
 static int
-restored_list(MbusWork *work, Restored **list)
+restored_list(MbusWork *work, MemoryContext context, Restored **list)
 {
 	Restored   *found;
 	int			n;
@@ -376,7 +439,7 @@ restored_list(MbusWork *work, Restored **list)
 					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for restored segments");
 	n = (int) SPI_processed;
-	found = palloc0((n + 1) * sizeof(Restored));
+	found = MemoryContextAllocZero(context, (n + 1) * sizeof(Restored));
 	for (int i = 0; i < n; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -386,8 +449,37 @@ restored_list(MbusWork *work, Restored **list)
 		found[i].segment = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 		found[i].whole = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
 	}
+	crowd_look(work, found, n);
 	*list = found;
 	return n;
+}
+
+/*
+ * crowd_look tells whether those that have no room in shared memory are alone
+ * among themselves, so that they can be hidden by a range.
+ */
+static void
+crowd_look(MbusWork *work, const Restored *list, int n)
+{
+	bool		isnull;
+	bool		alone = true;
+
+	if (n > MBUS_RESTORING)
+		alone = mbus_sql_int64(&isnull, "SELECT count(*) FROM pg_class"
+							   " WHERE relnamespace ="
+							   "  'message_bus'::regnamespace"
+							   " AND relkind = 'r' AND substring(relname"
+							   "  FROM '^message_([0-9]{1,9})$')::int"
+							   "  BETWEEN %d AND %d",
+							   list[MBUS_RESTORING].segment,
+							   list[n - 1].segment) == n - MBUS_RESTORING;
+	if (!alone && !work->restore.crowded)
+		ereport(LOG,
+				(errmsg("message_bus cannot hide all of %d segments that are being restored",
+						n),
+				 errdetail("Those from %d on show before they are filled.",
+						   list[MBUS_RESTORING].segment)));
+	work->restore.crowded = !alone;
 }
 
 /*
@@ -409,12 +501,17 @@ restored_filled(MbusWork *work, int32 segment)
 	}
 	if (table_written(mbus_secret_table(work, segment)))
 		return false;
-	if (mbus_now() - work->restore.changed_at > EMPTY_US &&
-		work->restore.changed_at != 0)
-		return true;
-	return mbus_secret_filled(work, segment) &&
-		mbus_sql_int64(&isnull, "SELECT 1::int8 FROM message_bus.message_%d"
-					   " LIMIT 1", segment) == 1;
+	return mbus_sql_int64(&isnull, "SELECT 1::int8 FROM message_bus.message_%d"
+						  " LIMIT 1", segment) == 1 &&
+		(restored_unchanged(work) || mbus_secret_filled(work, segment));
+}
+
+/* Whether for long nothing was made that is to be filled, nor settled. */
+static bool
+restored_unchanged(MbusWork *work)
+{
+	return work->restore.changed_at != 0 &&
+		mbus_now() - work->restore.changed_at > UNCHANGED_US;
 }
 
 /* Whether somebody is writing to a table; InvalidOid: nobody is. */
@@ -431,40 +528,48 @@ table_written(Oid table)
 
 /*
  * restored_hide tells shared memory which segments are hidden: those that are
- * not settled.  Where there are many runs of them the last ranges meet.
+ * not settled.  Who wants no gaps waits for them, but not for long where
+ * nothing changes.
  */
 static void
 restored_hide(MbusWork *work, const Restored *list, int n)
 {
 	MbusNumbering *numbering = &work->db->numbering;
-	MbusRestoring range[MBUS_RESTORING] = {{0}};
-	int			nranges = 0;
-	int			pending = 0;
+	MbusRestore *restore = &work->restore;
 	uint64		known = 0;
+	int			pending = 0;
+	int32		last = 0;
 
 	for (int i = 0; i < n; i++)
 	{
-		int32		segment = list[i].segment;
+		if (!list[i].settled)
+			known = hash_combine64(known, list[i].segment);
+	}
+	if (restore->changed_at == 0 || known != restore->known)
+		restore->changed_at = mbus_now();
+	restore->known = known;
 
+	LWLockAcquire(&work->db->lock, LW_EXCLUSIVE);
+	numbering->crowd_lo = numbering->crowd_hi = numbering->gap = 0;
+	for (int i = 0; i < n; i++)
+	{
 		if (list[i].settled)
 			continue;
+		last = list[i].segment;
+		if (pending < MBUS_RESTORING)
+			numbering->restoring[pending] = last;
+		else if (pending == MBUS_RESTORING)
+			numbering->crowd_lo = last;
 		pending++;
-		known = hash_combine64(known, segment);
-		if (nranges == 0 || (range[nranges - 1].hi < segment &&
-							 nranges < MBUS_RESTORING))
-			range[nranges++].lo = segment;
-		range[nranges - 1].hi = segment + 1;
 	}
-	LWLockAcquire(&work->db->lock, LW_EXCLUSIVE);
-	memcpy(numbering->restoring, range, nranges * sizeof(MbusRestoring));
-	numbering->nrestoring = nranges;
-	pg_atomic_write_u32(&numbering->hiding, nranges);
+	numbering->nrestoring = Min(pending, MBUS_RESTORING);
+	if (pending > MBUS_RESTORING && !restore->crowded)
+		numbering->crowd_hi = last + 1;
+	if (pending > 0 && !restored_unchanged(work))
+		numbering->gap = numbering->restoring[0];
+	pg_atomic_write_u32(&numbering->hiding, pending);
 	LWLockRelease(&work->db->lock);
-
-	if (work->restore.changed_at == 0 || known != work->restore.known)
-		work->restore.changed_at = mbus_now();
-	work->restore.known = known;
-	work->restore.pending = pending;
+	restore->pending = pending;
 }
 
 /*

@@ -95,7 +95,7 @@
 #include "state/clock.h"
 #include "state/state.h"
 #include "state/unfinished.h"
-#include "worker/restore.h"
+#include "worker/numbers.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_retire.h"
 #include "worker/segment_secret.h"

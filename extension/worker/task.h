@@ -40,6 +40,8 @@ typedef enum MbusTaskKind
 	MBUS_TASK_ACKED,
 	MBUS_TASK_ENTER,
 	MBUS_TASK_RESTORE,
+	MBUS_TASK_NAMES,
+	MBUS_TASK_SETTLE,
 	MBUS_TASK_ATTACH,
 	MBUS_TASK_KINDS
 } MbusTaskKind;
@@ -137,6 +139,8 @@ typedef struct MbusRestore
 	int			pending;		/* segments that are hidden */
 	uint64		known;			/* a hash of these */
 	TimestampTz changed_at;		/* when that last changed */
+	uint64		names;			/* of rows that publishers are above */
+	bool		crowded;		/* some have no room, and show; logged */
 } MbusRestore;
 
 /* The worker's own memory; no other process sees it. */

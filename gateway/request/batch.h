@@ -31,7 +31,7 @@ typedef enum GwEnding
 	GW_ENDS_UNWRITTEN,			/* those that its client has not learnt of */
 	GW_ENDS_KNOWN,				/* and those in "written" */
 	GW_ENDS_ALL
-}			GwEnding;
+} GwEnding;
 
 /* One frame of a client, from its arrival to its answer; or a control frame. */
 typedef struct GwRequest
