@@ -169,7 +169,7 @@ mbus_clock_look(void)
 			ereport(LOG,
 					(errmsg("the server's clock was set %s by " INT64_FORMAT " seconds",
 							ahead > 0 ? "forward" : "back",
-							Abs(ahead) / USECS_PER_SEC),
+							(int64) (llabs(ahead) / USECS_PER_SEC)),
 					 errdetail("The time of message_bus goes on as before."),
 					 ahead > 0 ?
 					 errhint("If the clock is right, call message_bus.clock_accept(); it is believed after an hour.") : 0));

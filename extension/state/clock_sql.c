@@ -28,7 +28,7 @@ MBUS_FUNCTION(clock_off)
 	Interval   *off = palloc0(sizeof(Interval));
 
 	off->time = mbus_clock_ahead();
-	if (Abs(off->time) <= mbus_clock_jump * USECS_PER_SEC)
+	if (llabs(off->time) <= mbus_clock_jump * USECS_PER_SEC)
 		PG_RETURN_NULL();
 	PG_RETURN_POINTER(off);
 }
