@@ -15,7 +15,7 @@ use Test::More;
 
 my $old = bus_node('old');
 my $new = bus_node('new',
-	databases => [ 'postgres', 'entered' ],
+	databases => [ 'postgres', 'entered', 'unattached' ],
 	conf => "message_bus.worker_interval = 60s\n");
 my $dump = $old->basedir . '/dump';
 
@@ -62,12 +62,13 @@ sub list_lines
 sub restore
 {
 	my ($name, $pattern, $matches, @option) = @_;
+	my $database = @option && $option[0] !~ /^-/ ? shift @option : 'postgres';
 
 	command_ok(
 		[
 			'pg_restore', '--exit-on-error', @option,
 			list_lines($pattern, $matches), '--host', $new->host, '--port',
-			$new->port, '--dbname', 'postgres', $dump
+			$new->port, '--dbname', $database, $dump
 		],
 		$name);
 	return;
@@ -112,12 +113,24 @@ $old->safe_psql('postgres',
 my $segment = $old->safe_psql('postgres',
 	q{SELECT DISTINCT id >> 24 FROM message_bus.message JOIN
 		message_bus.channel USING (channel_id) WHERE name = 'c'});
+
+# and one that is not attached
+my $holder = $old->background_psql('postgres');
+$holder->query_safe('BEGIN; ANALYZE message_bus.message');
+my $unattached = $old->safe_psql('postgres',
+	q{SELECT message_bus.create_channel('u', ttl => '10 hours');
+	SELECT message_bus.publish('u', '"unattached"')}) >> 24;
+is( $old->safe_psql(
+		'postgres', 'SELECT segment_no FROM message_bus.unattached'),
+	$unattached,
+	'a segment is not attached');
 command_ok(
 	[
 		'pg_dump', '--format=custom', "--file=$dump", '--host',
 		$old->host, '--port', $old->port, 'postgres'
 	],
 	'pg_dump');
+$holder->quit;
 
 bus_at($new, 'postgres', 50);
 query(q{SELECT message_bus.drop_channel('default')});
@@ -256,6 +269,37 @@ is( query(
 	$first{t3},
 	'then it is known');
 $writer->quit;
+
+# ----------
+# A segment that was dumped without being attached
+# ----------
+
+$new->safe_psql('postgres', 'CREATE DATABASE unattached');
+restore('all but its tables', "_$unattached|segment ",
+	0, 'unattached', '--section=pre-data');
+restore('that it is not attached',
+	'TABLE DATA message_bus unattached', 1, 'unattached');
+wait_for('the worker',
+	sub { ($new->psql('unattached', 'SELECT message_bus.expire()'))[0] == 0 });
+query('SELECT message_bus.expire()', 'unattached');
+restore('its tables', "TABLE message_bus \\w+_$unattached ",
+	1, 'unattached');
+restore('all data', 'TABLE DATA message_bus (unattached|segment_era)',
+	0, 'unattached', '--section=data');
+restore('all indexes', 'x^', 0, 'unattached', '--section=post-data');
+wait_for(
+	'it to be there',
+	sub {
+		query(q{SELECT count(*) FROM message_bus.peek('u')}, 'unattached') ==
+		  1;
+	});
+is(query('SELECT count(*) FROM message_bus.unattached', 'unattached'),
+	0, 'it is attached');
+is( query(
+		q{SELECT count(*) FROM message_bus.messages WHERE channel = 'u'},
+		'unattached'),
+	1,
+	'and the views show it');
 
 # ----------
 # Who may not fill a table

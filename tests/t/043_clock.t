@@ -93,7 +93,13 @@ is(claimed('20 s'), 'leased|1', 'a lease ends, and is tried again');
 cmp_ok(time - $start, '<', 8, 'in time');
 query(q{SELECT message_bus.create_channel('short', ttl => '1 second');
 	SELECT message_bus.publish('short', '1')});
-wait_for('the worker to retire all the same', sub { stored('short') == 0 });
+wait_for(
+	'the worker to retire all the same',
+	sub {
+		query('SELECT message_bus.expire()');
+		return stored('short') == 0;
+	});
+passes();
 like(query('SELECT clock_off FROM message_bus.worker_status'),
 	qr/^-00:/, 'worker_status tells that the clock is behind');
 said(qr/LOG:  the server's clock was set back by (599|600) seconds/,
