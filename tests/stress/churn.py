@@ -12,6 +12,7 @@ from message import payload, uid_of
 from server import Lost, Refused
 
 NAMES = 6                       # of each process
+OWN = 10
 PATIENCE = 40                   # seconds for what was published to come
 
 
@@ -22,6 +23,7 @@ class Churn:
         self.name = name
         self.shared = shared
         self.count = 0
+        self.own = 0                # channels made with a series of their own
 
     def run(self):
         while not self.shared.stop_publishing.is_set():
@@ -32,7 +34,9 @@ class Churn:
         """The life of one channel."""
         self.committed, self.maybe = set(), set()       # uids; maybe: the outcome is not known
         self.acked, self.maybe_acked = set(), set()
-        retention = random.choice(['ttl', 'acked'])
+        # the place of a dropped one is not free again at once, and there are 55
+        retention = 'acked' if self.own < OWN and random.random() < 0.5 else 'ttl'
+        self.own += retention == 'acked'
         self.surely("SELECT message_bus.drop_channel(%s, if_exists => true)", channel)
         self.surely("SELECT message_bus.create_channel(%s, retention => %s, ttl => %s, backoff => '0', "
                     "max_attempts => 1000, if_not_exists => true)", channel, retention,
