@@ -367,10 +367,7 @@ names_above(Oid relid)
 		return;
 	if (highest <= 0 || highest >> MBUS_ROW_BITS >= MBUS_SEGMENT_MAX)
 		return;
-	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	db->numbering.roll_below = Max(db->numbering.roll_below,
-								   MbusSegmentOf(highest) + 1);
-	LWLockRelease(&db->lock);
+	mbus_roll_below(db, MbusSegmentOf(highest) + INT64CONST(1));
 }
 
 /* The highest id in a column, with what this command has brought. */

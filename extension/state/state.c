@@ -451,3 +451,15 @@ not_ready(MbusDatabase *db, const char *what)
 					   MBUS_WAIT_MS / 1000),
 			 errhint("See the view message_bus.worker_status and the server's log; an extension made in this transaction can be used after COMMIT.")));
 }
+
+/*
+ * mbus_roll_below has what is open below a number followed by segments from
+ * there on.
+ */
+void
+mbus_roll_below(MbusDatabase *db, int64 number)
+{
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->numbering.roll_below = (int32) Max(db->numbering.roll_below, number);
+	LWLockRelease(&db->lock);
+}

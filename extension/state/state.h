@@ -282,6 +282,7 @@ extern bool mbus_preloaded(void);
 extern void mbus_state_init(void);
 
 /* any backend of a listed database */
+extern void mbus_roll_below(MbusDatabase *db, int64 number);
 extern void mbus_preload_check(void);
 extern MbusDatabase *mbus_database(void);
 extern MbusDatabase *mbus_database_or_null(void);

@@ -144,15 +144,3 @@ mbus_numbering_store(MbusDatabase *db)
 	mbus_sql("UPDATE message_bus.server_state SET next_segment = %d"
 			 " WHERE next_segment < %d", next, next);
 }
-
-/*
- * mbus_roll_below has what is open below a number followed by segments from
- * there on.
- */
-void
-mbus_roll_below(MbusDatabase *db, int64 number)
-{
-	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	db->numbering.roll_below = (int32) Max(db->numbering.roll_below, number);
-	LWLockRelease(&db->lock);
-}

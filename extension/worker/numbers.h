@@ -24,6 +24,5 @@ extern void mbus_numbers_warn(MbusWork *work);
 extern void mbus_numbers_used(MbusDatabase *db, MbusNumbersUsed *used);
 extern void mbus_numbering_raise(MbusDatabase *db, int64 next);
 extern void mbus_numbering_store(MbusDatabase *db);
-extern void mbus_roll_below(MbusDatabase *db, int64 number);
 
 #endif							/* MBUS_NUMBERS_H */
