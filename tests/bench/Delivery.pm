@@ -19,7 +19,7 @@ use lib dirname(abs_path(__FILE__));
 use Measure;
 use Server;
 
-our @EXPORT = qw(bench_consume bench_consume_pgq bench_hold bench_backlog
+our @EXPORT = qw(bench_consume bench_consume_peer bench_consume_pgq bench_hold bench_backlog
   bench_channels bench_wake bench_delayed bench_idle_waiters
   bench_acked_size);
 
@@ -39,12 +39,13 @@ use constant {
 # how messages are stored for each kind of claim
 my %publish_call =
   (bus => 'batch-bytes', 'bus-ack' => 'batch-bytes', pgq => 'pgq-batch',
+	peer => 'peer-batch',
 	map { $_ => 'queue-batch' } qw(queue indexed plain));
 
 # messages that are stored for each second of a measurement in batches: what
 # a side gets through in a half of that or less
 my %stored = (bus => 100_000, 'bus-ack' => 120_000, pgq => 50_000,
-	queue => 50_000, indexed => 30_000, plain => 150_000);
+	queue => 50_000, indexed => 30_000, peer => 30_000, plain => 150_000);
 
 # size of all tables and indexes of the extension, and of all catalogs
 my $size_query = <<'SQL';
@@ -87,6 +88,7 @@ sub fill
 	sql("SELECT pgq.force_tick('bench')", "SELECT pgq.ticker('bench')")
 	  if $kind eq 'pgq';
 	sql('ANALYZE bench.queue') if $publish_call{$kind} eq 'queue-batch';
+	sql('ANALYZE peer.queue') if $kind eq 'peer';
 }
 
 # drain_of returns a function for alternate() that stores messages and claims
@@ -176,6 +178,32 @@ sub bench_consume
 		'  the ack in the next claim: %.0f; the usual queue table: %.0f; '
 		  . 'least statements: %.0f messages/s',
 		map { middle($results->{$_}, 'rate') } qw(bus-ack indexed plain));
+}
+
+# bench_consume_peer measures claims that ack the batch before against the
+# peer's read and delete.
+sub bench_consume_peer
+{
+	my ($bench, $consumers, $batch, $target) = @_;
+	my $results;
+
+	say_line('%s: %d consumers, batches of %d', $bench, $consumers, $batch);
+	queue_settings();
+	$results = alternate(
+		sub {
+			reset_sides();
+			sql_file('peer.sql');
+		},
+		map { [ $_ => drain_of($_, $consumers, $batch) ] } qw(bus-ack peer));
+	report(
+		bench => $bench,
+		unit => 'messages/s',
+		figure => 'rate',
+		ours => $results->{'bus-ack'},
+		base => $results->{peer},
+		target => $target,
+		better => 'higher',
+		more => { consumers => $consumers, batch => $batch });
 }
 
 # ratio_of returns the median of the ratios of two kinds' rates.

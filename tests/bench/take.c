@@ -13,6 +13,7 @@
  *			need not wait for the disk, and does not; that of the DELETE does
  *	indexed	the usual queue table: with an index on the visibility time, rows
  *			joined by id, and commits that wait for the disk
+ *	peer	the queue table of peer.sql, by its functions: read() and remove()
  *	plain	no claim and no ack, but the least that they can be as statements:
  *			a SELECT of the reader's next rows by primary key, and an INSERT
  *			of one row into a table without an index
@@ -49,7 +50,7 @@ struct TakeKind
 	Parameters	claim_by;
 	Parameters	ack_by;
 	int			lease;			/* columns; -1: none */
-	int			payload;
+	int			payload;		/* -1: not looked at, it is jsonb */
 };
 
 #define NOT_SYNCED \
@@ -79,6 +80,9 @@ static const TakeKind kinds[] = {
 	{"indexed",
 		QUEUE_CLAIM("id", ""),
 	QUEUE_ACK, NOTHING, IDS, -1, 2},
+	{"peer",
+		"SELECT msg_id, read_ct, message FROM peer.read(30, {batch})",
+	"SELECT count(*)::int4 FROM peer.remove($1)", NOTHING, IDS, -1, -1},
 	{"plain",
 		"SELECT id, attempts, payload FROM bench.queue"
 		" WHERE id > $1 AND id <= $2 ORDER BY id LIMIT {batch}",
@@ -244,7 +248,8 @@ take_claim(const TakeKind *kind, PGconn *pg, const char *channel,
 	for (i = 0; i < taken->n; i++)
 	{
 		taken->ids[i] = get_int64(PQgetvalue(result, i, 0));
-		if (PQgetlength(result, i, kind->payload) != PAYLOAD)
+		if (kind->payload >= 0 &&
+			PQgetlength(result, i, kind->payload) != PAYLOAD)
 			die("claim", "a payload has the wrong size");
 	}
 	if (take_joined(kind))
