@@ -33,6 +33,7 @@
 #include "message/insert.h"
 #include "segment/inserter.h"
 #include "segment/leaf.h"
+#include "state/ahead.h"
 #include "state/fact_number.h"
 #include "state/registry.h"
 
@@ -40,8 +41,8 @@
 #define MBUS_BATCH_BYTES	(4 * 1024 * 1024)
 
 static int	insert_batch(MbusInserter *inserter, TupleTableSlot **slots,
-						 int32 channel_id, MbusDraft **drafts, int ndrafts,
-						 const char *subject);
+						 int32 series, int32 channel_id, MbusDraft **drafts,
+						 int ndrafts, const char *subject);
 static int	run_length(MbusDraft **drafts, int ndrafts);
 static void fill_slot(TupleTableSlot *slot, int32 channel_id,
 					  const MbusDraft *draft, int run, const char *subject);
@@ -67,8 +68,8 @@ mbus_insert_run(const MbusReservation *run, int32 channel_id,
 		slots[i] = mbus_inserter_slot_make(inserter);
 	while (ndrafts > 0)
 	{
-		int			done = insert_batch(inserter, slots, channel_id, drafts,
-										ndrafts, subject);
+		int			done = insert_batch(inserter, slots, run->series,
+										channel_id, drafts, ndrafts, subject);
 
 		drafts += done;
 		ndrafts -= done;
@@ -84,7 +85,7 @@ mbus_insert_run(const MbusReservation *run, int32 channel_id,
  */
 static int
 insert_batch(MbusInserter *inserter, TupleTableSlot **slots,
-			 int32 channel_id, MbusDraft **drafts, int ndrafts,
+			 int32 series, int32 channel_id, MbusDraft **drafts, int ndrafts,
 			 const char *subject)
 {
 	MemoryContext batch = GetPerTupleMemoryContext(inserter->estate);
@@ -112,6 +113,8 @@ insert_batch(MbusInserter *inserter, TupleTableSlot **slots,
 	else
 		table_multi_insert(inserter->rel, slots, n, GetCurrentCommandId(true),
 						   0, NULL);
+	mbus_ahead_used(mbus_database(), series,
+					ItemPointerGetBlockNumber(&slots[n - 1]->tts_tid));
 	mbus_inserter_index(inserter, slots, n);
 	for (int i = 0; i < n; i++)
 		ExecClearTuple(slots[i]);

@@ -129,7 +129,13 @@ state_startup(void)
 			for (int c = 0; c < MBUS_COUNTERS; c++)
 				pg_atomic_init_u64(&db->counter[c], 0);
 			for (int s = 0; s <= MBUS_MAX_SERIES; s++)
+			{
 				pg_atomic_init_u64(&db->told[s], 0);
+				pg_atomic_init_u32(&db->ahead[s].used, 0);
+				pg_atomic_init_u32(&db->ahead[s].limit, 0);
+				pg_atomic_init_u32(&db->ahead[s].low, 0);
+				pg_atomic_init_u32(&db->ahead[s].asked, 0);
+			}
 		}
 	}
 	tranche = mbus_shared->slot_lock.tranche;

@@ -122,6 +122,21 @@ typedef struct MbusSeries
 } MbusSeries;
 
 /*
+ * Empty pages ahead in the table of a series' open segment, see ahead.c: no
+ * lock.  Publishers write "used" and "asked", the worker all.
+ */
+typedef struct MbusAhead
+{
+	pg_atomic_uint32 used;		/* highest page that was written */
+	pg_atomic_uint32 limit;		/* pages of the table, when it was last
+								 * extended; 0: it was not */
+	pg_atomic_uint32 low;		/* from this page on more are asked for */
+	pg_atomic_uint32 asked;		/* 1: more are wanted */
+	uint32		pages;			/* so many at a time; the worker only */
+	TimestampTz at;				/* last extended; the worker only */
+} MbusAhead;
+
+/*
  * How many segments may still be opened out of turn, see pace.c: the state
  * lock.  Who opens or closes one so writes it.
  */
@@ -259,6 +274,7 @@ typedef struct MbusDatabase
 								 * written by the worker */
 	MbusNumbering numbering;
 	MbusSeries	series[MBUS_MAX_SERIES + 1];	/* 1-based */
+	MbusAhead	ahead[MBUS_MAX_SERIES + 1]; /* by series */
 	MbusPace	pace;
 	MbusDelays	delays;
 	MbusChannels channels;

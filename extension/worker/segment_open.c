@@ -78,6 +78,7 @@
 #include "base/settings.h"
 #include "channel/series.h"
 #include "segment/leaf.h"
+#include "state/ahead.h"
 #include "state/clock.h"
 #include "state/pace.h"
 #include "state/state.h"
@@ -620,6 +621,7 @@ segment_publish(MbusWork *work, Opening *opening)
 	series->own = opening->series >= mbus_own_series();
 	series->bytes = 0;
 	MemSet(series->channels, 0, sizeof(series->channels));
+	mbus_ahead_forget(db, opening->series);
 	series->opened_at = mbus_now();
 	series->max_expires_at = 0;
 	if (series->wanted <= opening->segment)

@@ -91,6 +91,7 @@
 #include "worker/numbers.h"
 #include "worker/reset.h"
 #include "worker/restore.h"
+#include "worker/segment_ahead.h"
 #include "worker/segment_attach.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
@@ -272,6 +273,7 @@ worker_serve(MbusWork *work)
 	mbus_task_let_go(work);
 	mbus_restore_asked(work);
 	mbus_segments_open(work);
+	mbus_segments_ahead(work);
 	mbus_deliveries_serve(work);
 }
 
@@ -297,6 +299,7 @@ worker_pass(MbusWork *work)
 	{
 		mbus_restore_asked(work);
 		mbus_segments_open(work);
+		mbus_segments_ahead(work);
 		mbus_deliveries_serve(work);
 		mbus_checkpoints_write(work);
 		if (work->pass.ticket != 0 ||
