@@ -475,6 +475,13 @@ CREATE FUNCTION message_bus.publish(channel text, payload json, headers jsonb DE
 COMMENT ON FUNCTION message_bus.publish IS
 'publish: stores a JSON message, its text unchanged, and returns its id. headers: an object of the publisher''s. key: orders messages. transaction_id: the publisher''s idempotency key; a live message of the channel with the same id and bytes is returned instead. ttl: not above the channel''s. delay: before it is delivered. sha256: expected checksum, 32 bytes or 64 hex digits. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad ttl, delay or checksum, 23505 transaction id used before, 54000 too large, 25006 read-only, 55000 not ready, 57000 disabled.';
 
+CREATE FUNCTION message_bus.publish_once(channel text, payload json, headers jsonb DEFAULT NULL,
+	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
+	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL, OUT id bigint, OUT repeated boolean)
+	AS 'MODULE_PATHNAME', 'mbus_publish_once' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.publish_once IS
+'publish_once: as publish, and tells whether it was a repeat. repeated: a live message of the channel has the transaction id and these bytes already: id is its, and nothing was stored. Without a transaction id nothing is a repeat. Errors: as publish.';
+
 CREATE FUNCTION message_bus.publish_text(channel text, payload text,
 	content_type text DEFAULT 'application/json', headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
@@ -1264,7 +1271,7 @@ $$;
 GRANT USAGE ON SCHEMA message_bus TO PUBLIC;
 
 -- these check the channel's privileges themselves
-GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_text, message_bus.publish_bytes,
+GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_once, message_bus.publish_text, message_bus.publish_bytes,
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
 	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json, message_bus.json_text,
