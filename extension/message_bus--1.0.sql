@@ -433,7 +433,7 @@ CREATE FUNCTION message_bus.create_channel(channel text, ttl interval DEFAULT '4
 	compression text DEFAULT 'lz4', if_not_exists boolean DEFAULT false) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_create_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.create_channel IS
-'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, 25006 read-only.';
+'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries; dead-letter channels must not lead back. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, 25006 read-only.';
 
 CREATE FUNCTION message_bus.alter_channel(channel text, ttl interval DEFAULT NULL,
 	max_attempts integer DEFAULT NULL, lease interval DEFAULT NULL,
@@ -665,10 +665,11 @@ CREATE FUNCTION message_bus.extend(lease bigint, lease_for interval,
 COMMENT ON FUNCTION message_bus.extend IS
 'extend: moves the end of a lease, or of some of its messages, to lease_for from now, later or earlier, and returns that time. lease_for: more than 0, at most 7 days. ids: at most 10000 (NULL: all it holds). Takes effect at once, also if the transaction is rolled back. Errors: 55000 the lease is not held or does not hold all the ids (nothing is extended), 42501 no privilege to consume, 22004 NULL, 22023 bad lease_for, 54000 too many ids, 25006 read-only.';
 
-CREATE FUNCTION message_bus.redrive(dead_letter text, max_messages integer DEFAULT NULL) RETURNS integer
+CREATE FUNCTION message_bus.redrive(dead_letter text, max_messages integer DEFAULT NULL,
+	ids bigint[] DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_redrive' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.redrive IS
-'redrive: gives dead messages back, at commit, with all their attempts, and returns how many. dead_letter: a dead-letter channel, or a channel without one whose dead messages lie in place. max_messages: at least 1 (NULL: all); the oldest first. A message that still lives goes to the subscription it died for; otherwise its dead letter is published again to the channel it came from, and left alone if that is gone. The dead letter is deleted. Needs the privilege to consume dead_letter and to publish to the channels the messages came from; one without that is left alone, with a warning. Errors: 42P01 no such channel, 42501 no privilege, 22004 NULL, 22023 bad max_messages, 25006 read-only, 53400 too many subscriptions, 55000 not ready.';
+'redrive: gives dead messages back, at commit, with all their attempts, and returns how many. dead_letter: a dead-letter channel, or a channel without one whose dead messages lie in place. max_messages: at least 1 (NULL: all); the oldest first. ids: only these, at most 10000 (NULL: all): of dead letters, or of messages dead in place; what is not dead is left out. A message that still lives goes to the subscription it died for; otherwise its dead letter is published again to the channel it came from, and left alone if that is gone. The dead letter is deleted. Needs the privilege to consume dead_letter and to publish to the channels the messages came from; one without that is left alone, with a warning. Errors: 42P01 no such channel, 42501 no privilege, 22004 NULL, 22023 bad max_messages, 25006 read-only, 54000 too many ids, 53400 too many subscriptions, 55000 not ready.';
 
 CREATE FUNCTION message_bus.purge_channel(channel text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_purge_channel' LANGUAGE C;

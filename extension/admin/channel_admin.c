@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "admin/channel_admin.h"
+#include "admin/dead_letter_channel.h"
 #include "admin/subscription_admin.h"
 #include "base/argument.h"
 #include "base/columns.h"
@@ -87,8 +88,6 @@ static void policy_default(NewPolicy *policy, int which, Datum value);
 static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
 static void policy_check_attempts(NewPolicy *policy);
 static void policy_check_backoff(NewPolicy *policy);
-static void policy_check_dead_letter(Oid schema, const char *channel,
-									 NewPolicy *policy);
 static void policy_check_retention(NewPolicy *policy);
 static int64 policy_interval(NewPolicy *policy, int which, const char *name,
 							 int64 most);
@@ -419,7 +418,9 @@ policy_check(Oid schema, const char *channel, NewPolicy *policy)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("lease must be longer than zero")));
 	policy_check_backoff(policy);
-	policy_check_dead_letter(schema, channel, policy);
+	if (policy->null[POLICY_DEAD_LETTER] == ' ')
+		mbus_dead_letter_channel_check(schema, channel,
+									   TextDatumGetCString(policy->value[POLICY_DEAD_LETTER]));
 	policy_check_retention(policy);
 	if (policy->null[POLICY_MAX_PAYLOAD] == ' ' &&
 		DatumGetInt64(policy->value[POLICY_MAX_PAYLOAD]) < 0)
@@ -461,33 +462,6 @@ policy_check_backoff(NewPolicy *policy)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("backoff is longer than backoff_max")));
-}
-
-/* It is to be there, and another one; '' stands for none. */
-static void
-policy_check_dead_letter(Oid schema, const char *channel, NewPolicy *policy)
-{
-	const MbusChannel *target;
-	char	   *dead;
-
-	if (policy->null[POLICY_DEAD_LETTER] != ' ')
-		return;
-	dead = TextDatumGetCString(policy->value[POLICY_DEAD_LETTER]);
-	if (strcmp(dead, channel) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("channel \"%s\" cannot be its own dead-letter channel",
-						dead)));
-	if (dead[0] == '\0')
-		return;
-	target = mbus_channel_by_name(schema, dead);
-	if (target == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("channel \"%s\" does not exist", dead),
-				 errdetail("It was to be the dead-letter channel of \"%s\".",
-						   channel)));
-	mbus_channel_check(target, MBUS_PUBLISH);
 }
 
 /* 22023 for a retention that is not known. */
