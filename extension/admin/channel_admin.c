@@ -60,6 +60,7 @@ enum
 	PARAM_SERIES = POLICIES,
 	PARAM_CHANNEL,
 	PARAM_OWNER,
+	PARAM_DEAD_LETTER_EXPIRED,
 	PARAMS
 };
 
@@ -68,7 +69,7 @@ enum
 
 static const Oid param_types[PARAMS] = {
 	INTERVALOID, INT4OID, INTERVALOID, INTERVALOID, INTERVALOID, TEXTOID,
-	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID
+	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID, BOOLOID
 };
 
 static const Oid grant_types[GRANT_PARAMS] = {
@@ -135,15 +136,18 @@ MBUS_FUNCTION(create_channel)
 	}
 	policy_default(&policy, PARAM_CHANNEL, CStringGetTextDatum(name));
 	policy_default(&policy, PARAM_OWNER, ObjectIdGetDatum(GetUserId()));
+	if (!PG_ARGISNULL(11))
+		policy_default(&policy, PARAM_DEAD_LETTER_EXPIRED, PG_GETARG_DATUM(11));
 
 	rows = mbus_run_as_owner(schema,
 							 "WITH made AS (INSERT INTO message_bus.channel (ttl, max_attempts, lease,"
 							 " backoff, backoff_max, dead_letter, retention, max_payload,"
-							 " compression, series, name, owner) SELECT $1,"
+							 " compression, series, name, owner,"
+							 " dead_letter_expired) SELECT $1,"
 							 " COALESCE($2, 5), COALESCE($3, '30 seconds'),"
 							 " COALESCE($4, '1 second'), COALESCE($5, '10 minutes'),"
 							 " NULLIF($6, ''), COALESCE($7, 'ttl'), NULLIF($8, 0), $9,"
-							 " $10, $11, $12::regrole"
+							 " $10, $11, $12::regrole, COALESCE($13, false)"
 							 " WHERE NOT EXISTS (SELECT FROM message_bus.channel"
 							 " WHERE name = $11)"
 							 " ON CONFLICT (name) DO NOTHING RETURNING channel_id),"
@@ -185,6 +189,8 @@ MBUS_FUNCTION(alter_channel)
 	if (policy.null[POLICY_RETENTION] == ' ')
 		series_alter(schema, name, &policy);
 	policy_default(&policy, PARAM_CHANNEL, PointerGetDatum(name));
+	if (!PG_ARGISNULL(10))
+		policy_default(&policy, PARAM_DEAD_LETTER_EXPIRED, PG_GETARG_DATUM(10));
 	rows = mbus_run_as_owner(schema,
 							 "UPDATE message_bus.channel SET ttl = COALESCE($1, ttl),"
 							 " max_attempts = COALESCE($2, max_attempts),"
@@ -195,6 +201,7 @@ MBUS_FUNCTION(alter_channel)
 							 " retention = COALESCE($7, retention),"
 							 " max_payload = NULLIF(COALESCE($8, max_payload), 0),"
 							 " compression = COALESCE($9, compression),"
+							 " dead_letter_expired = COALESCE($13, dead_letter_expired),"
 							 " series = CASE WHEN $7 IS NULL AND retention = 'acked'"
 							 " THEN series ELSE COALESCE($10, series) END"
 							 " WHERE name = $11 AND owner = $12::regrole AND"

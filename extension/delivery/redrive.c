@@ -171,8 +171,8 @@ letters_redrive(Redrive *redrive)
 	{
 		int32		segment = leaves[i].segment;
 		Relation	leaf = segment_wanted(redrive, segment) ?
-			mbus_leaf_open_written(redrive->schema, segment, MBUS_MESSAGE) :
-			NULL;
+		mbus_leaf_open_written(redrive->schema, segment, MBUS_MESSAGE) :
+		NULL;
 
 		if (leaf == NULL)
 			continue;
@@ -520,7 +520,7 @@ kept_redrive(Redrive *redrive)
 		{
 			int32		segment = leaves[i].segment;
 			Relation	leaf = segment_wanted(redrive, segment) ?
-				mbus_leaf_open_written(schema, segment, MBUS_FAILURE) : NULL;
+			mbus_leaf_open_written(schema, segment, MBUS_FAILURE) : NULL;
 
 			if (leaf == NULL)
 				continue;
