@@ -41,7 +41,8 @@ CREATE TABLE message_bus.channel (
 	compression text NOT NULL,
 	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	purged_to bigint NOT NULL DEFAULT 0,	-- messages up to it are gone, ...
-	purge_kept bigint[]						-- ... but for these ranges [lo, hi)
+	purge_kept bigint[],					-- ... but for these ranges [lo, hi)
+	dead_letter_expired boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 
@@ -69,6 +70,8 @@ CREATE TABLE message_bus.subscription (
 	start_at timestamp with time zone,		-- nor what was created before
 	since_lease bigint NOT NULL DEFAULT 0,	-- facts under leases below do not count
 	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	wanted_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+											-- made or moved: what had expired is not missed
 	UNIQUE (channel_id, name)
 );
 COMMENT ON TABLE message_bus.subscription IS 'durable readers of channels';
@@ -95,6 +98,15 @@ CREATE TABLE message_bus.checkpoint (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE message_bus.checkpoint IS 'positions of subscriptions; only saves reading';
 
+-- What goes with its segment before a subscription was done with it; written by the
+-- worker before it drops the segment.  What is still there is counted when it is asked for.
+CREATE TABLE message_bus.expired (
+	subscription_id integer PRIMARY KEY REFERENCES message_bus.subscription ON DELETE CASCADE,
+	n bigint NOT NULL,
+	at_least boolean NOT NULL				-- n is a lower bound
+);
+COMMENT ON TABLE message_bus.expired IS 'messages of dropped segments that expired before a subscription was done with them';
+
 -- Names of those who have published, by the numbers that messages have: a role may
 -- be renamed or dropped.  A publish adds its name in its own transaction and waits
 -- for nobody: two at once add it twice.  Numbers are drawn at random, so that what a
@@ -114,7 +126,8 @@ CREATE TABLE message_bus.segment (
 	opened_at timestamp with time zone NOT NULL,
 	closed_at timestamp with time zone,		-- NULL: open, or open at a crash
 	expires_at timestamp with time zone,	-- latest expiry in it, once closed
-	detached boolean NOT NULL DEFAULT false	-- waits for its drop
+	detached boolean NOT NULL DEFAULT false,	-- waits for its drop
+	told boolean NOT NULL DEFAULT false		-- what it has is counted in message_bus.expired
 );
 COMMENT ON TABLE message_bus.segment IS 'segments: the partitions that hold messages of one time window';
 
@@ -430,16 +443,17 @@ CREATE FUNCTION message_bus.create_channel(channel text, ttl interval DEFAULT '4
 	max_attempts integer DEFAULT 5, lease interval DEFAULT '30 seconds',
 	backoff interval DEFAULT '1 second', backoff_max interval DEFAULT '10 minutes',
 	dead_letter text DEFAULT NULL, retention text DEFAULT 'ttl', max_payload bigint DEFAULT NULL,
-	compression text DEFAULT 'lz4', if_not_exists boolean DEFAULT false) RETURNS void
+	compression text DEFAULT 'lz4', if_not_exists boolean DEFAULT false,
+	dead_letter_expired boolean DEFAULT false) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_create_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.create_channel IS
-'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, 25006 read-only.';
+'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries; dead-letter channels must not lead back. dead_letter_expired: what a subscription has not got becomes a dead letter before it expires. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, 25006 read-only.';
 
 CREATE FUNCTION message_bus.alter_channel(channel text, ttl interval DEFAULT NULL,
 	max_attempts integer DEFAULT NULL, lease interval DEFAULT NULL,
 	backoff interval DEFAULT NULL, backoff_max interval DEFAULT NULL,
 	dead_letter text DEFAULT NULL, retention text DEFAULT NULL, max_payload bigint DEFAULT NULL,
-	compression text DEFAULT NULL) RETURNS void
+	compression text DEFAULT NULL, dead_letter_expired boolean DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_alter_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.alter_channel IS
 'alter_channel: changes what is not NULL, for messages published from now on. dead_letter '''' and max_payload 0 remove these. Errors: 42P01 no such channel, 42501 not its owner, 22023 bad value, 53400 too many channels with retention acked, 25006 read-only.';
@@ -474,6 +488,13 @@ CREATE FUNCTION message_bus.publish(channel text, payload json, headers jsonb DE
 	AS 'MODULE_PATHNAME', 'mbus_publish' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish IS
 'publish: stores a JSON message, its text unchanged, and returns its id. headers: an object of the publisher''s. key: orders messages. transaction_id: the publisher''s idempotency key; a live message of the channel with the same id and bytes is returned instead. ttl: not above the channel''s. delay: before it is delivered. sha256: expected checksum, 32 bytes or 64 hex digits. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad ttl, delay or checksum, 23505 transaction id used before, 54000 too large, 25006 read-only, 55000 not ready, 57000 disabled.';
+
+CREATE FUNCTION message_bus.publish_once(channel text, payload json, headers jsonb DEFAULT NULL,
+	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
+	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL, OUT id bigint, OUT repeated boolean)
+	AS 'MODULE_PATHNAME', 'mbus_publish_once' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.publish_once IS
+'publish_once: as publish, and tells whether it was a repeat. repeated: a live message of the channel has the transaction id and these bytes already: id is its, and nothing was stored. Without a transaction id nothing is a repeat. Errors: as publish.';
 
 CREATE FUNCTION message_bus.publish_text(channel text, payload text,
 	content_type text DEFAULT 'application/json', headers jsonb DEFAULT NULL,
@@ -658,10 +679,11 @@ CREATE FUNCTION message_bus.extend(lease bigint, lease_for interval,
 COMMENT ON FUNCTION message_bus.extend IS
 'extend: moves the end of a lease, or of some of its messages, to lease_for from now, later or earlier, and returns that time. lease_for: more than 0, at most 7 days. ids: at most 10000 (NULL: all it holds). Takes effect at once, also if the transaction is rolled back. Errors: 55000 the lease is not held or does not hold all the ids (nothing is extended), 42501 no privilege to consume, 22004 NULL, 22023 bad lease_for, 54000 too many ids, 25006 read-only.';
 
-CREATE FUNCTION message_bus.redrive(dead_letter text, max_messages integer DEFAULT NULL) RETURNS integer
+CREATE FUNCTION message_bus.redrive(dead_letter text, max_messages integer DEFAULT NULL,
+	ids bigint[] DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_redrive' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.redrive IS
-'redrive: gives dead messages back, at commit, with all their attempts, and returns how many. dead_letter: a dead-letter channel, or a channel without one whose dead messages lie in place. max_messages: at least 1 (NULL: all); the oldest first. A message that still lives goes to the subscription it died for; otherwise its dead letter is published again to the channel it came from, and left alone if that is gone. The dead letter is deleted. Needs the privilege to consume dead_letter and to publish to the channels the messages came from; one without that is left alone, with a warning. Errors: 42P01 no such channel, 42501 no privilege, 22004 NULL, 22023 bad max_messages, 25006 read-only, 53400 too many subscriptions, 55000 not ready.';
+'redrive: gives dead messages back, at commit, with all their attempts, and returns how many. dead_letter: a dead-letter channel, or a channel without one whose dead messages lie in place. max_messages: at least 1 (NULL: all); the oldest first. ids: only these, at most 10000 (NULL: all): of dead letters, or of messages dead in place; what is not dead is left out. A message that still lives goes to the subscription it died for; otherwise its dead letter is published again to the channel it came from, and left alone if that is gone. The dead letter is deleted. Needs the privilege to consume dead_letter and to publish to the channels the messages came from; one without that is left alone, with a warning. Errors: 42P01 no such channel, 42501 no privilege, 22004 NULL, 22023 bad max_messages, 25006 read-only, 54000 too many ids, 53400 too many subscriptions, 55000 not ready.';
 
 CREATE FUNCTION message_bus.purge_channel(channel text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_purge_channel' LANGUAGE C;
@@ -712,7 +734,7 @@ CREATE VIEW message_bus.channels WITH (security_barrier) AS
 	SELECT c.name AS channel, c.owner, c.ttl, c.max_attempts, c.lease, c.backoff, c.backoff_max,
 		c.dead_letter, c.retention, c.max_payload, c.compression, c.created_at,
 		message_bus.may(c.channel_id, 'publish') AS may_publish,
-		message_bus.may(c.channel_id, 'consume') AS may_consume
+		message_bus.may(c.channel_id, 'consume') AS may_consume, c.dead_letter_expired
 	FROM message_bus.channel c
 	WHERE message_bus.may(c.channel_id, 'publish') OR message_bus.may(c.channel_id, 'consume');
 COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies';
@@ -743,14 +765,21 @@ CREATE FUNCTION message_bus.subscription_status(subscription_id integer,
 COMMENT ON FUNCTION message_bus.subscription_status IS
 'subscription_status: where a subscription is, see the view subscriptions; NULL if it is not loaded or the current user may not consume its channel.';
 
+CREATE FUNCTION message_bus.subscription_expired(subscription_id integer, budget bigint DEFAULT 10000,
+	OUT expired bigint, OUT expired_at_least boolean)
+	AS 'MODULE_PATHNAME', 'mbus_subscription_expired' LANGUAGE C COST 1000;
+COMMENT ON FUNCTION message_bus.subscription_expired IS
+'subscription_expired: messages that expired before a subscription was done with them, see the view subscriptions; NULL if it is not loaded or the current user may not consume its channel. budget: how many rows of messages are read at most (NULL: all, then it is exact); what is told where more would have to be read is marked as a lower bound.';
+
 CREATE VIEW message_bus.subscriptions WITH (security_barrier) AS
 	SELECT c.name AS channel, s.name AS subscription, s.owner, s.ordered, s.paused, s.created_at,
 		t.lag_messages, t.lag_seconds, t.in_flight, t.redelivered, t.oldest_unacked_id,
-		t.oldest_unacked_at, t.ready, t.retrying, t.delivered, t.acked, t.nacked, t.expired,
-		t.dead, t.cursor
+		t.oldest_unacked_at, t.ready, t.retrying, t.delivered, t.acked, t.nacked, t.expired AS leases_expired,
+		t.dead, t.cursor, e.expired, e.expired_at_least
 	FROM message_bus.subscription s
 	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
 	CROSS JOIN LATERAL message_bus.subscription_status(s.subscription_id) AS t
+	CROSS JOIN LATERAL message_bus.subscription_expired(s.subscription_id) AS e
 	WHERE message_bus.may(c.channel_id, 'consume');
 COMMENT ON VIEW message_bus.subscriptions IS
 'subscriptions of the channels that the current user may consume, and how far each is behind. What is counted is NULL where the worker has not loaded a subscription yet, and on a standby. The lag is counted message by message: name a channel or subscription in WHERE where many are far behind.';
@@ -765,7 +794,9 @@ COMMENT ON COLUMN message_bus.subscriptions.retrying IS 'messages that failed an
 COMMENT ON COLUMN message_bus.subscriptions.delivered IS 'deliveries since the server started, also of claims that were rolled back';
 COMMENT ON COLUMN message_bus.subscriptions.acked IS 'messages acknowledged since the server started';
 COMMENT ON COLUMN message_bus.subscriptions.nacked IS 'messages given back since the server started';
-COMMENT ON COLUMN message_bus.subscriptions.expired IS 'messages whose lease passed its deadline since the server started';
+COMMENT ON COLUMN message_bus.subscriptions.leases_expired IS 'messages whose lease passed its deadline since the server started';
+COMMENT ON COLUMN message_bus.subscriptions.expired IS 'messages that expired before it was done with them, since it was made, also over restarts; not what had expired before it was made or moved by seek, was deleted, or is claimed';
+COMMENT ON COLUMN message_bus.subscriptions.expired_at_least IS 'expired is a lower bound: there is more to read than is read for the view (see subscription_expired), or than the worker reads when it drops a segment';
 COMMENT ON COLUMN message_bus.subscriptions.dead IS 'messages that used up their attempts since the server started';
 COMMENT ON COLUMN message_bus.subscriptions.cursor IS 'id up to which it has read the channel';
 
@@ -799,7 +830,9 @@ COMMENT ON FUNCTION message_bus.is_dead IS
 'is_dead: whether a subscription gave a message up under that lease, and it has not been redriven since; NULL if the current user may not consume its channel. For the view dead_letters.';
 
 CREATE VIEW message_bus.dead_letters WITH (security_barrier) AS
-	SELECT c.name AS channel, s.name AS subscription, f.message_id, f.attempt AS attempts,
+	SELECT c.name AS channel, s.name AS subscription, f.message_id,
+		f.attempt OPERATOR(pg_catalog.-) CASE WHEN f.kind OPERATOR(pg_catalog.=) 'expired'
+			AND f.reason OPERATOR(pg_catalog.=) 'expired' THEN 1::pg_catalog.int2 ELSE 0::pg_catalog.int2 END AS attempts,
 		f.reason, f.kind, f.at AS died_at, f.dead_letter_id, k.name AS dead_letter,
 		f.claimed_at, f.role, COALESCE(k.key, m.key) AS key, COALESCE(k.size, m.size) AS size,
 		COALESCE(k.content_type, m.content_type) AS content_type
@@ -834,7 +867,7 @@ COMMENT ON VIEW message_bus.dead_letters IS
 COMMENT ON COLUMN message_bus.dead_letters.message_id IS 'the message that died; it may have expired';
 COMMENT ON COLUMN message_bus.dead_letters.attempts IS 'how often it was delivered';
 COMMENT ON COLUMN message_bus.dead_letters.reason IS 'of the last failure';
-COMMENT ON COLUMN message_bus.dead_letters.kind IS 'how the last attempt failed: nacked, expired, disconnected, crash or corrupt';
+COMMENT ON COLUMN message_bus.dead_letters.kind IS 'how the last attempt failed: nacked, expired (with reason expired: the message would have, unclaimed), disconnected, crash or corrupt';
 COMMENT ON COLUMN message_bus.dead_letters.dead_letter_id IS 'its copy in the dead-letter channel; NULL: it stays where it is';
 COMMENT ON COLUMN message_bus.dead_letters.dead_letter IS 'the dead-letter channel of that copy';
 COMMENT ON COLUMN message_bus.dead_letters.claimed_at IS 'when the last attempt began';
@@ -849,9 +882,18 @@ CREATE FUNCTION message_bus.counters(OUT metric text, OUT value bigint, OUT help
 	AS 'MODULE_PATHNAME', 'mbus_counters' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.counters IS 'counters: what the view metrics shows';
 
+CREATE FUNCTION message_bus.expired_total(OUT expired bigint, OUT expired_at_least boolean)
+	AS 'MODULE_PATHNAME', 'mbus_expired_total' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.expired_total IS
+'expired_total: what subscriptions.expired tells, of all subscriptions of this database together; NULL where no worker has run. For the view metrics.';
+
 CREATE VIEW message_bus.metrics AS
-	SELECT metric, value, help FROM message_bus.counters();
-COMMENT ON VIEW message_bus.metrics IS 'counters of this database since the server''s start; for pg_monitor';
+	SELECT metric, value, help FROM message_bus.counters()
+	UNION ALL
+	SELECT 'messages_expired_total', expired,
+		'Messages that expired before a subscription was done with them, once for each, also before the start; at least so many.'
+	FROM message_bus.expired_total() WHERE expired IS NOT NULL;
+COMMENT ON VIEW message_bus.metrics IS 'counters of this database since the server''s start, but for messages_expired_total, which goes on over restarts; for pg_monitor';
 
 CREATE FUNCTION message_bus.pool_rows(OUT pool text, OUT database oid, OUT subscription_id integer,
 	OUT held integer, OUT may_hold integer) RETURNS SETOF record
@@ -1264,7 +1306,7 @@ $$;
 GRANT USAGE ON SCHEMA message_bus TO PUBLIC;
 
 -- these check the channel's privileges themselves
-GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_text, message_bus.publish_bytes,
+GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_once, message_bus.publish_text, message_bus.publish_bytes,
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
 	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json, message_bus.json_text,
@@ -1275,12 +1317,12 @@ GRANT EXECUTE ON FUNCTION message_bus.id_node, message_bus.lease_node TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login
 GRANT SELECT ON message_bus.channels, message_bus.messages, message_bus.subscriptions, message_bus.leases,
 	message_bus.dead_letters TO PUBLIC;
-GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.lease_rows,
+GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.subscription_expired, message_bus.lease_rows,
 	message_bus.clock, message_bus.clock_off, message_bus.in_ranges, message_bus.is_dead, message_bus.delivery_status, message_bus.last_access TO PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
 	message_bus.pools TO pg_monitor;
-GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.pool_rows, message_bus.open_segments, message_bus.worker_status_row,
+GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments, message_bus.worker_status_row,
 	message_bus.listed_databases TO pg_monitor;
 
 /*

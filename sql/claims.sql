@@ -374,7 +374,7 @@ CREATE TEMP VIEW dead AS
 		message_id = ANY (ARRAY(SELECT id FROM taken)) AS known
 	FROM message_bus.dead_letters;
 SELECT * FROM pg_temp.dead WHERE channel = 'kept' ORDER BY reason;
-SELECT lag_messages, retrying, nacked, expired, dead FROM message_bus.subscriptions WHERE channel = 'kept';
+SELECT lag_messages, retrying, nacked, leases_expired, dead FROM message_bus.subscriptions WHERE channel = 'kept';
 SELECT message, status FROM message_bus.message_bus m JOIN taken t USING (id) WHERE tag = 'k1' ORDER BY place;
 SELECT DISTINCT a.outcome, a.n, a.attempt FROM message_bus.ack a JOIN message_bus.failure f ON f.lease = a.lease AND f.message_id = a.lo JOIN taken t ON t.id = a.lo WHERE t.tag = 'k1';
 -- the lease that was the last acks nothing
@@ -417,7 +417,7 @@ SELECT message_bus.nack(pg_temp.lease('d1'), reason => 'bad "one"');
 SELECT pg_temp.refused(format('SELECT message_bus.ack(%s)', pg_temp.lease('d1')));
 SELECT * FROM pg_temp.dead WHERE channel = 'dies';
 SELECT p.payload, p.key, p.transaction_id, p.content_type, p.headers -> 'own' AS own, p.publisher,
-		jsonb_pretty((p.headers -> 'dead_letter') - ARRAY['id', 'created_at', 'failed_at']) AS dead_letter,
+		jsonb_pretty((p.headers -> 'dead_letter') - ARRAY['id', 'created_at', 'failed_at', 'deaths']) AS dead_letter,
 		(p.headers #>> '{dead_letter,id}')::bigint = :id AS id,
 		(p.headers #>> '{dead_letter,created_at}')::timestamptz = m.created_at AS created_at,
 		p.sha256 = m.sha256 AS same_bytes, p.expires_at - p.created_at AS ttl
@@ -519,6 +519,6 @@ SELECT message_bus.nack(lease, ARRAY[id], reason => (ARRAY[repeat('x', 8000), re
 SELECT octet_length(reason) AS bytes, left(reason, 2) AS begins, right(reason, 24) AS ends FROM message_bus.dead_letters WHERE channel = 'reasons' ORDER BY message_id;
 
 SELECT metric, value > 0 AS counted FROM message_bus.metrics
-	WHERE metric ~ 'claimed|redelivered|acked|nacked|expired|dead|redriven|corrupt' ORDER BY metric COLLATE "C";
+	WHERE metric ~ 'claimed|redelivered|acked|nacked|deliveries_expired|dead|redriven|corrupt' ORDER BY metric COLLATE "C";
 SELECT count(message_bus.drop_channel(channel)::text) AS dropped FROM message_bus.channels
 	WHERE channel IN ('work', 'backoff', 'kept', 'dies', 'letters', 'moves', 'fewer', 'corrupt', 'reasons');

@@ -7,7 +7,7 @@
 \set prelude :here /sql/include/delivery.sql
 \i :prelude
 
-SELECT message_bus.create_channel('ordered', ttl => '1 hour', max_attempts => 2, backoff => '0', backoff_max => '0');
+SELECT message_bus.create_channel('ordered', ttl => '2 hours', max_attempts => 2, backoff => '0', backoff_max => '0');
 SELECT message_bus.create_subscription('ordered', 'sub', ordered => true);
 SELECT message_bus.create_subscription('ordered', 'plain');
 CREATE FUNCTION pg_temp.publish(VARIADIC messages text[]) RETURNS bigint LANGUAGE sql AS $$

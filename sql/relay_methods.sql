@@ -313,6 +313,38 @@ SELECT same(reply) FROM send(call('claim', format('{"channel": "methods", "wait"
 SELECT same(reply) FROM send(call('ack', format('{"lease": %s}', lease('next'))));
 
 --
+-- Receipts
+--
+SELECT same(reply) FROM send(
+	call('publish', '{"channel": "methods", "payload": 1, "transaction_id": "r1", "receipt": true}'),
+	call('publish', '{"channel": "methods", "payload": 1, "transaction_id": "r1", "receipt": true}'),
+	call('publish', '{"channel": "methods", "payload": 1, "transaction_id": "r1", "receipt": false}'),
+	call('publish', '{"channel": "methods", "payload": 1, "receipt": true}'),
+	txt('{"jsonrpc":"2.0","id":1,"method":"publish","receipt":true,"params":{"channel":"methods","payload":1,"transaction_id":"r1"}}'),
+	txt('{"jsonrpc":"2.0","id":1,"method":"publish","receipt":false,"params":{"channel":"methods","payload":1,"transaction_id":"r1","receipt":null}}'),
+	call('publish_text', '{"channel": "methods", "payload": "1", "transaction_id": "r1", "receipt": true}'),
+	call('publish', '{"channel": "methods", "payload": "MQ==", "encoding": "base64", "transaction_id": "r1", "receipt": true}'),
+	bin('{"jsonrpc":"2.0","id":1,"method":"publish","params":{"channel":"methods","transaction_id":"r1","receipt":true}}', '1'),
+	call('publish_batch', '{"channel": "methods", "receipt": true, "messages": [{"payload": 2, "transaction_id": "r2"}, {"payload": 1, "transaction_id": "r1"}, {"payload": 2, "transaction_id": "r2"}, {"payload": 3}]}'),
+	call('publish_batch', '{"channel": "methods", "receipt": true, "messages": []}'),
+	bin('{"jsonrpc":"2.0","id":1,"method":"publish_batch","bodies":[1,1],"params":{"channel":"methods","receipt":true,"messages":[{"body":1,"transaction_id":"r4"},{"body":0,"transaction_id":"r1"}]}}', '14'),
+	bin('{"jsonrpc":"2.0","id":1,"method":"publish_batch","bodies":[1,1],"params":{"channel":"methods","messages":[{"body":0},{"body":1}]}}', '14'));
+-- also behind one that failed, and in a batch; others' results are as they were
+SELECT same(reply) FROM send(
+	call('publish', '{"channel": "methods", "payload": 9, "transaction_id": "r1", "receipt": true}'),
+	call('publish', '{"channel": "methods", "payload": 1, "transaction_id": "r1"}'),
+	txt('[{"jsonrpc":"2.0","id":1,"method":"publish","params":{"channel":"methods","payload":5,"transaction_id":"r5","receipt":true}},'
+		'{"jsonrpc":"2.0","id":2,"method":"publish","params":{"channel":"methods","payload":5,"transaction_id":"r5","receipt":true}},'
+		'{"jsonrpc":"2.0","id":3,"method":"publish","params":{"channel":"methods","payload":5,"transaction_id":"r5"}}]'),
+	txt('{"jsonrpc":"2.0","id":1,"method":"ping","receipt":true}'));
+SELECT same(reply) FROM send(
+	call('publish', '{"channel": "methods", "payload": 1, "receipt": 1}'),
+	call('publish_batch', '{"channel": "methods", "messages": [], "receipt": "true"}'),
+	call('peek', '{"channel": "methods", "receipt": true}'),
+	txt('{"jsonrpc":"2.0","id":1,"method":"publish","receipt":1,"params":{"channel":"methods","payload":1}}'),
+	txt('{"jsonrpc":"2.0","id":1,"method":"publish","receipt":true,"receipt":true,"params":{"channel":"methods","payload":1}}'));
+
+--
 -- Each SQLSTATE and its code
 --
 RESET SESSION AUTHORIZATION;

@@ -126,3 +126,32 @@ SELECT count(*) FROM message_bus.messages WHERE channel = 'rolls' AND transactio
 SELECT message_bus.drop_channel(c) FROM unnest(ARRAY['rolls', 't', 'u']) AS c;
 ALTER SYSTEM RESET message_bus.segment_max_rows;
 SELECT pg_reload_conf();
+
+-- publish_once tells of a repeat, as a receipt of the relay does
+SELECT message_bus.create_channel('once', ttl => '1 hour');
+SELECT id FROM message_bus.publish_once('once', '1', transaction_id => 'o1') \gset
+SELECT id = :id AS same, repeated FROM message_bus.publish_once('once', '1', transaction_id => 'o1');
+SELECT id <> :id AS another, repeated FROM message_bus.publish_once('once', '1', transaction_id => 'o2');
+SELECT repeated FROM message_bus.publish_once('once', '1'), generate_series(1, 2);
+SELECT (message_bus.publish_once('once', '2', '{"h": 1}', 'k', 'o3', '1 minute', '1 second', sha256('2'))).repeated;
+SELECT key, headers, expires_at - created_at AS ttl, available_at > created_at AS later FROM message_bus.get_by_transaction('once', 'o3');
+SELECT pg_temp.fails($$SELECT message_bus.publish_once('once', '3', transaction_id => 'o1')$$);
+SELECT pg_temp.fails($$SELECT message_bus.publish_once('nowhere', '3', transaction_id => 'o1')$$);
+SELECT pg_temp.fails($$SELECT message_bus.publish_once(NULL, '3')$$), pg_temp.fails($$SELECT message_bus.publish_once('once', NULL)$$);
+-- rolled back, it was no first one; and in a savepoint
+BEGIN;
+SELECT repeated FROM message_bus.publish_once('once', '4', transaction_id => 'o4');
+SELECT repeated FROM message_bus.publish_once('once', '4', transaction_id => 'o4');
+SAVEPOINT s;
+SELECT repeated FROM message_bus.publish_once('once', '5', transaction_id => 'o5');
+ROLLBACK TO s;
+SELECT repeated FROM message_bus.publish_once('once', '5', transaction_id => 'o5');
+ROLLBACK;
+SELECT repeated FROM message_bus.publish_once('once', '5', transaction_id => 'o5');
+SELECT count(*) FROM message_bus.peek('once');
+-- who may not publish may not do so once
+CREATE ROLE regress_mbus_once;
+SET ROLE regress_mbus_once;
+SELECT pg_temp.fails($$SELECT message_bus.publish_once('once', '1', transaction_id => 'o1')$$);
+RESET ROLE;
+DROP ROLE regress_mbus_once;

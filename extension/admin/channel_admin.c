@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "admin/channel_admin.h"
+#include "admin/dead_letter_channel.h"
 #include "admin/subscription_admin.h"
 #include "base/argument.h"
 #include "base/columns.h"
@@ -59,6 +60,7 @@ enum
 	PARAM_SERIES = POLICIES,
 	PARAM_CHANNEL,
 	PARAM_OWNER,
+	PARAM_DEAD_LETTER_EXPIRED,
 	PARAMS
 };
 
@@ -67,7 +69,7 @@ enum
 
 static const Oid param_types[PARAMS] = {
 	INTERVALOID, INT4OID, INTERVALOID, INTERVALOID, INTERVALOID, TEXTOID,
-	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID
+	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID, BOOLOID
 };
 
 static const Oid grant_types[GRANT_PARAMS] = {
@@ -87,8 +89,6 @@ static void policy_default(NewPolicy *policy, int which, Datum value);
 static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
 static void policy_check_attempts(NewPolicy *policy);
 static void policy_check_backoff(NewPolicy *policy);
-static void policy_check_dead_letter(Oid schema, const char *channel,
-									 NewPolicy *policy);
 static void policy_check_retention(NewPolicy *policy);
 static int64 policy_interval(NewPolicy *policy, int which, const char *name,
 							 int64 most);
@@ -136,15 +136,18 @@ MBUS_FUNCTION(create_channel)
 	}
 	policy_default(&policy, PARAM_CHANNEL, CStringGetTextDatum(name));
 	policy_default(&policy, PARAM_OWNER, ObjectIdGetDatum(GetUserId()));
+	if (!PG_ARGISNULL(11))
+		policy_default(&policy, PARAM_DEAD_LETTER_EXPIRED, PG_GETARG_DATUM(11));
 
 	rows = mbus_run_as_owner(schema,
 							 "WITH made AS (INSERT INTO message_bus.channel (ttl, max_attempts, lease,"
 							 " backoff, backoff_max, dead_letter, retention, max_payload,"
-							 " compression, series, name, owner) SELECT $1,"
+							 " compression, series, name, owner,"
+							 " dead_letter_expired) SELECT $1,"
 							 " COALESCE($2, 5), COALESCE($3, '30 seconds'),"
 							 " COALESCE($4, '1 second'), COALESCE($5, '10 minutes'),"
 							 " NULLIF($6, ''), COALESCE($7, 'ttl'), NULLIF($8, 0), $9,"
-							 " $10, $11, $12::regrole"
+							 " $10, $11, $12::regrole, COALESCE($13, false)"
 							 " WHERE NOT EXISTS (SELECT FROM message_bus.channel"
 							 " WHERE name = $11)"
 							 " ON CONFLICT (name) DO NOTHING RETURNING channel_id),"
@@ -186,6 +189,8 @@ MBUS_FUNCTION(alter_channel)
 	if (policy.null[POLICY_RETENTION] == ' ')
 		series_alter(schema, name, &policy);
 	policy_default(&policy, PARAM_CHANNEL, PointerGetDatum(name));
+	if (!PG_ARGISNULL(10))
+		policy_default(&policy, PARAM_DEAD_LETTER_EXPIRED, PG_GETARG_DATUM(10));
 	rows = mbus_run_as_owner(schema,
 							 "UPDATE message_bus.channel SET ttl = COALESCE($1, ttl),"
 							 " max_attempts = COALESCE($2, max_attempts),"
@@ -196,6 +201,7 @@ MBUS_FUNCTION(alter_channel)
 							 " retention = COALESCE($7, retention),"
 							 " max_payload = NULLIF(COALESCE($8, max_payload), 0),"
 							 " compression = COALESCE($9, compression),"
+							 " dead_letter_expired = COALESCE($13, dead_letter_expired),"
 							 " series = CASE WHEN $7 IS NULL AND retention = 'acked'"
 							 " THEN series ELSE COALESCE($10, series) END"
 							 " WHERE name = $11 AND owner = $12::regrole AND"
@@ -419,7 +425,9 @@ policy_check(Oid schema, const char *channel, NewPolicy *policy)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("lease must be longer than zero")));
 	policy_check_backoff(policy);
-	policy_check_dead_letter(schema, channel, policy);
+	if (policy->null[POLICY_DEAD_LETTER] == ' ')
+		mbus_dead_letter_channel_check(schema, channel,
+									   TextDatumGetCString(policy->value[POLICY_DEAD_LETTER]));
 	policy_check_retention(policy);
 	if (policy->null[POLICY_MAX_PAYLOAD] == ' ' &&
 		DatumGetInt64(policy->value[POLICY_MAX_PAYLOAD]) < 0)
@@ -461,33 +469,6 @@ policy_check_backoff(NewPolicy *policy)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("backoff is longer than backoff_max")));
-}
-
-/* It is to be there, and another one; '' stands for none. */
-static void
-policy_check_dead_letter(Oid schema, const char *channel, NewPolicy *policy)
-{
-	const MbusChannel *target;
-	char	   *dead;
-
-	if (policy->null[POLICY_DEAD_LETTER] != ' ')
-		return;
-	dead = TextDatumGetCString(policy->value[POLICY_DEAD_LETTER]);
-	if (strcmp(dead, channel) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("channel \"%s\" cannot be its own dead-letter channel",
-						dead)));
-	if (dead[0] == '\0')
-		return;
-	target = mbus_channel_by_name(schema, dead);
-	if (target == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("channel \"%s\" does not exist", dead),
-				 errdetail("It was to be the dead-letter channel of \"%s\".",
-						   channel)));
-	mbus_channel_check(target, MBUS_PUBLISH);
 }
 
 /* 22023 for a retention that is not known. */

@@ -162,8 +162,9 @@ subscription_insert(Oid schema, int32 channel_id, text *name, bool ordered,
 	return mbus_run_as_owner(schema,
 							 "WITH made AS ("
 							 "INSERT INTO message_bus.subscription (channel_id,"
-							 " name, owner, ordered, start_id, start_at)"
-							 " SELECT c.channel_id, $2, $3::regrole, $4, $5, $6"
+							 " name, owner, ordered, start_id, start_at, wanted_at)"
+							 " SELECT c.channel_id, $2, $3::regrole, $4, $5, $6,"
+							 " message_bus.clock()"
 							 " FROM message_bus.channel c"
 							 " WHERE c.channel_id = $1 AND NOT EXISTS"
 							 " (SELECT FROM message_bus.subscription s"
@@ -318,7 +319,8 @@ MBUS_FUNCTION(seek)
 	value[3] = Int64GetDatum(since_lease);
 	subscription_write(schema, &subscription,
 					   "UPDATE message_bus.subscription SET start_id = $2,"
-					   " start_at = $3, since_lease = $4"
+					   " start_at = $3, since_lease = $4,"
+					   " wanted_at = message_bus.clock()"
 					   " WHERE subscription_id = $1", 4, types, value, nulls);
 	(void) mbus_run_as_owner(schema,
 							 "DELETE FROM message_bus.checkpoint"

@@ -41,6 +41,9 @@ typedef struct MbusBacklog
 	TimestampTz oldest_at;
 } MbusBacklog;
 
+/* delivery_view.c */
+extern bool mbus_sub_read_any(int32 subscription_id, MbusSubCopy *copy);
+
 /* backlog.c */
 extern void mbus_backlog(Oid schema, const MbusSubCopy *copy,
 						 MbusBacklog *backlog);

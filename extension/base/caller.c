@@ -83,6 +83,27 @@ mbus_subject_cut(char *subject)
 									  MBUS_SUBJECT_MAX)] = '\0';
 }
 
+/*
+ * mbus_receipt_add notes of a message that was published whether it repeats a
+ * transaction id, if somebody asks.
+ */
+void
+mbus_receipt_add(bool repeated)
+{
+	MbusReceipts *receipts = mbus_caller.receipts;
+
+	if (receipts == NULL)
+		return;
+	if (receipts->repeated == NULL)
+		receipts->repeated = MemoryContextAlloc(receipts->context,
+												(receipts->room = 16) *
+												sizeof(bool));
+	else if (receipts->n >= receipts->room)
+		receipts->repeated = repalloc(receipts->repeated,
+									  (receipts->room *= 2) * sizeof(bool));
+	receipts->repeated[receipts->n++] = repeated;
+}
+
 /* What is no JSON has no subject; that is for others to complain about. */
 static char *
 subject_parse(const char *claims)

@@ -7,14 +7,27 @@
 
 #include "postgres.h"
 
-/* Written by relay/relay.c, relay/guard.c, relay/rpc_call.c and
- * identity/session.c; all others read it. */
+/*
+ * Whether each message that is published repeats a transaction id, told to who
+ * asks for it.  In the memory of who asks, as the list.
+ */
+typedef struct MbusReceipts
+{
+	MemoryContext context;
+	int			n;
+	int			room;
+	bool	   *repeated;
+} MbusReceipts;
+
+/* Written by relay/relay.c, relay/guard.c, relay/rpc_call.c,
+ * relay/receipt.c and identity/session.c; all others read it. */
 typedef struct MbusCaller
 {
 	bool		in_relay;		/* a relay call runs; it records the errors of
 								 * its frames itself */
 	bool		raw_payload;	/* stored_message.payload carries the raw
 								 * bytes of content that is not JSON, not NULL */
+	MbusReceipts *receipts;		/* NULL: nobody asks */
 	int64		session;		/* the gateway's number of the socket whose
 								 * frame runs; 0: none */
 	bool		verified;		/* its token was: "subject" is what it says */
@@ -24,6 +37,7 @@ typedef struct MbusCaller
 extern MbusCaller mbus_caller;
 
 extern const char *mbus_subject(void);
+extern void mbus_receipt_add(bool repeated);
 extern void mbus_subject_cut(char *subject);
 
 #endif							/* MBUS_CALLER_H */

@@ -226,6 +226,12 @@ subscription_read(HeapTuple tuple, TupleDesc desc,
 	subscription->created_at =
 		DatumGetTimestampTz(heap_getattr(tuple, MBUS_SUBSCRIPTION_CREATED_AT,
 										 desc, &isnull));
+	subscription->wanted_at =
+		DatumGetTimestampTz(heap_getattr(tuple, MBUS_SUBSCRIPTION_WANTED_AT,
+										 desc, &isnull));
+	subscription->since_lease =
+		DatumGetInt64(heap_getattr(tuple, MBUS_SUBSCRIPTION_SINCE_LEASE, desc,
+								   &isnull));
 	subscription->slot = MBUS_NONE;
 }
 

@@ -21,6 +21,8 @@ typedef struct MbusSubscription
 	int64		start_id;		/* what is below, or created before, is not */
 	TimestampTz start_at;		/* wanted; 0: all is */
 	TimestampTz created_at;		/* tells it from another with its number */
+	TimestampTz wanted_at;		/* what had expired by then it was not to get */
+	int64		since_lease;	/* facts under leases below do not count */
 	uint32		slot;			/* its MbusSub when last seen; MBUS_NONE */
 	char		name[256];
 } MbusSubscription;

@@ -39,7 +39,6 @@
 #define NAMED_IDS			5	/* in an error */
 
 static int64 lease_argument(FunctionCallInfo fcinfo);
-static int	ids_argument(FunctionCallInfo fcinfo, int argno, int64 **ids);
 static int	repeated(Oid schema, int64 lease, int nids, const int64 *ids,
 					 bool held);
 pg_noreturn static void not_held(int64 lease, const int64 *ids, int nids,
@@ -55,7 +54,7 @@ MBUS_FUNCTION(ack)
 {
 	int64		lease = lease_argument(fcinfo);
 	int64	   *ids;
-	int			nids = ids_argument(fcinfo, 1, &ids);
+	int			nids = mbus_ids_argument(fcinfo, 1, &ids);
 	Oid			schema = mbus_schema();
 
 	mbus_write_check("message_bus.ack()");
@@ -102,7 +101,7 @@ MBUS_FUNCTION(nack)
 {
 	int64		lease = lease_argument(fcinfo);
 	int64	   *ids;
-	int			nids = ids_argument(fcinfo, 1, &ids);
+	int			nids = mbus_ids_argument(fcinfo, 1, &ids);
 	int64		delay_us = delay_argument(fcinfo, 2);
 	char	   *reason = reason_argument(fcinfo, 3);
 	Oid			schema = mbus_schema();
@@ -132,7 +131,7 @@ MBUS_FUNCTION(extend)
 {
 	int64		lease = lease_argument(fcinfo);
 	int64	   *ids;
-	int			nids = ids_argument(fcinfo, 2, &ids);
+	int			nids = mbus_ids_argument(fcinfo, 2, &ids);
 	int64		us;
 	TimestampTz deadline;
 
@@ -156,11 +155,11 @@ lease_argument(FunctionCallInfo fcinfo)
 }
 
 /*
- * ids_argument reads an array of ids, ascending and each once; returns how
+ * mbus_ids_argument reads an array of ids, ascending and each once; returns how
  * many, -1 if it is null.
  */
-static int
-ids_argument(FunctionCallInfo fcinfo, int argno, int64 **ids)
+int
+mbus_ids_argument(FunctionCallInfo fcinfo, int argno, int64 **ids)
 {
 	ArrayType  *array = mbus_array_argument(fcinfo, argno, "ids");
 	int64	   *given;

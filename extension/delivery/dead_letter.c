@@ -4,7 +4,8 @@
  *
  * A copy is published to the dead-letter channel of the message's channel,
  * with the same bytes, key and content type, and a header "dead_letter" that
- * tells where it came from and why.  The one whose nack was the last, or the
+ * tells where it came from and why, and of all its deaths (deaths.c).  Those
+ * that a redrive in place has undone are found in the table of failures.  The one whose nack was the last, or the
  * worker, needs no privilege for it.  Without a dead-letter channel the
  * message stays where it is, with an ack of outcome 'kept'.  redrive.c undoes
  * both.
@@ -32,21 +33,51 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/ids.h"
 #include "base/payload.h"
 #include "channel/channel.h"
 #include "channel/publisher.h"
 #include "channel/subscription.h"
 #include "delivery/dead_letter.h"
+#include "delivery/deaths.h"
 #include "facts/facts.h"
 #include "message/draft.h"
 #include "message/publish.h"
 #include "message/stored.h"
+#include "segment/leaf.h"
+#include "segment/leaf_scan.h"
 #include "state/clock.h"
 #include "state/fault.h"
 
+/* One death of a message. */
+typedef struct Death
+{
+	int64		lease;
+	int64		attempts;
+	const char *reason;			/* or NULL */
+	const char *kind;
+	TimestampTz at;
+} Death;
+
+/* What its deaths have in common. */
+typedef struct Mortal
+{
+	const MbusStored *message;
+	text	   *publisher;		/* or NULL */
+	const char *channel;		/* or NULL */
+	const char *subscription;	/* or NULL */
+} Mortal;
+
 static Datum dead_headers(Oid schema, const MbusStored *message, const char *channel,
-						  const char *subscription,
+						  int32 subscription_id, const char *subscription,
 						  const MbusFailure *failure);
+static int	deaths_before(Oid schema, int32 subscription_id, int64 id,
+						  Death **before);
+static bool death_read(HeapTuple tuple, TupleDesc desc, Death *death);
+static int	death_compare(const void *a, const void *b);
+static Jsonb *death_object(const Mortal *mortal, const Death *death);
+static void death_members(JsonbParseState **state, const Mortal *mortal,
+						  const Death *death);
 static void member_text(JsonbParseState **state, const char *name,
 						const char *value, int len);
 static void member_number(JsonbParseState **state, const char *name,
@@ -86,8 +117,9 @@ mbus_dead_letter(Oid schema, const MbusHolding *holding,
 								 "message_bus dead letter",
 								 ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(each);
-	if (!mbus_message_fetch_latest(schema, failure->held->id, &message))
-		 /* expired, deleted or purged meanwhile */ ;
+	/* it may just have expired */
+	if (!mbus_message_fetch_stored(schema, failure->held->id, &message))
+		 /* deleted or purged meanwhile */ ;
 	else if ((payload = mbus_sound_payload(&message)) == NULL)
 		outcome = "corrupt";
 	else
@@ -101,7 +133,9 @@ mbus_dead_letter(Oid schema, const MbusHolding *holding,
 		mbus_draft_init(&draft, payload, message.content_type, false);
 		draft.key = message.key;
 		draft.headers = dead_headers(schema, &message, name,
-									 subscription ? subscription->name : NULL,
+									 holding->subscription_id,
+									 subscription ?
+									 pstrdup(subscription->name) : NULL,
 									 failure);
 		failure->dead_letter_id = mbus_publish_waived(schema, &target, &draft);
 	}
@@ -132,42 +166,141 @@ mbus_sound_payload(const MbusStored *message)
 
 /*
  * dead_headers returns the message's headers with one more, an object that
- * tells of its death.
+ * tells of this death and lists all.
  */
 static Datum
 dead_headers(Oid schema, const MbusStored *message, const char *channel,
-			 const char *subscription, const MbusFailure *failure)
+			 int32 subscription_id, const char *subscription,
+			 const MbusFailure *failure)
 {
-	text	   *publisher = mbus_publisher_name(schema,
-												message->publisher_id);
+	Mortal		mortal = {message, NULL, channel, subscription};
+	Death		death = {0, failure->held->attempt - failure->unclaimed,
+	failure->reason, failure->kind, mbus_now()};
+	MbusDeaths	deaths = {0};
+	Death	   *before;
+	int			nbefore = deaths_before(schema, subscription_id, message->id,
+										&before);
 	JsonbParseState *state = NULL;
 	JsonbValue *object;
 	Datum		header;
+	Datum		others = mbus_headers_without(message->headers);
+
+	mortal.publisher = mbus_publisher_name(schema, message->publisher_id);
+	mbus_deaths_read(&deaths, message->headers);
+	for (int i = 0; i < nbefore; i++)
+		mbus_deaths_add(&deaths, death_object(&mortal, &before[i]));
+	mbus_deaths_add(&deaths, death_object(&mortal, &death));
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	member_name(&state, MBUS_DEAD_LETTER_HEADER);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	member_text(&state, "channel", channel, -1);
-	member_text(&state, "subscription", subscription, -1);
-	member_number(&state, "id", message->id);
-	member_number(&state, "attempts", failure->held->attempt);
-	member_text(&state, "reason", failure->reason, -1);
-	member_text(&state, "kind", failure->kind, -1);
-	member_time(&state, "created_at", message->created_at);
-	member_time(&state, "failed_at", mbus_now());
-	member_text(&state, "transaction_id", message->transaction_id ?
-				VARDATA_ANY(message->transaction_id) : NULL,
-				message->transaction_id ?
-				VARSIZE_ANY_EXHDR(message->transaction_id) : 0);
-	member_text(&state, "publisher", publisher ? VARDATA_ANY(publisher) : NULL,
-				publisher ? VARSIZE_ANY_EXHDR(publisher) : 0);
+	death_members(&state, &mortal, &death);
+	member_name(&state, "deaths");
+	mbus_deaths_push(&deaths, &state);
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	object = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	header = JsonbPGetDatum(JsonbValueToJsonb(object));
-	if (message->headers == NULL)
+	if (others == (Datum) 0)
 		return header;
-	return DirectFunctionCall2(jsonb_concat,
-							   PointerGetDatum(message->headers), header);
+	return DirectFunctionCall2(jsonb_concat, others, header);
+}
+
+/*
+ * deaths_before reads the deaths of a message for the subscription that were
+ * undone by a redrive; returns how many, the oldest first.
+ */
+static int
+deaths_before(Oid schema, int32 subscription_id, int64 id, Death **before)
+{
+	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id),
+											  MBUS_FAILURE);
+	Snapshot	snapshot;
+	MbusLeafScan rows;
+	HeapTuple	tuple;
+	int			room = 8;
+	int			n = 0;
+
+	*before = NULL;
+	if (leaf == NULL)
+		return 0;
+	*before = palloc(room * sizeof(Death));
+	mbus_leaf_scan_open(&rows, leaf, MBUS_FAILURE_SUBSCRIPTION_ID,
+						MBUS_FAILURE_MESSAGE_ID, false);
+	mbus_leaf_scan_int4(&rows, MBUS_FAILURE_SUBSCRIPTION_ID, subscription_id);
+	mbus_leaf_scan_int8(&rows, MBUS_FAILURE_MESSAGE_ID, id, id);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	mbus_leaf_scan_begin(&rows, snapshot);
+	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
+	{
+		if (n >= room)
+			*before = repalloc(*before, (room *= 2) * sizeof(Death));
+		n += death_read(tuple, RelationGetDescr(leaf), &(*before)[n]);
+	}
+	mbus_leaf_scan_close(&rows);
+	UnregisterSnapshot(snapshot);
+	table_close(leaf, AccessShareLock);
+	qsort(*before, n, sizeof(Death), death_compare);
+	return n;
+}
+
+/* Reads a row of failures; false if it was not the last. */
+static bool
+death_read(HeapTuple tuple, TupleDesc desc, Death *death)
+{
+	bool		isnull;
+	Datum		reason;
+
+#define READ(column) heap_getattr(tuple, column, desc, &isnull)
+	if (!heap_attisnull(tuple, MBUS_FAILURE_RETRY_AT, desc))
+		return false;
+	death->lease = DatumGetInt64(READ(MBUS_FAILURE_LEASE));
+	death->attempts = DatumGetInt16(READ(MBUS_FAILURE_ATTEMPT));
+	death->at = DatumGetTimestampTz(READ(MBUS_FAILURE_AT));
+	death->kind = TextDatumGetCString(READ(MBUS_FAILURE_KIND));
+	reason = READ(MBUS_FAILURE_REASON);
+	death->reason = isnull ? NULL : TextDatumGetCString(reason);
+#undef READ
+	return true;
+}
+
+static int
+death_compare(const void *a, const void *b)
+{
+	return mbus_order(((const Death *) a)->lease, ((const Death *) b)->lease);
+}
+
+static Jsonb *
+death_object(const Mortal *mortal, const Death *death)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	death_members(&state, mortal, death);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/* Adds what is told of a death to an object. */
+static void
+death_members(JsonbParseState **state, const Mortal *mortal,
+			  const Death *death)
+{
+	const MbusStored *message = mortal->message;
+	text	   *publisher = mortal->publisher;
+
+	member_text(state, "channel", mortal->channel, -1);
+	member_text(state, "subscription", mortal->subscription, -1);
+	member_number(state, "id", message->id);
+	member_number(state, "attempts", death->attempts);
+	member_text(state, "reason", death->reason, -1);
+	member_text(state, "kind", death->kind, -1);
+	member_time(state, "created_at", message->created_at);
+	member_time(state, "failed_at", death->at);
+	member_text(state, "transaction_id", message->transaction_id ?
+				VARDATA_ANY(message->transaction_id) : NULL,
+				message->transaction_id ?
+				VARSIZE_ANY_EXHDR(message->transaction_id) : 0);
+	member_text(state, "publisher", publisher ? VARDATA_ANY(publisher) : NULL,
+				publisher ? VARSIZE_ANY_EXHDR(publisher) : 0);
 }
 
 /* Adds a text of len bytes (< 0: to its end); NULL is null. */

@@ -10,8 +10,6 @@
 #include "facts/facts.h"
 #include "message/stored.h"
 
-#define MBUS_DEAD_LETTER_HEADER	"dead_letter"
-
 extern struct varlena *mbus_sound_payload(const MbusStored *message);
 extern const char *mbus_dead_letter(Oid schema, const MbusHolding *holding,
 									const char *dead_letter,

@@ -580,6 +580,7 @@ seek_commit(Effect *effect)
 	sub->since_lease = effect->since_lease;
 	sub->cursor = Max(effect->start_id - 1, 0);
 	sub->check_below = 0;
+	sub->expired_low = PG_INT64_MAX;
 	sub->due_position = mbus_moment(PG_INT64_MIN, 0);
 	sub->next_due = PG_INT64_MIN;
 	mbus_retries_pull(sub, PG_INT64_MIN);

@@ -4,7 +4,9 @@
  *
  * A failed delivery, by nack, an expired lease or a crash, is one row, and
  * the message comes again at its time.  The last attempt that the channel
- * allows closes it: failure, dead letter and ack are one transaction.
+ * allows closes it: failure, dead letter and ack are one transaction.  So does
+ * one whose next attempt would come when the message has expired: nobody would
+ * ever get it.
  */
 #include "postgres.h"
 
@@ -18,8 +20,11 @@
 #include "delivery/fail.h"
 #include "delivery/hold.h"
 #include "facts/facts.h"
+#include "message/stored.h"
 #include "state/clock.h"
 #include "state/state.h"
+
+#define LATE_REASON	"no retry: the message would have expired by then"
 
 /* Failures of one holding on their way into the tables. */
 typedef struct Failing
@@ -29,6 +34,7 @@ typedef struct Failing
 	const char *kind;
 	const char *reason;
 	int64		delay_us;		/* before the next attempt; < 0: backoff */
+	bool		unclaimed;		/* they were delivered to nobody, and expire */
 	TimestampTz now;
 	bool		policed;		/* the channel exists, policy is its */
 	MbusPolicy	policy;
@@ -37,9 +43,12 @@ typedef struct Failing
 	const char **outcome;		/* of its ack; NULL: there is none */
 } Failing;
 
+static void failing_all(Failing *failing);
 static void failing_one(Failing *failing, const MbusHeld *held);
 static bool is_kind(const Failing *failing, const char *kind);
-static TimestampTz retry_time(const Failing *failing, const MbusHeld *held);
+static bool too_late(const Failing *failing, const MbusHeld *held,
+					 TimestampTz retry_at);
+static const char *late_reason(const char *reason);
 static TimestampTz retry_wanted(const Failing *failing, int attempt);
 static void failing_close(Failing *failing, const char *outcome);
 
@@ -48,45 +57,71 @@ static void failing_close(Failing *failing, const char *outcome);
  * have failed, and when the messages come again: after delay_us, or (< 0)
  * after the channel's backoff.  kind: nacked, expired, disconnected, crash,
  * corrupt; what
- * expired or was cut off by a crash comes again at once, what is corrupt
- * never.  It asks for no privilege.  Errors: as mbus_publish_waived.
+ * expired or was cut off by a crash comes again at once, what is corrupt, or
+ * has expired by then, never.  It asks for no privilege.  Errors: as mbus_publish_waived.
  */
 void
 mbus_fail(Oid schema, MbusDatabase *db, MbusHolding *holding,
 		  const char *kind, int64 delay_us, const char *reason)
 {
-	const MbusPolicy *policy;
-	Failing		failing;
+	Failing		failing = {0};
 
-	MemSet(&failing, 0, sizeof(failing));
 	failing.schema = schema;
 	failing.holding = holding;
 	failing.kind = kind;
 	failing.reason = reason;
 	failing.delay_us = delay_us;
-	failing.now = mbus_now();
-	policy = mbus_channel_policy(schema, holding->channel_id);
-	failing.policed = policy != NULL;
+	failing_all(&failing);
+}
+
+/*
+ * mbus_fail_unclaimed records that messages, which are pinned by a nack, die
+ * because they expire before they were delivered, or delivered again: kind and
+ * reason are "expired".
+ */
+void
+mbus_fail_unclaimed(Oid schema, MbusDatabase *db, MbusHolding *holding)
+{
+	Failing		failing = {0};
+
+	failing.schema = schema;
+	failing.holding = holding;
+	failing.kind = failing.reason = "expired";
+	failing.unclaimed = true;
+	failing_all(&failing);
+}
+
+/* Decides for all, and inserts the rows. */
+static void
+failing_all(Failing *failing)
+{
+	MbusHolding *holding = failing->holding;
+	const MbusPolicy *policy = mbus_channel_policy(failing->schema,
+												   holding->channel_id);
+
+	failing->now = mbus_now();
+	failing->policed = policy != NULL;
 	if (policy)
-		failing.policy = *policy;
-	failing.failure = palloc(Max(holding->n, 1) * sizeof(MbusFailure));
-	failing.outcome = palloc(Max(holding->n, 1) * sizeof(char *));
+		failing->policy = *policy;
+	failing->failure = palloc(Max(holding->n, 1) * sizeof(MbusFailure));
+	failing->outcome = palloc(Max(holding->n, 1) * sizeof(char *));
 
 	for (int i = 0; i < holding->n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!holding->held[i].again)
-			failing_one(&failing, &holding->held[i]);
+			failing_one(failing, &holding->held[i]);
 	}
-	mbus_failures_insert(schema, holding, failing.failure, failing.n);
-	failing_close(&failing, "dead");
-	failing_close(&failing, "kept");
-	failing_close(&failing, "corrupt");
-	for (int i = 0; i < failing.n; i++)
-		mbus_hold_retry(failing.failure[i].held->entry,
-						failing.failure[i].retry_at);
-	pfree(failing.failure);
-	pfree(failing.outcome);
+	mbus_failures_insert(failing->schema, holding, failing->failure,
+						 failing->n);
+	failing_close(failing, "dead");
+	failing_close(failing, "kept");
+	failing_close(failing, "corrupt");
+	for (int i = 0; i < failing->n; i++)
+		mbus_hold_retry(failing->failure[i].held->entry,
+						failing->failure[i].retry_at);
+	pfree(failing->failure);
+	pfree(failing->outcome);
 }
 
 /* Decides what becomes of one. */
@@ -95,25 +130,36 @@ failing_one(Failing *failing, const MbusHeld *held)
 {
 	MbusFailure *failure = &failing->failure[failing->n];
 	const char **outcome = &failing->outcome[failing->n];
+	TimestampTz retry_at;
 
 	failing->n++;
 	MemSet(failure, 0, sizeof(*failure));
 	failure->held = held;
 	failure->kind = failing->kind;
 	failure->reason = failing->reason;
+	failure->unclaimed = failing->unclaimed;
 	*outcome = NULL;
 	if (is_kind(failing, "corrupt"))
 		*outcome = "corrupt";
 	else if (!failing->policed)
 		 /* the channel was dropped: nobody waits for it any more */ ;
-	else if (held->attempt >= failing->policy.max_attempts)
+	else
 	{
+		if (!failing->unclaimed &&
+			held->attempt < failing->policy.max_attempts)
+		{
+			retry_at = retry_wanted(failing, held->attempt);
+			if (!too_late(failing, held, retry_at))
+			{
+				failure->retry_at = retry_at;
+				return;
+			}
+			failure->reason = late_reason(failing->reason);
+		}
 		*outcome = mbus_dead_letter(failing->schema, failing->holding,
 									failing->policy.dead_letter, failure);
 		mbus_count(MBUS_C_DEAD_LETTERED, 1);
 	}
-	else
-		failure->retry_at = retry_time(failing, held);
 }
 
 static bool
@@ -123,16 +169,26 @@ is_kind(const Failing *failing, const char *kind)
 }
 
 /*
- * retry_time returns when a message is looked at again.  That of a key is when
- * it expires at the latest: then the key goes on.
+ * too_late tells whether a message will have expired when it is to come again.
+ * Its expiry is looked up where memory does not know it: after a crash.
  */
-static TimestampTz
-retry_time(const Failing *failing, const MbusHeld *held)
+static bool
+too_late(const Failing *failing, const MbusHeld *held, TimestampTz retry_at)
 {
-	TimestampTz at = retry_wanted(failing, held->attempt);
+	TimestampTz expires_at = held->expires_at;
 
-	return held->expires_at == 0 ? at :
-		Max(Min(at, held->expires_at), failing->now);
+	if (expires_at == 0)
+		expires_at = mbus_message_expiry(failing->schema, held->id);
+	return expires_at != 0 && retry_at >= expires_at;
+}
+
+/* Why a message is not delivered again although it has attempts left. */
+static const char *
+late_reason(const char *reason)
+{
+	if (reason == NULL)
+		return LATE_REASON;
+	return psprintf("%s (" LATE_REASON ")", reason);
 }
 
 /*

@@ -12,5 +12,7 @@
 
 extern void mbus_fail(Oid schema, MbusDatabase *db, MbusHolding *holding,
 					  const char *kind, int64 delay_us, const char *reason);
+extern void mbus_fail_unclaimed(Oid schema, MbusDatabase *db,
+								MbusHolding *holding);
 
 #endif							/* MBUS_FAIL_H */

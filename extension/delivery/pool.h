@@ -42,7 +42,7 @@ typedef struct MbusEntry
 {
 	int64		id;
 	TimestampTz deadline;		/* of the lease */
-	TimestampTz expires_at;		/* with a key: of the message; else 0 */
+	TimestampTz expires_at;		/* of the message; 0: not known */
 	int64		key_hash;		/* ordered with a key only, else 0 */
 	int64		passed;			/* lowest id passed over for it; 0: none */
 	uint32		next;			/* in the list it is on */
@@ -117,7 +117,10 @@ typedef struct MbusSub
 
 	/* where it is; written by the scanner, by load and seek */
 	int64		cursor;
-	int64		check_below;	/* ids below were given out before the start */
+	int64		check_below;	/* ids below were given out before the start,
+								 * or moved by rescue.c */
+	int64		expired_low;	/* no message with a lower id at or below the
+								 * cursor was passed because it had expired */
 	bool		reloaded;		/* and the scan at work must not move it */
 	MbusMoment	due_position;	/* all before has been looked at */
 	TimestampTz next_due;		/* nothing delayed is due before */

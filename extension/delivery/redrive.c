@@ -11,6 +11,9 @@
  * marked as deleted.  A message that was kept in its place (dead_letter.c) is
  * redriven in the first way.
  *
+ * With ids only those are redriven, of dead letters or of messages that were
+ * kept; what is not dead (any more) is left out.
+ *
  * Two redrives of one channel come one after the other: a lock on the
  * channel's id is held to the end of the transaction.  A lock on the segment,
  * shared, keeps the worker from letting it go meanwhile.
@@ -26,6 +29,7 @@
 #include "storage/lwlock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
@@ -40,7 +44,9 @@
 #include "base/schema.h"
 #include "channel/channel.h"
 #include "channel/subscription.h"
+#include "delivery/ack.h"
 #include "delivery/dead_letter.h"
+#include "delivery/deaths.h"
 #include "delivery/effect.h"
 #include "delivery/lease.h"
 #include "delivery/pool.h"
@@ -68,6 +74,8 @@ typedef struct Redrive
 	List	   *woken;			/* subscriptions that have been told */
 	MemoryContext context;		/* of the call */
 	MemoryContext each;			/* of one message */
+	int			nids;			/* < 0: whatever is there */
+	int64	   *ids;			/* ascending */
 	int			left;
 	int			done;
 } Redrive;
@@ -91,7 +99,12 @@ typedef struct Last
 } Last;
 
 static void letters_redrive(Redrive *redrive);
-static void letters_of_leaf(Redrive *redrive, Relation leaf);
+static void letters_of_leaf(Redrive *redrive, Relation leaf, int32 segment);
+static void letters_of_range(Redrive *redrive, Relation leaf,
+							 MbusChannelScan *rows, int64 lo, int64 hi);
+static bool segment_wanted(const Redrive *redrive, int32 segment);
+static bool id_wanted(const Redrive *redrive, int64 id);
+static Datum headers_back(const MbusStored *letter);
 static bool letter_redrive(Redrive *redrive, const MbusStored *letter);
 static bool origin_read(const struct varlena *headers, Origin *origin);
 static bool copy_back(Redrive *redrive, const MbusChannel *channel,
@@ -108,9 +121,9 @@ static void kept_one(Redrive *redrive, int32 subscription_id,
 					 const Last *last);
 
 /*
- * redrive(dead_letter, max_messages) gives dead messages back, and returns
+ * redrive(dead_letter, max_messages, ids) gives dead messages back, and returns
  * how many: those whose dead letters are in the channel, and those of the
- * channel itself that lie in place.
+ * channel itself that lie in place; of these the ids, if they are not null.
  */
 MBUS_FUNCTION(redrive)
 {
@@ -125,6 +138,7 @@ MBUS_FUNCTION(redrive)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid max_messages: %d", redrive.left),
 				 errdetail("It is at least 1.")));
+	redrive.nids = mbus_ids_argument(fcinfo, 2, &redrive.ids);
 	redrive.schema = mbus_schema();
 	redrive.db = mbus_database();
 	redrive.channel = *mbus_channel_open(redrive.schema,
@@ -155,13 +169,14 @@ letters_redrive(Redrive *redrive)
 
 	for (int i = 0; i < nleaves && redrive->left > 0; i++)
 	{
-		Relation	leaf = mbus_leaf_open_written(redrive->schema,
-												  leaves[i].segment,
-												  MBUS_MESSAGE);
+		int32		segment = leaves[i].segment;
+		Relation	leaf = segment_wanted(redrive, segment) ?
+		mbus_leaf_open_written(redrive->schema, segment, MBUS_MESSAGE) :
+		NULL;
 
 		if (leaf == NULL)
 			continue;
-		letters_of_leaf(redrive, leaf);
+		letters_of_leaf(redrive, leaf, segment);
 		/* payloads may have come from its TOAST table: it stays locked */
 		table_close(leaf, NoLock);
 	}
@@ -170,18 +185,38 @@ letters_redrive(Redrive *redrive)
 
 /*
  * letters_of_leaf redrives the dead letters in one segment, by ascending id.
- * What one needs of memory is given back behind it.
  */
 static void
-letters_of_leaf(Redrive *redrive, Relation leaf)
+letters_of_leaf(Redrive *redrive, Relation leaf, int32 segment)
 {
 	MbusChannelScan rows;
-	HeapTuple	tuple;
 
 	mbus_channel_scan_open(&rows, leaf, redrive->channel.channel_id);
-	mbus_channel_scan_begin(&rows, 0, PG_INT64_MAX, redrive->snapshot);
+	if (redrive->nids < 0)
+		letters_of_range(redrive, leaf, &rows, 0, PG_INT64_MAX);
+	for (int i = 0; i < redrive->nids; i++)
+	{
+		int64		id = redrive->ids[i];
+
+		if (id > 0 && id >> MBUS_ROW_BITS == segment)
+			letters_of_range(redrive, leaf, &rows, id, id);
+	}
+	mbus_channel_scan_close(&rows);
+}
+
+/*
+ * letters_of_range redrives those with ids from lo to hi.  What one needs of
+ * memory is given back behind it.
+ */
+static void
+letters_of_range(Redrive *redrive, Relation leaf, MbusChannelScan *rows,
+				 int64 lo, int64 hi)
+{
+	HeapTuple	tuple;
+
+	mbus_channel_scan_begin(rows, lo, hi, redrive->snapshot);
 	while (redrive->left > 0 &&
-		   (tuple = mbus_channel_scan_next(&rows)) != NULL)
+		   (tuple = mbus_channel_scan_next(rows)) != NULL)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(redrive->each);
 		MbusStored	letter;
@@ -198,7 +233,29 @@ letters_of_leaf(Redrive *redrive, Relation leaf)
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(redrive->each);
 	}
-	mbus_channel_scan_close(&rows);
+	mbus_channel_scan_end(rows);
+}
+
+/* Whether one of the ids may lie in a segment. */
+static bool
+segment_wanted(const Redrive *redrive, int32 segment)
+{
+	for (int i = 0; i < redrive->nids; i++)
+	{
+		if (redrive->ids[i] > 0 &&
+			redrive->ids[i] >> MBUS_ROW_BITS == segment)
+			return true;
+	}
+	return redrive->nids < 0;
+}
+
+static bool
+id_wanted(const Redrive *redrive, int64 id)
+{
+	return redrive->nids < 0 ||
+		(redrive->nids > 0 &&
+		 bsearch(&id, redrive->ids, redrive->nids, sizeof(int64),
+				 mbus_int64_compare) != NULL);
 }
 
 /*
@@ -307,13 +364,37 @@ copy_back(Redrive *redrive, const MbusChannel *channel,
 		return false;
 	mbus_draft_init(&draft, payload, letter->content_type, false);
 	draft.key = letter->key;
-	draft.headers = DirectFunctionCall2(jsonb_delete,
-										PointerGetDatum(letter->headers),
-										CStringGetTextDatum(MBUS_DEAD_LETTER_HEADER));
-	if (JB_ROOT_COUNT(DatumGetJsonbP(draft.headers)) == 0)
-		draft.headers = (Datum) 0;
+	draft.headers = headers_back(letter);
 	(void) mbus_publish_waived(redrive->schema, channel, &draft);
 	return true;
+}
+
+/*
+ * headers_back returns the headers of a copy that is redriven: those of the
+ * dead letter, but that it is none; its deaths are kept.
+ */
+static Datum
+headers_back(const MbusStored *letter)
+{
+	JsonbParseState *state = NULL;
+	MbusDeaths	deaths = {0};
+	JsonbValue	key;
+	Datum		headers = mbus_headers_without(letter->headers);
+	Datum		header;
+
+	mbus_deaths_read(&deaths, letter->headers);
+	key.type = jbvString;
+	key.val.string.val = MBUS_DEATHS_HEADER;
+	key.val.string.len = strlen(MBUS_DEATHS_HEADER);
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	pushJsonbValue(&state, WJB_KEY, &key);
+	mbus_deaths_push(&deaths, &state);
+	header = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state,
+															 WJB_END_OBJECT,
+															 NULL)));
+	if (headers == (Datum) 0)
+		return header;
+	return DirectFunctionCall2(jsonb_concat, headers, header);
 }
 
 /*
@@ -437,9 +518,9 @@ kept_redrive(Redrive *redrive)
 										   desc, &isnull));
 		for (int i = 0; i < nleaves && redrive->left > 0; i++)
 		{
-			Relation	leaf = mbus_leaf_open_written(schema,
-													  leaves[i].segment,
-													  MBUS_FAILURE);
+			int32		segment = leaves[i].segment;
+			Relation	leaf = segment_wanted(redrive, segment) ?
+			mbus_leaf_open_written(schema, segment, MBUS_FAILURE) : NULL;
 
 			if (leaf == NULL)
 				continue;
@@ -516,7 +597,7 @@ kept_one(Redrive *redrive, int32 subscription_id, const Last *last)
 	MemoryContext caller;
 	MbusStored	message;
 
-	if (last->id == 0 || !last->kept)
+	if (last->id == 0 || !last->kept || !id_wanted(redrive, last->id))
 		return;
 	/* its grants are not in our copy */
 	channel = mbus_channel_by_id(schema, redrive->channel.channel_id);

@@ -20,6 +20,7 @@
 #include "delivery/pool.h"
 #include "delivery/scan.h"
 #include "delivery/scan_due.h"
+#include "delivery/scan_expiring.h"
 #include "delivery/scan_range.h"
 #include "delivery/scan_record.h"
 #include "delivery/scan_room.h"
@@ -69,12 +70,16 @@ mbus_scan(MbusScan *scan)
 	if (scan->sub.ordered)
 		limit_ordered(scan);
 	scan->delays = mbus_delays(scan->db, scan->channel_id);
-	mbus_scan_reserve_skips(scan);
+	if (scan->until == 0)
+		mbus_scan_reserve_skips(scan);
 	scan->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	/* what this transaction has written, a redrive, may yet be undone */
 	scan->snapshot->curcid = FirstCommandId;
 	scan->nleaves = mbus_leaves(scan->schema, &scan->leaves);
-	scan_read(scan);
+	if (scan->until == 0)
+		scan_read(scan);
+	else
+		mbus_scan_expiring(scan);
 	UnregisterSnapshot(scan->snapshot);
 	/* what waited in a segment that went meanwhile may not have been seen */
 	if (scan->sub.wait_low != 0)
@@ -179,6 +184,8 @@ slot_copy(MbusScan *scan)
 	scan->read_retries = sub->next_retry <= scan->now;
 	scan->read_due = sub->next_due <= scan->now ||
 		sub->delays_seen != mbus_delays(scan->db, scan->channel_id);
+	if (scan->until != 0)
+		scan->read_retries = scan->read_due = false;
 	waiting_copy(scan);
 	return scan->probe ? 0 : mbus_scan_reserve(scan);
 }
@@ -295,6 +302,7 @@ positions_begin(MbusScan *scan)
 	scan->nread = 0;
 	scan->ngone = 0;
 	scan->due_left = scan->retries_left = false;
+	scan->expired_low = PG_INT64_MAX;
 }
 
 /*

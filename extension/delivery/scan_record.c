@@ -160,6 +160,8 @@ mbus_scan_record(MbusScan *scan)
 
 	if (sub->generation != scan->sub.generation || sub->reloaded)
 		return false;
+	if (scan->until == 0)
+		sub->expired_low = Min(sub->expired_low, scan->expired_low);
 	if (scan->probe)
 	{
 		/* the cursor stays, so nothing is passed over meanwhile */
@@ -178,6 +180,9 @@ mbus_scan_record(MbusScan *scan)
 			return false;
 		}
 	}
+	/* the cursor has not come to what is taken so */
+	for (int i = 0; i < scan->nfound && scan->until != 0; i++)
+		sub->check_below = Max(sub->check_below, scan->found[i].id + 1);
 	sub->turn++;
 	record_positions(scan, sub);
 	record_skips(scan, sub);
@@ -323,6 +328,8 @@ record_lease(MbusScan *scan, MbusSub *sub, int64 number)
 			mbus_entry(last)->next = entry;
 		last = entry;
 		n++;
+		if (scan->until != 0)
+			continue;			/* it is delivered to nobody */
 		sub->delivered++;
 		if (e->attempt > 1)
 			sub->redelivered++;

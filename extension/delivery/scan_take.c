@@ -47,7 +47,7 @@ static bool next_leaf(MbusScan *scan, Relation leaf, int32 segment,
  * mbus_scan_row reads what of a message's row decides.  "live" says that the
  * subscription can still get it: not expired, not purged, not deleted (looked
  * for only with "events": there are some in the segment), not from before its
- * start.
+ * start.  "lost" is told for who looks for what expires (scan->until).
  */
 void
 mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
@@ -74,10 +74,20 @@ mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
 		value = heap_getattr(tuple, MBUS_COL_KEY_HASH, desc, &isnull);
 		row->key_hash = isnull ? 0 : DatumGetInt64(value);
 	}
-	row->live = row->expires_at > scan->now && row->id >= scan->sub.start_id &&
-		created_at >= scan->sub.start_at &&
-		!mbus_channel_purged(&scan->policy, row->id) &&
-		!(events && mbus_message_deleted(scan->schema, row->id));
+	row->live = row->lost = false;
+	if (row->id < scan->sub.start_id || created_at < scan->sub.start_at ||
+		mbus_channel_purged(&scan->policy, row->id))
+		return;
+	if (row->expires_at <= scan->now)
+	{
+		scan->expired_low = Min(scan->expired_low, row->id);
+		if (scan->until == 0)
+			return;
+	}
+	if (events && mbus_message_deleted(scan->schema, row->id))
+		return;
+	row->live = row->expires_at > scan->now;
+	row->lost = !row->live && row->expires_at > scan->wanted_at;
 }
 
 /* Whether something in the segment may have been deleted. */
@@ -197,7 +207,7 @@ found_add(MbusScan *scan, const MbusScanRow *row, HeapTuple tuple,
 	MemSet(found, 0, sizeof(*found));
 	found->id = row->id;
 	found->key_hash = row->key_hash;
-	found->expires_at = row->key_hash == 0 ? 0 : row->expires_at;
+	found->expires_at = row->expires_at;
 	found->entry = entry;
 	found->attempt = attempt;
 	found->tuple = scan->probe || tuple == NULL ? NULL : heap_copytuple(tuple);

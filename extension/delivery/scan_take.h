@@ -32,6 +32,7 @@ typedef struct MbusScanRow
 	TimestampTz available_at;
 	TimestampTz expires_at;
 	bool		live;
+	bool		lost;			/* it would be, but has expired */
 } MbusScanRow;
 
 extern void mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc,

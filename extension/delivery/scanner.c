@@ -40,6 +40,8 @@ static HeldScanner *held = NULL;
 static int	nheld = 0;
 static int	held_room = 0;
 
+static void held_make_room(void);
+static void held_add(uint32 slot, bool seek);
 static void scanner_free(const HeldScanner *mine);
 static void scanner_xact(XactEvent event, void *arg);
 static void scanner_subxact(SubXactEvent event, SubTransactionId subid,
@@ -68,15 +70,7 @@ mbus_scanner_acquire(uint32 slot, Oid schema, int32 subscription_id,
 	bool		slept = false;
 	bool		same;
 
-	if (nheld >= held_room)
-	{
-		/* the callbacks cannot allocate */
-		int			room = Max(8, held_room * 2);
-
-		held = held ? repalloc(held, room * sizeof(HeldScanner)) :
-			MemoryContextAlloc(TopMemoryContext, room * sizeof(HeldScanner));
-		held_room = room;
-	}
+	held_make_room();
 	for (;;)
 	{
 		int32		scanner;
@@ -88,14 +82,7 @@ mbus_scanner_acquire(uint32 slot, Oid schema, int32 subscription_id,
 		same = mbus_sub_is(slot, MyDatabaseId, schema, subscription_id) &&
 			sub->loaded;
 		if (scanner == -1 && same)
-		{
-			sub->scanner = MbusMyProcno();
-			sub->seeking = seek;
-			held[nheld].slot = slot;
-			held[nheld].seek = seek;
-			held[nheld].subid = GetCurrentSubTransactionId();
-			nheld++;
-		}
+			held_add(slot, seek);
 		LWLockRelease(mbus_delivery_lock());
 		if (scanner == -1 || !same)
 			break;
@@ -118,6 +105,53 @@ mbus_scanner_acquire(uint32 slot, Oid schema, int32 subscription_id,
 	if (slept)
 		ConditionVariableCancelSleep();
 	return same;
+}
+
+/*
+ * mbus_scanner_try does so for a claim without waiting; false if somebody else
+ * is the scanner, or the slot is not the subscription's.
+ */
+bool
+mbus_scanner_try(uint32 slot, Oid schema, int32 subscription_id)
+{
+	MbusSub    *sub = mbus_sub(slot);
+	bool		mine;
+
+	held_make_room();
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	mine = mbus_sub_is(slot, MyDatabaseId, schema, subscription_id) &&
+		sub->loaded && sub->scanner == -1;
+	if (mine)
+		held_add(slot, false);
+	LWLockRelease(mbus_delivery_lock());
+	return mine;
+}
+
+/* Room for one more: the callbacks cannot allocate. */
+static void
+held_make_room(void)
+{
+	int			room = Max(8, held_room * 2);
+
+	if (nheld < held_room)
+		return;
+	held = held ? repalloc(held, room * sizeof(HeldScanner)) :
+		MemoryContextAlloc(TopMemoryContext, room * sizeof(HeldScanner));
+	held_room = room;
+}
+
+/* Takes a slot that is free; caller holds the lock. */
+static void
+held_add(uint32 slot, bool seek)
+{
+	MbusSub    *sub = mbus_sub(slot);
+
+	sub->scanner = MbusMyProcno();
+	sub->seeking = seek;
+	held[nheld].slot = slot;
+	held[nheld].seek = seek;
+	held[nheld].subid = GetCurrentSubTransactionId();
+	nheld++;
 }
 
 /*

@@ -27,7 +27,7 @@ typedef struct MbusFound
 	int64		passed;			/* lowest id passed over for its key */
 	uint32		entry;			/* it has one; MBUS_NONE: it is new */
 	int32		attempt;
-	TimestampTz expires_at;		/* with a key */
+	TimestampTz expires_at;
 	bool		next;			/* no message: its key's next, from "id" on,
 								 * is wanted */
 	HeapTuple	tuple;			/* a copy */
@@ -54,6 +54,9 @@ typedef struct MbusScan
 	bool		probe;			/* look only */
 	int64		lease_us;
 	bool		keep;			/* the lease does not end with its session */
+	TimestampTz until;			/* not 0: only what expires by then, and the
+								 * positions stay: rescue.c */
+	TimestampTz wanted_at;		/* then: but for what had expired by this */
 
 	/* result */
 	int			nfound;
@@ -101,6 +104,7 @@ typedef struct MbusScan
 	bool		read_retries;
 	bool		retries_left;
 	bool		waits_seen;		/* all segments in which keys wait were there */
+	int64		expired_low;	/* lowest id read that had expired; INT64_MAX */
 } MbusScan;
 
 #endif							/* MBUS_SCANNING_H */

@@ -34,7 +34,7 @@ typedef struct MbusHeld
 {
 	int64		id;
 	int64		key_hash;		/* ordered with a key only, else 0 */
-	TimestampTz expires_at;		/* with a key: of the message; 0: not known */
+	TimestampTz expires_at;		/* of the message; 0: not known */
 	uint32		entry;
 	int16		attempt;
 	bool		again;			/* acked before in this transaction */
@@ -65,6 +65,7 @@ typedef struct MbusFailure
 	TimestampTz retry_at;		/* 0: never */
 	int64		dead_letter_id; /* 0: none */
 	const char *reason;			/* or NULL */
+	bool		unclaimed;		/* this attempt has not begun */
 } MbusFailure;
 
 /* facts.c: what has become of messages, by their ids */

@@ -11,8 +11,10 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -20,6 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "base/argument.h"
+#include "base/caller.h"
 #include "base/compat.h"
 #include "base/ids.h"
 #include "base/limits.h"
@@ -131,7 +134,7 @@ drafts_check(Oid schema, const MbusChannel *channel, MbusDraft *drafts,
 	error_context_stack = where.previous;
 }
 
-/* Counts what was stored, and what was there before. */
+/* Counts what was stored, and what was there before, and tells who asks. */
 static void
 drafts_count(const MbusDraft *drafts, int ndrafts)
 {
@@ -140,6 +143,7 @@ drafts_count(const MbusDraft *drafts, int ndrafts)
 
 	for (int i = 0; i < ndrafts; i++)
 	{
+		mbus_receipt_add(drafts[i].duplicate);
 		if (drafts[i].duplicate)
 			continue;
 		published++;
@@ -241,6 +245,32 @@ MBUS_FUNCTION(publish)
 	draft_arguments(fcinfo, 2, &draft);
 	publish_drafts(PG_GETARG_TEXT_PP(0), &draft, 1);
 	PG_RETURN_INT64(draft.id);
+}
+
+/*
+ * publish_once(channel, payload json, headers, key, transaction_id, ttl,
+ * delay, sha256) returns the message's id, and whether its transaction id
+ * repeats: then nothing was stored.
+ */
+MBUS_FUNCTION(publish_once)
+{
+	MbusDraft	draft;
+	TupleDesc	desc;
+	Datum		values[2];
+	bool		isnull[2] = {false, false};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "publish_once: not called for a row");
+	mbus_required(fcinfo, 0, "channel");
+	mbus_required(fcinfo, 1, "payload");
+	mbus_draft_init(&draft, (struct varlena *) PG_GETARG_POINTER(1),
+					"application/json", false);
+	draft_arguments(fcinfo, 2, &draft);
+	publish_drafts(PG_GETARG_TEXT_PP(0), &draft, 1);
+	values[0] = Int64GetDatum(draft.id);
+	values[1] = BoolGetDatum(draft.duplicate);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
+													  values, isnull)));
 }
 
 /*

@@ -17,6 +17,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -39,6 +40,7 @@
 
 static bool fetch(Oid schema, int64 id, Snapshot snapshot,
 				  MbusStored *message);
+static bool is_hidden(Oid schema, const MbusStored *message);
 static bool is_live(Oid schema, const MbusStored *message);
 static Snapshot read_snapshot(void);
 static bool scan_one(MbusLeafScan *rows, Snapshot snapshot,
@@ -54,7 +56,8 @@ static bool payload_matches(const MbusStored *message,
 bool
 mbus_message_fetch(Oid schema, int64 id, MbusStored *message)
 {
-	return fetch(schema, id, read_snapshot(), message);
+	return fetch(schema, id, read_snapshot(), message) &&
+		is_live(schema, message);
 }
 
 /*
@@ -64,10 +67,43 @@ mbus_message_fetch(Oid schema, int64 id, MbusStored *message)
 bool
 mbus_message_fetch_latest(Oid schema, int64 id, MbusStored *message)
 {
-	return fetch(schema, id, RegisterSnapshot(GetLatestSnapshot()), message);
+	return mbus_message_fetch_stored(schema, id, message) &&
+		message->expires_at > mbus_now();
 }
 
-/* Fetches a message and lets the snapshot go. */
+/*
+ * mbus_message_fetch_stored does so also with one that has expired, as long as
+ * its segment is there.
+ */
+bool
+mbus_message_fetch_stored(Oid schema, int64 id, MbusStored *message)
+{
+	return fetch(schema, id, RegisterSnapshot(GetLatestSnapshot()), message) &&
+		!is_hidden(schema, message);
+}
+
+/*
+ * mbus_message_expiry returns when a message expires or has; 0 if there is no
+ * such one any more.
+ */
+TimestampTz
+mbus_message_expiry(Oid schema, int64 id)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(caller,
+												  "message_bus expiry",
+												  ALLOCSET_SMALL_SIZES);
+	MbusStored	message;
+	bool		found;
+
+	MemoryContextSwitchTo(context);
+	found = fetch(schema, id, RegisterSnapshot(GetLatestSnapshot()), &message);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+	return found ? message.expires_at : 0;
+}
+
+/* Fetches a message's row and lets the snapshot go. */
 static bool
 fetch(Oid schema, int64 id, Snapshot snapshot, MbusStored *message)
 {
@@ -89,7 +125,7 @@ fetch(Oid schema, int64 id, Snapshot snapshot, MbusStored *message)
 	UnregisterSnapshot(snapshot);
 	/* the payload may still be in its TOAST table: a found one stays locked */
 	table_close(leaf, found ? NoLock : AccessShareLock);
-	return found && is_live(schema, message);
+	return found;
 }
 
 /*
@@ -131,9 +167,15 @@ mbus_message_by_transaction(Oid schema, const MbusChannel *channel,
 static bool
 is_live(Oid schema, const MbusStored *message)
 {
-	return message->expires_at > mbus_now() &&
-		!mbus_message_purged(schema, message->channel_id, message->id) &&
-		!mbus_message_deleted(schema, message->id);
+	return message->expires_at > mbus_now() && !is_hidden(schema, message);
+}
+
+/* Whether it was deleted or purged. */
+static bool
+is_hidden(Oid schema, const MbusStored *message)
+{
+	return mbus_message_purged(schema, message->channel_id, message->id) ||
+		mbus_message_deleted(schema, message->id);
 }
 
 /*

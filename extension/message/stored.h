@@ -46,6 +46,9 @@ extern bool mbus_message_purged(Oid schema, int32 channel_id, int64 id);
 extern bool mbus_message_fetch(Oid schema, int64 id, MbusStored *message);
 extern bool mbus_message_fetch_latest(Oid schema, int64 id,
 									  MbusStored *message);
+extern bool mbus_message_fetch_stored(Oid schema, int64 id,
+									  MbusStored *message);
+extern TimestampTz mbus_message_expiry(Oid schema, int64 id);
 extern bool mbus_message_by_transaction(Oid schema,
 										const MbusChannel *channel,
 										text *transaction_id,

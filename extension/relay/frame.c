@@ -10,7 +10,7 @@
  * payloads of several messages.
  *
  * Of a request object the members jsonrpc, id, method, params, and ours,
- * binary and bodies, are read; others are ignored, as the JSON-RPC
+ * binary, bodies and receipt, are read; others are ignored, as the JSON-RPC
  * specification leaves them open.
  */
 #include "postgres.h"
@@ -29,7 +29,7 @@ static void read_id(const MbusNode *node, MbusRequest *request);
 static void read_jsonrpc(const MbusNode *node);
 static void read_method(const MbusNode *node, MbusRequest *request);
 static void read_params(const MbusNode *node, MbusRequest *request);
-static void read_binary(const MbusNode *node, MbusRequest *request);
+static bool read_flag(const MbusNode *node, const char *name);
 static void read_bodies(const MbusNode *node, MbusRequest *request);
 static void refuse_duplicates(const MbusNode *object);
 static void bad_request(const char *message);
@@ -120,7 +120,8 @@ mbus_request_read(const MbusNode *node, const MbusFrame *frame,
 	refuse_duplicates(node);
 	read_jsonrpc(mbus_json_member(node, "jsonrpc"));
 	read_method(mbus_json_member(node, "method"), request);
-	read_binary(mbus_json_member(node, "binary"), request);
+	request->binary = read_flag(mbus_json_member(node, "binary"), "binary");
+	request->receipt = read_flag(mbus_json_member(node, "receipt"), "receipt");
 
 	if (frame->binary)
 	{
@@ -216,14 +217,15 @@ read_params(const MbusNode *node, MbusRequest *request)
 	request->params = node;
 }
 
-static void
-read_binary(const MbusNode *node, MbusRequest *request)
+/* A member that is true or false; it is false if it is not there. */
+static bool
+read_flag(const MbusNode *node, const char *name)
 {
 	if (node == NULL || node->value.type == JSON_TOKEN_FALSE)
-		return;
+		return false;
 	if (node->value.type != JSON_TOKEN_TRUE)
-		bad_request("member \"binary\" is not true or false");
-	request->binary = true;
+		bad_request(psprintf("member \"%s\" is not true or false", name));
+	return true;
 }
 
 /*
@@ -279,7 +281,7 @@ static void
 refuse_duplicates(const MbusNode *object)
 {
 	static const char *const known[] = {
-		"jsonrpc", "id", "method", "params", "binary", "bodies"
+		"jsonrpc", "id", "method", "params", "binary", "bodies", "receipt"
 	};
 	int			i;
 	int			j;

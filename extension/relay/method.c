@@ -31,6 +31,7 @@
 #define CLAIMS			0x04	/* see mbus_claim_answer */
 #define PEEKS			0x10	/* see mbus_peek_answer */
 #define CONFIGURED		0x08	/* see bind_configured */
+#define PUBLISHES		0x20	/* returns ids, or receipts: receipt.c */
 
 typedef struct Method
 {
@@ -40,9 +41,9 @@ typedef struct Method
 } Method;
 
 static const Method methods[] = {
-	{"publish", 0, "publish_bytes"},
-	{"publish_text"},
-	{"publish_batch"},
+	{"publish", PUBLISHES, "publish_bytes"},
+	{"publish_text", PUBLISHES},
+	{"publish_batch", PUBLISHES},
 	{"claim", REFERS | CLAIMS},
 	{"ack"},
 	{"nack"},
@@ -51,7 +52,7 @@ static const Method methods[] = {
 	{"get_by_transaction", ONE | REFERS},
 	{"get_bytes", ONE},
 	{"peek", REFERS | PEEKS},
-	{"store_message"},
+	{"store_message", PUBLISHES},
 	{"retrieve_message", ONE},
 	{"delete_message"},
 	{"create_subscription"},
@@ -140,6 +141,8 @@ mbus_method_call(const MbusRequest *request, MbusAnswer *answer)
 		mbus_claim_answer(function, request, args, answer);
 	else if (method->traits & PEEKS)
 		mbus_peek_answer(function, args, answer);
+	else if ((method->traits & PUBLISHES) && mbus_receipt_wanted(request))
+		mbus_receipt_call(function, args, answer);
 	else
 		mbus_function_answer(function, args, (method->traits & ONE) != 0,
 							 answer);
@@ -202,6 +205,7 @@ publish_bodies(const MbusRequest *request, MbusAnswer *answer)
 	const MbusNode *channel;
 	MbusNode	messages;
 	bool	   *used;
+	bool		receipt;
 	int			i;
 
 	channel = batch_params(request, &messages);
@@ -209,15 +213,26 @@ publish_bodies(const MbusRequest *request, MbusAnswer *answer)
 	mbus_function_open("publish_batch", false);
 	function = mbus_function_open("publish_bytes", false);
 	used = palloc0(Max(request->nbodies, 1) * sizeof(bool));
+	receipt = mbus_receipt_wanted(request);
+	if (receipt)
+		mbus_receipt_begin();
 	appendStringInfoChar(answer->out, '[');
 	for (i = 0; i < messages.nchildren; i++)
 	{
+		int64		id;
+
 		CHECK_FOR_INTERRUPTS();
-		appendStringInfo(answer->out, i ? "," INT64_FORMAT : INT64_FORMAT,
-						 publish_body(function, request, channel,
-									  &messages.children[i], used));
+		id = publish_body(function, request, channel, &messages.children[i],
+						  used);
+		if (i > 0)
+			appendStringInfoChar(answer->out, ',');
+		if (receipt)
+			mbus_receipt_append(answer, id, i);
+		else
+			appendStringInfo(answer->out, INT64_FORMAT, id);
 	}
 	appendStringInfoChar(answer->out, ']');
+	mbus_receipt_end();
 	for (i = 0; i < request->nbodies; i++)
 	{
 		if (!used[i])
@@ -247,7 +262,7 @@ batch_params(const MbusRequest *request, MbusNode *messages)
 			channel = param;
 		else if (strcmp(param->name, "messages") == 0)
 			list = param;
-		else
+		else if (strcmp(param->name, "receipt") != 0)
 			bad_param(psprintf("method \"publish_batch\" has no parameter \"%.64s\"",
 							   param->name));
 	}
@@ -405,6 +420,9 @@ bind_params(const Method *method, const MbusFunction *function,
 		bool		is_payload = strcmp(param->name, "payload") == 0;
 
 		if (base64 && strcmp(param->name, "encoding") == 0)
+			continue;
+		if (arg < 0 && (method->traits & PUBLISHES) &&
+			strcmp(param->name, "receipt") == 0)
 			continue;
 		if (arg < 0)
 			unknown_param(method, param->name);

@@ -77,6 +77,7 @@ typedef struct MbusRequest
 	const MbusNode *params;		/* opened object, or NULL */
 	bool		positional;		/* params is an array, which no method takes */
 	bool		binary;			/* wants payloads as raw bytes */
+	bool		receipt;		/* wants to know of repeats */
 	bool		has_body;		/* came in a binary frame */
 	MbusBody	body;			/* all bytes behind the header line */
 	bool		has_bodies;		/* the header line has "bodies" */
@@ -154,6 +155,14 @@ extern void mbus_claim_answer(const MbusFunction *function,
 							  NullableDatum *args, MbusAnswer *answer);
 extern void mbus_peek_answer(const MbusFunction *function,
 							 NullableDatum *args, MbusAnswer *answer);
+
+/* receipt.c */
+extern bool mbus_receipt_wanted(const MbusRequest *request);
+extern void mbus_receipt_begin(void);
+extern void mbus_receipt_call(const MbusFunction *function,
+							  NullableDatum *args, MbusAnswer *answer);
+extern void mbus_receipt_append(MbusAnswer *answer, int64 id, int which);
+extern void mbus_receipt_end(void);
 
 /* function.c */
 extern void mbus_function_cache_begin(void);

@@ -171,8 +171,8 @@ default_make(MbusWork *work, void *arg)
 	mbus_sql("SET LOCAL session_replication_role = origin");
 	mbus_task_become_owner(work);
 	mbus_sql("WITH made AS (INSERT INTO message_bus.subscription"
-			 " (channel_id, name, owner, ordered)"
-			 " SELECT channel_id, 'default', owner, false"
+			 " (channel_id, name, owner, ordered, wanted_at)"
+			 " SELECT channel_id, 'default', owner, false, message_bus.clock()"
 			 " FROM message_bus.channel WHERE channel_id = %d"
 			 " FOR KEY SHARE ON CONFLICT DO NOTHING RETURNING subscription_id)"
 			 " INSERT INTO message_bus.subscription_made"

@@ -577,6 +577,8 @@ loading_install(MbusWork *work, Loading *l)
 		sub->cursor = l->cursor;
 		sub->quiet_from = l->cursor + 1;
 		sub->check_below = l->check_below;
+		/* before the start, or by a slot given up, some may have been passed */
+		sub->expired_low = l->fresh ? PG_INT64_MAX : 0;
 		sub->due_position = mbus_moment(l->due_at, 0);
 		sub->retry_position = mbus_moment(l->retry_at, 0);
 		sub->next_due = sub->next_retry = PG_INT64_MIN;

@@ -13,6 +13,8 @@
  *
  * and when all are detached, one transaction drops the tables and the
  * segment's secret, and deletes the row of message_bus.segment (c).
+ * Before (a) it is counted what subscriptions were not done with
+ * (segment_told.c): a table that is detached nobody reads.
  *
  * (a) and (b) are the two transactions of ALTER TABLE ... DETACH PARTITION
  * CONCURRENTLY, which no reader or writer of the parent waits for: (a) takes
@@ -99,6 +101,7 @@
 #include "worker/segment_catalog.h"
 #include "worker/segment_retire.h"
 #include "worker/segment_secret.h"
+#include "worker/segment_told.h"
 #include "worker/task.h"
 
 #define SETTLE_MS			100 /* of a pass, for who is in the way to get out
@@ -185,6 +188,11 @@ segments_retire_once(MbusWork *work)
 		work->serve(work);
 		if (mbus_segment_hidden(work->db, expired.number[i]))
 			continue;			/* it is being restored */
+		if (!mbus_segment_settle(work, expired.number[i]))
+		{
+			blocked++;
+			continue;
+		}
 		work->retire.last_drop = i == expired.n - 1 && blocked == 0;
 		if (segment_retire(work, expired.number[i]) != MBUS_DONE)
 			blocked++;
@@ -248,7 +256,8 @@ segment_retire(MbusWork *work, int32 segment)
 		return MBUS_BLOCKED;
 	outcome = mbus_task_run(work, MBUS_TASK_RETIRE, segment_inspect,
 							&retiring, "inspecting segment %d", segment);
-
+	if (outcome == MBUS_DONE)
+		outcome = mbus_segment_count(work, segment);
 	for (int f = 0; f < MBUS_FAMILIES && outcome == MBUS_DONE; f++)
 	{
 		retiring.family = (MbusFamily) f;

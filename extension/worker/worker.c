@@ -90,6 +90,7 @@
 #include "worker/names.h"
 #include "worker/numbers.h"
 #include "worker/reset.h"
+#include "worker/rescue_task.h"
 #include "worker/restore.h"
 #include "worker/segment_ahead.h"
 #include "worker/segment_attach.h"
@@ -313,6 +314,7 @@ worker_pass(MbusWork *work)
 				mbus_segments_close_expired(work);
 			mbus_segments_attach(work);
 			mbus_segments_acked(work);
+			mbus_expiring_move(work);
 			blocked = mbus_segments_retire(work);
 			worker_store(work);
 			mbus_numbers_warn(work);

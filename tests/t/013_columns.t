@@ -16,6 +16,7 @@ my @tables = (
 	[ 'channel', 'base/columns.h', 'MBUS_CHANNEL_' ],
 	[ 'channel_grant', 'base/columns.h', 'MBUS_GRANT_' ],
 	[ 'subscription', 'base/columns.h', 'MBUS_SUBSCRIPTION_' ],
+	[ 'expired', 'base/columns.h', 'MBUS_EXPIRED_' ],
 	[ 'publisher', 'base/columns.h', 'MBUS_PUBLISHER_' ],
 	[ 'segment', 'base/columns.h', 'MBUS_SEGMENT_' ],
 	[ 'segment_era', 'base/columns.h', 'MBUS_ENTERED_' ],

@@ -1,0 +1,13 @@
+/*
+ * dead_letter_channel.h
+ *		Which channel may be another one's for dead letters.
+ */
+#ifndef MBUS_DEAD_LETTER_CHANNEL_H
+#define MBUS_DEAD_LETTER_CHANNEL_H
+
+#include "postgres.h"
+
+extern void mbus_dead_letter_channel_check(Oid schema, const char *channel,
+										   const char *dead_letter);
+
+#endif							/* MBUS_DEAD_LETTER_CHANNEL_H */
