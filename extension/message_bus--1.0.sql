@@ -181,9 +181,14 @@ CREATE TABLE message_bus.error (
 	pid integer NOT NULL,
 	session bigint,
 	message_id bigint,
-	message text NOT NULL
+	message text NOT NULL,
+	transaction_id text,
+	channel text,
+	subject text,
+	detail text
 );
 CREATE INDEX ON message_bus.error (at);
+CREATE INDEX ON message_bus.error (transaction_id) WHERE transaction_id IS NOT NULL;
 -- the worker deletes old ones, also where all tables are published
 ALTER TABLE message_bus.error REPLICA IDENTITY FULL;
 COMMENT ON TABLE message_bus.error IS 'failures of the last seven days';
@@ -841,9 +846,16 @@ COMMENT ON COLUMN message_bus.dead_letters.claimed_at IS 'when the last attempt 
 COMMENT ON COLUMN message_bus.dead_letters.role IS 'who ended the last attempt';
 
 CREATE VIEW message_bus.errors WITH (security_barrier) AS
-	SELECT e.at, e.sqlstate, e.function, e.role, e.pid, e.session, e.message_id, e.message
+	SELECT e.at, e.sqlstate, e.function, e.role, e.pid, e.session, e.message_id, e.message,
+		e.transaction_id, e.channel, e.subject, e.detail
 	FROM message_bus.error e;
 COMMENT ON VIEW message_bus.errors IS 'failed calls and failed checks of the last seven days; for pg_monitor';
+COMMENT ON COLUMN message_bus.errors.function IS 'what failed: a function, a method of JSON-RPC, relay (a frame of which no method could be read), verify (a stored message does not match its checksum)';
+COMMENT ON COLUMN message_bus.errors.message_id IS 'the message that does not match its checksum';
+COMMENT ON COLUMN message_bus.errors.transaction_id IS 'the transaction id of the message that the call was about; up to 255 bytes, as given';
+COMMENT ON COLUMN message_bus.errors.channel IS 'the channel that the call was about, as given';
+COMMENT ON COLUMN message_bus.errors.subject IS 'the subject that the caller''s claims name';
+COMMENT ON COLUMN message_bus.errors.detail IS 'the error''s detail, up to 511 bytes; NULL where that might quote what a client has sent';
 
 CREATE FUNCTION message_bus.counters(OUT metric text, OUT value bigint, OUT help text) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_counters' LANGUAGE C;
@@ -1186,7 +1198,7 @@ sessions: the gateway''s number of each frame''s socket. frames: as many, at mos
 A claim waits only if its frame is the only one of the call (but for frames of opcode 0) and its request the only one of the frame, and for no longer than message_bus.frame_timeout leaves it time to answer.
 Each frame runs as the role of its session in a subtransaction of its own; its error is its reply and does not end the call. If message_bus.relay_role is set, all frames run as that role and there are no sessions.
 request: which frame of the call (from 1) a row is for. code: 0, or the JSON-RPC code of its first error, with its sqlstate; NULL where a row is the gateway''s own. leases: of the claims that a reply tells.
-Control frames are made by the gateway, their first byte is 0. In: 0 O token opens the session (as open_session with the settings as options), 0 C closes it, with the WebSocket''s close code and the leases that were not written. Out: 0 {"open": ...} as open_session returns it, with the token if the method authenticate opened the session; or 0 {"refused": {"message", "detail", "sqlstate"}}. A refused session is closed.
+Control frames are made by the gateway, their first byte is 0. In: 0 O token opens the session (as open_session with the settings as options), 0 C closes it, with the WebSocket''s close code and the leases that were not written, 0 L tells of a frame that was over the gateway''s limit. Out: 0 {"open": ...} as open_session returns it, with the token if the method authenticate opened the session; or 0 {"refused": {"message", "detail", "sqlstate"}}. A refused session is closed.
 Errors: 22023 arrays differ in length, 22004 NULL, 54000 more than 60 frames, 57014 the whole call was canceled.';
 
 CREATE FUNCTION message_bus.gateway_fault(role name, authenticates boolean) RETURNS text

@@ -105,7 +105,7 @@ static int	privileges_parse(text *privileges);
  * create_channel(channel, <policy>, if_not_exists) makes a channel that
  * belongs to the current user.
  */
-MBUS_FUNCTION(create_channel)
+MBUS_CHANNEL_FUNCTION(create_channel)
 {
 	Oid			schema = mbus_schema();
 	char	   *name = text_to_cstring(mbus_required_text(fcinfo, 0, "channel"));
@@ -171,7 +171,7 @@ MBUS_FUNCTION(create_channel)
  * alter_channel(channel, <policy>) changes what is not null; the caller must
  * own the channel.
  */
-MBUS_FUNCTION(alter_channel)
+MBUS_CHANNEL_FUNCTION(alter_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
@@ -242,7 +242,7 @@ series_alter(Oid schema, text *name, NewPolicy *policy)
  * drop_channel(channel, if_exists) removes a channel the caller owns: its
  * messages can no longer be reached, their space is returned by their TTL.
  */
-MBUS_FUNCTION(drop_channel)
+MBUS_CHANNEL_FUNCTION(drop_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
@@ -311,7 +311,7 @@ channel_unseen(Oid schema, text *name)
  * grant_channel(channel, grantee regrole, privileges) lets a role publish,
  * consume, or all.
  */
-MBUS_FUNCTION(grant_channel)
+MBUS_CHANNEL_FUNCTION(grant_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
@@ -340,7 +340,7 @@ MBUS_FUNCTION(grant_channel)
 /*
  * revoke_channel(channel, grantee regrole, privileges) takes that back.
  */
-MBUS_FUNCTION(revoke_channel)
+MBUS_CHANNEL_FUNCTION(revoke_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");

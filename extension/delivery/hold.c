@@ -16,6 +16,7 @@
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
+#include "base/about.h"
 #include "base/compat.h"
 #include "base/ids.h"
 #include "base/limits.h"
@@ -88,6 +89,7 @@ mbus_hold(Oid schema, MbusDatabase *db, int64 lease, int nids,
 	channel = mbus_channel_by_id(schema, channel_id);
 	if (channel == NULL)
 		return false;
+	mbus_about_channel(channel->name, (int) strlen(channel->name));
 	mbus_channel_check(channel, MBUS_CONSUME);
 
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);

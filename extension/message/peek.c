@@ -44,7 +44,7 @@ static void peek_values(Oid schema, const MbusStored *message, Datum *values,
  * peek(channel, after_id, max_messages) returns messages by ascending id, and
  * stops before the first unfinished publish, so that nothing is skipped.
  */
-MBUS_FUNCTION(peek)
+MBUS_CHANNEL_FUNCTION(peek)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Oid			schema = mbus_schema();

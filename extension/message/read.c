@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/about.h"
 #include "base/argument.h"
 #include "base/compat.h"
 #include "base/payload.h"
@@ -77,7 +78,7 @@ MBUS_FUNCTION(get)
  * reference if it is larger than message_bus.inline_max; no row where there is
  * none.
  */
-MBUS_FUNCTION(get_by_transaction)
+MBUS_CHANNEL_FUNCTION(get_by_transaction)
 {
 	FuncCallContext *call;
 	Oid			schema;
@@ -93,6 +94,7 @@ MBUS_FUNCTION(get_by_transaction)
 	schema = mbus_schema();
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		SRF_RETURN_DONE(call);
+	mbus_about_transaction(PG_GETARG_TEXT_PP(1));
 	channel = mbus_channel_open(schema, PG_GETARG_TEXT_PP(0), MBUS_CONSUME);
 	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(1),
 									 &message))
@@ -114,6 +116,7 @@ MBUS_FUNCTION(retrieve_message)
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
+	mbus_about_transaction(PG_GETARG_TEXT_PP(0));
 	channel = mbus_channel_open(schema,
 								cstring_to_text(mbus_default_channel),
 								MBUS_CONSUME);
@@ -137,6 +140,8 @@ MBUS_FUNCTION(delete_message)
 	const MbusChannel *channel;
 	MbusStored	message;
 
+	if (!PG_ARGISNULL(0))
+		mbus_about_transaction(PG_GETARG_TEXT_PP(0));
 	mbus_write_check("message_bus.delete_message()");
 	if (PG_ARGISNULL(0))
 		PG_RETURN_BOOL(false);
@@ -282,6 +287,9 @@ may_read(Oid schema, const MbusStored *message)
 	const MbusChannel *channel;
 
 	channel = mbus_channel_by_id(schema, message->channel_id);
+	if (channel)
+		mbus_about_channel(channel->name, (int) strlen(channel->name));
+	mbus_about_transaction(message->transaction_id);
 	if (channel == NULL || !mbus_channel_allows(channel, MBUS_CONSUME))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -82,6 +82,7 @@
 #include "base/settings.h"
 #include "segment/leaf.h"
 #include "state/clock.h"
+#include "state/fault.h"
 #include "state/state.h"
 #include "worker/acked.h"
 #include "worker/checkpoint.h"
@@ -110,7 +111,7 @@ static bool worker_ready(MbusWork *work);
 static MbusOutcome worker_find(MbusWork *work, void *arg);
 static void worker_store(MbusWork *work);
 static MbusOutcome faults_store(MbusWork *work, void *arg);
-static void fault_store(MbusFault *fault);
+static void fault_store(const MbusFault *fault);
 static char *utf8_checked(const char *s);
 static MbusOutcome errors_prune(MbusWork *work, void *arg);
 
@@ -438,30 +439,23 @@ static MbusOutcome
 faults_store(MbusWork *work, void *arg)
 {
 	MbusDatabase *db = work->db;
-	MbusFault  *faults;
-	uint64		tail;
+	uint64		tail = db->faults.tail; /* only we move it */
 	uint64		head;
+	char	   *faults = mbus_fault_take(db, &head);
 
-	LWLockAcquire(&db->lock, LW_SHARED);
-	tail = db->faults.tail;
-	head = db->faults.head;
-	LWLockRelease(&db->lock);
-	if (tail == head)
+	if (faults == NULL)
 		return MBUS_DONE;
-
-	/* what is in [tail, head) does not change until we advance the tail */
-	head = Min(head, tail + MBUS_FAULTS);
-	faults = palloc((head - tail) * sizeof(MbusFault));
-	LWLockAcquire(&db->lock, LW_SHARED);
-	for (uint64 i = tail; i < head; i++)
-		faults[i - tail] = db->faults.fault[i % MBUS_FAULTS];
-	LWLockRelease(&db->lock);
-
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	for (uint64 i = 0; i < head - tail; i++)
-		fault_store(&faults[i]);
+	for (uint64 at = 0; at < head - tail;)
+	{
+		MbusFault  *fault = (MbusFault *) (faults + at);
+
+		fault_store(fault);
+		at += fault->size;
+	}
 	mbus_task_commit();
+	pfree(faults);
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	if (db->faults.tail == tail)
@@ -474,17 +468,19 @@ faults_store(MbusWork *work, void *arg)
  * fault_store inserts one failure into message_bus.error.
  */
 static void
-fault_store(MbusFault *fault)
+fault_store(const MbusFault *fault)
 {
 	Oid			types[] = {TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID,
-	INT4OID, INT8OID, INT8OID, TEXTOID};
-	Datum		values[8];
-	char		nulls[] = "        ";
+		INT4OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+	TEXTOID};
+	Datum		values[12];
+	char		nulls[] = "            ";
 	char	   *role = GetUserNameFromId(fault->role, true);
+	const char *at = fault->texts;
 
 	values[0] = TimestampTzGetDatum(fault->at);
 	values[1] = CStringGetTextDatum(unpack_sql_state(fault->sqlerrcode));
-	values[2] = CStringGetTextDatum(fault->function);
+	values[2] = CStringGetTextDatum(at);
 	values[3] = CStringGetTextDatum(role ? role :
 									psprintf("%u", fault->role));
 	values[4] = Int32GetDatum(fault->pid);
@@ -494,11 +490,20 @@ fault_store(MbusFault *fault)
 	values[6] = Int64GetDatum(fault->message_id);
 	if (fault->message_id == 0)
 		nulls[6] = 'n';
-	values[7] = CStringGetTextDatum(utf8_checked(fault->message));
+	/* message, transaction id, channel, subject, detail */
+	for (int i = 7; i < 12; i++)
+	{
+		at += strlen(at) + 1;
+		values[i] = CStringGetTextDatum(utf8_checked(at));
+		if (i > 7 && *at == '\0')
+			nulls[i] = 'n';
+	}
 	if (SPI_execute_with_args("INSERT INTO message_bus.error (at, sqlstate,"
-							  " function, role, pid, session, message_id, message)"
-							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-							  8, types, values, nulls, false, 0) < 0)
+							  " function, role, pid, session, message_id, message,"
+							  " transaction_id, channel, subject, detail)"
+							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,"
+							  " $11, $12)",
+							  12, types, values, nulls, false, 0) < 0)
 		elog(ERROR, "could not insert into message_bus.error");
 }
 
