@@ -41,7 +41,8 @@ CREATE TABLE message_bus.channel (
 	compression text NOT NULL,
 	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	purged_to bigint NOT NULL DEFAULT 0,	-- messages up to it are gone, ...
-	purge_kept bigint[]						-- ... but for these ranges [lo, hi)
+	purge_kept bigint[],					-- ... but for these ranges [lo, hi)
+	record_reads boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 
@@ -435,16 +436,17 @@ CREATE FUNCTION message_bus.create_channel(channel text, ttl interval DEFAULT '4
 	max_attempts integer DEFAULT 5, lease interval DEFAULT '30 seconds',
 	backoff interval DEFAULT '1 second', backoff_max interval DEFAULT '10 minutes',
 	dead_letter text DEFAULT NULL, retention text DEFAULT 'ttl', max_payload bigint DEFAULT NULL,
-	compression text DEFAULT 'lz4', if_not_exists boolean DEFAULT false) RETURNS void
+	compression text DEFAULT 'lz4', if_not_exists boolean DEFAULT false,
+	record_reads boolean DEFAULT false) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_create_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.create_channel IS
-'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, 25006 read-only.';
+'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. record_reads: each read by get, get_by_transaction, get_bytes, peek and retrieve_message is an event "accessed", by role and subject; they fail where it cannot be. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, 25006 read-only.';
 
 CREATE FUNCTION message_bus.alter_channel(channel text, ttl interval DEFAULT NULL,
 	max_attempts integer DEFAULT NULL, lease interval DEFAULT NULL,
 	backoff interval DEFAULT NULL, backoff_max interval DEFAULT NULL,
 	dead_letter text DEFAULT NULL, retention text DEFAULT NULL, max_payload bigint DEFAULT NULL,
-	compression text DEFAULT NULL) RETURNS void
+	compression text DEFAULT NULL, record_reads boolean DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_alter_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.alter_channel IS
 'alter_channel: changes what is not NULL, for messages published from now on. dead_letter '''' and max_payload 0 remove these. Errors: 42P01 no such channel, 42501 not its owner, 22023 bad value, 53400 too many channels with retention acked, 25006 read-only.';
@@ -547,7 +549,7 @@ COMMENT ON FUNCTION message_bus.peek IS
 CREATE FUNCTION message_bus.retrieve_message(transaction_id text) RETURNS json
 	AS 'MODULE_PATHNAME', 'mbus_retrieve_message' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.retrieve_message IS
-'retrieve_message: payload of the message with that transaction id on message_bus.default_channel, and records the access; NULL if there is none. Errors: as get.';
+'retrieve_message: payload of the message with that transaction id on message_bus.default_channel; NULL if there is none. The access is always recorded, in a READ ONLY transaction or one that is rolled back by the worker, within message_bus.worker_interval. Errors: as get; 25006 on a standby, 55000 the worker does not record reads.';
 
 CREATE FUNCTION message_bus.delete_message(transaction_id text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_delete_message' LANGUAGE C;
@@ -717,7 +719,7 @@ CREATE VIEW message_bus.channels WITH (security_barrier) AS
 	SELECT c.name AS channel, c.owner, c.ttl, c.max_attempts, c.lease, c.backoff, c.backoff_max,
 		c.dead_letter, c.retention, c.max_payload, c.compression, c.created_at,
 		message_bus.may(c.channel_id, 'publish') AS may_publish,
-		message_bus.may(c.channel_id, 'consume') AS may_consume
+		message_bus.may(c.channel_id, 'consume') AS may_consume, c.record_reads
 	FROM message_bus.channel c
 	WHERE message_bus.may(c.channel_id, 'publish') OR message_bus.may(c.channel_id, 'consume');
 COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies';

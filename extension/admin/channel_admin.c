@@ -59,6 +59,7 @@ enum
 	PARAM_SERIES = POLICIES,
 	PARAM_CHANNEL,
 	PARAM_OWNER,
+	PARAM_RECORD_READS,
 	PARAMS
 };
 
@@ -67,7 +68,7 @@ enum
 
 static const Oid param_types[PARAMS] = {
 	INTERVALOID, INT4OID, INTERVALOID, INTERVALOID, INTERVALOID, TEXTOID,
-	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID
+	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID, BOOLOID
 };
 
 static const Oid grant_types[GRANT_PARAMS] = {
@@ -83,6 +84,8 @@ typedef struct NewPolicy
 static void series_alter(Oid schema, text *name, NewPolicy *policy);
 pg_noreturn static void channel_unseen(Oid schema, text *name);
 static void policy_read(FunctionCallInfo fcinfo, NewPolicy *policy);
+static void record_reads_read(FunctionCallInfo fcinfo, int argno,
+							  NewPolicy *policy);
 static void policy_default(NewPolicy *policy, int which, Datum value);
 static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
 static void policy_check_attempts(NewPolicy *policy);
@@ -117,6 +120,7 @@ MBUS_CHANNEL_FUNCTION(create_channel)
 	mbus_write_check("message_bus.create_channel()");
 	mbus_name_check("channel", name);
 	policy_read(fcinfo, &policy);
+	record_reads_read(fcinfo, 11, &policy);
 	if (policy.null[POLICY_TTL] == 'n')
 		policy_default(&policy, POLICY_TTL,
 					   DirectFunctionCall3(interval_in,
@@ -140,11 +144,11 @@ MBUS_CHANNEL_FUNCTION(create_channel)
 	rows = mbus_run_as_owner(schema,
 							 "WITH made AS (INSERT INTO message_bus.channel (ttl, max_attempts, lease,"
 							 " backoff, backoff_max, dead_letter, retention, max_payload,"
-							 " compression, series, name, owner) SELECT $1,"
+							 " compression, series, name, owner, record_reads) SELECT $1,"
 							 " COALESCE($2, 5), COALESCE($3, '30 seconds'),"
 							 " COALESCE($4, '1 second'), COALESCE($5, '10 minutes'),"
 							 " NULLIF($6, ''), COALESCE($7, 'ttl'), NULLIF($8, 0), $9,"
-							 " $10, $11, $12::regrole"
+							 " $10, $11, $12::regrole, COALESCE($13, false)"
 							 " WHERE NOT EXISTS (SELECT FROM message_bus.channel"
 							 " WHERE name = $11)"
 							 " ON CONFLICT (name) DO NOTHING RETURNING channel_id),"
@@ -180,6 +184,7 @@ MBUS_CHANNEL_FUNCTION(alter_channel)
 
 	mbus_write_check("message_bus.alter_channel()");
 	policy_read(fcinfo, &policy);
+	record_reads_read(fcinfo, 10, &policy);
 	policy_default(&policy, PARAM_OWNER,
 				   ObjectIdGetDatum(mbus_channel_owned(schema, name)->owner));
 	policy_check(schema, text_to_cstring(name), &policy);
@@ -196,6 +201,7 @@ MBUS_CHANNEL_FUNCTION(alter_channel)
 							 " retention = COALESCE($7, retention),"
 							 " max_payload = NULLIF(COALESCE($8, max_payload), 0),"
 							 " compression = COALESCE($9, compression),"
+							 " record_reads = COALESCE($13, record_reads),"
 							 " series = CASE WHEN $7 IS NULL AND retention = 'acked'"
 							 " THEN series ELSE COALESCE($10, series) END"
 							 " WHERE name = $11 AND owner = $12::regrole AND"
@@ -390,6 +396,14 @@ policy_read(FunctionCallInfo fcinfo, NewPolicy *policy)
 		policy->value[i] = PG_GETARG_DATUM(i + 1);
 		policy->null[i] = ' ';
 	}
+}
+
+/* Reads the argument record_reads, which comes last. */
+static void
+record_reads_read(FunctionCallInfo fcinfo, int argno, NewPolicy *policy)
+{
+	if (!PG_ARGISNULL(argno))
+		policy_default(policy, PARAM_RECORD_READS, PG_GETARG_DATUM(argno));
 }
 
 static void

@@ -319,6 +319,9 @@ channel_read(HeapTuple tuple, TupleDesc desc, MbusChannel *channel)
 	channel->max_payload = isnull ? 0 : DatumGetInt64(value);
 	value = heap_getattr(tuple, MBUS_CHANNEL_COMPRESSION, desc, &isnull);
 	channel->compression = mbus_compression_parse(TextDatumGetCString(value));
+	channel->record_reads =
+		DatumGetBool(heap_getattr(tuple, MBUS_CHANNEL_RECORD_READS, desc,
+								  &isnull));
 }
 
 /* Reads what deliveries go by of a row. */

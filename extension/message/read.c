@@ -24,6 +24,7 @@
 #include "base/schema.h"
 #include "base/settings.h"
 #include "channel/channel.h"
+#include "message/access.h"
 #include "message/insert.h"
 #include "message/read.h"
 #include "message/stored.h"
@@ -45,6 +46,7 @@ static bool is_verified(Oid schema, int64 id);
 static void remember_verified(Oid schema, int64 id);
 static bool readable_fetch(Oid schema, int64 id, MbusStored *message);
 static void may_read(Oid schema, const MbusStored *message);
+static void read_record(Oid schema, const MbusStored *message);
 static Datum stored_message_result(FunctionCallInfo fcinfo, Oid schema,
 								   const MbusStored *message, bool whole);
 static void message_values(Oid schema, const MbusStored *message, bool whole,
@@ -124,9 +126,7 @@ MBUS_FUNCTION(retrieve_message)
 		!mbus_content_is_json(message.content_type))
 		PG_RETURN_NULL();
 	payload = mbus_message_payload(schema, &message);
-	if (!XactReadOnly && !RecoveryInProgress())
-		mbus_insert_event(schema, message.id, "accessed",
-						  mbus_now());
+	mbus_access_record(schema, &message.id, 1);
 	PG_RETURN_POINTER(payload);
 }
 
@@ -216,9 +216,13 @@ MBUS_FUNCTION(get_bytes)
 
 	if (message.size > mbus_inline_max && is_verified(schema, message.id) &&
 		message.compression <= MBUS_COMPRESS_LZ4)
+	{
+		read_record(schema, &message);
 		PG_RETURN_BYTEA_P(PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored),
 												 from, count));
+	}
 	payload = mbus_message_payload(schema, &message);
+	read_record(schema, &message);
 	if (mbus_verify_on_read)
 		remember_verified(schema, message.id);
 	if (from == 0 && count == message.size)
@@ -299,6 +303,17 @@ may_read(Oid schema, const MbusStored *message)
 						   GetUserNameFromId(GetUserId(), false))));
 }
 
+/* Records a read, if the message's channel wants that. */
+static void
+read_record(Oid schema, const MbusStored *message)
+{
+	const MbusChannel *channel = mbus_channel_by_id(schema,
+													message->channel_id);
+
+	if (channel && channel->record_reads)
+		mbus_access_record(schema, &message->id, 1);
+}
+
 /* One stored_message, in the type the call expects. */
 static Datum
 stored_message_result(FunctionCallInfo fcinfo, Oid schema,
@@ -313,6 +328,7 @@ stored_message_result(FunctionCallInfo fcinfo, Oid schema,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("function returning record called in context that cannot accept type record")));
 	message_values(schema, message, whole, values, isnull);
+	read_record(schema, message);
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values,
 											 isnull));
 }

@@ -25,6 +25,7 @@
 #include "base/about.h"
 #include "base/caller.h"
 #include "state/fault.h"
+#include "state/ring.h"
 #include "state/state.h"
 
 static Datum call_recorded(PGFunction body, const char *function,
@@ -34,7 +35,6 @@ static void fault_put(const char *function, Oid user, const char *subject,
 					  int sqlerrcode, int64 message_id, const char *message,
 					  const char *detail);
 static char *text_put(char *at, const char *text, size_t size);
-static void ring_put(MbusFaultRing *ring, const MbusFault *fault);
 
 /*
  * mbus_call runs the body of an SQL function and records an error it raises.
@@ -160,10 +160,12 @@ fault_put(const char *function, Oid user, const char *subject,
 	fault->size = (int) MAXALIGN(at - put.room);
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	if (db->faults.head - db->faults.tail + fault->size > MBUS_FAULT_BYTES)
+	if (db->faults.ring.head - db->faults.ring.tail + fault->size >
+		MBUS_FAULT_BYTES)
 		pg_atomic_fetch_add_u64(&db->counter[MBUS_C_FAULTS_LOST], 1);
 	else
-		ring_put(&db->faults, fault);
+		mbus_ring_put(&db->faults.ring, db->faults.bytes, MBUS_FAULT_BYTES,
+					  fault, fault->size);
 	LWLockRelease(&db->lock);
 }
 
@@ -173,46 +175,45 @@ text_put(char *at, const char *text, size_t size)
 {
 	if (text == NULL)
 		text = "";
+
 	mbus_about_copy(at, size, text, (int) strlen(text));
 	return at + strlen(at) + 1;
 }
 
-/* Copies a failure to the ring's head, where there is room for it. */
-static void
-ring_put(MbusFaultRing *ring, const MbusFault *fault)
+/*
+ * mbus_fault_take copies what the ring has, [*from, *to), to a buffer in the
+ * current memory context; NULL if it is empty.  The tail stays where it is.
+ */
+char *
+mbus_fault_take(MbusDatabase *db, uint64 *from, uint64 *to)
 {
-	size_t		from = ring->head % MBUS_FAULT_BYTES;
-	size_t		first = Min((size_t) fault->size, MBUS_FAULT_BYTES - from);
+	MbusFaultRing *faults = &db->faults;
+	char	   *bytes;
 
-	memcpy(ring->bytes + from, fault, first);
-	memcpy(ring->bytes, (const char *) fault + first, fault->size - first);
-	ring->head += fault->size;
+	LWLockAcquire(&db->lock, LW_SHARED);
+	*from = faults->ring.tail;
+	*to = faults->ring.head;
+	LWLockRelease(&db->lock);
+	if (*from == *to)
+		return NULL;
+	bytes = palloc(MBUS_FAULT_BYTES);
+	LWLockAcquire(&db->lock, LW_SHARED);
+	/* but for the worker only a reset moves the tail */
+	*from = faults->ring.tail;
+	*to = *from + mbus_ring_copy(&faults->ring, faults->bytes,
+								 MBUS_FAULT_BYTES, bytes);
+	LWLockRelease(&db->lock);
+	return bytes;
 }
 
 /*
- * mbus_fault_take copies what the ring has, from its tail to *head, to a
- * buffer in the current memory context; NULL if it is empty.  The tail stays:
- * mbus_fault_taken() moves it.  Only the worker calls both.
+ * mbus_fault_taken lets go of what has been stored.
  */
-char *
-mbus_fault_take(MbusDatabase *db, uint64 *head)
+void
+mbus_fault_taken(MbusDatabase *db, uint64 from, uint64 to)
 {
-	MbusFaultRing *ring = &db->faults;
-	char	   *bytes = palloc(MBUS_FAULT_BYTES);
-	size_t		from;
-	size_t		size;
-	size_t		first;
-
-	LWLockAcquire(&db->lock, LW_SHARED);
-	size = (size_t) (ring->head - ring->tail);
-	from = ring->tail % MBUS_FAULT_BYTES;
-	first = Min(size, MBUS_FAULT_BYTES - from);
-	memcpy(bytes, ring->bytes + from, first);
-	memcpy(bytes + first, ring->bytes, size - first);
-	*head = ring->head;
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (db->faults.ring.tail == from)
+		db->faults.ring.tail = to;
 	LWLockRelease(&db->lock);
-	if (size > 0)
-		return bytes;
-	pfree(bytes);
-	return NULL;
 }

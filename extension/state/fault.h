@@ -20,7 +20,8 @@ extern Datum mbus_channel_call(PGFunction body, const char *function,
 							   FunctionCallInfo fcinfo);
 
 /* the database's worker only */
-extern char *mbus_fault_take(MbusDatabase *db, uint64 *head);
+extern char *mbus_fault_take(MbusDatabase *db, uint64 *from, uint64 *to);
+extern void mbus_fault_taken(MbusDatabase *db, uint64 from, uint64 to);
 
 /*
  * MBUS_FUNCTION defines an SQL-callable function whose errors are recorded

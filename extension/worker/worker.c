@@ -19,7 +19,7 @@
  *	5. close what is not open any more and was not closed in an orderly way
  *	6. attach segments that were opened without, find what is acknowledged in
  *	   full, retire that and what has expired
- *	7. store failures that backends have left in shared memory
+ *	7. store failures and reads that backends have left in shared memory
  *
  * 5 to 7 wait for the interval or for expire(); 2 and 3 are done between
  * their parts too (worker_serve).  Each task is one or more
@@ -83,6 +83,7 @@
 #include "segment/leaf.h"
 #include "state/clock.h"
 #include "state/fault.h"
+#include "state/read_ring.h"
 #include "state/state.h"
 #include "worker/acked.h"
 #include "worker/checkpoint.h"
@@ -90,6 +91,7 @@
 #include "worker/expiry.h"
 #include "worker/names.h"
 #include "worker/numbers.h"
+#include "worker/reads.h"
 #include "worker/reset.h"
 #include "worker/restore.h"
 #include "worker/segment_attach.h"
@@ -144,7 +146,7 @@ mbus_worker_main(Datum main_arg)
 						MBUS_MAX_DATABASES)));
 	if (!worker_claim(work->db))
 		proc_exit(0);
-	before_shmem_exit(worker_exit, PointerGetDatum(work->db));
+	before_shmem_exit(worker_exit, PointerGetDatum(work));
 	mbus_retire_init(work);
 	mbus_names_init();
 
@@ -228,8 +230,12 @@ worker_claim(MbusDatabase *db)
 static void
 worker_exit(int code, Datum arg)
 {
-	MbusDatabase *db = (MbusDatabase *) DatumGetPointer(arg);
+	MbusWork   *work = (MbusWork *) DatumGetPointer(arg);
+	MbusDatabase *db = work->db;
 
+	/* the server may shut down, and shared memory with it */
+	if (code != 0)
+		mbus_reads_store_at_exit(work);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	db->worker.pid = 0;
 	db->worker.procno = -1;
@@ -274,6 +280,8 @@ worker_serve(MbusWork *work)
 	mbus_restore_asked(work);
 	mbus_segments_open(work);
 	mbus_deliveries_serve(work);
+	if (mbus_reads_press(work->db))
+		mbus_reads_store(work);
 }
 
 /*
@@ -299,6 +307,8 @@ worker_pass(MbusWork *work)
 		mbus_restore_asked(work);
 		mbus_segments_open(work);
 		mbus_deliveries_serve(work);
+		if (mbus_reads_press(db))
+			mbus_reads_store(work);
 		mbus_checkpoints_write(work);
 		if (work->pass.ticket != 0 ||
 			TimestampDifferenceExceeds(work->pass.full_at, started,
@@ -412,12 +422,13 @@ worker_find(MbusWork *work, void *arg)
 	return MBUS_DONE;
 }
 
-/* Stores failures, and removes old ones. */
+/* Stores reads and failures, and removes old ones. */
 static void
 worker_store(MbusWork *work)
 {
 	TimestampTz now = mbus_now();
 
+	mbus_reads_store(work);
 	if (!mbus_tasks_begin(work, MBUS_TASK_STORE, false))
 		return;
 	(void) mbus_task_run(work, MBUS_TASK_STORE, faults_store, NULL,
@@ -439,15 +450,15 @@ static MbusOutcome
 faults_store(MbusWork *work, void *arg)
 {
 	MbusDatabase *db = work->db;
-	uint64		tail = db->faults.tail; /* only we move it */
-	uint64		head;
-	char	   *faults = mbus_fault_take(db, &head);
+	uint64		from;
+	uint64		to;
+	char	   *faults = mbus_fault_take(db, &from, &to);
 
 	if (faults == NULL)
 		return MBUS_DONE;
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	for (uint64 at = 0; at < head - tail;)
+	for (uint64 at = 0; at < to - from;)
 	{
 		MbusFault  *fault = (MbusFault *) (faults + at);
 
@@ -456,11 +467,7 @@ faults_store(MbusWork *work, void *arg)
 	}
 	mbus_task_commit();
 	pfree(faults);
-
-	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	if (db->faults.tail == tail)
-		db->faults.tail = head;
-	LWLockRelease(&db->lock);
+	mbus_fault_taken(db, from, to);
 	return MBUS_DONE;
 }
 
