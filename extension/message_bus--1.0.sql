@@ -42,7 +42,8 @@ CREATE TABLE message_bus.channel (
 	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	purged_to bigint NOT NULL DEFAULT 0,	-- messages up to it are gone, ...
 	purge_kept bigint[],					-- ... but for these ranges [lo, hi)
-	dead_letter_expired boolean NOT NULL DEFAULT false
+	dead_letter_expired boolean NOT NULL DEFAULT false,
+	record_reads boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 
@@ -194,9 +195,14 @@ CREATE TABLE message_bus.error (
 	pid integer NOT NULL,
 	session bigint,
 	message_id bigint,
-	message text NOT NULL
+	message text NOT NULL,
+	transaction_id text,
+	channel text,
+	subject text,
+	detail text
 );
 CREATE INDEX ON message_bus.error (at);
+CREATE INDEX ON message_bus.error (transaction_id) WHERE transaction_id IS NOT NULL;
 -- the worker deletes old ones, also where all tables are published
 ALTER TABLE message_bus.error REPLICA IDENTITY FULL;
 COMMENT ON TABLE message_bus.error IS 'failures of the last seven days';
@@ -270,7 +276,7 @@ CREATE TABLE message_bus.failure (
 	key_hash bigint,				-- ordered: the message's, of the one that failed
 	subscription_id integer NOT NULL,
 	attempt smallint NOT NULL,		-- 0: redriven
-	kind text NOT NULL,				-- nacked, expired, disconnected, crash, corrupt, redriven
+	kind text NOT NULL,				-- nacked, released, expired, disconnected, crash, corrupt, redriven
 	role text NOT NULL,
 	subject text,
 	reason text
@@ -444,16 +450,17 @@ CREATE FUNCTION message_bus.create_channel(channel text, ttl interval DEFAULT '4
 	backoff interval DEFAULT '1 second', backoff_max interval DEFAULT '10 minutes',
 	dead_letter text DEFAULT NULL, retention text DEFAULT 'ttl', max_payload bigint DEFAULT NULL,
 	compression text DEFAULT 'lz4', if_not_exists boolean DEFAULT false,
-	dead_letter_expired boolean DEFAULT false) RETURNS void
+	dead_letter_expired boolean DEFAULT false, record_reads boolean DEFAULT false) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_create_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.create_channel IS
-'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries; dead-letter channels must not lead back. dead_letter_expired: what a subscription has not got becomes a dead letter before it expires. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, 25006 read-only.';
+'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries; dead-letter channels must not lead back. dead_letter_expired: what a subscription has not got becomes a dead letter before it expires. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. record_reads: each read by get, get_by_transaction, get_bytes, peek and retrieve_message is an event "accessed", by role and subject; they fail where it cannot be. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, 25006 read-only.';
 
 CREATE FUNCTION message_bus.alter_channel(channel text, ttl interval DEFAULT NULL,
 	max_attempts integer DEFAULT NULL, lease interval DEFAULT NULL,
 	backoff interval DEFAULT NULL, backoff_max interval DEFAULT NULL,
 	dead_letter text DEFAULT NULL, retention text DEFAULT NULL, max_payload bigint DEFAULT NULL,
-	compression text DEFAULT NULL, dead_letter_expired boolean DEFAULT NULL) RETURNS void
+	compression text DEFAULT NULL, dead_letter_expired boolean DEFAULT NULL,
+	record_reads boolean DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_alter_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.alter_channel IS
 'alter_channel: changes what is not NULL, for messages published from now on. dead_letter '''' and max_payload 0 remove these. Errors: 42P01 no such channel, 42501 not its owner, 22023 bad value, 53400 too many channels with retention acked, 25006 read-only.';
@@ -563,7 +570,7 @@ COMMENT ON FUNCTION message_bus.peek IS
 CREATE FUNCTION message_bus.retrieve_message(transaction_id text) RETURNS json
 	AS 'MODULE_PATHNAME', 'mbus_retrieve_message' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.retrieve_message IS
-'retrieve_message: payload of the message with that transaction id on message_bus.default_channel, and records the access; NULL if there is none. Errors: as get.';
+'retrieve_message: payload of the message with that transaction id on message_bus.default_channel; NULL if there is none. The access is always recorded, in a READ ONLY transaction or one that is rolled back by the worker, within message_bus.worker_interval. Errors: as get; 25006 on a standby, 55000 the worker does not record reads.';
 
 CREATE FUNCTION message_bus.delete_message(transaction_id text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_delete_message' LANGUAGE C;
@@ -665,7 +672,7 @@ COMMENT ON FUNCTION message_bus.claim_bytes IS
 CREATE FUNCTION message_bus.ack(lease bigint, ids bigint[] DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_ack' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.ack IS
-'ack: says that claimed messages are done with, and returns how many. lease: of the claim. ids: at most 10000 of its messages (NULL: all it holds); one given twice counts once. Until its transaction ends a deadline that passes does nothing. Messages acked before under the same lease count again. Errors: 55000 the lease is not held, does not hold one of the ids (they are named; nothing is acked) or is in use by another transaction, 42501 no privilege to consume, 22004 NULL, 54000 too many ids, 25006 read-only.';
+'ack: says that claimed messages are done with, and returns how many. lease: of the claim. ids: at most 10000 of its messages (NULL: all it holds); one given twice counts once. Until its transaction ends a deadline that passes does nothing. Messages acked before under the same lease count again. A lease belongs to who has claimed: a gateway''s client of the same role and subject, in SQL whoever has the privileges of the role, but with claims that name another subject. Errors: 55000 the lease is not held, not the caller''s, does not hold one of the ids (they are named; nothing is acked) or is in use by another transaction, 42501 no privilege to consume, 22004 NULL, 54000 too many ids, 25006 read-only.';
 
 CREATE FUNCTION message_bus.nack(lease bigint, ids bigint[] DEFAULT NULL,
 	delay interval DEFAULT NULL, reason text DEFAULT NULL) RETURNS integer
@@ -681,6 +688,12 @@ COMMENT ON FUNCTION message_bus.extend IS
 
 CREATE FUNCTION message_bus.redrive(dead_letter text, max_messages integer DEFAULT NULL,
 	ids bigint[] DEFAULT NULL) RETURNS integer
+CREATE FUNCTION message_bus.release_lease(lease bigint) RETURNS integer
+	AS 'MODULE_PATHNAME', 'mbus_release_lease' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.release_lease IS
+'release_lease: gives all messages of a lease back, at commit, whose ever the lease is, and returns how many; for the channel''s owner. They are delivered again at once; the attempt counts, and has failed (released). Errors: 55000 the lease is not held, or is one of a channel that the current user does not own, or is in use by another transaction; 22004 NULL, 25006 read-only.';
+
+CREATE FUNCTION message_bus.redrive(dead_letter text, max_messages integer DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_redrive' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.redrive IS
 'redrive: gives dead messages back, at commit, with all their attempts, and returns how many. dead_letter: a dead-letter channel, or a channel without one whose dead messages lie in place. max_messages: at least 1 (NULL: all); the oldest first. ids: only these, at most 10000 (NULL: all): of dead letters, or of messages dead in place; what is not dead is left out. A message that still lives goes to the subscription it died for; otherwise its dead letter is published again to the channel it came from, and left alone if that is gone. The dead letter is deleted. Needs the privilege to consume dead_letter and to publish to the channels the messages came from; one without that is left alone, with a warning. Errors: 42P01 no such channel, 42501 no privilege, 22004 NULL, 22023 bad max_messages, 25006 read-only, 54000 too many ids, 53400 too many subscriptions, 55000 not ready.';
@@ -734,7 +747,7 @@ CREATE VIEW message_bus.channels WITH (security_barrier) AS
 	SELECT c.name AS channel, c.owner, c.ttl, c.max_attempts, c.lease, c.backoff, c.backoff_max,
 		c.dead_letter, c.retention, c.max_payload, c.compression, c.created_at,
 		message_bus.may(c.channel_id, 'publish') AS may_publish,
-		message_bus.may(c.channel_id, 'consume') AS may_consume, c.dead_letter_expired
+		message_bus.may(c.channel_id, 'consume') AS may_consume, c.dead_letter_expired, c.record_reads
 	FROM message_bus.channel c
 	WHERE message_bus.may(c.channel_id, 'publish') OR message_bus.may(c.channel_id, 'consume');
 COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies';
@@ -817,11 +830,11 @@ CREATE VIEW message_bus.leases WITH (security_barrier) AS
 	WHERE message_bus.may(c.channel_id, 'consume');
 COMMENT ON VIEW message_bus.leases IS
 'messages that are claimed now, of the channels that the current user may consume; a row for each message';
-COMMENT ON COLUMN message_bus.leases.lease IS 'what ack, nack and extend take';
+COMMENT ON COLUMN message_bus.leases.lease IS 'what ack, nack and extend take, of its holder, and release_lease of the channel''s owner';
 COMMENT ON COLUMN message_bus.leases.deadline IS 'when the message goes back, unless it is acked or extended';
 COMMENT ON COLUMN message_bus.leases.state IS 'held (the claim has not committed), leased, acking or nacking (by a transaction that has not ended)';
-COMMENT ON COLUMN message_bus.leases.pid IS 'process that claimed; it may be gone, the lease is nobody''s own';
-COMMENT ON COLUMN message_bus.leases.role IS 'who claimed';
+COMMENT ON COLUMN message_bus.leases.pid IS 'process that claimed; it may be gone';
+COMMENT ON COLUMN message_bus.leases.role IS 'who claimed, whose the lease is';
 COMMENT ON COLUMN message_bus.leases.session IS 'socket of the gateway that claimed, or NULL';
 
 CREATE FUNCTION message_bus.is_dead(subscription_id integer, message_id bigint, lease bigint) RETURNS boolean
@@ -867,16 +880,23 @@ COMMENT ON VIEW message_bus.dead_letters IS
 COMMENT ON COLUMN message_bus.dead_letters.message_id IS 'the message that died; it may have expired';
 COMMENT ON COLUMN message_bus.dead_letters.attempts IS 'how often it was delivered';
 COMMENT ON COLUMN message_bus.dead_letters.reason IS 'of the last failure';
-COMMENT ON COLUMN message_bus.dead_letters.kind IS 'how the last attempt failed: nacked, expired (with reason expired: the message would have, unclaimed), disconnected, crash or corrupt';
+COMMENT ON COLUMN message_bus.dead_letters.kind IS 'how the last attempt failed: nacked, released, expired (with reason expired: the message would have, unclaimed), disconnected, crash or corrupt';
 COMMENT ON COLUMN message_bus.dead_letters.dead_letter_id IS 'its copy in the dead-letter channel; NULL: it stays where it is';
 COMMENT ON COLUMN message_bus.dead_letters.dead_letter IS 'the dead-letter channel of that copy';
 COMMENT ON COLUMN message_bus.dead_letters.claimed_at IS 'when the last attempt began';
 COMMENT ON COLUMN message_bus.dead_letters.role IS 'who ended the last attempt';
 
 CREATE VIEW message_bus.errors WITH (security_barrier) AS
-	SELECT e.at, e.sqlstate, e.function, e.role, e.pid, e.session, e.message_id, e.message
+	SELECT e.at, e.sqlstate, e.function, e.role, e.pid, e.session, e.message_id, e.message,
+		e.transaction_id, e.channel, e.subject, e.detail
 	FROM message_bus.error e;
 COMMENT ON VIEW message_bus.errors IS 'failed calls and failed checks of the last seven days; for pg_monitor';
+COMMENT ON COLUMN message_bus.errors.function IS 'what failed: a function, a method of JSON-RPC, relay (a frame of which no method could be read), verify (a stored message does not match its checksum)';
+COMMENT ON COLUMN message_bus.errors.message_id IS 'the message that does not match its checksum';
+COMMENT ON COLUMN message_bus.errors.transaction_id IS 'the transaction id of the message that the call was about; up to 255 bytes, as given';
+COMMENT ON COLUMN message_bus.errors.channel IS 'the channel that the call was about, as given';
+COMMENT ON COLUMN message_bus.errors.subject IS 'the subject that the caller''s claims name';
+COMMENT ON COLUMN message_bus.errors.detail IS 'the error''s detail, up to 511 bytes; NULL where that might quote what a client has sent';
 
 CREATE FUNCTION message_bus.counters(OUT metric text, OUT value bigint, OUT help text) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_counters' LANGUAGE C;
@@ -1228,7 +1248,7 @@ sessions: the gateway''s number of each frame''s socket. frames: as many, at mos
 A claim waits only if its frame is the only one of the call (but for frames of opcode 0) and its request the only one of the frame, and for no longer than message_bus.frame_timeout leaves it time to answer.
 Each frame runs as the role of its session in a subtransaction of its own; its error is its reply and does not end the call. If message_bus.relay_role is set, all frames run as that role and there are no sessions.
 request: which frame of the call (from 1) a row is for. code: 0, or the JSON-RPC code of its first error, with its sqlstate; NULL where a row is the gateway''s own. leases: of the claims that a reply tells.
-Control frames are made by the gateway, their first byte is 0. In: 0 O token opens the session (as open_session with the settings as options), 0 C closes it, with the WebSocket''s close code and the leases that were not written. Out: 0 {"open": ...} as open_session returns it, with the token if the method authenticate opened the session; or 0 {"refused": {"message", "detail", "sqlstate"}}. A refused session is closed.
+Control frames are made by the gateway, their first byte is 0. In: 0 O token opens the session (as open_session with the settings as options), 0 C closes it, with the WebSocket''s close code and the leases that were not written, 0 L tells of a frame that was over the gateway''s limit. Out: 0 {"open": ...} as open_session returns it, with the token if the method authenticate opened the session; or 0 {"refused": {"message", "detail", "sqlstate"}}. A refused session is closed.
 Errors: 22023 arrays differ in length, 22004 NULL, 54000 more than 60 frames, 57014 the whole call was canceled.';
 
 CREATE FUNCTION message_bus.gateway_fault(role name, authenticates boolean) RETURNS text
@@ -1311,7 +1331,8 @@ GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_once, message
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
 	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json, message_bus.json_text,
 	message_bus.compression_name,
-	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend TO PUBLIC;
+	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend,
+	message_bus.release_lease TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.id_node, message_bus.lease_node TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login

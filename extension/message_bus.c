@@ -31,6 +31,7 @@
 #include "segment/leaf.h"
 #include "state/clock.h"
 #include "state/filter.h"
+#include "state/read_ring.h"
 #include "state/registry.h"
 #include "state/state.h"
 #include "state/waiter.h"
@@ -70,6 +71,7 @@ _PG_init(void)
 	mbus_registry_init();
 	mbus_dump_init();
 	mbus_fill_init();
+	mbus_read_ring_init();
 	/* the last one registered is called first: a seek before its slot goes */
 	mbus_scanner_init();
 	mbus_effect_init();

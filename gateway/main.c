@@ -52,7 +52,7 @@ static bool check;				/* --check-config ... */
 static bool connects;			/* ... --connect */
 
 static const GwClientEvents client_events = {gw_relay_submit,
-gw_session_end};
+gw_session_end, gw_relay_over_limit};
 static const GwConfigChecks checks = {gw_options_check_url, gw_tls_check};
 
 static int	read_flags(int argc, char **argv);

@@ -61,6 +61,7 @@ enum
 	PARAM_CHANNEL,
 	PARAM_OWNER,
 	PARAM_DEAD_LETTER_EXPIRED,
+	PARAM_RECORD_READS,
 	PARAMS
 };
 
@@ -69,7 +70,7 @@ enum
 
 static const Oid param_types[PARAMS] = {
 	INTERVALOID, INT4OID, INTERVALOID, INTERVALOID, INTERVALOID, TEXTOID,
-	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID, BOOLOID
+	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID, BOOLOID, BOOLOID
 };
 
 static const Oid grant_types[GRANT_PARAMS] = {
@@ -85,6 +86,8 @@ typedef struct NewPolicy
 static void series_alter(Oid schema, text *name, NewPolicy *policy);
 pg_noreturn static void channel_unseen(Oid schema, text *name);
 static void policy_read(FunctionCallInfo fcinfo, NewPolicy *policy);
+static void record_reads_read(FunctionCallInfo fcinfo, int argno,
+							  NewPolicy *policy);
 static void policy_default(NewPolicy *policy, int which, Datum value);
 static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
 static void policy_check_attempts(NewPolicy *policy);
@@ -105,7 +108,7 @@ static int	privileges_parse(text *privileges);
  * create_channel(channel, <policy>, if_not_exists) makes a channel that
  * belongs to the current user.
  */
-MBUS_FUNCTION(create_channel)
+MBUS_CHANNEL_FUNCTION(create_channel)
 {
 	Oid			schema = mbus_schema();
 	char	   *name = text_to_cstring(mbus_required_text(fcinfo, 0, "channel"));
@@ -117,6 +120,7 @@ MBUS_FUNCTION(create_channel)
 	mbus_write_check("message_bus.create_channel()");
 	mbus_name_check("channel", name);
 	policy_read(fcinfo, &policy);
+	record_reads_read(fcinfo, 12, &policy);
 	if (policy.null[POLICY_TTL] == 'n')
 		policy_default(&policy, POLICY_TTL,
 					   DirectFunctionCall3(interval_in,
@@ -143,11 +147,12 @@ MBUS_FUNCTION(create_channel)
 							 "WITH made AS (INSERT INTO message_bus.channel (ttl, max_attempts, lease,"
 							 " backoff, backoff_max, dead_letter, retention, max_payload,"
 							 " compression, series, name, owner,"
-							 " dead_letter_expired) SELECT $1,"
+							 " dead_letter_expired, record_reads) SELECT $1,"
 							 " COALESCE($2, 5), COALESCE($3, '30 seconds'),"
 							 " COALESCE($4, '1 second'), COALESCE($5, '10 minutes'),"
 							 " NULLIF($6, ''), COALESCE($7, 'ttl'), NULLIF($8, 0), $9,"
-							 " $10, $11, $12::regrole, COALESCE($13, false)"
+							 " $10, $11, $12::regrole, COALESCE($13, false),"
+							 " COALESCE($14, false)"
 							 " WHERE NOT EXISTS (SELECT FROM message_bus.channel"
 							 " WHERE name = $11)"
 							 " ON CONFLICT (name) DO NOTHING RETURNING channel_id),"
@@ -174,7 +179,7 @@ MBUS_FUNCTION(create_channel)
  * alter_channel(channel, <policy>) changes what is not null; the caller must
  * own the channel.
  */
-MBUS_FUNCTION(alter_channel)
+MBUS_CHANNEL_FUNCTION(alter_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
@@ -183,6 +188,7 @@ MBUS_FUNCTION(alter_channel)
 
 	mbus_write_check("message_bus.alter_channel()");
 	policy_read(fcinfo, &policy);
+	record_reads_read(fcinfo, 11, &policy);
 	policy_default(&policy, PARAM_OWNER,
 				   ObjectIdGetDatum(mbus_channel_owned(schema, name)->owner));
 	policy_check(schema, text_to_cstring(name), &policy);
@@ -202,6 +208,7 @@ MBUS_FUNCTION(alter_channel)
 							 " max_payload = NULLIF(COALESCE($8, max_payload), 0),"
 							 " compression = COALESCE($9, compression),"
 							 " dead_letter_expired = COALESCE($13, dead_letter_expired),"
+							 " record_reads = COALESCE($14, record_reads),"
 							 " series = CASE WHEN $7 IS NULL AND retention = 'acked'"
 							 " THEN series ELSE COALESCE($10, series) END"
 							 " WHERE name = $11 AND owner = $12::regrole AND"
@@ -248,7 +255,7 @@ series_alter(Oid schema, text *name, NewPolicy *policy)
  * drop_channel(channel, if_exists) removes a channel the caller owns: its
  * messages can no longer be reached, their space is returned by their TTL.
  */
-MBUS_FUNCTION(drop_channel)
+MBUS_CHANNEL_FUNCTION(drop_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
@@ -317,7 +324,7 @@ channel_unseen(Oid schema, text *name)
  * grant_channel(channel, grantee regrole, privileges) lets a role publish,
  * consume, or all.
  */
-MBUS_FUNCTION(grant_channel)
+MBUS_CHANNEL_FUNCTION(grant_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
@@ -346,7 +353,7 @@ MBUS_FUNCTION(grant_channel)
 /*
  * revoke_channel(channel, grantee regrole, privileges) takes that back.
  */
-MBUS_FUNCTION(revoke_channel)
+MBUS_CHANNEL_FUNCTION(revoke_channel)
 {
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
@@ -396,6 +403,14 @@ policy_read(FunctionCallInfo fcinfo, NewPolicy *policy)
 		policy->value[i] = PG_GETARG_DATUM(i + 1);
 		policy->null[i] = ' ';
 	}
+}
+
+/* Reads the argument record_reads, which comes last. */
+static void
+record_reads_read(FunctionCallInfo fcinfo, int argno, NewPolicy *policy)
+{
+	if (!PG_ARGISNULL(argno))
+		policy_default(policy, PARAM_RECORD_READS, PG_GETARG_DATUM(argno));
 }
 
 static void

@@ -68,7 +68,7 @@ static void purge_write(const Purge *purge);
  * owns, but for those of publishes that have not ended; returns how many it
  * has hidden.
  */
-MBUS_FUNCTION(purge_channel)
+MBUS_CHANNEL_FUNCTION(purge_channel)
 {
 	Purge		purge = {0};
 	MbusDatabase *db;

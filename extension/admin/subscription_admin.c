@@ -91,7 +91,7 @@ static void subscription_write(Oid schema,
  * create_subscription(channel, subscription, start, ordered, if_not_exists)
  * makes a subscription that belongs to the current user.
  */
-MBUS_FUNCTION(create_subscription)
+MBUS_CHANNEL_FUNCTION(create_subscription)
 {
 	Oid			schema = mbus_schema();
 	text	   *channel_name = mbus_required_text(fcinfo, 0, "channel");
@@ -181,7 +181,7 @@ subscription_insert(Oid schema, int32 channel_id, text *name, bool ordered,
  * drop_subscription(channel, subscription, if_exists) removes a subscription;
  * its leases end.
  */
-MBUS_FUNCTION(drop_subscription)
+MBUS_CHANNEL_FUNCTION(drop_subscription)
 {
 	Oid			schema = mbus_schema();
 	bool		if_exists = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
@@ -246,7 +246,7 @@ mbus_subscriptions_drop(Oid schema, int32 channel_id)
 /*
  * pause(channel, subscription) stops deliveries; what is claimed can be acked.
  */
-MBUS_FUNCTION(pause)
+MBUS_CHANNEL_FUNCTION(pause)
 {
 	mbus_write_check("message_bus.pause()");
 	subscription_pause(fcinfo, true);
@@ -256,7 +256,7 @@ MBUS_FUNCTION(pause)
 /*
  * resume(channel, subscription) lets them go on.
  */
-MBUS_FUNCTION(resume)
+MBUS_CHANNEL_FUNCTION(resume)
 {
 	mbus_write_check("message_bus.resume()");
 	subscription_pause(fcinfo, false);
@@ -289,7 +289,7 @@ subscription_pause(FunctionCallInfo fcinfo, bool paused)
  * seek(channel, subscription, start) moves a subscription: what is from there
  * on is delivered, again if it was before; its leases end at commit.
  */
-MBUS_FUNCTION(seek)
+MBUS_CHANNEL_FUNCTION(seek)
 {
 	Oid			schema = mbus_schema();
 	MbusSubscription subscription;

@@ -27,6 +27,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "base/about.h"
 #include "base/argument.h"
 #include "base/catalog_cache.h"
 #include "base/columns.h"
@@ -96,8 +97,10 @@ mbus_channel_changed(PG_FUNCTION_ARGS)
 const MbusChannel *
 mbus_channel_open(Oid schema, text *name, MbusPrivilege privilege)
 {
-	const MbusChannel *channel = mbus_channel_named(schema, name);
+	const MbusChannel *channel;
 
+	mbus_about_channel_text(name);
+	channel = mbus_channel_named(schema, name);
 	mbus_channel_check(channel, privilege);
 	return channel;
 }
@@ -316,6 +319,9 @@ channel_read(HeapTuple tuple, TupleDesc desc, MbusChannel *channel)
 	channel->max_payload = isnull ? 0 : DatumGetInt64(value);
 	value = heap_getattr(tuple, MBUS_CHANNEL_COMPRESSION, desc, &isnull);
 	channel->compression = mbus_compression_parse(TextDatumGetCString(value));
+	channel->record_reads =
+		DatumGetBool(heap_getattr(tuple, MBUS_CHANNEL_RECORD_READS, desc,
+								  &isnull));
 }
 
 /* Reads what deliveries go by of a row. */

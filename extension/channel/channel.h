@@ -34,6 +34,7 @@ typedef struct MbusChannel
 	int64		ttl_us;
 	int64		max_payload;	/* bytes; 0: no limit of its own */
 	MbusCompression compression;
+	bool		record_reads;	/* each is a row of message_bus.event */
 	int			ngrants;
 	MbusGrant  *grant;
 	char		name[MBUS_CHANNEL_NAME_MAX + 1];

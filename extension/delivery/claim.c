@@ -36,6 +36,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "base/about.h"
 #include "base/argument.h"
 #include "base/caller.h"
 #include "base/compat.h"
@@ -48,6 +49,7 @@
 #include "channel/subscription.h"
 #include "delivery/ack.h"
 #include "delivery/claim.h"
+#include "delivery/holder.h"
 #include "delivery/hold.h"
 #include "delivery/pool.h"
 #include "delivery/scan.h"
@@ -102,7 +104,7 @@ static bool delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 /*
  * claim(channel, subscription, batch, lease_for, wait, max_bytes, ack, keep)
  */
-MBUS_FUNCTION(claim)
+MBUS_CHANNEL_FUNCTION(claim)
 {
 	return claim_run(fcinfo, false);
 }
@@ -110,7 +112,7 @@ MBUS_FUNCTION(claim)
 /*
  * claim_bytes: the same with payload as bytea.
  */
-MBUS_FUNCTION(claim_bytes)
+MBUS_CHANNEL_FUNCTION(claim_bytes)
 {
 	return claim_run(fcinfo, true);
 }
@@ -138,7 +140,10 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 	InitMaterializedSRF(fcinfo, 0);
 	claim_arguments(fcinfo, &claim);
 	if (claim.ack != 0)
+	{
 		(void) mbus_ack_lease(claim.schema, claim.ack, -1, NULL);
+		mbus_about_channel_text(PG_GETARG_TEXT_PP(0));
+	}
 	waiting = claim.until != 0;
 	if (waiting)
 		mbus_wait_begin(claim.db, &claim.channel_id, 1);
@@ -196,6 +201,7 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid max_bytes: " INT64_FORMAT, scan->max_bytes),
 				 errdetail("It is 1 or more.")));
+	scan->subject = mbus_holder_subject();
 	scan->keep = !PG_ARGISNULL(7) && PG_GETARG_BOOL(7);
 	wait_us = wait_argument(fcinfo, 4);
 	claim->ack = ack_argument(fcinfo, 6);

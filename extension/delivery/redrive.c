@@ -125,7 +125,7 @@ static void kept_one(Redrive *redrive, int32 subscription_id,
  * how many: those whose dead letters are in the channel, and those of the
  * channel itself that lie in place; of these the ids, if they are not null.
  */
-MBUS_FUNCTION(redrive)
+MBUS_CHANNEL_FUNCTION(redrive)
 {
 	Redrive		redrive;
 

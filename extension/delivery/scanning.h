@@ -57,6 +57,7 @@ typedef struct MbusScan
 	TimestampTz until;			/* not 0: only what expires by then, and the
 								 * positions stay: rescue.c */
 	TimestampTz wanted_at;		/* then: but for what had expired by this */
+	uint64		subject;		/* a hash of the claimer's; 0: none */
 
 	/* result */
 	int			nfound;

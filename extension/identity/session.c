@@ -17,6 +17,10 @@
  * itself names it, and that the user who logged in is a member of it; and
  * that this user is the one who opened the session.
  *
+ * A token that was refused is remembered likewise, with the reason: frames that
+ * came behind it are refused for the same one.  Of these the newest few are
+ * kept, so that whoever has no token takes no room from others.
+ *
  * If there are too many sessions, those that were not used for longest are
  * forgotten: a gateway that does not close its sessions must not use up the
  * memory.  A frame of a forgotten one is refused, never run as another.
@@ -46,30 +50,40 @@
 
 #define SESSION_MAX		((INT64CONST(1) << 53) - 1)
 #define SESSIONS_MAX	65536	/* kept in one process */
+#define REFUSED_MAX		1000	/* beside those, refused ones */
 #define SESSIONS_BYTES	(64 * 1024 * 1024)	/* of their claims */
 
 typedef struct Session
 {
 	int64		number;			/* hash key */
-	dlist_node	used;			/* in "by_use" */
+	dlist_node	used;			/* in "by_use", or in "refused" */
 	Oid			login;			/* who opened it */
 	Oid			role;
 	bool		claimed;		/* the token names the role */
 	TimestampTz ends_at;		/* DT_NOEND: never */
-	Size		bytes;			/* of claims and subject */
-	char	   *claims;
+	Size		bytes;			/* of claims and subject; 0: refused */
+	char	   *claims;			/* where its memory begins */
 	char	   *subject;		/* for the audit columns; NULL: none */
+	char	   *refusal;		/* its token was refused, saying this ... */
+	char	   *detail;			/* ... and this, or NULL */
 } Session;
 
 static MemoryContext session_context = NULL;
 static HTAB *sessions = NULL;
 static dlist_head by_use = DLIST_STATIC_INIT(by_use);
+static dlist_head refused = DLIST_STATIC_INIT(refused);
+static int	nrefused = 0;
 static Size all_bytes = 0;
 static bool bounded = false;	/* some have been forgotten */
 
 static Oid	identity_role(const char *name, bool claimed);
 pg_noreturn static void identity_fault(bool claimed, const char *detail);
 static void member(StringInfo out, const char *name, const char *value);
+static void sessions_begin(void);
+static Session *session_put(int64 number, char *memory, Size bytes,
+							bool is_refused);
+static void session_unlink(Session *session);
+static void session_fault(const Session *session);
 static void sessions_bound(void);
 static Session *session_find(int64 number);
 static void session_remove(Session *session);
@@ -272,52 +286,117 @@ mbus_session_open(int64 number, const MbusIdentity *identity)
 	Size		claims_size = strlen(identity->claims) + 1;
 	Size		subject_size = 0;
 	char	   *memory;
-	bool		found;
 
 	mbus_session_number_check(number);
-	if (session_context == NULL)
-		session_context = AllocSetContextCreate(TopMemoryContext,
-												"message_bus sessions",
-												ALLOCSET_DEFAULT_SIZES);
-	if (sessions == NULL)
-	{
-		HASHCTL		ctl = {0};
-
-		ctl.keysize = sizeof(int64);
-		ctl.entrysize = sizeof(Session);
-		ctl.hcxt = session_context;
-		sessions = hash_create("message_bus sessions", 256, &ctl,
-							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	}
+	sessions_begin();
 	if (identity->sub)
 		subject_size = strlen(identity->sub) + 1;
 	memory = MemoryContextAlloc(session_context, claims_size + subject_size);
-	session = hash_search(sessions, &number, HASH_ENTER, &found);
+	session = session_put(number, memory, claims_size + subject_size, false);
 	/* from here on nothing fails */
-	if (found)
-	{
-		dlist_delete(&session->used);
-		all_bytes -= session->bytes;
-		pfree(session->claims);
-	}
-	session->login = GetSessionUserId();
 	session->role = identity->role;
 	session->claimed = identity->claimed;
 	session->ends_at = identity->expires_at == DT_NOEND ? DT_NOEND :
 		identity->expires_at + identity->skew * USECS_PER_SEC;
-	session->bytes = claims_size + subject_size;
-	session->claims = memory;
 	memcpy(memory, identity->claims, claims_size);
-	session->subject = NULL;
 	if (identity->sub)
 	{
 		session->subject = memory + claims_size;
 		memcpy(session->subject, identity->sub, subject_size);
 		mbus_subject_cut(session->subject);
 	}
-	all_bytes += session->bytes;
-	dlist_push_head(&by_use, &session->used);
 	sessions_bound();
+}
+
+/*
+ * mbus_session_refuse remembers why a session's token was refused, if that is
+ * what the error says.
+ */
+void
+mbus_session_refuse(int64 number, const ErrorData *edata)
+{
+	Session    *session;
+	Size		message_size;
+	Size		detail_size = 0;
+	char	   *memory;
+
+	if (edata->sqlerrcode != ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION ||
+		edata->message == NULL || number < 1 || number > SESSION_MAX)
+		return;
+	sessions_begin();
+	message_size = strlen(edata->message) + 1;
+	if (edata->detail)
+		detail_size = strlen(edata->detail) + 1;
+	memory = MemoryContextAlloc(session_context, message_size + detail_size);
+	session = session_put(number, memory, 0, true);
+	memcpy(session->refusal, edata->message, message_size);
+	if (edata->detail)
+	{
+		session->detail = memory + message_size;
+		memcpy(session->detail, edata->detail, detail_size);
+	}
+	if (nrefused > REFUSED_MAX)
+		session_remove(dlist_container(Session, used,
+									   dlist_tail_node(&refused)));
+}
+
+/* Makes what sessions are kept in, once. */
+static void
+sessions_begin(void)
+{
+	HASHCTL		ctl = {0};
+
+	if (session_context == NULL)
+		session_context = AllocSetContextCreate(TopMemoryContext,
+												"message_bus sessions",
+												ALLOCSET_DEFAULT_SIZES);
+	if (sessions != NULL)
+		return;
+	ctl.keysize = sizeof(int64);
+	ctl.entrysize = sizeof(Session);
+	ctl.hcxt = session_context;
+	sessions = hash_create("message_bus sessions", 256, &ctl,
+						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * session_put enters a session, in place of what it was before, with the
+ * memory that its texts will be in.
+ */
+static Session *
+session_put(int64 number, char *memory, Size bytes, bool is_refused)
+{
+	bool		found;
+	Session    *session = hash_search(sessions, &number, HASH_ENTER, &found);
+
+	if (found)
+		session_unlink(session);
+	memset(session, 0, sizeof(*session));
+	session->number = number;
+	session->login = GetSessionUserId();
+	session->claims = memory;
+	if (is_refused)
+	{
+		session->refusal = memory;
+		nrefused++;
+		dlist_push_head(&refused, &session->used);
+		return session;
+	}
+	session->bytes = bytes;
+	all_bytes += bytes;
+	dlist_push_head(&by_use, &session->used);
+	return session;
+}
+
+/* Takes a session off its list, and frees its memory. */
+static void
+session_unlink(Session *session)
+{
+	dlist_delete(&session->used);
+	if (session->refusal)
+		nrefused--;
+	all_bytes -= session->bytes;
+	pfree(session->claims);
 }
 
 /*
@@ -327,7 +406,7 @@ static void
 sessions_bound(void)
 {
 	while ((all_bytes > SESSIONS_BYTES ||
-			hash_get_num_entries(sessions) > SESSIONS_MAX) &&
+			hash_get_num_entries(sessions) - nrefused > SESSIONS_MAX) &&
 		   dlist_has_next(&by_use, dlist_head_node(&by_use)))
 	{
 		bounded = true;
@@ -357,9 +436,7 @@ session_find(int64 number)
 static void
 session_remove(Session *session)
 {
-	dlist_delete(&session->used);
-	all_bytes -= session->bytes;
-	pfree(session->claims);
+	session_unlink(session);
 	hash_search(sessions, &session->number, HASH_REMOVE, NULL);
 }
 
@@ -391,6 +468,8 @@ mbus_session_enter(int64 number)
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("session is not open"),
 				 errhint("Call authenticate with a token.")));
+	if (session->refusal)
+		session_fault(session);
 	if (session->ends_at != DT_NOEND &&
 		session->ends_at < GetCurrentTimestamp())
 		ereport(ERROR,
@@ -410,6 +489,34 @@ mbus_session_enter(int64 number)
 							 true, 0, false);
 	mbus_caller.verified = true;
 	mbus_caller.subject = session->subject;
+	return session->role;
+}
+
+/* Errors for what was said when the session's token was refused. */
+static void
+session_fault(const Session *session)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+			 errmsg_internal("%s", session->refusal),
+			 session->detail ? errdetail_internal("%s", session->detail) : 0,
+			 errhint("Call authenticate with a token.")));
+}
+
+/*
+ * mbus_session_speaks_for returns the role of an open session, whatever has
+ * become of it, and its subject; InvalidOid if it is not open.
+ */
+Oid
+mbus_session_speaks_for(int64 number, const char **subject)
+{
+	Session    *session = session_find(number);
+
+	*subject = NULL;
+	if (session == NULL || session->refusal ||
+		session->login != GetSessionUserId())
+		return InvalidOid;
+	*subject = session->subject;
 	return session->role;
 }
 

@@ -45,6 +45,8 @@ extern void mbus_session_describe(StringInfo out, int64 number,
 								  const MbusIdentity *identity,
 								  const char *token);
 extern void mbus_session_open(int64 number, const MbusIdentity *identity);
+extern void mbus_session_refuse(int64 number, const ErrorData *edata);
+extern Oid	mbus_session_speaks_for(int64 number, const char **subject);
 extern void mbus_session_forget(int64 number);
 extern Oid	mbus_session_enter(int64 number);
 extern void mbus_session_leave(void);

@@ -15,6 +15,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
+#include "base/about.h"
 #include "base/compat.h"
 #include "base/json_slice.h"
 #include "base/limits.h"
@@ -28,6 +29,7 @@ static const char *const member_names[] = {
 };
 
 static void draft_read(const MbusNode *object, int index, MbusDraft *draft);
+static void about_object(const MbusNode *object);
 static void members_check(const MbusNode *object, int index);
 static const MbusSlice *member_value(const MbusNode *object,
 									 const char *name);
@@ -61,6 +63,7 @@ mbus_batch_parse(text *messages, int *ndrafts)
 							 MCXT_ALLOC_HUGE);
 	for (int i = 0; i < root.nchildren; i++)
 		draft_read(&root.children[i], i, &drafts[i]);
+	mbus_about_transaction(NULL);
 	*ndrafts = root.nchildren;
 	return drafts;
 }
@@ -73,12 +76,15 @@ draft_read(const MbusNode *object, int index, MbusDraft *draft)
 {
 	const MbusNode *payload;
 	const MbusSlice *headers;
+	text	   *transaction_id;
 
 	if (!object->opened)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("messages[%d] must be an object", index)));
+	about_object(object);
 	members_check(object, index);
+	transaction_id = member_text(object, index, "transaction_id");
 	payload = mbus_json_member(object, "payload");
 	if (payload == NULL)
 		ereport(ERROR,
@@ -99,10 +105,22 @@ draft_read(const MbusNode *object, int index, MbusDraft *draft)
 	}
 	mbus_draft_options(draft,
 					   member_text(object, index, "key"),
-					   member_text(object, index, "transaction_id"),
+					   transaction_id,
 					   member_interval(object, index, "ttl"),
 					   member_interval(object, index, "delay"),
 					   (bytea *) member_text(object, index, "sha256"));
+}
+
+/* Notes the transaction id, if there is one, before anything is found wrong. */
+static void
+about_object(const MbusNode *object)
+{
+	const MbusSlice *value = member_value(object, "transaction_id");
+	const char *string = NULL;
+
+	if (value && value->type == JSON_TOKEN_STRING)
+		string = mbus_json_string(value, true);
+	mbus_about_transaction(string ? cstring_to_text(string) : NULL);
 }
 
 /* Refuses unknown members and those that are there twice. */

@@ -47,6 +47,8 @@ static int	run_length(MbusDraft **drafts, int ndrafts);
 static void fill_slot(TupleTableSlot *slot, int32 channel_id,
 					  const MbusDraft *draft, int run, const char *subject);
 static int64 key_hash(const text *key);
+static void event_put(MbusInserter *inserter, Oid schema, int64 message_id,
+					  const char *kind, const MbusEventBy *by);
 
 /*
  * mbus_insert_run inserts drafts without a transaction id, which have ids of
@@ -238,38 +240,68 @@ mbus_insert_speculative_end(MbusInserter *inserter, uint32 token, bool keep)
 }
 
 /*
- * mbus_insert_event records a fact about a message, beside it.
+ * mbus_insert_event records a fact about a message, beside it: that the caller
+ * has done something.
  */
 void
 mbus_insert_event(Oid schema, int64 message_id, const char *kind,
 				  TimestampTz at)
 {
-	Relation	leaf;
-	MbusInserter *inserter;
-	TupleTableSlot *slot;
-	Datum	   *values;
+	MbusEventBy by = {0};
 
-	leaf = mbus_leaf_open(schema, MbusSegmentOf(message_id), MBUS_EVENT,
-						  RowExclusiveLock);
-	if (leaf == NULL)
-		return;					/* the segment was retired: nothing to say */
-	inserter = mbus_inserter_open(RelationGetRelid(leaf), MBUS_EVENT_COLUMNS,
-								  false);
-	table_close(leaf, NoLock);
-	slot = mbus_inserter_slot(inserter);
-	values = slot->tts_values - 1;
+	by.at = at;
+	by.session = mbus_caller.session;
+	by.role = GetUserNameFromId(GetUserId(), false);
+	by.subject = mbus_subject();
+	mbus_insert_events(schema, &message_id, 1, kind, &by);
+}
+
+/*
+ * mbus_insert_events records the same fact about messages, beside each.
+ */
+void
+mbus_insert_events(Oid schema, const int64 *ids, int n, const char *kind,
+				   const MbusEventBy *by)
+{
+	int			next;
+
+	for (int first = 0; first < n; first = next)
+	{
+		int32		segment = MbusSegmentOf(ids[first]);
+		Relation	leaf = mbus_leaf_open(schema, segment, MBUS_EVENT,
+										  RowExclusiveLock);
+		MbusInserter *inserter;
+
+		for (next = first; next < n && MbusSegmentOf(ids[next]) == segment;)
+			next++;
+		if (leaf == NULL)
+			continue;			/* it was retired: nothing to say */
+		inserter = mbus_inserter_open(RelationGetRelid(leaf),
+									  MBUS_EVENT_COLUMNS, false);
+		table_close(leaf, NoLock);
+		for (int i = first; i < next; i++)
+			event_put(inserter, schema, ids[i], kind, by);
+		mbus_inserter_close(inserter);
+	}
+	CommandCounterIncrement();
+}
+
+static void
+event_put(MbusInserter *inserter, Oid schema, int64 message_id,
+		  const char *kind, const MbusEventBy *by)
+{
+	TupleTableSlot *slot = mbus_inserter_slot(inserter);
+	Datum	   *values = slot->tts_values - 1;
+
 	values[MBUS_EVENT_MESSAGE_ID] = Int64GetDatum(message_id);
-	values[MBUS_EVENT_AT] = TimestampTzGetDatum(at);
+	values[MBUS_EVENT_AT] = TimestampTzGetDatum(by->at);
 	values[MBUS_EVENT_NO] =
 		Int64GetDatum(mbus_fact_number(mbus_database(), schema,
 									   MbusSegmentOf(message_id)));
-	values[MBUS_EVENT_SESSION] = Int64GetDatum(mbus_caller.session);
-	slot->tts_isnull[MBUS_EVENT_SESSION - 1] = mbus_caller.session == 0;
+	values[MBUS_EVENT_SESSION] = Int64GetDatum(by->session);
+	slot->tts_isnull[MBUS_EVENT_SESSION - 1] = by->session == 0;
 	mbus_slot_text(slot, MBUS_EVENT_KIND, kind);
-	mbus_slot_text(slot, MBUS_EVENT_ROLE,
-				   GetUserNameFromId(GetUserId(), false));
-	mbus_slot_text(slot, MBUS_EVENT_SUBJECT, mbus_subject());
+	mbus_slot_text(slot, MBUS_EVENT_ROLE, by->role);
+	mbus_slot_text(slot, MBUS_EVENT_SUBJECT, by->subject);
 	mbus_inserter_put(inserter);
-	mbus_inserter_close(inserter);
-	CommandCounterIncrement();
 }

@@ -24,6 +24,7 @@
 #include "base/schema.h"
 #include "channel/channel.h"
 #include "channel/purged.h"
+#include "message/access.h"
 #include "message/stored.h"
 #include "segment/channel_scan.h"
 #include "segment/leaf.h"
@@ -36,7 +37,8 @@
 
 static void peek_leaf(Oid schema, Relation leaf, int32 channel_id,
 					  int64 after, int64 limit, int *left,
-					  Snapshot snapshot, ReturnSetInfo *rsinfo);
+					  Snapshot snapshot, ReturnSetInfo *rsinfo,
+					  int64 **read);
 static void peek_values(Oid schema, const MbusStored *message, Datum *values,
 						bool *isnull);
 
@@ -44,7 +46,7 @@ static void peek_values(Oid schema, const MbusStored *message, Datum *values,
  * peek(channel, after_id, max_messages) returns messages by ascending id, and
  * stops before the first unfinished publish, so that nothing is skipped.
  */
-MBUS_FUNCTION(peek)
+MBUS_CHANNEL_FUNCTION(peek)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Oid			schema = mbus_schema();
@@ -52,6 +54,9 @@ MBUS_FUNCTION(peek)
 	int64		after = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
 	int			left = PG_ARGISNULL(2) ? 100 : PG_GETARG_INT32(2);
 	int64		limit;
+	int64	   *read = NULL;
+	int64	   *first_read = NULL;	/* what is recorded */
+	const MbusChannel *channel;
 	const MbusPolicy *policy;
 	Snapshot	snapshot;
 	MbusLeaf   *leaves;
@@ -70,8 +75,10 @@ MBUS_FUNCTION(peek)
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 				 errmsg("cannot peek during recovery"),
 				 errdetail("A standby does not know which publishes are unfinished.")));
-	channel_id = mbus_channel_open(schema, PG_GETARG_TEXT_PP(0),
-								   MBUS_CONSUME)->channel_id;
+	channel = mbus_channel_open(schema, PG_GETARG_TEXT_PP(0), MBUS_CONSUME);
+	channel_id = channel->channel_id;
+	if (channel->record_reads)
+		read = first_read = palloc(left * sizeof(int64));
 	policy = mbus_channel_policy(schema, channel_id);
 	if (policy)
 		after = Max(after, mbus_channel_purged_below(policy));
@@ -92,20 +99,24 @@ MBUS_FUNCTION(peek)
 		if (leaf == NULL)
 			continue;
 		peek_leaf(schema, leaf, channel_id, after, limit, &left, snapshot,
-				  rsinfo);
+				  rsinfo, first_read ? &read : NULL);
 		table_close(leaf, AccessShareLock);
 	}
 	UnregisterSnapshot(snapshot);
+	if (first_read)
+		mbus_access_record(schema, first_read, (int) (read - first_read));
 	return (Datum) 0;
 }
 
 /*
  * peek_leaf returns the messages of one segment with ids above "after" and
- * below "limit", at most *left, which it counts down.
+ * below "limit", at most *left, which it counts down.  Their ids are appended
+ * to *read, unless that is NULL.
  */
 static void
 peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
-		  int64 limit, int *left, Snapshot snapshot, ReturnSetInfo *rsinfo)
+		  int64 limit, int *left, Snapshot snapshot, ReturnSetInfo *rsinfo,
+		  int64 **read)
 {
 	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
 											  "message_bus peek",
@@ -130,6 +141,8 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 			peek_values(schema, &message, values, isnull);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 								 isnull);
+			if (read)
+				*(*read)++ = message.id;
 			(*left)--;
 		}
 		MemoryContextSwitchTo(caller);

@@ -21,6 +21,7 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "base/about.h"
 #include "base/argument.h"
 #include "base/caller.h"
 #include "base/compat.h"
@@ -60,6 +61,7 @@ static void insert_reserved(Oid schema, MbusDatabase *db,
 static void array_arguments(FunctionCallInfo fcinfo, int argno,
 							const char *name, Oid type, int expected,
 							Datum **values, bool **isnull, int *count);
+static void about_argument(FunctionCallInfo fcinfo, int argno);
 static void draft_arguments(FunctionCallInfo fcinfo, int argno,
 							MbusDraft *draft);
 static ArrayType *ids_array(const MbusDraft *drafts, int ndrafts);
@@ -124,6 +126,7 @@ drafts_check(Oid schema, const MbusChannel *channel, MbusDraft *drafts,
 		MbusDraft  *draft = &drafts[checked];
 
 		CHECK_FOR_INTERRUPTS();
+		mbus_about_transaction(draft->transaction_id);
 		mbus_draft_check(channel, draft);
 		draft->publisher_id = publisher_id;
 		sum->bytes += VARSIZE_ANY_EXHDR(draft->stored);
@@ -132,6 +135,9 @@ drafts_check(Oid schema, const MbusChannel *channel, MbusDraft *drafts,
 		sum->delayed |= draft->delay_us > 0;
 	}
 	error_context_stack = where.previous;
+	/* what comes is about all of them */
+	if (ndrafts > 1)
+		mbus_about_transaction(NULL);
 }
 
 /* Counts what was stored, and what was there before, and tells who asks. */
@@ -234,10 +240,11 @@ insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
  * publish(channel, payload json, headers, key, transaction_id, ttl, delay,
  * sha256) returns the message's id.
  */
-MBUS_FUNCTION(publish)
+MBUS_CHANNEL_FUNCTION(publish)
 {
 	MbusDraft	draft;
 
+	about_argument(fcinfo, 4);
 	mbus_required(fcinfo, 0, "channel");
 	mbus_required(fcinfo, 1, "payload");
 	mbus_draft_init(&draft, (struct varlena *) PG_GETARG_POINTER(1),
@@ -277,11 +284,12 @@ MBUS_FUNCTION(publish_once)
  * publish_text(channel, payload text, content_type, ...) returns the
  * message's id; text of a JSON content type must be JSON.
  */
-MBUS_FUNCTION(publish_text)
+MBUS_CHANNEL_FUNCTION(publish_text)
 {
 	MbusDraft	draft;
 	char	   *content_type;
 
+	about_argument(fcinfo, 5);
 	mbus_required(fcinfo, 0, "channel");
 	mbus_required(fcinfo, 1, "payload");
 	mbus_required(fcinfo, 2, "content_type");
@@ -301,14 +309,14 @@ PG_FUNCTION_INFO_V1(mbus_publish_bytes);
 Datum
 mbus_publish_bytes(PG_FUNCTION_ARGS)
 {
-	return mbus_call(publish_text_body, "publish_bytes", fcinfo);
+	return mbus_channel_call(publish_text_body, "publish_bytes", fcinfo);
 }
 
 /*
  * publish_batch(channel, messages json) returns the ids, in the order of the
  * array's objects.
  */
-MBUS_FUNCTION(publish_batch)
+MBUS_CHANNEL_FUNCTION(publish_batch)
 {
 	MbusDraft  *drafts;
 	int			ndrafts;
@@ -324,7 +332,7 @@ MBUS_FUNCTION(publish_batch)
  * publish_batch_bytes(channel, payloads bytea[], content_type, headers
  * jsonb[], keys text[], transaction_ids text[]) returns the ids.
  */
-MBUS_FUNCTION(publish_batch_bytes)
+MBUS_CHANNEL_FUNCTION(publish_batch_bytes)
 {
 	MbusDraft  *drafts;
 	char	   *content_type;
@@ -395,6 +403,14 @@ array_arguments(FunctionCallInfo fcinfo, int argno, const char *name,
 						expected)));
 	if (count)
 		*count = n;
+}
+
+/* Notes the transaction id, before anything is found wrong. */
+static void
+about_argument(FunctionCallInfo fcinfo, int argno)
+{
+	if (!PG_ARGISNULL(argno))
+		mbus_about_transaction(PG_GETARG_TEXT_PP(argno));
 }
 
 /* The arguments that the publish functions have in common, from argno on. */

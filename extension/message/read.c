@@ -17,12 +17,14 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/about.h"
 #include "base/argument.h"
 #include "base/compat.h"
 #include "base/payload.h"
 #include "base/schema.h"
 #include "base/settings.h"
 #include "channel/channel.h"
+#include "message/access.h"
 #include "message/insert.h"
 #include "message/read.h"
 #include "message/stored.h"
@@ -44,6 +46,7 @@ static bool is_verified(Oid schema, int64 id);
 static void remember_verified(Oid schema, int64 id);
 static bool readable_fetch(Oid schema, int64 id, MbusStored *message);
 static void may_read(Oid schema, const MbusStored *message);
+static void read_record(Oid schema, const MbusStored *message);
 static Datum stored_message_result(FunctionCallInfo fcinfo, Oid schema,
 								   const MbusStored *message, bool whole);
 static void message_values(Oid schema, const MbusStored *message, bool whole,
@@ -77,7 +80,7 @@ MBUS_FUNCTION(get)
  * reference if it is larger than message_bus.inline_max; no row where there is
  * none.
  */
-MBUS_FUNCTION(get_by_transaction)
+MBUS_CHANNEL_FUNCTION(get_by_transaction)
 {
 	FuncCallContext *call;
 	Oid			schema;
@@ -93,6 +96,7 @@ MBUS_FUNCTION(get_by_transaction)
 	schema = mbus_schema();
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		SRF_RETURN_DONE(call);
+	mbus_about_transaction(PG_GETARG_TEXT_PP(1));
 	channel = mbus_channel_open(schema, PG_GETARG_TEXT_PP(0), MBUS_CONSUME);
 	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(1),
 									 &message))
@@ -114,6 +118,7 @@ MBUS_FUNCTION(retrieve_message)
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
+	mbus_about_transaction(PG_GETARG_TEXT_PP(0));
 	channel = mbus_channel_open(schema,
 								cstring_to_text(mbus_default_channel),
 								MBUS_CONSUME);
@@ -121,9 +126,7 @@ MBUS_FUNCTION(retrieve_message)
 		!mbus_content_is_json(message.content_type))
 		PG_RETURN_NULL();
 	payload = mbus_message_payload(schema, &message);
-	if (!XactReadOnly && !RecoveryInProgress())
-		mbus_insert_event(schema, message.id, "accessed",
-						  mbus_now());
+	mbus_access_record(schema, &message.id, 1);
 	PG_RETURN_POINTER(payload);
 }
 
@@ -137,6 +140,8 @@ MBUS_FUNCTION(delete_message)
 	const MbusChannel *channel;
 	MbusStored	message;
 
+	if (!PG_ARGISNULL(0))
+		mbus_about_transaction(PG_GETARG_TEXT_PP(0));
 	mbus_write_check("message_bus.delete_message()");
 	if (PG_ARGISNULL(0))
 		PG_RETURN_BOOL(false);
@@ -211,9 +216,13 @@ MBUS_FUNCTION(get_bytes)
 
 	if (message.size > mbus_inline_max && is_verified(schema, message.id) &&
 		message.compression <= MBUS_COMPRESS_LZ4)
+	{
+		read_record(schema, &message);
 		PG_RETURN_BYTEA_P(PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored),
 												 from, count));
+	}
 	payload = mbus_message_payload(schema, &message);
+	read_record(schema, &message);
 	if (mbus_verify_on_read)
 		remember_verified(schema, message.id);
 	if (from == 0 && count == message.size)
@@ -282,6 +291,9 @@ may_read(Oid schema, const MbusStored *message)
 	const MbusChannel *channel;
 
 	channel = mbus_channel_by_id(schema, message->channel_id);
+	if (channel)
+		mbus_about_channel(channel->name, (int) strlen(channel->name));
+	mbus_about_transaction(message->transaction_id);
 	if (channel == NULL || !mbus_channel_allows(channel, MBUS_CONSUME))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -289,6 +301,17 @@ may_read(Oid schema, const MbusStored *message)
 						message->id),
 				 errdetail("Role \"%s\" has no privilege to consume its channel.",
 						   GetUserNameFromId(GetUserId(), false))));
+}
+
+/* Records a read, if the message's channel wants that. */
+static void
+read_record(Oid schema, const MbusStored *message)
+{
+	const MbusChannel *channel = mbus_channel_by_id(schema,
+													message->channel_id);
+
+	if (channel && channel->record_reads)
+		mbus_access_record(schema, &message->id, 1);
 }
 
 /* One stored_message, in the type the call expects. */
@@ -305,6 +328,7 @@ stored_message_result(FunctionCallInfo fcinfo, Oid schema,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("function returning record called in context that cannot accept type record")));
 	message_values(schema, message, whole, values, isnull);
+	read_record(schema, message);
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values,
 											 isnull));
 }

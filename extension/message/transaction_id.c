@@ -46,6 +46,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/about.h"
 #include "base/compat.h"
 #include "base/ids.h"
 #include "base/payload.h"
@@ -148,6 +149,7 @@ mbus_insert_unique(Oid schema, MbusDatabase *db, const MbusReservation *run,
 	for (int i = 0; i < ndrafts; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
+		mbus_about_transaction(drafts[i]->transaction_id);
 		insert_one(&search, drafts[i]);
 	}
 	index_close(search.own.index, AccessShareLock);

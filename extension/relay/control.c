@@ -14,6 +14,7 @@
  *						are still at work, which may have claimed more: then
  *						only those leases end, and those with -1, which were
  *						written
+ *		0 'L'			a frame was refused by the gateway: over_limit.c
  *	out	0 {"open": {"session", "role", "sub", "expires_at", "expires_ms",
  *			"sub_hash"; "token", "max_message_bytes" of an authenticate}}
  *		0 {"refused": {"message", "detail", "sqlstate"}}

@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
+#include "base/about.h"
 #include "base/caller.h"
 #include "base/settings.h"
 #include "delivery/effect.h"
@@ -53,6 +54,9 @@ static void frame_timeout_handler(void);
 static void keep_going(const ErrorData *edata, bool timed_out);
 static void reword(ErrorData *edata, MbusRpcCode given, bool timed_out);
 static void cut_text(char *words);
+static void about_request(const MbusRequest *request);
+static void about_param(const MbusNode *params, const char *name, char *to,
+						size_t size);
 static void report_failure(MbusRelayed *relayed, ErrorData *edata,
 						   MbusRpcCode code);
 static void answer_failed(MbusRelayed *relayed, const MbusRequest *request,
@@ -90,6 +94,7 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 	volatile MbusRpcCode code = MBUS_RPC_NONE;
 
 	mbus_function_cache_begin();
+	mbus_about_nothing();
 	(void) mbus_rpc_take();
 	(void) mbus_param_take();
 	GetUserIdAndSecContext(&caller, &sec_context);
@@ -326,7 +331,9 @@ report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code)
 	GetUserIdAndSecContext(&caller, &sec_context);
 	if (OidIsValid(relayed->role))
 		SetUserIdAndSecContext(relayed->role, sec_context);
-	mbus_fault_record(method ? method : "relay", edata, GetUserId());
+	about_request(&relayed->request);
+	mbus_fault_record(method ? method : "relay", edata, GetUserId(),
+					  relayed->subject);
 	SetUserIdAndSecContext(caller, sec_context);
 
 	/* what the parser stumbles over may be a token */
@@ -350,7 +357,38 @@ report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code)
 			tell_lost(relayed);
 	}
 	else if (mbus_control_opens(relayed->bytes, relayed->len))
+	{
 		mbus_control_refuse(&relayed->out, edata);
+		mbus_session_refuse(mbus_caller.session, edata);
+	}
+}
+
+/*
+ * about_request notes what a request is about that failed before the function
+ * did which it is for.
+ */
+static void
+about_request(const MbusRequest *request)
+{
+	if (request->params == NULL)
+		return;
+	about_param(request->params, "channel", mbus_about.channel,
+				sizeof(mbus_about.channel));
+	about_param(request->params, "transaction_id", mbus_about.transaction_id,
+				sizeof(mbus_about.transaction_id));
+}
+
+/* Takes a parameter that is a string, where nothing is known yet. */
+static void
+about_param(const MbusNode *params, const char *name, char *to, size_t size)
+{
+	const MbusNode *param = mbus_json_member(params, name);
+	char	   *string = NULL;
+
+	if (*to == '\0' && param && param->value.type == JSON_TOKEN_STRING)
+		string = mbus_json_string(&param->value, true);
+	if (string)
+		mbus_about_copy(to, size, string, (int) strlen(string));
 }
 
 /*

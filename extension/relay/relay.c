@@ -385,6 +385,7 @@ relay_element(MbusRelayed *relayed, const MbusNode *element)
 	relayed->element = element;
 	memset(&relayed->request, 0, sizeof(MbusRequest));
 	relayed->role = InvalidOid;
+	relayed->subject = NULL;
 	ok = mbus_guard_run(step_element, relayed);
 	if (!mbus_request_is_notification(&relayed->request))
 		return;
@@ -406,6 +407,8 @@ relay_element(MbusRelayed *relayed, const MbusNode *element)
 static void
 step_control(MbusRelayed *relayed)
 {
+	if (mbus_is_over_limit(relayed->bytes, relayed->len))
+		mbus_over_limit(relayed);
 	mbus_control_run(mbus_caller.session, relayed->bytes, relayed->len,
 					 &relayed->out);
 }
@@ -552,6 +555,8 @@ run_method(MbusRelayed *relayed, MbusAnswer *answer)
 
 	relayed->role = of_all ? relay_role() :
 		mbus_session_enter(mbus_caller.session);
+	if (mbus_subject())
+		relayed->subject = pstrdup(mbus_subject());
 	SetUserIdAndSecContext(relayed->role, SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 	mbus_answer_begin(answer, &relayed->request.id);

@@ -10,6 +10,7 @@
 #include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
 
+#include "base/compat.h"
 #include "base/json_slice.h"
 #include "relay/rpc.h"
 
@@ -34,13 +35,19 @@ typedef struct MbusRelayed
 	bool		control;		/* the frame and its reply are control frames */
 	StringInfoData told;		/* control frame beside the reply, if any */
 	Oid			role;			/* that it ran as, if it came so far */
+	char	   *subject;		/* of its session then; NULL: none */
 	List	   *notices;		/* StringInfo: frames behind the reply */
 } MbusRelayed;
 
 typedef void (*MbusRelayStep) (MbusRelayed *relayed);
 
+/* guard.c */
 extern bool mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed);
 extern void mbus_guard_init(void);
 extern void mbus_guard_time_out(void);
+
+/* over_limit.c */
+extern bool mbus_is_over_limit(const char *bytes, int len);
+pg_noreturn extern void mbus_over_limit(MbusRelayed *relayed);
 
 #endif							/* MBUS_RELAY_INTERNAL_H */

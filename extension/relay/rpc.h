@@ -87,6 +87,14 @@ typedef struct MbusRequest
 	TimestampTz deadline;		/* of its frame; 0: none */
 } MbusRequest;
 
+/* Strings of a frame that was cut off; of length 0 if they were not found. */
+typedef struct MbusSalvaged
+{
+	MbusSlice	method;
+	MbusSlice	channel;
+	MbusSlice	transaction_id;
+} MbusSalvaged;
+
 /*
  * A reply on its way.  The bytes go straight into the frame; raw payloads of
  * a binary reply are remembered and follow the header line.
@@ -143,6 +151,8 @@ mbus_request_is_notification(const MbusRequest *request)
 extern void mbus_method_call(const MbusRequest *request, MbusAnswer *answer);
 
 /* salvage.c */
+extern void mbus_salvage_about(const char *json, int len,
+							   MbusSalvaged *found);
 extern int	mbus_salvage_ids(const char *json, int len, MbusSlice *ids,
 							 int max, bool *batch);
 

@@ -53,6 +53,9 @@ static const char *string_end(const char *at, const char *end);
 static bool scan_move(Scan *scan, char bracket);
 static void scan_open(Scan *scan, bool object);
 static bool follows_string(char first);
+static bool scan_goes_on(Scan *scan, const MbusSlice *token);
+static const MbusSlice *named(const Scan *scan, const char *name);
+static void keep_string(MbusSlice *to, const MbusSlice *value);
 static Found find_id(Scan *scan);
 static bool is_named_id(const MbusSlice *name);
 static bool is_id_value(MbusSlice *value);
@@ -88,8 +91,7 @@ mbus_salvage_ids(const char *json, int len, MbusSlice *ids, int max,
 
 		if (++tokens % INTERRUPT_EVERY == 0)
 			CHECK_FOR_INTERRUPTS();
-		if (scan.last[0].len > 0 && *scan.last[0].start == '"' &&
-			!follows_string(first))
+		if (!scan_goes_on(&scan, &token))
 			break;
 		if (first == '{' && scan.depth == level - 1)
 			taken = false;
@@ -108,6 +110,79 @@ mbus_salvage_ids(const char *json, int len, MbusSlice *ids, int max,
 		scan.last[0] = token;
 	} while (scan_token(&scan, &token));
 	return count;
+}
+
+/*
+ * mbus_salvage_about finds the method, and the parameters "channel" and
+ * "transaction_id", of a request whose end may be missing, in a JSON-RPC batch
+ * of the first that has one; the first of each.  They are borrowed from the
+ * text.
+ */
+void
+mbus_salvage_about(const char *json, int len, MbusSalvaged *found)
+{
+	Scan		scan = {0};
+	MbusSlice	token;
+	int			level = 1;
+	int			tokens = 0;
+
+	scan.at = json;
+	scan.end = json + Min(len, SCAN_MAX);
+	while (scan_token(&scan, &token))
+	{
+		char		first = *token.start;
+
+		if (++tokens % INTERRUPT_EVERY == 0)
+			CHECK_FOR_INTERRUPTS();
+		if (tokens == 1 && first == '[')
+			level = 2;
+		if (!scan_goes_on(&scan, &token))
+			break;
+		if ((first == ',' || first == '}') && scan.depth == level)
+			keep_string(&found->method, named(&scan, "\"method\""));
+		if ((first == ',' || first == '}') && scan.depth == level + 1)
+		{
+			keep_string(&found->channel, named(&scan, "\"channel\""));
+			keep_string(&found->transaction_id,
+						named(&scan, "\"transaction_id\""));
+		}
+		if (!scan_move(&scan, first) || scan.depth == 0)
+			break;
+		memmove(&scan.last[1], &scan.last[0], 3 * sizeof(MbusSlice));
+		scan.last[0] = token;
+	}
+}
+
+/* Whether a token may stand where it does, behind a string. */
+static bool
+scan_goes_on(Scan *scan, const MbusSlice *token)
+{
+	return scan->last[0].len == 0 || *scan->last[0].start != '"' ||
+		follows_string(*token->start);
+}
+
+/* The value of the last member, if that is its name as it is written. */
+static const MbusSlice *
+named(const Scan *scan, const char *name)
+{
+	const MbusSlice *member = &scan->last[2];
+
+	if (scan->last[1].len != 1 || *scan->last[1].start != ':' ||
+		(size_t) member->len != strlen(name) ||
+		memcmp(member->start, name, member->len) != 0)
+		return NULL;
+	return &scan->last[0];
+}
+
+/* Keeps the first value, if it is a string that can be decoded. */
+static void
+keep_string(MbusSlice *to, const MbusSlice *value)
+{
+	if (value == NULL || to->len > 0 || *value->start != '"' ||
+		!pg_verify_mbstr(PG_UTF8, value->start, value->len, true))
+		return;
+	*to = *value;
+	to->type = JSON_TOKEN_STRING;
 }
 
 /*

@@ -10,27 +10,58 @@
  * server's log has it all the same.
  *
  * Inside message_bus.relay() the relay records a frame's error itself, once.
+ *
+ * With it goes what the call was about (base/about.c), who made it, and the
+ * error's detail, unless that may quote what a client has sent: where text
+ * could not be read, the server's own details do.
  */
 #include "postgres.h"
 
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/lwlock.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/about.h"
 #include "base/caller.h"
 #include "state/fault.h"
+#include "state/ring.h"
 #include "state/state.h"
 
-static void fault_put(const char *function, Oid user, int sqlerrcode,
-					  int64 message_id, const char *message);
+static Datum call_recorded(PGFunction body, const char *function,
+						   FunctionCallInfo fcinfo);
+static bool quotes_input(int sqlerrcode);
+static void fault_put(const char *function, Oid user, const char *subject,
+					  int sqlerrcode, int64 message_id, const char *message,
+					  const char *detail);
+static char *text_put(char *at, const char *text, size_t size);
 
 /*
  * mbus_call runs the body of an SQL function and records an error it raises.
  */
 Datum
 mbus_call(PGFunction body, const char *function, FunctionCallInfo fcinfo)
+{
+	mbus_about_nothing();
+	return call_recorded(body, function, fcinfo);
+}
+
+/*
+ * mbus_channel_call does so for a function whose first argument is a channel.
+ */
+Datum
+mbus_channel_call(PGFunction body, const char *function,
+				  FunctionCallInfo fcinfo)
+{
+	mbus_about_nothing();
+	if (!PG_ARGISNULL(0))
+		mbus_about_channel_text(PG_GETARG_TEXT_PP(0));
+	return call_recorded(body, function, fcinfo);
+}
+
+/* Runs the body, and records its error on the way to the caller. */
+static Datum
+call_recorded(PGFunction body, const char *function, FunctionCallInfo fcinfo)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Oid			user = GetUserId();
@@ -49,7 +80,7 @@ mbus_call(PGFunction body, const char *function, FunctionCallInfo fcinfo)
 			MemoryContextSwitchTo(caller);
 			edata = CopyErrorData();
 			/* under the caller's name, whoever it ran as when it failed */
-			mbus_fault_record(function, edata, user);
+			mbus_fault_record(function, edata, user, mbus_subject());
 			FreeErrorData(edata);
 		}
 		PG_RE_THROW();
@@ -63,11 +94,12 @@ mbus_call(PGFunction body, const char *function, FunctionCallInfo fcinfo)
  * It takes the database's lock and cannot fail.
  */
 void
-mbus_fault_record(const char *function, ErrorData *edata, Oid user)
+mbus_fault_record(const char *function, ErrorData *edata, Oid user,
+				  const char *subject)
 {
 	mbus_count(MBUS_C_ERRORS, 1);
-	fault_put(function, user, edata->sqlerrcode, 0,
-			  edata->message ? edata->message : "");
+	fault_put(function, user, subject, edata->sqlerrcode, 0, edata->message,
+			  quotes_input(edata->sqlerrcode) ? NULL : edata->detail);
 }
 
 /*
@@ -75,10 +107,21 @@ mbus_fault_record(const char *function, ErrorData *edata, Oid user)
  * its checksum.
  */
 void
-mbus_fault_checksum(int64 message_id, const char *detail)
+mbus_fault_checksum(int64 message_id, const char *message)
 {
 	mbus_count(MBUS_C_CHECKSUM_FAILURES, 1);
-	fault_put("verify", GetUserId(), ERRCODE_DATA_CORRUPTED, message_id, detail);
+	fault_put("verify", GetUserId(), mbus_subject(), ERRCODE_DATA_CORRUPTED,
+			  message_id, message, NULL);
+}
+
+/* Whether an error's detail may have pieces of what could not be read. */
+static bool
+quotes_input(int sqlerrcode)
+{
+	return sqlerrcode == ERRCODE_INVALID_TEXT_REPRESENTATION ||
+		sqlerrcode == ERRCODE_CHARACTER_NOT_IN_REPERTOIRE ||
+		sqlerrcode == ERRCODE_UNTRANSLATABLE_CHARACTER ||
+		sqlerrcode == ERRCODE_INVALID_JSON_TEXT;
 }
 
 /*
@@ -86,34 +129,91 @@ mbus_fault_checksum(int64 message_id, const char *detail)
  * full.  Takes the state lock; cannot fail.
  */
 static void
-fault_put(const char *function, Oid user, int sqlerrcode, int64 message_id,
-		  const char *message)
+fault_put(const char *function, Oid user, const char *subject,
+		  int sqlerrcode, int64 message_id, const char *message,
+		  const char *detail)
 {
 	MbusDatabase *db = mbus_database_or_null();
-	MbusFault  *fault;
+	union
+	{
+		MbusFault	fault;
+		char		room[MBUS_FAULT_MAX];
+	}			put;
+	MbusFault  *fault = &put.fault;
+	char	   *at = fault->texts;
 
 	if (db == NULL)
 		return;
+	MemSet(fault, 0, sizeof(MbusFault));
+	fault->at = GetCurrentTimestamp();
+	fault->sqlerrcode = sqlerrcode;
+	fault->pid = MyProcPid;
+	fault->message_id = message_id;
+	fault->session = mbus_caller.session;
+	fault->role = user;
+	at = text_put(at, function, NAMEDATALEN);
+	at = text_put(at, message, MBUS_FAULT_TEXT);
+	at = text_put(at, mbus_about.transaction_id, MBUS_FAULT_NAME);
+	at = text_put(at, mbus_about.channel, MBUS_FAULT_NAME);
+	at = text_put(at, subject, MBUS_FAULT_NAME);
+	at = text_put(at, detail, MBUS_FAULT_TEXT);
+	fault->size = (int) MAXALIGN(at - put.room);
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	if (db->faults.head - db->faults.tail >= MBUS_FAULTS)
+	if (db->faults.ring.head - db->faults.ring.tail + fault->size >
+		MBUS_FAULT_BYTES)
 		pg_atomic_fetch_add_u64(&db->counter[MBUS_C_FAULTS_LOST], 1);
 	else
-	{
-		fault = &db->faults.fault[db->faults.head % MBUS_FAULTS];
-		fault->at = GetCurrentTimestamp();
-		fault->sqlerrcode = sqlerrcode;
-		fault->pid = MyProcPid;
-		fault->message_id = message_id;
-		fault->session = mbus_caller.session;
-		strlcpy(fault->function, function, sizeof(fault->function));
-		fault->role = user;
-		strlcpy(fault->message, message, sizeof(fault->message));
-		/* no half of a character */
-		fault->message[pg_encoding_mbcliplen(PG_UTF8, fault->message,
-											 strlen(fault->message),
-											 sizeof(fault->message) - 1)] = '\0';
-		db->faults.head++;
-	}
+		mbus_ring_put(&db->faults.ring, db->faults.bytes, MBUS_FAULT_BYTES,
+					  fault, fault->size);
+	LWLockRelease(&db->lock);
+}
+
+/* Appends a text (NULL: none), at most size - 1 bytes of it. */
+static char *
+text_put(char *at, const char *text, size_t size)
+{
+	if (text == NULL)
+		text = "";
+
+	mbus_about_copy(at, size, text, (int) strlen(text));
+	return at + strlen(at) + 1;
+}
+
+/*
+ * mbus_fault_take copies what the ring has, [*from, *to), to a buffer in the
+ * current memory context; NULL if it is empty.  The tail stays where it is.
+ */
+char *
+mbus_fault_take(MbusDatabase *db, uint64 *from, uint64 *to)
+{
+	MbusFaultRing *faults = &db->faults;
+	char	   *bytes;
+
+	LWLockAcquire(&db->lock, LW_SHARED);
+	*from = faults->ring.tail;
+	*to = faults->ring.head;
+	LWLockRelease(&db->lock);
+	if (*from == *to)
+		return NULL;
+	bytes = palloc(MBUS_FAULT_BYTES);
+	LWLockAcquire(&db->lock, LW_SHARED);
+	/* but for the worker only a reset moves the tail */
+	*from = faults->ring.tail;
+	*to = *from + mbus_ring_copy(&faults->ring, faults->bytes,
+								 MBUS_FAULT_BYTES, bytes);
+	LWLockRelease(&db->lock);
+	return bytes;
+}
+
+/*
+ * mbus_fault_taken lets go of what has been stored.
+ */
+void
+mbus_fault_taken(MbusDatabase *db, uint64 from, uint64 to)
+{
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (db->faults.ring.tail == from)
+		db->faults.ring.tail = to;
 	LWLockRelease(&db->lock);
 }

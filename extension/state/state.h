@@ -20,12 +20,18 @@
 
 #include "base/compat.h"
 #include "base/ids.h"
+#include "state/ring.h"
 
 #define MBUS_MAX_SERIES		64	/* the TTL buckets come first */
 #define MBUS_RANGES_PER_BACKEND 256
 #define MBUS_SERIES_BITS	4096	/* that tell which channels are in a
 									 * segment */
-#define MBUS_FAULTS			256
+#define MBUS_READ_BYTES		(128 * 1024)	/* of reads that are not recorded
+											 * yet */
+#define MBUS_FAULT_BYTES	(192 * 1024)	/* of failures that are not stored
+											 * yet */
+#define MBUS_FAULT_TEXT		512 /* of a message or detail, with its end */
+#define MBUS_FAULT_NAME		256 /* of what it is about, likewise */
 #define MBUS_CHANNEL_SLOTS	131072
 #define MBUS_CHANNEL_SHARE	1024	/* of them, sure for each database */
 #define MBUS_DEFAULTS_WANTED 16
@@ -202,25 +208,44 @@ typedef struct MbusExpireCall
 typedef struct MbusFault
 {
 	TimestampTz at;
+	int			size;			/* of all of it, aligned */
 	int			sqlerrcode;
-	int			pid;
 	int64		message_id;		/* 0: not about a stored message */
 	int64		session;		/* gateway's socket, 0: none */
-	char		function[NAMEDATALEN];
+	int			pid;
 	Oid			role;			/* who called; the worker looks up the name */
-	char		message[512];
+
+	/*
+	 * One behind the other, each with its end: function, message, transaction
+	 * id, channel, subject, detail; empty: none.
+	 */
+	char		texts[FLEXIBLE_ARRAY_MEMBER];
 } MbusFault;
 
+#define MBUS_FAULT_MAX \
+	MAXALIGN(sizeof(MbusFault) + NAMEDATALEN + 2 * MBUS_FAULT_TEXT + \
+			 3 * MBUS_FAULT_NAME)
+
 /*
- * Failures not yet stored, [tail, head): the state lock.  Who failed adds at
- * the head, the worker moves the tail.
+ * Failures not yet stored: the state lock.  Who failed adds at the head, the
+ * worker moves the tail.
  */
 typedef struct MbusFaultRing
 {
-	uint64		head;
-	uint64		tail;
-	MbusFault	fault[MBUS_FAULTS];
+	MbusRing	ring;
+	char		bytes[MBUS_FAULT_BYTES];
 } MbusFaultRing;
+
+/*
+ * Reads not yet recorded, see read_ring.c: the state lock.  Readers add at the
+ * head, the worker moves the tail.
+ */
+typedef struct MbusReads
+{
+	MbusRing	ring;
+	Size		reserved;		/* bytes that open transactions may need */
+	char		bytes[MBUS_READ_BYTES];
+} MbusReads;
 
 /* What the worker tells of itself: the state lock.  Only it writes this. */
 typedef struct MbusWorkerStatus
@@ -281,6 +306,7 @@ typedef struct MbusDatabase
 	MbusFactNumbers facts;
 	MbusExpireCall expire;
 	MbusFaultRing faults;
+	MbusReads	reads;
 	MbusWorkerStatus worker;
 	MbusDeliveryCall delivery;	/* the delivery lock */
 

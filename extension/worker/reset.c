@@ -46,7 +46,8 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	pg_atomic_write_u32(&db->numbering.hiding, 0);
 	MemSet(db->series, 0, sizeof(db->series));
 	MemSet(&db->facts, 0, sizeof(db->facts));
-	db->faults.tail = db->faults.head;
+	db->faults.ring.tail = db->faults.ring.head;
+	db->reads.ring.tail = db->reads.ring.head;
 	LWLockRelease(&db->lock);
 	LWLockRelease(mbus_delivery_lock());
 	mbus_registry_forget(db);

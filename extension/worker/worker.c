@@ -19,7 +19,7 @@
  *	5. close what is not open any more and was not closed in an orderly way
  *	6. attach segments that were opened without, find what is acknowledged in
  *	   full, retire that and what has expired
- *	7. store failures that backends have left in shared memory
+ *	7. store failures and reads that backends have left in shared memory
  *
  * 5 to 7 wait for the interval or for expire(); 2 and 3 are done between
  * their parts too (worker_serve).  Each task is one or more
@@ -82,6 +82,8 @@
 #include "base/settings.h"
 #include "segment/leaf.h"
 #include "state/clock.h"
+#include "state/fault.h"
+#include "state/read_ring.h"
 #include "state/state.h"
 #include "worker/acked.h"
 #include "worker/checkpoint.h"
@@ -89,6 +91,7 @@
 #include "worker/expiry.h"
 #include "worker/names.h"
 #include "worker/numbers.h"
+#include "worker/reads.h"
 #include "worker/reset.h"
 #include "worker/rescue_task.h"
 #include "worker/restore.h"
@@ -112,7 +115,7 @@ static bool worker_ready(MbusWork *work);
 static MbusOutcome worker_find(MbusWork *work, void *arg);
 static void worker_store(MbusWork *work);
 static MbusOutcome faults_store(MbusWork *work, void *arg);
-static void fault_store(MbusFault *fault);
+static void fault_store(const MbusFault *fault);
 static char *utf8_checked(const char *s);
 static MbusOutcome errors_prune(MbusWork *work, void *arg);
 
@@ -145,7 +148,7 @@ mbus_worker_main(Datum main_arg)
 						MBUS_MAX_DATABASES)));
 	if (!worker_claim(work->db))
 		proc_exit(0);
-	before_shmem_exit(worker_exit, PointerGetDatum(work->db));
+	before_shmem_exit(worker_exit, PointerGetDatum(work));
 	mbus_retire_init(work);
 	mbus_names_init();
 
@@ -229,8 +232,12 @@ worker_claim(MbusDatabase *db)
 static void
 worker_exit(int code, Datum arg)
 {
-	MbusDatabase *db = (MbusDatabase *) DatumGetPointer(arg);
+	MbusWork   *work = (MbusWork *) DatumGetPointer(arg);
+	MbusDatabase *db = work->db;
 
+	/* the server may shut down, and shared memory with it */
+	if (code != 0)
+		mbus_reads_store_at_exit(work);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	db->worker.pid = 0;
 	db->worker.procno = -1;
@@ -276,6 +283,8 @@ worker_serve(MbusWork *work)
 	mbus_segments_open(work);
 	mbus_segments_ahead(work);
 	mbus_deliveries_serve(work);
+	if (mbus_reads_press(work->db))
+		mbus_reads_store(work);
 }
 
 /*
@@ -302,6 +311,8 @@ worker_pass(MbusWork *work)
 		mbus_segments_open(work);
 		mbus_segments_ahead(work);
 		mbus_deliveries_serve(work);
+		if (mbus_reads_press(db))
+			mbus_reads_store(work);
 		mbus_checkpoints_write(work);
 		if (work->pass.ticket != 0 ||
 			TimestampDifferenceExceeds(work->pass.full_at, started,
@@ -416,12 +427,13 @@ worker_find(MbusWork *work, void *arg)
 	return MBUS_DONE;
 }
 
-/* Stores failures, and removes old ones. */
+/* Stores reads and failures, and removes old ones. */
 static void
 worker_store(MbusWork *work)
 {
 	TimestampTz now = mbus_now();
 
+	mbus_reads_store(work);
 	if (!mbus_tasks_begin(work, MBUS_TASK_STORE, false))
 		return;
 	(void) mbus_task_run(work, MBUS_TASK_STORE, faults_store, NULL,
@@ -443,35 +455,24 @@ static MbusOutcome
 faults_store(MbusWork *work, void *arg)
 {
 	MbusDatabase *db = work->db;
-	MbusFault  *faults;
-	uint64		tail;
-	uint64		head;
+	uint64		from;
+	uint64		to;
+	char	   *faults = mbus_fault_take(db, &from, &to);
 
-	LWLockAcquire(&db->lock, LW_SHARED);
-	tail = db->faults.tail;
-	head = db->faults.head;
-	LWLockRelease(&db->lock);
-	if (tail == head)
+	if (faults == NULL)
 		return MBUS_DONE;
-
-	/* what is in [tail, head) does not change until we advance the tail */
-	head = Min(head, tail + MBUS_FAULTS);
-	faults = palloc((head - tail) * sizeof(MbusFault));
-	LWLockAcquire(&db->lock, LW_SHARED);
-	for (uint64 i = tail; i < head; i++)
-		faults[i - tail] = db->faults.fault[i % MBUS_FAULTS];
-	LWLockRelease(&db->lock);
-
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	for (uint64 i = 0; i < head - tail; i++)
-		fault_store(&faults[i]);
-	mbus_task_commit();
+	for (uint64 at = 0; at < to - from;)
+	{
+		MbusFault  *fault = (MbusFault *) (faults + at);
 
-	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	if (db->faults.tail == tail)
-		db->faults.tail = head;
-	LWLockRelease(&db->lock);
+		fault_store(fault);
+		at += fault->size;
+	}
+	mbus_task_commit();
+	pfree(faults);
+	mbus_fault_taken(db, from, to);
 	return MBUS_DONE;
 }
 
@@ -479,17 +480,19 @@ faults_store(MbusWork *work, void *arg)
  * fault_store inserts one failure into message_bus.error.
  */
 static void
-fault_store(MbusFault *fault)
+fault_store(const MbusFault *fault)
 {
 	Oid			types[] = {TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID,
-	INT4OID, INT8OID, INT8OID, TEXTOID};
-	Datum		values[8];
-	char		nulls[] = "        ";
+		INT4OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+	TEXTOID};
+	Datum		values[12];
+	char		nulls[] = "            ";
 	char	   *role = GetUserNameFromId(fault->role, true);
+	const char *at = fault->texts;
 
 	values[0] = TimestampTzGetDatum(fault->at);
 	values[1] = CStringGetTextDatum(unpack_sql_state(fault->sqlerrcode));
-	values[2] = CStringGetTextDatum(fault->function);
+	values[2] = CStringGetTextDatum(at);
 	values[3] = CStringGetTextDatum(role ? role :
 									psprintf("%u", fault->role));
 	values[4] = Int32GetDatum(fault->pid);
@@ -499,11 +502,20 @@ fault_store(MbusFault *fault)
 	values[6] = Int64GetDatum(fault->message_id);
 	if (fault->message_id == 0)
 		nulls[6] = 'n';
-	values[7] = CStringGetTextDatum(utf8_checked(fault->message));
+	/* message, transaction id, channel, subject, detail */
+	for (int i = 7; i < 12; i++)
+	{
+		at += strlen(at) + 1;
+		values[i] = CStringGetTextDatum(utf8_checked(at));
+		if (i > 7 && *at == '\0')
+			nulls[i] = 'n';
+	}
 	if (SPI_execute_with_args("INSERT INTO message_bus.error (at, sqlstate,"
-							  " function, role, pid, session, message_id, message)"
-							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-							  8, types, values, nulls, false, 0) < 0)
+							  " function, role, pid, session, message_id, message,"
+							  " transaction_id, channel, subject, detail)"
+							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,"
+							  " $11, $12)",
+							  12, types, values, nulls, false, 0) < 0)
 		elog(ERROR, "could not insert into message_bus.error");
 }
 

@@ -500,6 +500,7 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 						"The limit is %ld bytes (WS_MAX_MSG_BYTES).",
 						config->max_message);
 		client_refuse(client, GW_REFUSED_TOO_LARGE, &large);
+		events->over_limit(client->identity, message);
 		gw_disconnect(client, GW_CLOSE_TOO_LARGE, "message too large");
 		return false;
 	}

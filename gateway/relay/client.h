@@ -103,6 +103,8 @@ typedef struct GwClientEvents
 	void		(*message) (GwRequest *request);
 	/* The socket of a session has gone. */
 	void		(*end) (GwIdentity *identity);
+	/* A message was refused for its size, of which this much has come. */
+	void		(*over_limit) (GwIdentity *identity, const GwBuffer *message);
 } GwClientEvents;
 
 extern GwClientList gw_clients[GW_CLIENT_STATES];

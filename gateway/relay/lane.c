@@ -353,7 +353,7 @@ lane_take_batch(GwLane *lane)
 			client->batch_mark = batch_number;
 		if (request->control == 0)
 			request->identity->used = true;
-		else
+		else if (request->control == GW_CONTROL_CLOSE)
 			gw_identity_mark(request->identity, lane->index, 0, 0);
 		gw_batch_add(batch, gw_queue_take(&lane->queue, request));
 	}
@@ -367,7 +367,10 @@ lane_take_batch(GwLane *lane)
 static bool
 lane_knows(const GwLane *lane, const GwRequest *request)
 {
-	return !gw_config_authenticates(config) || request->control != 0 ||
+	bool		alone = request->control == GW_CONTROL_OPEN ||
+	request->control == GW_CONTROL_CLOSE;
+
+	return !gw_config_authenticates(config) || alone ||
 		gw_identity_is_open(request->identity, lane->index, lane->generation);
 }
 

@@ -65,6 +65,24 @@ gw_relay_submit(GwRequest *request)
 		gw_request_end(kind, request, &error, GW_AWAY);
 }
 
+/*
+ * gw_relay_over_limit tells the database of a message that was refused for its
+ * size, if it can be told now: so that it is in the view errors.
+ */
+void
+gw_relay_over_limit(GwIdentity *identity, const GwBuffer *message)
+{
+	GwLane	   *lane = &gw_lanes[GW_LANE_SHORT];
+	GwError		error = {0};
+	GwRequest  *request = NULL;
+
+	if (gw_lane_takes(lane, &error))
+		request = gw_request_over_limit(identity, config->max_message,
+										message);
+	if (request != NULL)
+		gw_queue_append(&lane->queue, request);
+}
+
 /* gw_relay_turn, at the end of a turn of the loop, sends what is queued. */
 void
 gw_relay_turn(void)

@@ -10,7 +10,8 @@
  *
  * Beside the frames of clients there are the gateway's own control frames,
  * which no client can send: 'O' and a token opens a session on a database
- * connection, 'C' closes it.
+ * connection, 'C' closes it, and 'L' tells how a message begins that was
+ * refused because it is over the limit.
  */
 #include "request/batch.h"
 
@@ -22,6 +23,9 @@
 
 /* Frames up to this size, and not of these methods, take the short lane. */
 #define SHORT_MAX	65536
+
+/* Of a message that was refused, so many bytes are told. */
+#define TOLD_MAX	((size_t) 65536)
 
 /* What a frame has in front if its client has asked for larger replies. */
 #define LIMIT_BYTES	4
@@ -165,6 +169,27 @@ gw_request_close(GwIdentity *identity, GwEnding ending)
 	if (!bytes.failed)
 		request = request_control(identity, GW_CONTROL_CLOSE, &bytes);
 	gw_buffer_free(&bytes);
+	return request;
+}
+
+/*
+ * gw_request_over_limit makes what tells of a message that is over the limit,
+ * of which this much has come; NULL if out of memory.
+ */
+GwRequest *
+gw_request_over_limit(GwIdentity *identity, long limit,
+					  const GwBuffer *message)
+{
+	GwBuffer	bytes = {0};
+	GwRequest  *request = NULL;
+
+	gw_buffer_int32(&bytes, (uint32_t) limit);
+	gw_buffer_append(&bytes, message->data,
+					 message->length < TOLD_MAX ? message->length : TOLD_MAX);
+	if (!bytes.failed)
+		request = request_control(identity, GW_CONTROL_OVER_LIMIT, &bytes);
+	/* It may be an authenticate. */
+	gw_buffer_wipe(&bytes);
 	return request;
 }
 

@@ -23,6 +23,7 @@
 /* What control frames ask for: their second byte. */
 #define GW_CONTROL_OPEN		'O'
 #define GW_CONTROL_CLOSE	'C'
+#define GW_CONTROL_OVER_LIMIT	'L'
 
 /* Which leases of a session end when it is closed. */
 typedef enum GwEnding
@@ -72,6 +73,8 @@ extern GwRequest *gw_request_create(GwIdentity *identity, GwBuffer *message,
 									int64_t now_ms);
 extern GwRequest *gw_request_open(GwIdentity *identity);
 extern GwRequest *gw_request_close(GwIdentity *identity, GwEnding ending);
+extern GwRequest *gw_request_over_limit(GwIdentity *identity, long limit,
+										const GwBuffer *message);
 extern bool gw_request_only_claims(const GwRequest *request);
 extern GwLaneKind gw_request_lane(const GwRequest *request);
 extern bool gw_request_reads(const GwRequest *request);
