@@ -99,8 +99,8 @@
 #include "worker/worker.h"
 
 #define PRUNE_EVERY_MS		3600000
+#include "worker/worker_settings.h"
 
-static void worker_settings(void);
 static bool worker_claim(MbusDatabase *db);
 static void worker_exit(int code, Datum arg);
 static void worker_sleep(MbusWork *work);
@@ -126,10 +126,12 @@ mbus_worker_main(Datum main_arg)
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
-	worker_settings();
+	mbus_worker_settings();
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(main_arg),
-											  InvalidOid, 0);
+											  InvalidOid,
+											  BGWORKER_BYPASS_ALLOWCONN);
+	mbus_worker_settle();
 
 	work = MemoryContextAllocZero(TopMemoryContext, sizeof(MbusWork));
 	work->db = mbus_database_attach(MyDatabaseId);
@@ -163,36 +165,6 @@ mbus_worker_main(Datum main_arg)
 		MemoryContextReset(context);
 		worker_sleep(work);
 	}
-}
-
-/*
- * worker_settings overrides what the database or the server may have set
- * that would change what our commands mean or how long they wait.
- */
-static void
-worker_settings(void)
-{
-	static const char *const settings[][2] = {
-		{"application_name", "message_bus worker"},
-		{"search_path", ""},
-		{"synchronous_commit", "off"},
-		{"default_transaction_read_only", "off"},
-		{"default_transaction_isolation", "read committed"},
-		{"default_table_access_method", "heap"},
-		{"idle_in_transaction_session_timeout", "0"},
-		{"statement_timeout", "0"},
-		{"jit", "off"},
-		{"max_parallel_workers_per_gather", "0"},
-		{"row_security", "off"},
-		{MBUS_NO_EVENT_TRIGGERS, MBUS_NO_EVENT_TRIGGERS_VALUE},
-#if PG_VERSION_NUM >= 170000
-		{"transaction_timeout", "0"},
-#endif
-	};
-
-	for (int i = 0; i < (int) lengthof(settings); i++)
-		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
-						PGC_S_OVERRIDE);
 }
 
 /*
