@@ -96,6 +96,8 @@ fault_put(const char *function, Oid user, int sqlerrcode, int64 message_id,
 		return;
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (sqlerrcode == ERRCODE_DISK_FULL)
+		db->disk.told = true;
 	if (db->faults.head - db->faults.tail >= MBUS_FAULTS)
 		pg_atomic_fetch_add_u64(&db->counter[MBUS_C_FAULTS_LOST], 1);
 	else

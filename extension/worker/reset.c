@@ -47,6 +47,9 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	MemSet(db->series, 0, sizeof(db->series));
 	MemSet(&db->facts, 0, sizeof(db->facts));
 	db->faults.tail = db->faults.head;
+	db->disk.full_since = 0;
+	db->disk.told = false;
+	pg_atomic_write_u32(&db->disk.full, 0);
 	LWLockRelease(&db->lock);
 	LWLockRelease(mbus_delivery_lock());
 	mbus_registry_forget(db);

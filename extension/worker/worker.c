@@ -19,7 +19,8 @@
  *	5. close what is not open any more and was not closed in an orderly way
  *	6. attach segments that were opened without, find what is acknowledged in
  *	   full, retire that and what has expired
- *	7. store failures that backends have left in shared memory
+ *	7. store failures that backends have left in shared memory, and see that
+ *	   the reserve of space is there (disk_reserve.c)
  *
  * 5 to 7 wait for the interval or for expire(); 2 and 3 are done between
  * their parts too (worker_serve).  Each task is one or more
@@ -85,6 +86,7 @@
 #include "state/state.h"
 #include "worker/acked.h"
 #include "worker/checkpoint.h"
+#include "worker/disk_reserve.h"
 #include "worker/era_enter.h"
 #include "worker/expiry.h"
 #include "worker/names.h"
@@ -97,9 +99,9 @@
 #include "worker/segment_retire.h"
 #include "worker/task.h"
 #include "worker/worker.h"
+#include "worker/worker_settings.h"
 
 #define PRUNE_EVERY_MS		3600000
-#include "worker/worker_settings.h"
 
 static bool worker_claim(MbusDatabase *db);
 static void worker_exit(int code, Datum arg);
@@ -128,6 +130,7 @@ mbus_worker_main(Datum main_arg)
 	pqsignal(SIGTERM, die);
 	mbus_worker_settings();
 	BackgroundWorkerUnblockSignals();
+	/* as autovacuum does, also where nobody else may connect */
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(main_arg),
 											  InvalidOid,
 											  BGWORKER_BYPASS_ALLOWCONN);
@@ -270,7 +273,8 @@ worker_pass(MbusWork *work)
 		mbus_restore_asked(work);
 		mbus_segments_open(work);
 		mbus_deliveries_serve(work);
-		mbus_checkpoints_write(work);
+		if (!work->disk.full)
+			mbus_checkpoints_write(work);
 		if (work->pass.ticket != 0 ||
 			TimestampDifferenceExceeds(work->pass.full_at, started,
 									   mbus_worker_interval))
@@ -280,18 +284,24 @@ worker_pass(MbusWork *work)
 			mbus_segments_close_lost(work);
 			if (work->pass.ticket != 0)
 				mbus_segments_close_expired(work);
-			mbus_segments_attach(work);
+			if (!work->disk.full)
+				mbus_segments_attach(work);
 			mbus_segments_acked(work);
 			blocked = mbus_segments_retire(work);
-			worker_store(work);
+			if (!work->disk.full)
+				worker_store(work);
 			mbus_numbers_warn(work);
+			mbus_disk_look(work);
 		}
-		mbus_segments_enter(work);
+		if (!work->disk.full)
+			mbus_segments_enter(work);
 	}
 	else
 	{
 		work->entering.more = false;
 		work->pass.full_at = started;
+		if (OidIsValid(work->schema))
+			mbus_disk_look(work);
 		work->expiry_stuck = true;	/* nobody has seen to leases that ended */
 	}
 
@@ -338,7 +348,13 @@ worker_ready(MbusWork *work)
 		MemSet(&work->retire, 0, sizeof(work->retire));
 	}
 	if (!OidIsValid(work->schema))
+	{
+		mbus_disk_forget(work);
+		work->disk.looked = false;
 		return false;
+	}
+	if (!work->disk.looked)
+		mbus_disk_look(work);
 	if (!work->db->numbering.ready)
 		mbus_segments_number(work);
 	return work->db->numbering.ready;
