@@ -1128,7 +1128,8 @@ CREATE FUNCTION message_bus.worker_status_row(
 	OUT segments_opened bigint, OUT segments_retired bigint,
 	OUT unfinished_publishes integer, OUT channels_followed integer,
 	OUT interval_ms integer, OUT node integer, OUT segments_used double precision,
-	OUT epochs_used double precision, OUT warning text)
+	OUT epochs_used double precision, OUT warning text,
+	OUT disk_full_since timestamp with time zone)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'mbus_worker_status_row';
@@ -1187,7 +1188,8 @@ SELECT pid, started_at, last_pass_at, last_pass_ms, interval_ms, ready, passes, 
 	ARRAY(SELECT n FROM pg_catalog.unnest(message_bus.listed_databases()) AS n
 		WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_database d
 			WHERE d.datname OPERATOR(pg_catalog.=) n)
-		ORDER BY n) AS unknown_databases
+		ORDER BY n) AS unknown_databases,
+	disk_full_since
 FROM message_bus.worker_status_row();
 COMMENT ON VIEW message_bus.worker_status IS
 'The background worker of this database; no row where none has run since the server started';
@@ -1204,6 +1206,7 @@ COMMENT ON COLUMN message_bus.worker_status.channels_followed IS 'channels whose
 COMMENT ON COLUMN message_bus.worker_status.node IS 'the server''s: message_bus.node';
 COMMENT ON COLUMN message_bus.worker_status.segments_used IS 'percent of the segment numbers that are used up';
 COMMENT ON COLUMN message_bus.worker_status.epochs_used IS 'percent of the epochs of leases that are used up';
+COMMENT ON COLUMN message_bus.worker_status.disk_full_since IS 'since when there has been no room for message_bus.disk_reserve, so that nothing is published; NULL: there is';
 COMMENT ON COLUMN message_bus.worker_status.warning IS 'the server is another node than the database, or numbers are used up to 80 percent; NULL if all is well';
 
 /*
@@ -1282,6 +1285,13 @@ role: the role that frames without a token run as. authenticates: whether client
 The login must be no superuser and have no BYPASSRLS, may execute relay, and open_session and close_session where clients authenticate, and is a member of the role, which exists and is no superuser and has no BYPASSRLS.
 Runs with the caller''s rights, and tells of the role only to a login that may execute relay.';
 
+CREATE FUNCTION message_bus.bus_fault() RETURNS text
+LANGUAGE c VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'mbus_bus_fault';
+COMMENT ON FUNCTION message_bus.bus_fault() IS
+'bus_fault: why nothing can be published in this database; NULL if nothing is known that stands against it: the server is a standby or read-only, the database is not in message_bus.databases or of another node, no worker has run for ten seconds or it is not ready, the disk is full. A gateway asks it once a second.
+Tells it to who may execute relay, and to members of pg_monitor; to others NULL.';
+
 /*
  * Rights: nobody has any but by name here.  Default privileges (Supabase has
  * some for anon and authenticated) may have given rights while this script
@@ -1336,6 +1346,7 @@ GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_once, message
 GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.id_node, message_bus.lease_node TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login
+GRANT EXECUTE ON FUNCTION message_bus.bus_fault TO PUBLIC;		-- tells gateways only
 GRANT SELECT ON message_bus.channels, message_bus.messages, message_bus.subscriptions, message_bus.leases,
 	message_bus.dead_letters TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.subscription_expired, message_bus.lease_rows,

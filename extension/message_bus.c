@@ -17,6 +17,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "base/publication.h"
 #include "base/settings.h"
 #include "channel/channel.h"
 #include "channel/publisher.h"
@@ -63,6 +64,7 @@ _PG_init(void)
 	 */
 	if (!process_shared_preload_libraries_in_progress)
 		return;
+	mbus_publication_init();
 	mbus_delivery_init();
 	mbus_wait_init();
 	mbus_filter_init();

@@ -80,6 +80,13 @@
 #define MBUS_NO_EVENT_TRIGGERS_VALUE	"replica"
 #endif
 
+/* the settings there are; their number is a result of its own from 16 on */
+#if PG_VERSION_NUM >= 160000
+#define MbusSettings(n)		get_guc_variables(n)
+#else
+#define MbusSettings(n)		(*(n) = GetNumConfigOptions(), get_guc_variables())
+#endif
+
 /* lexer over any bytes; the constructor changed in 17 */
 #if PG_VERSION_NUM >= 170000
 #define MbusMakeLexer(json, len, escapes) \

@@ -35,6 +35,7 @@ int			mbus_subscription_share = 50;
 int			mbus_leases_per_epoch = MBUS_LEASES_LIMIT;
 int			mbus_facts_per_chunk = 1024 * 1024;
 int			mbus_acked_idle = 600;
+int			mbus_disk_reserve = 64;
 bool		mbus_enabled = true;
 char	   *mbus_default_channel = NULL;
 char	   *mbus_default_ttl = NULL;
@@ -127,6 +128,11 @@ define_server_settings(void)
 							"Then it is closed, if all in it is acknowledged.",
 							&mbus_acked_idle, 600, 1, 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.disk_reserve",
+							"Space that each database's worker keeps on its disk, to drop what has expired when that is full.",
+							"Nothing is published while there is no room for it; 0 keeps none.",
+							&mbus_disk_reserve, 64, 0, 1024 * 1024,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.leases_per_epoch",
 							"Lease numbers until the worker begins a new epoch.",
 							"To test what happens then.",

@@ -27,6 +27,7 @@ extern int	mbus_subscription_share;	/* percent of that; reload */
 extern int	mbus_leases_per_epoch;	/* reload; less than all only for tests */
 extern int	mbus_facts_per_chunk;	/* likewise */
 extern int	mbus_acked_idle;	/* seconds; reload */
+extern int	mbus_disk_reserve;	/* MB of each database; reload */
 
 /* of a session */
 extern bool mbus_enabled;

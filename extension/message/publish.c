@@ -37,6 +37,7 @@
 #include "message/insert.h"
 #include "message/publish.h"
 #include "message/transaction_id.h"
+#include "state/disk.h"
 #include "state/fault.h"
 #include "state/registry.h"
 #include "state/state.h"
@@ -68,7 +69,7 @@ static ArrayType *ids_array(const MbusDraft *drafts, int ndrafts);
 
 /*
  * publish_drafts stores the drafts in a channel and sets their ids.
- * Errors: 42P01, 42501, 22023, 22P02, 23505, 25006, 54000, 55000,
+ * Errors: 42P01, 42501, 22023, 22P02, 23505, 25006, 53100, 54000, 55000,
  * 57000.
  */
 static void
@@ -91,6 +92,7 @@ publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 	drafts_check(schema, &channel, drafts, ndrafts, &sum);
 
 	db = mbus_database();
+	mbus_disk_check(db);
 	for (int done = 0; done < ndrafts;)
 	{
 		MbusReservation run;

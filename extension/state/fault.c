@@ -160,6 +160,8 @@ fault_put(const char *function, Oid user, const char *subject,
 	fault->size = (int) MAXALIGN(at - put.room);
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (sqlerrcode == ERRCODE_DISK_FULL)
+		db->disk.told = true;
 	if (db->faults.ring.head - db->faults.ring.tail + fault->size >
 		MBUS_FAULT_BYTES)
 		pg_atomic_fetch_add_u64(&db->counter[MBUS_C_FAULTS_LOST], 1);

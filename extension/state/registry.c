@@ -41,6 +41,7 @@
 #include "base/compat.h"
 #include "base/ids.h"
 #include "state/clock.h"
+#include "state/disk.h"
 #include "state/own_ranges.h"
 #include "state/pace.h"
 #include "state/range.h"
@@ -222,7 +223,8 @@ runs_return(MbusDatabase *db, const MbusBackend *me, bool committed)
  * says so.  "bytes" and "longest_ttl_us" (of all
  * rows) feed the segment's size and expiry; "ordered" says that a message has
  * a key, "delayed" that one has a delay.  Waits for the worker where no
- * segment is open; errors with 55000 if that takes too long.
+ * segment is open; errors with 55000 if that takes too long, and with 53100 if
+ * the disk is full.
  */
 void
 mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
@@ -269,6 +271,9 @@ mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 		}
 		LWLockRelease(&db->lock);
 
+		/* none is opened then; the worker itself gives up, too */
+		if (db->worker.pid != MyProcPid)
+			mbus_disk_check(db);
 		if (started == 0)
 		{
 			mbus_count(MBUS_C_SEGMENT_WAITS, 1);

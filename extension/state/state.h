@@ -286,6 +286,18 @@ typedef struct MbusDeliveryCall
 } MbusDeliveryCall;
 
 /*
+ * Whether there is room on the disk, see disk.c: the state lock.  The worker
+ * writes it, who fails for want of space sets "told".  "full" repeats what
+ * publishers read without the lock.
+ */
+typedef struct MbusDisk
+{
+	TimestampTz full_since;		/* 0: it is not full */
+	bool		told;
+	pg_atomic_uint32 full;
+} MbusDisk;
+
+/*
  * What is shared of one database; worker/reset.c begins it anew.  A process
  * reads without a lock only what it alone writes (which the worker does) and
  * the oid of its own database.
@@ -309,6 +321,7 @@ typedef struct MbusDatabase
 	MbusReads	reads;
 	MbusWorkerStatus worker;
 	MbusDeliveryCall delivery;	/* the delivery lock */
+	MbusDisk	disk;
 
 	/*
 	 * By series: no id below it is given out again.  Readers raise it,

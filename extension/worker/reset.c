@@ -48,6 +48,9 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	MemSet(&db->facts, 0, sizeof(db->facts));
 	db->faults.ring.tail = db->faults.ring.head;
 	db->reads.ring.tail = db->reads.ring.head;
+	db->disk.full_since = 0;
+	db->disk.told = false;
+	pg_atomic_write_u32(&db->disk.full, 0);
 	LWLockRelease(&db->lock);
 	LWLockRelease(mbus_delivery_lock());
 	mbus_registry_forget(db);

@@ -55,7 +55,8 @@
  * else it is closed, and the next publisher waits the 20 ms that opening
  * takes.  So is one in which all has been expired for a while, before its
  * window is over, if its space is worth a number.  None that is not full is
- * closed while it is young (state/pace.c).
+ * closed while it is young (state/pace.c).  On a full disk nothing is opened:
+ * what is old or full is closed without a successor.
  *
  * The series above those of the TTLs each belong to one channel with retention
  * "acked".  Their segments are smaller, and know their channel, so that they
@@ -294,6 +295,11 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 
 	LWLockAcquire(&work->db->lock, LW_EXCLUSIVE);
 	busy = series_busy(work, series_no);
+	if (work->disk.full)
+	{
+		busy = false;
+		series->wanted = 0;		/* who waits is refused */
+	}
 	if (series->wanted > series->open_segment)
 		need = NEED_SEGMENT;
 	else if (series->open_segment == 0)
@@ -307,6 +313,8 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 		need = NEED_SEGMENT;
 	else if (!mbus_series_young(work->db, series_no))
 		need = young_past_need(work, series_no, busy);
+	if (work->disk.full && need == NEED_SEGMENT)
+		need = NEED_CLOSE;
 	opening->at_least = Max(series->wanted, work->db->numbering.next_segment);
 	LWLockRelease(&work->db->lock);
 	return need;

@@ -58,6 +58,7 @@ static void task_context(void *arg);
 static void task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
 						MemoryContext context, Failure failure);
 static bool locked_to_say(MbusBackoff *backoff);
+static void space_lacking(MbusWork *work, MbusTaskKind kind);
 
 /*
  * mbus_tasks_begin begins a group of tasks of one kind, unless they are put
@@ -180,6 +181,9 @@ task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
 	snprintf(db->worker.last_error, sizeof(db->worker.last_error), "%s: %s",
 			 what, edata->message);
 	LWLockRelease(&db->lock);
+	if (edata->sqlerrcode == ERRCODE_DISK_FULL ||
+		edata->saved_errno == ENOSPC || edata->saved_errno == EDQUOT)
+		space_lacking(work, kind);
 	if (failure == FAILURE_ERROR)
 	{
 		pg_atomic_fetch_add_u64(&db->counter[MBUS_C_WORKER_ERRORS], 1);
@@ -189,6 +193,28 @@ task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
 	else
 		backoff->locked = true;
 	FreeErrorData(edata);
+}
+
+/*
+ * Takes note that a task has failed for want of space, and whether it is one
+ * that gives some back, or without which none does; disk_reserve.c.
+ */
+static void
+space_lacking(MbusWork *work, MbusTaskKind kind)
+{
+	work->disk.lacking = true;
+	switch (kind)
+	{
+		case MBUS_TASK_FIND:
+		case MBUS_TASK_NUMBER:
+		case MBUS_TASK_CLOSE:
+		case MBUS_TASK_RETIRE:
+		case MBUS_TASK_ACKED:
+			work->disk.wanted = true;
+			break;
+		default:
+			break;
+	}
 }
 
 /* Whether the log is to be told of a lock: once a minute. */

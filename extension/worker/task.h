@@ -146,6 +146,18 @@ typedef struct MbusRestore
 	bool		crowded;		/* some have no room, and show; logged */
 } MbusRestore;
 
+/* The reserve of space on the disk; disk_reserve.c. */
+typedef struct MbusDiskWork
+{
+	bool		looked;			/* since the worker has found the extension */
+	bool		full;			/* as others are told */
+	bool		lacking;		/* a task has failed for want of space, */
+	bool		wanted;			/* and would have given some back */
+	bool		removed;		/* there is none, and none is wanted */
+	bool		said;			/* that there can be none */
+	TimestampTz released_at;
+} MbusDiskWork;
+
 /* The worker's own memory; no other process sees it. */
 typedef struct MbusWork
 {
@@ -168,6 +180,7 @@ typedef struct MbusWork
 	MbusEntering entering;
 	MbusLoad	load;
 	MbusRestore restore;
+	MbusDiskWork disk;
 	bool		expiry_stuck;	/* a lease that has ended could not be seen to */
 
 	/* when these were last done */

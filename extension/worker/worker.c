@@ -19,7 +19,8 @@
  *	5. close what is not open any more and was not closed in an orderly way
  *	6. attach segments that were opened without, find what is acknowledged in
  *	   full, retire that and what has expired
- *	7. store failures and reads that backends have left in shared memory
+ *	7. store failures and reads that backends have left in shared memory, and
+ *	   see that the reserve of space is there (disk_reserve.c)
  *
  * 5 to 7 wait for the interval or for expire(); 2 and 3 are done between
  * their parts too (worker_serve).  Each task is one or more
@@ -87,6 +88,7 @@
 #include "state/state.h"
 #include "worker/acked.h"
 #include "worker/checkpoint.h"
+#include "worker/disk_reserve.h"
 #include "worker/era_enter.h"
 #include "worker/expiry.h"
 #include "worker/names.h"
@@ -102,10 +104,10 @@
 #include "worker/segment_retire.h"
 #include "worker/task.h"
 #include "worker/worker.h"
+#include "worker/worker_settings.h"
 
 #define PRUNE_EVERY_MS		3600000
 
-static void worker_settings(void);
 static bool worker_claim(MbusDatabase *db);
 static void worker_exit(int code, Datum arg);
 static void worker_sleep(MbusWork *work);
@@ -131,10 +133,13 @@ mbus_worker_main(Datum main_arg)
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
-	worker_settings();
+	mbus_worker_settings();
 	BackgroundWorkerUnblockSignals();
+	/* as autovacuum does, also where nobody else may connect */
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(main_arg),
-											  InvalidOid, 0);
+											  InvalidOid,
+											  BGWORKER_BYPASS_ALLOWCONN);
+	mbus_worker_settle();
 
 	work = MemoryContextAllocZero(TopMemoryContext, sizeof(MbusWork));
 	work->db = mbus_database_attach(MyDatabaseId);
@@ -168,36 +173,6 @@ mbus_worker_main(Datum main_arg)
 		MemoryContextReset(context);
 		worker_sleep(work);
 	}
-}
-
-/*
- * worker_settings overrides what the database or the server may have set
- * that would change what our commands mean or how long they wait.
- */
-static void
-worker_settings(void)
-{
-	static const char *const settings[][2] = {
-		{"application_name", "message_bus worker"},
-		{"search_path", ""},
-		{"synchronous_commit", "off"},
-		{"default_transaction_read_only", "off"},
-		{"default_transaction_isolation", "read committed"},
-		{"default_table_access_method", "heap"},
-		{"idle_in_transaction_session_timeout", "0"},
-		{"statement_timeout", "0"},
-		{"jit", "off"},
-		{"max_parallel_workers_per_gather", "0"},
-		{"row_security", "off"},
-		{MBUS_NO_EVENT_TRIGGERS, MBUS_NO_EVENT_TRIGGERS_VALUE},
-#if PG_VERSION_NUM >= 170000
-		{"transaction_timeout", "0"},
-#endif
-	};
-
-	for (int i = 0; i < (int) lengthof(settings); i++)
-		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
-						PGC_S_OVERRIDE);
 }
 
 /*
@@ -281,7 +256,8 @@ worker_serve(MbusWork *work)
 	mbus_task_let_go(work);
 	mbus_restore_asked(work);
 	mbus_segments_open(work);
-	mbus_segments_ahead(work);
+	if (!work->disk.full)
+		mbus_segments_ahead(work);
 	mbus_deliveries_serve(work);
 	if (mbus_reads_press(work->db))
 		mbus_reads_store(work);
@@ -309,11 +285,13 @@ worker_pass(MbusWork *work)
 	{
 		mbus_restore_asked(work);
 		mbus_segments_open(work);
-		mbus_segments_ahead(work);
+		if (!work->disk.full)
+			mbus_segments_ahead(work);
 		mbus_deliveries_serve(work);
 		if (mbus_reads_press(db))
 			mbus_reads_store(work);
-		mbus_checkpoints_write(work);
+		if (!work->disk.full)
+			mbus_checkpoints_write(work);
 		if (work->pass.ticket != 0 ||
 			TimestampDifferenceExceeds(work->pass.full_at, started,
 									   mbus_worker_interval))
@@ -323,19 +301,26 @@ worker_pass(MbusWork *work)
 			mbus_segments_close_lost(work);
 			if (work->pass.ticket != 0)
 				mbus_segments_close_expired(work);
-			mbus_segments_attach(work);
+			if (!work->disk.full)
+				mbus_segments_attach(work);
 			mbus_segments_acked(work);
-			mbus_expiring_move(work);
+			if (!work->disk.full)
+				mbus_expiring_move(work);
 			blocked = mbus_segments_retire(work);
-			worker_store(work);
+			if (!work->disk.full)
+				worker_store(work);
 			mbus_numbers_warn(work);
+			mbus_disk_look(work);
 		}
-		mbus_segments_enter(work);
+		if (!work->disk.full)
+			mbus_segments_enter(work);
 	}
 	else
 	{
 		work->entering.more = false;
 		work->pass.full_at = started;
+		if (OidIsValid(work->schema))
+			mbus_disk_look(work);
 		work->expiry_stuck = true;	/* nobody has seen to leases that ended */
 	}
 
@@ -382,7 +367,13 @@ worker_ready(MbusWork *work)
 		MemSet(&work->retire, 0, sizeof(work->retire));
 	}
 	if (!OidIsValid(work->schema))
+	{
+		mbus_disk_forget(work);
+		work->disk.looked = false;
 		return false;
+	}
+	if (!work->disk.looked)
+		mbus_disk_look(work);
 	if (!work->db->numbering.ready)
 		mbus_segments_number(work);
 	return work->db->numbering.ready;

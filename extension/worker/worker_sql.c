@@ -11,18 +11,24 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "parser/parse_func.h"
 #include "pgstat.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/compat.h"
 #include "base/settings.h"
 #include "state/clock.h"
 #include "state/fault.h"
@@ -31,10 +37,13 @@
 #include "worker/numbers.h"
 
 #define EXPIRE_WAIT_MS		60000
+#define WORKER_AWAY_MS		10000	/* one that has left is back by then */
 #define OPEN_COLUMNS		7
-#define STATUS_COLUMNS		18
+#define STATUS_COLUMNS		19
 
 static bool expire_wait(MbusDatabase *db, uint64 ticket);
+static const char *fault_of_bus(void);
+static bool caller_may_know(void);
 
 /*
  * expire() has the worker close and retire what has expired, and returns how
@@ -162,6 +171,71 @@ MBUS_FUNCTION(databases_listed)
 }
 
 /*
+ * bus_fault() returns why nothing can be published here, and NULL if it can, or
+ * to somebody who needs not know.
+ */
+MBUS_FUNCTION(bus_fault)
+{
+	const char *fault = caller_may_know() ? fault_of_bus() : NULL;
+
+	if (fault == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(fault));
+}
+
+/* What keeps everybody from publishing; NULL: nothing that is known. */
+static const char *
+fault_of_bus(void)
+{
+	MbusDatabase *db = mbus_database_or_null();
+	MbusWorkerStatus worker;
+	bool		refused;
+	bool		ready;
+	bool		full;
+
+	if (RecoveryInProgress())
+		return "the server is a standby";
+	if (XactReadOnly)
+		return "the database is read-only";
+	if (!mbus_preloaded())
+		return "the server has not loaded message_bus";
+	if (!mbus_database_listed(get_database_name(MyDatabaseId)))
+		return "message_bus.databases does not name the database";
+	if (db == NULL)
+		return "no worker of message_bus has begun";
+	LWLockAcquire(&db->lock, LW_SHARED);
+	worker = db->worker;
+	refused = db->numbering.refused;
+	ready = db->numbering.ready;
+	full = db->disk.full_since != 0;
+	LWLockRelease(&db->lock);
+	if (refused)
+		return "the database is another node than message_bus.node";
+	if (worker.pid == 0 &&
+		TimestampDifferenceExceeds(worker.last_pass_at, mbus_now(),
+								   WORKER_AWAY_MS))
+		return "no worker of message_bus runs";
+	if (!ready)
+		return "the worker of message_bus is not ready";
+	return full ? "the disk of the database is full" : NULL;
+}
+
+/* A gateway's login, and who watches over the server. */
+static bool
+caller_may_know(void)
+{
+	Oid			types[] = {INT8ARRAYOID, BYTEAARRAYOID};
+	Oid			relay;
+
+	if (has_privs_of_role(GetUserId(), ROLE_PG_MONITOR))
+		return true;
+	relay = LookupFuncName(list_make2(makeString("message_bus"),
+									  makeString("relay")), 2, types, true);
+	return OidIsValid(relay) &&
+		MbusFunctionAclCheck(relay, GetUserId()) == ACLCHECK_OK;
+}
+
+/*
  * worker_status_row() returns what the worker of this database tells of
  * itself; no row where none has ever run.
  */
@@ -175,6 +249,7 @@ MBUS_FUNCTION(worker_status_row)
 	bool		nulls[STATUS_COLUMNS] = {0};
 	bool		ready;
 	int32		channels;
+	TimestampTz full_since;
 
 	InitMaterializedSRF(fcinfo, 0);
 	db = mbus_database_or_null();
@@ -184,6 +259,7 @@ MBUS_FUNCTION(worker_status_row)
 	worker = db->worker;
 	ready = db->numbering.ready;
 	channels = db->channels.nslots;
+	full_since = db->disk.full_since;
 	LWLockRelease(&db->lock);
 	mbus_numbers_used(db, &used);
 
@@ -210,6 +286,8 @@ MBUS_FUNCTION(worker_status_row)
 	values[16] = Float8GetDatum(used.epochs);
 	values[17] = CStringGetTextDatum(used.warning);
 	nulls[17] = used.warning[0] == '\0';
+	values[18] = TimestampTzGetDatum(full_since);
+	nulls[18] = full_since == 0;
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	return (Datum) 0;
 }

@@ -4,8 +4,9 @@
  *
  * database.c runs these steps on every new connection: the extension's check
  * of login and role (that of every frame, or with authentication on that of
- * anonymous ones); the settings that the gateway's configuration asks for;
- * relay prepared; and a ping through relay, so that "ready" means that a
+ * anonymous ones); the settings that the gateway's configuration asks for; which
+ * backend it is, and whether the bus takes publishes (asked for again and again
+ * later); relay prepared; and a ping through relay, so that "ready" means that a
  * frame was answered. Settings are made by a query and not at startup, so
  * that a pooler passes them and a fault in one is told as such.
  */
@@ -14,53 +15,103 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "database/backend.h"
 #include "request/batch.h"
 
 /* Longest wait of a frame for another transaction. */
 #define LOCK_TIMEOUT_MS	500
+
+#define INT8_ARRAY_OID	1016
+#define BYTEA_ARRAY_OID	1001
 
 /*
  * $1 is the role of frames without a token, $2 whether clients authenticate.
  * No row: there is no extension, and what bears its functions' names is not
  * to be trusted.
  */
-const char *const gw_fault_query =
+static const char *const fault_query =
 "SELECT message_bus.gateway_fault($1, $2) FROM pg_catalog.pg_extension"
 " WHERE extname OPERATOR(pg_catalog.=) 'message_bus'";
 
 /* $1 is an object of names and values. */
-const char *const gw_settings_query =
+static const char *const settings_query =
 "SELECT pg_catalog.set_config(key, value, false)"
 " FROM pg_catalog.json_each_text($1::pg_catalog.json)";
 
+/* The backend, and why the bus takes no publishes; NULL: it does. */
+const char *const gw_probe_query =
+"SELECT pg_catalog.pg_backend_pid(), message_bus.bus_fault()";
+
 /* $1 is how long claims of the same transaction may wait, in ms. */
-const char *const gw_wait_query =
+static const char *const wait_query =
 "SELECT pg_catalog.set_config('message_bus.claim_wait_max', $1, true)";
 
 const char *const gw_relay_query =
 "SELECT session, frame, request, code, sqlstate, leases"
 " FROM message_bus.relay($1, $2)";
 
+static bool send_query(PGconn *conn, const char *query, int count,
+					   const char *const *values);
+static const char *login_role(const GwConfig *config);
+static void add_settings(GwBuffer *json, const GwConfig *config);
 static void add_token_settings(GwBuffer *json, const GwConfig *config);
 static bool add_request(GwBatch *batch, GwRequest *request);
 static void add_text(GwBuffer *json, const char *name, const char *value);
 static void add_number(GwBuffer *json, const char *name, long value,
 					   const char *unit);
 
-/* gw_check_role returns the role that frames without a token run as. */
-const char *
-gw_check_role(const GwConfig *config)
+/* login_role returns the role that frames without a token run as. */
+static const char *
+login_role(const GwConfig *config)
 {
 	return gw_config_authenticates(config) ? config->anon_role : config->role;
 }
 
 /*
- * gw_check_settings appends the session's settings. Those beside
+ * gw_check_send sends the steps but for the ping, each with its own Sync; false
+ * if libpq cannot, or there is no memory.
+ */
+bool
+gw_check_send(PGconn *conn, const GwConfig *config)
+{
+	const Oid	types[2] = {INT8_ARRAY_OID, BYTEA_ARRAY_OID};
+	const char *login[2] = {login_role(config),
+	gw_config_authenticates(config) ? "t" : "f"};
+	const char *values;
+	GwBuffer	settings = {0};
+	bool		sent;
+
+	add_settings(&settings, config);
+	values = (const char *) settings.data;
+	sent = !settings.failed && PQsetnonblocking(conn, 1) == 0 &&
+		PQenterPipelineMode(conn) == 1 &&
+		send_query(conn, fault_query, 2, login) &&
+		send_query(conn, settings_query, 1, &values) &&
+		send_query(conn, gw_probe_query, 0, NULL) &&
+		PQsendPrepare(conn, "wait", wait_query, 1, NULL) == 1 &&
+		PQpipelineSync(conn) == 1 &&
+		PQsendPrepare(conn, "relay", gw_relay_query, 2, types) == 1 &&
+		PQpipelineSync(conn) == 1;
+	gw_buffer_free(&settings);
+	return sent;
+}
+
+/* send_query sends a query with parameters, and a Sync. */
+static bool
+send_query(PGconn *conn, const char *query, int count,
+		   const char *const *values)
+{
+	return PQsendQueryParams(conn, query, count, NULL, values, NULL, NULL,
+							 0) == 1 && PQpipelineSync(conn) == 1;
+}
+
+/*
+ * add_settings appends the session's settings. Those beside
  * message_bus's own keep one frame from ending the batch of all: a limit of
  * the role for a statement would, and so would serialization failures.
  */
-void
-gw_check_settings(GwBuffer *json, const GwConfig *config)
+static void
+add_settings(GwBuffer *json, const GwConfig *config)
 {
 	gw_buffer_text(json, "{\"message_bus.relay_role\":");
 	gw_buffer_json(json, config->role);
@@ -79,7 +130,7 @@ gw_check_settings(GwBuffer *json, const GwConfig *config)
 			   config->max_message, "");
 	add_number(json, "message_bus.client_max_payload",
 			   config->max_payload_mb * (long) GW_MIB, "");
-	/* Only on the connections of the lane "wait" they may: gw_wait_query. */
+	/* Only on the connections of the lane "wait" they may: wait_query. */
 	add_text(json, "message_bus.claim_wait_max", "0");
 	/* Who waits for another transaction holds up the lane. */
 	add_number(json, "lock_timeout", LOCK_TIMEOUT_MS, "ms");
@@ -150,6 +201,34 @@ add_request(GwBatch *batch, GwRequest *request)
 	if (request != NULL)
 		gw_batch_add(batch, request);
 	return request != NULL;
+}
+
+/*
+ * gw_check_login reads what the extension says of login and role; the call has
+ * failed with the SQLSTATE and message unless that is empty.
+ */
+const char *
+gw_check_login(const PGresult *result, const char *sqlstate,
+			   const char *message)
+{
+	/* No schema, no function in it, or no row: see fault_query. */
+	if (strcmp(sqlstate, "3F000") == 0 || strcmp(sqlstate, "42883") == 0 ||
+		(message[0] == '\0' && PQntuples(result) == 0))
+		return "extension \"message_bus\" is not installed in this database";
+	if (message[0] != '\0')
+		return message;
+	return PQgetisnull(result, 0, 0) ? NULL : PQgetvalue(result, 0, 0);
+}
+
+/*
+ * gw_check_failed tells why another step has failed. What was prepared on a new
+ * connection is not there already, nor gone, unless a pooler lends backends.
+ */
+const char *
+gw_check_failed(const char *sqlstate, const char *message)
+{
+	return gw_list_has("42P05 26000", sqlstate, strlen(sqlstate)) ?
+		gw_backend_fault : message;
 }
 
 /* gw_check_reply reads the reply to the ping, the last row; NULL if it is good. */

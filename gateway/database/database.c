@@ -9,8 +9,10 @@
  *	CONNECTING	PQconnectPoll, driven by the loop; each attempt begins at the
  *				next host, since one that does not answer takes all its time
  *	CHECKING	login, extension and role are checked, the session's settings
- *				made, relay prepared and called once with a ping
- *	READY		batches are pipelined
+ *				made, relay prepared and called once with a ping; behind a
+ *				pooler, it is seen whether the backend is its own (backend.c)
+ *	READY		batches are pipelined, and once a second a probe between them:
+ *				which backend, and whether the bus takes publishes
  *
  * Nothing here blocks: libpq is in non-blocking and pipeline mode, results
  * are fetched only where PQisBusy says that PQgetResult will not wait, and
@@ -40,6 +42,7 @@
 #include "database/check.h"
 #include "database/options.h"
 #include "database/outcome.h"
+#include "database/probe.h"
 #include "database/resolve.h"
 #include "net/loop.h"
 
@@ -47,10 +50,9 @@
 #define LAST_RETRY_MS		1500
 #define CONNECT_MS			10000
 #define CONNECT_SEVERAL_MS	3000
+#define PROVE_MS			50
 #define LOUD_FAILURES		10
 #define FIELD_MAX			256
-#define INT8_ARRAY_OID		1016
-#define BYTEA_ARRAY_OID		1001
 
 typedef enum State
 {
@@ -60,17 +62,6 @@ typedef enum State
 	CHECKING,
 	READY
 } State;
-
-/* The steps of CHECKING, each with its own Sync. */
-enum
-{
-	STEP_FAULT,
-	STEP_SETTINGS,
-	STEP_PREPARE_WAIT,
-	STEP_PREPARE,
-	STEP_PING,
-	STEPS
-};
 
 /* What is kept of an error. */
 enum
@@ -101,6 +92,8 @@ struct GwDatabase
 	bool		failed;			/* the oldest batch */
 	bool		unknown;
 	bool		recheck;		/* the extension is not as it was */
+	GwProbe		probe;
+	int64_t		prove_until;
 	char		error[FIELDS][FIELD_MAX];	/* of the oldest batch; empty:
 											 * none */
 	char		reason[512];	/* why it is not READY */
@@ -124,7 +117,8 @@ static void database_take_result(GwDatabase *database, PGresult *result);
 static void database_take_sync(GwDatabase *database);
 static void begin_checks(GwDatabase *database);
 static void end_check(GwDatabase *database);
-static const char *login_fault(const GwDatabase *database);
+static void send_probe(GwDatabase *database);
+static void end_probe(GwDatabase *database);
 static void forget_result(GwDatabase *database);
 static void notice(void *owner, const PGresult *result);
 static void copy_field(char *to, const PGresult *result, int field);
@@ -175,6 +169,23 @@ const char *
 gw_database_reason(const GwDatabase *database)
 {
 	return database->reason;
+}
+
+/*
+ * gw_database_bus tells why the bus takes no publishes; NULL if it does, or
+ * nothing is known.
+ */
+const char *
+gw_database_bus(const GwDatabase *database)
+{
+	return database->state == READY ? gw_probe_bus(&database->probe) : NULL;
+}
+
+/* gw_database_took: a publish has been taken. */
+void
+gw_database_took(GwDatabase *database)
+{
+	database->probe.bus[0] = '\0';
 }
 
 /*
@@ -236,6 +247,7 @@ database_disconnect(GwDatabase *database)
 	PQfinish(database->conn);
 	database->conn = NULL;
 	database->syncs = 0;
+	gw_probe_forget(&database->probe);
 }
 
 /* database_move is the only function that changes the state. */
@@ -289,7 +301,10 @@ database_lose(GwDatabase *database, const char *reason)
 	}
 }
 
-/* database_retry is the timer: a new attempt, or the end of a slow one. */
+/*
+ * database_retry is the timer: a new attempt, or the end of a slow one; a probe
+ * of a connection that is ready, or has its backend to prove.
+ */
 static void
 database_retry(void *owner)
 {
@@ -297,6 +312,13 @@ database_retry(void *owner)
 	GwBuffer	hosts = {0};
 	GwBuffer	ports = {0};
 
+	if (database->state == READY ||
+		(database->state == CHECKING && database->step == GW_STEPS &&
+		 database->syncs == 0 && gw_now_ms() < database->prove_until))
+	{
+		send_probe(database);
+		return;
+	}
 	if (database->state != AWAY)
 	{
 		database_lose(database, "could not connect in time");
@@ -495,6 +517,11 @@ database_take_sync(GwDatabase *database)
 		end_check(database);
 		return;
 	}
+	if (gw_probe_is_back(&database->probe))
+	{
+		end_probe(database);
+		return;
+	}
 	if (!database->failed && !database->unknown &&
 		!gw_outcome_fits(database->result))
 	{
@@ -527,85 +554,99 @@ database_take_sync(GwDatabase *database)
 static void
 begin_checks(GwDatabase *database)
 {
-	const Oid	types[2] = {INT8_ARRAY_OID, BYTEA_ARRAY_OID};
-	const char *login[2];
-	const char *values;
-	GwBuffer	settings = {0};
 	GwBuffer	sessions = {0};
 	GwBuffer	frames = {0};
-	PGconn	   *conn = database->conn;
 
 	database_move(database, CHECKING);
-	database->step = STEP_FAULT;
+	database->step = 0;
 	database->recheck = false;
-	login[0] = gw_check_role(database->config);
-	login[1] = gw_config_authenticates(database->config) ? "t" : "f";
-	gw_check_settings(&settings, database->config);
-	values = (const char *) settings.data;
-	if (settings.failed ||
-		!gw_check_ping(database->config, &sessions, &frames))
+	database->prove_until = gw_now_ms() + CONNECT_MS;
+	if (!gw_check_ping(database->config, &sessions, &frames))
 		database_lose(database, "out of memory");
-	else if (PQsetnonblocking(conn, 1) != 0 ||
-			 PQenterPipelineMode(conn) != 1 ||
-			 PQsendQueryParams(conn, gw_fault_query, 2, NULL, login, NULL,
-							   NULL, 0) != 1 || PQpipelineSync(conn) != 1 ||
-			 PQsendQueryParams(conn, gw_settings_query, 1, NULL, &values,
-							   NULL, NULL, 0) != 1 ||
-			 PQpipelineSync(conn) != 1 ||
-			 PQsendPrepare(conn, "wait", gw_wait_query, 1, NULL) != 1 ||
-			 PQpipelineSync(conn) != 1 ||
-			 PQsendPrepare(conn, "relay", gw_relay_query, 2, types) != 1 ||
-			 PQpipelineSync(conn) != 1)
-		database_lose(database, PQerrorMessage(conn));
+	else if (!gw_check_send(database->conn, database->config))
+		database_lose(database, PQerrorMessage(database->conn));
 	else
 	{
-		database->syncs = STEPS - 1;
+		database->syncs = GW_STEPS - 1;
 		gw_database_send(database, &sessions, &frames, 0);
 	}
-	gw_buffer_free(&settings);
 	gw_buffer_free(&sessions);
 	gw_buffer_free(&frames);
 }
 
-/* end_check ends a step of CHECKING; after the last one it is READY. */
+/*
+ * end_check ends a step of CHECKING; after the last one it is READY, when its
+ * backend is proven.
+ */
 static void
 end_check(GwDatabase *database)
 {
 	const char *fault = NULL;
 
-	if (database->step == STEP_FAULT)
-		fault = login_fault(database);
+	if (database->step == GW_STEP_FAULT)
+		fault = gw_check_login(database->result, database->error[SQLSTATE],
+							   database->error[MESSAGE]);
 	else if (database->failed || database->unknown)
-		fault = database->error[MESSAGE];
-	else if (database->step == STEP_PING)
+		fault = gw_check_failed(database->error[SQLSTATE],
+								database->error[MESSAGE]);
+	else if (database->step == GW_STEP_PING)
 		fault = gw_check_reply(database->result);
+	else if (database->step == GW_STEP_PROBE || database->step == GW_STEPS)
+		fault = gw_probe_take(&database->probe, database->result,
+							  PQbackendPID(database->conn));
 	if (fault != NULL)
 		database_lose(database, fault);
 	else
 		forget_result(database);
-	if (fault != NULL || ++database->step < STEPS)
+	if (fault != NULL ||
+		(database->step < GW_STEPS && ++database->step < GW_STEPS))
 		return;
-	gw_timer_stop(database->timer);
+	if (!gw_backend_is_proven(&database->probe.backend))
+	{
+		gw_timer_start(database->timer, database->probe.backend.own % 2 == 1 ?
+					   0 : PROVE_MS + random() % PROVE_MS);
+		return;
+	}
+	gw_timer_start(database->timer, GW_PROBE_MS);
 	database->failures = 0;
 	database->reason[0] = '\0';
 	gw_counters.database_connects++;
 	database_move(database, READY);
 }
 
-/* login_fault reads what the extension says of login and role. */
-static const char *
-login_fault(const GwDatabase *database)
+/* send_probe sends a probe, behind what is in flight; one at a time. */
+static void
+send_probe(GwDatabase *database)
 {
-	const PGresult *result = database->result;
+	bool		ready = database->state == READY;
 
-	/* No schema, no function in it, or no row: see gw_fault_query. */
-	if (strcmp(database->error[SQLSTATE], "3F000") == 0 ||
-		strcmp(database->error[SQLSTATE], "42883") == 0 ||
-		(!database->failed && PQntuples(result) == 0))
-		return "extension \"message_bus\" is not installed in this database";
+	gw_timer_start(database->timer, ready ? GW_PROBE_MS :
+				   database->prove_until - gw_now_ms());
+	if (database->probe.away > 0)
+		return;
+	database->syncs++;
+	/* In CHECKING it is a step. */
+	if (gw_probe_send(&database->probe, database->conn,
+					  ready ? database->syncs : 0))
+		database_flush(database);
+	else
+		database_lose(database, PQerrorMessage(database->conn));
+}
+
+/* end_probe ends a probe of a connection that is READY. */
+static void
+end_probe(GwDatabase *database)
+{
+	const char *fault = NULL;
+
 	if (database->failed || database->unknown)
-		return database->error[MESSAGE];
-	return PQgetisnull(result, 0, 0) ? NULL : PQgetvalue(result, 0, 0);
+		database->recheck = gw_check_is_asked(database->error[SQLSTATE]);
+	else
+		fault = gw_probe_take(&database->probe, database->result,
+							  PQbackendPID(database->conn));
+	forget_result(database);
+	if (fault != NULL)
+		database_lose(database, fault);
 }
 
 static void

@@ -546,7 +546,10 @@ note_publish(const GwRequest *request, const char *sqlstate, GwResult result)
 	if (!publishes)
 		return;
 	if (result == GW_COMMITTED)
+	{
 		refused_ms = 0;
+		gw_database_took(gw_lanes[GW_LANE_SHORT].database);
+	}
 	else if (sqlstate != NULL && sqlstate[0] != '\0' &&
 			 strstr("53100 58030 55000 25006", sqlstate) != NULL)
 	{

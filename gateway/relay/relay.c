@@ -133,21 +133,30 @@ gw_relay_is_idle(void)
 }
 
 /*
- * gw_relay_reasons appends why lanes cannot take requests, as JSON strings
- * separated by commas.
+ * gw_relay_reasons appends why lanes cannot take requests, or the bus no
+ * publishes, as JSON strings separated by commas.
  */
 void
 gw_relay_reasons(GwBuffer *reasons)
 {
 	const char *refused = gw_publishes_refused();
+	const char *bus = gw_database_bus(gw_lanes[GW_LANE_SHORT].database);
+	char		string[640];
 	size_t		i;
 
 	if (refused != NULL)
 		gw_buffer_json(reasons, refused);
+	if (refused != NULL && bus != NULL)
+		gw_buffer_text(reasons, ",");
+	if (bus != NULL)
+	{
+		(void) snprintf(string, sizeof(string),
+						"the bus takes no publishes: %s", bus);
+		gw_buffer_json(reasons, string);
+	}
 	for (i = 0; i < GW_LANE_WAIT; i++)
 	{
 		GwError		error = {0};
-		char		string[640];
 
 		if (gw_lane_takes(&gw_lanes[i], &error))
 			continue;

@@ -133,6 +133,7 @@ bus(q{DELETE FROM message_bus.message_bus});
 bus(q{SELECT message_bus.delete_message('s1')});
 bus(q{SELECT message_bus.json_text('{"a": 1}', 'a'), message_bus.id_node(1), message_bus.lease_node(1)});
 bus(q{SELECT message_bus.gateway_fault('postgres', false)});
+bus(q{SELECT message_bus.bus_fault()});
 bus(q{SELECT message_bus.set_jwt_keys('{"keys": [{"kty": "oct", "kid": "k", "alg": "HS256",
 	"k": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE"}]}')});
 bus(qq{SET message_bus.relay_role = 'postgres';
