@@ -19,6 +19,87 @@ COMMENT ON SCHEMA message_bus IS
 'message_bus: durable message bus; every message whole, with a checksum, kept until its TTL';
 
 /*
+ * Roles, as tables have them: by OID here, by name in a dump, and missing for good
+ * if there is none.
+ */
+
+CREATE TYPE message_bus.role;
+CREATE FUNCTION message_bus.role_in(cstring) RETURNS message_bus.role
+	AS 'MODULE_PATHNAME', 'mbus_role_in' LANGUAGE C STABLE STRICT;
+CREATE FUNCTION message_bus.role_out(message_bus.role) RETURNS cstring
+	AS 'MODULE_PATHNAME', 'mbus_role_out' LANGUAGE C STABLE STRICT;
+CREATE TYPE message_bus.role (INPUT = message_bus.role_in, OUTPUT = message_bus.role_out,
+	INTERNALLENGTH = 72, ALIGNMENT = int4);
+COMMENT ON TYPE message_bus.role IS
+'role: a role that owns or may use something, by its OID. Its text is the name that it has then, or "(missing) " and the name that it had: one that is missing stays so.';
+
+CREATE FUNCTION message_bus.role_cmp(message_bus.role, message_bus.role) RETURNS integer
+	AS 'MODULE_PATHNAME', 'mbus_role_cmp' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION message_bus.role_lt(message_bus.role, message_bus.role) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_role_lt' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION message_bus.role_le(message_bus.role, message_bus.role) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_role_le' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION message_bus.role_eq(message_bus.role, message_bus.role) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_role_eq' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION message_bus.role_ge(message_bus.role, message_bus.role) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_role_ge' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION message_bus.role_gt(message_bus.role, message_bus.role) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_role_gt' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.role_in IS 'role_in: reads a role''s name, its OID, or "(missing) " and the name that it had.';
+COMMENT ON FUNCTION message_bus.role_out IS 'role_out: a role''s name as it is now, or "(missing) " and the name that it had.';
+COMMENT ON FUNCTION message_bus.role_cmp IS 'role_cmp: the order of roles: by OID, those that are missing last, by name.';
+COMMENT ON FUNCTION message_bus.role_lt IS 'role_lt: the operator <';
+COMMENT ON FUNCTION message_bus.role_le IS 'role_le: the operator <=';
+COMMENT ON FUNCTION message_bus.role_eq IS 'role_eq: the operator =';
+COMMENT ON FUNCTION message_bus.role_ge IS 'role_ge: the operator >=';
+COMMENT ON FUNCTION message_bus.role_gt IS 'role_gt: the operator >';
+CREATE OPERATOR message_bus.< (LEFTARG = message_bus.role, RIGHTARG = message_bus.role,
+	FUNCTION = message_bus.role_lt, COMMUTATOR = OPERATOR(message_bus.>), NEGATOR = OPERATOR(message_bus.>=),
+	RESTRICT = scalarltsel, JOIN = scalarltjoinsel);
+CREATE OPERATOR message_bus.<= (LEFTARG = message_bus.role, RIGHTARG = message_bus.role,
+	FUNCTION = message_bus.role_le, COMMUTATOR = OPERATOR(message_bus.>=), NEGATOR = OPERATOR(message_bus.>),
+	RESTRICT = scalarlesel, JOIN = scalarlejoinsel);
+CREATE OPERATOR message_bus.= (LEFTARG = message_bus.role, RIGHTARG = message_bus.role,
+	FUNCTION = message_bus.role_eq, COMMUTATOR = OPERATOR(message_bus.=), RESTRICT = eqsel, JOIN = eqjoinsel);
+CREATE OPERATOR message_bus.>= (LEFTARG = message_bus.role, RIGHTARG = message_bus.role,
+	FUNCTION = message_bus.role_ge, COMMUTATOR = OPERATOR(message_bus.<=), NEGATOR = OPERATOR(message_bus.<),
+	RESTRICT = scalargesel, JOIN = scalargejoinsel);
+CREATE OPERATOR message_bus.> (LEFTARG = message_bus.role, RIGHTARG = message_bus.role,
+	FUNCTION = message_bus.role_gt, COMMUTATOR = OPERATOR(message_bus.<), NEGATOR = OPERATOR(message_bus.<=),
+	RESTRICT = scalargtsel, JOIN = scalargtjoinsel);
+CREATE OPERATOR CLASS message_bus.role_ops DEFAULT FOR TYPE message_bus.role USING btree AS
+	OPERATOR 1 message_bus.<, OPERATOR 2 message_bus.<=, OPERATOR 3 message_bus.=,
+	OPERATOR 4 message_bus.>=, OPERATOR 5 message_bus.>,
+	FUNCTION 1 message_bus.role_cmp(message_bus.role, message_bus.role);
+
+CREATE FUNCTION message_bus.role_of(oid) RETURNS message_bus.role
+	AS 'MODULE_PATHNAME', 'mbus_role_from_oid' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION message_bus.role_of IS 'role_of: the role with an OID; missing if there is none.';
+CREATE FUNCTION message_bus.role_live(message_bus.role) RETURNS oid
+	AS 'MODULE_PATHNAME', 'mbus_role_oid' LANGUAGE C IMMUTABLE STRICT;
+COMMENT ON FUNCTION message_bus.role_live IS 'role_live: a role''s OID; 0, which is nobody, for one that is missing.';
+CREATE FUNCTION message_bus.role_number(message_bus.role) RETURNS oid
+	AS 'MODULE_PATHNAME', 'mbus_role_number' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION message_bus.role_number IS
+'role_number: a role''s OID, for views; of one that is missing the one that it had here, or 0 if that is not known or another role''s.';
+CREATE FUNCTION message_bus.role_missing(message_bus.role) RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_role_missing' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION message_bus.role_missing IS 'role_missing: the name of a role that is missing; NULL for one that is there.';
+CREATE FUNCTION message_bus.role_at(message_bus.role) RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_role_at' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION message_bus.role_at IS 'role_at: this cluster''s system identifier and a role''s OID; NULL for one that is missing.';
+CREATE FUNCTION message_bus.role_restored(message_bus.role, at text) RETURNS message_bus.role
+	AS 'MODULE_PATHNAME', 'mbus_role_restored' LANGUAGE C STABLE;
+COMMENT ON FUNCTION message_bus.role_restored IS
+'role_restored: a role that a dump has brought; missing if it was written down in this cluster (at, as role_at has it) for another role of the name.';
+CREATE FUNCTION message_bus.role_settled(message_bus.role) RETURNS message_bus.role
+	AS 'MODULE_PATHNAME', 'mbus_role_settled' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION message_bus.role_settled IS 'role_settled: a role that was dropped or renamed since it was stored, as it is to be stored now; NULL if nothing has changed.';
+
+CREATE CAST (oid AS message_bus.role) WITH FUNCTION message_bus.role_of(oid) AS ASSIGNMENT;
+CREATE CAST (regrole AS message_bus.role) WITH FUNCTION message_bus.role_of(oid) AS ASSIGNMENT;
+
+/*
  * Tables.  Nobody but the extension touches them: all rights are revoked at
  * the end of this script, and row security without a policy stands behind it.
  */
@@ -28,7 +109,7 @@ CREATE SEQUENCE message_bus.channel_id AS integer;
 CREATE TABLE message_bus.channel (
 	channel_id integer PRIMARY KEY DEFAULT pg_catalog.nextval('message_bus.channel_id'),
 	name text NOT NULL UNIQUE,
-	owner regrole NOT NULL,
+	owner message_bus.role NOT NULL,
 	series integer NOT NULL,
 	ttl interval NOT NULL,
 	max_attempts integer NOT NULL,
@@ -41,7 +122,8 @@ CREATE TABLE message_bus.channel (
 	compression text NOT NULL,
 	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	purged_to bigint NOT NULL DEFAULT 0,	-- messages up to it are gone, ...
-	purge_kept bigint[]						-- ... but for these ranges [lo, hi)
+	purge_kept bigint[],					-- ... but for these ranges [lo, hi)
+	owner_at text							-- where the owner was written down, see role_at
 );
 COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 
@@ -49,9 +131,10 @@ COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 -- there before the rows, and pg_restore loads tables in any order, also at one time.
 CREATE TABLE message_bus.channel_grant (
 	channel_id integer NOT NULL,
-	grantee regrole NOT NULL,
+	grantee message_bus.role NOT NULL,
 	may_publish boolean NOT NULL,
 	may_consume boolean NOT NULL,
+	grantee_at text,						-- as owner_at
 	PRIMARY KEY (channel_id, grantee)
 );
 COMMENT ON TABLE message_bus.channel_grant IS 'who but its owner may use a channel';
@@ -62,13 +145,14 @@ CREATE TABLE message_bus.subscription (
 	subscription_id integer PRIMARY KEY DEFAULT pg_catalog.nextval('message_bus.subscription_id'),
 	channel_id integer NOT NULL,
 	name text NOT NULL,
-	owner regrole NOT NULL,
+	owner message_bus.role NOT NULL,
 	ordered boolean NOT NULL,
 	paused boolean NOT NULL DEFAULT false,
 	start_id bigint NOT NULL DEFAULT 0,		-- ids below are not wanted
 	start_at timestamp with time zone,		-- nor what was created before
 	since_lease bigint NOT NULL DEFAULT 0,	-- facts under leases below do not count
 	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	owner_at text,							-- as of channels
 	UNIQUE (channel_id, name)
 );
 COMMENT ON TABLE message_bus.subscription IS 'durable readers of channels';
@@ -323,12 +407,36 @@ $$;
 CREATE TRIGGER channel_restored BEFORE INSERT ON message_bus.channel
 	FOR EACH ROW EXECUTE FUNCTION message_bus.channel_restored();
 
--- and grants and subscriptions that the default channel may have got by then
+-- An owner is who had that name where the row was written; in this cluster only if
+-- it is the same role.
+CREATE FUNCTION message_bus.owner_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+BEGIN
+	IF TG_OP = 'INSERT' THEN
+		NEW.owner := message_bus.role_restored(NEW.owner, NEW.owner_at);
+	END IF;
+	NEW.owner_at := message_bus.role_at(NEW.owner);
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER owner_restored BEFORE INSERT OR UPDATE OF owner ON message_bus.channel
+	FOR EACH ROW EXECUTE FUNCTION message_bus.owner_restored();
+CREATE TRIGGER owner_restored BEFORE INSERT OR UPDATE OF owner ON message_bus.subscription
+	FOR EACH ROW EXECUTE FUNCTION message_bus.owner_restored();
+
+-- So is a grantee.  And grants and subscriptions that the default channel may have got
+-- by then.
 CREATE FUNCTION message_bus.grant_restored() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
 DECLARE
 	made message_bus.channel_grant;
 BEGIN
+	IF TG_OP = 'UPDATE' THEN
+		NEW.grantee_at := message_bus.role_at(NEW.grantee);
+		RETURN NEW;
+	END IF;
+	NEW.grantee := message_bus.role_restored(NEW.grantee, NEW.grantee_at);
+	NEW.grantee_at := message_bus.role_at(NEW.grantee);
 	DELETE FROM message_bus.channel_grant g
 		WHERE g.channel_id = 1 AND NEW.channel_id = 1 AND g.grantee = NEW.grantee
 		RETURNING * INTO made;
@@ -337,7 +445,7 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-CREATE TRIGGER grant_restored BEFORE INSERT ON message_bus.channel_grant
+CREATE TRIGGER grant_restored BEFORE INSERT OR UPDATE OF grantee ON message_bus.channel_grant
 	FOR EACH ROW EXECUTE FUNCTION message_bus.grant_restored();
 
 -- A restored subscription replaces one of its name that was made here.  Another one
@@ -412,6 +520,8 @@ ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_restored;
+ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER owner_restored;
+ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER owner_restored;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER grant_restored;
 ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER subscription_restored;
 ALTER TABLE message_bus.checkpoint ENABLE ALWAYS TRIGGER checkpoint_made;
@@ -439,10 +549,10 @@ CREATE FUNCTION message_bus.alter_channel(channel text, ttl interval DEFAULT NUL
 	max_attempts integer DEFAULT NULL, lease interval DEFAULT NULL,
 	backoff interval DEFAULT NULL, backoff_max interval DEFAULT NULL,
 	dead_letter text DEFAULT NULL, retention text DEFAULT NULL, max_payload bigint DEFAULT NULL,
-	compression text DEFAULT NULL) RETURNS void
+	compression text DEFAULT NULL, owner regrole DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_alter_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.alter_channel IS
-'alter_channel: changes what is not NULL, for messages published from now on. dead_letter '''' and max_payload 0 remove these. Errors: 42P01 no such channel, 42501 not its owner, 22023 bad value, 53400 too many channels with retention acked, 25006 read-only.';
+'alter_channel: changes what is not NULL, for messages published from now on. dead_letter '''' and max_payload 0 remove these. owner: to whom the channel belongs from now on; the caller owns the channel and may set that role, or has the rights of the owner of the extension (a channel whose owner is missing is a superuser''s and his). Errors: 42P01 no such channel, 42501 not its owner, or may not set the role, 42704 no such role, 22023 bad value, 53400 too many channels with retention acked, 25006 read-only.';
 
 CREATE FUNCTION message_bus.drop_channel(channel text, if_exists boolean DEFAULT false) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_drop_channel' LANGUAGE C;
@@ -457,7 +567,7 @@ COMMENT ON FUNCTION message_bus.grant_channel IS
 CREATE FUNCTION message_bus.revoke_channel(channel text, grantee regrole, privileges text) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_revoke_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.revoke_channel IS
-'revoke_channel: takes back what grant_channel gave. privileges: publish, consume or all. Errors: as grant_channel.';
+'revoke_channel: takes back what grant_channel gave. grantee: ''-'' for all roles that are missing. privileges: publish, consume or all. Errors: as grant_channel.';
 
 CREATE FUNCTION message_bus.may(channel_id integer, privilege text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_may' LANGUAGE C STRICT STABLE COST 10;
@@ -709,13 +819,26 @@ COMMENT ON FUNCTION message_bus.clock_accept IS
 'clock_accept: has the bus go by the server''s clock although it has jumped forward; returns the bus''s time. What has expired by it is dropped then. A clock that was set back is not followed.';
 
 CREATE VIEW message_bus.channels WITH (security_barrier) AS
-	SELECT c.name AS channel, c.owner, c.ttl, c.max_attempts, c.lease, c.backoff, c.backoff_max,
+	SELECT c.name AS channel, message_bus.role_number(c.owner)::pg_catalog.regrole AS owner, c.ttl, c.max_attempts, c.lease, c.backoff, c.backoff_max,
 		c.dead_letter, c.retention, c.max_payload, c.compression, c.created_at,
 		message_bus.may(c.channel_id, 'publish') AS may_publish,
-		message_bus.may(c.channel_id, 'consume') AS may_consume
+		message_bus.may(c.channel_id, 'consume') AS may_consume,
+		message_bus.role_missing(c.owner) AS owner_missing
 	FROM message_bus.channel c
 	WHERE message_bus.may(c.channel_id, 'publish') OR message_bus.may(c.channel_id, 'consume');
 COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies';
+COMMENT ON COLUMN message_bus.channels.owner IS 'of one that is missing the OID that it had here, or -';
+COMMENT ON COLUMN message_bus.channels.owner_missing IS 'name of an owner that is missing: it was dropped, or not there when the channel was restored; else NULL';
+
+CREATE VIEW message_bus.grants WITH (security_barrier) AS
+	SELECT c.name AS channel, message_bus.role_number(g.grantee)::pg_catalog.regrole AS grantee,
+		g.may_publish, g.may_consume, message_bus.role_missing(g.grantee) AS grantee_missing
+	FROM message_bus.channel_grant g
+	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) g.channel_id
+	WHERE message_bus.may(c.channel_id, 'own');
+COMMENT ON VIEW message_bus.grants IS 'who but its owner may use the channels that the current user owns';
+COMMENT ON COLUMN message_bus.grants.grantee IS 'of one that is missing the OID that it had here, or -';
+COMMENT ON COLUMN message_bus.grants.grantee_missing IS 'name of a role that is missing: it was dropped, or not there when the grant was restored; nobody has what it had. Else NULL';
 
 CREATE VIEW message_bus.messages WITH (security_barrier) AS
 	SELECT m.id, c.name AS channel, m.created_at, m.expires_at,
@@ -744,10 +867,11 @@ COMMENT ON FUNCTION message_bus.subscription_status IS
 'subscription_status: where a subscription is, see the view subscriptions; NULL if it is not loaded or the current user may not consume its channel.';
 
 CREATE VIEW message_bus.subscriptions WITH (security_barrier) AS
-	SELECT c.name AS channel, s.name AS subscription, s.owner, s.ordered, s.paused, s.created_at,
+	SELECT c.name AS channel, s.name AS subscription, message_bus.role_number(s.owner)::pg_catalog.regrole AS owner,
+		s.ordered, s.paused, s.created_at,
 		t.lag_messages, t.lag_seconds, t.in_flight, t.redelivered, t.oldest_unacked_id,
 		t.oldest_unacked_at, t.ready, t.retrying, t.delivered, t.acked, t.nacked, t.expired,
-		t.dead, t.cursor
+		t.dead, t.cursor, message_bus.role_missing(s.owner) AS owner_missing
 	FROM message_bus.subscription s
 	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
 	CROSS JOIN LATERAL message_bus.subscription_status(s.subscription_id) AS t
@@ -768,6 +892,7 @@ COMMENT ON COLUMN message_bus.subscriptions.nacked IS 'messages given back since
 COMMENT ON COLUMN message_bus.subscriptions.expired IS 'messages whose lease passed its deadline since the server started';
 COMMENT ON COLUMN message_bus.subscriptions.dead IS 'messages that used up their attempts since the server started';
 COMMENT ON COLUMN message_bus.subscriptions.cursor IS 'id up to which it has read the channel';
+COMMENT ON COLUMN message_bus.subscriptions.owner_missing IS 'as of channels';
 
 CREATE FUNCTION message_bus.lease_rows(subscription_id integer,
 	OUT lease bigint, OUT message_id bigint, OUT attempt integer,
@@ -1267,13 +1392,14 @@ GRANT USAGE ON SCHEMA message_bus TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_text, message_bus.publish_bytes,
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
-	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json, message_bus.json_text,
+	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.role_of, message_bus.role_at, message_bus.role_restored, message_bus.role_eq,
+	message_bus.role_number, message_bus.role_missing, message_bus.stored_json, message_bus.json_text,
 	message_bus.compression_name,
 	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.id_node, message_bus.lease_node TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login
-GRANT SELECT ON message_bus.channels, message_bus.messages, message_bus.subscriptions, message_bus.leases,
+GRANT SELECT ON message_bus.channels, message_bus.grants, message_bus.messages, message_bus.subscriptions, message_bus.leases,
 	message_bus.dead_letters TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.lease_rows,
 	message_bus.clock, message_bus.clock_off, message_bus.in_ranges, message_bus.is_dead, message_bus.delivery_status, message_bus.last_access TO PUBLIC;

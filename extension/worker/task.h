@@ -43,6 +43,7 @@ typedef enum MbusTaskKind
 	MBUS_TASK_NAMES,
 	MBUS_TASK_SETTLE,
 	MBUS_TASK_ATTACH,
+	MBUS_TASK_ROLES,
 	MBUS_TASK_KINDS
 } MbusTaskKind;
 
