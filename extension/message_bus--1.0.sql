@@ -123,7 +123,9 @@ CREATE TABLE message_bus.channel (
 	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	purged_to bigint NOT NULL DEFAULT 0,	-- messages up to it are gone, ...
 	purge_kept bigint[],					-- ... but for these ranges [lo, hi)
-	owner_at text							-- where the owner was written down, see role_at
+	owner_at text,							-- where the owner was written down, see role_at
+	buses uuid[] NOT NULL DEFAULT '{}'		-- that know it by its number: of what they have
+											-- written its messages are those of that number
 );
 COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 
@@ -252,7 +254,8 @@ CREATE TABLE message_bus.server_state (
 	timeline bigint NOT NULL DEFAULT 0,		-- that segments were last opened on
 	next_segment integer NOT NULL DEFAULT 32,	-- ordinal << 5 | node
 	epoch integer NOT NULL DEFAULT 0,		-- of leases
-	node smallint							-- of its ids; NULL before the first segment
+	node smallint,							-- of its ids; NULL before the first segment
+	bus uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid()	-- in the names of its segments' constraints
 );
 INSERT INTO message_bus.server_state DEFAULT VALUES;
 COMMENT ON TABLE message_bus.server_state IS 'numbering that must survive a crash or a failover';
@@ -392,11 +395,18 @@ CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
 DECLARE
 	made integer;
+	known uuid[];
 BEGIN
 	DELETE FROM message_bus.channel_dropped d WHERE d.channel_id = NEW.channel_id;
 	DELETE FROM message_bus.channel c WHERE c.name = NEW.name
 		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at)
-		RETURNING c.channel_id INTO made;
+		RETURNING c.channel_id, c.buses INTO made, known;
+	-- this bus knows it from now on, and who knew the one of that name and number
+	SELECT array_agg(DISTINCT b) INTO NEW.buses
+		FROM (SELECT unnest(NEW.buses)
+			UNION ALL SELECT s.bus FROM message_bus.server_state s
+			UNION ALL SELECT unnest(known) WHERE made = NEW.channel_id) AS k (b);
+	NEW.buses := COALESCE(NEW.buses, '{}');
 	IF made <> NEW.channel_id THEN
 		DELETE FROM message_bus.channel_grant g WHERE g.channel_id = made;
 		DELETE FROM message_bus.subscription s WHERE s.channel_id = made;
@@ -794,6 +804,11 @@ CREATE FUNCTION message_bus.in_ranges(id bigint, ranges bigint[]) RETURNS boolea
 COMMENT ON FUNCTION message_bus.in_ranges IS
 'in_ranges: whether an id is in one of the ascending ranges [lo, hi) of an array: what a purge has kept.';
 
+CREATE FUNCTION message_bus.shown(id bigint) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_shown' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.shown IS
+'shown: whether the segment of an id is not hidden, because a restore is filling it or another bus has written it. For views.';
+
 CREATE FUNCTION message_bus.ack_covers(lo bigint, runs integer[], hi bigint, id bigint) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_ack_covers' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION message_bus.ack_covers IS
@@ -849,7 +864,7 @@ CREATE VIEW message_bus.messages WITH (security_barrier) AS
 		pg_catalog.pg_column_size(m.payload) AS stored_size, m.sha256
 	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
 	LEFT JOIN message_bus.publisher p USING (publisher_id)
-	WHERE message_bus.may(c.channel_id, 'consume')
+	WHERE message_bus.may(c.channel_id, 'consume') AND message_bus.shown(m.id)
 		AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
 		AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
 		AND NOT EXISTS (SELECT FROM message_bus.event e
@@ -943,13 +958,13 @@ CREATE VIEW message_bus.dead_letters WITH (security_barrier) AS
 	LEFT JOIN LATERAL (
 		SELECT d.name, m.key, m.size, COALESCE(m.content_type, 'application/json') AS content_type
 		FROM message_bus.message m JOIN message_bus.channel d ON d.channel_id OPERATOR(pg_catalog.=) m.channel_id
-		WHERE m.id OPERATOR(pg_catalog.=) f.dead_letter_id
+		WHERE m.id OPERATOR(pg_catalog.=) f.dead_letter_id AND message_bus.shown(m.id)
 			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
 			AND (m.id OPERATOR(pg_catalog.>) d.purged_to OR message_bus.in_ranges(m.id, d.purge_kept))
 			AND NOT EXISTS (SELECT FROM message_bus.event e
 				WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted')
 		LIMIT 1) AS k ON true
-	WHERE message_bus.may(c.channel_id, 'consume')
+	WHERE message_bus.may(c.channel_id, 'consume') AND message_bus.shown(f.message_id)
 		AND f.retry_at IS NULL AND f.kind OPERATOR(pg_catalog.<>) 'redriven'
 		AND (f.lease OPERATOR(pg_catalog.>=) s.since_lease OR f.dead_letter_id IS NOT NULL)
 		AND COALESCE(m.size, k.size) IS NOT NULL
@@ -1037,7 +1052,7 @@ CREATE VIEW message_bus.message_bus WITH (security_barrier) AS
 		m.expires_at,
 		COALESCE(m.headers OPERATOR(pg_catalog.->) 'metadata', '{}') AS metadata
 	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
-	WHERE message_bus.may(c.channel_id, 'consume')
+	WHERE message_bus.may(c.channel_id, 'consume') AND message_bus.shown(m.id)
 		AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
 		AND NOT EXISTS (SELECT FROM message_bus.event e
 			WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted');
@@ -1203,6 +1218,15 @@ SELECT s.segment_no, s.series,
 	CASE
 		WHEN o.segment_no IS NOT NULL THEN 'open'
 		WHEN s.closed_at IS NULL AND pg_catalog.pg_is_in_recovery() THEN 'open'
+		WHEN EXISTS (
+			SELECT FROM pg_catalog.pg_class c
+			WHERE c.oid OPERATOR(pg_catalog.=) ANY (t.relids) AND NOT c.relispartition
+			AND NOT EXISTS (SELECT FROM message_bus.unattached u
+				WHERE u.segment_no OPERATOR(pg_catalog.=) s.segment_no)
+			AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+				WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+				AND d.objid OPERATOR(pg_catalog.=) c.oid AND d.objsubid OPERATOR(pg_catalog.=) 0
+				AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass)) THEN 'foreign'
 		WHEN s.detached OR EXISTS (
 			SELECT FROM pg_catalog.pg_class c
 			LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid OPERATOR(pg_catalog.=) c.oid
@@ -1230,7 +1254,7 @@ COMMENT ON VIEW message_bus.segments IS
 'The physical parts that messages lie in; one is dropped whole when all its messages have expired';
 COMMENT ON COLUMN message_bus.segments.segment_no IS 'number; the messages'' ids are segment_no << 24 and up; segment_no is ordinal << 5 | node';
 COMMENT ON COLUMN message_bus.segments.series IS 'series of segments: channels with about the same TTL share one';
-COMMENT ON COLUMN message_bus.segments.state IS 'open (takes messages), closed, or detaching (expired, waits for readers to be dropped)';
+COMMENT ON COLUMN message_bus.segments.state IS 'open (takes messages), closed, detaching (expired, waits for readers to be dropped), or foreign (restored without the channels that its messages are of: nobody can read them)';
 COMMENT ON COLUMN message_bus.segments.expires_at IS 'when the last of its messages expires';
 COMMENT ON COLUMN message_bus.segments.rows_reserved IS 'ids given out so far, if open; NULL on a standby';
 COMMENT ON COLUMN message_bus.segments.rows_max IS 'ids it has, if open; NULL on a standby';
@@ -1402,7 +1426,7 @@ GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the c
 GRANT SELECT ON message_bus.channels, message_bus.grants, message_bus.messages, message_bus.subscriptions, message_bus.leases,
 	message_bus.dead_letters TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.lease_rows,
-	message_bus.clock, message_bus.clock_off, message_bus.in_ranges, message_bus.is_dead, message_bus.delivery_status, message_bus.last_access TO PUBLIC;
+	message_bus.clock, message_bus.clock_off, message_bus.in_ranges, message_bus.shown, message_bus.is_dead, message_bus.delivery_status, message_bus.last_access TO PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
 	message_bus.pools TO pg_monitor;
