@@ -19,6 +19,87 @@ COMMENT ON SCHEMA message_bus IS
 'message_bus: durable message bus; every message whole, with a checksum, kept until its TTL';
 
 /*
+ * Roles, as tables have them: by OID here, by name in a dump, and missing for good
+ * if there is none.
+ */
+
+CREATE TYPE message_bus.role;
+CREATE FUNCTION message_bus.role_in(cstring) RETURNS message_bus.role
+	AS 'MODULE_PATHNAME', 'mbus_role_in' LANGUAGE C STABLE STRICT;
+CREATE FUNCTION message_bus.role_out(message_bus.role) RETURNS cstring
+	AS 'MODULE_PATHNAME', 'mbus_role_out' LANGUAGE C STABLE STRICT;
+CREATE TYPE message_bus.role (INPUT = message_bus.role_in, OUTPUT = message_bus.role_out,
+	INTERNALLENGTH = 72, ALIGNMENT = int4);
+COMMENT ON TYPE message_bus.role IS
+'role: a role that owns or may use something, by its OID. Its text is the name that it has then, or "(missing) " and the name that it had: one that is missing stays so.';
+
+CREATE FUNCTION message_bus.role_cmp(message_bus.role, message_bus.role) RETURNS integer
+	AS 'MODULE_PATHNAME', 'mbus_role_cmp' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION message_bus.role_lt(message_bus.role, message_bus.role) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_role_lt' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION message_bus.role_le(message_bus.role, message_bus.role) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_role_le' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION message_bus.role_eq(message_bus.role, message_bus.role) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_role_eq' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION message_bus.role_ge(message_bus.role, message_bus.role) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_role_ge' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION message_bus.role_gt(message_bus.role, message_bus.role) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_role_gt' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.role_in IS 'role_in: reads a role''s name, its OID, or "(missing) " and the name that it had.';
+COMMENT ON FUNCTION message_bus.role_out IS 'role_out: a role''s name as it is now, or "(missing) " and the name that it had.';
+COMMENT ON FUNCTION message_bus.role_cmp IS 'role_cmp: the order of roles: by OID, those that are missing last, by name.';
+COMMENT ON FUNCTION message_bus.role_lt IS 'role_lt: the operator <';
+COMMENT ON FUNCTION message_bus.role_le IS 'role_le: the operator <=';
+COMMENT ON FUNCTION message_bus.role_eq IS 'role_eq: the operator =';
+COMMENT ON FUNCTION message_bus.role_ge IS 'role_ge: the operator >=';
+COMMENT ON FUNCTION message_bus.role_gt IS 'role_gt: the operator >';
+CREATE OPERATOR message_bus.< (LEFTARG = message_bus.role, RIGHTARG = message_bus.role,
+	FUNCTION = message_bus.role_lt, COMMUTATOR = OPERATOR(message_bus.>), NEGATOR = OPERATOR(message_bus.>=),
+	RESTRICT = scalarltsel, JOIN = scalarltjoinsel);
+CREATE OPERATOR message_bus.<= (LEFTARG = message_bus.role, RIGHTARG = message_bus.role,
+	FUNCTION = message_bus.role_le, COMMUTATOR = OPERATOR(message_bus.>=), NEGATOR = OPERATOR(message_bus.>),
+	RESTRICT = scalarlesel, JOIN = scalarlejoinsel);
+CREATE OPERATOR message_bus.= (LEFTARG = message_bus.role, RIGHTARG = message_bus.role,
+	FUNCTION = message_bus.role_eq, COMMUTATOR = OPERATOR(message_bus.=), RESTRICT = eqsel, JOIN = eqjoinsel);
+CREATE OPERATOR message_bus.>= (LEFTARG = message_bus.role, RIGHTARG = message_bus.role,
+	FUNCTION = message_bus.role_ge, COMMUTATOR = OPERATOR(message_bus.<=), NEGATOR = OPERATOR(message_bus.<),
+	RESTRICT = scalargesel, JOIN = scalargejoinsel);
+CREATE OPERATOR message_bus.> (LEFTARG = message_bus.role, RIGHTARG = message_bus.role,
+	FUNCTION = message_bus.role_gt, COMMUTATOR = OPERATOR(message_bus.<), NEGATOR = OPERATOR(message_bus.<=),
+	RESTRICT = scalargtsel, JOIN = scalargtjoinsel);
+CREATE OPERATOR CLASS message_bus.role_ops DEFAULT FOR TYPE message_bus.role USING btree AS
+	OPERATOR 1 message_bus.<, OPERATOR 2 message_bus.<=, OPERATOR 3 message_bus.=,
+	OPERATOR 4 message_bus.>=, OPERATOR 5 message_bus.>,
+	FUNCTION 1 message_bus.role_cmp(message_bus.role, message_bus.role);
+
+CREATE FUNCTION message_bus.role_of(oid) RETURNS message_bus.role
+	AS 'MODULE_PATHNAME', 'mbus_role_from_oid' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION message_bus.role_of IS 'role_of: the role with an OID; missing if there is none.';
+CREATE FUNCTION message_bus.role_live(message_bus.role) RETURNS oid
+	AS 'MODULE_PATHNAME', 'mbus_role_oid' LANGUAGE C IMMUTABLE STRICT;
+COMMENT ON FUNCTION message_bus.role_live IS 'role_live: a role''s OID; 0, which is nobody, for one that is missing.';
+CREATE FUNCTION message_bus.role_number(message_bus.role) RETURNS oid
+	AS 'MODULE_PATHNAME', 'mbus_role_number' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION message_bus.role_number IS
+'role_number: a role''s OID, for views; of one that is missing the one that it had here, or 0 if that is not known or another role''s.';
+CREATE FUNCTION message_bus.role_missing(message_bus.role) RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_role_missing' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION message_bus.role_missing IS 'role_missing: the name of a role that is missing; NULL for one that is there.';
+CREATE FUNCTION message_bus.role_at(message_bus.role) RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_role_at' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION message_bus.role_at IS 'role_at: this cluster''s system identifier and a role''s OID; NULL for one that is missing.';
+CREATE FUNCTION message_bus.role_restored(message_bus.role, at text) RETURNS message_bus.role
+	AS 'MODULE_PATHNAME', 'mbus_role_restored' LANGUAGE C STABLE;
+COMMENT ON FUNCTION message_bus.role_restored IS
+'role_restored: a role that a dump has brought; missing if it was written down in this cluster (at, as role_at has it) for another role of the name.';
+CREATE FUNCTION message_bus.role_settled(message_bus.role) RETURNS message_bus.role
+	AS 'MODULE_PATHNAME', 'mbus_role_settled' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION message_bus.role_settled IS 'role_settled: a role that was dropped or renamed since it was stored, as it is to be stored now; NULL if nothing has changed.';
+
+CREATE CAST (oid AS message_bus.role) WITH FUNCTION message_bus.role_of(oid) AS ASSIGNMENT;
+CREATE CAST (regrole AS message_bus.role) WITH FUNCTION message_bus.role_of(oid) AS ASSIGNMENT;
+
+/*
  * Tables.  Nobody but the extension touches them: all rights are revoked at
  * the end of this script, and row security without a policy stands behind it.
  */
@@ -28,7 +109,7 @@ CREATE SEQUENCE message_bus.channel_id AS integer;
 CREATE TABLE message_bus.channel (
 	channel_id integer PRIMARY KEY DEFAULT pg_catalog.nextval('message_bus.channel_id'),
 	name text NOT NULL UNIQUE,
-	owner regrole NOT NULL,
+	owner message_bus.role NOT NULL,
 	series integer NOT NULL,
 	ttl interval NOT NULL,
 	max_attempts integer NOT NULL,
@@ -43,7 +124,10 @@ CREATE TABLE message_bus.channel (
 	purged_to bigint NOT NULL DEFAULT 0,	-- messages up to it are gone, ...
 	purge_kept bigint[],					-- ... but for these ranges [lo, hi)
 	dead_letter_expired boolean NOT NULL DEFAULT false,
-	record_reads boolean NOT NULL DEFAULT false
+	record_reads boolean NOT NULL DEFAULT false,
+	owner_at text,							-- where the owner was written down, see role_at
+	buses uuid[] NOT NULL DEFAULT '{}'		-- that know it by its number: of what they have
+											-- written its messages are those of that number
 );
 COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 
@@ -51,9 +135,10 @@ COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 -- there before the rows, and pg_restore loads tables in any order, also at one time.
 CREATE TABLE message_bus.channel_grant (
 	channel_id integer NOT NULL,
-	grantee regrole NOT NULL,
+	grantee message_bus.role NOT NULL,
 	may_publish boolean NOT NULL,
 	may_consume boolean NOT NULL,
+	grantee_at text,						-- as owner_at
 	PRIMARY KEY (channel_id, grantee)
 );
 COMMENT ON TABLE message_bus.channel_grant IS 'who but its owner may use a channel';
@@ -64,7 +149,7 @@ CREATE TABLE message_bus.subscription (
 	subscription_id integer PRIMARY KEY DEFAULT pg_catalog.nextval('message_bus.subscription_id'),
 	channel_id integer NOT NULL,
 	name text NOT NULL,
-	owner regrole NOT NULL,
+	owner message_bus.role NOT NULL,
 	ordered boolean NOT NULL,
 	paused boolean NOT NULL DEFAULT false,
 	start_id bigint NOT NULL DEFAULT 0,		-- ids below are not wanted
@@ -73,6 +158,7 @@ CREATE TABLE message_bus.subscription (
 	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	wanted_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 											-- made or moved: what had expired is not missed
+	owner_at text,							-- as of channels
 	UNIQUE (channel_id, name)
 );
 COMMENT ON TABLE message_bus.subscription IS 'durable readers of channels';
@@ -182,7 +268,8 @@ CREATE TABLE message_bus.server_state (
 	timeline bigint NOT NULL DEFAULT 0,		-- that segments were last opened on
 	next_segment integer NOT NULL DEFAULT 32,	-- ordinal << 5 | node
 	epoch integer NOT NULL DEFAULT 0,		-- of leases
-	node smallint							-- of its ids; NULL before the first segment
+	node smallint,							-- of its ids; NULL before the first segment
+	bus uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid()	-- in the names of its segments' constraints
 );
 INSERT INTO message_bus.server_state DEFAULT VALUES;
 COMMENT ON TABLE message_bus.server_state IS 'numbering that must survive a crash or a failover';
@@ -327,11 +414,18 @@ CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
 DECLARE
 	made integer;
+	known uuid[];
 BEGIN
 	DELETE FROM message_bus.channel_dropped d WHERE d.channel_id = NEW.channel_id;
 	DELETE FROM message_bus.channel c WHERE c.name = NEW.name
 		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at)
-		RETURNING c.channel_id INTO made;
+		RETURNING c.channel_id, c.buses INTO made, known;
+	-- this bus knows it from now on, and who knew the one of that name and number
+	SELECT array_agg(DISTINCT b) INTO NEW.buses
+		FROM (SELECT unnest(NEW.buses)
+			UNION ALL SELECT s.bus FROM message_bus.server_state s
+			UNION ALL SELECT unnest(known) WHERE made = NEW.channel_id) AS k (b);
+	NEW.buses := COALESCE(NEW.buses, '{}');
 	IF made <> NEW.channel_id THEN
 		DELETE FROM message_bus.channel_grant g WHERE g.channel_id = made;
 		DELETE FROM message_bus.subscription s WHERE s.channel_id = made;
@@ -342,12 +436,36 @@ $$;
 CREATE TRIGGER channel_restored BEFORE INSERT ON message_bus.channel
 	FOR EACH ROW EXECUTE FUNCTION message_bus.channel_restored();
 
--- and grants and subscriptions that the default channel may have got by then
+-- An owner is who had that name where the row was written; in this cluster only if
+-- it is the same role.
+CREATE FUNCTION message_bus.owner_restored() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
+BEGIN
+	IF TG_OP = 'INSERT' THEN
+		NEW.owner := message_bus.role_restored(NEW.owner, NEW.owner_at);
+	END IF;
+	NEW.owner_at := message_bus.role_at(NEW.owner);
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER owner_restored BEFORE INSERT OR UPDATE OF owner ON message_bus.channel
+	FOR EACH ROW EXECUTE FUNCTION message_bus.owner_restored();
+CREATE TRIGGER owner_restored BEFORE INSERT OR UPDATE OF owner ON message_bus.subscription
+	FOR EACH ROW EXECUTE FUNCTION message_bus.owner_restored();
+
+-- So is a grantee.  And grants and subscriptions that the default channel may have got
+-- by then.
 CREATE FUNCTION message_bus.grant_restored() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
 DECLARE
 	made message_bus.channel_grant;
 BEGIN
+	IF TG_OP = 'UPDATE' THEN
+		NEW.grantee_at := message_bus.role_at(NEW.grantee);
+		RETURN NEW;
+	END IF;
+	NEW.grantee := message_bus.role_restored(NEW.grantee, NEW.grantee_at);
+	NEW.grantee_at := message_bus.role_at(NEW.grantee);
 	DELETE FROM message_bus.channel_grant g
 		WHERE g.channel_id = 1 AND NEW.channel_id = 1 AND g.grantee = NEW.grantee
 		RETURNING * INTO made;
@@ -356,7 +474,7 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-CREATE TRIGGER grant_restored BEFORE INSERT ON message_bus.channel_grant
+CREATE TRIGGER grant_restored BEFORE INSERT OR UPDATE OF grantee ON message_bus.channel_grant
 	FOR EACH ROW EXECUTE FUNCTION message_bus.grant_restored();
 
 -- A restored subscription replaces one of its name that was made here.  Another one
@@ -431,6 +549,8 @@ ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_restored;
+ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER owner_restored;
+ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER owner_restored;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER grant_restored;
 ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER subscription_restored;
 ALTER TABLE message_bus.checkpoint ENABLE ALWAYS TRIGGER checkpoint_made;
@@ -460,10 +580,10 @@ CREATE FUNCTION message_bus.alter_channel(channel text, ttl interval DEFAULT NUL
 	backoff interval DEFAULT NULL, backoff_max interval DEFAULT NULL,
 	dead_letter text DEFAULT NULL, retention text DEFAULT NULL, max_payload bigint DEFAULT NULL,
 	compression text DEFAULT NULL, dead_letter_expired boolean DEFAULT NULL,
-	record_reads boolean DEFAULT NULL) RETURNS void
+	record_reads boolean DEFAULT NULL, owner regrole DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_alter_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.alter_channel IS
-'alter_channel: changes what is not NULL, for messages published from now on. dead_letter '''' and max_payload 0 remove these. Errors: 42P01 no such channel, 42501 not its owner, 22023 bad value, 53400 too many channels with retention acked, 25006 read-only.';
+'alter_channel: changes what is not NULL, for messages published from now on. dead_letter '''' and max_payload 0 remove these. owner: to whom the channel belongs from now on; the caller owns the channel and may set that role, or has the rights of the owner of the extension (a channel whose owner is missing is a superuser''s and his). Errors: 42P01 no such channel, 42501 not its owner, or may not set the role, 42704 no such role, 22023 bad value, 53400 too many channels with retention acked, 25006 read-only.';
 
 CREATE FUNCTION message_bus.drop_channel(channel text, if_exists boolean DEFAULT false) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_drop_channel' LANGUAGE C;
@@ -478,7 +598,7 @@ COMMENT ON FUNCTION message_bus.grant_channel IS
 CREATE FUNCTION message_bus.revoke_channel(channel text, grantee regrole, privileges text) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_revoke_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.revoke_channel IS
-'revoke_channel: takes back what grant_channel gave. privileges: publish, consume or all. Errors: as grant_channel.';
+'revoke_channel: takes back what grant_channel gave. grantee: ''-'' for all roles that are missing. privileges: publish, consume or all. Errors: as grant_channel.';
 
 CREATE FUNCTION message_bus.may(channel_id integer, privilege text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_may' LANGUAGE C STRICT STABLE COST 10;
@@ -719,6 +839,11 @@ CREATE FUNCTION message_bus.in_ranges(id bigint, ranges bigint[]) RETURNS boolea
 COMMENT ON FUNCTION message_bus.in_ranges IS
 'in_ranges: whether an id is in one of the ascending ranges [lo, hi) of an array: what a purge has kept.';
 
+CREATE FUNCTION message_bus.shown(id bigint) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_shown' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.shown IS
+'shown: whether the segment of an id is not hidden, because a restore is filling it or another bus has written it. For views.';
+
 CREATE FUNCTION message_bus.ack_covers(lo bigint, runs integer[], hi bigint, id bigint) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_ack_covers' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION message_bus.ack_covers IS
@@ -744,13 +869,26 @@ COMMENT ON FUNCTION message_bus.clock_accept IS
 'clock_accept: has the bus go by the server''s clock although it has jumped forward; returns the bus''s time. What has expired by it is dropped then. A clock that was set back is not followed.';
 
 CREATE VIEW message_bus.channels WITH (security_barrier) AS
-	SELECT c.name AS channel, c.owner, c.ttl, c.max_attempts, c.lease, c.backoff, c.backoff_max,
+	SELECT c.name AS channel, message_bus.role_number(c.owner)::pg_catalog.regrole AS owner, c.ttl, c.max_attempts, c.lease, c.backoff, c.backoff_max,
 		c.dead_letter, c.retention, c.max_payload, c.compression, c.created_at,
 		message_bus.may(c.channel_id, 'publish') AS may_publish,
-		message_bus.may(c.channel_id, 'consume') AS may_consume, c.dead_letter_expired, c.record_reads
+		message_bus.may(c.channel_id, 'consume') AS may_consume, c.dead_letter_expired, c.record_reads,
+		message_bus.role_missing(c.owner) AS owner_missing
 	FROM message_bus.channel c
 	WHERE message_bus.may(c.channel_id, 'publish') OR message_bus.may(c.channel_id, 'consume');
 COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies';
+COMMENT ON COLUMN message_bus.channels.owner IS 'of one that is missing the OID that it had here, or -';
+COMMENT ON COLUMN message_bus.channels.owner_missing IS 'name of an owner that is missing: it was dropped, or not there when the channel was restored; else NULL';
+
+CREATE VIEW message_bus.grants WITH (security_barrier) AS
+	SELECT c.name AS channel, message_bus.role_number(g.grantee)::pg_catalog.regrole AS grantee,
+		g.may_publish, g.may_consume, message_bus.role_missing(g.grantee) AS grantee_missing
+	FROM message_bus.channel_grant g
+	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) g.channel_id
+	WHERE message_bus.may(c.channel_id, 'own');
+COMMENT ON VIEW message_bus.grants IS 'who but its owner may use the channels that the current user owns';
+COMMENT ON COLUMN message_bus.grants.grantee IS 'of one that is missing the OID that it had here, or -';
+COMMENT ON COLUMN message_bus.grants.grantee_missing IS 'name of a role that is missing: it was dropped, or not there when the grant was restored; nobody has what it had. Else NULL';
 
 CREATE VIEW message_bus.messages WITH (security_barrier) AS
 	SELECT m.id, c.name AS channel, m.created_at, m.expires_at,
@@ -761,7 +899,7 @@ CREATE VIEW message_bus.messages WITH (security_barrier) AS
 		pg_catalog.pg_column_size(m.payload) AS stored_size, m.sha256
 	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
 	LEFT JOIN message_bus.publisher p USING (publisher_id)
-	WHERE message_bus.may(c.channel_id, 'consume')
+	WHERE message_bus.may(c.channel_id, 'consume') AND message_bus.shown(m.id)
 		AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
 		AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
 		AND NOT EXISTS (SELECT FROM message_bus.event e
@@ -785,10 +923,12 @@ COMMENT ON FUNCTION message_bus.subscription_expired IS
 'subscription_expired: messages that expired before a subscription was done with them, see the view subscriptions; NULL if it is not loaded or the current user may not consume its channel. budget: how many rows of messages are read at most (NULL: all, then it is exact); what is told where more would have to be read is marked as a lower bound.';
 
 CREATE VIEW message_bus.subscriptions WITH (security_barrier) AS
-	SELECT c.name AS channel, s.name AS subscription, s.owner, s.ordered, s.paused, s.created_at,
+	SELECT c.name AS channel, s.name AS subscription, message_bus.role_number(s.owner)::pg_catalog.regrole AS owner,
+		s.ordered, s.paused, s.created_at,
 		t.lag_messages, t.lag_seconds, t.in_flight, t.redelivered, t.oldest_unacked_id,
 		t.oldest_unacked_at, t.ready, t.retrying, t.delivered, t.acked, t.nacked, t.expired AS leases_expired,
-		t.dead, t.cursor, e.expired, e.expired_at_least
+		t.dead, t.cursor, e.expired, e.expired_at_least,
+		message_bus.role_missing(s.owner) AS owner_missing
 	FROM message_bus.subscription s
 	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
 	CROSS JOIN LATERAL message_bus.subscription_status(s.subscription_id) AS t
@@ -812,6 +952,7 @@ COMMENT ON COLUMN message_bus.subscriptions.expired IS 'messages that expired be
 COMMENT ON COLUMN message_bus.subscriptions.expired_at_least IS 'expired is a lower bound: there is more to read than is read for the view (see subscription_expired), or than the worker reads when it drops a segment';
 COMMENT ON COLUMN message_bus.subscriptions.dead IS 'messages that used up their attempts since the server started';
 COMMENT ON COLUMN message_bus.subscriptions.cursor IS 'id up to which it has read the channel';
+COMMENT ON COLUMN message_bus.subscriptions.owner_missing IS 'as of channels';
 
 CREATE FUNCTION message_bus.lease_rows(subscription_id integer,
 	OUT lease bigint, OUT message_id bigint, OUT attempt integer,
@@ -864,13 +1005,13 @@ CREATE VIEW message_bus.dead_letters WITH (security_barrier) AS
 	LEFT JOIN LATERAL (
 		SELECT d.name, m.key, m.size, COALESCE(m.content_type, 'application/json') AS content_type
 		FROM message_bus.message m JOIN message_bus.channel d ON d.channel_id OPERATOR(pg_catalog.=) m.channel_id
-		WHERE m.id OPERATOR(pg_catalog.=) f.dead_letter_id
+		WHERE m.id OPERATOR(pg_catalog.=) f.dead_letter_id AND message_bus.shown(m.id)
 			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
 			AND (m.id OPERATOR(pg_catalog.>) d.purged_to OR message_bus.in_ranges(m.id, d.purge_kept))
 			AND NOT EXISTS (SELECT FROM message_bus.event e
 				WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted')
 		LIMIT 1) AS k ON true
-	WHERE message_bus.may(c.channel_id, 'consume')
+	WHERE message_bus.may(c.channel_id, 'consume') AND message_bus.shown(f.message_id)
 		AND f.retry_at IS NULL AND f.kind OPERATOR(pg_catalog.<>) 'redriven'
 		AND (f.lease OPERATOR(pg_catalog.>=) s.since_lease OR f.dead_letter_id IS NOT NULL)
 		AND COALESCE(m.size, k.size) IS NOT NULL
@@ -974,7 +1115,7 @@ CREATE VIEW message_bus.message_bus WITH (security_barrier) AS
 		m.expires_at,
 		COALESCE(m.headers OPERATOR(pg_catalog.->) 'metadata', '{}') AS metadata
 	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
-	WHERE message_bus.may(c.channel_id, 'consume')
+	WHERE message_bus.may(c.channel_id, 'consume') AND message_bus.shown(m.id)
 		AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
 		AND NOT EXISTS (SELECT FROM message_bus.event e
 			WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted');
@@ -1141,6 +1282,15 @@ SELECT s.segment_no, s.series,
 	CASE
 		WHEN o.segment_no IS NOT NULL THEN 'open'
 		WHEN s.closed_at IS NULL AND pg_catalog.pg_is_in_recovery() THEN 'open'
+		WHEN EXISTS (
+			SELECT FROM pg_catalog.pg_class c
+			WHERE c.oid OPERATOR(pg_catalog.=) ANY (t.relids) AND NOT c.relispartition
+			AND NOT EXISTS (SELECT FROM message_bus.unattached u
+				WHERE u.segment_no OPERATOR(pg_catalog.=) s.segment_no)
+			AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+				WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+				AND d.objid OPERATOR(pg_catalog.=) c.oid AND d.objsubid OPERATOR(pg_catalog.=) 0
+				AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass)) THEN 'foreign'
 		WHEN s.detached OR EXISTS (
 			SELECT FROM pg_catalog.pg_class c
 			LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid OPERATOR(pg_catalog.=) c.oid
@@ -1168,7 +1318,7 @@ COMMENT ON VIEW message_bus.segments IS
 'The physical parts that messages lie in; one is dropped whole when all its messages have expired';
 COMMENT ON COLUMN message_bus.segments.segment_no IS 'number; the messages'' ids are segment_no << 24 and up; segment_no is ordinal << 5 | node';
 COMMENT ON COLUMN message_bus.segments.series IS 'series of segments: channels with about the same TTL share one';
-COMMENT ON COLUMN message_bus.segments.state IS 'open (takes messages), closed, or detaching (expired, waits for readers to be dropped)';
+COMMENT ON COLUMN message_bus.segments.state IS 'open (takes messages), closed, detaching (expired, waits for readers to be dropped), or foreign (restored without the channels that its messages are of: nobody can read them)';
 COMMENT ON COLUMN message_bus.segments.expires_at IS 'when the last of its messages expires';
 COMMENT ON COLUMN message_bus.segments.rows_reserved IS 'ids given out so far, if open; NULL on a standby';
 COMMENT ON COLUMN message_bus.segments.rows_max IS 'ids it has, if open; NULL on a standby';
@@ -1339,7 +1489,8 @@ GRANT USAGE ON SCHEMA message_bus TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_once, message_bus.publish_text, message_bus.publish_bytes,
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
-	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json, message_bus.json_text,
+	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.role_of, message_bus.role_at, message_bus.role_restored, message_bus.role_eq,
+	message_bus.role_number, message_bus.role_missing, message_bus.stored_json, message_bus.json_text,
 	message_bus.compression_name,
 	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend,
 	message_bus.release_lease TO PUBLIC;
@@ -1347,10 +1498,10 @@ GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.id_node, message_bus.lease_node TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login
 GRANT EXECUTE ON FUNCTION message_bus.bus_fault TO PUBLIC;		-- tells gateways only
-GRANT SELECT ON message_bus.channels, message_bus.messages, message_bus.subscriptions, message_bus.leases,
+GRANT SELECT ON message_bus.channels, message_bus.grants, message_bus.messages, message_bus.subscriptions, message_bus.leases,
 	message_bus.dead_letters TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.subscription_expired, message_bus.lease_rows,
-	message_bus.clock, message_bus.clock_off, message_bus.in_ranges, message_bus.is_dead, message_bus.delivery_status, message_bus.last_access TO PUBLIC;
+	message_bus.clock, message_bus.clock_off, message_bus.in_ranges, message_bus.shown, message_bus.is_dead, message_bus.delivery_status, message_bus.last_access TO PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
 	message_bus.pools TO pg_monitor;

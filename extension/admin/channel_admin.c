@@ -35,6 +35,7 @@
 #include "base/limits.h"
 #include "base/owner.h"
 #include "base/payload.h"
+#include "base/role.h"
 #include "base/schema.h"
 #include "base/settings.h"
 #include "channel/channel.h"
@@ -62,15 +63,18 @@ enum
 	PARAM_OWNER,
 	PARAM_DEAD_LETTER_EXPIRED,
 	PARAM_RECORD_READS,
+	PARAM_NEW_OWNER,			/* of alter_channel */
 	PARAMS
 };
 
 #define MBUS_ATTEMPTS_MAX	1000
 #define GRANT_PARAMS		4
+#define ARG_NEW_OWNER		(POLICIES + 3)	/* of alter_channel */
 
 static const Oid param_types[PARAMS] = {
 	INTERVALOID, INT4OID, INTERVALOID, INTERVALOID, INTERVALOID, TEXTOID,
-	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID, BOOLOID, BOOLOID
+	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID, BOOLOID, BOOLOID,
+	OIDOID
 };
 
 static const Oid grant_types[GRANT_PARAMS] = {
@@ -83,6 +87,8 @@ typedef struct NewPolicy
 	char		null[PARAMS];	/* as SPI wants it: 'n' or ' ' */
 } NewPolicy;
 
+static Oid	owner_read(FunctionCallInfo fcinfo, Oid schema, text *name,
+					   NewPolicy *policy);
 static void series_alter(Oid schema, text *name, NewPolicy *policy);
 pg_noreturn static void channel_unseen(Oid schema, text *name);
 static void policy_read(FunctionCallInfo fcinfo, NewPolicy *policy);
@@ -139,6 +145,7 @@ MBUS_CHANNEL_FUNCTION(create_channel)
 						   Int32GetDatum(own_series_choose(schema)));
 	}
 	policy_default(&policy, PARAM_CHANNEL, CStringGetTextDatum(name));
+	mbus_role_hold(GetUserId());
 	policy_default(&policy, PARAM_OWNER, ObjectIdGetDatum(GetUserId()));
 	if (!PG_ARGISNULL(11))
 		policy_default(&policy, PARAM_DEAD_LETTER_EXPIRED, PG_GETARG_DATUM(11));
@@ -151,7 +158,7 @@ MBUS_CHANNEL_FUNCTION(create_channel)
 							 " COALESCE($2, 5), COALESCE($3, '30 seconds'),"
 							 " COALESCE($4, '1 second'), COALESCE($5, '10 minutes'),"
 							 " NULLIF($6, ''), COALESCE($7, 'ttl'), NULLIF($8, 0), $9,"
-							 " $10, $11, $12::regrole, COALESCE($13, false),"
+							 " $10, $11, $12, COALESCE($13, false),"
 							 " COALESCE($14, false)"
 							 " WHERE NOT EXISTS (SELECT FROM message_bus.channel"
 							 " WHERE name = $11)"
@@ -176,8 +183,8 @@ MBUS_CHANNEL_FUNCTION(create_channel)
 }
 
 /*
- * alter_channel(channel, <policy>) changes what is not null; the caller must
- * own the channel.
+ * alter_channel(channel, <policy>, owner) changes what is not null; the caller
+ * must own the channel, or be an administrator who gives it away.
  */
 MBUS_CHANNEL_FUNCTION(alter_channel)
 {
@@ -190,7 +197,8 @@ MBUS_CHANNEL_FUNCTION(alter_channel)
 	policy_read(fcinfo, &policy);
 	record_reads_read(fcinfo, 11, &policy);
 	policy_default(&policy, PARAM_OWNER,
-				   ObjectIdGetDatum(mbus_channel_owned(schema, name)->owner));
+				   ObjectIdGetDatum(owner_read(fcinfo, schema, name,
+											   &policy)));
 	policy_check(schema, text_to_cstring(name), &policy);
 	if (policy.null[POLICY_RETENTION] == ' ')
 		series_alter(schema, name, &policy);
@@ -210,18 +218,55 @@ MBUS_CHANNEL_FUNCTION(alter_channel)
 							 " dead_letter_expired = COALESCE($13, dead_letter_expired),"
 							 " record_reads = COALESCE($14, record_reads),"
 							 " series = CASE WHEN $7 IS NULL AND retention = 'acked'"
-							 " THEN series ELSE COALESCE($10, series) END"
-							 " WHERE name = $11 AND owner = $12::regrole AND"
+							 " THEN series ELSE COALESCE($10, series) END,"
+							 " owner = CASE WHEN $15 IS NULL THEN owner"
+							 " ELSE message_bus.role_of($15) END"
+							 " WHERE name = $11 AND"
+							 " message_bus.role_live(owner) = $12 AND"
 							 " COALESCE($4, backoff) <= COALESCE($5, backoff_max)",
 							 PARAMS, param_types, policy.value, policy.null);
 	if (rows == 0)
 	{
-		mbus_channel_owned(schema, name);	/* dropped meanwhile, or another's */
+		/* dropped meanwhile, or another's */
+		(void) owner_read(fcinfo, schema, name, &policy);
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("backoff is longer than backoff_max")));
 	}
 	PG_RETURN_VOID();
+}
+
+/*
+ * owner_read returns the owner of a channel that is to be changed, and reads the
+ * new one, if there is one.  42501 unless the current user owns the channel and
+ * may set that role; who has the rights of the extension's owner may give any
+ * channel to anybody, for its owner may be missing.
+ */
+static Oid
+owner_read(FunctionCallInfo fcinfo, Oid schema, text *name, NewPolicy *policy)
+{
+	Oid			user = GetUserId();
+	Oid			role;
+	const MbusChannel *channel;
+
+	if (PG_ARGISNULL(ARG_NEW_OWNER))
+		return mbus_channel_owned(schema, name)->owner;
+	role = PG_GETARG_OID(ARG_NEW_OWNER);
+	channel = has_privs_of_role(user, mbus_tables_owner(schema)) ?
+		mbus_channel_named(schema, name) : mbus_channel_owned(schema, name);
+	if (!OidIsValid(role))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("owner must be a role")));
+	mbus_role_hold(role);
+	if (!MbusMaySetRole(user, role) &&
+		!has_privs_of_role(user, mbus_tables_owner(schema)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be able to SET ROLE \"%s\"",
+						GetUserNameFromId(role, false))));
+	policy_default(policy, PARAM_NEW_OWNER, ObjectIdGetDatum(role));
+	return channel->owner;
 }
 
 /*
@@ -290,7 +335,7 @@ MBUS_CHANNEL_FUNCTION(drop_channel)
 	value[1] = ObjectIdGetDatum(channel->owner);
 	if (mbus_run_as_owner(schema,
 						  "DELETE FROM message_bus.channel WHERE channel_id = $1"
-						  " AND owner = $2::regrole",
+						  " AND message_bus.role_live(owner) = $2",
 						  2, types, value, NULL) == 0)
 		channel_unseen(schema, name);
 	(void) mbus_run_as_owner(schema,
@@ -335,11 +380,11 @@ MBUS_CHANNEL_FUNCTION(grant_channel)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("grantee must be a role")));
-	(void) GetUserNameFromId(PG_GETARG_OID(1), false);	/* it exists */
+	mbus_role_hold(PG_GETARG_OID(1));
 	grant_read(fcinfo, schema, name, value);
 	if (mbus_run_as_owner(schema,
 						  "INSERT INTO message_bus.channel_grant AS g"
-						  " SELECT c.channel_id, $2::regrole, $3, $4"
+						  " SELECT c.channel_id, $2, $3, $4"
 						  " FROM message_bus.channel c WHERE c.channel_id = $1"
 						  " FOR KEY SHARE OF c"
 						  " ON CONFLICT (channel_id, grantee) DO UPDATE SET"
@@ -351,7 +396,8 @@ MBUS_CHANNEL_FUNCTION(grant_channel)
 }
 
 /*
- * revoke_channel(channel, grantee regrole, privileges) takes that back.
+ * revoke_channel(channel, grantee regrole, privileges) takes that back; of a
+ * grantee 0, which is '-', from all that are missing.
  */
 MBUS_CHANNEL_FUNCTION(revoke_channel)
 {
@@ -369,7 +415,9 @@ MBUS_CHANNEL_FUNCTION(revoke_channel)
 							 "UPDATE message_bus.channel_grant SET"
 							 " may_publish = may_publish AND NOT $3,"
 							 " may_consume = may_consume AND NOT $4"
-							 " WHERE channel_id = $1 AND grantee = $2::regrole",
+							 " WHERE channel_id = $1 AND ($2 = 0 AND"
+							 " message_bus.role_missing(grantee) IS NOT NULL"
+							 " OR message_bus.role_number(grantee) = $2)",
 							 GRANT_PARAMS, grant_types, value, NULL);
 	(void) mbus_run_as_owner(schema,
 							 "DELETE FROM message_bus.channel_grant WHERE channel_id = $1"

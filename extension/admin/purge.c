@@ -101,7 +101,7 @@ channel_hold(Purge *purge, text *name)
 	value[1] = ObjectIdGetDatum(channel->owner);
 	if (mbus_run_as_owner(purge->schema,
 						  "SELECT FROM message_bus.channel"
-						  " WHERE channel_id = $1 AND owner = $2::regrole"
+						  " WHERE channel_id = $1 AND message_bus.role_live(owner) = $2"
 						  " FOR NO KEY UPDATE", 2, types, value, NULL) == 0)
 	{
 		mbus_channel_owned(purge->schema, name);	/* dropped meanwhile? */

@@ -36,6 +36,7 @@
 #include "base/columns.h"
 #include "base/ids.h"
 #include "base/owner.h"
+#include "base/role.h"
 #include "base/schema.h"
 #include "channel/channel.h"
 #include "channel/subscription.h"
@@ -153,6 +154,7 @@ subscription_insert(Oid schema, int32 channel_id, text *name, bool ordered,
 
 	value[0] = Int32GetDatum(channel_id);
 	value[1] = PointerGetDatum(name);
+	mbus_role_hold(GetUserId());
 	value[2] = ObjectIdGetDatum(GetUserId());
 	value[3] = BoolGetDatum(ordered);
 	value[4] = Int64GetDatum(start->id);
@@ -163,7 +165,7 @@ subscription_insert(Oid schema, int32 channel_id, text *name, bool ordered,
 							 "WITH made AS ("
 							 "INSERT INTO message_bus.subscription (channel_id,"
 							 " name, owner, ordered, start_id, start_at, wanted_at)"
-							 " SELECT c.channel_id, $2, $3::regrole, $4, $5, $6,"
+							 " SELECT c.channel_id, $2, $3, $4, $5, $6,"
 							 " message_bus.clock()"
 							 " FROM message_bus.channel c"
 							 " WHERE c.channel_id = $1 AND NOT EXISTS"

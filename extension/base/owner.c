@@ -26,6 +26,20 @@ static int	statement_run(Oid schema, const char *command, int nargs,
 						  const char *nulls, bool latest);
 
 /*
+ * mbus_tables_owner returns who owns the extension's tables.
+ */
+Oid
+mbus_tables_owner(Oid schema)
+{
+	Relation	rel = table_open(mbus_relation(schema, "channel"),
+								 AccessShareLock);
+	Oid			owner = rel->rd_rel->relowner;
+
+	table_close(rel, AccessShareLock);
+	return owner;
+}
+
+/*
  * mbus_run_as_owner runs one statement as the owner of the extension's tables
  * and returns the rows it touched.  Names in it are qualified.
  */

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+extern Oid	mbus_tables_owner(Oid schema);
 extern int	mbus_run_as_owner(Oid schema, const char *command, int nargs,
 							  const Oid *types, Datum *values,
 							  const char *nulls);

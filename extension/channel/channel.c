@@ -33,6 +33,7 @@
 #include "base/columns.h"
 #include "base/limits.h"
 #include "base/payload.h"
+#include "base/role.h"
 #include "base/schema.h"
 #include "channel/channel.h"
 
@@ -309,8 +310,8 @@ channel_read(HeapTuple tuple, TupleDesc desc, MbusChannel *channel)
 	value = heap_getattr(tuple, MBUS_CHANNEL_NAME, desc, &isnull);
 	strlcpy(channel->name, TextDatumGetCString(value), sizeof(channel->name));
 	channel->owner =
-		DatumGetObjectId(heap_getattr(tuple, MBUS_CHANNEL_OWNER, desc,
-									  &isnull));
+		mbus_role_live(heap_getattr(tuple, MBUS_CHANNEL_OWNER, desc,
+									&isnull));
 	channel->series =
 		DatumGetInt32(heap_getattr(tuple, MBUS_CHANNEL_SERIES, desc, &isnull));
 	value = heap_getattr(tuple, MBUS_CHANNEL_TTL, desc, &isnull);
@@ -409,8 +410,8 @@ grants_load(Oid schema, MbusChannel *channel)
 		}
 		grant = &channel->grant[channel->ngrants++];
 		grant->grantee =
-			DatumGetObjectId(heap_getattr(tuple, MBUS_GRANT_GRANTEE, desc,
-										  &isnull));
+			mbus_role_live(heap_getattr(tuple, MBUS_GRANT_GRANTEE, desc,
+										&isnull));
 		grant->privileges =
 			(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_PUBLISH, desc,
 									   &isnull)) ? MBUS_PUBLISH : 0) |

@@ -28,6 +28,7 @@
 #include "base/columns.h"
 #include "base/ids.h"
 #include "base/limits.h"
+#include "base/role.h"
 #include "base/schema.h"
 #include "channel/subscription.h"
 
@@ -210,8 +211,8 @@ subscription_read(HeapTuple tuple, TupleDesc desc,
 	strlcpy(subscription->name, TextDatumGetCString(value),
 			sizeof(subscription->name));
 	subscription->owner =
-		DatumGetObjectId(heap_getattr(tuple, MBUS_SUBSCRIPTION_OWNER, desc,
-									  &isnull));
+		mbus_role_live(heap_getattr(tuple, MBUS_SUBSCRIPTION_OWNER, desc,
+									&isnull));
 	subscription->ordered =
 		DatumGetBool(heap_getattr(tuple, MBUS_SUBSCRIPTION_ORDERED, desc,
 								  &isnull));

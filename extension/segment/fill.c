@@ -21,6 +21,11 @@
  *	  not hide what is published from now on: publishers go to a segment above
  *	  it (MbusNumbering.roll_below), before the row can be seen
  *
+ * And one is refused: COPY into the facts of a segment that is in use.  Segments
+ * of another bus may have the numbers of ours; where their tables cannot be made,
+ * pg_restore goes on and copies into ours.  Messages meet the unique index; acks
+ * and deletions would count for messages that they are not of.
+ *
  * INSERT is looked at for the first two only; its rows are not there yet when
  * the hook is called, and for the third the worker's pass has to do.
  */
@@ -34,6 +39,8 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_extension.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
@@ -43,6 +50,7 @@
 #include "storage/lwlock.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -71,6 +79,8 @@ static Oid	table_attached(Node *command);
 static bool bus_table(Oid relid);
 static bool may_fill(Oid relid);
 static int32 message_segment(Oid relid);
+static void facts_refuse(Oid relid);
+static bool goes_with_extension(Oid relid);
 static void fill_begins(Oid relid);
 static bool made_here(Oid relid);
 static void look_wait(MbusDatabase *db, uint32 ticket);
@@ -108,7 +118,11 @@ fill_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	if (!OidIsValid(begins))
 		begins = table_attached(pstmt->utilityStmt);
 	if (OidIsValid(begins) && may_fill(begins))
+	{
+		if (OidIsValid(relid))
+			facts_refuse(relid);
 		fill_begins(begins);
+	}
 	if (prev_utility)
 		prev_utility(pstmt, queryString, readOnlyTree, context, params,
 					 queryEnv, dest, qc);
@@ -226,6 +240,56 @@ message_segment(Oid relid)
 			 strlen(name + prefix + 1))
 		segment = atoi(name + prefix + 1);
 	return segment;
+}
+
+/*
+ * facts_refuse errors with 55000 for a COPY into facts of a segment that is in
+ * use: it is this bus's own, or was taken in.
+ */
+static void
+facts_refuse(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+
+	for (int f = 0; name && f < MBUS_FAMILIES; f++)
+	{
+		const char *family = mbus_family_name((MbusFamily) f);
+		size_t		prefix = strlen(family);
+
+		if (f == MBUS_MESSAGE || strncmp(name, family, prefix) != 0 ||
+			name[prefix] != '_' || !goes_with_extension(relid))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot copy into table \"message_bus.%s\", which is in use",
+						name),
+				 errdetail("What is copied may be of another bus, whose segments have the same numbers."),
+				 errhint("Restore into an empty database.")));
+	}
+}
+
+/* Whether a table depends on an extension, as those that are in use do. */
+static bool
+goes_with_extension(Oid relid)
+{
+	Relation	depends = table_open(DependRelationId, AccessShareLock);
+	ScanKeyData key[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		found = false;
+
+	ScanKeyInit(&key[0], Anum_pg_depend_classid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(RelationRelationId));
+	ScanKeyInit(&key[1], Anum_pg_depend_objid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(depends, DependDependerIndexId, true, NULL, 2,
+							  key);
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+		found = ((Form_pg_depend) GETSTRUCT(tuple))->refclassid ==
+			ExtensionRelationId;
+	systable_endscan(scan);
+	table_close(depends, AccessShareLock);
+	return found;
 }
 
 /*

@@ -169,6 +169,13 @@ candidates_find(MbusWork *work, void *arg)
 					" FROM message_bus.segment s"
 					" LEFT JOIN message_bus.channel c USING (channel_id)"
 					" WHERE NOT s.detached AND s.channel_id IS NOT NULL"
+	/* not of a segment that no reader finds: it may be another bus's */
+					" AND (EXISTS (SELECT FROM pg_class l"
+					"   WHERE l.relnamespace = 'message_bus'::regnamespace"
+					"   AND l.relname = 'message_' || s.segment_no"
+					"   AND l.relispartition)"
+					"  OR EXISTS (SELECT FROM message_bus.unattached u"
+					"   WHERE u.segment_no = s.segment_no))"
 					" AND (s.closed_at IS NULL"
 					"  OR s.expires_at >= message_bus.clock())"
 					" AND (c.retention = 'acked' OR c.channel_id IS NULL"

@@ -21,7 +21,8 @@
  *	  if there is a table for it, or nothing has changed for an hour
  *
  * One without messages stays hidden for as long as it has none: its data may
- * come some other day.
+ * come some other day.  One that is filled and whose channels are not here is
+ * foreign (foreign.c): it is detached, and then not hidden any more.
  *
  * A look hides what is new first, in a transaction of its own, and only that
  * answers who waits before he fills a segment (segment/fill.c).  Then numbers go
@@ -70,6 +71,7 @@
 #include "state/clock.h"
 #include "state/state.h"
 #include "worker/epoch.h"
+#include "worker/foreign.h"
 #include "worker/named.h"
 #include "worker/names.h"
 #include "worker/numbers.h"
@@ -97,8 +99,10 @@ typedef struct Restored
 {
 	int32		segment;
 	bool		whole;
+	bool		apart;			/* none of its tables is attached */
 	bool		begun;			/* it may be filled */
 	bool		settled;
+	bool		foreign;		/* and detached */
 } Restored;
 
 /* A look at what a restore has brought. */
@@ -118,6 +122,7 @@ static MbusOutcome look_find(MbusWork *work, void *arg);
 static bool restored_begun(MbusWork *work, int32 segment);
 static void look_settle(MbusWork *work, Look *look);
 static MbusOutcome segment_settle(MbusWork *work, void *arg);
+static bool settled_attach(MbusWork *work, const Look *look);
 static int64 settled_store(MbusWork *work, const Look *look,
 						   const Named *named);
 static void settled_show(MbusWork *work, const Look *look);
@@ -206,7 +211,7 @@ look_hide(MbusWork *work, void *arg)
 	unattached = unattached_sum();
 	look->searched = !work->restore.looked || !mbus_names_ours(work) ||
 		unattached != work->restore.unattached ||
-		work->restore.pending != 0;
+		work->restore.pending != 0 || mbus_foreign_again(work);
 	if (look->searched)
 	{
 		/* what is not in the list is not numbered above */
@@ -235,12 +240,17 @@ static MbusOutcome
 look_find(MbusWork *work, void *arg)
 {
 	Look	   *look = arg;
+	int			room = MBUS_RESTORING;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	for (int i = 0; i < Min(look->n, MBUS_RESTORING); i++)
+	for (int i = 0; i < look->n && room > 0; i++)
+	{
 		look->list[i].begun = look->list[i].whole &&
 			restored_begun(work, look->list[i].segment);
+		if (!look->list[i].foreign)
+			room--;
+	}
 	mbus_task_commit();
 	return MBUS_DONE;
 }
@@ -293,11 +303,10 @@ look_settle(MbusWork *work, Look *look)
 		}
 		outcome = mbus_task_run(work, MBUS_TASK_SETTLE, segment_settle, look,
 								"taking in segment %d", restored->segment);
-		if (outcome != MBUS_DONE && restored->settled)
-		{
-			restored->settled = false;
+		if (outcome != MBUS_DONE)
+			restored->settled = restored->foreign = false;
+		if (outcome != MBUS_DONE || restored->foreign)
 			restored_hide(work, look->list, look->n);
-		}
 		mbus_task_let_go(work);
 	}
 	mbus_tasks_end(work, MBUS_TASK_SETTLE);
@@ -305,7 +314,8 @@ look_settle(MbusWork *work, Look *look)
 
 /*
  * segment_settle settles one segment if it is filled, and shows it when all is
- * written.
+ * written.  One that is foreign is detached; it is hidden until that is
+ * committed.
  */
 static MbusOutcome
 segment_settle(MbusWork *work, void *arg)
@@ -318,7 +328,11 @@ segment_settle(MbusWork *work, void *arg)
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	mbus_task_lock_timeout(LOCK_WAIT_MS);
-	if (restored_filled(work, restored->segment))
+	if (!restored_filled(work, restored->segment))
+		;						/* it stays what it is */
+	else if (mbus_foreign_judge(restored->segment))
+		restored->foreign = mbus_foreign_detach(work, restored->segment);
+	else if (settled_attach(work, look))
 	{
 		restored_settle(work, restored->segment, &named);
 		epoch = settled_store(work, look, &named);
@@ -329,6 +343,25 @@ segment_settle(MbusWork *work, void *arg)
 	if (epoch != 0)
 		mbus_epoch_begin(work->db, epoch);
 	return MBUS_DONE;
+}
+
+/*
+ * settled_attach tells whether a segment is attached.  One that was foreign is
+ * attached first, and settled in the next look: until then it is hidden, and
+ * readers find it by the time it shows.
+ */
+static bool
+settled_attach(MbusWork *work, const Look *look)
+{
+	Restored   *restored = &look->list[look->at];
+
+	if (!restored->apart)
+		return true;
+	restored->foreign = false;
+	restored_hide(work, look->list, look->n);
+	if (mbus_foreign_attach(work, restored->segment))
+		work->pass.full_at = 0;
+	return false;
 }
 
 /*
@@ -410,6 +443,7 @@ restored_list(MbusWork *work, MemoryContext context, Restored **list)
 	Restored   *found;
 	int			n;
 
+	mbus_foreign_begin(work);
 	if (SPI_execute(psprintf(
 							 "WITH restored AS (SELECT substring(c.relname FROM 9)::int AS n"
 							 " FROM pg_class c"
@@ -422,32 +456,48 @@ restored_list(MbusWork *work, MemoryContext context, Restored **list)
 							 "  WHERE d.classid = 'pg_class'::regclass"
 							 "  AND d.objid = c.oid AND d.objsubid = 0)"
 							 " IS NOT TRUE)"
-							 " SELECT n, NOT EXISTS (SELECT FROM pg_class l"
-							 "  WHERE l.relnamespace = 'message_bus'::regnamespace"
-							 "  AND l.relname = ANY (ARRAY['message_' || n,"
-							 "   'event_' || n, 'ack_' || n, 'failure_' || n,"
-							 "   'secret_' || n])"
-							 "  AND NOT (l.relrowsecurity"
-							 "   AND l.relispartition = (l.relname !~ '^secret')"
+							 " SELECT n, (SELECT bool_and(l.relrowsecurity"
 							 "   AND (SELECT count(*) FROM pg_index x"
 							 "    WHERE x.indrelid = l.oid AND x.indisvalid)"
 							 "   >= CASE left(l.relname, 1) WHEN 'm' THEN 5"
 							 "    WHEN 'e' THEN 3 WHEN 's' THEN 0"
-							 "    ELSE 4 END))"
+							 "    ELSE 4 END)"
+							 "   AND (bool_and(l.relispartition"
+							 "    OR l.relname ~ '^secret')"
+							 "    OR bool_and(NOT l.relispartition)"
+							 "    AND NOT EXISTS (SELECT"
+							 "     FROM message_bus.unattached u"
+							 "     WHERE u.segment_no = n))"
+							 "  FROM pg_class l"
+							 "  WHERE l.relnamespace = 'message_bus'::regnamespace"
+							 "  AND l.relname = ANY (ARRAY['message_' || n,"
+							 "   'event_' || n, 'ack_' || n, 'failure_' || n,"
+							 "   'secret_' || n])),"
+							 " NOT (SELECT relispartition FROM pg_class"
+							 "  WHERE relnamespace = 'message_bus'::regnamespace"
+							 "  AND relname = 'message_' || n)"
 							 " FROM restored WHERE n <= %d ORDER BY n",
 							 work->extension, MBUS_SEGMENT_MAX),
 					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for restored segments");
-	n = (int) SPI_processed;
-	found = MemoryContextAllocZero(context, (n + 1) * sizeof(Restored));
-	for (int i = 0; i < n; i++)
+	found = MemoryContextAllocZero(context,
+								   (SPI_processed + 1) * sizeof(Restored));
+	n = 0;
+	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
+		Restored	one = {0};
 		bool		isnull;
+		bool		again;
 
-		found[i].segment = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
-		found[i].whole = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
+		one.segment = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+		one.whole = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
+		one.apart = DatumGetBool(SPI_getbinval(row, desc, 3, &isnull));
+		one.foreign = mbus_foreign_known(one.segment, &again) && one.apart;
+		/* it stays what it was as long as no channel changes */
+		if (!one.foreign || again)
+			found[n++] = one;
 	}
 	crowd_look(work, found, n);
 	*list = found;
@@ -542,7 +592,7 @@ restored_hide(MbusWork *work, const Restored *list, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (!list[i].settled)
+		if (!list[i].settled && !list[i].foreign)
 			known = hash_combine64(known, list[i].segment);
 	}
 	if (restore->changed_at == 0 || known != restore->known)
@@ -553,7 +603,7 @@ restored_hide(MbusWork *work, const Restored *list, int n)
 	numbering->crowd_lo = numbering->crowd_hi = numbering->gap = 0;
 	for (int i = 0; i < n; i++)
 	{
-		if (list[i].settled)
+		if (list[i].settled || list[i].foreign)
 			continue;
 		last = list[i].segment;
 		if (pending < MBUS_RESTORING)
@@ -581,12 +631,16 @@ restored_settle(MbusWork *work, int32 segment, Named *named)
 {
 	Oid			leaf[MBUS_FAMILIES];
 
+	mbus_channels_above(segment);
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 	{
 		(void) mbus_leaf_state(work, (MbusFamily) f, segment, &leaf[f]);
 		if (!OidIsValid(leaf[f]))
 			continue;
 		mbus_segment_depend(leaf[f], work->extension);
+		mbus_segment_revoke(psprintf("%s_%d",
+									 mbus_family_name((MbusFamily) f),
+									 segment), leaf[f]);
 		if (f != MBUS_MESSAGE)
 			named->fact = highest("max(no)", (MbusFamily) f, segment,
 								  named->fact);

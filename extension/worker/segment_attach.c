@@ -167,12 +167,20 @@ void
 mbus_leaves_attach(int32 segment)
 {
 	for (int f = 0; f < MBUS_FAMILIES; f++)
-		mbus_sql("ALTER TABLE message_bus.%s ATTACH PARTITION"
-				 " message_bus.%s_%d FOR VALUES FROM (" INT64_FORMAT
-				 ") TO (" INT64_FORMAT ")",
-				 mbus_family_name((MbusFamily) f),
-				 mbus_family_name((MbusFamily) f), segment,
-				 MbusFirstId(segment), MbusFirstId((int64) segment + 1));
+		mbus_leaf_attach((MbusFamily) f, segment);
+}
+
+/*
+ * mbus_leaf_attach attaches one of them.
+ */
+void
+mbus_leaf_attach(MbusFamily family, int32 segment)
+{
+	mbus_sql("ALTER TABLE message_bus.%s ATTACH PARTITION"
+			 " message_bus.%s_%d FOR VALUES FROM (" INT64_FORMAT
+			 ") TO (" INT64_FORMAT ")",
+			 mbus_family_name(family), mbus_family_name(family), segment,
+			 MbusFirstId(segment), MbusFirstId((int64) segment + 1));
 }
 
 /*

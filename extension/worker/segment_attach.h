@@ -11,6 +11,7 @@
 
 extern bool mbus_parents_lock(MbusWork *work);
 extern void mbus_leaves_attach(int32 segment);
+extern void mbus_leaf_attach(MbusFamily family, int32 segment);
 extern void mbus_leaves_set_aside(MbusWork *work, int32 segment);
 extern void mbus_segments_attach(MbusWork *work);
 

@@ -84,6 +84,7 @@
 #include "state/pace.h"
 #include "state/state.h"
 #include "worker/epoch.h"
+#include "worker/foreign.h"
 #include "worker/names.h"
 #include "worker/numbers.h"
 #include "worker/restore.h"
@@ -503,7 +504,7 @@ number_return(MbusDatabase *db)
 /*
  * leaf_create makes one table of a segment and returns its oid.  The CHECK
  * constraint implies the partition's, so that neither attaching nor
- * detaching reads or changes the table.
+ * detaching reads or changes the table; its name tells the bus (foreign.c).
  */
 static Oid
 leaf_create(MbusWork *work, MbusFamily family, int32 segment)
@@ -516,11 +517,13 @@ leaf_create(MbusWork *work, MbusFamily family, int32 segment)
 
 	mbus_sql("CREATE TABLE message_bus.%s (LIKE message_bus.%s"
 			 " INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION,"
+			 " CONSTRAINT %s"
 			 " CHECK (%s >= " INT64_FORMAT " AND %s < " INT64_FORMAT "))"
 			 " USING heap"
 			 " WITH (autovacuum_vacuum_insert_threshold = -1,"
 			 " toast.autovacuum_vacuum_insert_threshold = -1)",
-			 name, parent, range_column[family], lo, range_column[family], hi);
+			 name, parent, mbus_bus_mark(), range_column[family], lo,
+			 range_column[family], hi);
 	leaf = get_relname_relid(name, work->schema);
 	if (!OidIsValid(leaf))
 		elog(ERROR, "table \"message_bus.%s\" was not created", name);

@@ -120,6 +120,8 @@ mbus_secret_settle(MbusWork *work, int32 segment)
 	Oid			user;
 	int			context;
 
+	if (OidIsValid(table))
+		mbus_segment_revoke(psprintf("secret_%d", segment), table);
 	if (OidIsValid(table) && mbus_secret_filled(work, segment))
 	{
 		mbus_segment_depend(table, work->extension);

@@ -46,6 +46,7 @@ typedef enum MbusTaskKind
 	MBUS_TASK_ATTACH,
 	MBUS_TASK_AHEAD,
 	MBUS_TASK_RESCUE,
+	MBUS_TASK_ROLES,
 	MBUS_TASK_KINDS
 } MbusTaskKind;
 

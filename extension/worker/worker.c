@@ -98,6 +98,7 @@
 #include "worker/rescue_task.h"
 #include "worker/restore.h"
 #include "worker/segment_ahead.h"
+#include "worker/roles.h"
 #include "worker/segment_attach.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
@@ -156,6 +157,7 @@ mbus_worker_main(Datum main_arg)
 	before_shmem_exit(worker_exit, PointerGetDatum(work));
 	mbus_retire_init(work);
 	mbus_names_init();
+	mbus_roles_init();
 
 	context = AllocSetContextCreate(TopMemoryContext, "message_bus worker",
 									ALLOCSET_DEFAULT_SIZES);
@@ -283,6 +285,7 @@ worker_pass(MbusWork *work)
 
 	if (worker_ready(work))
 	{
+		mbus_roles_look(work);
 		mbus_restore_asked(work);
 		mbus_segments_open(work);
 		if (!work->disk.full)
