@@ -920,7 +920,7 @@ CREATE FUNCTION message_bus.subscription_expired(subscription_id integer, budget
 	OUT expired bigint, OUT expired_at_least boolean)
 	AS 'MODULE_PATHNAME', 'mbus_subscription_expired' LANGUAGE C COST 1000;
 COMMENT ON FUNCTION message_bus.subscription_expired IS
-'subscription_expired: messages that expired before a subscription was done with them, see the view subscriptions; NULL if it is not loaded or the current user may not consume its channel. budget: how many rows of messages are read at most (NULL: all, then it is exact); what is told where more would have to be read is marked as a lower bound.';
+'subscription_expired: messages that expired before a subscription was done with them, see the view subscriptions; NULL if there is none or the current user may not consume its channel. budget: how many rows of messages are read at most (NULL: all, then it is exact); what is told where more would have to be read is marked as a lower bound.';
 
 CREATE VIEW message_bus.subscriptions WITH (security_barrier) AS
 	SELECT c.name AS channel, s.name AS subscription, message_bus.role_number(s.owner)::pg_catalog.regrole AS owner,

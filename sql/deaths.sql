@@ -83,7 +83,8 @@ SELECT payload, attempt, message_bus.ack(lease, ARRAY[id]) FROM message_bus.clai
 SELECT message_bus.redrive('letters', 1, pg_temp.letters('3', '5'));
 SELECT message_bus.redrive('letters', ids => pg_temp.letters('1', '3', '5')), (SELECT count(*) FROM message_bus.peek('letters'));
 -- once redriven it is none any more
-SELECT message_bus.redrive('letters', ids => ARRAY[message_id]) FROM message_bus.event WHERE kind = 'deleted';
+SELECT message_bus.redrive('letters', ids => array_agg(message_id)) FROM message_bus.event e JOIN message_bus.message m ON m.id = e.message_id
+	JOIN message_bus.channel c USING (channel_id) WHERE kind = 'deleted' AND c.name = 'letters';
 -- those that lie in place, of one subscription or of both
 SELECT message_bus.alter_channel('ids', dead_letter => '');
 SELECT message_bus.nack(max(lease)) FROM message_bus.claim('ids', batch => 5);

@@ -387,6 +387,9 @@ low_find(const MbusExpired *expired, const MbusSubCopy *copy)
 
 	if (low <= sub->start_id)
 		return low;
+	/* a scan at work has taken what it looks for */
+	if (sub->scanner == -1 && sub->next_retry == PG_INT64_MAX)
+		return low_delayed(expired, sub, low);
 	n = mbus_facts_waiting(expired->schema, sub->subscription_id,
 						   sub->since_lease,
 						   Min(sub->retry_position.at, sub->retry_from.at),
@@ -426,8 +429,13 @@ static int64
 low_delayed(const MbusExpired *expired, const MbusSub *sub, int64 low)
 {
 	MbusLeaf   *leaves;
-	int			nleaves = mbus_leaves(expired->schema, &leaves);
+	int			nleaves;
 
+	/* the last scan has seen that none is to come */
+	if (sub->scanner == -1 && sub->next_due == PG_INT64_MAX &&
+		sub->delays_seen == mbus_delays(mbus_database(), sub->channel_id))
+		return low;
+	nleaves = mbus_leaves(expired->schema, &leaves);
 	for (int i = 0; i < nleaves; i++)
 	{
 		Relation	leaf;

@@ -172,22 +172,35 @@ is(join(' ', grep { /^[25]/ } @got),
 	'2:1 5:1', 'the key of a deleted message goes on, in order');
 is(join(' ', grep { /^[34]/ } @got), '3:2 4:1', 'as does the other');
 
-# one expires before its time comes
+# one would expire before its time comes: it is dead, and the key goes on
 channel('brief');
-publish('brief', 1, 'k', ", ttl => '2 seconds'");
+publish('brief', 1, 'k', ", ttl => '10 minutes'");
 publish('brief', 2, 'k');
-is(fail_all('brief', '1 hour'), '1:1', 'one that expires fails');
-is(take('brief'), '', 'the one behind waits');
-wait_for('the expiry', sub { take('brief') eq '2:1' });
-ok(1, 'and comes when it has expired');
+is(fail_all('brief', '1 hour'), '1:1', 'one that would expire fails');
+is(take('brief'), '2:1', 'the one behind comes at once');
+
+# one expires after its time has come, before anybody looks
+channel('late look');
+my $unseen = publish('late look', 1, 'k', ", ttl => '8 seconds'");
+publish('late look', 2, 'k');
+is(fail_all('late look', '7 seconds'), '1:1', 'one fails');
+is(take('late look'), '', 'the one behind waits');
+wait_for(
+	'the expiry',
+	sub {
+		return $node->safe_psql('postgres',
+			"SELECT count(*) FROM message_bus.messages WHERE id = $unseen") ==
+		  0;
+	});
+is(take('late look'), '2:1', 'and comes when it has expired');
 
 # and its segment goes before anybody looks
 channel('segment');
 $node->safe_psql('postgres',
-	q{SELECT message_bus.alter_channel('segment', ttl => '3 seconds')});
+	q{SELECT message_bus.alter_channel('segment', ttl => '12 seconds')});
 my $first = publish('segment', 1, 'k');
-publish('segment', 2, 'k', ", ttl => '3 seconds'");
-is(fail_all('segment', '1 hour'), '1:1', 'one of a short series fails');
+publish('segment', 2, 'k', ", ttl => '12 seconds'");
+is(fail_all('segment', '11 seconds'), '1:1', 'one of a short series fails');
 is(take('segment'), '', 'the one behind waits');
 $node->safe_psql('postgres',
 	q{SELECT message_bus.alter_channel('segment', ttl => '2 hours')});

@@ -279,4 +279,32 @@ is( sql(q{SELECT string_agg(concat_ws(' ', payload,
 refused($node, $lease, 'and cannot be acknowledged');
 is(expired('out'), 's 0', 'nothing is lost');
 
+# a delivery that a crash has cut off, of a message that has expired since
+sql(q{
+	SELECT message_bus.create_channel('crash letters', ttl => '1 hour');
+	SELECT message_bus.create_channel('crash', ttl => '15 seconds',
+		dead_letter => 'crash letters');
+	SELECT message_bus.create_subscription('crash', 's')});
+publish_some($node, 'crash', 1);
+is(claim_all($node, 'crash'), '1:1', 'one is claimed');
+checkpoint_has($node, 'crash', lease_of($node, 'crash'));
+my $expires = sql(q{SELECT extract(epoch FROM max(expires_at))
+	FROM message_bus.messages WHERE channel = 'crash'});
+
+$node->stop('immediate');
+sleep 1 while time <= $expires;
+$node->start;
+bus_ready($node);
+wait_for(
+	'a dead letter of a crash',
+	sub {
+		return sql(q{SELECT count(*) FROM message_bus.peek('crash letters')})
+		  == 1;
+	});
+is( sql(q{SELECT headers #>> '{dead_letter,kind}' || ': ' ||
+		(headers #>> '{dead_letter,reason}')
+		FROM message_bus.peek('crash letters')}),
+	'crash: no retry: the message would have expired by then',
+	'what a crash has cut off is a dead letter');
+
 done_testing();
