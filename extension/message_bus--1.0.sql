@@ -263,7 +263,7 @@ CREATE TABLE message_bus.failure (
 	key_hash bigint,				-- ordered: the message's, of the one that failed
 	subscription_id integer NOT NULL,
 	attempt smallint NOT NULL,		-- 0: redriven
-	kind text NOT NULL,				-- nacked, expired, disconnected, crash, corrupt, redriven
+	kind text NOT NULL,				-- nacked, released, expired, disconnected, crash, corrupt, redriven
 	role text NOT NULL,
 	subject text,
 	reason text
@@ -651,7 +651,7 @@ COMMENT ON FUNCTION message_bus.claim_bytes IS
 CREATE FUNCTION message_bus.ack(lease bigint, ids bigint[] DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_ack' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.ack IS
-'ack: says that claimed messages are done with, and returns how many. lease: of the claim. ids: at most 10000 of its messages (NULL: all it holds); one given twice counts once. Until its transaction ends a deadline that passes does nothing. Messages acked before under the same lease count again. Errors: 55000 the lease is not held, does not hold one of the ids (they are named; nothing is acked) or is in use by another transaction, 42501 no privilege to consume, 22004 NULL, 54000 too many ids, 25006 read-only.';
+'ack: says that claimed messages are done with, and returns how many. lease: of the claim. ids: at most 10000 of its messages (NULL: all it holds); one given twice counts once. Until its transaction ends a deadline that passes does nothing. Messages acked before under the same lease count again. A lease belongs to who has claimed: a gateway''s client of the same role and subject, in SQL whoever has the privileges of the role, but with claims that name another subject. Errors: 55000 the lease is not held, not the caller''s, does not hold one of the ids (they are named; nothing is acked) or is in use by another transaction, 42501 no privilege to consume, 22004 NULL, 54000 too many ids, 25006 read-only.';
 
 CREATE FUNCTION message_bus.nack(lease bigint, ids bigint[] DEFAULT NULL,
 	delay interval DEFAULT NULL, reason text DEFAULT NULL) RETURNS integer
@@ -664,6 +664,11 @@ CREATE FUNCTION message_bus.extend(lease bigint, lease_for interval,
 	AS 'MODULE_PATHNAME', 'mbus_extend' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.extend IS
 'extend: moves the end of a lease, or of some of its messages, to lease_for from now, later or earlier, and returns that time. lease_for: more than 0, at most 7 days. ids: at most 10000 (NULL: all it holds). Takes effect at once, also if the transaction is rolled back. Errors: 55000 the lease is not held or does not hold all the ids (nothing is extended), 42501 no privilege to consume, 22004 NULL, 22023 bad lease_for, 54000 too many ids, 25006 read-only.';
+
+CREATE FUNCTION message_bus.release_lease(lease bigint) RETURNS integer
+	AS 'MODULE_PATHNAME', 'mbus_release_lease' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.release_lease IS
+'release_lease: gives all messages of a lease back, at commit, whose ever the lease is, and returns how many; for the channel''s owner. They are delivered again at once; the attempt counts, and has failed (released). Errors: 55000 the lease is not held, or is one of a channel that the current user does not own, or is in use by another transaction; 22004 NULL, 25006 read-only.';
 
 CREATE FUNCTION message_bus.redrive(dead_letter text, max_messages integer DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_redrive' LANGUAGE C;
@@ -793,11 +798,11 @@ CREATE VIEW message_bus.leases WITH (security_barrier) AS
 	WHERE message_bus.may(c.channel_id, 'consume');
 COMMENT ON VIEW message_bus.leases IS
 'messages that are claimed now, of the channels that the current user may consume; a row for each message';
-COMMENT ON COLUMN message_bus.leases.lease IS 'what ack, nack and extend take';
+COMMENT ON COLUMN message_bus.leases.lease IS 'what ack, nack and extend take, of its holder, and release_lease of the channel''s owner';
 COMMENT ON COLUMN message_bus.leases.deadline IS 'when the message goes back, unless it is acked or extended';
 COMMENT ON COLUMN message_bus.leases.state IS 'held (the claim has not committed), leased, acking or nacking (by a transaction that has not ended)';
-COMMENT ON COLUMN message_bus.leases.pid IS 'process that claimed; it may be gone, the lease is nobody''s own';
-COMMENT ON COLUMN message_bus.leases.role IS 'who claimed';
+COMMENT ON COLUMN message_bus.leases.pid IS 'process that claimed; it may be gone';
+COMMENT ON COLUMN message_bus.leases.role IS 'who claimed, whose the lease is';
 COMMENT ON COLUMN message_bus.leases.session IS 'socket of the gateway that claimed, or NULL';
 
 CREATE FUNCTION message_bus.is_dead(subscription_id integer, message_id bigint, lease bigint) RETURNS boolean
@@ -841,7 +846,7 @@ COMMENT ON VIEW message_bus.dead_letters IS
 COMMENT ON COLUMN message_bus.dead_letters.message_id IS 'the message that died; it may have expired';
 COMMENT ON COLUMN message_bus.dead_letters.attempts IS 'how often it was delivered';
 COMMENT ON COLUMN message_bus.dead_letters.reason IS 'of the last failure';
-COMMENT ON COLUMN message_bus.dead_letters.kind IS 'how the last attempt failed: nacked, expired, disconnected, crash or corrupt';
+COMMENT ON COLUMN message_bus.dead_letters.kind IS 'how the last attempt failed: nacked, released, expired, disconnected, crash or corrupt';
 COMMENT ON COLUMN message_bus.dead_letters.dead_letter_id IS 'its copy in the dead-letter channel; NULL: it stays where it is';
 COMMENT ON COLUMN message_bus.dead_letters.dead_letter IS 'the dead-letter channel of that copy';
 COMMENT ON COLUMN message_bus.dead_letters.claimed_at IS 'when the last attempt began';
@@ -1283,7 +1288,8 @@ GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_text, message
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
 	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.stored_json, message_bus.json_text,
 	message_bus.compression_name,
-	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend TO PUBLIC;
+	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend,
+	message_bus.release_lease TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.id_node, message_bus.lease_node TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login

@@ -3,7 +3,8 @@
  *		ack, nack and extend: what becomes of claimed messages.
  *
  * Each first takes hold of the entries in shared memory (hold.c), which pins
- * them to the transaction and checks the privilege to consume, and then
+ * them to the transaction and checks whose the lease is (holder.c) and the
+ * privilege to consume, and then
  * inserts the rows that say it (facts/fact_insert.c; for a nack by fail.c).  A
  * call does all it was asked to or, raising an error, nothing.
  *
@@ -29,6 +30,7 @@
 #include "delivery/ack.h"
 #include "delivery/fail.h"
 #include "delivery/hold.h"
+#include "delivery/holder.h"
 #include "delivery/pool.h"
 #include "facts/facts.h"
 #include "state/clock.h"
@@ -125,6 +127,26 @@ MBUS_FUNCTION(nack)
 }
 
 /*
+ * release_lease(lease) gives all messages of a lease back, whose ever it is,
+ * of a channel that the caller owns, and returns how many.
+ */
+MBUS_FUNCTION(release_lease)
+{
+	int64		lease = lease_argument(fcinfo);
+	Oid			schema = mbus_schema();
+	MbusDatabase *db;
+	MbusHolding holding;
+
+	mbus_write_check("message_bus.release_lease()");
+	db = mbus_database();
+	if (!mbus_hold_as_owner(schema, db, lease, &holding) || holding.n == 0)
+		not_held(lease, NULL, 0, true);
+	mbus_fail(schema, db, &holding, "released", 0, NULL);
+	mbus_count(MBUS_C_NACKED, holding.n);
+	PG_RETURN_INT32(holding.n);
+}
+
+/*
  * extend(lease, lease_for, ids) lets messages be held for lease_for from now
  * on, and returns until when.
  */
@@ -194,8 +216,9 @@ ids_argument(FunctionCallInfo fcinfo, int argno, int64 **ids)
 
 /*
  * repeated returns how many messages were acked under the lease before: the
- * ids, or all (nids < 0).  "held" tells that the lease is there and does not
- * hold the ids.  55000 if some were not; 42501 without the privilege.
+ * ids, or all (nids < 0), by the caller.  "held" tells that the lease is there
+ * and does not hold the ids.  55000 if some were not; 42501 without the
+ * privilege.
  */
 static int
 repeated(Oid schema, int64 lease, int nids, const int64 *ids, bool held)
@@ -208,8 +231,8 @@ repeated(Oid schema, int64 lease, int nids, const int64 *ids, bool held)
 	const MbusChannel *channel = NULL;
 	int			total;
 
-	total = mbus_ack_repeated(schema, lease, nids, ids, found,
-							  &subscription_id);
+	total = mbus_ack_repeated(schema, lease, nids, ids, mbus_holder_named,
+							  found, &subscription_id);
 	subscription = mbus_subscription_by_id(schema, subscription_id);
 	if (subscription)
 		channel = mbus_channel_by_id(schema, subscription->channel_id);

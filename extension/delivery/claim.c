@@ -49,6 +49,7 @@
 #include "channel/subscription.h"
 #include "delivery/ack.h"
 #include "delivery/claim.h"
+#include "delivery/holder.h"
 #include "delivery/hold.h"
 #include "delivery/pool.h"
 #include "delivery/scan.h"
@@ -200,6 +201,7 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid max_bytes: " INT64_FORMAT, scan->max_bytes),
 				 errdetail("It is 1 or more.")));
+	scan->subject = mbus_holder_subject();
 	scan->keep = !PG_ARGISNULL(7) && PG_GETARG_BOOL(7);
 	wait_us = wait_argument(fcinfo, 4);
 	claim->ack = ack_argument(fcinfo, 6);

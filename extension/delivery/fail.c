@@ -46,7 +46,7 @@ static void failing_close(Failing *failing, const char *outcome);
 /*
  * mbus_fail records that the deliveries held, which are pinned by a nack,
  * have failed, and when the messages come again: after delay_us, or (< 0)
- * after the channel's backoff.  kind: nacked, expired, disconnected, crash,
+ * after the channel's backoff.  kind: nacked, released, expired, disconnected, crash,
  * corrupt; what
  * expired or was cut off by a crash comes again at once, what is corrupt
  * never.  It asks for no privilege.  Errors: as mbus_publish_waived.

@@ -13,7 +13,9 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "storage/lwlock.h"
+#include "utils/acl.h"
 #include "utils/timestamp.h"
 
 #include "base/about.h"
@@ -25,6 +27,7 @@
 #include "delivery/deadline.h"
 #include "delivery/effect.h"
 #include "delivery/hold.h"
+#include "delivery/holder.h"
 #include "delivery/lease.h"
 #include "delivery/pool.h"
 #include "facts/facts.h"
@@ -46,8 +49,11 @@ typedef struct Ending
 	int32	   *channels;
 } Ending;
 
-static bool lease_channel(Oid schema, MbusDatabase *db, int64 number,
-						  int32 *channel_id);
+static bool hold(Oid schema, MbusDatabase *db, int64 lease, bool as_owner,
+				 int nids, const int64 *ids, MbusPin pin,
+				 MbusHolding *holding);
+static const MbusChannel *lease_channel(Oid schema, MbusDatabase *db,
+										int64 number, bool *mine);
 static void holding_start(MbusHolding *holding, int n);
 static void holding_fill(MbusHolding *holding, uint32 lease);
 static void hold_check(Effect *effect, MbusHolding *holding, uint32 lease,
@@ -69,28 +75,47 @@ static bool ids_have(const int64 *ids, int nids, int64 id);
 /*
  * mbus_hold finds the entries of a lease, all (nids < 0) or those of some
  * ids, and pins them for the transaction.  Ids it does not hold are in
- * holding->missing.  False if the lease is gone.  42501 without the privilege
- * to consume; 55000 if another transaction has pinned one, or the claim has
- * not committed and is another's.
+ * holding->missing.  False if the lease is gone, or not the caller's.  42501
+ * without the privilege to consume; 55000 if another transaction has pinned
+ * one, or the claim has not committed and is another's.
  */
 bool
 mbus_hold(Oid schema, MbusDatabase *db, int64 lease, int nids,
 		  const int64 *ids, MbusPin pin, MbusHolding *holding)
 {
-	int32		channel_id;
+	return hold(schema, db, lease, false, nids, ids, pin, holding);
+}
+
+/*
+ * mbus_hold_as_owner does so with all of a lease of a channel that the current
+ * user owns, whose ever it is.
+ */
+bool
+mbus_hold_as_owner(Oid schema, MbusDatabase *db, int64 lease,
+				   MbusHolding *holding)
+{
+	return hold(schema, db, lease, true, -1, NULL, MBUS_PIN_NACK, holding);
+}
+
+/* Both of these. */
+static bool
+hold(Oid schema, MbusDatabase *db, int64 lease, bool as_owner, int nids,
+	 const int64 *ids, MbusPin pin, MbusHolding *holding)
+{
 	const MbusChannel *channel;
+	bool		may;
 	uint32		index;
 	int			n;
 	bool		busy = false;
 
 	MemSet(holding, 0, sizeof(*holding));
-	if (!lease_channel(schema, db, lease, &channel_id))
+	channel = lease_channel(schema, db, lease, &may);
+	if (channel && as_owner)
+		may = has_privs_of_role(GetUserId(), channel->owner);
+	if (channel == NULL || !may)
 		return false;
-	channel = mbus_channel_by_id(schema, channel_id);
-	if (channel == NULL)
-		return false;
-	mbus_about_channel(channel->name, (int) strlen(channel->name));
-	mbus_channel_check(channel, MBUS_CONSUME);
+	if (!as_owner)
+		mbus_channel_check(channel, MBUS_CONSUME);
 
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	index = mbus_lease_find(db->database, schema, lease);
@@ -130,18 +155,35 @@ mbus_hold(Oid schema, MbusDatabase *db, int64 lease, int nids,
 	return index != MBUS_NONE;
 }
 
-/* The channel of a lease; false if it is gone. */
-static bool
-lease_channel(Oid schema, MbusDatabase *db, int64 number, int32 *channel_id)
+/*
+ * The channel of a lease, NULL if one of them is gone, and whether the caller
+ * may do what its holder may.
+ */
+static const MbusChannel *
+lease_channel(Oid schema, MbusDatabase *db, int64 number, bool *mine)
 {
+	const MbusChannel *channel;
+	int32		channel_id = 0;
+	Oid			role = InvalidOid;
+	uint64		subject = 0;
 	uint32		index;
 
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	index = mbus_lease_find(db->database, schema, number);
 	if (index != MBUS_NONE)
-		*channel_id = mbus_sub(mbus_lease(index)->sub)->channel_id;
+	{
+		channel_id = mbus_sub(mbus_lease(index)->sub)->channel_id;
+		role = mbus_lease(index)->role;
+		subject = mbus_lease(index)->subject;
+	}
 	LWLockRelease(mbus_delivery_lock());
-	return index != MBUS_NONE;
+	*mine = index != MBUS_NONE && mbus_holder_may(role, subject);
+	if (index == MBUS_NONE)
+		return NULL;
+	channel = mbus_channel_by_id(schema, channel_id);
+	if (channel)
+		mbus_about_channel(channel->name, (int) strlen(channel->name));
+	return channel;
 }
 
 static void
@@ -398,7 +440,7 @@ mbus_hold_mark_corrupt(const int64 *ids, int n)
 /*
  * mbus_lease_extend moves the end of a lease, or of some of its messages, and
  * returns it.  It takes effect at once: a lease is no fact.  55000 if
- * the lease, or one of the ids, is not held.
+ * the lease, or one of the ids, is not held, or the lease is not the caller's.
  */
 TimestampTz
 mbus_lease_extend(int64 lease, int nids, const int64 *ids,
@@ -406,8 +448,9 @@ mbus_lease_extend(int64 lease, int nids, const int64 *ids,
 {
 	Oid			schema = mbus_schema();
 	MbusDatabase *db = mbus_database();
-	int32		channel_id;
-	uint32		index;
+	const MbusChannel *channel;
+	uint32		index = MBUS_NONE;
+	bool		mine;
 	int			found = 0;
 	int			wanted = nids < 0 ? 1 : nids;
 	int64	   *sorted = palloc(Max(nids, 1) * sizeof(int64));
@@ -417,15 +460,12 @@ mbus_lease_extend(int64 lease, int nids, const int64 *ids,
 		memcpy(sorted, ids, nids * sizeof(int64));
 		qsort(sorted, nids, sizeof(int64), mbus_int64_compare);
 	}
-	if (lease_channel(schema, db, lease, &channel_id))
-	{
-		const MbusChannel *channel = mbus_channel_by_id(schema, channel_id);
-
-		if (channel)
-			mbus_channel_check(channel, MBUS_CONSUME);
-	}
+	channel = lease_channel(schema, db, lease, &mine);
+	if (channel && mine)
+		mbus_channel_check(channel, MBUS_CONSUME);
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	index = mbus_lease_find(db->database, schema, lease);
+	if (mine)
+		index = mbus_lease_find(db->database, schema, lease);
 	if (index != MBUS_NONE && (mbus_lease(index)->owner == -1 ||
 							   mbus_lease(index)->owner == MbusMyProcno()))
 	{

@@ -26,6 +26,8 @@ typedef struct MbusSessionEnd
 
 extern bool mbus_hold(Oid schema, MbusDatabase *db, int64 lease, int nids,
 					  const int64 *ids, MbusPin pin, MbusHolding *holding);
+extern bool mbus_hold_as_owner(Oid schema, MbusDatabase *db, int64 lease,
+							   MbusHolding *holding);
 extern bool mbus_hold_expired(MbusDatabase *db, Oid schema,
 							  MbusHolding *holding, bool *corrupt);
 extern void mbus_hold_retry(uint32 entry, TimestampTz retry_at);

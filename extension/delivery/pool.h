@@ -78,7 +78,8 @@ typedef struct MbusLease
 	uint32		later;
 	int32		owner;			/* procno until the claim commits, else -1 */
 	int32		pid;
-	Oid			role;
+	Oid			role;			/* who has claimed: holder.c */
+	uint64		subject;		/* a hash of the claims'; 0: none */
 	int64		session;
 	bool		kept;			/* does not end with its session */
 	bool		lost;			/* its session has ended ... */

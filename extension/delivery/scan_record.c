@@ -336,6 +336,7 @@ record_lease(MbusScan *scan, MbusSub *sub, int64 number)
 	mbus_lease(lease)->owner = MbusMyProcno();
 	mbus_lease(lease)->pid = MyProcPid;
 	mbus_lease(lease)->role = GetUserId();
+	mbus_lease(lease)->subject = scan->subject;
 	mbus_lease(lease)->session = mbus_caller.session;
 	mbus_lease(lease)->kept = scan->keep;
 	mbus_effect_claim(lease);

@@ -54,6 +54,7 @@ typedef struct MbusScan
 	bool		probe;			/* look only */
 	int64		lease_us;
 	bool		keep;			/* the lease does not end with its session */
+	uint64		subject;		/* a hash of the claimer's; 0: none */
 
 	/* result */
 	int			nfound;

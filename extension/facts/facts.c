@@ -85,8 +85,9 @@ static void failure_read(Question *q, HeapTuple tuple, int first, int n);
 static void ack_read(Question *q, HeapTuple tuple, int first, int n);
 static int	facts_search(const MbusFacts *facts, int first, int n, int64 id);
 static int	segment_repeated(Relation leaf, int64 lease, int nids,
-							 const int64 *ids, bool *found,
+							 const int64 *ids, MbusAckBy by, bool *found,
 							 int32 *subscription_id);
+static bool row_by(HeapTuple tuple, TupleDesc desc, MbusAckBy by);
 static int	row_repeated(HeapTuple tuple, TupleDesc desc, int nids,
 						 const int64 *ids, bool *found);
 static void runs_read(Datum value, bool isnull, Runs *runs);
@@ -326,12 +327,13 @@ facts_search(const MbusFacts *facts, int first, int n, int64 id)
 
 /*
  * mbus_ack_repeated returns how many messages were acked under a lease: all
- * (nids < 0), or how many of the ids, which ascend; found[i] tells which.  It
- * sets *subscription_id, to 0 if there are none.
+ * (nids < 0), or how many of the ids, which ascend; found[i] tells which.  Only
+ * acks by those that "by" names count.  It sets *subscription_id, to 0 if there
+ * are none.
  */
 int
 mbus_ack_repeated(Oid schema, int64 lease, int nids, const int64 *ids,
-				  bool *found, int32 *subscription_id)
+				  MbusAckBy by, bool *found, int32 *subscription_id)
 {
 	MbusLeaf   *leaves;
 	int			nleaves = mbus_leaves(schema, &leaves);
@@ -359,7 +361,7 @@ mbus_ack_repeated(Oid schema, int64 lease, int nids, const int64 *ids,
 		leaf = mbus_leaf_open_written(schema, segment, MBUS_ACK);
 		if (leaf)
 		{
-			total += segment_repeated(leaf, lease, n, ids + first,
+			total += segment_repeated(leaf, lease, n, ids + first, by,
 									  found + first, subscription_id);
 			table_close(leaf, AccessShareLock);
 		}
@@ -376,7 +378,7 @@ mbus_ack_repeated(Oid schema, int64 lease, int nids, const int64 *ids,
  */
 static int
 segment_repeated(Relation leaf, int64 lease, int nids, const int64 *ids,
-				 bool *found, int32 *subscription_id)
+				 MbusAckBy by, bool *found, int32 *subscription_id)
 {
 	TupleDesc	desc = RelationGetDescr(leaf);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -394,7 +396,7 @@ segment_repeated(Relation leaf, int64 lease, int nids, const int64 *ids,
 
 		outcome = TextDatumGetCString(heap_getattr(tuple, MBUS_ACK_OUTCOME,
 												   desc, &isnull));
-		if (strcmp(outcome, "acked") != 0)
+		if (strcmp(outcome, "acked") != 0 || !row_by(tuple, desc, by))
 			continue;
 		total += row_repeated(tuple, desc, nids, ids, found);
 		*subscription_id =
@@ -404,6 +406,18 @@ segment_repeated(Relation leaf, int64 lease, int nids, const int64 *ids,
 	mbus_leaf_scan_close(&rows);
 	UnregisterSnapshot(snapshot);
 	return total;
+}
+
+/* Whether a row is of one that is looked for. */
+static bool
+row_by(HeapTuple tuple, TupleDesc desc, MbusAckBy by)
+{
+	bool		isnull;
+	Datum		role = heap_getattr(tuple, MBUS_ACK_ROLE, desc, &isnull);
+	Datum		subject = heap_getattr(tuple, MBUS_ACK_SUBJECT, desc, &isnull);
+
+	return by(TextDatumGetCString(role),
+			  isnull ? NULL : TextDatumGetCString(subject));
 }
 
 /* How many a row has, all or of the ids that no other row had. */

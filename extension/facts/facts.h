@@ -67,11 +67,14 @@ typedef struct MbusFailure
 	const char *reason;			/* or NULL */
 } MbusFailure;
 
+/* whether acks by a role, and a subject or NULL, are looked for */
+typedef bool (*MbusAckBy) (const char *role, const char *subject);
+
 /* facts.c: what has become of messages, by their ids */
 extern void mbus_facts(Oid schema, int32 subscription_id, int64 since_lease,
 					   MbusFacts *facts, int n, Snapshot snapshot);
 extern int	mbus_ack_repeated(Oid schema, int64 lease, int nids,
-							  const int64 *ids, bool *found,
+							  const int64 *ids, MbusAckBy by, bool *found,
 							  int32 *subscription_id);
 
 /* fact_retry.c: which are to be tried again, by time */

@@ -47,6 +47,7 @@ static const Method methods[] = {
 	{"ack"},
 	{"nack"},
 	{"extend"},
+	{"release_lease"},
 	{"get", ONE},
 	{"get_by_transaction", ONE | REFERS},
 	{"get_bytes", ONE},
