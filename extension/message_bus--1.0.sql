@@ -470,15 +470,17 @@ COMMENT ON FUNCTION message_bus.may IS
 
 CREATE FUNCTION message_bus.publish(channel text, payload json, headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
-	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL) RETURNS bigint
+	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL,
+	available_at timestamp with time zone DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_publish' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish IS
-'publish: stores a JSON message, its text unchanged, and returns its id. headers: an object of the publisher''s. key: orders messages. transaction_id: the publisher''s idempotency key; a live message of the channel with the same id and bytes is returned instead. ttl: not above the channel''s. delay: before it is delivered. sha256: expected checksum, 32 bytes or 64 hex digits. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad ttl, delay or checksum, 23505 transaction id used before, 54000 too large, 25006 read-only, 55000 not ready, 57000 disabled.';
+'publish: stores a JSON message, its text unchanged, and returns its id. headers: an object of the publisher''s. key: orders messages. transaction_id: the publisher''s idempotency key; a live message of the channel with the same id and bytes is returned instead. ttl: not above the channel''s. delay: before it is delivered. sha256: expected checksum, 32 bytes or 64 hex digits. available_at: when it is delivered, in place of delay (both are refused); before it expires, at once if the time has passed. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad ttl, delay, available_at or checksum, 23505 transaction id used before, 54000 too large, 25006 read-only, 55000 not ready, 57000 disabled.';
 
 CREATE FUNCTION message_bus.publish_text(channel text, payload text,
 	content_type text DEFAULT 'application/json', headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
-	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL) RETURNS bigint
+	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL,
+	available_at timestamp with time zone DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_publish_text' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_text IS
 'publish_text: as publish, for text of any content type; JSON content types must hold JSON (22P02).';
@@ -486,7 +488,8 @@ COMMENT ON FUNCTION message_bus.publish_text IS
 CREATE FUNCTION message_bus.publish_bytes(channel text, payload bytea,
 	content_type text DEFAULT 'application/octet-stream', headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
-	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL) RETURNS bigint
+	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL,
+	available_at timestamp with time zone DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_publish_bytes' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_bytes IS
 'publish_bytes: as publish, for bytes of any content type; JSON content types must hold JSON in UTF-8 (22P02).';
@@ -494,7 +497,7 @@ COMMENT ON FUNCTION message_bus.publish_bytes IS
 CREATE FUNCTION message_bus.publish_batch(channel text, messages json) RETURNS bigint[]
 	AS 'MODULE_PATHNAME', 'mbus_publish_batch' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_batch IS
-'publish_batch: stores all messages of an array or none. messages: objects with payload, and optionally headers, key, transaction_id, ttl, delay (interval text or seconds), sha256. Returns the ids in their order. Errors: as publish; 22023 names the element.';
+'publish_batch: stores all messages of an array or none. messages: objects with payload, and optionally headers, key, transaction_id, ttl, delay (interval text or seconds), available_at (text), sha256. Returns the ids in their order. Errors: as publish; 22023 names the element.';
 
 CREATE FUNCTION message_bus.publish_batch_bytes(channel text, payloads bytea[],
 	content_type text DEFAULT 'application/octet-stream', headers jsonb[] DEFAULT NULL,
@@ -534,10 +537,10 @@ COMMENT ON FUNCTION message_bus.get_bytes IS
 'get_bytes: a range of a message''s bytes, counted from 0; empty behind the end, NULL if there is no such message. Errors: as get; 22023 negative range.';
 
 CREATE FUNCTION message_bus.peek(channel text, after_id bigint DEFAULT 0,
-	max_messages integer DEFAULT 100) RETURNS SETOF message_bus.stored_message
+	max_messages integer DEFAULT 100, max_bytes bigint DEFAULT NULL) RETURNS SETOF message_bus.stored_message
 	AS 'MODULE_PATHNAME', 'mbus_peek' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.peek IS
-'peek: messages with ids above after_id, ascending, at most max_messages (1 to 10000); stops before the first publish that has not ended, so that nothing is skipped. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad number, 25006 on a standby.';
+'peek: messages with ids above after_id, ascending, at most max_messages (1 to 10000), with at most max_bytes of payloads, but for a first message that is larger; stops before the first publish that has not ended, so that nothing is skipped. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad number, 25006 on a standby.';
 
 CREATE FUNCTION message_bus.retrieve_message(transaction_id text) RETURNS json
 	AS 'MODULE_PATHNAME', 'mbus_retrieve_message' LANGUAGE C;
