@@ -17,6 +17,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "audit/message_view.h"
 #include "base/settings.h"
 #include "channel/channel.h"
 #include "channel/publisher.h"
@@ -55,6 +56,7 @@ _PG_init(void)
 	mbus_leaf_init();
 	mbus_era_init();
 	mbus_subscription_init();
+	mbus_message_plan_init();
 
 	/*
 	 * Loaded later than at server start there is no shared memory: functions

@@ -9,7 +9,7 @@
  * query asks for.
  *
  * Everybody may call these functions.  They tell nothing of a channel that
- * the current user may not consume.
+ * the current user may not consume, audit or monitor.
  */
 #include "postgres.h"
 
@@ -37,7 +37,8 @@
 #define LEASE_COLUMNS		9
 
 static const char *lease_state(const MbusEntry *entry);
-static bool sub_read(int32 subscription_id, MbusSubCopy *copy);
+static bool sub_read(int32 subscription_id, MbusSubCopy *copy,
+					 bool *numbers);
 static void sub_make_room(MbusSubCopy *copy, int *out_room, int *skip_room);
 static uint32 sub_slot(MbusDatabase *db, Oid schema, int32 subscription_id,
 					   uint32 hint);
@@ -64,7 +65,7 @@ MBUS_FUNCTION(subscription_status)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "subscription_status: not called for a row");
-	if (!sub_read(PG_GETARG_INT32(0), &copy))
+	if (!sub_read(PG_GETARG_INT32(0), &copy, NULL))
 		PG_RETURN_NULL();
 	mbus_backlog(mbus_schema(), &copy, &backlog);
 	for (int i = 0; i < copy.nout; i++)
@@ -94,15 +95,17 @@ MBUS_FUNCTION(subscription_status)
 
 /*
  * lease_rows(subscription_id integer) returns the messages of one
- * subscription that are claimed, by ascending id.
+ * subscription that are claimed, by ascending id; without the leases' numbers
+ * to who only monitors.
  */
 MBUS_FUNCTION(lease_rows)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	MbusSubCopy copy;
+	bool		numbers;
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (!sub_read(PG_GETARG_INT32(0), &copy))
+	if (!sub_read(PG_GETARG_INT32(0), &copy, &numbers))
 		return (Datum) 0;
 	for (int i = 0; i < copy.nout; i++)
 	{
@@ -116,6 +119,7 @@ MBUS_FUNCTION(lease_rows)
 			continue;
 		role = GetUserNameFromId(out->role, true);
 		values[0] = Int64GetDatum(out->lease);
+		isnull[0] = !numbers;
 		values[1] = Int64GetDatum(out->entry.id);
 		values[2] = Int32GetDatum(out->entry.attempt);
 		values[3] = TimestampTzGetDatum(out->claimed_at);
@@ -143,12 +147,13 @@ lease_state(const MbusEntry *entry)
 }
 
 /*
- * sub_read copies a subscription that the current user may consume from,
- * into the current memory context; false if there is none or it is not
- * loaded.  Takes the delivery lock.
+ * sub_read copies a subscription that the current user may consume from, audit
+ * or monitor, into the current memory context; false if there is none or it is
+ * not loaded.  *numbers, if not NULL, is set to whether he may see leases'
+ * numbers.  Takes the delivery lock.
  */
 static bool
-sub_read(int32 subscription_id, MbusSubCopy *copy)
+sub_read(int32 subscription_id, MbusSubCopy *copy, bool *numbers)
 {
 	MbusDatabase *db = mbus_database_or_null();
 	Oid			schema = mbus_schema();
@@ -164,8 +169,11 @@ sub_read(int32 subscription_id, MbusSubCopy *copy)
 		return false;
 	hint = subscription->slot;
 	channel = mbus_channel_by_id(schema, subscription->channel_id);
-	if (channel == NULL || !mbus_channel_allows(channel, MBUS_CONSUME))
+	if (channel == NULL ||
+		(!mbus_channel_allows(channel, MBUS_SEE) && !mbus_monitors()))
 		return false;
+	if (numbers)
+		*numbers = mbus_channel_allows(channel, MBUS_SEE);
 
 	for (;;)
 	{
