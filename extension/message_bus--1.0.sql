@@ -761,21 +761,28 @@ CREATE FUNCTION message_bus.subscription_status(subscription_id integer,
 	OUT redelivered bigint, OUT oldest_unacked_id bigint,
 	OUT oldest_unacked_at timestamp with time zone, OUT ready integer, OUT retrying bigint,
 	OUT delivered bigint, OUT acked bigint, OUT nacked bigint, OUT expired bigint,
-	OUT dead bigint, OUT cursor bigint)
+	OUT dead bigint, OUT cursor bigint, OUT lag_estimated boolean)
 	AS 'MODULE_PATHNAME', 'mbus_subscription_status' LANGUAGE C STRICT COST 10000;
 COMMENT ON FUNCTION message_bus.subscription_status IS
 'subscription_status: where a subscription is, see the view subscriptions; NULL if it is not loaded or the current user may not consume, audit or monitor its channel.';
+
+CREATE FUNCTION message_bus.subscription_lag(channel text, subscription text,
+	OUT lag_messages bigint, OUT lag_seconds double precision, OUT oldest_unacked_id bigint,
+	OUT oldest_unacked_at timestamp with time zone, OUT retrying bigint)
+	AS 'MODULE_PATHNAME', 'mbus_subscription_lag' LANGUAGE C STRICT COST 100000;
+COMMENT ON FUNCTION message_bus.subscription_lag IS
+'subscription_lag: how far a subscription is behind, exactly; the columns are those of the view subscriptions. It counts message by message, some 0.3 s for a million. NULL if there is no such subscription, it is not loaded, or the current user may not consume, audit or monitor its channel.';
 
 CREATE VIEW message_bus.subscriptions AS
 	SELECT c.name AS channel, s.name AS subscription, s.owner, s.ordered, s.paused, s.created_at,
 		t.lag_messages, t.lag_seconds, t.in_flight, t.redelivered, t.oldest_unacked_id,
 		t.oldest_unacked_at, t.ready, t.retrying, t.delivered, t.acked, t.nacked, t.expired,
-		t.dead, t.cursor
+		t.dead, t.cursor, t.lag_estimated
 	FROM message_bus.subscription_rows() s
 	JOIN message_bus.channel_rows() c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
 	CROSS JOIN LATERAL message_bus.subscription_status(s.subscription_id) AS t;
 COMMENT ON VIEW message_bus.subscriptions IS
-'subscriptions of the channels that the current user may consume, and how far each is behind. What is counted is NULL where the worker has not loaded a subscription yet, and on a standby. The lag is counted message by message: name a channel or subscription in WHERE where many are far behind.';
+'subscriptions of the channels that the current user may consume, audit or monitor, and how far each is behind. What is counted is NULL where the worker has not loaded a subscription yet, and on a standby. A lag of more than some hundred messages is estimated; subscription_lag() counts it.';
 COMMENT ON COLUMN message_bus.subscriptions.lag_messages IS 'live messages that it still has to get, has out, or that wait for a retry or for their delay';
 COMMENT ON COLUMN message_bus.subscriptions.lag_seconds IS 'age of the oldest of these, since it was published; 0 if there is none';
 COMMENT ON COLUMN message_bus.subscriptions.in_flight IS 'messages that are claimed now; see leases';
@@ -789,6 +796,7 @@ COMMENT ON COLUMN message_bus.subscriptions.acked IS 'messages acknowledged sinc
 COMMENT ON COLUMN message_bus.subscriptions.nacked IS 'messages given back since the server started';
 COMMENT ON COLUMN message_bus.subscriptions.expired IS 'messages whose lease passed its deadline since the server started';
 COMMENT ON COLUMN message_bus.subscriptions.dead IS 'messages that used up their attempts since the server started';
+COMMENT ON COLUMN message_bus.subscriptions.lag_estimated IS 'not all messages were looked at: lag_messages is an estimate, retrying at least so many, and the oldest that of those looked at';
 COMMENT ON COLUMN message_bus.subscriptions.cursor IS 'id up to which it has read the channel';
 
 CREATE FUNCTION message_bus.lease_rows(subscription_id integer,
@@ -1295,7 +1303,7 @@ GRANT SELECT ON message_bus.channels, message_bus.messages, message_bus.subscrip
 	message_bus.dead_letters TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.channel_rows, message_bus.subscription_rows, message_bus.death_rows,
 	message_bus.message_rows TO PUBLIC;
-GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.lease_rows,
+GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.subscription_lag, message_bus.lease_rows,
 	message_bus.clock, message_bus.clock_off, message_bus.in_ranges, message_bus.delivery_status, message_bus.last_access TO PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,

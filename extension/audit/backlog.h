@@ -39,10 +39,11 @@ typedef struct MbusBacklog
 	int64		retrying;		/* of these: failed, and not out again */
 	int64		oldest_id;		/* 0: there is none */
 	TimestampTz oldest_at;
+	bool		estimated;		/* not all of it was looked at */
 } MbusBacklog;
 
 /* backlog.c */
-extern void mbus_backlog(Oid schema, const MbusSubCopy *copy,
+extern void mbus_backlog(Oid schema, const MbusSubCopy *copy, bool exact,
 						 MbusBacklog *backlog);
 
 #endif							/* MBUS_BACKLOG_H */

@@ -33,9 +33,11 @@
 #include "state/fault.h"
 #include "state/state.h"
 
-#define STATUS_COLUMNS		14
+#define STATUS_COLUMNS		15
+#define LAG_COLUMNS			5
 #define LEASE_COLUMNS		9
 
+static double lag_seconds(const MbusBacklog *backlog);
 static const char *lease_state(const MbusEntry *entry);
 static bool sub_read(int32 subscription_id, MbusSubCopy *copy,
 					 bool *numbers);
@@ -67,14 +69,12 @@ MBUS_FUNCTION(subscription_status)
 		elog(ERROR, "subscription_status: not called for a row");
 	if (!sub_read(PG_GETARG_INT32(0), &copy, NULL))
 		PG_RETURN_NULL();
-	mbus_backlog(mbus_schema(), &copy, &backlog);
+	mbus_backlog(mbus_schema(), &copy, false, &backlog);
 	for (int i = 0; i < copy.nout; i++)
 		count[copy.out[i].entry.state]++;
 
 	values[0] = Int64GetDatum(backlog.messages);
-	values[1] = Float8GetDatum(backlog.oldest_id == 0 ? 0.0 :
-							   (double) (mbus_now() -
-										 backlog.oldest_at) / USECS_PER_SEC);
+	values[1] = Float8GetDatum(lag_seconds(&backlog));
 	values[2] = Int32GetDatum(count[MBUS_ENTRY_HELD] +
 							  count[MBUS_ENTRY_LEASED]);
 	values[3] = Int64GetDatum(copy.sub.redelivered);
@@ -89,8 +89,56 @@ MBUS_FUNCTION(subscription_status)
 	values[11] = Int64GetDatum(copy.sub.expired);
 	values[12] = Int64GetDatum(copy.sub.dead);
 	values[13] = Int64GetDatum(copy.sub.cursor);
+	values[14] = BoolGetDatum(backlog.estimated);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 													  values, isnull)));
+}
+
+/*
+ * subscription_lag(channel, subscription) returns how far a subscription is
+ * behind, counted message by message; NULL if it is not loaded, or not for the
+ * current user.
+ */
+MBUS_FUNCTION(subscription_lag)
+{
+	Oid			schema = mbus_schema();
+	const MbusSubscription *subscription = NULL;
+	const MbusChannel *channel;
+	MbusSubCopy copy;
+	MbusBacklog backlog;
+	Datum		values[LAG_COLUMNS];
+	bool		isnull[LAG_COLUMNS] = {0};
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "subscription_lag: not called for a row");
+	channel = mbus_channel_by_name(schema,
+								   text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	if (channel)
+		subscription = mbus_subscription_by_name(schema, channel->channel_id,
+												 text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	if (subscription == NULL ||
+		!sub_read(subscription->subscription_id, &copy, NULL))
+		PG_RETURN_NULL();
+	mbus_backlog(schema, &copy, true, &backlog);
+
+	values[0] = Int64GetDatum(backlog.messages);
+	values[1] = Float8GetDatum(lag_seconds(&backlog));
+	values[2] = Int64GetDatum(backlog.oldest_id);
+	values[3] = TimestampTzGetDatum(backlog.oldest_at);
+	isnull[2] = isnull[3] = backlog.oldest_id == 0;
+	values[4] = Int64GetDatum(backlog.retrying);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
+													  values, isnull)));
+}
+
+/* Age of the oldest message that is behind. */
+static double
+lag_seconds(const MbusBacklog *backlog)
+{
+	if (backlog->oldest_id == 0)
+		return 0.0;
+	return (double) (mbus_now() - backlog->oldest_at) / USECS_PER_SEC;
 }
 
 /*
