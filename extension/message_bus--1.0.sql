@@ -723,10 +723,13 @@ CREATE FUNCTION message_bus.subscription_rows() RETURNS SETOF message_bus.subscr
 COMMENT ON FUNCTION message_bus.subscription_rows IS
 'subscription_rows: the subscriptions of the channels that the current user may consume, audit or monitor. For the views subscriptions and leases.';
 
-CREATE FUNCTION message_bus.death_rows() RETURNS SETOF message_bus.failure
+CREATE FUNCTION message_bus.death_rows(OUT subscription_id integer, OUT message_id bigint, OUT attempts smallint,
+	OUT reason text, OUT kind text, OUT died_at timestamp with time zone, OUT dead_letter_id bigint,
+	OUT dead_letter text, OUT claimed_at timestamp with time zone, OUT role text, OUT key text,
+	OUT size integer, OUT content_type text) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_death_rows' LANGUAGE C STABLE COST 10000 ROWS 100;
 COMMENT ON FUNCTION message_bus.death_rows IS
-'death_rows: the failures by which messages died for subscriptions of channels that the current user may consume or audit, if they have not been redriven since. For the view dead_letters.';
+'death_rows: the messages that died for subscriptions of channels that the current user may consume or audit, as long as they can be redriven. For the view dead_letters.';
 
 CREATE FUNCTION message_bus.message_rows(OUT id bigint, OUT channel_id integer, OUT channel text,
 	OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT live boolean,
@@ -823,32 +826,11 @@ COMMENT ON COLUMN message_bus.leases.role IS 'who claimed';
 COMMENT ON COLUMN message_bus.leases.session IS 'socket of the gateway that claimed, or NULL';
 
 CREATE VIEW message_bus.dead_letters AS
-	SELECT c.name AS channel, s.name AS subscription, f.message_id, f.attempt AS attempts,
-		f.reason, f.kind, f.at AS died_at, f.dead_letter_id, k.name AS dead_letter,
-		f.claimed_at, f.role, COALESCE(k.key, m.key) AS key, COALESCE(k.size, m.size) AS size,
-		COALESCE(k.content_type, m.content_type) AS content_type
-	FROM message_bus.death_rows() f
-	JOIN message_bus.subscription_rows() s ON s.subscription_id OPERATOR(pg_catalog.=) f.subscription_id
-	JOIN message_bus.channel_rows() c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
-	LEFT JOIN LATERAL (
-		SELECT m.key, m.size, COALESCE(m.content_type, 'application/json') AS content_type
-		FROM message_bus.message m
-		WHERE m.id OPERATOR(pg_catalog.=) f.message_id
-			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
-			AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
-			AND NOT EXISTS (SELECT FROM message_bus.event e
-				WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted')
-		LIMIT 1) AS m ON f.dead_letter_id IS NULL
-	LEFT JOIN LATERAL (
-		SELECT d.name, m.key, m.size, COALESCE(m.content_type, 'application/json') AS content_type
-		FROM message_bus.message m JOIN message_bus.channel d ON d.channel_id OPERATOR(pg_catalog.=) m.channel_id
-		WHERE m.id OPERATOR(pg_catalog.=) f.dead_letter_id
-			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
-			AND (m.id OPERATOR(pg_catalog.>) d.purged_to OR message_bus.in_ranges(m.id, d.purge_kept))
-			AND NOT EXISTS (SELECT FROM message_bus.event e
-				WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted')
-		LIMIT 1) AS k ON true
-	WHERE COALESCE(m.size, k.size) IS NOT NULL;
+	SELECT c.name AS channel, s.name AS subscription, d.message_id, d.attempts, d.reason, d.kind,
+		d.died_at, d.dead_letter_id, d.dead_letter, d.claimed_at, d.role, d.key, d.size, d.content_type
+	FROM message_bus.death_rows() d
+	JOIN message_bus.subscription_rows() s ON s.subscription_id OPERATOR(pg_catalog.=) d.subscription_id
+	JOIN message_bus.channel_rows() c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id;
 COMMENT ON VIEW message_bus.dead_letters IS
 'messages that used up their attempts, or whose bytes do not match, of the channels that the current user may consume or audit; as long as they can be redriven';
 COMMENT ON COLUMN message_bus.dead_letters.message_id IS 'the message that died; it may have expired';

@@ -80,10 +80,10 @@ SELECT replace(replace(c, ':lo', 'LO'), ':hi', 'HI') AS condition, pg_temp.found
 -- an index is used: few blocks, and no lock is left
 SELECT pg_temp.blocks('SELECT size FROM message_bus.messages WHERE id = ' || :lo) < 20 AS few;
 BEGIN;
-SELECT count(size) FROM message_bus.messages;
+SELECT count(size) FILTER (WHERE channel IN ('own', 'secret', 'tiny')) FROM message_bus.messages;
 SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE l.pid = pg_backend_pid() AND c.relname ~ '^(message|event)_\d+';
 -- a payload that is not read yet keeps its segment
-SELECT count(payload) FROM message_bus.message_bus;
+SELECT count(payload) FILTER (WHERE channel IN ('own', 'secret', 'tiny')) FROM message_bus.message_bus;
 SELECT count(*) > 0 AS locked FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE l.pid = pg_backend_pid() AND c.relname ~ '^message_\d+$';
 COMMIT;
 -- joins by id look each one up
@@ -125,8 +125,8 @@ CREATE TABLE pg_temp.noted (id bigint, size bigint);
 INSERT INTO pg_temp.noted VALUES (:lo), (5);
 UPDATE pg_temp.noted t SET size = m.size FROM message_bus.messages m WHERE m.id = t.id RETURNING t.size;
 SELECT t.size FROM pg_temp.noted t JOIN message_bus.messages m USING (id) FOR UPDATE;
-SELECT count(*) FROM message_bus.message_rows() WITH ORDINALITY;
-SELECT count(*), count(r) FROM ROWS FROM (message_bus.message_rows(), generate_series(1, 2)) r;
+SELECT count(*) FILTER (WHERE channel IN ('own', 'secret', 'tiny')) FROM message_bus.message_rows() WITH ORDINALITY;
+SELECT count(*) FILTER (WHERE channel IN ('own', 'secret', 'tiny')), count(r) FILTER (WHERE channel IN ('own', 'secret', 'tiny')) FROM ROWS FROM (message_bus.message_rows(), generate_series(1, 2)) r;
 -- in a subtransaction that fails, and again
 DO $$
 BEGIN
@@ -192,6 +192,8 @@ SELECT view, condition, pg_temp.seen(format('SELECT * FROM message_bus.%s WHERE 
 SELECT pg_temp.seen('SELECT * FROM message_bus.messages') AS own;
 -- nor are the pages of others' messages read, by which they could be counted
 SELECT node->>'Shared Hit Blocks' AS hit, node->>'Shared Read Blocks' AS read FROM pg_temp.nodes(pg_temp.plan('SELECT id FROM message_bus.messages WHERE channel = ''secret''')) AS node;
+-- no table is in the plans, whose sizes and estimates would tell
+SELECT DISTINCT view, node->>'Relation Name' AS relation FROM pg_temp.attack, pg_temp.nodes(pg_temp.plan('SELECT * FROM message_bus.' || view)) AS node WHERE node->>'Relation Name' IS NOT NULL;
 -- what the planner believes says nothing of what there is
 RESET ROLE;
 CREATE FUNCTION pg_temp.believes(condition text) RETURNS text LANGUAGE plpgsql AS $$
