@@ -52,7 +52,7 @@ SELECT subscription, estimated, near, same_oldest, exact FROM pg_temp.behind WHE
 SELECT subscription, in_flight, retrying > 0 AS retrying, retrying <= 300 AS at_least FROM message_bus.subscriptions WHERE channel = 'lag' AND subscription IN ('s3', 's4') ORDER BY 1;
 SELECT lag_messages, retrying FROM message_bus.subscription_lag('lag', 's4');
 SELECT min(id) AS lo FROM message_bus.messages WHERE channel = 'lag' \gset
-SELECT count(message_bus.record_event(id, 'deleted', clock_timestamp())) FROM (SELECT id FROM message_bus.messages WHERE channel = 'lag' AND id % 3 = 0) AS m;
+SELECT count(message_bus.record_event(id, 'deleted', clock_timestamp())) > 10000 AS deleted FROM (SELECT id FROM message_bus.messages WHERE channel = 'lag' AND id % 3 = 0) AS m;
 SELECT subscription, estimated, near, same_oldest FROM pg_temp.behind WHERE subscription IN ('s1', 's2', 'ordered') ORDER BY 1;
 
 -- delayed ones that were passed
