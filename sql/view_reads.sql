@@ -86,6 +86,11 @@ SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE l.pi
 SELECT count(payload) FILTER (WHERE channel IN ('own', 'secret', 'tiny')) FROM message_bus.message_bus;
 SELECT count(*) > 0 AS locked FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE l.pid = pg_backend_pid() AND c.relname ~ '^message_\d+$';
 COMMIT;
+-- in the order of ids nothing is sorted, whatever is wanted, and a page reads no further
+SELECT c AS condition, bool_or(node->>'Node Type' ~ 'Sort') AS sorted FROM unnest(ARRAY['true', $$channel = 'own'$$, $$channel IN ('own', 'tiny')$$, $$transaction_id LIKE 'own%'$$]) AS c,
+	pg_temp.nodes(pg_temp.plan('SELECT id FROM message_bus.messages WHERE ' || c || ' ORDER BY id LIMIT 5')) AS node GROUP BY c ORDER BY c COLLATE "C";
+SELECT count(*), bool_and(id > before) AS ascending FROM (SELECT id, lag(id) OVER () AS before FROM (SELECT id FROM message_bus.messages WHERE channel IN ('own', 'secret', 'tiny') ORDER BY id LIMIT 1000) m) m;
+SELECT pg_temp.blocks('SELECT id FROM message_bus.messages ORDER BY id LIMIT 1') < 15 AS few;
 -- joins by id look each one up
 SELECT string_agg(node->>'Node Type', ' > ' ORDER BY node->>'Node Type') AS plan, string_agg(node->>'Found By', '') AS found_by
 	FROM pg_temp.nodes(pg_temp.plan('SELECT m.size FROM (VALUES (1), (2)) v (i) JOIN message_bus.messages m ON m.id = v.i')) AS node;

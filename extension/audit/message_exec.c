@@ -36,6 +36,7 @@ typedef struct MessageScanState
 {
 	CustomScanState css;		/* must be first */
 	uint32		columns;		/* that are looked at */
+	bool		ordered;		/* by id */
 	List	   *kinds;			/* of conditions, ... */
 	List	   *values;			/* ... and their ExprStates */
 	MbusMessageScan *scan;		/* NULL: not begun */
@@ -118,7 +119,8 @@ exec_begin(CustomScanState *node, EState *estate, int eflags)
 	if (allowed != ACLCHECK_OK)
 		aclcheck_error(allowed, OBJECT_FUNCTION, get_func_name(function));
 	state->columns = columns_wanted(&plan->scan.plan);
-	state->kinds = list_copy_tail(plan->custom_private, 1);
+	state->ordered = intVal(lsecond(plan->custom_private)) != 0;
+	state->kinds = list_copy_tail(plan->custom_private, 2);
 	state->values = ExecInitExprList(plan->custom_exprs, &node->ss.ps);
 }
 
@@ -161,6 +163,7 @@ exec_next(ScanState *node)
 		MbusMessageFilter filter;
 
 		mbus_message_filter_init(&filter, state->columns);
+		filter.ordered = state->ordered;
 		filter_read(state, &filter);
 		state->scan = mbus_message_scan_begin(&filter, estate->es_snapshot);
 		MemoryContextSwitchTo(caller);

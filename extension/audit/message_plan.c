@@ -55,7 +55,8 @@ static void message_paths(PlannerInfo *root, RelOptInfo *rel, Index rti,
 static Oid	message_function(const RangeTblEntry *rte);
 static bool whole_row_wanted(RelOptInfo *rel);
 static void path_add(PlannerInfo *root, RelOptInfo *rel,
-					 ParamPathInfo *param_info);
+					 ParamPathInfo *param_info, List *pathkeys);
+static List *id_pathkeys(PlannerInfo *root, RelOptInfo *rel, Index rti);
 static void paths_add_joined(PlannerInfo *root, RelOptInfo *rel);
 static bool is_joined(PlannerInfo *root, RelOptInfo *rel,
 					  EquivalenceClass *ec, EquivalenceMember *em, void *arg);
@@ -100,13 +101,18 @@ static void
 message_paths(PlannerInfo *root, RelOptInfo *rel, Index rti,
 			  RangeTblEntry *rte)
 {
+	List	   *pathkeys;
+
 	if (previous_hook)
 		previous_hook(root, rel, rti, rte);
 	if (!OidIsValid(message_function(rte)) || whole_row_wanted(rel))
 		return;
 	rel->pathlist = NIL;
 	rel->partial_pathlist = NIL;
-	path_add(root, rel, NULL);
+	path_add(root, rel, NULL, NIL);
+	pathkeys = id_pathkeys(root, rel, rti);
+	if (pathkeys != NIL)
+		path_add(root, rel, NULL, pathkeys);
 	paths_add_joined(root, rel);
 }
 
@@ -158,10 +164,11 @@ whole_row_wanted(RelOptInfo *rel)
 
 /*
  * path_add adds our path, for any values of what the query is joined with if
- * there is a param_info.
+ * there is a param_info, and in the order of ids if there are pathkeys.
  */
 static void
-path_add(PlannerInfo *root, RelOptInfo *rel, ParamPathInfo *param_info)
+path_add(PlannerInfo *root, RelOptInfo *rel, ParamPathInfo *param_info,
+		 List *pathkeys)
 {
 	CustomPath *path = makeNode(CustomPath);
 	bool		narrow = any_narrow(rel, rel->baserestrictinfo) ||
@@ -179,6 +186,9 @@ path_add(PlannerInfo *root, RelOptInfo *rel, ParamPathInfo *param_info)
 		FULL_COST + rel->tuples * ROW_COST;
 	path->path.total_cost += rel->reltarget->cost.startup +
 		rel->reltarget->cost.per_tuple * path->path.rows;
+	if (pathkeys != NIL)
+		path->path.total_cost += rel->tuples * ROW_COST;
+	path->path.pathkeys = pathkeys;
 	path->flags = CUSTOMPATH_SUPPORT_PROJECTION;
 	path->methods = &path_methods;
 	add_path(rel, (Path *) path);
@@ -204,8 +214,17 @@ paths_add_joined(PlannerInfo *root, RelOptInfo *rel)
 
 		if (bms_is_empty(outer) || !join_clause_is_movable_to(clause, rel))
 			continue;
-		path_add(root, rel, get_baserel_parampathinfo(root, rel, outer));
+		path_add(root, rel, get_baserel_parampathinfo(root, rel, outer), NIL);
 	}
+}
+
+/* The order of ids, if it is of use to the query; else NIL. */
+static List *
+id_pathkeys(PlannerInfo *root, RelOptInfo *rel, Index rti)
+{
+	Var		   *id = makeVar(rti, MBUS_SEEN_ID, INT8OID, -1, InvalidOid, 0);
+
+	return MbusExpressionPathkey(root, (Expr *) id, Int8LessOperator, rel->relids);
 }
 
 /* Whether it is the id that is joined. */
@@ -238,8 +257,9 @@ any_narrow(RelOptInfo *rel, List *clauses)
 }
 
 /*
- * message_plan makes the node.  Its private list has the function's OID, and
- * the kinds of the conditions whose values are its expressions.
+ * message_plan makes the node.  Its private list has the function's OID,
+ * whether ids are to be in order, and the kinds of the conditions whose values
+ * are its expressions.
  */
 static Plan *
 message_plan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
@@ -254,7 +274,8 @@ message_plan(PlannerInfo *root, RelOptInfo *rel, CustomPath *path,
 	scan->scan.scanrelid = 0;
 	scan->flags = path->flags;
 	scan->custom_scan_tlist = columns_list(root, rel->relid);
-	scan->custom_private = list_make1(makeInteger((int) function));
+	scan->custom_private = list_make2(makeInteger((int) function),
+									  makeInteger(path->path.pathkeys != NIL));
 	foreach(cell, scan->scan.plan.qual)
 	{
 		Condition	condition;

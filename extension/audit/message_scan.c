@@ -19,6 +19,9 @@
  *	- a range of ids, through the index on id
  *	- or the whole table
  *
+ * Where they are wanted in the order of ids, the index on id is read, unless
+ * there is but one channel.
+ *
  * Only columns that are wanted are filled in.  Nothing is detoasted: a payload
  * is given as it is stored, and costs nothing to who does not look at it.  It
  * may lie in the segment's TOAST table, so the segment's table stays locked to
@@ -250,13 +253,15 @@ leaf_wanted(const MbusMessageScan *scan, int32 segment)
 static How
 leaf_how(const MbusMessageScan *scan)
 {
+	int			few = scan->filter.ordered ? 1 : CHANNELS_FEW;
+
 	if (scan->filter.nids >= 0)
 		return BY_IDS;
-	if (scan->nseen <= CHANNELS_FEW && scan->filter.transaction_id)
+	if (scan->nseen <= few && scan->filter.transaction_id)
 		return BY_TRANSACTION;
-	if (scan->nseen <= CHANNELS_FEW && !scan->all)
+	if (scan->nseen <= few && !scan->all)
 		return BY_CHANNEL;
-	if (scan->filter.lo > MbusFirstId(scan->segment) ||
+	if (scan->filter.ordered || scan->filter.lo > MbusFirstId(scan->segment) ||
 		scan->filter.hi < MbusFirstId((int64) scan->segment + 1) - 1)
 		return BY_RANGE;
 	return BY_TABLE;

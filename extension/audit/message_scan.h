@@ -41,6 +41,7 @@ enum
 typedef struct MbusMessageFilter
 {
 	bool		none;			/* nothing is */
+	bool		ordered;		/* by ascending id */
 	uint32		columns;		/* of these, MBUS_SEEN(); others come as NULL */
 	int64		lo;				/* ids from lo to hi, inclusive */
 	int64		hi;
