@@ -139,6 +139,7 @@ CREATE TABLE message_bus.channel_grant (
 	may_publish boolean NOT NULL,
 	may_consume boolean NOT NULL,
 	grantee_at text,						-- as owner_at
+	may_audit boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (channel_id, grantee)
 );
 COMMENT ON TABLE message_bus.channel_grant IS 'who but its owner may use a channel';
@@ -471,6 +472,7 @@ BEGIN
 		RETURNING * INTO made;
 	NEW.may_publish := NEW.may_publish OR COALESCE(made.may_publish, false);
 	NEW.may_consume := NEW.may_consume OR COALESCE(made.may_consume, false);
+	NEW.may_audit := NEW.may_audit OR COALESCE(made.may_audit, false);
 	RETURN NEW;
 END
 $$;
@@ -593,17 +595,17 @@ COMMENT ON FUNCTION message_bus.drop_channel IS
 CREATE FUNCTION message_bus.grant_channel(channel text, grantee regrole, privileges text) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_grant_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.grant_channel IS
-'grant_channel: lets a role use a channel. privileges: publish, consume or all. Errors: 42P01 no such channel, 42501 not its owner, 22023 unknown privilege, 42704 no such role.';
+'grant_channel: lets a role use a channel. privileges: publish, consume, all (both), or audit: to see in the views all that consumers see there but payloads, and nothing else. Errors: 42P01 no such channel, 42501 not its owner, 22023 unknown privilege, 42704 no such role.';
 
 CREATE FUNCTION message_bus.revoke_channel(channel text, grantee regrole, privileges text) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_revoke_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.revoke_channel IS
-'revoke_channel: takes back what grant_channel gave. grantee: ''-'' for all roles that are missing. privileges: publish, consume or all. Errors: as grant_channel.';
+'revoke_channel: takes back what grant_channel gave. grantee: ''-'' for all roles that are missing. privileges: publish, consume, audit, or all of these. Errors: as grant_channel.';
 
 CREATE FUNCTION message_bus.may(channel_id integer, privilege text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_may' LANGUAGE C STRICT STABLE COST 10;
 COMMENT ON FUNCTION message_bus.may IS
-'may: whether the current user may publish, consume or own (any other word) a channel; the views filter by it.';
+'may: whether the current user may publish, consume, audit (or consume) or own (any other word) a channel.';
 
 /*
  * Publishing
@@ -611,14 +613,16 @@ COMMENT ON FUNCTION message_bus.may IS
 
 CREATE FUNCTION message_bus.publish(channel text, payload json, headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
-	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL) RETURNS bigint
+	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL,
+	available_at timestamp with time zone DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_publish' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish IS
-'publish: stores a JSON message, its text unchanged, and returns its id. headers: an object of the publisher''s. key: orders messages. transaction_id: the publisher''s idempotency key; a live message of the channel with the same id and bytes is returned instead. ttl: not above the channel''s. delay: before it is delivered. sha256: expected checksum, 32 bytes or 64 hex digits. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad ttl, delay or checksum, 23505 transaction id used before, 54000 too large, 25006 read-only, 55000 not ready, 57000 disabled.';
+'publish: stores a JSON message, its text unchanged, and returns its id. headers: an object of the publisher''s. key: orders messages. transaction_id: the publisher''s idempotency key; a live message of the channel with the same id and bytes is returned instead. ttl: not above the channel''s. delay: before it is delivered. sha256: expected checksum, 32 bytes or 64 hex digits. available_at: when it is delivered, in place of delay (both are refused); before it expires, at once if the time has passed. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad ttl, delay, available_at or checksum, 23505 transaction id used before, 54000 too large, 25006 read-only, 55000 not ready, 57000 disabled.';
 
 CREATE FUNCTION message_bus.publish_once(channel text, payload json, headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
-	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL, OUT id bigint, OUT repeated boolean)
+	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL,
+	available_at timestamp with time zone DEFAULT NULL, OUT id bigint, OUT repeated boolean)
 	AS 'MODULE_PATHNAME', 'mbus_publish_once' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_once IS
 'publish_once: as publish, and tells whether it was a repeat. repeated: a live message of the channel has the transaction id and these bytes already: id is its, and nothing was stored. Without a transaction id nothing is a repeat. Errors: as publish.';
@@ -626,7 +630,8 @@ COMMENT ON FUNCTION message_bus.publish_once IS
 CREATE FUNCTION message_bus.publish_text(channel text, payload text,
 	content_type text DEFAULT 'application/json', headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
-	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL) RETURNS bigint
+	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL,
+	available_at timestamp with time zone DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_publish_text' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_text IS
 'publish_text: as publish, for text of any content type; JSON content types must hold JSON (22P02).';
@@ -634,7 +639,8 @@ COMMENT ON FUNCTION message_bus.publish_text IS
 CREATE FUNCTION message_bus.publish_bytes(channel text, payload bytea,
 	content_type text DEFAULT 'application/octet-stream', headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
-	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL) RETURNS bigint
+	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL,
+	available_at timestamp with time zone DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_publish_bytes' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_bytes IS
 'publish_bytes: as publish, for bytes of any content type; JSON content types must hold JSON in UTF-8 (22P02).';
@@ -642,7 +648,7 @@ COMMENT ON FUNCTION message_bus.publish_bytes IS
 CREATE FUNCTION message_bus.publish_batch(channel text, messages json) RETURNS bigint[]
 	AS 'MODULE_PATHNAME', 'mbus_publish_batch' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_batch IS
-'publish_batch: stores all messages of an array or none. messages: objects with payload, and optionally headers, key, transaction_id, ttl, delay (interval text or seconds), sha256. Returns the ids in their order. Errors: as publish; 22023 names the element.';
+'publish_batch: stores all messages of an array or none. messages: objects with payload, and optionally headers, key, transaction_id, ttl, delay (interval text or seconds), available_at (text), sha256. Returns the ids in their order. Errors: as publish; 22023 names the element.';
 
 CREATE FUNCTION message_bus.publish_batch_bytes(channel text, payloads bytea[],
 	content_type text DEFAULT 'application/octet-stream', headers jsonb[] DEFAULT NULL,
@@ -682,10 +688,10 @@ COMMENT ON FUNCTION message_bus.get_bytes IS
 'get_bytes: a range of a message''s bytes, counted from 0; empty behind the end, NULL if there is no such message. Errors: as get; 22023 negative range.';
 
 CREATE FUNCTION message_bus.peek(channel text, after_id bigint DEFAULT 0,
-	max_messages integer DEFAULT 100) RETURNS SETOF message_bus.stored_message
+	max_messages integer DEFAULT 100, max_bytes bigint DEFAULT NULL) RETURNS SETOF message_bus.stored_message
 	AS 'MODULE_PATHNAME', 'mbus_peek' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.peek IS
-'peek: messages with ids above after_id, ascending, at most max_messages (1 to 10000); stops before the first publish that has not ended, so that nothing is skipped. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad number, 25006 on a standby.';
+'peek: messages with ids above after_id, ascending, at most max_messages (1 to 10000), with at most max_bytes of payloads, but for a first message that is larger; stops before the first publish that has not ended, so that nothing is skipped. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad number, 25006 on a standby.';
 
 CREATE FUNCTION message_bus.retrieve_message(transaction_id text) RETURNS json
 	AS 'MODULE_PATHNAME', 'mbus_retrieve_message' LANGUAGE C;
@@ -830,19 +836,14 @@ COMMENT ON PROCEDURE message_bus.wait IS
 'wait: waits until a claim may find something in one of the channels. channels: at most 256 names. subscriptions: one for each channel; NULL is ''default'' (for all or one). timeout: longest wait; 0 only looks. Sets ready to the channels that have something, in the order given; empty when the time is over; others may claim it first. A subscription default that does not exist yet is ready: the first claim makes it. Needs the privilege to consume on each channel. Ends its transaction first, and sleeps without a snapshot: CALL it outside of transaction blocks. Errors: 42P01, 42501, 22004, 22023 (also if the arrays differ in length), 2202E, 54000 more than 256 channels, 25001 if it would have to sleep inside a transaction block, a function or a subtransaction, or in REPEATABLE READ, 25006, 55000.';
 
 /*
- * Views.  They run with their owner's rights and show only what the current
- * user may consume.
+ * Views.  Their rows come from functions that look at the rights of the current
+ * user first: conditions of a query, whatever they are, never see another row.
  */
 
 CREATE FUNCTION message_bus.in_ranges(id bigint, ranges bigint[]) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_in_ranges' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION message_bus.in_ranges IS
 'in_ranges: whether an id is in one of the ascending ranges [lo, hi) of an array: what a purge has kept.';
-
-CREATE FUNCTION message_bus.shown(id bigint) RETURNS boolean
-	AS 'MODULE_PATHNAME', 'mbus_shown' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION message_bus.shown IS
-'shown: whether the segment of an id is not hidden, because a restore is filling it or another bus has written it. For views.';
 
 CREATE FUNCTION message_bus.ack_covers(lo bigint, runs integer[], hi bigint, id bigint) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_ack_covers' LANGUAGE C IMMUTABLE PARALLEL SAFE;
@@ -868,21 +869,49 @@ CREATE FUNCTION message_bus.clock_accept() RETURNS timestamp with time zone
 COMMENT ON FUNCTION message_bus.clock_accept IS
 'clock_accept: has the bus go by the server''s clock although it has jumped forward; returns the bus''s time. What has expired by it is dropped then. A clock that was set back is not followed.';
 
-CREATE VIEW message_bus.channels WITH (security_barrier) AS
+CREATE FUNCTION message_bus.channel_rows() RETURNS SETOF message_bus.channel
+	AS 'MODULE_PATHNAME', 'mbus_channel_rows' LANGUAGE C STABLE COST 1000 ROWS 100;
+COMMENT ON FUNCTION message_bus.channel_rows IS
+'channel_rows: the channels that the current user may publish to, consume, audit or monitor (pg_monitor). For the view channels.';
+
+CREATE FUNCTION message_bus.subscription_rows() RETURNS SETOF message_bus.subscription
+	AS 'MODULE_PATHNAME', 'mbus_subscription_rows' LANGUAGE C STABLE COST 1000 ROWS 100;
+COMMENT ON FUNCTION message_bus.subscription_rows IS
+'subscription_rows: the subscriptions of the channels that the current user may consume, audit or monitor. For the views subscriptions and leases.';
+
+CREATE FUNCTION message_bus.death_rows(OUT subscription_id integer, OUT message_id bigint, OUT attempts smallint,
+	OUT reason text, OUT kind text, OUT died_at timestamp with time zone, OUT dead_letter_id bigint,
+	OUT dead_letter text, OUT claimed_at timestamp with time zone, OUT role text, OUT key text,
+	OUT size integer, OUT content_type text) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_death_rows' LANGUAGE C STABLE COST 10000 ROWS 100;
+COMMENT ON FUNCTION message_bus.death_rows IS
+'death_rows: the messages that died for subscriptions of channels that the current user may consume or audit, as long as they can be redriven. For the view dead_letters.';
+
+CREATE FUNCTION message_bus.message_rows(OUT id bigint, OUT channel_id integer, OUT channel text,
+	OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT live boolean,
+	OUT available_at timestamp with time zone, OUT key text, OUT transaction_id text, OUT publisher text,
+	OUT subject text, OUT session bigint, OUT headers jsonb, OUT content_type text, OUT size integer,
+	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_message_rows' LANGUAGE C STABLE COST 10000 ROWS 10000;
+COMMENT ON FUNCTION message_bus.message_rows IS
+'message_rows: the messages of the channels that the current user may consume or audit, live or not; stored: the payload''s bytes as they are stored, NULL to who may not consume. For the views messages and message_bus.';
+
+CREATE VIEW message_bus.channels AS
 	SELECT c.name AS channel, message_bus.role_number(c.owner)::pg_catalog.regrole AS owner, c.ttl, c.max_attempts, c.lease, c.backoff, c.backoff_max,
 		c.dead_letter, c.retention, c.max_payload, c.compression, c.created_at,
 		message_bus.may(c.channel_id, 'publish') AS may_publish,
-		message_bus.may(c.channel_id, 'consume') AS may_consume, c.dead_letter_expired, c.record_reads,
-		message_bus.role_missing(c.owner) AS owner_missing
-	FROM message_bus.channel c
-	WHERE message_bus.may(c.channel_id, 'publish') OR message_bus.may(c.channel_id, 'consume');
-COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies';
+		message_bus.may(c.channel_id, 'consume') AS may_consume,
+		message_bus.may(c.channel_id, 'audit') AS may_audit,
+		c.dead_letter_expired, c.record_reads, message_bus.role_missing(c.owner) AS owner_missing
+	FROM message_bus.channel_rows() c;
+COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies; all to members of pg_monitor';
+COMMENT ON COLUMN message_bus.channels.may_audit IS 'the views show its messages, without payloads; consumers may, too';
 COMMENT ON COLUMN message_bus.channels.owner IS 'of one that is missing the OID that it had here, or -';
 COMMENT ON COLUMN message_bus.channels.owner_missing IS 'name of an owner that is missing: it was dropped, or not there when the channel was restored; else NULL';
 
 CREATE VIEW message_bus.grants WITH (security_barrier) AS
 	SELECT c.name AS channel, message_bus.role_number(g.grantee)::pg_catalog.regrole AS grantee,
-		g.may_publish, g.may_consume, message_bus.role_missing(g.grantee) AS grantee_missing
+		g.may_publish, g.may_consume, g.may_audit, message_bus.role_missing(g.grantee) AS grantee_missing
 	FROM message_bus.channel_grant g
 	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) g.channel_id
 	WHERE message_bus.may(c.channel_id, 'own');
@@ -890,31 +919,31 @@ COMMENT ON VIEW message_bus.grants IS 'who but its owner may use the channels th
 COMMENT ON COLUMN message_bus.grants.grantee IS 'of one that is missing the OID that it had here, or -';
 COMMENT ON COLUMN message_bus.grants.grantee_missing IS 'name of a role that is missing: it was dropped, or not there when the grant was restored; nobody has what it had. Else NULL';
 
-CREATE VIEW message_bus.messages WITH (security_barrier) AS
-	SELECT m.id, c.name AS channel, m.created_at, m.expires_at,
-		COALESCE(m.available_at, m.created_at) AS available_at, m.key,
-		m.transaction_id, p.name::text AS publisher, m.subject, m.session, m.headers,
-		COALESCE(m.content_type, 'application/json') AS content_type,
+CREATE VIEW message_bus.messages AS
+	SELECT m.id, m.channel, m.created_at, m.expires_at, m.available_at, m.key,
+		m.transaction_id, m.publisher, m.subject, m.session, m.headers, m.content_type,
 		m.size, message_bus.compression_name(m.encoding) AS compression,
-		pg_catalog.pg_column_size(m.payload) AS stored_size, m.sha256
-	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
-	LEFT JOIN message_bus.publisher p USING (publisher_id)
-	WHERE message_bus.may(c.channel_id, 'consume') AND message_bus.shown(m.id)
-		AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
-		AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
-		AND NOT EXISTS (SELECT FROM message_bus.event e
-			WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted');
-COMMENT ON VIEW message_bus.messages IS 'live messages of the channels that the current user may consume, without payloads';
+		m.stored_size, m.sha256
+	FROM message_bus.message_rows() m
+	WHERE m.live;
+COMMENT ON VIEW message_bus.messages IS 'live messages of the channels that the current user may consume or audit, without payloads';
 
 CREATE FUNCTION message_bus.subscription_status(subscription_id integer,
 	OUT lag_messages bigint, OUT lag_seconds double precision, OUT in_flight integer,
 	OUT redelivered bigint, OUT oldest_unacked_id bigint,
 	OUT oldest_unacked_at timestamp with time zone, OUT ready integer, OUT retrying bigint,
 	OUT delivered bigint, OUT acked bigint, OUT nacked bigint, OUT expired bigint,
-	OUT dead bigint, OUT cursor bigint)
+	OUT dead bigint, OUT cursor bigint, OUT lag_estimated boolean)
 	AS 'MODULE_PATHNAME', 'mbus_subscription_status' LANGUAGE C STRICT COST 10000;
 COMMENT ON FUNCTION message_bus.subscription_status IS
-'subscription_status: where a subscription is, see the view subscriptions; NULL if it is not loaded or the current user may not consume its channel.';
+'subscription_status: where a subscription is, see the view subscriptions; NULL if it is not loaded or the current user may not consume, audit or monitor its channel.';
+
+CREATE FUNCTION message_bus.subscription_lag(channel text, subscription text,
+	OUT lag_messages bigint, OUT lag_seconds double precision, OUT oldest_unacked_id bigint,
+	OUT oldest_unacked_at timestamp with time zone, OUT retrying bigint)
+	AS 'MODULE_PATHNAME', 'mbus_subscription_lag' LANGUAGE C STRICT COST 100000;
+COMMENT ON FUNCTION message_bus.subscription_lag IS
+'subscription_lag: how far a subscription is behind, exactly; the columns are those of the view subscriptions. It counts message by message, some 0.3 s for a million. NULL if there is no such subscription, it is not loaded, or the current user may not consume, audit or monitor its channel.';
 
 CREATE FUNCTION message_bus.subscription_expired(subscription_id integer, budget bigint DEFAULT 10000,
 	OUT expired bigint, OUT expired_at_least boolean)
@@ -922,20 +951,19 @@ CREATE FUNCTION message_bus.subscription_expired(subscription_id integer, budget
 COMMENT ON FUNCTION message_bus.subscription_expired IS
 'subscription_expired: messages that expired before a subscription was done with them, see the view subscriptions; NULL if there is none or the current user may not consume its channel. budget: how many rows of messages are read at most (NULL: all, then it is exact); what is told where more would have to be read is marked as a lower bound.';
 
-CREATE VIEW message_bus.subscriptions WITH (security_barrier) AS
+CREATE VIEW message_bus.subscriptions AS
 	SELECT c.name AS channel, s.name AS subscription, message_bus.role_number(s.owner)::pg_catalog.regrole AS owner,
 		s.ordered, s.paused, s.created_at,
 		t.lag_messages, t.lag_seconds, t.in_flight, t.redelivered, t.oldest_unacked_id,
 		t.oldest_unacked_at, t.ready, t.retrying, t.delivered, t.acked, t.nacked, t.expired AS leases_expired,
-		t.dead, t.cursor, e.expired, e.expired_at_least,
+		t.dead, t.cursor, t.lag_estimated, e.expired, e.expired_at_least,
 		message_bus.role_missing(s.owner) AS owner_missing
-	FROM message_bus.subscription s
-	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
+	FROM message_bus.subscription_rows() s
+	JOIN message_bus.channel_rows() c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
 	CROSS JOIN LATERAL message_bus.subscription_status(s.subscription_id) AS t
-	CROSS JOIN LATERAL message_bus.subscription_expired(s.subscription_id) AS e
-	WHERE message_bus.may(c.channel_id, 'consume');
+	CROSS JOIN LATERAL message_bus.subscription_expired(s.subscription_id) AS e;
 COMMENT ON VIEW message_bus.subscriptions IS
-'subscriptions of the channels that the current user may consume, and how far each is behind. What is counted is NULL where the worker has not loaded a subscription yet, and on a standby. The lag is counted message by message: name a channel or subscription in WHERE where many are far behind.';
+'subscriptions of the channels that the current user may consume, audit or monitor, and how far each is behind. What is counted is NULL where the worker has not loaded a subscription yet, and on a standby. A lag of more than some hundred messages is estimated; subscription_lag() counts it.';
 COMMENT ON COLUMN message_bus.subscriptions.lag_messages IS 'live messages that it still has to get, has out, or that wait for a retry or for their delay';
 COMMENT ON COLUMN message_bus.subscriptions.lag_seconds IS 'age of the oldest of these, since it was published; 0 if there is none';
 COMMENT ON COLUMN message_bus.subscriptions.in_flight IS 'messages that are claimed now; see leases';
@@ -951,6 +979,7 @@ COMMENT ON COLUMN message_bus.subscriptions.leases_expired IS 'messages whose le
 COMMENT ON COLUMN message_bus.subscriptions.expired IS 'messages that expired before it was done with them, since it was made, also over restarts; not what had expired before it was made or moved by seek, was deleted, or is claimed';
 COMMENT ON COLUMN message_bus.subscriptions.expired_at_least IS 'expired is a lower bound: there is more to read than is read for the view (see subscription_expired), or than the worker reads when it drops a segment';
 COMMENT ON COLUMN message_bus.subscriptions.dead IS 'messages that used up their attempts since the server started';
+COMMENT ON COLUMN message_bus.subscriptions.lag_estimated IS 'not all messages were looked at: lag_messages is an estimate, retrying at least so many, and the oldest that of those looked at';
 COMMENT ON COLUMN message_bus.subscriptions.cursor IS 'id up to which it has read the channel';
 COMMENT ON COLUMN message_bus.subscriptions.owner_missing IS 'as of channels';
 
@@ -960,64 +989,31 @@ CREATE FUNCTION message_bus.lease_rows(subscription_id integer,
 	OUT state text, OUT pid integer, OUT role text, OUT session bigint) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_lease_rows' LANGUAGE C STRICT COST 1000 ROWS 100;
 COMMENT ON FUNCTION message_bus.lease_rows IS
-'lease_rows: what a subscription has out, see the view leases; nothing if the current user may not consume its channel.';
+'lease_rows: what a subscription has out, see the view leases; nothing if the current user may not consume, audit or monitor its channel.';
 
-CREATE VIEW message_bus.leases WITH (security_barrier) AS
+CREATE VIEW message_bus.leases AS
 	SELECT l.lease, c.name AS channel, s.name AS subscription, l.message_id, l.attempt,
 		l.claimed_at, l.deadline, l.state, l.pid, l.role, l.session
-	FROM message_bus.subscription s
-	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
-	CROSS JOIN LATERAL message_bus.lease_rows(s.subscription_id) AS l
-	WHERE message_bus.may(c.channel_id, 'consume');
+	FROM message_bus.subscription_rows() s
+	JOIN message_bus.channel_rows() c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
+	CROSS JOIN LATERAL message_bus.lease_rows(s.subscription_id) AS l;
 COMMENT ON VIEW message_bus.leases IS
-'messages that are claimed now, of the channels that the current user may consume; a row for each message';
-COMMENT ON COLUMN message_bus.leases.lease IS 'what ack, nack and extend take, of its holder, and release_lease of the channel''s owner';
+'messages that are claimed now, of the channels that the current user may consume, audit or monitor; a row for each message';
+COMMENT ON COLUMN message_bus.leases.lease IS 'what ack, nack and extend take, of its holder, and release_lease of the channel''s owner; NULL to who only monitors';
 COMMENT ON COLUMN message_bus.leases.deadline IS 'when the message goes back, unless it is acked or extended';
 COMMENT ON COLUMN message_bus.leases.state IS 'held (the claim has not committed), leased, acking or nacking (by a transaction that has not ended)';
 COMMENT ON COLUMN message_bus.leases.pid IS 'process that claimed; it may be gone';
 COMMENT ON COLUMN message_bus.leases.role IS 'who claimed, whose the lease is';
 COMMENT ON COLUMN message_bus.leases.session IS 'socket of the gateway that claimed, or NULL';
 
-CREATE FUNCTION message_bus.is_dead(subscription_id integer, message_id bigint, lease bigint) RETURNS boolean
-	AS 'MODULE_PATHNAME', 'mbus_is_dead' LANGUAGE C STRICT STABLE COST 200;
-COMMENT ON FUNCTION message_bus.is_dead IS
-'is_dead: whether a subscription gave a message up under that lease, and it has not been redriven since; NULL if the current user may not consume its channel. For the view dead_letters.';
-
-CREATE VIEW message_bus.dead_letters WITH (security_barrier) AS
-	SELECT c.name AS channel, s.name AS subscription, f.message_id,
-		f.attempt OPERATOR(pg_catalog.-) CASE WHEN f.kind OPERATOR(pg_catalog.=) 'expired'
-			AND f.reason OPERATOR(pg_catalog.=) 'expired' THEN 1::pg_catalog.int2 ELSE 0::pg_catalog.int2 END AS attempts,
-		f.reason, f.kind, f.at AS died_at, f.dead_letter_id, k.name AS dead_letter,
-		f.claimed_at, f.role, COALESCE(k.key, m.key) AS key, COALESCE(k.size, m.size) AS size,
-		COALESCE(k.content_type, m.content_type) AS content_type
-	FROM message_bus.failure f
-	JOIN message_bus.subscription s ON s.subscription_id OPERATOR(pg_catalog.=) f.subscription_id
-	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
-	LEFT JOIN LATERAL (
-		SELECT m.key, m.size, COALESCE(m.content_type, 'application/json') AS content_type
-		FROM message_bus.message m
-		WHERE m.id OPERATOR(pg_catalog.=) f.message_id
-			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
-			AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
-			AND NOT EXISTS (SELECT FROM message_bus.event e
-				WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted')
-		LIMIT 1) AS m ON f.dead_letter_id IS NULL
-	LEFT JOIN LATERAL (
-		SELECT d.name, m.key, m.size, COALESCE(m.content_type, 'application/json') AS content_type
-		FROM message_bus.message m JOIN message_bus.channel d ON d.channel_id OPERATOR(pg_catalog.=) m.channel_id
-		WHERE m.id OPERATOR(pg_catalog.=) f.dead_letter_id AND message_bus.shown(m.id)
-			AND m.expires_at OPERATOR(pg_catalog.>) message_bus.clock()
-			AND (m.id OPERATOR(pg_catalog.>) d.purged_to OR message_bus.in_ranges(m.id, d.purge_kept))
-			AND NOT EXISTS (SELECT FROM message_bus.event e
-				WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted')
-		LIMIT 1) AS k ON true
-	WHERE message_bus.may(c.channel_id, 'consume') AND message_bus.shown(f.message_id)
-		AND f.retry_at IS NULL AND f.kind OPERATOR(pg_catalog.<>) 'redriven'
-		AND (f.lease OPERATOR(pg_catalog.>=) s.since_lease OR f.dead_letter_id IS NOT NULL)
-		AND COALESCE(m.size, k.size) IS NOT NULL
-		AND message_bus.is_dead(f.subscription_id, f.message_id, f.lease);
+CREATE VIEW message_bus.dead_letters AS
+	SELECT c.name AS channel, s.name AS subscription, d.message_id, d.attempts, d.reason, d.kind,
+		d.died_at, d.dead_letter_id, d.dead_letter, d.claimed_at, d.role, d.key, d.size, d.content_type
+	FROM message_bus.death_rows() d
+	JOIN message_bus.subscription_rows() s ON s.subscription_id OPERATOR(pg_catalog.=) d.subscription_id
+	JOIN message_bus.channel_rows() c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id;
 COMMENT ON VIEW message_bus.dead_letters IS
-'messages that used up their attempts, or whose bytes do not match, of the channels that the current user may consume; as long as they can be redriven';
+'messages that used up their attempts, or whose bytes do not match, of the channels that the current user may consume or audit; as long as they can be redriven';
 COMMENT ON COLUMN message_bus.dead_letters.message_id IS 'the message that died; it may have expired';
 COMMENT ON COLUMN message_bus.dead_letters.attempts IS 'how often it was delivered';
 COMMENT ON COLUMN message_bus.dead_letters.reason IS 'of the last failure';
@@ -1084,28 +1080,28 @@ CREATE FUNCTION message_bus.delivery_status(message_id bigint, channel_id intege
 	created_at timestamp with time zone) RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_delivery_status' LANGUAGE C STRICT STABLE COST 200;
 COMMENT ON FUNCTION message_bus.delivery_status IS
-'delivery_status: error if a message is dead for a subscription of its channel, pending if one has not acked it, else complete; NULL if the current user may not consume the channel. For the view message_bus.';
+'delivery_status: error if a message is dead for a subscription of its channel, pending if one has not acked it, else complete; NULL if the current user may not consume or audit the channel. For the view message_bus.';
 
 CREATE FUNCTION message_bus.last_access(message_id bigint, channel_id integer) RETURNS timestamp with time zone
 	AS 'MODULE_PATHNAME', 'mbus_last_access' LANGUAGE C STRICT STABLE COST 200;
 COMMENT ON FUNCTION message_bus.last_access IS
-'last_access: when a message was last acked or recorded to have been read; NULL if it never was, or if the current user may not consume its channel. For the view message_bus.';
+'last_access: when a message was last acked or recorded to have been read; NULL if it never was, or if the current user may not consume or audit its channel. For the view message_bus.';
 
-CREATE VIEW message_bus.message_bus WITH (security_barrier) AS
-	SELECT m.id, c.name AS channel, m.transaction_id,
+CREATE VIEW message_bus.message_bus AS
+	SELECT m.id, m.channel, m.transaction_id,
 		m.headers OPERATOR(pg_catalog.->>) 'session_id' AS session_id,
 		m.headers OPERATOR(pg_catalog.->>) 'tool_name' AS tool_name,
 		m.headers OPERATOR(pg_catalog.->>) 'provider_name' AS provider_name,
-		CASE WHEN m.expires_at OPERATOR(pg_catalog.>) message_bus.clock() THEN
-			message_bus.stored_json(m.payload, message_bus.compression_name(m.encoding), m.size,
-				COALESCE(m.content_type, 'application/json'), m.sha256)
+		CASE WHEN m.live THEN
+			message_bus.stored_json(m.stored, message_bus.compression_name(m.encoding), m.size,
+				m.content_type, m.sha256)
 		END AS payload,
 		NULL::text AS payload_text,
 		m.size AS payload_size_bytes,
 		message_bus.compression_name(m.encoding) AS compression_type,
-		pg_catalog.pg_column_size(m.payload) AS compressed_size_bytes,
+		m.stored_size AS compressed_size_bytes,
 		pg_catalog.encode(m.sha256, 'hex') AS checksum,
-		CASE WHEN m.expires_at OPERATOR(pg_catalog.<=) message_bus.clock() THEN 'expired'
+		CASE WHEN NOT m.live THEN 'expired'
 			WHEN m.headers OPERATOR(pg_catalog.->>) 'status' OPERATOR(pg_catalog.=) 'error' THEN 'error'
 			ELSE message_bus.delivery_status(m.id, m.channel_id, m.created_at)
 		END AS status,
@@ -1114,13 +1110,10 @@ CREATE VIEW message_bus.message_bus WITH (security_barrier) AS
 		message_bus.last_access(m.id, m.channel_id) AS accessed_at,
 		m.expires_at,
 		COALESCE(m.headers OPERATOR(pg_catalog.->) 'metadata', '{}') AS metadata
-	FROM message_bus.message m JOIN message_bus.channel c USING (channel_id)
-	WHERE message_bus.may(c.channel_id, 'consume') AND message_bus.shown(m.id)
-		AND (m.id OPERATOR(pg_catalog.>) c.purged_to OR message_bus.in_ranges(m.id, c.purge_kept))
-		AND NOT EXISTS (SELECT FROM message_bus.event e
-			WHERE e.message_id OPERATOR(pg_catalog.=) m.id AND e.kind OPERATOR(pg_catalog.=) 'deleted');
+	FROM message_bus.message_rows() m;
 COMMENT ON VIEW message_bus.message_bus IS
 'message_bus: messages as a plain table. INSERT publishes to channel (or message_bus.default_channel), UPDATE may touch accessed_at, DELETE hides the message. checksum is the SHA-256 in hex; on INSERT it is checked over payload_text (the exact text, write-only) if given, else over the JSON text as received.';
+COMMENT ON COLUMN message_bus.message_bus.payload IS 'read only where it is selected; NULL where it is not JSON, does not match its checksum or has expired, and to who may audit the channel but not consume it';
 COMMENT ON COLUMN message_bus.message_bus.status IS 'expired; error (inserted so, or dead for a subscription); pending (a subscription has not acked it yet); else complete';
 COMMENT ON COLUMN message_bus.message_bus.accessed_at IS 'the latest of its acks and of the accesses recorded';
 
@@ -1277,11 +1270,19 @@ AS 'MODULE_PATHNAME', 'mbus_worker_status_row';
 COMMENT ON FUNCTION message_bus.worker_status_row() IS
 'What the background worker of this database tells of itself; see the view message_bus.worker_status.';
 
+CREATE FUNCTION message_bus.tables_size(tables oid[]) RETURNS bigint
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+	SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_total_relation_size(t.relid::pg_catalog.regclass)), 0)::bigint
+	FROM pg_catalog.unnest(tables_size.tables) AS t (relid)
+$$;
+COMMENT ON FUNCTION message_bus.tables_size IS
+'tables_size: size on disk of tables, with their indexes. For the view segments: it is asked only where a query looks at the size.';
+
 CREATE VIEW message_bus.segments AS
 SELECT s.segment_no, s.series,
 	CASE
 		WHEN o.segment_no IS NOT NULL THEN 'open'
-		WHEN s.closed_at IS NULL AND pg_catalog.pg_is_in_recovery() THEN 'open'
+		WHEN s.closed_at IS NULL AND r.standby THEN 'open'
 		WHEN EXISTS (
 			SELECT FROM pg_catalog.pg_class c
 			WHERE c.oid OPERATOR(pg_catalog.=) ANY (t.relids) AND NOT c.relispartition
@@ -1303,8 +1304,7 @@ SELECT s.segment_no, s.series,
 	s.opened_at, s.closed_at,
 	COALESCE(s.expires_at, o.expires_at) AS expires_at,
 	o.rows_reserved, o.rows_max,
-	COALESCE((SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(r.relid::pg_catalog.regclass))
-		FROM pg_catalog.unnest(t.relids) AS r (relid)), 0)::bigint AS size_bytes
+	message_bus.tables_size(t.relids) AS size_bytes
 FROM message_bus.segment AS s
 LEFT JOIN message_bus.open_segments() AS o ON o.segment_no OPERATOR(pg_catalog.=) s.segment_no
 CROSS JOIN LATERAL (
@@ -1313,7 +1313,9 @@ CROSS JOIN LATERAL (
 		pg_catalog.to_regclass('message_bus.event_' OPERATOR(pg_catalog.||) s.segment_no)::pg_catalog.oid,
 		pg_catalog.to_regclass('message_bus.ack_' OPERATOR(pg_catalog.||) s.segment_no)::pg_catalog.oid,
 		pg_catalog.to_regclass('message_bus.failure_' OPERATOR(pg_catalog.||) s.segment_no)::pg_catalog.oid], NULL)
-) AS t (relids);
+) AS t (relids)
+-- volatile: among the columns it would have all of them made for each row
+CROSS JOIN (SELECT pg_catalog.pg_is_in_recovery()) AS r (standby);
 COMMENT ON VIEW message_bus.segments IS
 'The physical parts that messages lie in; one is dropped whole when all its messages have expired';
 COMMENT ON COLUMN message_bus.segments.segment_no IS 'number; the messages'' ids are segment_no << 24 and up; segment_no is ordinal << 5 | node';
@@ -1500,12 +1502,16 @@ GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the c
 GRANT EXECUTE ON FUNCTION message_bus.bus_fault TO PUBLIC;		-- tells gateways only
 GRANT SELECT ON message_bus.channels, message_bus.grants, message_bus.messages, message_bus.subscriptions, message_bus.leases,
 	message_bus.dead_letters TO PUBLIC;
-GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.subscription_expired, message_bus.lease_rows,
-	message_bus.clock, message_bus.clock_off, message_bus.in_ranges, message_bus.shown, message_bus.is_dead, message_bus.delivery_status, message_bus.last_access TO PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.channel_rows, message_bus.subscription_rows, message_bus.death_rows,
+	message_bus.message_rows TO PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.subscription_expired, message_bus.subscription_lag,
+	message_bus.lease_rows, message_bus.clock, message_bus.clock_off, message_bus.in_ranges, message_bus.delivery_status,
+	message_bus.last_access TO PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
 	message_bus.pools TO pg_monitor;
-GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments, message_bus.worker_status_row,
+GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments,
+	message_bus.tables_size, message_bus.worker_status_row,
 	message_bus.listed_databases TO pg_monitor;
 
 /*

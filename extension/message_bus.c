@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 
 #include "base/publication.h"
+#include "audit/message_view.h"
 #include "base/settings.h"
 #include "channel/channel.h"
 #include "channel/publisher.h"
@@ -57,6 +58,7 @@ _PG_init(void)
 	mbus_leaf_init();
 	mbus_era_init();
 	mbus_subscription_init();
+	mbus_message_plan_init();
 
 	/*
 	 * Loaded later than at server start there is no shared memory: functions

@@ -44,7 +44,30 @@ SELECT count(*) FROM message_bus.claim('many', 'sub', batch => 1000);
 -- delays that are far away use no memory
 SELECT array_length(message_bus.publish_batch('many', json_agg(json_build_object('payload', n, 'delay', 3000))), 1) FROM generate_series(1, 5000) AS n;
 SELECT count(*) FROM message_bus.claim('many', 'sub', batch => 1000);
-SELECT lag_messages, in_flight, ready, retrying FROM message_bus.subscriptions WHERE channel = 'many';
+SELECT l.lag_messages, abs(s.lag_messages - l.lag_messages) < 550 AS near, s.lag_estimated, in_flight, ready, s.retrying FROM message_bus.subscriptions s, message_bus.subscription_lag(s.channel, s.subscription) l WHERE s.channel = 'many';
+-- available_at says when, instead of how long: not both; what has passed is now
+SELECT message_bus.create_channel('times', ttl => '1 hour');
+SELECT message_bus.publish('times', '"soon"', available_at => clock_timestamp() + interval '1 second') > 0 AS published;
+SELECT message_bus.publish_text('times', '"in half an hour"', available_at => date_trunc('second', clock_timestamp()) + interval '30 minutes') > 0 AS published;
+SELECT message_bus.publish_bytes('times', '"long ago"', 'application/json', available_at => '2001-01-01') > 0 AS published;
+SELECT message_bus.publish('times', '"in 2000"', available_at => '2000-01-01 00:00:00+00') > 0 AS published;
+SELECT message_bus.publish('times', '"null"', available_at => NULL, delay => NULL) > 0 AS published;
+SELECT cardinality(message_bus.publish_batch('times', json_build_array(json_build_object('payload', 'of a batch', 'available_at', clock_timestamp() + interval '20 minutes'),
+	json_build_object('payload', 'null', 'available_at', null, 'delay', null), json_build_object('payload', 'before', 'available_at', '1999-12-31T23:59:59+05:00')))) AS published;
+SELECT payload, available_at > created_at AS delayed, extract(microseconds FROM available_at)::int % 1000000 = 0 AS on_the_second, available_at < expires_at AS lives FROM message_bus.peek('times');
+SELECT * FROM pg_temp.take('times', $$'times', batch => 10$$);
+SELECT * FROM pg_temp.take('times2', $$'times', batch => 10, wait => '10 seconds'$$);
+SELECT bool_and(pg_temp.seen('times2') >= available_at) AS not_before FROM message_bus.messages WHERE channel = 'times' AND id = pg_temp.id('times2', '"soon"');
+SELECT c, regexp_replace(pg_temp.fails('SELECT message_bus.publish' || c), 'available_at \d.* is', 'available_at TIME is') FROM unnest(ARRAY[
+	$$('times', '1', delay => '1 second', available_at => now())$$, $$('times', '1', delay => '0', available_at => now())$$, $$_text('times', '1', delay => '1 second', available_at => '2001-01-01')$$,
+	$$_bytes('times', '1', delay => '1 second', available_at => now())$$, $$_batch('times', '[{"payload": 1, "delay": 1, "available_at": "2001-01-01"}]')$$,
+	$$('times', '1', available_at => 'infinity')$$, $$('times', '1', available_at => '-infinity')$$, $$('times', '1', available_at => now() + interval '1 hour 1 minute')$$,
+	$$('times', '1', available_at => now() + interval '10 minutes', ttl => '9 minutes')$$, $$('times', '1', available_at => '290000-01-01')$$,
+	$$_batch('times', '[{"payload": 1, "available_at": 5}]')$$, $$_batch('times', '[{"payload": 1, "available_at": "soon"}]')$$, $$_batch('times', '[{"payload": 1, "available_at": {}}]')$$]) AS c;
+-- a repeated transaction id is the first message, whenever it is due
+SELECT message_bus.publish('times', '1', transaction_id => 't', available_at => now() + interval '5 minutes') = message_bus.publish('times', '1', transaction_id => 't') AS same;
+SELECT message_bus.drop_channel('times');
+
 -- a delayed message that is given back, and one that is acked
 SELECT message_bus.publish('delays', '"again"', delay => '100 milliseconds') IS NOT NULL AS published;
 SELECT * FROM pg_temp.take('g', $$'delays', 'before', wait => '10 seconds'$$);

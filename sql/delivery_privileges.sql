@@ -124,7 +124,7 @@ SELECT id AS message_id FROM taken WHERE tag = 'acked' \gset
 SET ROLE regress_mbus_anon;
 SELECT s IS NULL AS nothing FROM message_bus.subscription_status(:sub) AS s;
 SELECT count(*) FROM message_bus.lease_rows(:sub);
-SELECT message_bus.is_dead(:sub, :message_id::bigint, :acked::bigint) IS NULL AS nothing, message_bus.delivery_status(:message_id::bigint, :chan, now()) IS NULL AS nothing,
+SELECT message_bus.delivery_status(:message_id::bigint, :chan, now()) IS NULL AS nothing,
 		message_bus.last_access(:message_id::bigint, :chan) IS NULL AS nothing;
 RESET ROLE;
 -- not of a message that is said to be of a channel of one's own either

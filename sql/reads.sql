@@ -74,6 +74,11 @@ SELECT count(*) FROM message_bus.peek('other', 0, NULL);
 SELECT count(*) FROM message_bus.peek(NULL);
 SELECT n, pg_temp.fails(format('SELECT count(*) FROM message_bus.peek(''other'', 0, %s)', n)) FROM unnest(ARRAY[0, -1, 10000, 10001, 2147483647, -2147483648]) AS n;
 SELECT pg_temp.fails($$SELECT message_bus.peek('no such')$$);
+-- and so many bytes, but for a first message that is larger, as a claim; 250 of 1 to 3 bytes, and one of 3
+SELECT b, count(*), sum(size), max(payload::text::int) FROM unnest(ARRAY[1, 2, 9, 10, 11, 12, 13, 300, 100000, 9223372036854775807, NULL]) AS b, message_bus.peek('other', max_bytes => b, max_messages => 1000) GROUP BY b ORDER BY b;
+SELECT count(*), sum(size) FROM message_bus.peek('other', max_bytes => 12, max_messages => 3);
+SELECT count(*), sum(size), max(payload::text::int) FROM message_bus.peek('other', :last - 3, max_bytes => 1);
+SELECT n, pg_temp.fails(format('SELECT count(*) FROM message_bus.peek(''other'', max_bytes => %s)', n)) FROM unnest(ARRAY[0, -1, -9223372036854775808]) AS n;
 -- page after page gives each message once
 WITH RECURSIVE page (after, ids) AS (
 	SELECT 0::bigint, '{}'::bigint[]

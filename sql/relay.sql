@@ -83,6 +83,17 @@ SELECT session, same(reply) FROM send(
 	call('get_by_transaction', '{"channel": "relay", "transaction_id": "b2"}'));
 SELECT same(reply) FROM send(txt('{"jsonrpc":"2.0","id":1,"method":"peek","binary":true,"params":{"channel":"relay","max_messages":2}}'));
 
+SELECT session, same(reply) FROM send(call('peek', '{"channel": "relay", "max_bytes": 1}'), call('peek', '{"channel": "relay", "max_bytes": 0}'));
+-- available_at in place of delay; as RFC 3339, not as a number
+SELECT session, same(reply) FROM send(
+	call('publish', '{"channel": "relay", "payload": 1, "delay": 1, "available_at": "2001-01-01T00:00:00Z"}'),
+	call('publish', '{"channel": "relay", "payload": 1, "delay": null, "available_at": "2001-01-01T00:00:00Z", "transaction_id": "at"}'),
+	call('publish', '{"channel": "relay", "payload": 1, "available_at": 5}'),
+	call('publish', '{"channel": "relay", "payload": 1, "available_at": "soon"}'),
+	call('publish', '{"channel": "relay", "payload": 1, "available_at": "9999-01-01T00:00:00Z"}'),
+	call('publish_batch', '{"channel": "relay", "messages": [{"payload": 1, "delay": 1, "available_at": "2001-01-01T00:00:00Z"}]}'),
+	bin('{"jsonrpc":"2.0","id":1,"method":"publish_batch","bodies":[1],"params":{"channel":"relay","messages":[{"body":0,"delay":1,"available_at":"2001-01-01T00:00:00Z"}]}}', 'a'),
+	bin('{"jsonrpc":"2.0","id":1,"method":"publish_batch","bodies":[1],"params":{"channel":"relay","messages":[{"body":0,"available_at":"2001-01-01T00:00:00Z"}]}}', 'a'));
 -- a large message goes by reference; get_bytes has its ranges
 SET message_bus.inline_max = '16B';
 SELECT session, same(reply) FROM send(
@@ -93,6 +104,7 @@ SELECT substring(reply FROM '"result":\{"id":(\d+)') AS large
 FROM send(call('get_by_transaction', '{"channel": "relay", "transaction_id": "large"}')) \gset
 SELECT session, same(reply) FROM send(
 	call('get_bytes', '{"id": ' || :'large' || ', "from_byte": 1, "max_bytes": 4}'),
+	call('get_bytes', '{"id": ' || :'large' || ', "from_byte": 100}'),
 	txt('{"jsonrpc":"2.0","id":1,"method":"get_bytes","binary":true,"params":{"id":' || :'large' || ',"from_byte":1,"max_bytes":4}}'));
 SET message_bus.frame_max = '1kB';
 SELECT session, same(reply) FROM send(

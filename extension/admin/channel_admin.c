@@ -68,7 +68,7 @@ enum
 };
 
 #define MBUS_ATTEMPTS_MAX	1000
-#define GRANT_PARAMS		4
+#define GRANT_PARAMS		5
 #define ARG_NEW_OWNER		(POLICIES + 3)	/* of alter_channel */
 
 static const Oid param_types[PARAMS] = {
@@ -78,7 +78,7 @@ static const Oid param_types[PARAMS] = {
 };
 
 static const Oid grant_types[GRANT_PARAMS] = {
-	INT4OID, OIDOID, BOOLOID, BOOLOID
+	INT4OID, OIDOID, BOOLOID, BOOLOID, BOOLOID
 };
 
 typedef struct NewPolicy
@@ -107,8 +107,8 @@ static int32 own_series_choose(Oid schema);
 static void series_mark(Relation rel, AttrNumber series, AttrNumber closed_at,
 						bool *used);
 static void grant_read(FunctionCallInfo fcinfo, Oid schema, text *name,
-					   Datum *value);
-static int	privileges_parse(text *privileges);
+					   int all, Datum *value);
+static int	privileges_parse(text *privileges, int all);
 
 /*
  * create_channel(channel, <policy>, if_not_exists) makes a channel that
@@ -381,15 +381,17 @@ MBUS_CHANNEL_FUNCTION(grant_channel)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("grantee must be a role")));
 	mbus_role_hold(PG_GETARG_OID(1));
-	grant_read(fcinfo, schema, name, value);
+	grant_read(fcinfo, schema, name, MBUS_PUBLISH | MBUS_CONSUME, value);
 	if (mbus_run_as_owner(schema,
 						  "INSERT INTO message_bus.channel_grant AS g"
-						  " SELECT c.channel_id, $2, $3, $4"
+						  " (channel_id, grantee, may_publish, may_consume, may_audit)"
+						  " SELECT c.channel_id, $2, $3, $4, $5"
 						  " FROM message_bus.channel c WHERE c.channel_id = $1"
 						  " FOR KEY SHARE OF c"
 						  " ON CONFLICT (channel_id, grantee) DO UPDATE SET"
 						  " may_publish = g.may_publish OR $3,"
-						  " may_consume = g.may_consume OR $4",
+						  " may_consume = g.may_consume OR $4,"
+						  " may_audit = g.may_audit OR $5",
 						  GRANT_PARAMS, grant_types, value, NULL) == 0)
 		channel_unseen(schema, name);
 	PG_RETURN_VOID();
@@ -410,33 +412,42 @@ MBUS_CHANNEL_FUNCTION(revoke_channel)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("grantee must be a role")));
-	grant_read(fcinfo, schema, name, value);
+	grant_read(fcinfo, schema, name,
+			   MBUS_PUBLISH | MBUS_CONSUME | MBUS_AUDIT, value);
 	(void) mbus_run_as_owner(schema,
 							 "UPDATE message_bus.channel_grant SET"
 							 " may_publish = may_publish AND NOT $3,"
-							 " may_consume = may_consume AND NOT $4"
+							 " may_consume = may_consume AND NOT $4,"
+							 " may_audit = may_audit AND NOT $5"
 							 " WHERE channel_id = $1 AND ($2 = 0 AND"
 							 " message_bus.role_missing(grantee) IS NOT NULL"
 							 " OR message_bus.role_number(grantee) = $2)",
 							 GRANT_PARAMS, grant_types, value, NULL);
 	(void) mbus_run_as_owner(schema,
 							 "DELETE FROM message_bus.channel_grant WHERE channel_id = $1"
-							 " AND NOT may_publish AND NOT may_consume",
+							 " AND NOT may_publish AND NOT may_consume"
+							 " AND NOT may_audit",
 							 1, grant_types, value, NULL);
 	PG_RETURN_VOID();
 }
 
-/* The statements' parameters; the channel must be the caller's. */
+/*
+ * The statements' parameters; the channel must be the caller's.  "all" is what
+ * that name stands for.
+ */
 static void
-grant_read(FunctionCallInfo fcinfo, Oid schema, text *name, Datum *value)
+grant_read(FunctionCallInfo fcinfo, Oid schema, text *name, int all,
+		   Datum *value)
 {
 	int			privileges;
 
-	privileges = privileges_parse(mbus_required_text(fcinfo, 2, "privileges"));
+	privileges = privileges_parse(mbus_required_text(fcinfo, 2, "privileges"),
+								  all);
 	value[0] = Int32GetDatum(mbus_channel_owned(schema, name)->channel_id);
 	value[1] = ObjectIdGetDatum(PG_GETARG_OID(1));
 	value[2] = BoolGetDatum(privileges & MBUS_PUBLISH);
 	value[3] = BoolGetDatum(privileges & MBUS_CONSUME);
+	value[4] = BoolGetDatum(privileges & MBUS_AUDIT);
 }
 
 /* Reads arguments 1 to 9 as they are. */
@@ -661,7 +672,7 @@ mbus_channel_owned(Oid schema, text *name)
 
 /* Reads the name of a privilege; 22023 if there is no such one. */
 static int
-privileges_parse(text *privileges)
+privileges_parse(text *privileges, int all)
 {
 	char	   *name = text_to_cstring(privileges);
 
@@ -669,10 +680,12 @@ privileges_parse(text *privileges)
 		return MBUS_PUBLISH;
 	if (strcmp(name, "consume") == 0)
 		return MBUS_CONSUME;
+	if (strcmp(name, "audit") == 0)
+		return MBUS_AUDIT;
 	if (strcmp(name, "all") == 0)
-		return MBUS_PUBLISH | MBUS_CONSUME;
+		return all;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unknown privilege \"%s\"", name),
-			 errdetail("Privileges are publish, consume and all.")));
+			 errdetail("Privileges are publish, consume, audit and all.")));
 }

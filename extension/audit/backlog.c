@@ -20,8 +20,12 @@
  * section "The scan".
  *
  * Messages that have expired, are deleted or purged, or that the subscription
- * began after, do not count.  No parent table is locked.  The cost is that of
- * reading all the messages behind, some 0.3 s for a million.
+ * began after, do not count.  No parent table is locked.
+ *
+ * To count exactly costs as much as to read all the messages behind, some 0.3 s
+ * for a million.  So the views look at LOOKED_AT messages and up to LOOKED_UP
+ * entries and failures of a subscription, which is exact where there are no
+ * more; the rest is estimated (backlog_estimate.c), and said to be.
  */
 #include "postgres.h"
 
@@ -36,6 +40,7 @@
 #include "utils/timestamp.h"
 
 #include "audit/backlog.h"
+#include "audit/backlog_internal.h"
 #include "base/ids.h"
 #include "channel/channel.h"
 #include "channel/purged.h"
@@ -47,68 +52,15 @@
 #include "segment/message_key.h"
 #include "state/clock.h"
 
-#define CANDIDATES		1000	/* looked up at one time */
-
-/* What is read of a message. */
-typedef struct Row
-{
-	int64		id;
-	TimestampTz created_at;
-	TimestampTz expires_at;
-	TimestampTz available_at;
-} Row;
-
-/* A message that counts unless the tables say that it is done. */
-typedef struct Candidate
-{
-	int64		id;
-	TimestampTz created_at;
-	bool		failed;			/* found by a failure */
-	bool		counted;		/* already, as something else */
-} Candidate;
-
-/* Ids by ascending order. */
-typedef struct Ids
-{
-	int			n;
-	int			room;
-	int64	   *id;
-} Ids;
-
-/* A key of which messages may have been passed over, from an id on. */
-typedef struct KeyPassed
-{
-	int64		key_hash;
-	int64		from;
-} KeyPassed;
-
-typedef struct Count
-{
-	Oid			schema;
-	const MbusSubCopy *copy;
-	const MbusSub *sub;			/* copy's */
-	MbusPolicy	policy;
-	Snapshot	snapshot;
-	TimestampTz now;
-	MbusBacklog *backlog;
-	Ids			busy;			/* messages that have an entry */
-	Ids			failed;			/* that wait in the table */
-	int			nkeys;
-	KeyPassed  *key;			/* ordered: by key */
-	int			ncandidates;
-	Candidate	candidate[CANDIDATES];
-
-	/* the leaf that is being read */
-	int32		segment;
-	Relation	leaf;
-	Ids			deleted;
-	bool		deleted_read;
-} Count;
+#define LOOKED_AT		500		/* messages, before the rest is estimated */
+#define KEYS			32		/* that are estimated */
+#define LOOKED_UP		200		/* entries and failures, each by itself */
 
 typedef void (*RowFunction) (Count *count, const Row *row);
 
 static void policy_copy(Count *count);
 static void busy_read(Count *count);
+static void busy_bound(Count *count);
 static void failed_read(Count *count);
 static void keys_read(Count *count);
 static int	key_compare(const void *a, const void *b);
@@ -118,33 +70,28 @@ static void leaf_count_range(Count *count, MbusChannelScan *rows, int64 lo,
 							 int64 hi);
 static void leaf_count_delayed(Count *count);
 static void leaf_count_keys(Count *count);
-static void tuple_count(Count *count, HeapTuple tuple, RowFunction found);
 static void leaf_scan(Count *count, MbusLeafScan *rows, RowFunction found);
 static bool row_wanted(Count *count, const Row *row);
+static void row_oldest(Count *count, const Row *row);
 static void row_entry(Count *count, const Row *row);
 static void row_fresh(Count *count, const Row *row);
 static void row_delayed(Count *count, const Row *row);
 static void row_passed(Count *count, const Row *row);
 static void row_failed(Count *count, const Row *row);
-static bool row_late(const Count *count, const Row *row);
 static void count_one(Count *count, int64 id, TimestampTz created_at);
 static void candidate_add(Count *count, const Row *row, bool failed,
 						  bool counted);
 static void candidates_count(Count *count);
 static int	candidate_compare(const void *a, const void *b);
-static bool is_skipped(const Count *count, int64 id);
-static bool is_deleted(Count *count, int64 id);
-static void deleted_read(Count *count);
-static void ids_add(Ids *ids, int64 id);
-static int	ids_find(const Ids *ids, int64 id);
-static bool ids_have(const Ids *ids, int64 id);
 
 /*
  * mbus_backlog counts what a subscription still has to get, or has out, from
- * a copy that was made before.
+ * a copy that was made before; exactly, or else, where that is much, looks at
+ * some of it and estimates the rest.
  */
 void
-mbus_backlog(Oid schema, const MbusSubCopy *copy, MbusBacklog *backlog)
+mbus_backlog(Oid schema, const MbusSubCopy *copy, bool exact,
+			 MbusBacklog *backlog)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext context = AllocSetContextCreate(caller,
@@ -161,10 +108,13 @@ mbus_backlog(Oid schema, const MbusSubCopy *copy, MbusBacklog *backlog)
 	count->copy = copy;
 	count->sub = &copy->sub;
 	count->backlog = backlog;
+	count->bounded = !exact;
+	count->left = LOOKED_AT;
 	count->now = mbus_now();
 	count->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	policy_copy(count);
 	busy_read(count);
+	busy_bound(count);
 	failed_read(count);
 	if (copy->sub.ordered)
 		keys_read(count);
@@ -212,8 +162,21 @@ busy_read(Count *count)
 		const MbusEntry *entry = &count->copy->out[i].entry;
 
 		if (entry->state != MBUS_ENTRY_NEXT)
-			ids_add(&count->busy, entry->id);
+			mbus_ids_add(&count->busy, entry->id);
 	}
+}
+
+/*
+ * Of many that have an entry only the first is looked up, and all are taken
+ * for live.
+ */
+static void
+busy_bound(Count *count)
+{
+	if (!count->bounded || count->busy.n <= LOOKED_UP)
+		return;
+	count->backlog->messages = count->busy.n;
+	count->backlog->estimated = true;
 }
 
 /*
@@ -229,8 +192,14 @@ failed_read(Count *count)
 	int			n;
 
 	n = mbus_facts_waiting(count->schema, count->sub->subscription_id,
-						   count->sub->since_lease, from, count->snapshot,
-						   &ids);
+						   count->sub->since_lease, from,
+						   count->bounded ? LOOKED_UP + 1 : PG_INT32_MAX,
+						   count->snapshot, &ids);
+	if (count->bounded && n > LOOKED_UP)
+	{
+		n = LOOKED_UP;
+		count->backlog->estimated = true;
+	}
 	count->failed.id = ids;
 	count->failed.n = n;
 }
@@ -310,7 +279,15 @@ leaf_count(Count *count)
 
 	count->deleted.n = 0;
 	count->deleted_read = false;
-	leaf_count_ids(count, &count->busy, row_entry);
+	if (count->bounded && count->busy.n > LOOKED_UP)
+	{
+		Ids			lowest = count->busy;
+
+		lowest.n = 1;
+		leaf_count_ids(count, &lowest, row_oldest);
+	}
+	else
+		leaf_count_ids(count, &count->busy, row_entry);
 
 	mbus_channel_scan_open(&rows, count->leaf, count->sub->channel_id);
 	for (int i = 0; i < count->copy->nskips; i++)
@@ -339,7 +316,7 @@ static void
 leaf_count_ids(Count *count, const Ids *ids, RowFunction found)
 {
 	int64		end = MbusFirstId((int64) count->segment + 1);
-	int			i = ids_find(ids, MbusFirstId(count->segment));
+	int			i = mbus_ids_find(ids, MbusFirstId(count->segment));
 	MbusLeafScan rows;
 
 	if (i >= ids->n || ids->id[i] >= end)
@@ -358,27 +335,49 @@ static void
 leaf_count_range(Count *count, MbusChannelScan *rows, int64 lo, int64 hi)
 {
 	HeapTuple	tuple;
+	Row			row;
 
-	mbus_channel_scan_begin(rows, Max(lo, count->sub->start_id), hi - 1,
-							count->snapshot);
-	while ((tuple = mbus_channel_scan_next(rows)) != NULL)
-		tuple_count(count, tuple, row_fresh);
+	lo = Max(lo, count->sub->start_id);
+	lo = Max(lo, mbus_channel_purged_below(&count->policy) + 1);
+	mbus_channel_scan_begin(rows, lo, hi - 1, count->snapshot);
+	while ((tuple = mbus_channel_scan_next(rows)) != NULL &&
+		   mbus_backlog_spend(count))
+	{
+		if (mbus_backlog_row_read(count, tuple, &row))
+			row_fresh(count, &row);
+		lo = row.id + 1;
+	}
 	mbus_channel_scan_end(rows);
+	if (tuple)
+		mbus_backlog_estimate_range(count, rows, lo, hi);
 }
 
 /* Counts delayed messages from the due position on. */
 static void
 leaf_count_delayed(Count *count)
 {
+	TimestampTz from = count->sub->due_position.at;
+	int64		after = -1;
 	MbusLeafScan rows;
+	HeapTuple	tuple;
+	Row			row;
 
 	mbus_leaf_scan_open(&rows, count->leaf, MBUS_COL_CHANNEL_ID,
 						MBUS_COL_AVAILABLE_AT, true);
 	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, count->sub->channel_id);
-	mbus_leaf_scan_time(&rows, MBUS_COL_AVAILABLE_AT, count->sub->due_position.at,
-						PG_INT64_MAX);
-	leaf_scan(count, &rows, row_delayed);
+	mbus_leaf_scan_time(&rows, MBUS_COL_AVAILABLE_AT, from, PG_INT64_MAX);
+	mbus_leaf_scan_begin(&rows, count->snapshot);
+	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL &&
+		   mbus_backlog_spend(count))
+	{
+		if (mbus_backlog_row_read(count, tuple, &row))
+			row_delayed(count, &row);
+		from = row.available_at;
+		after = row.id;
+	}
 	mbus_leaf_scan_close(&rows);
+	if (tuple)
+		mbus_backlog_estimate_delayed(count, from, after);
 }
 
 /*
@@ -389,13 +388,17 @@ static void
 leaf_count_keys(Count *count)
 {
 	int64		end = MbusFirstId((int64) count->segment + 1);
+	int			step;
 	MbusLeafScan rows;
+	HeapTuple	tuple;
+	Row			row;
 
 	mbus_leaf_scan_open(&rows, count->leaf, MBUS_COL_CHANNEL_ID,
 						MBUS_COL_KEY_HASH, true);
 	for (int i = 0; i < count->nkeys; i++)
 	{
 		const KeyPassed *key = &count->key[i];
+		int64		from = key->from;
 
 		CHECK_FOR_INTERRUPTS();
 		if (key->from >= end)
@@ -406,7 +409,21 @@ leaf_count_keys(Count *count)
 							key->key_hash);
 		mbus_leaf_scan_int8(&rows, MBUS_COL_ID, key->from,
 							count->sub->cursor);
-		leaf_scan(count, &rows, row_passed);
+		mbus_leaf_scan_begin(&rows, count->snapshot);
+		while ((tuple = mbus_leaf_scan_next(&rows)) != NULL &&
+			   mbus_backlog_spend(count))
+		{
+			if (mbus_backlog_row_read(count, tuple, &row))
+				row_passed(count, &row);
+			from = row.id + 1;
+		}
+		mbus_leaf_scan_end(&rows);
+		if (tuple == NULL)
+			continue;
+		/* of many keys some stand for the others */
+		step = Max((count->nkeys - i) / KEYS, 1);
+		mbus_backlog_estimate_key(count, key, from, step);
+		i += step - 1;
 	}
 	mbus_leaf_scan_close(&rows);
 }
@@ -416,31 +433,55 @@ static void
 leaf_scan(Count *count, MbusLeafScan *rows, RowFunction found)
 {
 	HeapTuple	tuple;
+	Row			row;
 
 	mbus_leaf_scan_begin(rows, count->snapshot);
 	while ((tuple = mbus_leaf_scan_next(rows)) != NULL)
-		tuple_count(count, tuple, found);
+	{
+		if (mbus_backlog_row_read(count, tuple, &row))
+			found(count, &row);
+	}
 	mbus_leaf_scan_end(rows);
 }
 
-/* Gives a message to a function, if it is wanted at all. */
-static void
-tuple_count(Count *count, HeapTuple tuple, RowFunction found)
+/*
+ * mbus_backlog_spend tells whether one more message may be looked at; if not,
+ * what is counted is an estimate.
+ */
+bool
+mbus_backlog_spend(Count *count)
+{
+	if (!count->bounded)
+		return true;
+	if (count->left > 0)
+	{
+		count->left--;
+		return true;
+	}
+	count->backlog->estimated = true;
+	return false;
+}
+
+/*
+ * mbus_backlog_row_read reads a message, and tells whether it is wanted at
+ * all.
+ */
+bool
+mbus_backlog_row_read(Count *count, HeapTuple tuple, Row *row)
 {
 	TupleDesc	desc = RelationGetDescr(count->leaf);
-	Row			row;
 	Datum		delayed;
 	bool		isnull;
 
 #define READ(column) heap_getattr(tuple, column, desc, &isnull)
-	row.id = DatumGetInt64(READ(MBUS_COL_ID));
-	row.created_at = DatumGetTimestampTz(READ(MBUS_COL_CREATED_AT));
-	row.expires_at = DatumGetTimestampTz(READ(MBUS_COL_EXPIRES_AT));
+	row->id = DatumGetInt64(READ(MBUS_COL_ID));
+	row->created_at = DatumGetTimestampTz(READ(MBUS_COL_CREATED_AT));
+	row->expires_at = DatumGetTimestampTz(READ(MBUS_COL_EXPIRES_AT));
 	delayed = READ(MBUS_COL_AVAILABLE_AT);
-	row.available_at = isnull ? row.created_at : DatumGetTimestampTz(delayed);
+	row->available_at = isnull ? row->created_at :
+		DatumGetTimestampTz(delayed);
 #undef READ
-	if (row_wanted(count, &row))
-		found(count, &row);
+	return row_wanted(count, row);
 }
 
 /* ------------------------------------------------------------------------
@@ -460,7 +501,14 @@ row_wanted(Count *count, const Row *row)
 		(count->sub->start_at == 0 ||
 		 row->created_at >= count->sub->start_at) &&
 		!mbus_channel_purged(&count->policy, row->id) &&
-		!is_deleted(count, row->id);
+		!mbus_backlog_deleted(count, row->id);
+}
+
+/* One that has an entry and is counted already. */
+static void
+row_oldest(Count *count, const Row *row)
+{
+	mbus_backlog_oldest(count, row->id, row->created_at);
 }
 
 /* A message that has an entry. */
@@ -474,7 +522,7 @@ row_entry(Count *count, const Row *row)
 static void
 row_fresh(Count *count, const Row *row)
 {
-	if (ids_have(&count->busy, row->id))
+	if (mbus_ids_have(&count->busy, row->id))
 		return;
 	if (row->id < count->sub->check_below)
 		candidate_add(count, row, false, false);
@@ -486,8 +534,8 @@ row_fresh(Count *count, const Row *row)
 static void
 row_delayed(Count *count, const Row *row)
 {
-	if (row->id > count->sub->cursor || is_skipped(count, row->id) ||
-		ids_have(&count->busy, row->id))
+	if (row->id > count->sub->cursor || mbus_backlog_skipped(count, row->id) ||
+		mbus_ids_have(&count->busy, row->id))
 		return;
 	if (row->available_at <= count->now)
 		candidate_add(count, row, false, false);
@@ -499,9 +547,9 @@ row_delayed(Count *count, const Row *row)
 static void
 row_passed(Count *count, const Row *row)
 {
-	if (!row_late(count, row) && !is_skipped(count, row->id) &&
-		!ids_have(&count->busy, row->id) &&
-		!ids_have(&count->failed, row->id))
+	if (!mbus_backlog_late(count, row) && !mbus_backlog_skipped(count, row->id) &&
+		!mbus_ids_have(&count->busy, row->id) &&
+		!mbus_ids_have(&count->failed, row->id))
 		candidate_add(count, row, false, false);
 }
 
@@ -509,15 +557,18 @@ row_passed(Count *count, const Row *row)
 static void
 row_failed(Count *count, const Row *row)
 {
-	if (!ids_have(&count->busy, row->id))
+	if (!mbus_ids_have(&count->busy, row->id))
 		candidate_add(count, row, true,
 					  row->id > count->sub->cursor ||
-					  is_skipped(count, row->id) || row_late(count, row));
+					  mbus_backlog_skipped(count, row->id) || mbus_backlog_late(count, row));
 }
 
-/* Delayed, and not below what is to be looked for. */
-static bool
-row_late(const Count *count, const Row *row)
+/*
+ * mbus_backlog_late tells whether a message is delayed, and not below what is
+ * to be looked for.
+ */
+bool
+mbus_backlog_late(const Count *count, const Row *row)
 {
 	return row->available_at > row->created_at &&
 		row->available_at >= count->sub->due_position.at;
@@ -527,9 +578,18 @@ row_late(const Count *count, const Row *row)
 static void
 count_one(Count *count, int64 id, TimestampTz created_at)
 {
+	count->backlog->messages++;
+	mbus_backlog_oldest(count, id, created_at);
+}
+
+/*
+ * mbus_backlog_oldest keeps the oldest.
+ */
+void
+mbus_backlog_oldest(Count *count, int64 id, TimestampTz created_at)
+{
 	MbusBacklog *backlog = count->backlog;
 
-	backlog->messages++;
 	if (backlog->oldest_id == 0 || id < backlog->oldest_id)
 	{
 		backlog->oldest_id = id;
@@ -599,13 +659,15 @@ candidate_compare(const void *a, const void *b)
 }
 
 /* ------------------------------------------------------------------------
- * Sets of ids
+ * Skipped ranges
  * ------------------------------------------------------------------------
  */
 
-/* Whether an id is in a skipped range. */
-static bool
-is_skipped(const Count *count, int64 id)
+/*
+ * mbus_backlog_skipped tells whether an id is in a skipped range.
+ */
+bool
+mbus_backlog_skipped(const Count *count, int64 id)
 {
 	const MbusSkip *skip = count->copy->skip;
 	int			lo = 0;
@@ -621,79 +683,4 @@ is_skipped(const Count *count, int64 id)
 			hi = middle;
 	}
 	return lo < count->copy->nskips && skip[lo].lo <= id;
-}
-
-static bool
-is_deleted(Count *count, int64 id)
-{
-	if (!count->deleted_read)
-		deleted_read(count);
-	return ids_have(&count->deleted, id);
-}
-
-/*
- * deleted_read reads the ids of this segment that were deleted.
- */
-static void
-deleted_read(Count *count)
-{
-	Relation	leaf = mbus_leaf_open_written(count->schema, count->segment,
-											  MBUS_EVENT);
-	MbusLeafScan rows;
-	HeapTuple	tuple;
-	bool		isnull;
-
-	count->deleted_read = true;
-	if (leaf == NULL)
-		return;
-	/* the partial index has only deletions */
-	mbus_leaf_scan_open(&rows, leaf, MBUS_EVENT_MESSAGE_ID, 0, true);
-	mbus_leaf_scan_begin(&rows, count->snapshot);
-	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
-		ids_add(&count->deleted,
-				DatumGetInt64(heap_getattr(tuple, MBUS_EVENT_MESSAGE_ID,
-										   RelationGetDescr(leaf), &isnull)));
-	mbus_leaf_scan_close(&rows);
-	table_close(leaf, AccessShareLock);
-}
-
-/* The ids come in ascending order. */
-static void
-ids_add(Ids *ids, int64 id)
-{
-	if (ids->n == ids->room)
-	{
-		ids->room = ids->room ? ids->room * 2 : 64;
-		ids->id = ids->id ?
-			repalloc_huge(ids->id, ids->room * sizeof(int64)) :
-			palloc(ids->room * sizeof(int64));
-	}
-	ids->id[ids->n++] = id;
-}
-
-/* The place of the first that is not below an id. */
-static int
-ids_find(const Ids *ids, int64 id)
-{
-	int			lo = 0;
-	int			hi = ids->n;
-
-	while (lo < hi)
-	{
-		int			middle = lo + (hi - lo) / 2;
-
-		if (ids->id[middle] < id)
-			lo = middle + 1;
-		else
-			hi = middle;
-	}
-	return lo;
-}
-
-static bool
-ids_have(const Ids *ids, int64 id)
-{
-	int			i = ids_find(ids, id);
-
-	return i < ids->n && ids->id[i] == id;
 }

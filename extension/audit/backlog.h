@@ -39,13 +39,14 @@ typedef struct MbusBacklog
 	int64		retrying;		/* of these: failed, and not out again */
 	int64		oldest_id;		/* 0: there is none */
 	TimestampTz oldest_at;
+	bool		estimated;		/* not all of it was looked at */
 } MbusBacklog;
 
 /* delivery_view.c */
 extern bool mbus_sub_read_any(int32 subscription_id, MbusSubCopy *copy);
 
 /* backlog.c */
-extern void mbus_backlog(Oid schema, const MbusSubCopy *copy,
+extern void mbus_backlog(Oid schema, const MbusSubCopy *copy, bool exact,
 						 MbusBacklog *backlog);
 
 #endif							/* MBUS_BACKLOG_H */

@@ -9,7 +9,7 @@
  * query asks for.
  *
  * Everybody may call these functions.  They tell nothing of a channel that
- * the current user may not consume.
+ * the current user may not consume, audit or monitor.
  */
 #include "postgres.h"
 
@@ -33,12 +33,15 @@
 #include "state/fault.h"
 #include "state/state.h"
 
-#define STATUS_COLUMNS		14
+#define STATUS_COLUMNS		15
+#define LAG_COLUMNS			5
 #define LEASE_COLUMNS		9
 
+static double lag_seconds(const MbusBacklog *backlog);
 static const char *lease_state(const MbusEntry *entry);
+static bool sub_read(int32 subscription_id, MbusSubCopy *copy,
+					 bool *numbers);
 static void sub_make_room(MbusSubCopy *copy, int *out_room, int *skip_room);
-static bool sub_read(int32 subscription_id, MbusSubCopy *copy);
 static uint32 sub_slot(MbusDatabase *db, Oid schema, int32 subscription_id,
 					   uint32 hint);
 static bool sub_copy(uint32 slot, MbusSubCopy *copy, int out_room,
@@ -64,16 +67,14 @@ MBUS_FUNCTION(subscription_status)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "subscription_status: not called for a row");
-	if (!sub_read(PG_GETARG_INT32(0), &copy))
+	if (!sub_read(PG_GETARG_INT32(0), &copy, NULL))
 		PG_RETURN_NULL();
-	mbus_backlog(mbus_schema(), &copy, &backlog);
+	mbus_backlog(mbus_schema(), &copy, false, &backlog);
 	for (int i = 0; i < copy.nout; i++)
 		count[copy.out[i].entry.state]++;
 
 	values[0] = Int64GetDatum(backlog.messages);
-	values[1] = Float8GetDatum(backlog.oldest_id == 0 ? 0.0 :
-							   (double) (mbus_now() -
-										 backlog.oldest_at) / USECS_PER_SEC);
+	values[1] = Float8GetDatum(lag_seconds(&backlog));
 	values[2] = Int32GetDatum(count[MBUS_ENTRY_HELD] +
 							  count[MBUS_ENTRY_LEASED]);
 	values[3] = Int64GetDatum(copy.sub.redelivered);
@@ -88,21 +89,71 @@ MBUS_FUNCTION(subscription_status)
 	values[11] = Int64GetDatum(copy.sub.expired);
 	values[12] = Int64GetDatum(copy.sub.dead);
 	values[13] = Int64GetDatum(copy.sub.cursor);
+	values[14] = BoolGetDatum(backlog.estimated);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 													  values, isnull)));
 }
 
 /*
+ * subscription_lag(channel, subscription) returns how far a subscription is
+ * behind, counted message by message; NULL if it is not loaded, or not for the
+ * current user.
+ */
+MBUS_FUNCTION(subscription_lag)
+{
+	Oid			schema = mbus_schema();
+	const MbusSubscription *subscription = NULL;
+	const MbusChannel *channel;
+	MbusSubCopy copy;
+	MbusBacklog backlog;
+	Datum		values[LAG_COLUMNS];
+	bool		isnull[LAG_COLUMNS] = {0};
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "subscription_lag: not called for a row");
+	channel = mbus_channel_by_name(schema,
+								   text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	if (channel)
+		subscription = mbus_subscription_by_name(schema, channel->channel_id,
+												 text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	if (subscription == NULL ||
+		!sub_read(subscription->subscription_id, &copy, NULL))
+		PG_RETURN_NULL();
+	mbus_backlog(schema, &copy, true, &backlog);
+
+	values[0] = Int64GetDatum(backlog.messages);
+	values[1] = Float8GetDatum(lag_seconds(&backlog));
+	values[2] = Int64GetDatum(backlog.oldest_id);
+	values[3] = TimestampTzGetDatum(backlog.oldest_at);
+	isnull[2] = isnull[3] = backlog.oldest_id == 0;
+	values[4] = Int64GetDatum(backlog.retrying);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
+													  values, isnull)));
+}
+
+/* Age of the oldest message that is behind. */
+static double
+lag_seconds(const MbusBacklog *backlog)
+{
+	if (backlog->oldest_id == 0)
+		return 0.0;
+	return (double) (mbus_now() - backlog->oldest_at) / USECS_PER_SEC;
+}
+
+/*
  * lease_rows(subscription_id integer) returns the messages of one
- * subscription that are claimed, by ascending id.
+ * subscription that are claimed, by ascending id; without the leases' numbers
+ * to who only monitors.
  */
 MBUS_FUNCTION(lease_rows)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	MbusSubCopy copy;
+	bool		numbers;
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (!sub_read(PG_GETARG_INT32(0), &copy))
+	if (!sub_read(PG_GETARG_INT32(0), &copy, &numbers))
 		return (Datum) 0;
 	for (int i = 0; i < copy.nout; i++)
 	{
@@ -116,6 +167,7 @@ MBUS_FUNCTION(lease_rows)
 			continue;
 		role = GetUserNameFromId(out->role, true);
 		values[0] = Int64GetDatum(out->lease);
+		isnull[0] = !numbers;
 		values[1] = Int64GetDatum(out->entry.id);
 		values[2] = Int32GetDatum(out->entry.attempt);
 		values[3] = TimestampTzGetDatum(out->claimed_at);
@@ -143,12 +195,13 @@ lease_state(const MbusEntry *entry)
 }
 
 /*
- * sub_read copies a subscription that the current user may consume from,
- * into the current memory context; false if there is none or it is not
- * loaded.  Takes the delivery lock.
+ * sub_read copies a subscription that the current user may consume from, audit
+ * or monitor, into the current memory context; false if there is none or it is
+ * not loaded.  *numbers, if not NULL, is set to whether he may see leases'
+ * numbers.  Takes the delivery lock.
  */
 static bool
-sub_read(int32 subscription_id, MbusSubCopy *copy)
+sub_read(int32 subscription_id, MbusSubCopy *copy, bool *numbers)
 {
 	Oid			schema = mbus_schema();
 	const MbusSubscription *subscription;
@@ -158,8 +211,12 @@ sub_read(int32 subscription_id, MbusSubCopy *copy)
 	if (subscription == NULL)
 		return false;
 	channel = mbus_channel_by_id(schema, subscription->channel_id);
-	return channel != NULL && mbus_channel_allows(channel, MBUS_CONSUME) &&
-		mbus_sub_read_any(subscription_id, copy);
+	if (channel == NULL ||
+		(!mbus_channel_allows(channel, MBUS_SEE) && !mbus_monitors()))
+		return false;
+	if (numbers)
+		*numbers = mbus_channel_allows(channel, MBUS_SEE);
+	return mbus_sub_read_any(subscription_id, copy);
 }
 
 /*

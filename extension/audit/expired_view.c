@@ -393,7 +393,7 @@ low_find(const MbusExpired *expired, const MbusSubCopy *copy)
 	n = mbus_facts_waiting(expired->schema, sub->subscription_id,
 						   sub->since_lease,
 						   Min(sub->retry_position.at, sub->retry_from.at),
-						   expired->snapshot, &ids);
+						   PG_INT32_MAX, expired->snapshot, &ids);
 	if (n > 0)
 		low = Min(low, ids[0]);
 	pfree(ids);

@@ -10,7 +10,7 @@
  * These functions read the leaves, with the snapshot of the query that calls
  * them, where a subquery of the view would have to plan and lock all segments
  * for one message.  Everybody may call them; they tell nothing of a channel
- * that the current user may not consume.
+ * that the current user may not consume or audit.
  */
 #include "postgres.h"
 
@@ -25,6 +25,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "audit/outcome.h"
 #include "base/columns.h"
 #include "base/ids.h"
 #include "base/schema.h"
@@ -54,7 +55,7 @@ typedef struct AckOutcome
 
 static TimestampTz last_event(Oid schema, int64 id);
 static bool is_of_channel(Oid schema, int64 id, int32 channel_id);
-static bool may_consume(Oid schema, int32 channel_id);
+static bool may_see(Oid schema, int32 channel_id);
 static int	subscribers_of(Oid schema, int32 channel_id,
 						   Subscriber **subscribers);
 static void outcome_read(Oid schema, int32 subscription_id,
@@ -82,7 +83,7 @@ MBUS_FUNCTION(delivery_status)
 	Subscriber *subscribers;
 	int			nsubscribers;
 
-	if (!may_consume(schema, channel_id))
+	if (!may_see(schema, channel_id))
 		PG_RETURN_NULL();
 	nsubscribers = subscribers_of(schema, channel_id, &subscribers);
 	for (int i = 0; i < nsubscribers; i++)
@@ -120,7 +121,7 @@ MBUS_FUNCTION(last_access)
 	Subscriber *subscribers;
 	int			nsubscribers;
 
-	if (!may_consume(schema, channel_id))
+	if (!may_see(schema, channel_id))
 		PG_RETURN_NULL();
 	nsubscribers = subscribers_of(schema, channel_id, &subscribers);
 	for (int i = 0; i < nsubscribers; i++)
@@ -199,30 +200,24 @@ is_of_channel(Oid schema, int64 id, int32 channel_id)
 }
 
 /*
- * is_dead(subscription_id, message_id, lease) tells whether a subscription
- * gave the message up under that lease, and nobody has redriven it since.
+ * mbus_died tells whether a subscription gave the message up under that lease,
+ * and nobody has redriven it since.
  */
-MBUS_FUNCTION(is_dead)
+bool
+mbus_died(Oid schema, int32 subscription_id, int64 id, int64 lease)
 {
-	Oid			schema = mbus_schema();
-	int32		subscription_id = PG_GETARG_INT32(0);
-	const MbusSubscription *subscription;
 	AckOutcome	outcome;
 
-	subscription = mbus_subscription_by_id(schema, subscription_id);
-	if (subscription == NULL ||
-		!may_consume(schema, subscription->channel_id))
-		PG_RETURN_NULL();
-	outcome_read(schema, subscription_id, 0, PG_GETARG_INT64(1), &outcome);
-	PG_RETURN_BOOL(outcome.dead == PG_GETARG_INT64(2));
+	outcome_read(schema, subscription_id, 0, id, &outcome);
+	return outcome.dead == lease;
 }
 
 static bool
-may_consume(Oid schema, int32 channel_id)
+may_see(Oid schema, int32 channel_id)
 {
 	const MbusChannel *channel = mbus_channel_by_id(schema, channel_id);
 
-	return channel && mbus_channel_allows(channel, MBUS_CONSUME);
+	return channel && mbus_channel_allows(channel, MBUS_SEE);
 }
 
 /*

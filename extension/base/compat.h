@@ -47,6 +47,24 @@
 	index_beginscan(rel, index, snapshot, nkeys, 0)
 #endif
 
+/* build_expression_pathkey lost "nullable_relids" in 16 */
+#if PG_VERSION_NUM >= 160000
+#define MbusExpressionPathkey(root, expr, less, rel) \
+	build_expression_pathkey(root, expr, less, rel, false)
+#else
+#define MbusExpressionPathkey(root, expr, less, rel) \
+	build_expression_pathkey(root, expr, NULL, less, rel, false)
+#endif
+
+/* expandRTE gained "returning_type" in 18 */
+#if PG_VERSION_NUM >= 180000
+#define MbusExpandRTE(rte, rti, names, vars) \
+	expandRTE(rte, rti, 0, VAR_RETURNING_DEFAULT, -1, false, names, vars)
+#else
+#define MbusExpandRTE(rte, rti, names, vars) \
+	expandRTE(rte, rti, 0, -1, false, names, vars)
+#endif
+
 /* blocks of a table's main file that is not temporary; names changed in 16
  * and 17 */
 #if PG_VERSION_NUM >= 170000

@@ -15,6 +15,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
@@ -140,7 +141,18 @@ mbus_channel_check(const MbusChannel *channel, MbusPrivilege privilege)
 }
 
 /*
- * mbus_channel_allows tells whether the current user has the privilege.
+ * mbus_monitors tells whether the current user is a member of pg_monitor, who
+ * sees the figures of all channels.
+ */
+bool
+mbus_monitors(void)
+{
+	return has_privs_of_role(GetUserId(), ROLE_PG_MONITOR);
+}
+
+/*
+ * mbus_channel_allows tells whether the current user has the privilege, or one
+ * of several.
  */
 bool
 mbus_channel_allows(const MbusChannel *channel, MbusPrivilege privilege)
@@ -175,6 +187,8 @@ mbus_may(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(mbus_channel_allows(channel, MBUS_CONSUME));
 	if (strcmp(privilege, "publish") == 0)
 		PG_RETURN_BOOL(mbus_channel_allows(channel, MBUS_PUBLISH));
+	if (strcmp(privilege, "audit") == 0)
+		PG_RETURN_BOOL(mbus_channel_allows(channel, MBUS_SEE));
 	PG_RETURN_BOOL(has_privs_of_role(GetUserId(), channel->owner));
 }
 
@@ -416,7 +430,9 @@ grants_load(Oid schema, MbusChannel *channel)
 			(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_PUBLISH, desc,
 									   &isnull)) ? MBUS_PUBLISH : 0) |
 			(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_CONSUME, desc,
-									   &isnull)) ? MBUS_CONSUME : 0);
+									   &isnull)) ? MBUS_CONSUME : 0) |
+			(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_AUDIT, desc,
+									   &isnull)) ? MBUS_AUDIT : 0);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);

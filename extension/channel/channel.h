@@ -16,7 +16,9 @@
 typedef enum MbusPrivilege
 {
 	MBUS_PUBLISH = 1,
-	MBUS_CONSUME = 2
+	MBUS_CONSUME = 2,
+	MBUS_AUDIT = 4,				/* to see all but payloads */
+	MBUS_SEE = MBUS_CONSUME | MBUS_AUDIT	/* one of these */
 } MbusPrivilege;
 
 typedef struct MbusGrant
@@ -60,6 +62,7 @@ extern const MbusChannel *mbus_channel_named(Oid schema, text *name);
 extern const MbusChannel *mbus_channel_by_id(Oid schema, int32 channel_id);
 extern bool mbus_channel_allows(const MbusChannel *channel,
 								MbusPrivilege privilege);
+extern bool mbus_monitors(void);
 extern void mbus_channel_check(const MbusChannel *channel,
 							   MbusPrivilege privilege);
 extern const MbusChannel *mbus_channel_open(Oid schema, text *name,

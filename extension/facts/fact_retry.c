@@ -44,13 +44,14 @@ mbus_facts_retries(Oid schema, int32 subscription_id, int64 since_lease,
 }
 
 /*
- * mbus_facts_waiting finds the ids of all failures with a retry_at that is
- * not before "from": it sets *ids to them, ascending and distinct, and returns
- * how many they are.
+ * mbus_facts_waiting finds the ids of failures with a retry_at that is not
+ * before "from", all or those that are to be tried first if there are more than
+ * "most": it sets *ids to them, ascending and distinct, and returns how many
+ * they are.
  */
 int
 mbus_facts_waiting(Oid schema, int32 subscription_id, int64 since_lease,
-				   TimestampTz from, Snapshot snapshot, int64 **ids)
+				   TimestampTz from, int most, Snapshot snapshot, int64 **ids)
 {
 	MbusDue		due;
 	MbusMoment *retries;
@@ -62,7 +63,7 @@ mbus_facts_waiting(Oid schema, int32 subscription_id, int64 since_lease,
 	retries_due(&due, subscription_id, since_lease, snapshot);
 	due.from = mbus_moment(from, 0);
 	due.to = PG_INT64_MAX;
-	due.most = PG_INT32_MAX;
+	due.most = most;
 	total = mbus_due_read(schema, &due, &retries, &reached, &next);
 	*ids = palloc_extended(Max(total, 1) * sizeof(int64), MCXT_ALLOC_HUGE);
 	for (int i = 0; i < total; i++)

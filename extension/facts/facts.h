@@ -88,7 +88,7 @@ extern int	mbus_facts_retries(Oid schema, int32 subscription_id,
 							   MbusMoment **retries, MbusMoment *reached,
 							   TimestampTz *next, MbusSegmentSet *later);
 extern int	mbus_facts_waiting(Oid schema, int32 subscription_id,
-							   int64 since_lease, TimestampTz from,
+							   int64 since_lease, TimestampTz from, int most,
 							   Snapshot snapshot, int64 **ids);
 extern int64 mbus_facts_key_waits(Oid schema, int32 subscription_id,
 								  int64 since_lease, int64 key_hash,

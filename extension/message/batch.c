@@ -25,7 +25,8 @@
 #define MBUS_SECONDS_MAX	1e11	/* what an interval is trusted to hold */
 
 static const char *const member_names[] = {
-	"payload", "headers", "key", "transaction_id", "ttl", "delay", "sha256"
+	"payload", "headers", "key", "transaction_id", "ttl", "delay", "sha256",
+	"available_at"
 };
 
 static void draft_read(const MbusNode *object, int index, MbusDraft *draft);
@@ -37,6 +38,8 @@ static text *member_text(const MbusNode *object, int index,
 						 const char *name);
 static Interval *member_interval(const MbusNode *object, int index,
 								 const char *name);
+static bool member_time(const MbusNode *object, int index, const char *name,
+						TimestampTz *time);
 static void member_error(int index, const char *name, const char *expected);
 
 /*
@@ -77,6 +80,8 @@ draft_read(const MbusNode *object, int index, MbusDraft *draft)
 	const MbusNode *payload;
 	const MbusSlice *headers;
 	text	   *transaction_id;
+	TimestampTz available_at;
+	bool		available_given;
 
 	if (!object->opened)
 		ereport(ERROR,
@@ -94,6 +99,8 @@ draft_read(const MbusNode *object, int index, MbusDraft *draft)
 					cstring_to_text_with_len(payload->value.start,
 											 payload->value.len),
 					"application/json", false);
+	available_given = member_time(object, index, "available_at",
+								  &available_at);
 	headers = member_value(object, "headers");
 	if (headers)
 	{
@@ -108,6 +115,7 @@ draft_read(const MbusNode *object, int index, MbusDraft *draft)
 					   transaction_id,
 					   member_interval(object, index, "ttl"),
 					   member_interval(object, index, "delay"),
+					   available_given ? &available_at : NULL,
 					   (bytea *) member_text(object, index, "sha256"));
 }
 
@@ -144,7 +152,7 @@ members_check(const MbusNode *object, int index)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("messages[%d] has an unknown member \"%s\"",
 							index, object->children[i].name),
-					 errdetail("Members are payload, headers, key, transaction_id, ttl, delay and sha256.")));
+					 errdetail("Members are payload, headers, key, transaction_id, ttl, delay, available_at and sha256.")));
 	}
 }
 
@@ -194,6 +202,24 @@ member_interval(const MbusNode *object, int index, const char *name)
 	interval = palloc0(sizeof(Interval));
 	interval->time = (TimeOffset) rint(seconds * USECS_PER_SEC);
 	return interval;
+}
+
+/* A time is text; false where it is absent or null. */
+static bool
+member_time(const MbusNode *object, int index, const char *name,
+			TimestampTz *time)
+{
+	const MbusSlice *value = member_value(object, name);
+
+	if (value == NULL)
+		return false;
+	if (value->type != JSON_TOKEN_STRING)
+		member_error(index, name, "a time as text");
+	*time = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in,
+													CStringGetDatum(mbus_json_string(value, false)),
+													ObjectIdGetDatum(InvalidOid),
+													Int32GetDatum(-1)));
+	return true;
 }
 
 static void

@@ -10,6 +10,7 @@
 
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/timestamp.h"
 
 #include "base/argument.h"
 #include "base/compat.h"
@@ -19,7 +20,11 @@
 #include "channel/channel.h"
 #include "channel/series.h"
 #include "message/draft.h"
+#include "state/clock.h"
 
+static void delay_set(MbusDraft *draft, Interval *delay,
+					  const TimestampTz *available_at);
+static void delay_check(MbusDraft *draft);
 static void payload_size_check(const MbusChannel *channel, size_t size);
 static void text_size_check(const char *what, size_t size);
 static void headers_check(Datum headers);
@@ -52,24 +57,18 @@ mbus_draft_init(MbusDraft *draft, struct varlena *payload,
 
 /*
  * mbus_draft_options sets what else a publisher may give; NULL is not given.
- * 22023 for a ttl, delay or sha256 that cannot be.
+ * 22023 for a ttl, delay, available_at or sha256 that cannot be.
  */
 void
 mbus_draft_options(MbusDraft *draft, text *key, text *transaction_id,
-				   Interval *ttl, Interval *delay, bytea *sha256)
+				   Interval *ttl, Interval *delay,
+				   const TimestampTz *available_at, bytea *sha256)
 {
 	draft->key = key;
 	draft->transaction_id = transaction_id;
 	if (ttl)
 		draft->ttl_us = mbus_ttl_check(ttl);
-	if (delay)
-	{
-		draft->delay_us = mbus_interval_us(delay);
-		if (draft->delay_us < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("delay must not be negative")));
-	}
+	delay_set(draft, delay, available_at);
 	if (sha256)
 	{
 		uint8	   *digest = palloc(MBUS_SHA256_BYTES);
@@ -91,6 +90,32 @@ mbus_draft_options(MbusDraft *draft, text *key, text *transaction_id,
 					 errdetail("It is 32 bytes, or 64 hexadecimal digits.")));
 		draft->expected_sha256 = digest;
 	}
+}
+
+/* Sets when a message is delivered; a time that has passed is now. */
+static void
+delay_set(MbusDraft *draft, Interval *delay, const TimestampTz *available_at)
+{
+	if (delay && available_at)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("delay and available_at are both given"),
+				 errhint("Give one of them, or neither.")));
+	if (delay)
+	{
+		draft->delay_us = mbus_interval_us(delay);
+		if (draft->delay_us < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("delay must not be negative")));
+	}
+	if (available_at == NULL)
+		return;
+	if (TIMESTAMP_NOT_FINITE(*available_at))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("available_at must be finite")));
+	draft->available_at = *available_at;
 }
 
 /*
@@ -121,14 +146,7 @@ mbus_draft_check(const MbusChannel *channel, MbusDraft *draft)
 						draft->ttl_us / 1e6, channel->name),
 				 errdetail("The channel's time to live is %.3f seconds.",
 						   channel->ttl_us / 1e6)));
-	if (draft->delay_us >= draft->ttl_us)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("delay of %.3f seconds is not shorter than the ttl",
-						draft->delay_us / 1e6),
-				 errdetail("The message lives for %.3f seconds.",
-						   draft->ttl_us / 1e6)));
-
+	delay_check(draft);
 	if (draft->check_json)
 		mbus_json_check(draft->payload);
 	mbus_sha256(VARDATA_ANY(draft->payload), size, draft->sha256);
@@ -143,6 +161,28 @@ mbus_draft_check(const MbusChannel *channel, MbusDraft *draft)
 				 err_generic_string(PG_DIAG_CONSTRAINT_NAME, "sha256")));
 	draft->stored = mbus_payload_encode(channel->compression, draft->payload,
 										&draft->compression);
+}
+
+/*
+ * A message must be there to be delivered when its time has come.  A time that
+ * is given counts as a delay from here on, too.
+ */
+static void
+delay_check(MbusDraft *draft)
+{
+	if (draft->available_at != 0)
+		draft->delay_us = Max(draft->available_at - mbus_now(), 0);
+	if (draft->delay_us < draft->ttl_us)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 draft->available_at != 0 ?
+			 errmsg("available_at %s is not before the message expires",
+					timestamptz_to_str(draft->available_at)) :
+			 errmsg("delay of %.3f seconds is not shorter than the ttl",
+					draft->delay_us / 1e6),
+			 errdetail("The message lives for %.3f seconds.",
+					   draft->ttl_us / 1e6)));
 }
 
 /*

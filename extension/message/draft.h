@@ -22,7 +22,8 @@ typedef struct MbusDraft
 	text	   *key;			/* or NULL */
 	text	   *transaction_id; /* or NULL */
 	int64		ttl_us;			/* 0: the channel's */
-	int64		delay_us;
+	int64		delay_us;		/* before it is delivered, or ... */
+	TimestampTz available_at;	/* ... when; 0: not given */
 	const uint8 *expected_sha256;	/* or NULL */
 
 	/* filled in on the way */
@@ -39,7 +40,8 @@ extern void mbus_draft_init(MbusDraft *draft, struct varlena *payload,
 							const char *content_type, bool check_json);
 extern void mbus_draft_options(MbusDraft *draft, text *key,
 							   text *transaction_id, Interval *ttl,
-							   Interval *delay, bytea *sha256);
+							   Interval *delay, const TimestampTz *available_at,
+							   bytea *sha256);
 extern void mbus_call_too_large(int messages);
 extern void mbus_draft_check(const MbusChannel *channel, MbusDraft *draft);
 

@@ -146,6 +146,7 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 	bytea	   *digest = palloc(VARHDRSZ + MBUS_SHA256_BYTES);
 	Datum	   *values = slot->tts_values - 1;	/* columns count from 1 */
 	bool	   *isnull = slot->tts_isnull - 1;
+	TimestampTz available_at;
 
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, false, MBUS_MESSAGE_COLUMNS * sizeof(bool));
@@ -175,9 +176,10 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 	values[MBUS_COL_KEY_HASH] = draft->key ?
 		Int64GetDatum(key_hash(draft->key)) : (Datum) 0;
 	isnull[MBUS_COL_KEY_HASH] = draft->key == NULL;
-	values[MBUS_COL_AVAILABLE_AT] = TimestampTzGetDatum(draft->created_at +
-														draft->delay_us);
-	isnull[MBUS_COL_AVAILABLE_AT] = draft->delay_us == 0;
+	available_at = draft->available_at != 0 ? draft->available_at :
+		draft->created_at + draft->delay_us;
+	values[MBUS_COL_AVAILABLE_AT] = TimestampTzGetDatum(available_at);
+	isnull[MBUS_COL_AVAILABLE_AT] = available_at <= draft->created_at;
 	values[MBUS_COL_TRANSACTION_ID] = PointerGetDatum(draft->transaction_id);
 	isnull[MBUS_COL_TRANSACTION_ID] = draft->transaction_id == NULL;
 	values[MBUS_COL_HEADERS] = draft->headers;

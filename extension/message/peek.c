@@ -35,16 +35,27 @@
 
 #define MBUS_PEEK_MAX		10000
 
+/* How much more is wanted. */
+typedef struct Wanted
+{
+	int			messages;
+	int64		bytes;
+	bool		first;			/* none was returned so far */
+} Wanted;
+
+static int64 bytes_argument(FunctionCallInfo fcinfo, int argno);
 static void peek_leaf(Oid schema, Relation leaf, int32 channel_id,
-					  int64 after, int64 limit, int *left,
+					  int64 after, int64 limit, Wanted *left,
 					  Snapshot snapshot, ReturnSetInfo *rsinfo,
 					  int64 **read);
+static bool peek_fits(Wanted *left, const MbusStored *message);
 static void peek_values(Oid schema, const MbusStored *message, Datum *values,
 						bool *isnull);
 
 /*
- * peek(channel, after_id, max_messages) returns messages by ascending id, and
- * stops before the first unfinished publish, so that nothing is skipped.
+ * peek(channel, after_id, max_messages, max_bytes) returns messages by
+ * ascending id, and stops before the first unfinished publish, so that nothing
+ * is skipped.
  */
 MBUS_CHANNEL_FUNCTION(peek)
 {
@@ -52,7 +63,7 @@ MBUS_CHANNEL_FUNCTION(peek)
 	Oid			schema = mbus_schema();
 	int32		channel_id;
 	int64		after = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
-	int			left = PG_ARGISNULL(2) ? 100 : PG_GETARG_INT32(2);
+	Wanted		left = {PG_ARGISNULL(2) ? 100 : PG_GETARG_INT32(2)};
 	int64		limit;
 	int64	   *read = NULL;
 	int64	   *first_read = NULL;	/* what is recorded */
@@ -65,11 +76,13 @@ MBUS_CHANNEL_FUNCTION(peek)
 	InitMaterializedSRF(fcinfo, 0);
 	if (PG_ARGISNULL(0))
 		return (Datum) 0;
-	if (left < 1 || left > MBUS_PEEK_MAX)
+	if (left.messages < 1 || left.messages > MBUS_PEEK_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid max_messages: %d", left),
+				 errmsg("invalid max_messages: %d", left.messages),
 				 errdetail("It is from 1 to %d.", MBUS_PEEK_MAX)));
+	left.bytes = bytes_argument(fcinfo, 3);
+	left.first = true;
 	if (RecoveryInProgress())
 		ereport(ERROR,
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
@@ -78,7 +91,7 @@ MBUS_CHANNEL_FUNCTION(peek)
 	channel = mbus_channel_open(schema, PG_GETARG_TEXT_PP(0), MBUS_CONSUME);
 	channel_id = channel->channel_id;
 	if (channel->record_reads)
-		read = first_read = palloc(left * sizeof(int64));
+		read = first_read = palloc(left.messages * sizeof(int64));
 	policy = mbus_channel_policy(schema, channel_id);
 	if (policy)
 		after = Max(after, mbus_channel_purged_below(policy));
@@ -87,7 +100,7 @@ MBUS_CHANNEL_FUNCTION(peek)
 	limit = mbus_published_limit(mbus_database(), schema, channel_id);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	nleaves = mbus_leaves(schema, &leaves);
-	for (int i = 0; i < nleaves && left > 0; i++)
+	for (int i = 0; i < nleaves && left.messages > 0; i++)
 	{
 		Relation	leaf;
 
@@ -108,6 +121,21 @@ MBUS_CHANNEL_FUNCTION(peek)
 	return (Datum) 0;
 }
 
+/* How many bytes of payloads are wanted: all, unless the argument says. */
+static int64
+bytes_argument(FunctionCallInfo fcinfo, int argno)
+{
+	int64		bytes = PG_ARGISNULL(argno) ? PG_INT64_MAX :
+	PG_GETARG_INT64(argno);
+
+	if (bytes < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid max_bytes: " INT64_FORMAT, bytes),
+				 errdetail("It is 1 or more.")));
+	return bytes;
+}
+
 /*
  * peek_leaf returns the messages of one segment with ids above "after" and
  * below "limit", at most *left, which it counts down.  Their ids are appended
@@ -115,8 +143,8 @@ MBUS_CHANNEL_FUNCTION(peek)
  */
 static void
 peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
-		  int64 limit, int *left, Snapshot snapshot, ReturnSetInfo *rsinfo,
-		  int64 **read)
+		  int64 limit, Wanted *left, Snapshot snapshot,
+		  ReturnSetInfo *rsinfo, int64 **read)
 {
 	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
 											  "message_bus peek",
@@ -126,7 +154,7 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 
 	mbus_channel_scan_open(&rows, leaf, channel_id);
 	mbus_channel_scan_begin(&rows, after + 1, limit - 1, snapshot);
-	while (*left > 0 && (tuple = mbus_channel_scan_next(&rows)) != NULL)
+	while (left->messages > 0 && (tuple = mbus_channel_scan_next(&rows)) != NULL)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(row);
 		MbusStored	message;
@@ -136,20 +164,38 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 		mbus_message_read(tuple, RelationGetDescr(leaf), &message);
 		if (message.expires_at > mbus_now() &&
 			!mbus_message_purged(schema, channel_id, message.id) &&
-			!mbus_message_deleted(schema, message.id))
+			!mbus_message_deleted(schema, message.id) &&
+			peek_fits(left, &message))
 		{
 			peek_values(schema, &message, values, isnull);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 								 isnull);
 			if (read)
 				*(*read)++ = message.id;
-			(*left)--;
 		}
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(row);
 	}
 	mbus_channel_scan_close(&rows);
 	MemoryContextDelete(row);
+}
+
+/*
+ * peek_fits counts a message down; false, and nothing is left, if it is one
+ * too large, which a first one never is.
+ */
+static bool
+peek_fits(Wanted *left, const MbusStored *message)
+{
+	if (message->size > left->bytes && !left->first)
+	{
+		left->messages = 0;
+		return false;
+	}
+	left->first = false;
+	left->messages--;
+	left->bytes = Max(left->bytes - message->size, 0);
+	return true;
 }
 
 /*

@@ -240,7 +240,7 @@ insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 
 /*
  * publish(channel, payload json, headers, key, transaction_id, ttl, delay,
- * sha256) returns the message's id.
+ * sha256, available_at) returns the message's id.
  */
 MBUS_CHANNEL_FUNCTION(publish)
 {
@@ -258,10 +258,10 @@ MBUS_CHANNEL_FUNCTION(publish)
 
 /*
  * publish_once(channel, payload json, headers, key, transaction_id, ttl,
- * delay, sha256) returns the message's id, and whether its transaction id
+ * delay, sha256, available_at) returns the message's id, and whether its transaction id
  * repeats: then nothing was stored.
  */
-MBUS_FUNCTION(publish_once)
+MBUS_CHANNEL_FUNCTION(publish_once)
 {
 	MbusDraft	draft;
 	TupleDesc	desc;
@@ -419,13 +419,18 @@ about_argument(FunctionCallInfo fcinfo, int argno)
 static void
 draft_arguments(FunctionCallInfo fcinfo, int argno, MbusDraft *draft)
 {
+	TimestampTz available_at = 0;
+
 #define ARG(n, get) (PG_ARGISNULL(argno + (n)) ? NULL : get(argno + (n)))
 	if (!PG_ARGISNULL(argno))
 		draft->headers = PointerGetDatum(PG_DETOAST_DATUM(PG_GETARG_DATUM(argno)));
+	if (!PG_ARGISNULL(argno + 6))
+		available_at = PG_GETARG_TIMESTAMPTZ(argno + 6);
 	mbus_draft_options(draft, ARG(1, PG_GETARG_TEXT_PP),
 					   ARG(2, PG_GETARG_TEXT_PP),
 					   ARG(3, PG_GETARG_INTERVAL_P),
 					   ARG(4, PG_GETARG_INTERVAL_P),
+					   PG_ARGISNULL(argno + 6) ? NULL : &available_at,
 					   ARG(5, PG_GETARG_BYTEA_PP));
 #undef ARG
 }

@@ -223,8 +223,9 @@ mbus_claim_answer(const MbusFunction *function, const MbusRequest *request,
 }
 
 /*
- * mbus_peek_answer reads as many messages as fit into the reply.  What does
- * not fit alone goes by reference.
+ * mbus_peek_answer reads as many messages as fit into the reply, of which it
+ * reads no more than a claim would.  What does not fit alone goes by
+ * reference.
  */
 void
 mbus_peek_answer(const MbusFunction *function, NullableDatum *args,
@@ -232,6 +233,7 @@ mbus_peek_answer(const MbusFunction *function, NullableDatum *args,
 {
 	NullableDatum *most = claim_arg(function, args, "max_messages");
 
+	limit_bytes(answer, most, claim_arg(function, args, "max_bytes"));
 	while (!set_try(function, args, answer))
 	{
 		most->value = Int32GetDatum(answer->rows);

@@ -168,7 +168,8 @@ refuse_reply(MbusAnswer *answer, int64 len)
 
 /*
  * mbus_result_scalar appends the result of a function that returns no row.
- * Bytes, and the payload that a json is, go raw where that is wanted.
+ * Bytes, and the payload that a json is, go raw where that is wanted; else bytes
+ * are an object that says how they are encoded.
  */
 void
 mbus_result_scalar(MbusAnswer *answer, Datum value, bool isnull, Oid type)
@@ -182,6 +183,16 @@ mbus_result_scalar(MbusAnswer *answer, Datum value, bool isnull, Oid type)
 		add_body(answer, bytes);
 		appendStringInfo(answer->out, "{\"size\":%d}",
 						 (int) VARSIZE_ANY_EXHDR(bytes));
+	}
+	else if (type == BYTEAOID)
+	{
+		bytea	   *bytes = DatumGetByteaPP(value);
+
+		appendStringInfo(answer->out,
+						 "{\"size\":%d,\"encoding\":\"base64\",\"payload\":",
+						 (int) VARSIZE_ANY_EXHDR(bytes));
+		append_base64(answer, bytes);
+		appendStringInfoChar(answer->out, '}');
 	}
 	else
 		append_value(answer, value, type);

@@ -87,6 +87,19 @@ run_find(MbusChannelScan *scan, int64 lo)
 }
 
 /*
+ * mbus_channel_scan_last returns the channel's last id in the leaf that is at
+ * most hi, -1 if there is none.  To be called while nothing is read.
+ */
+int64
+mbus_channel_scan_last(MbusChannelScan *scan, int64 hi, Snapshot snapshot)
+{
+	scan->snapshot = snapshot;
+	scan->last = -1;
+	run_find(scan, hi == PG_INT64_MAX ? hi : hi + 1);
+	return Min(scan->last, hi);
+}
+
+/*
  * mbus_channel_scan_next returns the next row, good until the call after, or
  * NULL.
  */

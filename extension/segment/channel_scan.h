@@ -30,6 +30,8 @@ extern void mbus_channel_scan_open(MbusChannelScan *scan, Relation leaf,
 extern void mbus_channel_scan_begin(MbusChannelScan *scan, int64 lo, int64 hi,
 									Snapshot snapshot);
 extern HeapTuple mbus_channel_scan_next(MbusChannelScan *scan);
+extern int64 mbus_channel_scan_last(MbusChannelScan *scan, int64 hi,
+									Snapshot snapshot);
 extern void mbus_channel_scan_end(MbusChannelScan *scan);
 extern void mbus_channel_scan_close(MbusChannelScan *scan);
 

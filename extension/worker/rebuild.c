@@ -459,7 +459,8 @@ waits_read(MbusWork *work, Loading *l, MemoryContext context)
 	if (l->at == 0)
 		return;					/* the first scan looks at everything */
 	n = mbus_facts_waiting(work->schema, l->subscription_id, l->since_lease,
-						   l->retry_at, GetActiveSnapshot(), &ids);
+						   l->retry_at, PG_INT32_MAX, GetActiveSnapshot(),
+						   &ids);
 	if (n == 0 && l->ncrashed == 0)
 		l->wait_low = 0;
 	else if (n > 0)

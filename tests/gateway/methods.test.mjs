@@ -154,6 +154,13 @@ describe('methods', () => {
 		const part = await client.callBinary('get_bytes',
 			{ id: frame.result, from_byte: 100, max_bytes: 50 });
 		assert.deepEqual(part.body, body.subarray(100, 150));
+		// in a text frame it says how the bytes are written
+		const text = await client.call('get_bytes',
+			{ id: frame.result, from_byte: 100, max_bytes: 50 });
+		assert.deepEqual({ ...text, payload: 0 },
+			{ size: 50, encoding: 'base64', payload: 0 });
+		assert.deepEqual(Buffer.from(text.payload, text.encoding),
+			body.subarray(100, 150));
 	});
 
 	test('peek returns a set', async () => {
@@ -163,6 +170,20 @@ describe('methods', () => {
 		const rows = await client.call('peek',
 			{ channel: 'events', after_id: first - 1, max_messages: 2 });
 		assert.deepEqual(rows.map((row) => row.payload), ['p1', 'p2']);
+		const few = await client.call('peek',
+			{ channel: 'events', after_id: first - 1, max_bytes: 7 });
+		assert.deepEqual(few.map((row) => row.payload), ['p1']);
+	});
+
+	test('publish takes a time instead of a delay', async () => {
+		const at = new Date(Date.now() + 60000).toISOString();
+		const id = await client.call('publish',
+			{ channel: 'events', payload: 'later', available_at: at });
+		const message = await client.call('get', { id });
+		assert.equal(new Date(message.available_at).toISOString(), at);
+		const error = await fails(client.call('publish', { channel: 'events',
+			payload: 'both', available_at: at, delay: 5 }));
+		assert.equal(error.code, -32602);
 	});
 
 	test('store, retrieve and delete on the default channel', async () => {

@@ -109,7 +109,7 @@ $node->safe_psql('postgres',
 publish_some('short');
 my $views = $node->background_psql('postgres');
 
-$views->query_safe(q{BEGIN; SELECT count(*) FROM message_bus.messages});
+$views->query_safe(q{BEGIN; SELECT count(*) FROM message_bus.message});
 sleep 2;
 is( $views->query_safe(
 		q{SELECT count(*) FROM message_bus.message JOIN message_bus.channel

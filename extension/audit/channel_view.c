@@ -1,0 +1,109 @@
+/*
+ * channel_view.c
+ *		The channels and subscriptions that the current user may see: what the
+ *		views channels, subscriptions and leases are made of.
+ *
+ * These functions return rows of the tables.  Rights come first, as in
+ * message_scan.c: conditions of a query see no other row.  Members of
+ * pg_monitor see all of them.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "base/columns.h"
+#include "base/schema.h"
+#include "channel/channel.h"
+#include "state/fault.h"
+
+/* Whether a row of a table may be seen. */
+typedef bool (*SeenFunction) (Oid schema, HeapTuple tuple, TupleDesc desc);
+
+static void rows_return(FunctionCallInfo fcinfo, const char *table,
+						SeenFunction seen);
+static bool channel_seen(Oid schema, HeapTuple tuple, TupleDesc desc);
+static bool subscription_seen(Oid schema, HeapTuple tuple, TupleDesc desc);
+
+/*
+ * channel_rows() returns the channels that the current user may use, audit or
+ * monitor.
+ */
+MBUS_FUNCTION(channel_rows)
+{
+	rows_return(fcinfo, "channel", channel_seen);
+	return (Datum) 0;
+}
+
+/*
+ * subscription_rows() returns the subscriptions of the channels that the
+ * current user may consume, audit or monitor.
+ */
+MBUS_FUNCTION(subscription_rows)
+{
+	rows_return(fcinfo, "subscription", subscription_seen);
+	return (Datum) 0;
+}
+
+/* Returns those rows of a table that may be seen. */
+static void
+rows_return(FunctionCallInfo fcinfo, const char *table, SeenFunction seen)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			schema = mbus_schema();
+	Snapshot	snapshot;
+	Relation	rel;
+	SysScanDesc rows;
+	HeapTuple	tuple;
+
+	InitMaterializedSRF(fcinfo, 0);
+	snapshot = RegisterSnapshot(GetActiveSnapshot());
+	rel = table_open(mbus_relation(schema, table), AccessShareLock);
+	rows = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(rows)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (seen(schema, tuple, RelationGetDescr(rel)))
+			tuplestore_puttuple(rsinfo->setResult, tuple);
+	}
+	systable_endscan(rows);
+	table_close(rel, AccessShareLock);
+	UnregisterSnapshot(snapshot);
+}
+
+static bool
+channel_seen(Oid schema, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	const MbusChannel *channel;
+
+	if (mbus_monitors())
+		return true;
+	channel = mbus_channel_by_id(schema,
+								 DatumGetInt32(heap_getattr(tuple,
+															MBUS_CHANNEL_ID,
+															desc, &isnull)));
+	return channel &&
+		mbus_channel_allows(channel, MBUS_PUBLISH | MBUS_SEE);
+}
+
+static bool
+subscription_seen(Oid schema, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	const MbusChannel *channel;
+
+	if (mbus_monitors())
+		return true;
+	channel = mbus_channel_by_id(schema,
+								 DatumGetInt32(heap_getattr(tuple,
+															MBUS_SUBSCRIPTION_CHANNEL_ID,
+															desc, &isnull)));
+	return channel && mbus_channel_allows(channel, MBUS_SEE);
+}
