@@ -183,6 +183,7 @@ guard_catch(MemoryContext context, bool *timed_out)
 	stop_timer();
 	mbus_session_leave();
 	mbus_caller.raw_payload = false;
+	mbus_caller.reply_limit = 0;
 	MemoryContextSwitchTo(context);
 	edata = CopyErrorData();
 	*timed_out = frame_timed_out &&
