@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "request/batch.h"
 
 /* Longest wait of a frame for another transaction. */
@@ -22,16 +23,31 @@
 /*
  * $1 is the role of frames without a token, $2 whether clients authenticate.
  * No row: there is no extension, and what bears its functions' names is not
- * to be trusted.
+ * to be trusted. Beside the fault it tells whether statements are logged with
+ * their parameters, which are frames and tokens, and the gateway cannot keep
+ * them out.
  */
 const char *const gw_fault_query =
-"SELECT message_bus.gateway_fault($1, $2) FROM pg_catalog.pg_extension"
+"SELECT message_bus.gateway_fault($1, $2),"
+" pg_catalog.current_setting('log_parameter_max_length')"
+" OPERATOR(pg_catalog.<>) '0' AND NOT pg_catalog.has_parameter_privilege("
+"'log_parameter_max_length', 'SET') AND ("
+"pg_catalog.current_setting('log_statement') OPERATOR(pg_catalog.=) 'all'"
+" OR pg_catalog.current_setting('log_min_duration_statement')"
+" OPERATOR(pg_catalog.<>) '-1'"
+" OR pg_catalog.current_setting('log_min_duration_sample')"
+" OPERATOR(pg_catalog.<>) '-1'"
+" OR pg_catalog.current_setting('log_transaction_sample_rate')"
+" OPERATOR(pg_catalog.<>) '0')"
+" FROM pg_catalog.pg_extension"
 " WHERE extname OPERATOR(pg_catalog.=) 'message_bus'";
 
-/* $1 is an object of names and values. */
+/* $1 is an object of names and values; one of these not every login may set. */
 const char *const gw_settings_query =
 "SELECT pg_catalog.set_config(key, value, false)"
-" FROM pg_catalog.json_each_text($1::pg_catalog.json)";
+" FROM pg_catalog.json_each_text($1::pg_catalog.json)"
+" WHERE key OPERATOR(pg_catalog.<>) 'log_parameter_max_length'"
+" OR pg_catalog.has_parameter_privilege(key, 'SET')";
 
 /* $1 is how long claims of the same transaction may wait, in ms. */
 const char *const gw_wait_query =
@@ -88,6 +104,7 @@ gw_check_settings(GwBuffer *json, const GwConfig *config)
 	add_text(json, "client_min_messages", "warning");
 	/* Parameters are frames, and may hold tokens. */
 	add_text(json, "log_parameter_max_length_on_error", "0");
+	add_text(json, "log_parameter_max_length", "0");
 	/* So that a backend notices that its gateway is gone. */
 	add_text(json, "client_connection_check_interval", "2s");
 	gw_buffer_text(json, "}");
@@ -142,6 +159,24 @@ gw_check_ping(const GwConfig *config, GwBuffer *sessions, GwBuffer *frames)
 	if (batch != NULL)
 		gw_batch_free(batch);
 	return done;
+}
+
+/*
+ * gw_check_secrets warns, once, of a server that logs frames and tokens. The
+ * result is that of gw_fault_query.
+ */
+void
+gw_check_secrets(const PGresult *result)
+{
+	static bool told;
+
+	if (told || strcmp(PQgetvalue(result, 0, 1), "t") != 0)
+		return;
+	told = true;
+	gw_log_event("warning", "tokens_logged", "the server logs statements with"
+				 " their parameters, which are frames and tokens: ALTER ROLE"
+				 " (the gateway's login) SET log_parameter_max_length = 0, or"
+				 " GRANT SET ON PARAMETER log_parameter_max_length to it");
 }
 
 static bool

@@ -24,6 +24,7 @@ extern void gw_check_settings(GwBuffer *json, const GwConfig *config);
 extern bool gw_check_ping(const GwConfig *config, GwBuffer *sessions,
 						  GwBuffer *frames);
 extern const char *gw_check_reply(const PGresult *result);
+extern void gw_check_secrets(const PGresult *result);
 extern bool gw_check_is_asked(const char *sqlstate);
 
 #endif							/* GW_CHECK_H */

@@ -52,6 +52,12 @@
 #define INT8_ARRAY_OID		1016
 #define BYTEA_ARRAY_OID		1001
 
+/* What clients are told of libpq's faults, which name hosts and logins. */
+#define NO_LINK			"there is no connection to the database"
+
+static const char not_installed[] =
+"extension \"message_bus\" is not installed in this database";
+
 typedef enum State
 {
 	AWAY,
@@ -77,8 +83,6 @@ enum
 {
 	SQLSTATE,
 	MESSAGE,
-	DETAIL,
-	HINT,
 	FIELDS
 };
 
@@ -100,15 +104,19 @@ struct GwDatabase
 	PGresult   *result;			/* of the oldest batch, until its Sync */
 	bool		failed;			/* the oldest batch */
 	bool		unknown;
+	bool		alone;			/* its commit is perhaps on no other server */
 	bool		recheck;		/* the extension is not as it was */
 	char		error[FIELDS][FIELD_MAX];	/* of the oldest batch; empty:
 											 * none */
 	char		reason[512];	/* why it is not READY */
+	const char *told;			/* what clients are told of that, a literal */
 };
 
 static void database_disconnect(GwDatabase *database);
 static void database_move(GwDatabase *database, State state);
 static void database_lose(GwDatabase *database, const char *reason);
+static void database_lose_as(GwDatabase *database, const char *reason,
+							 const char *told);
 static void database_retry(void *owner);
 static void database_resolved(void *owner, bool ok, const GwBuffer *hosts,
 							  const GwBuffer *addresses,
@@ -147,6 +155,7 @@ gw_database_open(const GwConfig *config, const char *name,
 	database->events = events;
 	database->owner = owner;
 	gw_text_copy(database->reason, sizeof(database->reason), "connecting");
+	database->told = "connecting";
 	database->timer = gw_timer_create(database_retry, database);
 	if (database->timer == NULL)
 	{
@@ -170,11 +179,21 @@ gw_database_is_new(const GwDatabase *database)
 	return database->state != READY && database->failures == 0;
 }
 
-/* gw_database_reason tells why a connection is not ready. */
+/*
+ * gw_database_reason tells why a connection is not ready: what the operator
+ * needs, with the names of hosts, logins and roles.
+ */
 const char *
 gw_database_reason(const GwDatabase *database)
 {
 	return database->reason;
+}
+
+/* gw_database_told tells as much of that as a stranger may know. */
+const char *
+gw_database_told(const GwDatabase *database)
+{
+	return database->told;
 }
 
 /*
@@ -202,13 +221,16 @@ gw_database_send(GwDatabase *database, const GwBuffer *sessions,
 							formats, 1) != 1 ||
 		PQpipelineSync(database->conn) != 1)
 	{
-		database_lose(database, PQerrorMessage(database->conn));
+		database_lose_as(database, PQerrorMessage(database->conn), NO_LINK);
 		return;
 	}
 	database_flush(database);
 }
 
-/* gw_database_drop gives a connection up, and with it what was sent. */
+/*
+ * gw_database_drop gives a connection up, and with it what was sent. The
+ * reason is a literal.
+ */
 void
 gw_database_drop(GwDatabase *database, const char *reason)
 {
@@ -261,13 +283,20 @@ database_move(GwDatabase *database, State state)
 	gw_log_end(&line);
 }
 
+/* database_lose is for reasons of our own, literals that clients are told. */
+static void
+database_lose(GwDatabase *database, const char *reason)
+{
+	database_lose_as(database, reason, reason);
+}
+
 /*
- * database_lose closes the connection, tells its owner if it was ready, and
+ * database_lose_as closes the connection, tells its owner if it was ready, and
  * plans the next attempt: soon at first, then twice as late each time, with
  * jitter so that many gateways do not come back at the same moment.
  */
 static void
-database_lose(GwDatabase *database, const char *reason)
+database_lose_as(GwDatabase *database, const char *reason, const char *told)
 {
 	bool		was_ready = database->state == READY;
 	char		string[sizeof(database->reason)];
@@ -275,6 +304,7 @@ database_lose(GwDatabase *database, const char *reason)
 
 	gw_text_copy(string, sizeof(string), reason);
 	memcpy(database->reason, string, sizeof(string));
+	database->told = told;
 	database_disconnect(database);
 	if (database->failures < 5)
 		delay = FIRST_RETRY_MS << database->failures;
@@ -285,7 +315,7 @@ database_lose(GwDatabase *database, const char *reason)
 	if (was_ready)
 	{
 		gw_counters.database_losses++;
-		database->events->lost(database->owner, database->reason);
+		database->events->lost(database->owner, database->told);
 	}
 }
 
@@ -345,8 +375,8 @@ database_connect(GwDatabase *database, const char *hosts,
 										addresses, ports);
 	if (database->conn == NULL || PQstatus(database->conn) == CONNECTION_BAD)
 	{
-		database_lose(database, database->conn == NULL ? "out of memory" :
-					  PQerrorMessage(database->conn));
+		database_lose_as(database, database->conn == NULL ? "out of memory" :
+						 PQerrorMessage(database->conn), NO_LINK);
 		return;
 	}
 	PQsetNoticeReceiver(database->conn, notice, database);
@@ -364,7 +394,7 @@ database_poll_connect(GwDatabase *database)
 
 	if (status == PGRES_POLLING_FAILED)
 	{
-		database_lose(database, PQerrorMessage(database->conn));
+		database_lose_as(database, PQerrorMessage(database->conn), NO_LINK);
 		return;
 	}
 	database_watch(database);
@@ -410,7 +440,7 @@ database_io(void *owner)
 	if (database->conn == NULL)
 		return;
 	if (!alive || PQstatus(database->conn) == CONNECTION_BAD)
-		database_lose(database, PQerrorMessage(database->conn));
+		database_lose_as(database, PQerrorMessage(database->conn), NO_LINK);
 	else if (database->recheck)
 		database_lose(database, "the extension is being checked again");
 	else
@@ -459,7 +489,7 @@ static void
 database_take_result(GwDatabase *database, PGresult *result)
 {
 	static const int fields[FIELDS] = {PG_DIAG_SQLSTATE,
-	PG_DIAG_MESSAGE_PRIMARY, PG_DIAG_MESSAGE_DETAIL, PG_DIAG_MESSAGE_HINT};
+	PG_DIAG_MESSAGE_PRIMARY};
 	ExecStatusType status = PQresultStatus(result);
 	const char *severity;
 	int			i;
@@ -489,35 +519,43 @@ database_take_sync(GwDatabase *database)
 {
 	GwError		error = {GW_ERROR_INTERNAL, NULL, NULL, NULL, NULL};
 	GwOutcome	outcome = {false, false, &error, 0, NULL};
+	bool		fits;
 
 	if (database->state == CHECKING)
 	{
 		end_check(database);
 		return;
 	}
-	if (!database->failed && !database->unknown &&
-		!gw_outcome_fits(database->result))
+	fits = !database->failed && gw_outcome_fits(database->result);
+	if (!database->failed && !database->unknown && !fits)
 	{
 		database->unknown = true;
-		gw_text_copy(database->error[MESSAGE], FIELD_MAX,
+		gw_log_event("error", "database_notice",
 					 "relay returned something else than it should");
 	}
 	outcome.failed = database->failed || database->unknown;
 	outcome.unknown = database->unknown;
 	if (outcome.unknown)
-		error = gw_error_unknown(database->error[MESSAGE]);
+		error = gw_error_unknown(database->alone ?
+								 "the wait for synchronous replication was"
+								 " interrupted" : NO_LINK);
 	else if (outcome.failed)
 	{
-		if (strcmp(database->error[SQLSTATE], "25006") == 0)
+		bool		read_only = strcmp(database->error[SQLSTATE],
+									   "25006") == 0;
+
+		/* It is about the whole call, not about what a client has sent. */
+		gw_log_event("warning", "database_notice", database->error[MESSAGE]);
+		if (read_only)
 			error.code = GW_ERROR_DATABASE_AWAY;
-		error.message = database->error[MESSAGE];
-		error.detail = field_or_null(database->error[DETAIL]);
-		error.hint = field_or_null(database->error[HINT]);
+		error.message = read_only ? "the database is read-only" :
+			"the call failed in the database";
+		error.detail = "Nothing of it was stored.";
 		database->recheck = gw_check_is_asked(database->error[SQLSTATE]);
 	}
 	error.sqlstate = field_or_null(database->error[SQLSTATE]);
 	outcome.result = database->result;
-	if (!outcome.failed)
+	if (fits)
 		outcome.rows = (size_t) PQntuples(database->result);
 	database->events->done(database->owner, &outcome);
 	forget_result(database);
@@ -556,7 +594,7 @@ begin_checks(GwDatabase *database)
 			 PQpipelineSync(conn) != 1 ||
 			 PQsendPrepare(conn, "relay", gw_relay_query, 2, types) != 1 ||
 			 PQpipelineSync(conn) != 1)
-		database_lose(database, PQerrorMessage(conn));
+		database_lose_as(database, PQerrorMessage(conn), NO_LINK);
 	else
 	{
 		database->syncs = STEPS - 1;
@@ -580,7 +618,8 @@ end_check(GwDatabase *database)
 	else if (database->step == STEP_PING)
 		fault = gw_check_reply(database->result);
 	if (fault != NULL)
-		database_lose(database, fault);
+		database_lose_as(database, fault, fault == not_installed ? fault :
+						 "the database does not let the gateway relay");
 	else
 		forget_result(database);
 	if (fault != NULL || ++database->step < STEPS)
@@ -602,9 +641,10 @@ login_fault(const GwDatabase *database)
 	if (strcmp(database->error[SQLSTATE], "3F000") == 0 ||
 		strcmp(database->error[SQLSTATE], "42883") == 0 ||
 		(!database->failed && PQntuples(result) == 0))
-		return "extension \"message_bus\" is not installed in this database";
+		return not_installed;
 	if (database->failed || database->unknown)
 		return database->error[MESSAGE];
+	gw_check_secrets(result);
 	return PQgetisnull(result, 0, 0) ? NULL : PQgetvalue(result, 0, 0);
 }
 
@@ -615,6 +655,7 @@ forget_result(GwDatabase *database)
 	database->result = NULL;
 	database->failed = false;
 	database->unknown = false;
+	database->alone = false;
 	memset(database->error, 0, sizeof(database->error));
 }
 
@@ -636,7 +677,7 @@ notice(void *owner, const PGresult *result)
 		strcmp(function, "SyncRepWaitForLSN") == 0)
 	{
 		database->unknown = true;
-		memcpy(database->error[MESSAGE], string, sizeof(string));
+		database->alone = true;
 	}
 	gw_log_event("warning", "database_notice", string);
 }

@@ -29,6 +29,7 @@ extern GwDatabase *gw_database_open(const GwConfig *config, const char *name,
 extern bool gw_database_is_ready(const GwDatabase *database);
 extern bool gw_database_is_new(const GwDatabase *database);
 extern const char *gw_database_reason(const GwDatabase *database);
+extern const char *gw_database_told(const GwDatabase *database);
 extern void gw_database_send(GwDatabase *database, const GwBuffer *sessions,
 							 const GwBuffer *frames, long wait_ms);
 extern void gw_database_drop(GwDatabase *database, const char *reason);

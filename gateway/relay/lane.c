@@ -38,7 +38,7 @@ static int64_t refused_ms;		/* the last one, 0: none since one was taken */
 static char refused_with[6];
 
 static void lane_done(void *owner, const GwOutcome *outcome);
-static void lane_lost(void *owner, const char *reason);
+static void lane_lost(void *owner, const char *told);
 static void lane_send(GwLane *lane, long wait_ms);
 static GwBatch *lane_take_batch(GwLane *lane);
 static bool lane_knows(const GwLane *lane, const GwRequest *request);
@@ -95,7 +95,7 @@ gw_lane_takes(const GwLane *lane, GwError *error)
 	const char *why = NULL;
 
 	if (!gw_database_is_ready(lane->database))
-		why = gw_database_reason(lane->database);
+		why = gw_database_told(lane->database);
 	else if (gw_now_ms() < lane->closed_until)
 		why = "too many calls were lost in a row (CIRCUIT_BREAKER_THRESHOLD)";
 	*error = gw_error_away(why);
@@ -265,11 +265,11 @@ lane_done(void *owner, const GwOutcome *outcome)
 
 /* lane_lost answers everything that a lane had sent or queued. */
 static void
-lane_lost(void *owner, const char *reason)
+lane_lost(void *owner, const char *told)
 {
 	GwLane	   *lane = owner;
-	GwError		unknown = gw_error_unknown(reason);
-	GwError		away = gw_error_away(reason);
+	GwError		unknown = gw_error_unknown(told);
+	GwError		away = gw_error_away(told);
 
 	lane->generation++;
 	if (lane->in_flight > 0 &&

@@ -116,10 +116,11 @@ gw_relay_is_idle(void)
 
 /*
  * gw_relay_reasons appends why lanes cannot take requests, as JSON strings
- * separated by commas.
+ * separated by commas; with names of hosts, logins and roles if it is for the
+ * operator.
  */
 void
-gw_relay_reasons(GwBuffer *reasons)
+gw_relay_reasons(GwBuffer *reasons, bool operator)
 {
 	const char *refused = gw_publishes_refused();
 	size_t		i;
@@ -134,7 +135,10 @@ gw_relay_reasons(GwBuffer *reasons)
 		if (gw_lane_takes(&gw_lanes[i], &error))
 			continue;
 		(void) snprintf(string, sizeof(string), "%s lane: %s",
-						gw_lane_names[i], error.detail);
+						gw_lane_names[i],
+						operator && !gw_database_is_ready(gw_lanes[i].database) ?
+						gw_database_reason(gw_lanes[i].database) :
+						error.detail);
 		if (reasons->length > 0)
 			gw_buffer_text(reasons, ",");
 		gw_buffer_json(reasons, string);
