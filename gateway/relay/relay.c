@@ -72,6 +72,7 @@ gw_relay_turn(void)
 	size_t		i;
 
 	pool_turn();
+	gw_endings_send();
 	for (i = 0; i < lane_count; i++)
 		if (gw_lanes[i].queue.count > 0)
 			gw_lane_turn(&gw_lanes[i], i < GW_LANE_WAIT ? 0 : wait_limit());
@@ -228,7 +229,7 @@ pool_turn(void)
 		gw_queue_refuse(&waiting, GW_LANE_WAIT, &error);
 }
 
-/* pool_feed hands a lane the oldest claim whose client reads its replies. */
+/* pool_feed hands a lane the oldest claim whose client has room for a reply. */
 static void
 pool_feed(GwLane *lane)
 {
@@ -239,10 +240,11 @@ pool_feed(GwLane *lane)
 		GwRequest  *next = TAILQ_NEXT(request, entry);
 		const GwClient *client = request->identity->client;
 
+		gw_lane_weigh(request);
 		if (client == NULL)
 			gw_request_end(lane->kind, gw_queue_take(&waiting, request), NULL,
 						   GW_DROPPED);
-		else if (!client->held)
+		else if (gw_client_has_room(client, request->reply))
 		{
 			gw_queue_append(&lane->queue, gw_queue_take(&waiting, request));
 			return;
