@@ -188,7 +188,7 @@ check_database(void)
 		return 1;
 	while (gw_relay_is_new() && gw_loop_turn())
 		;
-	gw_relay_reasons(&reasons);
+	gw_relay_reasons(&reasons, true);
 	good = reasons.length == 0;
 	gw_buffer_append(&reasons, "", 1);
 	(void) printf("database %s%s\n", good ? "is good" : "is not ready: ",

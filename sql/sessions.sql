@@ -332,7 +332,7 @@ SELECT * FROM send('{71,72,71}', control('O', :'alice'), control('O', :'bob'), w
 SELECT * FROM send('{72}', what('claim'));
 RESET SESSION AUTHORIZATION;
 SELECT l.session, count(*), min(l.attempt) AS attempt FROM message_bus.leases l WHERE l.session IN (71, 72) GROUP BY l.session ORDER BY l.session;
--- an open transaction keeps what it has pinned
+-- an open transaction keeps what it has pinned, until it is rolled back
 SELECT min(l.lease) AS lease FROM message_bus.leases l WHERE l.session = 72 \gset
 BEGIN;
 SELECT message_bus.ack(:lease);
@@ -344,7 +344,7 @@ SELECT message_bus.close_session(0);
 DO $$
 BEGIN
 	FOR i IN 1 .. 1500 LOOP
-		EXIT WHEN NOT EXISTS (SELECT FROM message_bus.leases l WHERE l.session = 71);
+		EXIT WHEN NOT EXISTS (SELECT FROM message_bus.leases l WHERE l.session IN (71, 72));
 		PERFORM pg_sleep(0.02);
 	END LOOP;
 END

@@ -250,6 +250,12 @@ death_values(Oid schema, HeapTuple tuple, TupleDesc desc, Snapshot snapshot,
 		values[DEATH_REASON] =
 			PointerGetDatum(PG_DETOAST_DATUM(values[DEATH_REASON]));
 	COPY(DEATH_KIND, MBUS_FAILURE_KIND);
+	/* what would have expired unclaimed: that attempt was none */
+	if (!isnull[DEATH_REASON] &&
+		strcmp(TextDatumGetCString(values[DEATH_KIND]), "expired") == 0 &&
+		strcmp(TextDatumGetCString(values[DEATH_REASON]), "expired") == 0)
+		values[DEATH_ATTEMPTS] =
+			Int16GetDatum(DatumGetInt16(values[DEATH_ATTEMPTS]) - 1);
 	COPY(DEATH_DIED_AT, MBUS_FAILURE_AT);
 	COPY(DEATH_DEAD_LETTER_ID, MBUS_FAILURE_DEAD_LETTER_ID);
 	COPY(DEATH_CLAIMED_AT, MBUS_FAILURE_CLAIMED_AT);

@@ -28,6 +28,10 @@ typedef struct MbusCaller
 	bool		raw_payload;	/* stored_message.payload carries the raw
 								 * bytes of content that is not JSON, not NULL */
 	MbusReceipts *receipts;		/* NULL: nobody asks */
+	bool		reply_binary;	/* payloads go raw into the reply */
+	int64		reply_limit;	/* bytes of a reply that one message must fit
+								 * into; 0: none, or it need not */
+	int64		reply_len;		/* of them, used */
 	int64		session;		/* the gateway's number of the socket whose
 								 * frame runs; 0: none */
 	bool		verified;		/* its token was: "subject" is what it says */

@@ -38,6 +38,8 @@ typedef struct Slicer
 	const char *mark;			/* behind the token before a member's name */
 } Slicer;
 
+static JsonParseErrorType slice_parse(JsonLexContext *lex, int max_elements,
+									  MbusNode *root);
 static MbusJsonResult slice_container_start(void *state);
 static MbusJsonResult slice_container_end(void *state);
 static MbusJsonResult slice_field_start(void *state, char *fname, bool isnull);
@@ -49,38 +51,53 @@ static void child_start(Slicer *slicer, bool named);
 static void child_end(Slicer *slicer);
 static char *member_name(const char *from, const char *end);
 static char *bad_json(JsonParseErrorType fault, JsonLexContext *lex);
+static long long fault_at(const JsonLexContext *lex);
 
 /*
  * mbus_json_slice fills *root from a JSON text.  Nodes are made in the
  * current memory context and borrow the text.  Of an opened object at most
  * MBUS_MEMBERS_MAX members are kept, of an opened array max_elements.  22P02
- * if it is no JSON.
+ * if it is no JSON, which quotes nothing of it: it may be a secret.
  */
 void
 mbus_json_slice(const char *json, int len, int max_elements, MbusNode *root)
 {
-	char	   *fault = mbus_json_try(json, len, max_elements, root);
+	JsonLexContext *lex = MbusMakeLexer(json, len, false);
 
-	if (fault)
+	if (slice_parse(lex, max_elements, root) != JSON_SUCCESS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
 				 errmsg("text is not valid JSON"),
-				 errdetail("%s", fault)));
+				 errdetail("The fault is at byte %lld.", fault_at(lex))));
+	pfree(lex);
 }
 
 /*
  * mbus_json_try is mbus_json_slice() for who tells of a fault himself: it
- * returns what is wrong and where, NULL if nothing is.
+ * returns what is wrong and where, NULL if nothing is.  That quotes the text.
  */
 char *
 mbus_json_try(const char *json, int len, int max_elements, MbusNode *root)
+{
+	JsonLexContext *lex = MbusMakeLexer(json, len, false);
+	JsonParseErrorType fault = slice_parse(lex, max_elements, root);
+
+	if (fault != JSON_SUCCESS)
+		return bad_json(fault, lex);
+	pfree(lex);
+	return NULL;
+}
+
+/* Parses a text, and fills *root on the way. */
+static JsonParseErrorType
+slice_parse(JsonLexContext *lex, int max_elements, MbusNode *root)
 {
 	Slicer		slicer = {0};
 	JsonSemAction action = {0};
 	JsonParseErrorType fault;
 
 	memset(root, 0, sizeof(*root));
-	slicer.lex = MbusMakeLexer(json, len, false);
+	slicer.lex = lex;
 	slicer.max_elements = max_elements;
 	slicer.root = root;
 
@@ -94,19 +111,16 @@ mbus_json_try(const char *json, int len, int max_elements, MbusNode *root)
 	action.array_element_start = slice_element_start;
 	action.array_element_end = slice_element_end;
 
-	fault = pg_parse_json(slicer.lex, &action);
-	if (fault != JSON_SUCCESS)
-		return bad_json(fault, slicer.lex);
+	fault = pg_parse_json(lex, &action);
 
 	/* a scalar text has no event of its own that tells where it lies */
-	if (root->value.type == JSON_TOKEN_INVALID)
+	if (fault == JSON_SUCCESS && root->value.type == JSON_TOKEN_INVALID)
 	{
-		root->value.start = json;
-		root->value.len = len;
+		root->value.start = lex->input;
+		root->value.len = lex->input_length;
 		root->value.type = JSON_TOKEN_NULL;
 	}
-	pfree(slicer.lex);
-	return NULL;
+	return fault;
 }
 
 /*
@@ -382,13 +396,19 @@ member_name(const char *from, const char *end)
 static char *
 bad_json(JsonParseErrorType fault, JsonLexContext *lex)
 {
-	const char *at = lex->token_start;
 	char	   *detail = json_errdetail(fault, lex);
 	int			len = strlen(detail);
 
-	if (at == NULL)
-		at = lex->token_terminator;
 	len = pg_encoding_mbcliplen(PG_UTF8, detail, len, 200);
-	return psprintf("%.*s At byte %lld.", len, detail,
-					(long long) (at - lex->input));
+	return psprintf("%.*s At byte %lld.", len, detail, fault_at(lex));
+}
+
+/* Where the parser has stopped. */
+static long long
+fault_at(const JsonLexContext *lex)
+{
+	const char *at = lex->token_start ? lex->token_start :
+	lex->token_terminator;
+
+	return at - lex->input;
 }

@@ -15,6 +15,8 @@
 #define MBUS_CLAIM_MAX		10000	/* messages in one claim */
 #define MBUS_LEASE_MAX_US	(7 * USECS_PER_DAY)
 #define MBUS_REASON_MAX		8000	/* bytes; a longer one is cut */
+#define MBUS_REASON_LEAST	200 /* of that, for however many messages */
+#define MBUS_REASONS_MAX	(1024 * 1024)	/* of all messages of a nack */
 #define MBUS_CHANNEL_NAME_MAX 255	/* bytes */
 
 #endif							/* MBUS_LIMITS_H */

@@ -335,11 +335,14 @@ mbus_content_is_json(const char *content_type)
 /*
  * mbus_json_check errors with 22P02 if the bytes are not JSON in UTF-8; they
  * are not changed, so that numbers, duplicate keys and escapes stay as sent.
+ * The error tells the place alone: the server's own would quote the payload,
+ * in its detail and its context, and so bring it into the log.
  */
 void
 mbus_json_check(struct varlena *payload)
 {
 	JsonLexContext *lex;
+	const char *at;
 
 	if (!pg_verify_mbstr(PG_UTF8, VARDATA_ANY(payload),
 						 VARSIZE_ANY_EXHDR(payload), true))
@@ -349,5 +352,12 @@ mbus_json_check(struct varlena *payload)
 				 errdetail("The payload is not valid UTF-8.")));
 	lex = MbusMakeLexer(VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload),
 						false);
-	pg_parse_json_or_ereport(lex, &nullSemAction);
+	if (pg_parse_json(lex, &nullSemAction) == JSON_SUCCESS)
+		return;
+	at = lex->token_start ? lex->token_start : lex->token_terminator;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+			 errmsg("invalid input syntax for type json"),
+			 errdetail("The payload is not valid JSON at byte %lld.",
+					   (long long) (at - lex->input))));
 }

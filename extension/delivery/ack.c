@@ -46,7 +46,7 @@ static int	repeated(Oid schema, int64 lease, int nids, const int64 *ids,
 pg_noreturn static void not_held(int64 lease, const int64 *ids, int nids,
 								 bool gone);
 static int64 delay_argument(FunctionCallInfo fcinfo, int argno);
-static char *reason_argument(FunctionCallInfo fcinfo, int argno);
+static char *reason_argument(FunctionCallInfo fcinfo, int argno, int n);
 
 /*
  * ack(lease, ids) says that messages are done with, all of the lease's if
@@ -105,7 +105,6 @@ MBUS_FUNCTION(nack)
 	int64	   *ids;
 	int			nids = mbus_ids_argument(fcinfo, 1, &ids);
 	int64		delay_us = delay_argument(fcinfo, 2);
-	char	   *reason = reason_argument(fcinfo, 3);
 	Oid			schema = mbus_schema();
 	MbusDatabase *db;
 	MbusHolding holding;
@@ -120,7 +119,8 @@ MBUS_FUNCTION(nack)
 		not_held(lease, NULL, 0, true);
 	if (nids > 0 && holding.nmissing > 0)
 		not_held(lease, holding.missing, holding.nmissing, false);
-	mbus_fail(schema, db, &holding, "nacked", delay_us, reason);
+	mbus_fail(schema, db, &holding, "nacked", delay_us,
+			  reason_argument(fcinfo, 3, holding.n));
 	mbus_count(MBUS_C_NACKED, holding.n);
 	PG_RETURN_INT32(holding.n);
 }
@@ -291,13 +291,14 @@ delay_argument(FunctionCallInfo fcinfo, int argno)
 }
 
 /*
- * reason_argument returns why messages are given back.  A long one is cut
+ * reason_argument returns why n messages are given back.  A long one is cut
  * between characters, and tells how long it was: it must not keep the nack
- * from happening.
+ * from happening.  It is kept with each message, so that of many it is less.
  */
 static char *
-reason_argument(FunctionCallInfo fcinfo, int argno)
+reason_argument(FunctionCallInfo fcinfo, int argno, int n)
 {
+	int			most = Max(MBUS_REASON_LEAST, MBUS_REASONS_MAX / Max(n, 1));
 	text	   *reason;
 	char	   *tail;
 	int			len;
@@ -307,10 +308,11 @@ reason_argument(FunctionCallInfo fcinfo, int argno)
 		return NULL;
 	reason = PG_GETARG_TEXT_PP(argno);
 	len = VARSIZE_ANY_EXHDR(reason);
-	if (len <= MBUS_REASON_MAX)
+	most = Min(most, MBUS_REASON_MAX);
+	if (len <= most)
 		return text_to_cstring(reason);
 	tail = psprintf("... (%d bytes)", len);
 	kept = pg_mbcliplen(VARDATA_ANY(reason), len,
-						MBUS_REASON_MAX - (int) strlen(tail));
+						most - (int) strlen(tail));
 	return psprintf("%.*s%s", kept, VARDATA_ANY(reason), tail);
 }

@@ -42,6 +42,7 @@
 #include "delivery/pool.h"
 #include "delivery/skip.h"
 #include "delivery/sub.h"
+#include "state/clock.h"
 #include "state/waiter.h"
 
 static MemoryContext effect_context = NULL;
@@ -637,6 +638,9 @@ effect_abort(Effect *effect)
 		e->pin = MBUS_PIN_NONE;
 		e->committing = false;
 		e->deadline = effect->pinned[k].deadline;
+		/* its session has ended meanwhile, and left it to us */
+		if (l->lost)
+			e->deadline = Min(e->deadline, mbus_now());
 		if (e->state == MBUS_ENTRY_LEASED)
 			e->owner = -1;
 	}

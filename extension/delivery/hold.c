@@ -45,6 +45,7 @@ typedef struct Ending
 	int64		session;
 	const MbusSessionEnd *of;	/* its lists are sorted */
 	TimestampTz now;
+	bool		pinned;			/* some are left to their transactions */
 	int			nchannels;		/* whose waiters are to be woken */
 	int32	   *channels;
 } Ending;
@@ -69,7 +70,7 @@ static int	lease_move(uint32 lease, int nids, const int64 *ids,
 					   TimestampTz deadline, bool move);
 static int	leases_of_session(Ending *ending, bool end);
 static int	lease_return(uint32 lease);
-static int	lease_end(uint32 lease, TimestampTz now, bool end, int code);
+static int	lease_end(Ending *ending, uint32 lease, bool end);
 static bool ids_have(const int64 *ids, int nids, int64 id);
 
 /*
@@ -530,6 +531,9 @@ mbus_leases_give_back(Oid schema, int64 session, MbusSessionEnd *end)
 	Ending		ending = {0};
 	int			n;
 
+	/* it ends what is named, and names nothing */
+	if (end->only && end->nunwritten == 0 && end->nwritten == 0)
+		return 0;
 	/* most sessions hold nothing when they end: do not stop others for it */
 	ending.db = mbus_database();
 	ending.schema = schema;
@@ -545,7 +549,7 @@ mbus_leases_give_back(Oid schema, int64 session, MbusSessionEnd *end)
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	n = leases_of_session(&ending, false);
 	LWLockRelease(mbus_delivery_lock());
-	if (n > 0)
+	if (n > 0 || ending.pinned)
 	{
 		LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 		n = leases_of_session(&ending, true);
@@ -594,7 +598,7 @@ leases_of_session(Ending *ending, bool end)
 					 (!lease->kept &&
 					  (!of->only ||
 					   ids_have(of->written, of->nwritten, lease->number))))
-				n += lease_end(l, ending->now, end, of->code);
+				n += lease_end(ending, l, end);
 		}
 	}
 	return n;
@@ -641,18 +645,22 @@ lease_return(uint32 lease)
 
 /*
  * Counts what of a lease is neither pinned nor held by another transaction,
- * and with "end" ends it now, as lost.
+ * and with "end" ends it now, as lost.  What is pinned ends as lost, too, if
+ * its transaction aborts (effect.c).
  */
 static int
-lease_end(uint32 lease, TimestampTz now, bool end, int code)
+lease_end(Ending *ending, uint32 lease, bool end)
 {
 	MbusLease  *l = mbus_lease(lease);
 	int			n = 0;
+	bool		pinned = false;
+	TimestampTz now = ending->now;
 
 	for (uint32 i = l->first; i != MBUS_NONE; i = mbus_entry(i)->next)
 	{
 		MbusEntry  *e = mbus_entry(i);
 
+		pinned = pinned || e->pin != MBUS_PIN_NONE;
 		if (e->pin != MBUS_PIN_NONE || e->corrupt ||
 			(e->owner != -1 && e->owner != MbusMyProcno()))
 			continue;
@@ -660,12 +668,14 @@ lease_end(uint32 lease, TimestampTz now, bool end, int code)
 			e->deadline = Min(e->deadline, now);
 		n++;
 	}
-	if (end && n > 0)
+	ending->pinned = ending->pinned || pinned;
+	if (end && (n > 0 || pinned))
 	{
 		l->lost = true;
-		l->close_code = (uint16) code;
-		mbus_deadline_set(lease, Min(l->deadline, now));
+		l->close_code = (uint16) ending->of->code;
 	}
+	if (end && n > 0)
+		mbus_deadline_set(lease, Min(l->deadline, now));
 	return n;
 }
 

@@ -17,6 +17,7 @@
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -29,6 +30,20 @@
 #include "state/state.h"
 #include "state/unfinished.h"
 
+/*
+ * The texts that failures of one call have in common, made once: they are as
+ * long as a client likes, and there may be thousands of rows.
+ */
+typedef struct MbusSaid
+{
+	const char *kind_of;		/* what "kind" and "reason" were made of */
+	const char *reason_of;
+	text	   *kind;
+	text	   *reason;			/* NULL: none */
+	text	   *role;
+	text	   *subject;		/* NULL: none */
+} MbusSaid;
+
 static int	segment_acks(Oid schema, const MbusHolding *holding,
 						 const MbusHeld **held, int n, const char *outcome);
 static Relation facts_open(Oid schema, int32 segment, MbusFamily family);
@@ -39,9 +54,12 @@ static Datum runs_array(const MbusHeld **held, int n, bool *isnull);
 static int	held_compare(const void *a, const void *b);
 static int	segment_failures(Oid schema, const MbusHolding *holding,
 							 const MbusFailure *failures, int n);
+static void said_set(MbusSaid *said, const MbusFailure *failure);
 static void failure_fill(TupleTableSlot *slot, Oid schema,
 						 const MbusHolding *holding,
-						 const MbusFailure *failure);
+						 const MbusFailure *failure, const MbusSaid *said);
+static void fill_text(TupleTableSlot *slot, int column, const text *value);
+static text *text_or_null(const char *value);
 static void fill_who(TupleTableSlot *slot, int role, int subject, int session);
 
 /*
@@ -231,6 +249,7 @@ segment_failures(Oid schema, const MbusHolding *holding,
 	int			end = 1;
 	Relation	leaf;
 	MbusInserter *inserter;
+	MbusSaid	said = {0};
 
 	while (end < n && MbusSegmentOf(failures[end].held->id) == segment)
 		end++;
@@ -243,18 +262,42 @@ segment_failures(Oid schema, const MbusHolding *holding,
 	for (int i = 0; i < end; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
+		said_set(&said, &failures[i]);
 		failure_fill(mbus_inserter_slot(inserter), schema, holding,
-					 &failures[i]);
+					 &failures[i], &said);
 		mbus_inserter_put(inserter);
 	}
 	mbus_inserter_close(inserter);
 	return end;
 }
 
+/* Makes the texts of a failure, unless they are those of the one before. */
+static void
+said_set(MbusSaid *said, const MbusFailure *failure)
+{
+	if (said->role == NULL)
+	{
+		said->role = text_or_null(GetUserNameFromId(GetUserId(), false));
+		said->subject = text_or_null(mbus_subject());
+	}
+	if (said->kind_of != failure->kind)
+		said->kind = text_or_null(failure->kind);
+	if (said->reason_of != failure->reason)
+		said->reason = text_or_null(failure->reason);
+	said->kind_of = failure->kind;
+	said->reason_of = failure->reason;
+}
+
+static text *
+text_or_null(const char *value)
+{
+	return value ? cstring_to_text(value) : NULL;
+}
+
 /* Fills in a row of failures. */
 static void
 failure_fill(TupleTableSlot *slot, Oid schema, const MbusHolding *holding,
-			 const MbusFailure *failure)
+			 const MbusFailure *failure, const MbusSaid *said)
 {
 	Datum	   *values = slot->tts_values - 1;	/* columns count from 1 */
 	bool	   *isnull = slot->tts_isnull - 1;
@@ -277,10 +320,20 @@ failure_fill(TupleTableSlot *slot, Oid schema, const MbusHolding *holding,
 	values[MBUS_FAILURE_SUBSCRIPTION_ID] =
 		Int32GetDatum(holding->subscription_id);
 	values[MBUS_FAILURE_ATTEMPT] = Int16GetDatum(failure->held->attempt);
-	mbus_slot_text(slot, MBUS_FAILURE_KIND, failure->kind);
-	mbus_slot_text(slot, MBUS_FAILURE_REASON, failure->reason);
-	fill_who(slot, MBUS_FAILURE_ROLE, MBUS_FAILURE_SUBJECT,
-			 MBUS_FAILURE_SESSION);
+	values[MBUS_FAILURE_SESSION] = Int64GetDatum(mbus_caller.session);
+	isnull[MBUS_FAILURE_SESSION] = mbus_caller.session == 0;
+	fill_text(slot, MBUS_FAILURE_KIND, said->kind);
+	fill_text(slot, MBUS_FAILURE_REASON, said->reason);
+	fill_text(slot, MBUS_FAILURE_ROLE, said->role);
+	fill_text(slot, MBUS_FAILURE_SUBJECT, said->subject);
+}
+
+/* Sets a text column; NULL is NULL. */
+static void
+fill_text(TupleTableSlot *slot, int column, const text *value)
+{
+	slot->tts_isnull[column - 1] = value == NULL;
+	slot->tts_values[column - 1] = PointerGetDatum(value);
 }
 
 /* Who says it: the columns' numbers are given. */

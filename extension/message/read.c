@@ -19,6 +19,7 @@
 
 #include "base/about.h"
 #include "base/argument.h"
+#include "base/caller.h"
 #include "base/compat.h"
 #include "base/payload.h"
 #include "base/schema.h"
@@ -34,16 +35,22 @@
 
 #define MBUS_VERIFIED		16
 
-/* Large messages this backend has verified: ranges are not verified anew. */
+/*
+ * Large messages this backend has verified: ranges are not verified anew.  An
+ * id may be given out again when its transaction rolls back, so that it says
+ * nothing without the checksum that the bytes have matched.
+ */
 static struct
 {
 	Oid			schema;
 	int64		id;
+	uint8		sha256[MBUS_SHA256_BYTES];
 }			verified[MBUS_VERIFIED];
 static int	next_verified = 0;
 
-static bool is_verified(Oid schema, int64 id);
-static void remember_verified(Oid schema, int64 id);
+static void check_reply(const MbusStored *message, int64 bytes, bool is_json);
+static bool is_verified(Oid schema, const MbusStored *message);
+static void remember_verified(Oid schema, const MbusStored *message);
 static bool readable_fetch(Oid schema, int64 id, MbusStored *message);
 static void may_read(Oid schema, const MbusStored *message);
 static void read_record(Oid schema, const MbusStored *message);
@@ -125,6 +132,7 @@ MBUS_FUNCTION(retrieve_message)
 	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(0), &message) ||
 		!mbus_content_is_json(message.content_type))
 		PG_RETURN_NULL();
+	check_reply(&message, message.size, true);
 	payload = mbus_message_payload(schema, &message);
 	mbus_access_record(schema, &message.id, 1);
 	PG_RETURN_POINTER(payload);
@@ -213,8 +221,9 @@ MBUS_FUNCTION(get_bytes)
 				 errdetail("Both are zero or more.")));
 	from = Min(from, message.size);
 	count = Min(count, message.size - from);
+	check_reply(&message, count, false);
 
-	if (message.size > mbus_inline_max && is_verified(schema, message.id) &&
+	if (message.size > mbus_inline_max && is_verified(schema, &message) &&
 		message.compression <= MBUS_COMPRESS_LZ4)
 	{
 		read_record(schema, &message);
@@ -224,7 +233,7 @@ MBUS_FUNCTION(get_bytes)
 	payload = mbus_message_payload(schema, &message);
 	read_record(schema, &message);
 	if (mbus_verify_on_read)
-		remember_verified(schema, message.id);
+		remember_verified(schema, &message);
 	if (from == 0 && count == message.size)
 		PG_RETURN_BYTEA_P(payload);
 	PG_RETURN_BYTEA_P(cstring_to_text_with_len(VARDATA_ANY(payload) + from,
@@ -249,27 +258,55 @@ mbus_message_preview(int64 id, int32 max_bytes)
 								  max_bytes);
 }
 
+/*
+ * check_reply errors with 54000 if a frame's reply cannot take that many bytes
+ * of a message: before they are read, decompressed and hashed for nothing.
+ * The relay would do so afterwards; what it says is the same.
+ */
+static void
+check_reply(const MbusStored *message, int64 bytes, bool is_json)
+{
+	int64		len = bytes;
+
+	if (mbus_caller.reply_limit == 0)
+		return;
+	if (!is_json && !mbus_caller.reply_binary)
+		len = (len + 2) / 3 * 4;	/* as base64 */
+	len += mbus_caller.reply_len;
+	if (len > mbus_caller.reply_limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("reply exceeds the largest message of this connection"),
+				 errdetail("It would have at least " INT64_FORMAT " bytes; the limit is " INT64_FORMAT ".",
+						   len, mbus_caller.reply_limit),
+				 errhint("Read the payload in ranges with get_bytes, or connect with a larger max_message_bytes.")));
+}
+
 /* Whether a message was verified by this process, or need not be. */
 static bool
-is_verified(Oid schema, int64 id)
+is_verified(Oid schema, const MbusStored *message)
 {
 	if (!mbus_verify_on_read)
 		return true;
 	for (int i = 0; i < MBUS_VERIFIED; i++)
 	{
-		if (verified[i].id == id && verified[i].schema == schema)
+		if (verified[i].id == message->id && verified[i].schema == schema &&
+			memcmp(verified[i].sha256, message->sha256,
+				   MBUS_SHA256_BYTES) == 0)
 			return true;
 	}
 	return false;
 }
 
 static void
-remember_verified(Oid schema, int64 id)
+remember_verified(Oid schema, const MbusStored *message)
 {
-	if (is_verified(schema, id))
+	if (is_verified(schema, message))
 		return;
 	verified[next_verified].schema = schema;
-	verified[next_verified].id = id;
+	verified[next_verified].id = message->id;
+	memcpy(verified[next_verified].sha256, message->sha256,
+		   MBUS_SHA256_BYTES);
 	next_verified = (next_verified + 1) % MBUS_VERIFIED;
 }
 
@@ -344,6 +381,9 @@ message_values(Oid schema, const MbusStored *message, bool whole,
 	bool		inlined = mbus_message_columns(schema, message, whole, values,
 											   isnull);
 
+	if (inlined)
+		check_reply(message, message->size,
+					mbus_content_is_json(message->content_type));
 	isnull[MBUS_STORED_COLUMNS - 1] = !inlined;
 	values[MBUS_STORED_COLUMNS - 1] = inlined ?
 		PointerGetDatum(mbus_message_payload(schema, message)) : (Datum) 0;

@@ -28,6 +28,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
+#include "utils/timestamp.h"
 
 #include "base/about.h"
 #include "base/caller.h"
@@ -40,6 +41,7 @@
 #include "state/fault.h"
 
 #define ERROR_TEXT_MAX	1000	/* bytes of an error's message, detail, hint */
+#define LOGGED_MAX		100		/* failed frames that a process logs a second */
 #define BRIEF_TEXT_MAX	60		/* of its message, where room is short */
 
 static TimeoutId frame_timeout_id = MAX_TIMEOUTS;
@@ -59,6 +61,8 @@ static void about_param(const MbusNode *params, const char *name, char *to,
 						size_t size);
 static void report_failure(MbusRelayed *relayed, ErrorData *edata,
 						   MbusRpcCode code);
+static void log_failure(const ErrorData *edata, MbusRpcCode code,
+						const char *method);
 static void answer_failed(MbusRelayed *relayed, const MbusRequest *request,
 						  const ErrorData *edata, MbusRpcCode code);
 static bool fits(const MbusRelayed *relayed);
@@ -189,6 +193,7 @@ guard_catch(MemoryContext context, bool *timed_out)
 	mbus_session_leave();
 	mbus_caller.raw_payload = false;
 	mbus_caller.receipts = NULL;
+	mbus_caller.reply_limit = 0;
 	MemoryContextSwitchTo(context);
 	edata = CopyErrorData();
 	*timed_out = frame_timed_out &&
@@ -336,15 +341,7 @@ report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code)
 					  relayed->subject);
 	SetUserIdAndSecContext(caller, sec_context);
 
-	/* what the parser stumbles over may be a token */
-	ereport(LOG,
-			(errcode(edata->sqlerrcode),
-			 errmsg("frame failed with %d: %s", (int) code, edata->message),
-			 edata->detail && code != MBUS_RPC_PARSE ?
-			 errdetail_internal("%s", edata->detail) : 0,
-			 errcontext("session " INT64_FORMAT ", method \"%s\"",
-						mbus_caller.session, method ? method : ""),
-			 errhidestmt(true)));
+	log_failure(edata, code, method ? method : "");
 
 	if (!relayed->control)
 	{
@@ -392,8 +389,44 @@ about_param(const MbusNode *params, const char *name, char *to, size_t size)
 }
 
 /*
+ * log_failure logs a frame's error; of a second no more than LOGGED_MAX: who
+ * sends must not fill the log.
+ */
+static void
+log_failure(const ErrorData *edata, MbusRpcCode code, const char *method)
+{
+	static TimestampTz second = 0;
+	static int	logged = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now < second || now - second >= USECS_PER_SEC)
+	{
+		if (logged > LOGGED_MAX)
+			ereport(LOG,
+					(errmsg("%d failed frames were not logged",
+							logged - LOGGED_MAX),
+					 errdetail("Of one second %d are.", LOGGED_MAX),
+					 errhidestmt(true)));
+		second = now;
+		logged = 0;
+	}
+	if (++logged > LOGGED_MAX)
+		return;
+	/* what the parser stumbles over may be a token */
+	ereport(LOG,
+			(errcode(edata->sqlerrcode),
+			 errmsg("frame failed with %d: %s", (int) code, edata->message),
+			 edata->detail && code != MBUS_RPC_PARSE ?
+			 errdetail_internal("%s", edata->detail) : 0,
+			 errcontext("session " INT64_FORMAT ", method \"%s\"",
+						mbus_caller.session, method),
+			 errhidestmt(true)));
+}
+
+/*
  * answer_failed appends an error; without what explains it if it does not fit
- * into the reply then, and if need be without the id.
+ * into the reply then, and if need be without the id, or, in a batch, without
+ * a message: for that there is room always (relay_batch).
  */
 static void
 answer_failed(MbusRelayed *relayed, const MbusRequest *request,
@@ -415,10 +448,14 @@ answer_failed(MbusRelayed *relayed, const MbusRequest *request,
 													   BRIEF_TEXT_MAX));
 	out->len = start;
 	mbus_rpc_append_error(out, request, &brief, code);
-	if (fits(relayed))
+	/* that of a notification goes in a frame of its own */
+	if (fits(relayed) || (request && mbus_request_is_notification(request)))
 		return;
 	out->len = start;
-	mbus_rpc_append_error(out, NULL, &brief, code);
+	if (relayed->element)
+		mbus_rpc_append_least(out, &request->id, code);
+	else
+		mbus_rpc_append_error(out, NULL, &brief, code);
 }
 
 /* fits tells whether the reply so far leaves what others need of its limit. */

@@ -361,7 +361,7 @@ body_number(const MbusRequest *request, const MbusNode *message)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 mbus_rpc(MBUS_RPC_PARAMS),
 				 errmsg("message is not an object: %s",
-						mbus_json_token(&message->value, 40))));
+						mbus_param_quote("messages", &message->value))));
 	member = mbus_json_member(message, "body");
 	if (member == NULL || member->value.type == JSON_TOKEN_NULL)
 		ereport(ERROR,
@@ -400,7 +400,7 @@ wants_base64(const MbusRequest *request)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 mbus_rpc(MBUS_RPC_PARAMS),
 				 errmsg("parameter \"encoding\" is not \"base64\": %s",
-						mbus_json_token(&encoding->value, 40)),
+						mbus_param_quote("encoding", &encoding->value)),
 				 errhint("Leave it out if the payload is JSON.")));
 	return true;
 }

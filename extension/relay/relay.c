@@ -42,7 +42,8 @@
 #include "state/state.h"
 
 #define REPLY_COLUMNS	6
-#define ERROR_ROOM		512		/* what an element's error may take at least */
+#define ERROR_ROOM		512		/* what an element's error may take at most
+								 * beside what it must */
 #define REPLY_STORE_KB	(64 * 1024) /* replies kept in memory, not in a file */
 
 static int	requests_in_call;	/* frames but for those of the gateway itself */
@@ -62,6 +63,8 @@ static void reply_put(Tuplestorestate *store, TupleDesc desc, int request,
 static Datum leases_datum(const MbusRelayed *relayed);
 static void relay_frame(const char *bytes, int len, MbusRelayed *relayed);
 static void relay_batch(MbusRelayed *relayed);
+static int	batch_least(const MbusNode *batch);
+static int	element_least(const MbusNode *element);
 static void relay_element(MbusRelayed *relayed, const MbusNode *element);
 static void step_control(MbusRelayed *relayed);
 static void step_frame(MbusRelayed *relayed);
@@ -336,33 +339,60 @@ relay_frame(const char *bytes, int len, MbusRelayed *relayed)
 /*
  * relay_batch runs the requests of a JSON-RPC batch, whose replies are one
  * array; no array if there are none.  No reply takes the room that an error of
- * each request behind it needs.
+ * each request behind it needs; where there is not even room for the shortest
+ * error of each, nothing is run.
  */
 static void
 relay_batch(MbusRelayed *relayed)
 {
 	StringInfo	out = &relayed->out;
+	int			least = batch_least(&relayed->root);
 	int			each;
 	int			i;
 
 	if (relayed->root.total == 0 ||
-		relayed->root.total > relayed->root.nchildren)
+		relayed->root.total > relayed->root.nchildren ||
+		least > relayed->frame.limit)
 	{
 		mbus_guard_run(step_batch_too_large, relayed);
 		return;
 	}
 
 	appendStringInfoChar(out, '[');
-	each = Min(ERROR_ROOM, relayed->frame.limit / relayed->root.nchildren);
+	each = Min(ERROR_ROOM,
+			   (relayed->frame.limit - least) / relayed->root.nchildren);
 	for (i = 0; i < relayed->root.nchildren; i++)
 	{
-		relayed->reserve = each * (relayed->root.nchildren - i - 1);
+		least -= element_least(&relayed->root.children[i]);
+		relayed->reserve = each * (relayed->root.nchildren - i - 1) + least;
 		relay_element(relayed, &relayed->root.children[i]);
 	}
 	if (out->len == MBUS_FRAME_PREFIX + 1)
 		out->len = MBUS_FRAME_PREFIX;
 	else
 		appendStringInfoChar(out, ']');
+}
+
+/*
+ * batch_least returns how many bytes the shortest errors of all of a batch's
+ * requests take, with commas and brackets.
+ */
+static int
+batch_least(const MbusNode *batch)
+{
+	int			least = 1;
+
+	for (int i = 0; i < batch->nchildren; i++)
+		least += element_least(&batch->children[i]);
+	return least;
+}
+
+static int
+element_least(const MbusNode *element)
+{
+	const MbusNode *id = mbus_json_member(element, "id");
+
+	return 1 + mbus_rpc_least(id ? &id->value : NULL);
 }
 
 /*
@@ -465,8 +495,8 @@ step_element(MbusRelayed *relayed)
 }
 
 /*
- * step_batch_too_large errors for a batch that is empty or has too many
- * requests.  It was not read to its end then.
+ * step_batch_too_large errors for a batch that is empty, has too many
+ * requests (it was not read to its end then), or more than can be answered.
  */
 static void
 step_batch_too_large(MbusRelayed *relayed)
@@ -477,6 +507,15 @@ step_batch_too_large(MbusRelayed *relayed)
 				 mbus_rpc(MBUS_RPC_REQUEST),
 				 errmsg("batch is empty")));
 	relayed->read = false;
+	if (relayed->root.total <= relayed->root.nchildren)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 mbus_rpc(MBUS_RPC_LIMIT),
+				 errmsg("reply exceeds the largest message of this connection"),
+				 errdetail("Errors of all %d requests would have at least %d bytes; the limit is %d. None was run.",
+						   relayed->root.total, batch_least(&relayed->root),
+						   relayed->frame.limit),
+				 errhint("Send fewer requests at once, or connect with a larger max_message_bytes.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 mbus_rpc(MBUS_RPC_REQUEST),

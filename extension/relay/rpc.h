@@ -187,6 +187,7 @@ extern void mbus_function_start(const MbusFunction *function,
 extern Datum mbus_param_datum(const char *name, Oid type,
 							  const MbusSlice *value, bool *isnull);
 extern const char *mbus_param_take(void);
+extern const char *mbus_param_quote(const char *name, const MbusSlice *value);
 extern Datum mbus_param_payload(Oid type, const char *bytes, int len);
 extern Datum mbus_param_base64(const MbusSlice *value);
 
@@ -204,6 +205,9 @@ extern void mbus_rpc_repair(char *text);
 extern MbusRpcCode mbus_rpc_take(void);
 extern MbusRpcCode mbus_rpc_code(const ErrorData *edata, MbusRpcCode given,
 								 bool timed_out);
+extern int	mbus_rpc_least(const MbusSlice *id);
+extern void mbus_rpc_append_least(StringInfo out, const MbusSlice *id,
+								  MbusRpcCode code);
 extern void mbus_rpc_append_id(StringInfo out, const MbusSlice *id);
 extern void mbus_rpc_append_error(StringInfo out, const MbusRequest *request,
 								  const ErrorData *edata, MbusRpcCode code);

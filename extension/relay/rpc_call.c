@@ -71,6 +71,9 @@ mbus_function_answer(const MbusFunction *function, NullableDatum *args,
 	rsinfo.returnMode = SFRM_ValuePerCall;
 
 	mbus_caller.raw_payload = true;
+	mbus_caller.reply_binary = answer->binary;
+	mbus_caller.reply_limit = answer->refers ? 0 : answer->limit;
+	mbus_caller.reply_len = answer->out->len - MBUS_FRAME_PREFIX;
 	answer->rows = 0;
 	if (function->returns_set)
 	{
@@ -102,6 +105,7 @@ mbus_function_answer(const MbusFunction *function, NullableDatum *args,
 						   function->result_type);
 	}
 	mbus_caller.raw_payload = false;
+	mbus_caller.reply_limit = 0;
 }
 
 /*

@@ -139,6 +139,29 @@ mbus_rpc_append_error(StringInfo out, const MbusRequest *request,
 }
 
 /*
+ * mbus_rpc_append_least appends the shortest error reply that there is to a
+ * request with that id (NULL: none): for where there is no room.
+ */
+void
+mbus_rpc_append_least(StringInfo out, const MbusSlice *id, MbusRpcCode code)
+{
+	appendStringInfoString(out, "{\"jsonrpc\":\"2.0\",\"id\":");
+	mbus_rpc_append_id(out, id);
+	appendStringInfo(out, ",\"error\":{\"code\":%d,\"message\":\"\"}}",
+					 (int) code);
+}
+
+/* mbus_rpc_least returns how many bytes that takes at most. */
+int
+mbus_rpc_least(const MbusSlice *id)
+{
+	int			len = id ? Max(id->len, 4) : 4;
+
+	return (int) strlen("{\"jsonrpc\":\"2.0\",\"id\":,\"error\":{\"code\":-32700,\"message\":\"\"}}") +
+		Min(len, MBUS_RPC_ID_MAX);
+}
+
+/*
  * Appends the object "error" of JSON-RPC, with SQLSTATE, detail and hint as
  * its data; "method" only for a notification.
  */

@@ -4,7 +4,8 @@
  *
  * The catalog says which type a parameter has.  A json parameter gets the
  * exact bytes of its value; nothing parses them again.  Everything that does
- * not fit errors with -32602 and names the parameter.
+ * not fit errors with -32602 and names the parameter.  What a message holds is
+ * not quoted then: an error is logged and kept.
  */
 #include "postgres.h"
 
@@ -23,6 +24,7 @@
 #include "relay/rpc.h"
 
 #define ELEMENTS_MAX	100000	/* of an array; functions have limits below */
+#define QUOTED_MAX		40		/* bytes of a value, in an error */
 
 static const char *current_param = NULL;
 
@@ -336,6 +338,40 @@ array_value(const char *name, const MbusSlice *value, Oid element)
 											  element == INT8OID ? TYPALIGN_DOUBLE : TYPALIGN_INT));
 }
 
+/*
+ * mbus_param_quote returns a value as an error may tell it: its beginning, or
+ * what kind it is where it may be of a message, as an object always may.
+ */
+const char *
+mbus_param_quote(const char *name, const MbusSlice *value)
+{
+	static const char *const contents[] = {
+		"payload", "messages", "headers", "key", "reason", "token"
+	};
+	bool		content = value->type == JSON_TOKEN_OBJECT_START ||
+	value->type == JSON_TOKEN_ARRAY_START;
+
+	for (int i = 0; i < (int) lengthof(contents); i++)
+		content = content || strcmp(name, contents[i]) == 0;
+	if (!content)
+		return mbus_json_token(value, QUOTED_MAX);
+	switch (value->type)
+	{
+		case JSON_TOKEN_OBJECT_START:
+			return "an object";
+		case JSON_TOKEN_ARRAY_START:
+			return "an array";
+		case JSON_TOKEN_STRING:
+			return "a string";
+		case JSON_TOKEN_NUMBER:
+			return "a number";
+		case JSON_TOKEN_NULL:
+			return "null";
+		default:
+			return "true or false";
+	}
+}
+
 static void
 wrong_type(const char *name, const MbusSlice *value, const char *wanted)
 {
@@ -343,5 +379,5 @@ wrong_type(const char *name, const MbusSlice *value, const char *wanted)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 mbus_rpc(MBUS_RPC_PARAMS),
 			 errmsg("parameter \"%s\" is not %s: %s", name, wanted,
-					mbus_json_token(value, 40))));
+					mbus_param_quote(name, value))));
 }

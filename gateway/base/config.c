@@ -136,8 +136,12 @@ static const Setting settings[] = {
 			"unanswered frames of one connection"),
 	INTEGER("MESSAGE_BUS_MAX_BUFFERED_MB", max_buffered_mb, "512", 1, 65536,
 			"unanswered frames of all connections together, MiB"),
+	INTEGER("MESSAGE_BUS_MAX_UNREAD_MB", max_unread_mb, "512", 1, 65536,
+			"replies that clients have not read, of all connections together,"
+			" MiB"),
 	INTEGER("MESSAGE_BUS_SEND_TIMEOUT_SECS", send_timeout, "30", 1, 3600,
-			"seconds a client may leave its replies unread"),
+			"seconds a client may leave its replies unread; ten times that for"
+			" all of one"),
 	INTEGER("MESSAGE_BUS_IDLE_TIMEOUT_SECS", idle_timeout, "0", 0, 86400,
 			"seconds without a frame before a connection is closed, 0 for"
 			" never"),
@@ -537,6 +541,11 @@ check_whole(const GwConfig *config, const GwConfigChecks *checks,
 		fault(reading, "MESSAGE_BUS_MAX_BUFFERED_MB",
 			  "%ld MiB is less than twice WS_MAX_MSG_BYTES (%ld bytes)",
 			  config->max_buffered_mb, config->max_message);
+	if ((size_t) config->max_unread_mb * GW_MIB / 2 <
+		(size_t) config->max_message)
+		fault(reading, "MESSAGE_BUS_MAX_UNREAD_MB",
+			  "%ld MiB is less than twice WS_MAX_MSG_BYTES (%ld bytes)",
+			  config->max_unread_mb, config->max_message);
 }
 
 static bool

@@ -16,7 +16,11 @@
 #include <string.h>
 
 #include "database/backend.h"
+#include "base/log.h"
 #include "request/batch.h"
+
+const char	gw_not_installed[] =
+"extension \"message_bus\" is not installed in this database";
 
 /* Longest wait of a frame for another transaction. */
 #define LOCK_TIMEOUT_MS	500
@@ -27,16 +31,31 @@
 /*
  * $1 is the role of frames without a token, $2 whether clients authenticate.
  * No row: there is no extension, and what bears its functions' names is not
- * to be trusted.
+ * to be trusted. Beside the fault it tells whether statements are logged with
+ * their parameters, which are frames and tokens, and the gateway cannot keep
+ * them out.
  */
 static const char *const fault_query =
-"SELECT message_bus.gateway_fault($1, $2) FROM pg_catalog.pg_extension"
+"SELECT message_bus.gateway_fault($1, $2),"
+" pg_catalog.current_setting('log_parameter_max_length')"
+" OPERATOR(pg_catalog.<>) '0' AND NOT pg_catalog.has_parameter_privilege("
+"'log_parameter_max_length', 'SET') AND ("
+"pg_catalog.current_setting('log_statement') OPERATOR(pg_catalog.=) 'all'"
+" OR pg_catalog.current_setting('log_min_duration_statement')"
+" OPERATOR(pg_catalog.<>) '-1'"
+" OR pg_catalog.current_setting('log_min_duration_sample')"
+" OPERATOR(pg_catalog.<>) '-1'"
+" OR pg_catalog.current_setting('log_transaction_sample_rate')"
+" OPERATOR(pg_catalog.<>) '0')"
+" FROM pg_catalog.pg_extension"
 " WHERE extname OPERATOR(pg_catalog.=) 'message_bus'";
 
-/* $1 is an object of names and values. */
+/* $1 is an object of names and values; one of these not every login may set. */
 static const char *const settings_query =
 "SELECT pg_catalog.set_config(key, value, false)"
-" FROM pg_catalog.json_each_text($1::pg_catalog.json)";
+" FROM pg_catalog.json_each_text($1::pg_catalog.json)"
+" WHERE key OPERATOR(pg_catalog.<>) 'log_parameter_max_length'"
+" OR pg_catalog.has_parameter_privilege(key, 'SET')";
 
 /* The backend, and why the bus takes no publishes; NULL: it does. */
 const char *const gw_probe_query =
@@ -55,6 +74,7 @@ static bool send_query(PGconn *conn, const char *query, int count,
 static const char *login_role(const GwConfig *config);
 static void add_settings(GwBuffer *json, const GwConfig *config);
 static void add_token_settings(GwBuffer *json, const GwConfig *config);
+static void check_secrets(const PGresult *result);
 static bool add_request(GwBatch *batch, GwRequest *request);
 static void add_text(GwBuffer *json, const char *name, const char *value);
 static void add_number(GwBuffer *json, const char *name, long value,
@@ -139,6 +159,7 @@ add_settings(GwBuffer *json, const GwConfig *config)
 	add_text(json, "client_min_messages", "warning");
 	/* Parameters are frames, and may hold tokens. */
 	add_text(json, "log_parameter_max_length_on_error", "0");
+	add_text(json, "log_parameter_max_length", "0");
 	/* So that a backend notices that its gateway is gone. */
 	add_text(json, "client_connection_check_interval", "2s");
 	gw_buffer_text(json, "}");
@@ -214,10 +235,29 @@ gw_check_login(const PGresult *result, const char *sqlstate,
 	/* No schema, no function in it, or no row: see fault_query. */
 	if (strcmp(sqlstate, "3F000") == 0 || strcmp(sqlstate, "42883") == 0 ||
 		(message[0] == '\0' && PQntuples(result) == 0))
-		return "extension \"message_bus\" is not installed in this database";
+		return gw_not_installed;
 	if (message[0] != '\0')
 		return message;
+	check_secrets(result);
 	return PQgetisnull(result, 0, 0) ? NULL : PQgetvalue(result, 0, 0);
+}
+
+/*
+ * check_secrets warns, once, of a server that logs frames and tokens. The
+ * result is that of fault_query.
+ */
+static void
+check_secrets(const PGresult *result)
+{
+	static bool told;
+
+	if (told || strcmp(PQgetvalue(result, 0, 1), "t") != 0)
+		return;
+	told = true;
+	gw_log_event("warning", "tokens_logged", "the server logs statements with"
+				 " their parameters, which are frames and tokens: ALTER ROLE"
+				 " (the gateway's login) SET log_parameter_max_length = 0, or"
+				 " GRANT SET ON PARAMETER log_parameter_max_length to it");
 }
 
 /*

@@ -25,6 +25,9 @@ enum
 	GW_STEPS					/* all done: its backend is to be proven */
 };
 
+/* The fault of a database without the extension. */
+extern const char gw_not_installed[];
+
 /* What is asked again and again, and what every batch runs. */
 extern const char *const gw_probe_query;
 extern const char *const gw_relay_query;

@@ -2,7 +2,7 @@
  * database.c
  *		One asynchronous connection to PostgreSQL.
  *
- * A connection goes round these states, and database_move alone moves it:
+ * A connection goes round these states, and gw_database_move alone moves it:
  *
  *	AWAY		waiting for the next attempt, with backoff and jitter
  *	RESOLVING	looking up the hosts, anew at each attempt (resolve.c)
@@ -17,7 +17,7 @@
  * Nothing here blocks: libpq is in non-blocking and pipeline mode, results
  * are fetched only where PQisBusy says that PQgetResult will not wait, and
  * nothing is ever cancelled on a pipelined connection. Any failure leads
- * through database_lose back to AWAY; its reason is kept for callers.
+ * through gw_database_lose back to AWAY; its reason is kept for callers.
  *
  * Each batch has its own Sync, and therefore its own transaction. libpq
  * hands out a batch's result before the commit that follows it, so the
@@ -29,9 +29,7 @@
  * libpq's socket, and a new one whenever libpq has another socket, which
  * may have the same number: the inode tells (see gw_watch_is_on).
  */
-#include "database/database.h"
-
-#include <libpq-fe.h>
+#include "database/database_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,66 +40,15 @@
 #include "database/check.h"
 #include "database/options.h"
 #include "database/outcome.h"
-#include "database/probe.h"
 #include "database/resolve.h"
 #include "net/loop.h"
 
 #define FIRST_RETRY_MS		50
 #define LAST_RETRY_MS		1500
-#define CONNECT_MS			10000
 #define CONNECT_SEVERAL_MS	3000
-#define PROVE_MS			50
 #define LOUD_FAILURES		10
-#define FIELD_MAX			256
-
-typedef enum State
-{
-	AWAY,
-	RESOLVING,
-	CONNECTING,
-	CHECKING,
-	READY
-} State;
-
-/* What is kept of an error. */
-enum
-{
-	SQLSTATE,
-	MESSAGE,
-	DETAIL,
-	HINT,
-	FIELDS
-};
-
-struct GwDatabase
-{
-	const GwConfig *config;
-	const char *name;
-	const GwDatabaseEvents *events;
-	void	   *owner;
-	State		state;
-	PGconn	   *conn;
-	GwWatch    *watch;
-	GwTimer    *timer;			/* retry in AWAY, time limit before READY */
-	GwResolve  *resolve;
-	unsigned	failures;		/* in a row */
-	int64_t		connect_ms;		/* what an attempt may take */
-	size_t		syncs;			/* sent and not come back */
-	int			step;			/* of CHECKING */
-	PGresult   *result;			/* of the oldest batch, until its Sync */
-	bool		failed;			/* the oldest batch */
-	bool		unknown;
-	bool		recheck;		/* the extension is not as it was */
-	GwProbe		probe;
-	int64_t		prove_until;
-	char		error[FIELDS][FIELD_MAX];	/* of the oldest batch; empty:
-											 * none */
-	char		reason[512];	/* why it is not READY */
-};
 
 static void database_disconnect(GwDatabase *database);
-static void database_move(GwDatabase *database, State state);
-static void database_lose(GwDatabase *database, const char *reason);
 static void database_retry(void *owner);
 static void database_resolved(void *owner, bool ok, const GwBuffer *hosts,
 							  const GwBuffer *addresses,
@@ -111,15 +58,9 @@ static void database_connect(GwDatabase *database, const char *hosts,
 static void database_poll_connect(GwDatabase *database);
 static void database_watch(GwDatabase *database);
 static void database_io(void *owner);
-static void database_flush(GwDatabase *database);
 static void database_drain(GwDatabase *database);
 static void database_take_result(GwDatabase *database, PGresult *result);
 static void database_take_sync(GwDatabase *database);
-static void begin_checks(GwDatabase *database);
-static void end_check(GwDatabase *database);
-static void send_probe(GwDatabase *database);
-static void end_probe(GwDatabase *database);
-static void forget_result(GwDatabase *database);
 static void notice(void *owner, const PGresult *result);
 static void copy_field(char *to, const PGresult *result, int field);
 static const char *field_or_null(const char *field);
@@ -141,6 +82,7 @@ gw_database_open(const GwConfig *config, const char *name,
 	database->events = events;
 	database->owner = owner;
 	gw_text_copy(database->reason, sizeof(database->reason), "connecting");
+	database->told = "connecting";
 	database->timer = gw_timer_create(database_retry, database);
 	if (database->timer == NULL)
 	{
@@ -164,11 +106,21 @@ gw_database_is_new(const GwDatabase *database)
 	return database->state != READY && database->failures == 0;
 }
 
-/* gw_database_reason tells why a connection is not ready. */
+/*
+ * gw_database_reason tells why a connection is not ready: what the operator
+ * needs, with the names of hosts, logins and roles.
+ */
 const char *
 gw_database_reason(const GwDatabase *database)
 {
 	return database->reason;
+}
+
+/* gw_database_told tells as much of that as a stranger may know. */
+const char *
+gw_database_told(const GwDatabase *database)
+{
+	return database->told;
 }
 
 /*
@@ -213,18 +165,21 @@ gw_database_send(GwDatabase *database, const GwBuffer *sessions,
 							formats, 1) != 1 ||
 		PQpipelineSync(database->conn) != 1)
 	{
-		database_lose(database, PQerrorMessage(database->conn));
+		gw_database_lose_as(database, PQerrorMessage(database->conn), NO_LINK);
 		return;
 	}
-	database_flush(database);
+	gw_database_flush(database);
 }
 
-/* gw_database_drop gives a connection up, and with it what was sent. */
+/*
+ * gw_database_drop gives a connection up, and with it what was sent. The
+ * reason is a literal.
+ */
 void
 gw_database_drop(GwDatabase *database, const char *reason)
 {
 	if (database->state != AWAY)
-		database_lose(database, reason);
+		gw_database_lose(database, reason);
 }
 
 /* gw_database_free closes a connection; no event is told. */
@@ -243,16 +198,16 @@ database_disconnect(GwDatabase *database)
 	database->watch = NULL;
 	gw_resolve_free(database->resolve);
 	database->resolve = NULL;
-	forget_result(database);
+	gw_database_forget(database);
 	PQfinish(database->conn);
 	database->conn = NULL;
 	database->syncs = 0;
 	gw_probe_forget(&database->probe);
 }
 
-/* database_move is the only function that changes the state. */
-static void
-database_move(GwDatabase *database, State state)
+/* gw_database_move is the only function that changes the state. */
+void
+gw_database_move(GwDatabase *database, State state)
 {
 	GwLogLine	line;
 
@@ -273,13 +228,20 @@ database_move(GwDatabase *database, State state)
 	gw_log_end(&line);
 }
 
+/* gw_database_lose is for reasons of our own, literals that clients are told. */
+void
+gw_database_lose(GwDatabase *database, const char *reason)
+{
+	gw_database_lose_as(database, reason, reason);
+}
+
 /*
- * database_lose closes the connection, tells its owner if it was ready, and
+ * gw_database_lose_as closes the connection, tells its owner if it was ready, and
  * plans the next attempt: soon at first, then twice as late each time, with
  * jitter so that many gateways do not come back at the same moment.
  */
-static void
-database_lose(GwDatabase *database, const char *reason)
+void
+gw_database_lose_as(GwDatabase *database, const char *reason, const char *told)
 {
 	bool		was_ready = database->state == READY;
 	char		string[sizeof(database->reason)];
@@ -287,17 +249,18 @@ database_lose(GwDatabase *database, const char *reason)
 
 	gw_text_copy(string, sizeof(string), reason);
 	memcpy(database->reason, string, sizeof(string));
+	database->told = told;
 	database_disconnect(database);
 	if (database->failures < 5)
 		delay = FIRST_RETRY_MS << database->failures;
 	delay = delay / 2 + random() % (delay / 2 + 1);
 	database->failures++;
-	database_move(database, AWAY);
+	gw_database_move(database, AWAY);
 	gw_timer_start(database->timer, delay);
 	if (was_ready)
 	{
 		gw_counters.database_losses++;
-		database->events->lost(database->owner, database->reason);
+		database->events->lost(database->owner, database->told);
 	}
 }
 
@@ -316,15 +279,15 @@ database_retry(void *owner)
 		(database->state == CHECKING && database->step == GW_STEPS &&
 		 database->syncs == 0 && gw_now_ms() < database->prove_until))
 	{
-		send_probe(database);
+		gw_checking_probe(database);
 		return;
 	}
 	if (database->state != AWAY)
 	{
-		database_lose(database, "could not connect in time");
+		gw_database_lose(database, "could not connect in time");
 		return;
 	}
-	database_move(database, RESOLVING);
+	gw_database_move(database, RESOLVING);
 	database->connect_ms = CONNECT_MS;
 	if (!gw_options_hosts(database->config->database_url, &hosts, &ports))
 		database_connect(database, NULL, NULL, NULL);
@@ -337,7 +300,7 @@ database_retry(void *owner)
 											 database->failures,
 											 database_resolved, database);
 		if (database->resolve == NULL)
-			database_lose(database, "could not look up the host");
+			gw_database_lose(database, "could not look up the host");
 	}
 	gw_buffer_free(&hosts);
 	gw_buffer_free(&ports);
@@ -355,7 +318,7 @@ database_resolved(void *owner, bool ok, const GwBuffer *hosts,
 						 (const char *) addresses->data,
 						 (const char *) ports->data);
 	else
-		database_lose(database, "could not look up the host");
+		gw_database_lose(database, "could not look up the host");
 }
 
 /* database_connect begins to connect, to these hosts where they are given. */
@@ -367,12 +330,12 @@ database_connect(GwDatabase *database, const char *hosts,
 										addresses, ports);
 	if (database->conn == NULL || PQstatus(database->conn) == CONNECTION_BAD)
 	{
-		database_lose(database, database->conn == NULL ? "out of memory" :
-					  PQerrorMessage(database->conn));
+		gw_database_lose_as(database, database->conn == NULL ? "out of memory" :
+							PQerrorMessage(database->conn), NO_LINK);
 		return;
 	}
 	PQsetNoticeReceiver(database->conn, notice, database);
-	database_move(database, CONNECTING);
+	gw_database_move(database, CONNECTING);
 	gw_timer_start(database->timer, database->connect_ms);
 	database_watch(database);
 	if (database->watch != NULL)
@@ -386,7 +349,7 @@ database_poll_connect(GwDatabase *database)
 
 	if (status == PGRES_POLLING_FAILED)
 	{
-		database_lose(database, PQerrorMessage(database->conn));
+		gw_database_lose_as(database, PQerrorMessage(database->conn), NO_LINK);
 		return;
 	}
 	database_watch(database);
@@ -394,7 +357,7 @@ database_poll_connect(GwDatabase *database)
 		return;
 	gw_watch_want_write(database->watch, status == PGRES_POLLING_WRITING);
 	if (status == PGRES_POLLING_OK)
-		begin_checks(database);
+		gw_checking_begin(database);
 }
 
 /* database_watch makes the loop watch libpq's present socket. */
@@ -409,7 +372,7 @@ database_watch(GwDatabase *database)
 	gw_watch_free(database->watch);
 	database->watch = gw_watch_create(descriptor, database_io, database);
 	if (database->watch == NULL)
-		database_lose(database, "could not watch the connection's socket");
+		gw_database_lose(database, "could not watch the connection's socket");
 }
 
 /* database_io is called when the socket can be read, written, or is gone. */
@@ -432,15 +395,15 @@ database_io(void *owner)
 	if (database->conn == NULL)
 		return;
 	if (!alive || PQstatus(database->conn) == CONNECTION_BAD)
-		database_lose(database, PQerrorMessage(database->conn));
+		gw_database_lose_as(database, PQerrorMessage(database->conn), NO_LINK);
 	else if (database->recheck)
-		database_lose(database, "the extension is being checked again");
+		gw_database_lose(database, "the extension is being checked again");
 	else
-		database_flush(database);
+		gw_database_flush(database);
 }
 
-static void
-database_flush(GwDatabase *database)
+void
+gw_database_flush(GwDatabase *database)
 {
 	int			left = PQflush(database->conn);
 
@@ -481,7 +444,7 @@ static void
 database_take_result(GwDatabase *database, PGresult *result)
 {
 	static const int fields[FIELDS] = {PG_DIAG_SQLSTATE,
-	PG_DIAG_MESSAGE_PRIMARY, PG_DIAG_MESSAGE_DETAIL, PG_DIAG_MESSAGE_HINT};
+	PG_DIAG_MESSAGE_PRIMARY};
 	ExecStatusType status = PQresultStatus(result);
 	const char *severity;
 	int			i;
@@ -511,151 +474,61 @@ database_take_sync(GwDatabase *database)
 {
 	GwError		error = {GW_ERROR_INTERNAL, NULL, NULL, NULL, NULL};
 	GwOutcome	outcome = {false, false, &error, 0, NULL};
+	bool		fits;
 
 	if (database->state == CHECKING)
 	{
-		end_check(database);
+		gw_checking_step(database);
 		return;
 	}
 	if (gw_probe_is_back(&database->probe))
 	{
-		end_probe(database);
+		gw_checking_probed(database);
 		return;
 	}
-	if (!database->failed && !database->unknown &&
-		!gw_outcome_fits(database->result))
+	fits = !database->failed && gw_outcome_fits(database->result);
+	if (!database->failed && !database->unknown && !fits)
 	{
 		database->unknown = true;
-		gw_text_copy(database->error[MESSAGE], FIELD_MAX,
+		gw_log_event("error", "database_notice",
 					 "relay returned something else than it should");
 	}
 	outcome.failed = database->failed || database->unknown;
 	outcome.unknown = database->unknown;
 	if (outcome.unknown)
-		error = gw_error_unknown(database->error[MESSAGE]);
+		error = gw_error_unknown(database->alone ?
+								 "the wait for synchronous replication was"
+								 " interrupted" : NO_LINK);
 	else if (outcome.failed)
 	{
-		if (strcmp(database->error[SQLSTATE], "25006") == 0)
+		bool		read_only = strcmp(database->error[SQLSTATE],
+									   "25006") == 0;
+
+		/* It is about the whole call, not about what a client has sent. */
+		gw_log_event("warning", "database_notice", database->error[MESSAGE]);
+		if (read_only)
 			error.code = GW_ERROR_DATABASE_AWAY;
-		error.message = database->error[MESSAGE];
-		error.detail = field_or_null(database->error[DETAIL]);
-		error.hint = field_or_null(database->error[HINT]);
+		error.message = read_only ? "the database is read-only" :
+			"the call failed in the database";
+		error.detail = "Nothing of it was stored.";
 		database->recheck = gw_check_is_asked(database->error[SQLSTATE]);
 	}
 	error.sqlstate = field_or_null(database->error[SQLSTATE]);
 	outcome.result = database->result;
-	if (!outcome.failed)
+	if (fits)
 		outcome.rows = (size_t) PQntuples(database->result);
 	database->events->done(database->owner, &outcome);
-	forget_result(database);
+	gw_database_forget(database);
 }
 
-/* begin_checks sends all steps of CHECKING, each with its own Sync. */
-static void
-begin_checks(GwDatabase *database)
-{
-	GwBuffer	sessions = {0};
-	GwBuffer	frames = {0};
-
-	database_move(database, CHECKING);
-	database->step = 0;
-	database->recheck = false;
-	database->prove_until = gw_now_ms() + CONNECT_MS;
-	if (!gw_check_ping(database->config, &sessions, &frames))
-		database_lose(database, "out of memory");
-	else if (!gw_check_send(database->conn, database->config))
-		database_lose(database, PQerrorMessage(database->conn));
-	else
-	{
-		database->syncs = GW_STEPS - 1;
-		gw_database_send(database, &sessions, &frames, 0);
-	}
-	gw_buffer_free(&sessions);
-	gw_buffer_free(&frames);
-}
-
-/*
- * end_check ends a step of CHECKING; after the last one it is READY, when its
- * backend is proven.
- */
-static void
-end_check(GwDatabase *database)
-{
-	const char *fault = NULL;
-
-	if (database->step == GW_STEP_FAULT)
-		fault = gw_check_login(database->result, database->error[SQLSTATE],
-							   database->error[MESSAGE]);
-	else if (database->failed || database->unknown)
-		fault = gw_check_failed(database->error[SQLSTATE],
-								database->error[MESSAGE]);
-	else if (database->step == GW_STEP_PING)
-		fault = gw_check_reply(database->result);
-	else if (database->step == GW_STEP_PROBE || database->step == GW_STEPS)
-		fault = gw_probe_take(&database->probe, database->result,
-							  PQbackendPID(database->conn));
-	if (fault != NULL)
-		database_lose(database, fault);
-	else
-		forget_result(database);
-	if (fault != NULL ||
-		(database->step < GW_STEPS && ++database->step < GW_STEPS))
-		return;
-	if (!gw_backend_is_proven(&database->probe.backend))
-	{
-		gw_timer_start(database->timer, database->probe.backend.own % 2 == 1 ?
-					   0 : PROVE_MS + random() % PROVE_MS);
-		return;
-	}
-	gw_timer_start(database->timer, GW_PROBE_MS);
-	database->failures = 0;
-	database->reason[0] = '\0';
-	gw_counters.database_connects++;
-	database_move(database, READY);
-}
-
-/* send_probe sends a probe, behind what is in flight; one at a time. */
-static void
-send_probe(GwDatabase *database)
-{
-	bool		ready = database->state == READY;
-
-	gw_timer_start(database->timer, ready ? GW_PROBE_MS :
-				   database->prove_until - gw_now_ms());
-	if (database->probe.away > 0)
-		return;
-	database->syncs++;
-	/* In CHECKING it is a step. */
-	if (gw_probe_send(&database->probe, database->conn,
-					  ready ? database->syncs : 0))
-		database_flush(database);
-	else
-		database_lose(database, PQerrorMessage(database->conn));
-}
-
-/* end_probe ends a probe of a connection that is READY. */
-static void
-end_probe(GwDatabase *database)
-{
-	const char *fault = NULL;
-
-	if (database->failed || database->unknown)
-		database->recheck = gw_check_is_asked(database->error[SQLSTATE]);
-	else
-		fault = gw_probe_take(&database->probe, database->result,
-							  PQbackendPID(database->conn));
-	forget_result(database);
-	if (fault != NULL)
-		database_lose(database, fault);
-}
-
-static void
-forget_result(GwDatabase *database)
+void
+gw_database_forget(GwDatabase *database)
 {
 	PQclear(database->result);
 	database->result = NULL;
 	database->failed = false;
 	database->unknown = false;
+	database->alone = false;
 	memset(database->error, 0, sizeof(database->error));
 }
 
@@ -677,7 +550,7 @@ notice(void *owner, const PGresult *result)
 		strcmp(function, "SyncRepWaitForLSN") == 0)
 	{
 		database->unknown = true;
-		memcpy(database->error[MESSAGE], string, sizeof(string));
+		database->alone = true;
 	}
 	gw_log_event("warning", "database_notice", string);
 }

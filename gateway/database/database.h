@@ -31,6 +31,7 @@ extern bool gw_database_is_new(const GwDatabase *database);
 extern const char *gw_database_reason(const GwDatabase *database);
 extern const char *gw_database_bus(const GwDatabase *database);
 extern void gw_database_took(GwDatabase *database);
+extern const char *gw_database_told(const GwDatabase *database);
 extern void gw_database_send(GwDatabase *database, const GwBuffer *sessions,
 							 const GwBuffer *frames, long wait_ms);
 extern void gw_database_drop(GwDatabase *database, const char *reason);

@@ -377,7 +377,7 @@ http_status(struct lws *wsi, Link *link, const char *path, const char **type)
 	}
 	if (lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) > 0 ||
 		lws_hdr_total_length(wsi, WSI_TOKEN_HEAD_URI) > 0)
-		return answer(path, body, type);
+		return answer(path, link->admin, body, type);
 	if (lws_hdr_total_length(wsi, WSI_TOKEN_OPTIONS_URI) > 0)
 		return HTTP_STATUS_NO_CONTENT;
 	gw_buffer_text(body, "{\"error\":\"method not allowed\"}\n");

@@ -68,7 +68,7 @@ typedef struct GwSocketEvents
  * Appends the body for a path, sets *type to its media type, and returns the
  * status.
  */
-typedef int (*GwHttpAnswer) (const char *path, GwBuffer *body,
+typedef int (*GwHttpAnswer) (const char *path, bool operator, GwBuffer *body,
 							 const char **type);
 
 extern bool gw_sockets_open(const GwConfig *config,

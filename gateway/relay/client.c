@@ -16,7 +16,12 @@
  * and over that limit a frame is refused with an error that names it. Out: a
  * connection whose replies pile up is neither read from nor served
  * (held) until it has read half of them, and is closed with
- * 1013 if it does not read at all.
+ * 1013 if it does not read at all, or takes too long for one reply. Nothing
+ * is sent to the database whose replies, beside those that wait and those
+ * that are on their way, it could not take (gw_client_has_room). Those of all
+ * together are bounded by MESSAGE_BUS_MAX_UNREAD_MB: from half of it on, who
+ * has any unread gets no more; over it, who has many and has not read for
+ * longest is closed with 1013.
  *
  * Leases that a reply tells are its client's as soon as a byte of it has been
  * written: it may be the reply that its client cannot take, and must not come
@@ -41,13 +46,6 @@
 /* What one connection may have refused, beside its frames, in bytes. */
 #define REFUSALS_MAX	((size_t) 1024 * 1024)
 
-/*
- * A lease in a control frame, with what is said of it; and how many a client
- * has learnt of are remembered, to be ended while frames of it are in flight.
- */
-#define LEASE_BYTES		16
-#define WRITTEN_MAX		32
-
 /* What a close frame can have as its code: RFC 6455, section 7.4. */
 #define CODE_LEAST		1000
 #define CODE_MOST		4999
@@ -69,9 +67,9 @@ static void client_next(void *owner, GwOutput *output);
 static bool client_written(void *owner, size_t length);
 static void client_closed(void *owner, int code, const char *reason,
 						  size_t length);
+static size_t unread_max(void);
+static bool mute_one(void);
 static void log_close(const GwClient *client);
-static void note_written(GwIdentity *identity, const unsigned char *leases,
-						 size_t length);
 static void client_move(GwClient *client, GwClientState state);
 static bool client_check_text(GwClient *client, bool final);
 static bool client_gather(GwClient *client, const unsigned char *bytes,
@@ -80,6 +78,7 @@ static void client_append(GwClient *client, const unsigned char *bytes,
 						  size_t length);
 static void client_refuse(GwClient *client, GwRefusal reason,
 						  const GwError *error);
+static void log_refused(GwClient *client, const char *why);
 static void client_forget_message(GwClient *client);
 static void client_take_message(GwClient *client);
 static void client_drop_replies(GwClient *client);
@@ -111,7 +110,7 @@ gw_clients_drain(void)
 		 client = next)
 	{
 		next = LIST_NEXT(client, entry);
-		if (client->in_flight == 0 && STAILQ_EMPTY(&client->replies))
+		if (client->in_flight == 0 && gw_replies_are_none(&client->replies))
 			gw_disconnect(client, GW_CLOSE_GOING_AWAY,
 						  "the gateway is stopping");
 	}
@@ -126,48 +125,88 @@ gw_client_answered(GwClient *client)
 }
 
 /*
+ * gw_client_has_room tells whether a client can take one more reply, of at
+ * most that many bytes, beside what it has not read and what is on its way:
+ * so no client that reads is ever given up.
+ */
+bool
+gw_client_has_room(const GwClient *client, size_t reply)
+{
+	const GwReplies *replies = &client->replies;
+
+	return !client->held &&
+		(replies->bytes == 0 || gw_reply_totals.bytes <= unread_max() / 2) &&
+		replies->bytes + replies->expected + reply <=
+		2 * (size_t) config->max_message;
+}
+
+/*
  * gw_client_queue queues one frame to write, and what it tells of leases (or
- * NULL). A client that cannot take it is disconnected.
+ * NULL). A client that cannot take it is disconnected, and so is whoever
+ * makes the replies of all too many.
  */
 void
 gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
 				size_t length, const GwBuffer *leases)
 {
-	size_t		more = leases != NULL ? leases->length : 0;
 	size_t		limit = 2 * (size_t) config->max_message + REFUSALS_MAX;
-	GwReply    *reply = NULL;
+	bool		fits = client->replies.bytes + length <= limit;
 
-	if (!client->mute && client->reply_bytes + length <= limit)
-		reply = malloc(sizeof(GwReply) + GW_WRITE_ROOM + length + more);
-	if (reply == NULL && more > 0)
-		gw_buffer_append(&client->identity->unwritten, leases->data, more);
-	if (client->mute)
+	if (client->mute || !fits ||
+		!gw_replies_add(&client->replies, binary, bytes, length, leases))
 	{
+		if (leases != NULL)
+			gw_buffer_append(&client->identity->unwritten, leases->data,
+							 leases->length);
 		gw_counters.replies_undelivered++;
+		if (!client->mute)
+			gw_client_mute(client, fits ? "out of memory" :
+						   "too many unread replies");
 		return;
 	}
-	if (reply == NULL)
-	{
-		gw_client_mute(client, client->reply_bytes + length > limit ?
-					   "too many unread replies" : "out of memory");
-		return;
-	}
-	reply->length = length;
-	reply->sent = 0;
-	reply->leases = more;
-	reply->binary = binary;
-	if (length > 0)
-		memcpy(reply->bytes + GW_WRITE_ROOM, bytes, length);
-	if (more > 0)
-		memcpy(reply->bytes + GW_WRITE_ROOM + length, leases->data, more);
-	if (STAILQ_EMPTY(&client->replies))
-		client->progress_ms = gw_now_ms();
-	STAILQ_INSERT_TAIL(&client->replies, reply, entry);
-	client->reply_bytes += length;
-	gw_client_totals.unwritten += length;
-	gw_client_totals.replies++;
 	client_flow(client);
 	gw_socket_write_soon(client->socket);
+	while (gw_reply_totals.bytes > unread_max() && mute_one())
+		;
+}
+
+/* Bytes of replies that may wait to be written to all clients. */
+static size_t
+unread_max(void)
+{
+	return (size_t) config->max_unread_mb * GW_MIB;
+}
+
+/*
+ * mute_one gives up on a client so that there is room for the replies of
+ * others: of those that have at least half as many bytes unread as the one
+ * that has most, the one that has not read for longest.
+ */
+static bool
+mute_one(void)
+{
+	GwClient   *client;
+	GwClient   *victim = NULL;
+	size_t		most = 0;
+	int			state;
+
+	for (state = 0; state < GW_CLIENT_STATES; state++)
+		LIST_FOREACH(client, &gw_clients[state], entry)
+			if (client->replies.bytes > most)
+			most = client->replies.bytes;
+	for (state = 0; most > 0 && state < GW_CLIENT_STATES; state++)
+		LIST_FOREACH(client, &gw_clients[state], entry)
+			if (client->replies.bytes >= most / 2 &&
+				!gw_replies_are_none(&client->replies) &&
+				(victim == NULL || client->replies.progress_ms <
+				 victim->replies.progress_ms))
+			victim = client;
+	if (victim == NULL)
+		return false;
+	if (victim->state == GW_CLIENT_CLOSING)
+		gw_socket_kill(victim->socket);
+	gw_client_mute(victim, "too many unread replies of all clients");
+	return true;
 }
 
 /* gw_client_answer queues the gateway's own answer to a frame. */
@@ -232,7 +271,7 @@ client_open(GwSocket *socket, GwBuffer *token, uint32_t limit)
 	client->identity->limit = limit;
 	client->socket = socket;
 	client->opened_ms = client->heard_ms = gw_now_ms();
-	STAILQ_INIT(&client->replies);
+	gw_replies_init(&client->replies);
 	LIST_INSERT_HEAD(&gw_clients[GW_CLIENT_OPEN], client, entry);
 	gw_client_totals.count++;
 	gw_counters.connections++;
@@ -299,7 +338,7 @@ static void
 client_next(void *owner, GwOutput *output)
 {
 	GwClient   *client = owner;
-	GwReply    *reply = STAILQ_FIRST(&client->replies);
+	GwReply    *reply = STAILQ_FIRST(&client->replies.list);
 
 	if (client->want_ping && (reply == NULL || reply->sent == 0))
 	{
@@ -331,48 +370,20 @@ static bool
 client_written(void *owner, size_t length)
 {
 	GwClient   *client = owner;
-	GwReply    *reply = STAILQ_FIRST(&client->replies);
+	GwReply    *reply = STAILQ_FIRST(&client->replies.list);
 
 	if (reply->sent == 0 && reply->leases > 0)
-		note_written(client->identity,
-					 reply->bytes + GW_WRITE_ROOM + reply->length,
-					 reply->leases);
-	reply->sent += length;
-	client->reply_bytes -= length;
-	gw_client_totals.unwritten -= length;
-	client->progress_ms = gw_now_ms();
+		gw_identity_note_written(client->identity, gw_reply_leases(reply),
+								 reply->leases);
 	gw_counters.bytes_out += length;
-	if (reply->sent == reply->length)
+	if (gw_replies_written(&client->replies, length))
 	{
-		STAILQ_REMOVE_HEAD(&client->replies, entry);
-		free(reply);
-		gw_client_totals.replies--;
 		client->frames_out++;
 		gw_counters.frames_out++;
 	}
 	client_flow(client);
-	return !STAILQ_EMPTY(&client->replies) ||
+	return !gw_replies_are_none(&client->replies) ||
 		client->state == GW_CLIENT_CLOSING;
-}
-
-/* note_written keeps the newest leases that a client has learnt of. */
-static void
-note_written(GwIdentity *identity, const unsigned char *leases, size_t length)
-{
-	GwBuffer   *written = &identity->written;
-	size_t		at;
-
-	for (at = 0; at + LEASE_BYTES <= length; at += LEASE_BYTES)
-	{
-		if (written->length >= WRITTEN_MAX * LEASE_BYTES)
-		{
-			written->length -= LEASE_BYTES;
-			memmove(written->data, written->data + LEASE_BYTES,
-					written->length);
-		}
-		gw_buffer_append(written, leases + at, LEASE_BYTES / 2);
-		gw_buffer_int64(written, UINT64_MAX);
-	}
 }
 
 /* client_closed notes what a client's close frame says. */
@@ -439,7 +450,7 @@ log_close(const GwClient *client)
 	gw_log_number(&line, "frames_in", (int64_t) client->frames_in);
 	gw_log_number(&line, "frames_out", (int64_t) client->frames_out);
 	gw_log_number(&line, "in_flight", (int64_t) client->in_flight);
-	gw_log_number(&line, "unwritten", (int64_t) client->reply_bytes);
+	gw_log_number(&line, "unwritten", (int64_t) client->replies.bytes);
 	gw_log_text(&line, "by", gw_end_names[client->end]);
 	gw_log_number(&line, "code", client->close_code);
 	if (client->close_reason != NULL && client->close_reason[0] != '\0')
@@ -562,7 +573,7 @@ client_refuse(GwClient *client, GwRefusal reason, const GwError *error)
 	GwBuffer	ids = {0};
 
 	gw_metric_refused(reason);
-	gw_client_log("warning", "refused", client, error->message);
+	log_refused(client, error->message);
 	if (!message->failed && message->length > 1)
 		frame = gw_frame_read(gw_frame_header(message->data[0],
 											  message->data + 1,
@@ -571,6 +582,15 @@ client_refuse(GwClient *client, GwRefusal reason, const GwError *error)
 	gw_ids_add(&ids, &frame);
 	gw_client_answer(client, &ids, error);
 	gw_buffer_free(&ids);
+}
+
+/* log_refused logs a frame that was not relayed, of many in a second some. */
+static void
+log_refused(GwClient *client, const char *why)
+{
+	if (gw_identity_logs_failure(client->identity, gw_now_ms(),
+								 GW_LOGS_REFUSED))
+		gw_client_log("warning", "refused", client, why);
 }
 
 /* client_forget_message frees the message being put together. */
@@ -607,7 +627,7 @@ client_take_message(GwClient *client)
 		return;
 	}
 	gw_metric_refused(GW_REFUSED_DRAINING);
-	gw_client_log("warning", "refused", client, error.message);
+	log_refused(client, error.message);
 	gw_client_answer(client, &request->ids, &error);
 	gw_client_totals.buffered -= request->length + request->ids.length;
 	gw_request_free(request);
@@ -628,21 +648,8 @@ gw_client_mute(GwClient *client, const char *reason)
 static void
 client_drop_replies(GwClient *client)
 {
-	GwReply    *reply;
-
-	while ((reply = STAILQ_FIRST(&client->replies)) != NULL)
-	{
-		STAILQ_REMOVE_HEAD(&client->replies, entry);
-		gw_counters.replies_undelivered++;
-		gw_client_totals.replies--;
-		if (reply->sent == 0 && reply->leases > 0)
-			gw_buffer_append(&client->identity->unwritten,
-							 reply->bytes + GW_WRITE_ROOM + reply->length,
-							 reply->leases);
-		free(reply);
-	}
-	gw_client_totals.unwritten -= client->reply_bytes;
-	client->reply_bytes = 0;
+	gw_counters.replies_undelivered +=
+		gw_replies_drop(&client->replies, &client->identity->unwritten);
 }
 
 /*
@@ -655,7 +662,7 @@ client_flow(GwClient *client)
 	size_t		high = (size_t) config->max_message;
 	bool		pause;
 
-	client->held = client->reply_bytes > (client->held ? high / 2 : high);
+	client->held = client->replies.bytes > (client->held ? high / 2 : high);
 	pause = client->state == GW_CLIENT_OPEN &&
 		(client->held || client->in_flight >= (size_t) config->max_in_flight);
 	if (pause == client->paused)

@@ -13,6 +13,7 @@
 #include "base/buffer.h"
 #include "base/config.h"
 #include "net/socket.h"
+#include "relay/reply.h"
 #include "request/answer.h"
 #include "request/batch.h"
 #include "request/identity.h"
@@ -32,20 +33,6 @@ typedef enum GwClientState
 	GW_CLIENT_CLOSING,			/* none are; what is queued is written */
 	GW_CLIENT_STATES
 } GwClientState;
-
-/*
- * One frame to write. `bytes` begins with GW_WRITE_ROOM free bytes and ends
- * with the leases that it tells, as a control frame has them.
- */
-typedef struct GwReply
-{
-	STAILQ_ENTRY(GwReply) entry;
-	size_t		length;
-	size_t		sent;
-	size_t		leases;			/* bytes behind it: what it tells of leases */
-	bool		binary;
-	unsigned char bytes[];
-} GwReply;
 
 typedef enum GwIntake
 {
@@ -68,13 +55,13 @@ typedef struct GwClient
 	int64_t		pinged_ms;		/* when it was pinged, 0 if it was heard since */
 	bool		want_ping;
 	size_t		in_flight;		/* frames not yet answered */
-				STAILQ_HEAD(, GwReply) replies; /* to write, oldest first */
-	size_t		reply_bytes;
-	int64_t		progress_ms;	/* when bytes last went out, or were queued */
+	GwReplies	replies;		/* to write */
 	bool		held;			/* replies pile up: gets no more for now */
 	bool		paused;			/* is not read from */
 	bool		mute;			/* gets no replies any more */
-	uint64_t	batch_mark;		/* the last batch that holds a read of it */
+	uint64_t	batch_mark;		/* the last batch that holds a frame of it */
+	size_t		batch_replies;	/* bytes that those in it may bring */
+	uint64_t	left_mark;		/* the last batch that left one behind */
 	int			close_code;
 	const char *close_reason;
 	GwEnd		end;			/* who began to close, if close_code is set */
@@ -92,8 +79,6 @@ typedef struct GwClientTotals
 {
 	size_t		count;			/* of clients */
 	size_t		buffered;		/* bytes of unanswered and unfinished frames */
-	size_t		replies;		/* that are queued */
-	size_t		unwritten;		/* bytes of these */
 } GwClientTotals;
 
 /* What clients tell whoever relays. */
@@ -118,6 +103,7 @@ extern void gw_clients_init(const GwConfig *config,
 extern void gw_clients_drain(void);
 
 extern void gw_client_answered(GwClient *client);
+extern bool gw_client_has_room(const GwClient *client, size_t reply);
 extern void gw_client_queue(GwClient *client, bool binary,
 							const unsigned char *bytes, size_t length,
 							const GwBuffer *leases);

@@ -25,11 +25,15 @@
 #include "base/log.h"
 #include "database/outcome.h"
 #include "net/loop.h"
+#include "relay/ending.h"
 
 GwLane		gw_lanes[GW_CONNECTIONS_MAX];
 
 static const GwConfig *config;
 static uint64_t batch_number;
+
+/* What a batch may bring: so many replies of the largest size. */
+#define REPLIES_TIMES	4
 
 /* How long a publish that was refused says something of the next one. */
 #define REFUSED_MS		10000
@@ -38,9 +42,13 @@ static int64_t refused_ms;		/* the last one, 0: none since one was taken */
 static char refused_with[6];
 
 static void lane_done(void *owner, const GwOutcome *outcome);
-static void lane_lost(void *owner, const char *reason);
+static void lane_lost(void *owner, const char *told);
+static void return_leases(const GwBatch *batch, const GwOutcome *outcome);
+static void session_close(size_t index, GwIdentity *identity,
+						  GwEnding ending);
 static void lane_send(GwLane *lane, long wait_ms);
 static GwBatch *lane_take_batch(GwLane *lane);
+static bool client_takes(GwClient *client, GwRequest *request);
 static bool lane_knows(const GwLane *lane, const GwRequest *request);
 static bool lane_open_session(GwLane *lane, GwBatch *batch,
 							  GwIdentity *identity);
@@ -55,8 +63,6 @@ static void note_publish(const GwRequest *request, const char *sqlstate,
 						 GwResult result);
 static void end_batch(const GwLane *lane, GwBatch *batch,
 					  const GwError *error, GwResult result);
-static void log_request(GwLaneKind lane, const GwRequest *request,
-						const GwError *error, GwResult result);
 
 static const GwDatabaseEvents lane_events = {lane_done, lane_lost};
 
@@ -95,7 +101,7 @@ gw_lane_takes(const GwLane *lane, GwError *error)
 	const char *why = NULL;
 
 	if (!gw_database_is_ready(lane->database))
-		why = gw_database_reason(lane->database);
+		why = gw_database_told(lane->database);
 	else if (gw_now_ms() < lane->closed_until)
 		why = "too many calls were lost in a row (CIRCUIT_BREAKER_THRESHOLD)";
 	*error = gw_error_away(why);
@@ -151,39 +157,62 @@ gw_queue_refuse(GwQueue *queue, GwLaneKind lane, const GwError *error)
 /*
  * gw_session_end closes a session whose socket has gone, on every database
  * connection that knows it; on the short lane's in any case, if it may hold
- * leases. That one alone ends leases. While a frame is in flight which may
- * acknowledge some, on whatever lane, those end that the client has not learnt
- * of; and while claims are, which may bring more, those that are known.
+ * leases: that one alone ends leases, and if it is away they wait for it
+ * (ending.c). While a frame is in flight which may acknowledge some, on
+ * whatever lane, those end that the client has not learnt of; and while claims
+ * are, which may bring more, those that are known.
  */
 void
 gw_session_end(GwIdentity *identity)
 {
-	GwEnding	ending = identity->pending == 0 ? GW_ENDS_ALL :
+	GwEnding	ending = !identity->leased ? GW_ENDS_NONE :
+	identity->pending == 0 ? GW_ENDS_ALL :
 	identity->pending == identity->claiming ? GW_ENDS_KNOWN :
 	GW_ENDS_UNWRITTEN;
 	size_t		i;
 
 	for (i = 0; i < GW_CONNECTIONS_MAX; i++)
 	{
-		GwLane	   *lane = &gw_lanes[i];
-		GwError		error;
-		GwRequest  *request;
+		const GwLane *lane = &gw_lanes[i];
+		bool		ends = i == GW_LANE_SHORT && ending != GW_ENDS_NONE;
 
-		if (!(i == GW_LANE_SHORT && identity->used) &&
-			identity->opened[i].generation != lane->generation)
-			continue;
-		if (lane->database == NULL || !gw_lane_takes(lane, &error))
-			continue;
-		request = gw_request_close(identity, i == GW_LANE_SHORT ? ending :
-								   GW_ENDS_NONE);
-		if (request != NULL)
-			gw_queue_append(&lane->queue, request);
+		if (ends || (lane->database != NULL &&
+					 identity->opened[i].generation == lane->generation))
+			session_close(i, identity, ends ? ending : GW_ENDS_NONE);
 	}
 	gw_buffer_free(&identity->unwritten);
 	if (ending != GW_ENDS_UNWRITTEN)
 		gw_buffer_free(&identity->written);
 	/* What is still in flight may claim something: then once more. */
-	identity->used = identity->used && identity->pending > 0;
+	identity->leased = identity->leased && identity->pending > 0;
+}
+
+/* session_close queues what closes a session on one database connection. */
+static void
+session_close(size_t index, GwIdentity *identity, GwEnding ending)
+{
+	GwLane	   *lane = &gw_lanes[index];
+	GwRequest  *request = gw_request_close(identity, ending);
+	GwError		error;
+
+	if (request == NULL)
+		return;
+	if (gw_lane_takes(lane, &error))
+		gw_queue_append(&lane->queue, request);
+	else
+		gw_endings_keep(request);
+}
+
+/* gw_endings_send queues ends that have waited, a few at a time. */
+void
+gw_endings_send(void)
+{
+	GwLane	   *lane = &gw_lanes[GW_LANE_SHORT];
+	GwError		error;
+
+	while (gw_endings_count > 0 && lane->queue.count < GW_BATCH_CALLS / 2 &&
+		   gw_lane_takes(lane, &error))
+		gw_queue_append(&lane->queue, gw_endings_take());
 }
 
 /*
@@ -200,7 +229,12 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 
 	if (request->control != 0)
 	{
-		gw_request_free(request);
+		if (result == GW_UNKNOWN)
+			request->tries++;
+		if (request->ends && (result == GW_UNKNOWN || result == GW_AWAY))
+			gw_endings_keep(request);
+		else
+			gw_request_free(request);
 		return;
 	}
 	if (error != NULL)
@@ -220,11 +254,16 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 	else if (error != NULL)
 		gw_counters.replies_undelivered++;
 	if (client != NULL)
+	{
+		client->replies.expected -= request->expected;
 		gw_client_answered(client);
+	}
 	if (config->log_frames ||
 		(request->code != 0 &&
-		 gw_identity_logs_failure(identity, gw_now_ms())))
-		log_request(lane, request, error, result);
+		 gw_identity_logs_failure(identity, gw_now_ms(),
+								  GW_LOGS_FAILED)))
+		gw_request_log(request, lane, error, result,
+					   gw_now_ms() - request->arrived_ms);
 	gw_client_totals.buffered -= request->length + request->ids.length;
 	identity->pending--;
 	if (gw_request_only_claims(request))
@@ -256,20 +295,57 @@ lane_done(void *owner, const GwOutcome *outcome)
 		TAILQ_FOREACH(request, &batch->requests, entry)
 			gw_identity_mark(request->identity, lane->index, lane->generation,
 							 0);
-	if (outcome->failed && !outcome->unknown)
+	if (outcome->unknown)
+		return_leases(batch, outcome);
+	else if (outcome->failed)
 		lane_close_again(lane, batch);
 	end_batch(lane, batch, outcome->failed ? outcome->error : NULL,
 			  !outcome->failed ? GW_COMMITTED :
 			  outcome->unknown ? GW_UNKNOWN : GW_ROLLED_BACK);
 }
 
+/*
+ * return_leases gives back what a call has claimed that has perhaps committed:
+ * nobody was told of it. A session may have leases of which there is no row.
+ */
+static void
+return_leases(const GwBatch *batch, const GwOutcome *outcome)
+{
+	GwRequest  *request = TAILQ_FIRST(&batch->requests);
+	size_t		number = 1;
+	size_t		index;
+
+	for (index = 0; index < outcome->rows; index++)
+	{
+		GwRow		row;
+
+		if (!gw_outcome_row(outcome, index, &row))
+			continue;
+		for (; request != NULL && number < row.request; number++)
+			request = TAILQ_NEXT(request, entry);
+		if (request != NULL && number == row.request &&
+			request->identity->session == row.session)
+			gw_row_leases(&row, &request->identity->unwritten);
+	}
+	TAILQ_FOREACH(request, &batch->requests, entry)
+	{
+		GwIdentity *identity = request->identity;
+
+		identity->leased = true;
+		if (identity->unwritten.length == 0 || identity->client == NULL)
+			continue;
+		session_close(GW_LANE_SHORT, identity, GW_ENDS_UNWRITTEN);
+		gw_buffer_free(&identity->unwritten);
+	}
+}
+
 /* lane_lost answers everything that a lane had sent or queued. */
 static void
-lane_lost(void *owner, const char *reason)
+lane_lost(void *owner, const char *told)
 {
 	GwLane	   *lane = owner;
-	GwError		unknown = gw_error_unknown(reason);
-	GwError		away = gw_error_away(reason);
+	GwError		unknown = gw_error_unknown(told);
+	GwError		away = gw_error_away(told);
 
 	lane->generation++;
 	if (lane->in_flight > 0 &&
@@ -280,6 +356,10 @@ lane_lost(void *owner, const char *reason)
 	}
 	while (lane->in_flight > 0)
 	{
+		GwRequest  *request;
+
+		TAILQ_FOREACH(request, &STAILQ_FIRST(&lane->flight)->requests, entry)
+			request->identity->leased = true;
 		gw_counters.batches++;
 		gw_counters.batches_failed++;
 		end_batch(lane, lane_pop_flight(lane), &unknown, GW_UNKNOWN);
@@ -320,9 +400,9 @@ lane_send(GwLane *lane, long wait_ms)
 
 /*
  * lane_take_batch moves requests from the queue into a new batch, in order,
- * each session's first behind what opens it. Those of a connection that does
- * not read stay behind, and so does a second read of one connection: its
- * replies may be large. It returns NULL if none can go.
+ * each session's first behind what opens it. What a client has no room for,
+ * or more than one reply's worth of one client, stays behind, and all behind
+ * it that is of the same client. It returns NULL if none can go.
  */
 static GwBatch *
 lane_take_batch(GwLane *lane)
@@ -338,22 +418,26 @@ lane_take_batch(GwLane *lane)
 		 request = next)
 	{
 		GwClient   *client = request->identity->client;
-		bool		reads = gw_request_reads(request);
 		bool		known = lane_knows(lane, request);
 
 		next = TAILQ_NEXT(request, entry);
-		if (client != NULL &&
-			(client->held ||
-			 (reads && client->batch_mark == batch_number)))
+		if (client != NULL && request->control == 0 &&
+			!client_takes(client, request))
+		{
+			client->left_mark = batch_number;
 			continue;
-		if (!gw_batch_has_room(batch, request, known ? 0 : 1) ||
+		}
+		if (!gw_batch_has_room(batch, request, known ? 0 : 1,
+							   REPLIES_TIMES * (size_t) config->max_message) ||
 			(!known && !lane_open_session(lane, batch, request->identity)))
 			break;
-		if (client != NULL && reads)
-			client->batch_mark = batch_number;
-		if (request->control == 0)
-			request->identity->used = true;
-		else if (request->control == GW_CONTROL_CLOSE)
+		if (client != NULL)
+		{
+			client->batch_replies += request->reply;
+			request->expected = request->reply;
+			client->replies.expected += request->expected;
+		}
+		if (request->control == GW_CONTROL_CLOSE)
 			gw_identity_mark(request->identity, lane->index, 0, 0);
 		gw_batch_add(batch, gw_queue_take(&lane->queue, request));
 	}
@@ -361,6 +445,38 @@ lane_take_batch(GwLane *lane)
 		return batch;
 	gw_batch_free(batch);
 	return NULL;
+}
+
+/*
+ * client_takes weighs a request, and tells whether its client has room for
+ * what it may bring beside what the batch has of it already.
+ */
+static bool
+client_takes(GwClient *client, GwRequest *request)
+{
+	gw_lane_weigh(request);
+	if (client->left_mark == batch_number)
+		return false;
+	if (client->batch_mark != batch_number)
+		client->batch_replies = 0;
+	client->batch_mark = batch_number;
+	return gw_client_has_room(client, request->reply) &&
+		(client->batch_replies == 0 ||
+		 client->batch_replies + request->reply <=
+		 (size_t) config->max_message);
+}
+
+/* gw_lane_weigh notes what a request may bring its client. */
+void
+gw_lane_weigh(GwRequest *request)
+{
+	size_t		limit = request->identity->limit;
+
+	if (limit == 0)
+		limit = (size_t) config->client_max;
+	if (limit > (size_t) config->max_message)
+		limit = (size_t) config->max_message;
+	gw_request_weigh(request, limit);
 }
 
 /* lane_knows tells whether a request can go as it is. */
@@ -505,6 +621,7 @@ deliver_row(const GwLane *lane, GwRequest *request, const GwRow *row)
 					 row->sqlstate);
 	}
 	gw_row_leases(row, &leases);
+	identity->leased = identity->leased || leases.length > 0;
 	if (identity->client != NULL)
 		gw_client_queue(identity->client,
 						row->frame.data[0] == GW_OPCODE_BINARY, body.data,
@@ -579,26 +696,4 @@ gw_publishes_refused(void)
 	(void) snprintf(why, sizeof(why), "publishes are refused: %s (%s)", what,
 					refused_with);
 	return why;
-}
-
-static void
-log_request(GwLaneKind lane, const GwRequest *request, const GwError *error,
-			GwResult result)
-{
-	const char *sqlstate = error != NULL ? error->sqlstate : request->sqlstate;
-	GwLogLine	line;
-
-	gw_log_begin(&line, request->code != 0 ? "warning" : "info", "frame");
-	gw_log_number(&line, "connection", request->identity->session);
-	gw_identity_log(request->identity, &line);
-	gw_log_text(&line, "lane", gw_lane_names[lane]);
-	gw_log_text(&line, "method", request->method);
-	gw_log_number(&line, "bytes", (int64_t) request->length - 1);
-	gw_log_number(&line, "ms", gw_now_ms() - request->arrived_ms);
-	gw_log_text(&line, "outcome", gw_result_names[result]);
-	if (request->code != 0)
-		gw_log_number(&line, "code", request->code);
-	if (sqlstate != NULL && sqlstate[0] != '\0')
-		gw_log_text(&line, "sqlstate", sqlstate);
-	gw_log_end(&line);
 }

@@ -44,6 +44,7 @@ extern GwLane gw_lanes[GW_CONNECTIONS_MAX];
 extern void gw_lanes_init(const GwConfig *config);
 extern bool gw_lane_open(GwLane *lane);
 extern bool gw_lane_takes(const GwLane *lane, GwError *error);
+extern void gw_lane_weigh(GwRequest *request);
 extern void gw_lane_turn(GwLane *lane, long wait_ms);
 
 extern void gw_queue_append(GwQueue *queue, GwRequest *request);
@@ -53,6 +54,7 @@ extern void gw_queue_refuse(GwQueue *queue, GwLaneKind lane,
 
 extern const char *gw_publishes_refused(void);
 extern void gw_session_end(GwIdentity *identity);
+extern void gw_endings_send(void);
 extern void gw_request_end(GwLaneKind lane, GwRequest *request,
 						   const GwError *error, GwResult result);
 

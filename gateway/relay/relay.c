@@ -90,6 +90,7 @@ gw_relay_turn(void)
 	size_t		i;
 
 	pool_turn();
+	gw_endings_send();
 	for (i = 0; i < lane_count; i++)
 		if (gw_lanes[i].queue.count > 0)
 			gw_lane_turn(&gw_lanes[i], i < GW_LANE_WAIT ? 0 : wait_limit());
@@ -134,10 +135,11 @@ gw_relay_is_idle(void)
 
 /*
  * gw_relay_reasons appends why lanes cannot take requests, or the bus no
- * publishes, as JSON strings separated by commas.
+ * publishes, as JSON strings separated by commas; with names of hosts, logins
+ * and roles if it is for the operator.
  */
 void
-gw_relay_reasons(GwBuffer *reasons)
+gw_relay_reasons(GwBuffer *reasons, bool operator)
 {
 	const char *refused = gw_publishes_refused();
 	const char *bus = gw_database_bus(gw_lanes[GW_LANE_SHORT].database);
@@ -161,7 +163,10 @@ gw_relay_reasons(GwBuffer *reasons)
 		if (gw_lane_takes(&gw_lanes[i], &error))
 			continue;
 		(void) snprintf(string, sizeof(string), "%s lane: %s",
-						gw_lane_names[i], error.detail);
+						gw_lane_names[i],
+						operator && !gw_database_is_ready(gw_lanes[i].database) ?
+						gw_database_reason(gw_lanes[i].database) :
+						error.detail);
 		if (reasons->length > 0)
 			gw_buffer_text(reasons, ",");
 		gw_buffer_json(reasons, string);
@@ -251,7 +256,7 @@ pool_turn(void)
 		gw_queue_refuse(&waiting, GW_LANE_WAIT, &error);
 }
 
-/* pool_feed hands a lane the oldest claim whose client reads its replies. */
+/* pool_feed hands a lane the oldest claim whose client has room for a reply. */
 static void
 pool_feed(GwLane *lane)
 {
@@ -262,10 +267,11 @@ pool_feed(GwLane *lane)
 		GwRequest  *next = TAILQ_NEXT(request, entry);
 		const GwClient *client = request->identity->client;
 
+		gw_lane_weigh(request);
 		if (client == NULL)
 			gw_request_end(lane->kind, gw_queue_take(&waiting, request), NULL,
 						   GW_DROPPED);
-		else if (!client->held)
+		else if (gw_client_has_room(client, request->reply))
 		{
 			gw_queue_append(&lane->queue, gw_queue_take(&waiting, request));
 			return;

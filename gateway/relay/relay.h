@@ -30,7 +30,7 @@ extern void gw_relay_turn(void);
 extern void gw_relay_sweep(void);
 extern bool gw_relay_is_new(void);
 extern bool gw_relay_is_idle(void);
-extern void gw_relay_reasons(GwBuffer *reasons);
+extern void gw_relay_reasons(GwBuffer *reasons, bool operator);
 extern GwLaneState gw_relay_lane_state(GwLaneKind kind);
 extern void gw_relay_drain(void);
 extern void gw_relay_close(void);

@@ -25,9 +25,13 @@
 #define LINGER_MS		500
 #define LINGER_MAX_MS	30000
 
+/* For one reply a client has the time to send so often. */
+#define REPLY_TIMES		10
+
 static const GwConfig *config;
 
 static void sweep_open(GwClient *client, int64_t now);
+static bool reads_too_slowly(const GwClient *client, int64_t now);
 static void check_heard(GwClient *client, int64_t now);
 static void sweep_closing(GwClient *client, int64_t now);
 static void check_expiry(GwClient *client, int64_t now);
@@ -44,6 +48,7 @@ gw_clients_sweep(const GwConfig *settings)
 	GwClient   *next;
 
 	config = settings;
+	gw_identities_tell_left_out(now);
 	for (client = LIST_FIRST(&gw_clients[GW_CLIENT_OPEN]); client != NULL;
 		 client = next)
 	{
@@ -59,13 +64,12 @@ gw_clients_sweep(const GwConfig *settings)
 static void
 sweep_open(GwClient *client, int64_t now)
 {
-	int64_t		active = client->received_ms > client->progress_ms ?
-	client->received_ms : client->progress_ms;
+	int64_t		active = client->received_ms > client->replies.progress_ms ?
+	client->received_ms : client->replies.progress_ms;
 
 	if (active < client->opened_ms)
 		active = client->opened_ms;
-	if (!STAILQ_EMPTY(&client->replies) &&
-		now - client->progress_ms > config->send_timeout * 1000)
+	if (reads_too_slowly(client, now))
 		gw_client_mute(client, "replies are not being read");
 	else if (client->intake != GW_INTAKE_IDLE && !client->paused &&
 			 now - client->received_ms > config->tool_timeout * 1000)
@@ -73,11 +77,28 @@ sweep_open(GwClient *client, int64_t now)
 	else if (client->identity->expires_ms != 0)
 		check_expiry(client, now);
 	if (config->idle_timeout > 0 && client->in_flight == 0 &&
-		STAILQ_EMPTY(&client->replies) && client->intake == GW_INTAKE_IDLE &&
+		gw_replies_are_none(&client->replies) && client->intake == GW_INTAKE_IDLE &&
 		now - active >= config->idle_timeout * 1000)
 		gw_disconnect(client, GW_CLOSE_GOING_AWAY, "idle for too long");
 	if (client->state == GW_CLIENT_OPEN && config->ping_secs > 0)
 		check_heard(client, now);
+}
+
+/*
+ * reads_too_slowly tells that a client has taken no byte of its replies for
+ * MESSAGE_BUS_SEND_TIMEOUT_SECS, or has begun to take one, of whatever size,
+ * and not ended in REPLY_TIMES that: a byte now and then would keep it for
+ * hours.
+ */
+static bool
+reads_too_slowly(const GwClient *client, int64_t now)
+{
+	const GwReplies *replies = &client->replies;
+	int64_t		limit = config->send_timeout * 1000;
+
+	return !gw_replies_are_none(replies) &&
+		(now - replies->progress_ms > limit ||
+		 now - replies->begun_ms > REPLY_TIMES * limit);
 }
 
 /*
@@ -96,7 +117,7 @@ check_heard(GwClient *client, int64_t now)
 	 * What is not read from is not heard, and what reads a long reply answers
 	 * no ping before its end: the time to send is its limit.
 	 */
-	if (client->paused || !STAILQ_EMPTY(&client->replies))
+	if (client->paused || !gw_replies_are_none(&client->replies))
 		client->heard_ms = now;
 	if (client->heard_ms >= client->pinged_ms)
 		client->pinged_ms = 0;
@@ -116,11 +137,11 @@ sweep_closing(GwClient *client, int64_t now)
 {
 	bool		discards = client->intake == GW_INTAKE_DISCARD;
 
-	if (!STAILQ_EMPTY(&client->replies) ?
-		now - client->progress_ms > config->send_timeout * 1000 :
+	if (!gw_replies_are_none(&client->replies) ?
+		reads_too_slowly(client, now) :
 		now - client->closing_ms > (discards ? LINGER_MAX_MS : CLOSE_MS))
 		gw_socket_kill(client->socket);
-	else if (STAILQ_EMPTY(&client->replies) && discards &&
+	else if (gw_replies_are_none(&client->replies) && discards &&
 			 now - client->received_ms > LINGER_MS)
 		gw_client_end_linger(client);
 }

@@ -30,12 +30,8 @@
 /* What a frame has in front if its client has asked for larger replies. */
 #define LIMIT_BYTES	4
 
-/*
- * What may bring a reply of WS_MAX_MSG_BYTES has a weight, and a batch a
- * limit: four reads, or sixteen claims, which are seldom that large.
- */
-#define WEIGHT_MAX	16
-#define READ_WEIGHT	4
+/* What a call may bring that is no read, nor a claim: see gw_request_weigh. */
+#define REPLY_USUAL	1024
 
 /* A JSON-RPC batch of more elements gets one error with id null. */
 #define ELEMENTS_MAX	1000
@@ -44,15 +40,19 @@
 #define BYTEA_OID	17
 #define INT8_OID	20
 
+/* Methods whose replies may be large. */
 static const struct
 {
 	const char *name;
-	size_t		weight;
+	bool		reads;
+	bool		brings;
+	bool		lists;
 }			methods[] = {
 
-	{"get", READ_WEIGHT}, {"get_bytes", READ_WEIGHT},
-	{"get_by_transaction", READ_WEIGHT}, {"peek", READ_WEIGHT},
-	{"retrieve_message", READ_WEIGHT}, {"claim", 1}
+	{"get", true, true, false}, {"get_bytes", true, true, false},
+	{"get_by_transaction", true, true, false}, {"peek", true, true, false},
+	{"retrieve_message", true, true, false}, {"claim", false, true, false},
+	{"publish_batch", false, false, true}
 };
 
 #define METHODS (sizeof(methods) / sizeof(methods[0]))
@@ -109,9 +109,13 @@ request_count(GwRequest *request, const GwFrame *frame)
 	request->secret = request->secret ||
 		gw_span_is(frame->method, "authenticate");
 	for (i = 0; i < METHODS; i++)
-		if (gw_span_is(frame->method, methods[i].name) &&
-			request->weight < methods[i].weight)
-			request->weight = methods[i].weight;
+	{
+		if (!gw_span_is(frame->method, methods[i].name))
+			continue;
+		request->reads = request->reads || methods[i].reads;
+		request->brings = request->brings || methods[i].brings;
+		request->lists = request->lists || methods[i].lists;
+	}
 }
 
 /* request_read_batch reads the elements of a JSON-RPC batch. */
@@ -168,6 +172,8 @@ gw_request_close(GwIdentity *identity, GwEnding ending)
 						 identity->written.length);
 	if (!bytes.failed)
 		request = request_control(identity, GW_CONTROL_CLOSE, &bytes);
+	if (request != NULL)
+		request->ends = ending != GW_ENDS_NONE;
 	gw_buffer_free(&bytes);
 	return request;
 }
@@ -240,7 +246,46 @@ gw_request_lane(const GwRequest *request)
 bool
 gw_request_reads(const GwRequest *request)
 {
-	return request->weight >= READ_WEIGHT;
+	return request->reads;
+}
+
+/*
+ * gw_request_weigh notes what a request may bring, of which each reply has at
+ * most so many bytes: all of that if it reads or claims; ids, which may be
+ * longer than the messages of a batch that they are for; else little.
+ */
+void
+gw_request_weigh(GwRequest *request, size_t limit)
+{
+	size_t		reply = request->calls * REPLY_USUAL;
+
+	if (request->lists)
+		reply += 2 * request->length;
+	request->reply = request->control != 0 ? 0 :
+		request->brings || reply > limit ? limit : reply;
+}
+
+/* gw_request_log logs how a request ended, after so many ms. */
+void
+gw_request_log(const GwRequest *request, GwLaneKind lane,
+			   const GwError *error, GwResult result, int64_t ms)
+{
+	const char *sqlstate = error != NULL ? error->sqlstate : request->sqlstate;
+	GwLogLine	line;
+
+	gw_log_begin(&line, request->code != 0 ? "warning" : "info", "frame");
+	gw_log_number(&line, "connection", request->identity->session);
+	gw_identity_log(request->identity, &line);
+	gw_log_text(&line, "lane", gw_lane_names[lane]);
+	gw_log_text(&line, "method", request->method);
+	gw_log_number(&line, "bytes", (int64_t) request->length - 1);
+	gw_log_number(&line, "ms", ms);
+	gw_log_text(&line, "outcome", gw_result_names[result]);
+	if (request->code != 0)
+		gw_log_number(&line, "code", request->code);
+	if (sqlstate != NULL && sqlstate[0] != '\0')
+		gw_log_text(&line, "sqlstate", sqlstate);
+	gw_log_end(&line);
 }
 
 void
@@ -273,17 +318,18 @@ gw_batch_create(void)
 
 /*
  * gw_batch_has_room tells whether a batch can take one more request, and
- * `more` calls before it.
+ * `more` calls before it, without bringing more than replies_max bytes.
  */
 bool
-gw_batch_has_room(const GwBatch *batch, const GwRequest *request, size_t more)
+gw_batch_has_room(const GwBatch *batch, const GwRequest *request, size_t more,
+				  size_t replies_max)
 {
 	if (batch->count == 0)
 		return true;
 	return batch->calls + request->calls + more <= GW_BATCH_CALLS &&
 		request->length <= GW_BATCH_BYTES &&
 		batch->bytes <= GW_BATCH_BYTES - request->length &&
-		batch->weight + request->weight <= WEIGHT_MAX;
+		batch->replies + request->reply <= replies_max;
 }
 
 /* gw_batch_add appends a request, which the batch owns from then on. */
@@ -294,7 +340,7 @@ gw_batch_add(GwBatch *batch, GwRequest *request)
 	batch->count++;
 	batch->calls += request->calls;
 	batch->bytes += request->length;
-	batch->weight += request->weight;
+	batch->replies += request->reply;
 	batch->secret = batch->secret || request->secret;
 }
 

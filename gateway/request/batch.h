@@ -11,7 +11,9 @@
 #include <sys/queue.h>
 
 #include "base/buffer.h"
+#include "base/log.h"
 #include "base/metrics.h"
+#include "request/answer.h"
 #include "request/frame.h"
 #include "request/identity.h"
 
@@ -46,10 +48,16 @@ typedef struct GwRequest
 	GwFrameKind kind;
 	char		control;		/* 0 if it is a client's */
 	bool		again;			/* a control frame that is sent once more */
+	bool		ends;			/* it ends leases */
+	unsigned	tries;			/* so often was that sent and not answered */
 	uint32_t	version;		/* of the token in it, if it opens */
 	bool		secret;			/* holds a token */
 	bool		waits;			/* a claim that may wait */
-	size_t		weight;			/* how large its reply may be */
+	bool		reads;			/* a method that is likely to bring much */
+	bool		brings;			/* it may bring as much as a reply can be */
+	bool		lists;			/* it brings as many ids as it has messages */
+	size_t		reply;			/* bytes that it may bring */
+	size_t		expected;		/* these, if its client counts them */
 	size_t		calls;			/* of its elements and itself: each is a
 								 * subtransaction */
 	int			code;			/* of the error it was answered with, or 0 */
@@ -64,7 +72,7 @@ typedef struct GwBatch
 	size_t		count;
 	size_t		calls;
 	size_t		bytes;
-	size_t		weight;
+	size_t		replies;		/* bytes that its requests may bring */
 	bool		secret;
 	int64_t		head_ms;		/* when it became the oldest in flight */
 } GwBatch;
@@ -77,12 +85,15 @@ extern GwRequest *gw_request_over_limit(GwIdentity *identity, long limit,
 										const GwBuffer *message);
 extern bool gw_request_only_claims(const GwRequest *request);
 extern GwLaneKind gw_request_lane(const GwRequest *request);
+extern void gw_request_weigh(GwRequest *request, size_t limit);
 extern bool gw_request_reads(const GwRequest *request);
+extern void gw_request_log(const GwRequest *request, GwLaneKind lane,
+						   const GwError *error, GwResult result, int64_t ms);
 extern void gw_request_free(GwRequest *request);
 
 extern GwBatch *gw_batch_create(void);
 extern bool gw_batch_has_room(const GwBatch *batch, const GwRequest *request,
-							  size_t more);
+							  size_t more, size_t replies_max);
 extern void gw_batch_add(GwBatch *batch, GwRequest *request);
 extern bool gw_batch_encode(const GwBatch *batch, GwBuffer *sessions,
 							GwBuffer *frames);

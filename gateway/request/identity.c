@@ -26,14 +26,30 @@
 #define COUNTER_BITS	24
 #define RANDOM_BITS		29
 
-/* Failed frames of one connection that are logged, each, in a second. */
-#define FAILED_MAX		20
 #define SECOND_MS		1000
+
+/*
+ * A lease in a control frame, with what is said of it; and how many a client
+ * has learnt of are remembered, to be ended while frames of it are in flight.
+ */
+#define LEASE_BYTES		16
+#define WRITTEN_MAX		32
+
+/* Lines of all connections together, those that tell what is left out too. */
+#define LINES_MAX		200
+
+static struct
+{
+	int64_t		since_ms;
+	unsigned	lines;
+	unsigned	left_out;		/* frames that no other line tells of */
+}			flood;
 
 /* Which member tells the subject that is logged; NULL: none. */
 static const char *subject_member = "\"sub_hash\"";
 
 static int64_t next_session(void);
+static bool flood_takes(int64_t now_ms);
 static void take_text(GwSpan object, const char *name, char *to, size_t size);
 static bool take_token(GwIdentity *identity, GwSpan string);
 
@@ -72,10 +88,11 @@ gw_identity_create(GwBuffer *token)
 
 /*
  * gw_identity_logs_failure tells whether one more failed frame has a line of
- * its own in the log: a client must not fill it.
+ * its own in the log, of so many of its connection in a second: a client must
+ * not fill it.
  */
 bool
-gw_identity_logs_failure(GwIdentity *identity, int64_t now_ms)
+gw_identity_logs_failure(GwIdentity *identity, int64_t now_ms, unsigned most)
 {
 	gw_identity_tell_left_out(identity, now_ms);
 	if (now_ms - identity->failed_ms >= SECOND_MS)
@@ -83,10 +100,47 @@ gw_identity_logs_failure(GwIdentity *identity, int64_t now_ms)
 		identity->failed_ms = now_ms;
 		identity->failed = 0;
 	}
-	if (++identity->failed <= FAILED_MAX)
+	if (++identity->failed > most)
+	{
+		identity->left_out++;
+		return false;
+	}
+	if (flood_takes(now_ms))
 		return true;
-	identity->left_out++;
+	flood.left_out++;
 	return false;
+}
+
+/* flood_takes tells whether the log takes one more line, and counts it. */
+static bool
+flood_takes(int64_t now_ms)
+{
+	gw_identities_tell_left_out(now_ms);
+	if (flood.lines >= LINES_MAX)
+		return false;
+	flood.lines++;
+	return true;
+}
+
+/*
+ * gw_identities_tell_left_out logs how many failed frames of all connections
+ * had no line because there were too many lines in a second that is over.
+ */
+void
+gw_identities_tell_left_out(int64_t now_ms)
+{
+	GwLogLine	line;
+
+	if (now_ms - flood.since_ms < SECOND_MS)
+		return;
+	flood.since_ms = now_ms;
+	flood.lines = 0;
+	if (flood.left_out == 0)
+		return;
+	gw_log_begin(&line, "warning", "frames_left_out");
+	gw_log_number(&line, "frames", flood.left_out);
+	gw_log_end(&line);
+	flood.left_out = 0;
 }
 
 /*
@@ -100,12 +154,39 @@ gw_identity_tell_left_out(GwIdentity *identity, int64_t now_ms)
 
 	if (identity->left_out == 0 || now_ms - identity->failed_ms < SECOND_MS)
 		return;
+	if (!flood_takes(now_ms == INT64_MAX ? flood.since_ms : now_ms))
+	{
+		flood.left_out += identity->left_out;
+		identity->left_out = 0;
+		return;
+	}
 	gw_log_begin(&line, "warning", "frames_left_out");
 	gw_log_number(&line, "connection", identity->session);
 	gw_identity_log(identity, &line);
 	gw_log_number(&line, "frames", identity->left_out);
 	gw_log_end(&line);
 	identity->left_out = 0;
+}
+
+/* gw_identity_note_written keeps the newest leases that a client has learnt of. */
+void
+gw_identity_note_written(GwIdentity *identity, const unsigned char *leases,
+						 size_t length)
+{
+	GwBuffer   *written = &identity->written;
+	size_t		at;
+
+	for (at = 0; at + LEASE_BYTES <= length; at += LEASE_BYTES)
+	{
+		if (written->length >= WRITTEN_MAX * LEASE_BYTES)
+		{
+			written->length -= LEASE_BYTES;
+			memmove(written->data, written->data + LEASE_BYTES,
+					written->length);
+		}
+		gw_buffer_append(written, leases + at, LEASE_BYTES / 2);
+		gw_buffer_int64(written, UINT64_MAX);
+	}
 }
 
 /* gw_identity_release gives a reference back, the last one with the token. */

@@ -17,6 +17,10 @@
 #define GW_WAIT_MAX			16
 #define GW_CONNECTIONS_MAX	(2 + GW_WAIT_MAX)
 
+/* Frames of a connection that are logged, each, in a second. */
+#define GW_LOGS_FAILED		20
+#define GW_LOGS_REFUSED		5
+
 struct GwClient;
 
 typedef struct GwIdentity
@@ -26,7 +30,7 @@ typedef struct GwIdentity
 	struct GwClient *client;	/* NULL once its socket is gone */
 	size_t		pending;		/* frames of it not yet answered */
 	size_t		claiming;		/* of these, claims that may wait */
-	bool		used;			/* frames were relayed since it was closed */
+	bool		leased;			/* it may have leases to be ended */
 	GwBuffer	token;			/* secret; empty: anonymous */
 	char		role[64];		/* for the log; empty: not known */
 	char		subject[128];	/* for the log: plain, hashed, or empty */
@@ -53,8 +57,13 @@ typedef struct GwIdentity
 extern void gw_identities_init(const char *log_subjects);
 extern GwIdentity *gw_identity_create(GwBuffer *token);
 extern void gw_identity_log(const GwIdentity *identity, GwLogLine *line);
-extern bool gw_identity_logs_failure(GwIdentity *identity, int64_t now_ms);
+extern bool gw_identity_logs_failure(GwIdentity *identity, int64_t now_ms,
+									 unsigned most);
+extern void gw_identities_tell_left_out(int64_t now_ms);
 extern void gw_identity_tell_left_out(GwIdentity *identity, int64_t now_ms);
+extern void gw_identity_note_written(GwIdentity *identity,
+									 const unsigned char *leases,
+									 size_t length);
 extern void gw_identity_release(GwIdentity *identity);
 extern bool gw_identity_is_open(const GwIdentity *identity,
 								size_t connection, uint32_t generation);

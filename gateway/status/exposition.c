@@ -16,6 +16,7 @@
 #include "base/version.h"
 #include "relay/client.h"
 #include "relay/relay.h"
+#include "relay/reply.h"
 
 #define PREFIX		"message_bus_gateway_"
 
@@ -44,9 +45,9 @@ static const struct
 	"WebSocket connections that are open."},
 	{"buffered_bytes", &gw_client_totals.buffered,
 	"Bytes of frames that are not answered yet."},
-	{"replies_queued", &gw_client_totals.replies,
+	{"replies_queued", &gw_reply_totals.count,
 	"Replies that wait to be written."},
-	{"replies_queued_bytes", &gw_client_totals.unwritten,
+	{"replies_queued_bytes", &gw_reply_totals.bytes,
 	"Bytes of replies that wait to be written."}
 };
 

@@ -19,14 +19,15 @@
 static bool draining;
 
 static void health_body(GwBuffer *body);
-static int	ready_body(GwBuffer *body);
+static int	ready_body(GwBuffer *body, bool operator);
 
 /*
  * gw_http_answer appends the body for a path, sets *type to its media type,
- * and returns the status.
+ * and returns the status. Who asks on the admin port is the operator.
  */
 int
-gw_http_answer(const char *path, GwBuffer *body, const char **type)
+gw_http_answer(const char *path, bool operator, GwBuffer *body,
+			   const char **type)
 {
 	*type = "application/json";
 	if (strcmp(path, "/healthz") == 0)
@@ -35,7 +36,7 @@ gw_http_answer(const char *path, GwBuffer *body, const char **type)
 		return 200;
 	}
 	if (strcmp(path, "/readyz") == 0)
-		return ready_body(body);
+		return ready_body(body, operator);
 	if (strcmp(path, "/metrics") == 0)
 	{
 		*type = "text/plain; version=0.0.4; charset=utf-8";
@@ -73,12 +74,12 @@ health_body(GwBuffer *body)
 }
 
 static int
-ready_body(GwBuffer *body)
+ready_body(GwBuffer *body, bool operator)
 {
 	GwBuffer	reasons = {0};
 	bool		ready;
 
-	gw_relay_reasons(&reasons);
+	gw_relay_reasons(&reasons, operator);
 	if (draining && reasons.length > 0)
 		gw_buffer_text(&reasons, ",");
 	if (draining)

@@ -5,9 +5,11 @@
 #ifndef GW_HTTP_H
 #define GW_HTTP_H
 
+#include <stdbool.h>
+
 #include "base/buffer.h"
 
-extern int	gw_http_answer(const char *path, GwBuffer *body,
+extern int	gw_http_answer(const char *path, bool operator, GwBuffer *body,
 						   const char **type);
 extern void gw_http_drain(void);
 

@@ -56,6 +56,9 @@ lane_tests(void)
 	   "a malformed frame takes the short lane");
 }
 
+/* What a batch may bring, here. */
+#define REPLIES ((size_t) 4 * 1024 * 1024)
+
 static void
 room_tests(void)
 {
@@ -65,7 +68,7 @@ room_tests(void)
 	GwRequest  *pair = request_of(GW_OPCODE_TEXT, "[{},{}]", 0);
 	int			count = 0;
 
-	while (count < 100 && gw_batch_has_room(batch, next, 0))
+	while (count < 100 && gw_batch_has_room(batch, next, 0, REPLIES))
 	{
 		gw_batch_add(batch, next);
 		next = request_of(GW_OPCODE_TEXT, "{}", 0);
@@ -75,14 +78,15 @@ room_tests(void)
 	gw_batch_free(batch);
 	batch = gw_batch_create();
 	huge->length = GW_BATCH_BYTES + 1;
-	ok(gw_batch_has_room(batch, huge, 0), "a huge frame goes alone");
+	ok(gw_batch_has_room(batch, huge, 0, REPLIES), "a huge frame goes alone");
 	gw_batch_add(batch, huge);
-	ok(!gw_batch_has_room(batch, next, 0), "and nothing goes with it");
+	ok(!gw_batch_has_room(batch, next, 0, REPLIES), "and nothing goes with it");
 	gw_batch_free(batch);
 
 	batch = gw_batch_create();
 	gw_batch_add(batch, pair);
-	for (count = 0; count < 100 && gw_batch_has_room(batch, next, 0); count++)
+	for (count = 0;
+		 count < 100 && gw_batch_has_room(batch, next, 0, REPLIES); count++)
 	{
 		gw_batch_add(batch, next);
 		next = request_of(GW_OPCODE_TEXT, "{}", 0);
@@ -100,10 +104,13 @@ fill(const char *string)
 	GwRequest  *next = request_of(GW_OPCODE_TEXT, string, 0);
 	int			count;
 
-	for (count = 0; count < 100 && gw_batch_has_room(batch, next, 0); count++)
+	gw_request_weigh(next, REPLIES / 4);
+	for (count = 0;
+		 count < 100 && gw_batch_has_room(batch, next, 0, REPLIES); count++)
 	{
 		gw_batch_add(batch, next);
 		next = request_of(GW_OPCODE_TEXT, string, 0);
+		gw_request_weigh(next, REPLIES / 4);
 	}
 	gw_request_free(next);
 	gw_batch_free(batch);
@@ -114,7 +121,11 @@ static void
 weight_tests(void)
 {
 	ok(fill("{\"method\":\"get\"}") == 4, "a batch takes four reads");
-	ok(fill("{\"method\":\"claim\"}") == 16, "or sixteen claims");
+	ok(fill("{\"method\":\"claim\"}") == 4, "or four claims");
+	ok(fill("{\"method\":\"ping\"}") == GW_BATCH_CALLS,
+	   "or 60 of what brings little");
+	ok(fill("{\"method\":\"publish_batch\"}") == GW_BATCH_CALLS,
+	   "or 60 short batches of messages");
 }
 
 static void
@@ -135,7 +146,7 @@ control_tests(void)
 	   "a session is opened with its token");
 	gw_batch_add(batch, request);
 	ok(batch->secret, "a batch with a token is a secret");
-	for (count = 0; gw_batch_has_room(batch, next, 0); count++)
+	for (count = 0; gw_batch_has_room(batch, next, 0, REPLIES); count++)
 	{
 		gw_batch_add(batch, next);
 		next = request_of(GW_OPCODE_TEXT, "{}", 0);

@@ -1,0 +1,84 @@
+--
+-- bounds: what one call may cost, and what is not done for nothing
+--
+\getenv here PG_ABS_SRCDIR
+\set prelude :here /sql/include/prelude.sql
+\i :prelude
+
+CREATE ROLE regress_mbus_bounds;
+SELECT message_bus.create_channel('bounds', compression => 'none');
+SELECT message_bus.grant_channel('bounds', 'regress_mbus_bounds', 'all');
+SELECT message_bus.grant_channel('default', 'regress_mbus_bounds', 'all');
+CREATE FUNCTION pg_temp.noise(seed text, size integer) RETURNS bytea LANGUAGE sql AS $$
+	SELECT substr(string_agg(sha512(convert_to(seed || i, 'UTF8')), '' ORDER BY i), 1, size) FROM generate_series(0, size / 64) AS i
+$$;
+
+-- a frame that cannot be answered is refused before the payload is read
+CREATE FUNCTION pg_temp.toast_reads() RETURNS numeric LANGUAGE sql AS $$
+	SELECT sum(toast_blks_read + toast_blks_hit) FROM pg_statio_all_tables WHERE schemaname = 'message_bus'
+$$;
+CREATE FUNCTION pg_temp.ask(method text, params json, opcode text DEFAULT '\x01') RETURNS text LANGUAGE sql AS $$
+	SELECT left(regexp_replace(convert_from(substr(frame, 2, 300), 'UTF8'), '\d{12,}', 'ID', 'g'), 200)
+	FROM message_bus.relay('{1}', ARRAY[opcode::bytea ||
+		convert_to(json_build_object('jsonrpc', '2.0', 'id', 1, 'method', method, 'params', params)::text, 'UTF8') ||
+		CASE opcode WHEN '\x02' THEN '\x0a'::bytea ELSE '' END])
+$$;
+SELECT message_bus.publish_bytes('bounds', pg_temp.noise('large', 900000)) AS id \gset
+SELECT message_bus.publish('default', to_json(encode(pg_temp.noise('kept', 300000), 'hex')), transaction_id => 'kept') > 0 AS stored;
+SET message_bus.relay_role = 'regress_mbus_bounds';
+SET message_bus.client_frame_max = 500000;
+SELECT pg_stat_force_next_flush();
+SELECT pg_temp.toast_reads() AS before \gset
+SELECT pg_temp.ask('get', json_build_object('id', :id));
+SELECT pg_temp.ask('get_bytes', json_build_object('id', :id));
+SELECT pg_temp.ask('get_bytes', json_build_object('id', :id, 'from_byte', 100000, 'max_bytes', 400000));
+SELECT pg_temp.ask('retrieve_message', json_build_object('transaction_id', 'kept'));
+SELECT pg_stat_force_next_flush();
+SELECT pg_temp.toast_reads() - :before AS blocks_read;
+-- what fits is read
+SELECT left(pg_temp.ask('get_bytes', json_build_object('id', :id, 'from_byte', 100000, 'max_bytes', 300000)), 40);
+SELECT pg_stat_force_next_flush();
+SELECT pg_temp.toast_reads() - :before > 100 AS blocks_read;
+-- as raw bytes more fits than as base64
+RESET message_bus.client_frame_max;
+SET message_bus.client_frame_max = 1000000;
+SELECT pg_temp.ask('get_bytes', json_build_object('id', :id)) ~ '-32004' AS refused;
+RESET message_bus.client_frame_max;
+RESET message_bus.relay_role;
+SELECT length(payload) FROM (SELECT message_bus.get_bytes(:id)) AS whole(payload);
+
+-- the reason of a nack is kept with each message: of many it is less
+SELECT message_bus.create_channel('reasons', max_attempts => 2, dead_letter => 'bounds');
+CREATE FUNCTION pg_temp.nacked(messages integer, why text) RETURNS TABLE (rows bigint, longest integer, total bigint, said text) LANGUAGE plpgsql AS $$
+DECLARE
+	taken bigint;
+BEGIN
+	SELECT lease INTO taken FROM message_bus.claim('reasons', batch => messages);
+	PERFORM message_bus.nack(taken, delay => '1 hour', reason => why);
+	RETURN QUERY SELECT count(*), max(octet_length(reason)), sum(octet_length(reason)), min(right(reason, 20)) FROM message_bus.failure WHERE lease = taken;
+END
+$$;
+SELECT cardinality(message_bus.publish_batch('reasons', (SELECT json_agg(json_build_object('payload', i)) FROM generate_series(1, 20000) AS i)));
+SELECT * FROM pg_temp.nacked(1, repeat('x', 8000));
+SELECT * FROM pg_temp.nacked(131, repeat('x', 8000));
+SELECT * FROM pg_temp.nacked(1000, repeat('x', 8000));
+SELECT * FROM pg_temp.nacked(1000, repeat(U&'\00e9', 4000));
+SELECT * FROM pg_temp.nacked(1000, repeat('x', 1000));
+SELECT * FROM pg_temp.nacked(8000, repeat('x', 8000));
+SELECT * FROM pg_temp.nacked(8000, NULL);
+
+-- that a message was verified says nothing of another that gets its id
+SET message_bus.inline_max = 1000;
+BEGIN;
+SELECT message_bus.publish_bytes('bounds', pg_temp.noise('first', 50000)) AS first \gset
+SELECT length(message_bus.get_bytes(:first, 0, 10));
+ROLLBACK;
+SELECT message_bus.publish_bytes('bounds', pg_temp.noise('second', 50000)) AS second \gset
+SELECT :first = :second AS same_id;
+UPDATE message_bus.message SET payload = pg_temp.noise('third', 50000) WHERE id = :second;
+SELECT replace(pg_temp.fails(format('SELECT message_bus.get_bytes(%s, 0, 10)', :second)), :second::text, 'N');
+RESET message_bus.inline_max;
+
+SELECT message_bus.drop_channel(c) FROM unnest(ARRAY['reasons', 'bounds']) AS c;
+SELECT message_bus.revoke_channel('default', 'regress_mbus_bounds', 'all');
+DROP ROLE regress_mbus_bounds;
