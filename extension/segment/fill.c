@@ -18,8 +18,10 @@
  *	  entering it; it holds a ShareLock on the table meanwhile, the restore
  *	  RowExclusive until it has committed
  *	- a purge or the start of a subscription that is above all segments must
- *	  not hide what is published from now on: publishers go to a segment above
- *	  it (MbusNumbering.roll_below), before the row can be seen
+ *	  not hide what is published from its commit on: publishers go to a segment
+ *	  above it (MbusNumbering.roll_below), before the row can be seen.  That is
+ *	  told at the end of the transaction, when it is about to commit: what it
+ *	  rolls back uses up no numbers.  If the commit fails it is taken back
  *
  * INSERT is looked at for the first two only; its rows are not there yet when
  * the hook is called, and for the third the worker's pass has to do.
@@ -61,6 +63,14 @@
 static ProcessUtility_hook_type prev_utility = NULL;
 static ExecutorStart_hook_type prev_executor = NULL;
 
+/* What this transaction has copied into, whose rows name ids. */
+static Oid	copied_channel = InvalidOid;
+static Oid	copied_subscription = InvalidOid;
+
+/* What its commit has told publishers, and what they were told before. */
+static int32 rolled_to = 0;
+static int32 rolled_from = 0;
+
 static void fill_utility(PlannedStmt *pstmt, const char *queryString,
 						 bool readOnlyTree, ProcessUtilityContext context,
 						 ParamListInfo params, QueryEnvironment *queryEnv,
@@ -76,7 +86,10 @@ static bool made_here(Oid relid);
 static void look_wait(MbusDatabase *db, uint32 ticket);
 static void fill_seen(Oid relid);
 static void era_forget(Oid schema, int32 segment);
-static void names_above(Oid relid);
+static void fill_xact(XactEvent event, void *arg);
+static void names_copied(Oid relid);
+static void names_above(Oid relid, AttrNumber column, int64 offset);
+static void names_take_back(void);
 static int64 highest_id(Oid relid, AttrNumber column);
 
 /*
@@ -90,6 +103,7 @@ mbus_fill_init(void)
 	ProcessUtility_hook = fill_utility;
 	prev_executor = ExecutorStart_hook;
 	ExecutorStart_hook = fill_executor;
+	RegisterXactCallback(fill_xact, NULL);
 }
 
 /*
@@ -118,7 +132,7 @@ fill_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	if (OidIsValid(relid))
 	{
 		fill_seen(relid);
-		names_above(relid);
+		names_copied(relid);
 	}
 }
 
@@ -346,39 +360,103 @@ era_forget(Oid schema, int32 segment)
 	table_close(rel, NoLock);
 }
 
-/*
- * names_above has publishers go to a segment above all that purges and starts
- * name which a COPY has brought.
- */
+/* names_copied takes note of a COPY into a table whose rows name ids. */
 static void
-names_above(Oid relid)
+names_copied(Oid relid)
 {
-	MbusDatabase *db = mbus_database_or_null();
 	char	   *name = get_rel_name(relid);
-	int64		highest;
 
-	if (db == NULL || name == NULL)
-		return;
-	if (strcmp(name, "channel") == 0)
-		highest = highest_id(relid, MBUS_CHANNEL_PURGED_TO);
-	else if (strcmp(name, "subscription") == 0)
-		highest = highest_id(relid, MBUS_SUBSCRIPTION_START_ID) - 1;
-	else
-		return;
-	if (highest <= 0 || highest >> MBUS_ROW_BITS >= MBUS_SEGMENT_MAX)
-		return;
-	mbus_roll_below(db, MbusSegmentOf(highest) + INT64CONST(1));
+	if (name && strcmp(name, "channel") == 0)
+		copied_channel = relid;
+	else if (name && strcmp(name, "subscription") == 0)
+		copied_subscription = relid;
 }
 
-/* The highest id in a column, with what this command has brought. */
+/*
+ * fill_xact has publishers go above what this transaction has copied, before
+ * its commit.  A transaction that is prepared is about to commit.
+ */
+static void
+fill_xact(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			if (OidIsValid(copied_channel))
+				names_above(copied_channel, MBUS_CHANNEL_PURGED_TO, 0);
+			if (OidIsValid(copied_subscription))
+				names_above(copied_subscription, MBUS_SUBSCRIPTION_START_ID,
+							-1);
+			break;
+		case XACT_EVENT_ABORT:
+			names_take_back();
+			/* FALLTHROUGH */
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+			copied_channel = copied_subscription = InvalidOid;
+			rolled_to = rolled_from = 0;
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * names_above has publishers go to a segment above all that the rows of a
+ * table name in a column.
+ */
+static void
+names_above(Oid relid, AttrNumber column, int64 offset)
+{
+	MbusDatabase *db = mbus_database_or_null();
+	int64		highest;
+	int32		number;
+
+	if (db == NULL)
+		return;
+	highest = highest_id(relid, column) + offset;
+	if (highest <= 0 || highest >> MBUS_ROW_BITS >= MBUS_SEGMENT_MAX)
+		return;
+	number = MbusSegmentOf(highest) + 1;
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (number > db->numbering.roll_below)
+	{
+		if (rolled_to == 0)
+			rolled_from = db->numbering.roll_below;
+		db->numbering.roll_below = rolled_to = number;
+	}
+	LWLockRelease(&db->lock);
+}
+
+/*
+ * names_take_back lets publishers go on as before, if nobody has told them
+ * more since.
+ */
+static void
+names_take_back(void)
+{
+	MbusDatabase *db = rolled_to != 0 ? mbus_database_or_null() : NULL;
+
+	if (db == NULL)
+		return;
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (db->numbering.roll_below == rolled_to)
+		db->numbering.roll_below = rolled_from;
+	LWLockRelease(&db->lock);
+}
+
+/* The highest id in a column, with what this transaction has brought. */
 static int64
 highest_id(Oid relid, AttrNumber column)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
+	Relation	rel = try_table_open(relid, AccessShareLock);
 	int64		highest = 0;
 	TableScanDesc scan;
 	HeapTuple	tuple;
 
+	if (rel == NULL)
+		return 0;
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
 	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
