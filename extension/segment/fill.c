@@ -4,7 +4,7 @@
  *
  * The bus writes its tables itself, so a COPY or an INSERT that names one is a
  * restore's, or somebody's by hand.  The worker sees what it brings in its
- * next pass.  Three things cannot wait for that, and hooks see to them:
+ * next pass.  Four things cannot wait for that, and hooks see to them:
  *
  *	- a segment that is being filled must be hidden, else what is acknowledged
  *	  is delivered because its acks come later: before the first row the worker
@@ -17,14 +17,16 @@
  *	  transaction, and it is entered anew.  "fills" tells a worker that is
  *	  entering it; it holds a ShareLock on the table meanwhile, the restore
  *	  RowExclusive until it has committed
+ *	- the worker gives up waiting for a secret that does not come when nothing
+ *	  has come into a segment for long: the time is noted ("filled_at")
  *	- a purge or the start of a subscription that is above all segments must
  *	  not hide what is published from its commit on: publishers go to a segment
  *	  above it (MbusNumbering.roll_below), before the row can be seen.  That is
  *	  told at the end of the transaction, when it is about to commit: what it
  *	  rolls back uses up no numbers.  If the commit fails it is taken back
  *
- * INSERT is looked at for the first two only; its rows are not there yet when
- * the hook is called, and for the third the worker's pass has to do.
+ * INSERT is looked at for the first three only; its rows are not there yet when
+ * the hook is called, and for the fourth the worker's pass has to do.
  */
 #include "postgres.h"
 
@@ -55,6 +57,7 @@
 #include "base/ids.h"
 #include "segment/fill.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "state/unfinished.h"
 
@@ -82,8 +85,10 @@ static bool bus_table(Oid relid);
 static bool may_fill(Oid relid);
 static int32 message_segment(Oid relid);
 static void fill_begins(Oid relid);
+static void fill_stamp(Oid relid);
+static bool segment_table(const char *name);
 static bool made_here(Oid relid);
-static void look_wait(MbusDatabase *db, uint32 ticket);
+static bool look_wait(MbusDatabase *db, uint32 ticket);
 static void fill_seen(Oid relid);
 static void era_forget(Oid schema, int32 segment);
 static void fill_xact(XactEvent event, void *arg);
@@ -122,7 +127,10 @@ fill_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	if (!OidIsValid(begins))
 		begins = table_attached(pstmt->utilityStmt);
 	if (OidIsValid(begins) && may_fill(begins))
+	{
 		fill_begins(begins);
+		fill_stamp(begins);
+	}
 	if (prev_utility)
 		prev_utility(pstmt, queryString, readOnlyTree, context, params,
 					 queryEnv, dest, qc);
@@ -131,6 +139,7 @@ fill_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 								params, queryEnv, dest, qc);
 	if (OidIsValid(relid))
 	{
+		fill_stamp(relid);
 		fill_seen(relid);
 		names_copied(relid);
 	}
@@ -156,6 +165,7 @@ fill_executor(QueryDesc *query, int eflags)
 		if (!bus_table(relid))
 			continue;
 		fill_begins(relid);
+		fill_stamp(relid);
 		fill_seen(relid);
 	}
 }
@@ -244,8 +254,9 @@ message_segment(Oid relid)
 
 /*
  * fill_begins has a segment hidden that others have made and is to be filled,
- * or attached: the worker hides what it finds.  The worker itself attaches
- * only what is its own.
+ * or attached: the worker hides what it finds.  One that is hidden only because
+ * nothing was numbered above it yet is not in the worker's list, and could show
+ * when that is.  The worker itself attaches only what is its own.
  */
 static void
 fill_begins(Oid relid)
@@ -256,7 +267,7 @@ fill_begins(Oid relid)
 	uint32		ticket;
 
 	if (db == NULL || db->worker.pid == MyProcPid || segment <= 0 ||
-		mbus_segment_hidden(db, segment))
+		mbus_segment_listed(db, segment))
 		return;
 	waits = !made_here(relid);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
@@ -264,8 +275,45 @@ fill_begins(Oid relid)
 	ticket = ++db->numbering.looks_wanted;
 	LWLockRelease(&db->lock);
 	mbus_wake_worker(db);
-	if (waits)
-		look_wait(db, ticket);
+	if (waits && !look_wait(db, ticket))
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("segment %d of message_bus is not known to be hidden while it is filled",
+						segment),
+				 errdetail("The worker did not answer within %d seconds; what was acknowledged may be delivered again.",
+						   LOOK_WAIT_MS / 1000),
+				 errhint("See the view message_bus.worker_status and the server's log.")));
+}
+
+/*
+ * fill_stamp notes that something comes into a segment: the worker waits for
+ * what is missing of those that are restored.
+ */
+static void
+fill_stamp(Oid relid)
+{
+	MbusDatabase *db = mbus_database_or_null();
+	char	   *name = get_rel_name(relid);
+
+	if (db && name && segment_table(name))
+		pg_atomic_write_u64(&db->numbering.filled_at, (uint64) mbus_now());
+}
+
+/* Whether a name is that of a segment's table, or of the parent of some. */
+static bool
+segment_table(const char *name)
+{
+	for (int f = 0; f <= MBUS_FAMILIES; f++)
+	{
+		const char *family = f == MBUS_FAMILIES ? "secret" :
+		mbus_family_name((MbusFamily) f);
+		size_t		prefix = strlen(family);
+
+		if (strncmp(name, family, prefix) == 0 &&
+			(name[prefix] == '\0' || name[prefix] == '_'))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -289,9 +337,9 @@ made_here(Oid relid)
 
 /*
  * look_wait waits for the worker's look, for a moment: one that cannot work
- * does not keep a restore from going on.
+ * does not keep a restore from going on.  False if it did not come.
  */
-static void
+static bool
 look_wait(MbusDatabase *db, uint32 ticket)
 {
 	bool		done = false;
@@ -308,6 +356,7 @@ look_wait(MbusDatabase *db, uint32 ticket)
 		done = (int32) (db->numbering.looks_done - ticket) >= 0;
 		LWLockRelease(&db->lock);
 	}
+	return done;
 }
 
 /*
