@@ -308,6 +308,8 @@ CREATE FUNCTION message_bus.purge_left(purged_to bigint, purge_kept bigint[]) RE
 	SELECT int8multirange(int8range(purged_to + 1, NULL)) + COALESCE(range_agg(int8range(purge_kept[i], purge_kept[i + 1])), '{}')
 	FROM generate_subscripts(purge_kept, 1) AS i WHERE i % 2 = 1
 $$;
+COMMENT ON FUNCTION message_bus.purge_left IS
+'purge_left: the ids that a channel''s purge leaves: above purged_to, and in the ranges that it has kept.';
 
 -- A restored dump brings the default channel that CREATE EXTENSION has made.  What
 -- belongs to it by its number may have been restored before it, and stays.
@@ -360,6 +362,8 @@ CREATE TRIGGER grant_restored BEFORE INSERT ON message_bus.channel_grant
 -- lets go, at commit, what shared memory has of a subscription
 CREATE FUNCTION message_bus.subscription_let_go(subscription_id integer) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_subscription_let_go' LANGUAGE C STRICT;
+COMMENT ON FUNCTION message_bus.subscription_let_go IS
+'subscription_let_go: for the triggers of a restore: lets go, at commit, what shared memory has of a subscription.';
 
 -- A restored subscription replaces one of its name that was made here.  Of two that
 -- were restored for the default channel, which each bus has, the first one stays.  Of
