@@ -122,7 +122,7 @@ CREATE TABLE message_bus.channel (
 	compression text NOT NULL,
 	created_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	purged_to bigint NOT NULL DEFAULT 0,	-- messages up to it are gone, ...
-	purge_kept bigint[],					-- ... but for these ranges [lo, hi)
+	purge_kept bigint[],					-- ... but for these ranges [lo, hi): what a purge did not see
 	dead_letter_expired boolean NOT NULL DEFAULT false,
 	record_reads boolean NOT NULL DEFAULT false,
 	owner_at text,							-- where the owner was written down, see role_at
@@ -409,27 +409,45 @@ CREATE FUNCTION message_bus.checkpoint_made() RETURNS trigger
 CREATE TRIGGER checkpoint_made AFTER INSERT ON message_bus.checkpoint
 	FOR EACH ROW EXECUTE FUNCTION message_bus.checkpoint_made();
 
+-- What two purges leave, each of what it has seen: a purge names all else up to it.
+CREATE FUNCTION message_bus.purge_left(purged_to bigint, purge_kept bigint[]) RETURNS int8multirange
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT int8multirange(int8range(purged_to + 1, NULL)) + COALESCE(range_agg(int8range(purge_kept[i], purge_kept[i + 1])), '{}')
+	FROM generate_subscripts(purge_kept, 1) AS i WHERE i % 2 = 1
+$$;
+COMMENT ON FUNCTION message_bus.purge_left IS
+'purge_left: the ids that a channel''s purge leaves: above purged_to, and in the ranges that it has kept.';
+
 -- A restored dump brings the default channel that CREATE EXTENSION has made.  What
 -- belongs to it by its number may have been restored before it, and stays.
 CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
 DECLARE
 	made integer;
-	known uuid[];
+	before message_bus.channel;
 BEGIN
 	DELETE FROM message_bus.channel_dropped d WHERE d.channel_id = NEW.channel_id;
 	DELETE FROM message_bus.channel c WHERE c.name = NEW.name
 		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at)
-		RETURNING c.channel_id, c.buses INTO made, known;
+		RETURNING c.* INTO before;
+	made := before.channel_id;
 	-- this bus knows it from now on, and who knew the one of that name and number
 	SELECT array_agg(DISTINCT b) INTO NEW.buses
 		FROM (SELECT unnest(NEW.buses)
 			UNION ALL SELECT s.bus FROM message_bus.server_state s
-			UNION ALL SELECT unnest(known) WHERE made = NEW.channel_id) AS k (b);
+			UNION ALL SELECT unnest(before.buses) WHERE made = NEW.channel_id) AS k (b);
 	NEW.buses := COALESCE(NEW.buses, '{}');
 	IF made <> NEW.channel_id THEN
 		DELETE FROM message_bus.channel_grant g WHERE g.channel_id = made;
 		DELETE FROM message_bus.subscription s WHERE s.channel_id = made;
+	ELSIF greatest(before.purged_to, NEW.purged_to) > 0 THEN
+		-- each purge has taken what its bus had
+		SELECT array_agg(bound ORDER BY bound) INTO NEW.purge_kept
+			FROM unnest(message_bus.purge_left(before.purged_to, before.purge_kept)
+				* message_bus.purge_left(NEW.purged_to, NEW.purge_kept)
+				* int8multirange(int8range(0, greatest(before.purged_to, NEW.purged_to) + 1))) AS kept,
+				LATERAL unnest(ARRAY[lower(kept), upper(kept)]) AS bound;
+		NEW.purged_to := greatest(before.purged_to, NEW.purged_to);
 	END IF;
 	RETURN NEW;
 END
@@ -479,15 +497,26 @@ $$;
 CREATE TRIGGER grant_restored BEFORE INSERT OR UPDATE OF grantee ON message_bus.channel_grant
 	FOR EACH ROW EXECUTE FUNCTION message_bus.grant_restored();
 
--- A restored subscription replaces one of its name that was made here.  Another one
--- made here that has its number gets a new one, as if it had just been made: at
--- random above those that the sequence gives out, which dumps have too.
+-- lets go, at commit, what shared memory has of a subscription
+CREATE FUNCTION message_bus.subscription_let_go(subscription_id integer) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_subscription_let_go' LANGUAGE C STRICT;
+COMMENT ON FUNCTION message_bus.subscription_let_go IS
+'subscription_let_go: for the triggers of a restore: lets go, at commit, what shared memory has of a subscription.';
+
+-- A restored subscription replaces one of its name that was made here.  Of two that
+-- were restored for the default channel, which each bus has, the first one stays.  Of
+-- both starts the earlier one holds, or what was waiting here would not be delivered.
+-- Another one made here that has its number gets a new one: at random above those
+-- that the sequence gives out, which dumps have too.  It takes along what was
+-- acknowledged here.
 CREATE FUNCTION message_bus.subscription_restored() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, message_bus, pg_temp AS $$
 DECLARE
 	live message_bus.subscription;
+	named message_bus.subscription;
 	made integer;
 	node integer := COALESCE(current_setting('message_bus.node', true), '0');
+	since bigint;
 BEGIN
 	IF NEW.created_at >= now() THEN		-- it is no restored one
 		RETURN NEW;
@@ -496,7 +525,14 @@ BEGIN
 		WHERE s.created_at > NEW.created_at
 			AND s.channel_id = NEW.channel_id AND s.name = NEW.name
 			AND EXISTS (SELECT FROM message_bus.subscription_made m
-				WHERE m.subscription_id = s.subscription_id);
+				WHERE m.subscription_id = s.subscription_id)
+		RETURNING * INTO named;
+	IF FOUND THEN
+		PERFORM message_bus.subscription_let_go(named.subscription_id);
+		NEW.start_id := least(NEW.start_id, named.start_id);
+		NEW.start_at := CASE WHEN NEW.start_at IS NOT NULL AND named.start_at IS NOT NULL
+			THEN least(NEW.start_at, named.start_at) END;
+	END IF;
 	SELECT m.epoch INTO made FROM message_bus.subscription_made m
 		WHERE m.subscription_id = NEW.subscription_id;
 	DELETE FROM message_bus.subscription s
@@ -506,9 +542,41 @@ BEGIN
 	IF FOUND THEN
 		live.subscription_id := node * 67108864 + 33554432 + floor(random() * 33554432)::integer;
 		INSERT INTO message_bus.subscription SELECT live.*;
-		INSERT INTO message_bus.subscription_made VALUES (live.subscription_id, made);
+		-- one that has facts is not as good as new
+		INSERT INTO message_bus.subscription_made VALUES (live.subscription_id, 0);
+		PERFORM message_bus.subscription_let_go(NEW.subscription_id);
+		-- its facts are under leases of here, and in tables that are settled
+		since := made::bigint >> 11 << 33 | node::bigint << 28 | (made::bigint & 2047) << 17;
+		UPDATE message_bus.ack f SET subscription_id = live.subscription_id
+			WHERE f.subscription_id = NEW.subscription_id AND f.lease >= since
+				AND message_bus.lease_node(f.lease) = node
+				AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+					AND d.objid = f.tableoid AND d.refclassid = 'pg_extension'::regclass);
+		UPDATE message_bus.failure f SET subscription_id = live.subscription_id
+			WHERE f.subscription_id = NEW.subscription_id AND f.lease >= since
+				AND message_bus.lease_node(f.lease) = node
+				AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+					AND d.objid = f.tableoid AND d.refclassid = 'pg_extension'::regclass);
 	END IF;
-	RETURN NEW;
+	SELECT * INTO named FROM message_bus.subscription s
+		WHERE NEW.channel_id = 1 AND s.channel_id = 1 AND s.name = NEW.name
+			AND s.created_at <> NEW.created_at;
+	IF NOT FOUND THEN
+		RETURN NEW;
+	END IF;
+	IF NEW.start_id < named.start_id OR named.start_at IS NOT NULL
+			AND COALESCE(NEW.start_at < named.start_at, true) THEN
+		-- the time tells it from the one that is loaded
+		UPDATE message_bus.subscription s SET start_id = least(NEW.start_id, s.start_id),
+			start_at = CASE WHEN s.start_at IS NOT NULL AND NEW.start_at IS NOT NULL
+				THEN least(NEW.start_at, s.start_at) END,
+			created_at = s.created_at + interval '1 microsecond'
+			WHERE s.subscription_id = named.subscription_id;
+		UPDATE message_bus.subscription_made m SET epoch = 0 WHERE m.subscription_id = named.subscription_id;
+		DELETE FROM message_bus.checkpoint c WHERE c.subscription_id = named.subscription_id;
+		PERFORM message_bus.subscription_let_go(named.subscription_id);
+	END IF;
+	RETURN NULL;
 END
 $$;
 CREATE TRIGGER subscription_restored BEFORE INSERT ON message_bus.subscription

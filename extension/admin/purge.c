@@ -13,6 +13,9 @@
  * id and the one behind the last, ascending.  A later purge names those that
  * are unfinished then, and takes what has ended since.
  *
+ * The ranges also hold all ids between the segments that the purge has seen:
+ * what a restore is filling, or brings some other day, is not purged.
+ *
  * Purges of a channel come one after the other: each holds the channel's row
  * from its beginning to the end of its transaction.
  */
@@ -55,6 +58,8 @@ typedef struct Purge
 	int64		limit;			/* ids from here on stay */
 	MbusRange  *unfinished;		/* as do these */
 	int			nunfinished;
+	MbusLeaf   *leaves;			/* what it sees */
+	int			nleaves;
 	int64		count;
 } Purge;
 
@@ -62,6 +67,8 @@ static void channel_hold(Purge *purge, text *name);
 static void purge_count(Purge *purge);
 static void purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot);
 static void purge_write(const Purge *purge);
+static int	purge_kept(const Purge *purge, Datum **kept);
+static int	kept_add(Datum *kept, int n, int64 lo, int64 hi);
 
 /*
  * purge_channel(channel) hides all messages of a channel that the caller
@@ -132,15 +139,13 @@ purge_count(Purge *purge)
 {
 	/* the registry has been asked: see the top of this file */
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	MbusLeaf   *leaves;
-	int			nleaves = mbus_leaves(purge->schema, &leaves);
 
-	for (int i = 0; i < nleaves; i++)
+	purge->nleaves = mbus_leaves(purge->schema, &purge->leaves);
+	for (int i = 0; i < purge->nleaves; i++)
 	{
-		if (MbusFirstId(leaves[i].segment) < purge->limit)
-			purge_count_leaf(purge, leaves[i].segment, snapshot);
+		if (MbusFirstId(purge->leaves[i].segment) < purge->limit)
+			purge_count_leaf(purge, purge->leaves[i].segment, snapshot);
 	}
-	pfree(leaves);
 	UnregisterSnapshot(snapshot);
 }
 
@@ -152,7 +157,7 @@ static void
 purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
 {
 	const MbusPolicy *before = &purge->before;
-	int64		after = mbus_channel_purged_below(before);
+	int64		after = mbus_channel_purged_below(before, MbusFirstId(segment));
 	Relation	leaf;
 	Relation	events;
 	MbusChannelScan rows;
@@ -200,17 +205,12 @@ purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot)
 static void
 purge_write(const Purge *purge)
 {
-	int			n = purge->nunfinished;
-	Datum	   *kept = palloc(Max(2 * n, 1) * sizeof(Datum));
+	Datum	   *kept;
+	int			n = purge_kept(purge, &kept);
 	Datum		value[3];
 	char		nulls[4] = "   ";
 	static const Oid types[3] = {INT4OID, INT8OID, INT8ARRAYOID};
 
-	for (int i = 0; i < n; i++)
-	{
-		kept[2 * i] = Int64GetDatum(purge->unfinished[i].lo);
-		kept[2 * i + 1] = Int64GetDatum(purge->unfinished[i].hi);
-	}
 	value[0] = Int32GetDatum(purge->channel_id);
 	value[1] = Int64GetDatum(Max(purge->limit - 1, purge->before.purged_to));
 	value[2] = PointerGetDatum(construct_array(kept, 2 * n, INT8OID,
@@ -224,4 +224,61 @@ purge_write(const Purge *purge)
 						  3, types, value, nulls) != 1)
 		elog(ERROR, "channel %d is locked and was not updated",
 			 purge->channel_id);
+}
+
+/*
+ * purge_kept makes the ranges that stay: the unfinished ones, and those between
+ * the segments that the purge has seen.  Returns how many, by ascending id and
+ * apart from each other.
+ */
+static int
+purge_kept(const Purge *purge, Datum **kept)
+{
+	int64		end = Max(purge->limit, purge->before.purged_to + 1);
+	int64		lo = 0;			/* begin of the next that is between */
+	int			leaf = 0;
+	int			unfinished = 0;
+	int			n = 0;
+
+	*kept = palloc(2 * (purge->nunfinished + purge->nleaves + 1) *
+				   sizeof(Datum));
+	while (lo < end || unfinished < purge->nunfinished)
+	{
+		const MbusRange *range = unfinished < purge->nunfinished ?
+		&purge->unfinished[unfinished] : NULL;
+
+		if (range && (range->lo < lo || lo >= end))
+		{
+			n = kept_add(*kept, n, range->lo, range->hi);
+			unfinished++;
+			continue;
+		}
+		if (leaf == purge->nleaves)
+		{
+			n = kept_add(*kept, n, lo, end);
+			lo = end;
+			continue;
+		}
+		n = kept_add(*kept, n, lo,
+					 Min(MbusFirstId(purge->leaves[leaf].segment), end));
+		lo = MbusFirstId((int64) purge->leaves[leaf++].segment + 1);
+	}
+	return n;
+}
+
+/* Adds a range, which begins behind the begin of the last. */
+static int
+kept_add(Datum *kept, int n, int64 lo, int64 hi)
+{
+	if (lo >= hi)
+		return n;
+	if (n > 0 && lo <= DatumGetInt64(kept[2 * n - 1]))
+	{
+		kept[2 * n - 1] =
+			Int64GetDatum(Max(DatumGetInt64(kept[2 * n - 1]), hi));
+		return n;
+	}
+	kept[2 * n] = Int64GetDatum(lo);
+	kept[2 * n + 1] = Int64GetDatum(hi);
+	return n + 1;
 }

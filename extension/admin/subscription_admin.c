@@ -211,6 +211,28 @@ MBUS_CHANNEL_FUNCTION(drop_subscription)
 }
 
 /*
+ * subscription_let_go(subscription_id) lets go, at commit, what shared memory has
+ * of a subscription whose row a restore has replaced or renumbered: its leases
+ * end, and it is loaded anew.
+ */
+MBUS_FUNCTION(subscription_let_go)
+{
+	Oid			schema = mbus_schema();
+	int32		subscription_id = PG_GETARG_INT32(0);
+	uint32		slot = MBUS_NONE;
+
+	if (mbus_preloaded() && mbus_database_or_null() != NULL)
+	{
+		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+		slot = mbus_sub_find(MyDatabaseId, schema, subscription_id);
+		LWLockRelease(mbus_delivery_lock());
+	}
+	if (slot != MBUS_NONE)
+		mbus_effect_drop(slot, schema, subscription_id);
+	PG_RETURN_VOID();
+}
+
+/*
  * mbus_subscriptions_drop lets go, at commit, what shared memory has of a
  * channel's subscriptions; the caller has deleted the rows.
  */

@@ -338,7 +338,7 @@ leaf_count_range(Count *count, MbusChannelScan *rows, int64 lo, int64 hi)
 	Row			row;
 
 	lo = Max(lo, count->sub->start_id);
-	lo = Max(lo, mbus_channel_purged_below(&count->policy) + 1);
+	lo = Max(lo, mbus_channel_purged_below(&count->policy, lo) + 1);
 	mbus_channel_scan_begin(rows, lo, hi - 1, count->snapshot);
 	while ((tuple = mbus_channel_scan_next(rows)) != NULL &&
 		   mbus_backlog_spend(count))

@@ -3,8 +3,11 @@
  *		Which of a channel's messages a purge has taken.
  *
  * A purge deletes nothing (admin/purge.c): the channel's row says that ids up
- * to purged_to are gone, but for some ranges in which publishes had not ended.
- * Every reader asks here.
+ * to purged_to are gone, but for some ranges: those in which publishes had not
+ * ended, and all that is in no segment that the purge has seen.  So what a
+ * restore brings later, from below, is not purged, and two purges of the same
+ * channel that come together each take what their bus had.  Every reader asks
+ * here.
  */
 #include "postgres.h"
 
@@ -17,6 +20,7 @@
 PG_FUNCTION_INFO_V1(mbus_in_ranges);
 
 static bool ranges_hold(const int64 *pairs, int n, int64 id);
+static int	ranges_above(const int64 *pairs, int n, int64 id);
 
 /*
  * mbus_channel_purged tells whether a purge has taken a message.
@@ -29,15 +33,20 @@ mbus_channel_purged(const MbusPolicy *policy, int64 id)
 }
 
 /*
- * mbus_channel_purged_below returns an id at and below which all messages
- * are purged: nobody need look there.
+ * mbus_channel_purged_below returns an id at and below which, from an id on, all
+ * messages are purged: nobody need look there.
  */
 int64
-mbus_channel_purged_below(const MbusPolicy *policy)
+mbus_channel_purged_below(const MbusPolicy *policy, int64 from)
 {
-	if (policy->nkept == 0)
+	int			above;
+
+	if (!mbus_channel_purged(policy, from))
+		return from - 1;
+	above = ranges_above(policy->kept, policy->nkept, from);
+	if (above == policy->nkept)
 		return policy->purged_to;
-	return Min(policy->purged_to, policy->kept[0] - 1);
+	return Min(policy->purged_to, policy->kept[2 * above] - 1);
 }
 
 /*
@@ -62,10 +71,18 @@ mbus_in_ranges(PG_FUNCTION_ARGS)
 static bool
 ranges_hold(const int64 *pairs, int n, int64 id)
 {
+	int			above = ranges_above(pairs, n, id);
+
+	return above > 0 && id < pairs[2 * above - 1];
+}
+
+/* The first range that begins above the id; n if none does. */
+static int
+ranges_above(const int64 *pairs, int n, int64 id)
+{
 	int			low = 0;
 	int			high = n;
 
-	/* the first range that begins above the id */
 	while (low < high)
 	{
 		int			middle = (low + high) / 2;
@@ -75,5 +92,5 @@ ranges_hold(const int64 *pairs, int n, int64 id)
 		else
 			high = middle;
 	}
-	return low > 0 && id < pairs[2 * low - 1];
+	return low;
 }

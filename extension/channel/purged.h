@@ -10,6 +10,6 @@
 #include "channel/channel.h"
 
 extern bool mbus_channel_purged(const MbusPolicy *policy, int64 id);
-extern int64 mbus_channel_purged_below(const MbusPolicy *policy);
+extern int64 mbus_channel_purged_below(const MbusPolicy *policy, int64 from);
 
 #endif							/* MBUS_PURGED_H */

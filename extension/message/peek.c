@@ -92,26 +92,27 @@ MBUS_CHANNEL_FUNCTION(peek)
 	channel_id = channel->channel_id;
 	if (channel->record_reads)
 		read = first_read = palloc(left.messages * sizeof(int64));
-	policy = mbus_channel_policy(schema, channel_id);
-	if (policy)
-		after = Max(after, mbus_channel_purged_below(policy));
-
 	/* first the limit, then the snapshot: see the top of this file */
 	limit = mbus_published_limit(mbus_database(), schema, channel_id);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	nleaves = mbus_leaves(schema, &leaves);
 	for (int i = 0; i < nleaves && left.messages > 0; i++)
 	{
+		int64		from = after;
 		Relation	leaf;
 
-		if (leaves[i].segment < (after >> MBUS_ROW_BITS) ||
+		policy = mbus_channel_policy(schema, channel_id);
+		if (policy)
+			from = Max(from, mbus_channel_purged_below(policy,
+													   MbusFirstId(leaves[i].segment)));
+		if (leaves[i].segment < (from >> MBUS_ROW_BITS) ||
 			MbusFirstId(leaves[i].segment) >= limit)
 			continue;
 		leaf = mbus_leaf_open(schema, leaves[i].segment, MBUS_MESSAGE,
 							  AccessShareLock);
 		if (leaf == NULL)
 			continue;
-		peek_leaf(schema, leaf, channel_id, after, limit, &left, snapshot,
+		peek_leaf(schema, leaf, channel_id, from, limit, &left, snapshot,
 				  rsinfo, first_read ? &read : NULL);
 		table_close(leaf, AccessShareLock);
 	}

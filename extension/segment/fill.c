@@ -4,7 +4,7 @@
  *
  * The bus writes its tables itself, so a COPY or an INSERT that names one is a
  * restore's, or somebody's by hand.  The worker sees what it brings in its
- * next pass.  Three things cannot wait for that, and hooks see to them:
+ * next pass.  Four things cannot wait for that, and hooks see to them:
  *
  *	- a segment that is being filled must be hidden, else what is acknowledged
  *	  is delivered because its acks come later: before the first row the worker
@@ -17,17 +17,21 @@
  *	  transaction, and it is entered anew.  "fills" tells a worker that is
  *	  entering it; it holds a ShareLock on the table meanwhile, the restore
  *	  RowExclusive until it has committed
+ *	- the worker gives up waiting for a secret that does not come when nothing
+ *	  has come into a segment for long: the time is noted ("filled_at")
  *	- a purge or the start of a subscription that is above all segments must
- *	  not hide what is published from now on: publishers go to a segment above
- *	  it (MbusNumbering.roll_below), before the row can be seen
+ *	  not hide what is published from its commit on: publishers go to a segment
+ *	  above it (MbusNumbering.roll_below), before the row can be seen.  That is
+ *	  told at the end of the transaction, when it is about to commit: what it
+ *	  rolls back uses up no numbers.  If the commit fails it is taken back
  *
  * And one is refused: COPY into the facts of a segment that is in use.  Segments
  * of another bus may have the numbers of ours; where their tables cannot be made,
  * pg_restore goes on and copies into ours.  Messages meet the unique index; acks
  * and deletions would count for messages that they are not of.
  *
- * INSERT is looked at for the first two only; its rows are not there yet when
- * the hook is called, and for the third the worker's pass has to do.
+ * INSERT is looked at for the first three only; its rows are not there yet when
+ * the hook is called, and for the fourth the worker's pass has to do.
  */
 #include "postgres.h"
 
@@ -61,6 +65,7 @@
 #include "base/ids.h"
 #include "segment/fill.h"
 #include "segment/leaf.h"
+#include "state/clock.h"
 #include "state/state.h"
 #include "state/unfinished.h"
 
@@ -68,6 +73,14 @@
 
 static ProcessUtility_hook_type prev_utility = NULL;
 static ExecutorStart_hook_type prev_executor = NULL;
+
+/* What this transaction has copied into, whose rows name ids. */
+static Oid	copied_channel = InvalidOid;
+static Oid	copied_subscription = InvalidOid;
+
+/* What its commit has told publishers, and what they were told before. */
+static int32 rolled_to = 0;
+static int32 rolled_from = 0;
 
 static void fill_utility(PlannedStmt *pstmt, const char *queryString,
 						 bool readOnlyTree, ProcessUtilityContext context,
@@ -82,11 +95,16 @@ static int32 message_segment(Oid relid);
 static void facts_refuse(Oid relid);
 static bool goes_with_extension(Oid relid);
 static void fill_begins(Oid relid);
+static void fill_stamp(Oid relid);
+static bool segment_table(const char *name);
 static bool made_here(Oid relid);
-static void look_wait(MbusDatabase *db, uint32 ticket);
+static bool look_wait(MbusDatabase *db, uint32 ticket);
 static void fill_seen(Oid relid);
 static void era_forget(Oid schema, int32 segment);
-static void names_above(Oid relid);
+static void fill_xact(XactEvent event, void *arg);
+static void names_copied(Oid relid);
+static void names_above(Oid relid, AttrNumber column, int64 offset);
+static void names_take_back(void);
 static int64 highest_id(Oid relid, AttrNumber column);
 
 /*
@@ -100,6 +118,7 @@ mbus_fill_init(void)
 	ProcessUtility_hook = fill_utility;
 	prev_executor = ExecutorStart_hook;
 	ExecutorStart_hook = fill_executor;
+	RegisterXactCallback(fill_xact, NULL);
 }
 
 /*
@@ -122,6 +141,7 @@ fill_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		if (OidIsValid(relid))
 			facts_refuse(relid);
 		fill_begins(begins);
+		fill_stamp(begins);
 	}
 	if (prev_utility)
 		prev_utility(pstmt, queryString, readOnlyTree, context, params,
@@ -131,8 +151,9 @@ fill_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 								params, queryEnv, dest, qc);
 	if (OidIsValid(relid))
 	{
+		fill_stamp(relid);
 		fill_seen(relid);
-		names_above(relid);
+		names_copied(relid);
 	}
 }
 
@@ -156,6 +177,7 @@ fill_executor(QueryDesc *query, int eflags)
 		if (!bus_table(relid))
 			continue;
 		fill_begins(relid);
+		fill_stamp(relid);
 		fill_seen(relid);
 	}
 }
@@ -294,8 +316,9 @@ goes_with_extension(Oid relid)
 
 /*
  * fill_begins has a segment hidden that others have made and is to be filled,
- * or attached: the worker hides what it finds.  The worker itself attaches
- * only what is its own.
+ * or attached: the worker hides what it finds.  One that is hidden only because
+ * nothing was numbered above it yet is not in the worker's list, and could show
+ * when that is.  The worker itself attaches only what is its own.
  */
 static void
 fill_begins(Oid relid)
@@ -306,7 +329,7 @@ fill_begins(Oid relid)
 	uint32		ticket;
 
 	if (db == NULL || db->worker.pid == MyProcPid || segment <= 0 ||
-		mbus_segment_hidden(db, segment))
+		mbus_segment_listed(db, segment))
 		return;
 	waits = !made_here(relid);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
@@ -314,8 +337,45 @@ fill_begins(Oid relid)
 	ticket = ++db->numbering.looks_wanted;
 	LWLockRelease(&db->lock);
 	mbus_wake_worker(db);
-	if (waits)
-		look_wait(db, ticket);
+	if (waits && !look_wait(db, ticket))
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("segment %d of message_bus is not known to be hidden while it is filled",
+						segment),
+				 errdetail("The worker did not answer within %d seconds; what was acknowledged may be delivered again.",
+						   LOOK_WAIT_MS / 1000),
+				 errhint("See the view message_bus.worker_status and the server's log.")));
+}
+
+/*
+ * fill_stamp notes that something comes into a segment: the worker waits for
+ * what is missing of those that are restored.
+ */
+static void
+fill_stamp(Oid relid)
+{
+	MbusDatabase *db = mbus_database_or_null();
+	char	   *name = get_rel_name(relid);
+
+	if (db && name && segment_table(name))
+		pg_atomic_write_u64(&db->numbering.filled_at, (uint64) mbus_now());
+}
+
+/* Whether a name is that of a segment's table, or of the parent of some. */
+static bool
+segment_table(const char *name)
+{
+	for (int f = 0; f <= MBUS_FAMILIES; f++)
+	{
+		const char *family = f == MBUS_FAMILIES ? "secret" :
+		mbus_family_name((MbusFamily) f);
+		size_t		prefix = strlen(family);
+
+		if (strncmp(name, family, prefix) == 0 &&
+			(name[prefix] == '\0' || name[prefix] == '_'))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -339,9 +399,9 @@ made_here(Oid relid)
 
 /*
  * look_wait waits for the worker's look, for a moment: one that cannot work
- * does not keep a restore from going on.
+ * does not keep a restore from going on.  False if it did not come.
  */
-static void
+static bool
 look_wait(MbusDatabase *db, uint32 ticket)
 {
 	bool		done = false;
@@ -358,6 +418,7 @@ look_wait(MbusDatabase *db, uint32 ticket)
 		done = (int32) (db->numbering.looks_done - ticket) >= 0;
 		LWLockRelease(&db->lock);
 	}
+	return done;
 }
 
 /*
@@ -410,39 +471,103 @@ era_forget(Oid schema, int32 segment)
 	table_close(rel, NoLock);
 }
 
-/*
- * names_above has publishers go to a segment above all that purges and starts
- * name which a COPY has brought.
- */
+/* names_copied takes note of a COPY into a table whose rows name ids. */
 static void
-names_above(Oid relid)
+names_copied(Oid relid)
 {
-	MbusDatabase *db = mbus_database_or_null();
 	char	   *name = get_rel_name(relid);
-	int64		highest;
 
-	if (db == NULL || name == NULL)
-		return;
-	if (strcmp(name, "channel") == 0)
-		highest = highest_id(relid, MBUS_CHANNEL_PURGED_TO);
-	else if (strcmp(name, "subscription") == 0)
-		highest = highest_id(relid, MBUS_SUBSCRIPTION_START_ID) - 1;
-	else
-		return;
-	if (highest <= 0 || highest >> MBUS_ROW_BITS >= MBUS_SEGMENT_MAX)
-		return;
-	mbus_roll_below(db, MbusSegmentOf(highest) + INT64CONST(1));
+	if (name && strcmp(name, "channel") == 0)
+		copied_channel = relid;
+	else if (name && strcmp(name, "subscription") == 0)
+		copied_subscription = relid;
 }
 
-/* The highest id in a column, with what this command has brought. */
+/*
+ * fill_xact has publishers go above what this transaction has copied, before
+ * its commit.  A transaction that is prepared is about to commit.
+ */
+static void
+fill_xact(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			if (OidIsValid(copied_channel))
+				names_above(copied_channel, MBUS_CHANNEL_PURGED_TO, 0);
+			if (OidIsValid(copied_subscription))
+				names_above(copied_subscription, MBUS_SUBSCRIPTION_START_ID,
+							-1);
+			break;
+		case XACT_EVENT_ABORT:
+			names_take_back();
+			/* FALLTHROUGH */
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+			copied_channel = copied_subscription = InvalidOid;
+			rolled_to = rolled_from = 0;
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * names_above has publishers go to a segment above all that the rows of a
+ * table name in a column.
+ */
+static void
+names_above(Oid relid, AttrNumber column, int64 offset)
+{
+	MbusDatabase *db = mbus_database_or_null();
+	int64		highest;
+	int32		number;
+
+	if (db == NULL)
+		return;
+	highest = highest_id(relid, column) + offset;
+	if (highest <= 0 || highest >> MBUS_ROW_BITS >= MBUS_SEGMENT_MAX)
+		return;
+	number = MbusSegmentOf(highest) + 1;
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (number > db->numbering.roll_below)
+	{
+		if (rolled_to == 0)
+			rolled_from = db->numbering.roll_below;
+		db->numbering.roll_below = rolled_to = number;
+	}
+	LWLockRelease(&db->lock);
+}
+
+/*
+ * names_take_back lets publishers go on as before, if nobody has told them
+ * more since.
+ */
+static void
+names_take_back(void)
+{
+	MbusDatabase *db = rolled_to != 0 ? mbus_database_or_null() : NULL;
+
+	if (db == NULL)
+		return;
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (db->numbering.roll_below == rolled_to)
+		db->numbering.roll_below = rolled_from;
+	LWLockRelease(&db->lock);
+}
+
+/* The highest id in a column, with what this transaction has brought. */
 static int64
 highest_id(Oid relid, AttrNumber column)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
+	Relation	rel = try_table_open(relid, AccessShareLock);
 	int64		highest = 0;
 	TableScanDesc scan;
 	HeapTuple	tuple;
 
+	if (rel == NULL)
+		return 0;
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
 	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);

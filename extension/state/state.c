@@ -127,6 +127,7 @@ state_startup(void)
 			pg_atomic_init_u32(&db->numbering.hiding, 0);
 			pg_atomic_init_u32(&db->numbering.fills, 0);
 			pg_atomic_init_u32(&db->disk.full, 0);
+			pg_atomic_init_u64(&db->numbering.filled_at, 0);
 			for (int c = 0; c < MBUS_COUNTERS; c++)
 				pg_atomic_init_u64(&db->counter[c], 0);
 			for (int s = 0; s <= MBUS_MAX_SERIES; s++)

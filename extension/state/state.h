@@ -103,6 +103,7 @@ typedef struct MbusNumbering
 	pg_atomic_uint32 known;		/* next_segment; 0 if not ready */
 	pg_atomic_uint32 hiding;	/* nrestoring; written before "known" */
 	pg_atomic_uint32 fills;		/* others have written to segments so often */
+	pg_atomic_uint64 filled_at; /* and last at this time; 0: never */
 } MbusNumbering;
 
 /*

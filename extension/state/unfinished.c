@@ -131,13 +131,24 @@ bool
 mbus_segment_hidden(MbusDatabase *db, int32 segment)
 {
 	uint32		known = pg_atomic_read_u32(&db->numbering.known);
-	bool		hidden;
 
 	if (known == 0)
 		return false;
 	if ((uint32) segment >= known)
 		return true;
 	pg_read_barrier();
+	return mbus_segment_listed(db, segment);
+}
+
+/*
+ * mbus_segment_listed tells whether the worker knows that a restore is filling a
+ * segment, which stays hidden then until it is filled.
+ */
+bool
+mbus_segment_listed(MbusDatabase *db, int32 segment)
+{
+	bool		hidden;
+
 	if (pg_atomic_read_u32(&db->numbering.hiding) == 0)
 		return false;
 	LWLockAcquire(&db->lock, LW_SHARED);

@@ -24,6 +24,7 @@ extern int	mbus_segments_without(MbusDatabase *db, Oid schema,
 								  int32 channel_id, int32 *segments);
 extern void mbus_series_mark(MbusSeries *series, int32 channel_id);
 extern bool mbus_segment_unfinished(MbusDatabase *db, int32 segment);
+extern bool mbus_segment_listed(MbusDatabase *db, int32 segment);
 extern bool mbus_segment_hidden(MbusDatabase *db, int32 segment);
 extern bool mbus_segments_show(MbusDatabase *db, int32 highest);
 extern int	mbus_unfinished_ranges(MbusDatabase *db);

@@ -44,6 +44,7 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	db->numbering.roll_below = 0;
 	pg_atomic_write_u32(&db->numbering.known, 0);
 	pg_atomic_write_u32(&db->numbering.hiding, 0);
+	pg_atomic_write_u64(&db->numbering.filled_at, 0);
 	MemSet(db->series, 0, sizeof(db->series));
 	MemSet(&db->facts, 0, sizeof(db->facts));
 	db->faults.ring.tail = db->faults.ring.head;

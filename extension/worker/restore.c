@@ -18,7 +18,8 @@
  *
  *	- whole: each of its tables is attached, has its indexes and row security
  *	- filled: nobody is writing to them, and there is a message, and a secret
- *	  if there is a table for it, or nothing has changed for an hour
+ *	  if there is a table for it, or nothing has changed for an hour, nor come
+ *	  into a table of any segment (MbusNumbering.filled_at)
  *
  * One without messages stays hidden for as long as it has none: its data may
  * come some other day.  One that is filled and whose channels are not here is
@@ -32,10 +33,11 @@
  * MBUS_RESTORING; the others are hidden as a range if nothing else lies in
  * that, and settled when there is room.  Else they show as they are.
  *
- * Settling is one transaction.  It makes the tables depend on the extension,
- * makes a row of message_bus.segment where the restore brought none, raises
- * the epoch above those of leases and numbers of facts in it, numbers above
- * what these name, and moves the cursors of checkpoints back below the segment:
+ * First the epoch is raised above those of leases and numbers of facts in the
+ * segment, durable and begun: who sees its messages must not get a lease below
+ * those that its facts have.  Then it is settled in one transaction.  That
+ * makes the tables depend on the extension, makes a row of message_bus.segment
+ * where the restore brought none, numbers above what the facts name, and moves the cursors of checkpoints back below the segment:
  * subscriptions may have passed its number.  When all of that
  * is written, just before the commit, memory is told, in one step under the
  * delivery lock: the segment shows, and loaded subscriptions read again from
@@ -46,21 +48,16 @@
  * above is hidden before that shows.  Nothing of a hidden segment is closed
  * or retired.
  *
- * What is open is followed by a segment above those that have been settled, or
+ * What is open below a segment that is settled is followed by one above it, or
  * readers would stop at its end and see nothing of what is above.  So it is for
  * ids that rows name (named.c).
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
-#include "storage/bufmgr.h"
-#include "storage/lmgr.h"
 #include "storage/lwlock.h"
-#include "utils/lsyscache.h"
-#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
@@ -76,23 +73,14 @@
 #include "worker/names.h"
 #include "worker/numbers.h"
 #include "worker/restore.h"
+#include "worker/restored.h"
 #include "worker/segment_catalog.h"
-#include "worker/segment_secret.h"
 #include "worker/task.h"
-
-#define UNCHANGED_US	(60 * 60 * USECS_PER_SEC)	/* until nobody waits for
-													 * what is missing */
 
 #define LOCK_WAIT_MS	100
 #define SETTLE_MS		200		/* then others are served first */
-
-/* The highest numbers that are named in what is settled. */
-typedef struct Named
-{
-	int64		lease;
-	int64		fact;
-	int64		segment;
-} Named;
+#define UNSETTLED_FIRST_MS	100
+#define UNSETTLED_LONGEST_MS	30000
 
 /* A segment that a restore has brought. */
 typedef struct Restored
@@ -114,28 +102,27 @@ typedef struct Look
 	Restored   *list;			/* by ascending number */
 	int			n;
 	int			at;				/* the one that is settled */
+	int64		epoch;			/* that must be passed before it can be */
+	int32		roll;			/* what is open is followed from there on */
+	Restored   *again;			/* the list, read once more; or NULL */
+	int			nagain;
 } Look;
 
 static MbusOutcome look_hide(MbusWork *work, void *arg);
 static int64 unattached_sum(void);
 static MbusOutcome look_find(MbusWork *work, void *arg);
-static bool restored_begun(MbusWork *work, int32 segment);
 static void look_settle(MbusWork *work, Look *look);
+static bool unsettled_waits(const MbusWork *work, int32 segment);
+static void unsettled_add(MbusWork *work, int32 segment);
+static MbusOutcome settle(MbusWork *work, Look *look);
 static MbusOutcome segment_settle(MbusWork *work, void *arg);
 static bool settled_attach(MbusWork *work, const Look *look);
-static int64 settled_store(MbusWork *work, const Look *look,
-						   const Named *named);
+static void settled_store(MbusWork *work, Look *look, const MbusRestoredNames *named);
 static void settled_show(MbusWork *work, const Look *look);
 static int	restored_list(MbusWork *work, MemoryContext context,
 						  Restored **list);
 static void crowd_look(MbusWork *work, const Restored *list, int n);
-static bool restored_filled(MbusWork *work, int32 segment);
-static bool restored_unchanged(MbusWork *work);
-static bool table_written(Oid table);
 static void restored_hide(MbusWork *work, const Restored *list, int n);
-static void restored_settle(MbusWork *work, int32 segment, Named *named);
-static int64 highest(const char *what, MbusFamily family, int32 segment,
-					 int64 least);
 
 /*
  * mbus_restore_look hides what a restore has brought, and settles what is whole
@@ -247,7 +234,7 @@ look_find(MbusWork *work, void *arg)
 	for (int i = 0; i < look->n && room > 0; i++)
 	{
 		look->list[i].begun = look->list[i].whole &&
-			restored_begun(work, look->list[i].segment);
+			mbus_restored_begun(work, look->list[i].segment);
 		if (!look->list[i].foreign)
 			room--;
 	}
@@ -255,93 +242,163 @@ look_find(MbusWork *work, void *arg)
 	return MBUS_DONE;
 }
 
-/* Whether a table of messages has rows, and nobody is writing to it. */
-static bool
-restored_begun(MbusWork *work, int32 segment)
-{
-	bool		begun = false;
-	Relation	rel;
-	Oid			leaf;
-
-	leaf = get_relname_relid(psprintf("message_%d", segment), work->schema);
-	if (!OidIsValid(leaf) || !ConditionalLockRelationOid(leaf, ShareLock))
-		return false;
-	rel = try_table_open(leaf, NoLock);
-	if (rel)
-	{
-		begun = RelationGetNumberOfBlocks(rel) > 0;
-		table_close(rel, NoLock);
-	}
-	UnlockRelationOid(leaf, ShareLock);
-	return begun;
-}
-
 /*
  * look_settle settles what is filled, each in a transaction of its own, for
- * SETTLE_MS; the next pass goes on at once.  It stops at a lock: that is of what
- * all of them write to.
+ * SETTLE_MS.  The next look goes on behind, at once if any was settled.  It
+ * stops at a lock, for that may be of what all of them write to.  One that errs
+ * is put off by itself.
  */
 static void
 look_settle(MbusWork *work, Look *look)
 {
 	TimestampTz started = mbus_now();
 	MbusOutcome outcome = MBUS_DONE;
+	bool		settled = false;
+	bool		more = false;
+	int			first = 0;
 
 	if (!mbus_tasks_begin(work, MBUS_TASK_SETTLE, false))
 		return;
-	for (look->at = 0; look->at < look->n && outcome != MBUS_BLOCKED;
-		 look->at++)
+	while (first < look->n &&
+		   look->list[first].segment <= work->restore.settled_to)
+		first++;
+	for (int i = 0; i < look->n && outcome != MBUS_BLOCKED && !more; i++)
 	{
-		Restored   *restored = &look->list[look->at];
-
-		if (!restored->begun)
+		look->at = (first + i) % look->n;
+		if (!look->list[look->at].begun ||
+			unsettled_waits(work, look->list[look->at].segment))
 			continue;
-		if (TimestampDifferenceExceeds(started, mbus_now(), SETTLE_MS))
-		{
-			work->pass.full_at = 0;
+		more = TimestampDifferenceExceeds(started, mbus_now(), SETTLE_MS);
+		if (more)
 			break;
-		}
-		outcome = mbus_task_run(work, MBUS_TASK_SETTLE, segment_settle, look,
-								"taking in segment %d", restored->segment);
-		if (outcome != MBUS_DONE)
-			restored->settled = restored->foreign = false;
-		if (outcome != MBUS_DONE || restored->foreign)
-			restored_hide(work, look->list, look->n);
+		outcome = settle(work, look);
+		if (outcome == MBUS_FAILED)
+			unsettled_add(work, look->list[look->at].segment);
+		work->restore.settled_to = look->list[look->at].segment;
+		settled |= look->list[look->at].settled;
+		more = look->again != NULL;
 		mbus_task_let_go(work);
 	}
+	if (settled && more)
+		work->pass.full_at = 0;
 	mbus_tasks_end(work, MBUS_TASK_SETTLE);
+}
+
+/* Whether a segment that could not be taken in is put off still. */
+static bool
+unsettled_waits(const MbusWork *work, int32 segment)
+{
+	for (int i = 0; i < MBUS_UNSETTLED; i++)
+	{
+		const MbusUnsettled *one = &work->restore.unsettled[i];
+
+		if (one->segment == segment)
+			return mbus_now() < one->retry_at;
+	}
+	return false;
+}
+
+/*
+ * unsettled_add puts one off that has failed: by UNSETTLED_FIRST_MS, doubling
+ * to UNSETTLED_LONGEST_MS.  If there is no room, all are.  A place is free when
+ * its segment was not tried for long.
+ */
+static void
+unsettled_add(MbusWork *work, int32 segment)
+{
+	MbusUnsettled *place = NULL;
+	TimestampTz now = mbus_now();
+
+	for (int i = 0; i < MBUS_UNSETTLED; i++)
+	{
+		MbusUnsettled *one = &work->restore.unsettled[i];
+
+		if (one->segment == segment)
+		{
+			place = one;
+			break;
+		}
+		if (one->segment == 0 ||
+			TimestampDifferenceExceeds(one->retry_at, now,
+									   2 * UNSETTLED_LONGEST_MS))
+			place = one;
+	}
+	if (place == NULL)
+		return;
+	if (place->segment != segment)
+		place->failures = 0;
+	place->segment = segment;
+	place->retry_at =
+		TimestampTzPlusMilliseconds(now,
+									Min(UNSETTLED_FIRST_MS <<
+										Min(place->failures, 12),
+										UNSETTLED_LONGEST_MS));
+	place->failures++;
+	work->backoff[MBUS_TASK_SETTLE].failed = false;
+}
+
+/*
+ * settle settles the segment that is at hand, and hides it again if that fails.
+ * If leases in it are too high the epoch is raised first.
+ */
+static MbusOutcome
+settle(MbusWork *work, Look *look)
+{
+	Restored   *restored = &look->list[look->at];
+	MbusOutcome outcome;
+
+	look->epoch = 0;
+	outcome = mbus_task_run(work, MBUS_TASK_SETTLE, segment_settle, look,
+							"taking in segment %d", restored->segment);
+	if (outcome == MBUS_DONE && look->epoch != 0 &&
+		mbus_epoch_raise(work, look->epoch))
+		outcome = mbus_task_run(work, MBUS_TASK_SETTLE, segment_settle, look,
+								"taking in segment %d", restored->segment);
+	if (outcome != MBUS_DONE)
+		restored->settled = restored->foreign = false;
+	if (outcome != MBUS_DONE || restored->foreign)
+		restored_hide(work, look->list, look->n);
+	return outcome;
 }
 
 /*
  * segment_settle settles one segment if it is filled, and shows it when all is
- * written.  One that is foreign is detached; it is hidden until that is
- * committed.
+ * written; or, if leases or facts in it are above the epoch that is at work,
+ * says above which one that must be first.  One
+ * that is foreign is detached; it is hidden until that is committed.
  */
 static MbusOutcome
 segment_settle(MbusWork *work, void *arg)
 {
 	Look	   *look = arg;
 	Restored   *restored = &look->list[look->at];
-	Named		named = {0};
-	int64		epoch = 0;
+	MbusRestoredNames named = {0};
+	int64		epoch;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	mbus_task_lock_timeout(LOCK_WAIT_MS);
-	if (!restored_filled(work, restored->segment))
+	if (!mbus_restored_filled(work, restored->segment))
 		;						/* it stays what it is */
 	else if (mbus_foreign_judge(restored->segment))
 		restored->foreign = mbus_foreign_detach(work, restored->segment);
 	else if (settled_attach(work, look))
 	{
-		restored_settle(work, restored->segment, &named);
-		epoch = settled_store(work, look, &named);
-		restored->settled = true;
-		settled_show(work, look);
+		mbus_restored_names(work, restored->segment, &named);
+		epoch = Max(mbus_epoch_passed(named.lease, mbus_node),
+					MbusFactEpoch(named.fact));
+		mbus_task_number_check(epoch + 1, MBUS_EPOCH_MAX, "lease epochs");
+		if (epoch >= work->db->delivery.lease_epoch)
+			look->epoch = epoch;
+		else
+		{
+			mbus_restored_settle(work, restored->segment);
+			settled_store(work, look, &named);
+			restored->settled = true;
+			settled_show(work, look);
+		}
 	}
 	mbus_task_commit();
-	if (epoch != 0)
-		mbus_epoch_begin(work->db, epoch);
 	return MBUS_DONE;
 }
 
@@ -366,23 +423,29 @@ settled_attach(MbusWork *work, const Look *look)
 
 /*
  * settled_store writes down what follows of a segment that is settled, and
- * raises the numbers of segments above all that there is; returns the epoch that
- * is to begin, or 0.  Numbers that do not exist are an error, but for those
- * that rows elsewhere name (named.c).
+ * raises the numbers of segments above all that there is.  Numbers that do not
+ * exist are an error, but for those that rows elsewhere name (named.c).  What
+ * was made after the look, and is numbered above now, is listed to be hidden.
  */
-static int64
-settled_store(MbusWork *work, const Look *look, const Named *named)
+static void
+settled_store(MbusWork *work, Look *look, const MbusRestoredNames *named)
 {
-	int64		epoch = Max(mbus_epoch_passed(named->lease, mbus_node),
-							MbusFactEpoch(named->fact));
-	int64		next = Max(named->segment, look->list[look->n - 1].segment);
+	int64		next = look->list[look->n - 1].segment;
 	int64		back = MbusFirstId(look->list[look->at].segment) - 1;
 
 	if (look->highest < MBUS_SEGMENT_MAX)
 		next = Max(next, look->highest);
-	next++;
+	next = Max(next + 1, work->db->numbering.next_segment);
+	look->roll = look->list[look->at].segment + 1;
+	if (named->segment >= next)
+	{
+		/* higher than was looked */
+		next = named->segment + 1;
+		mbus_task_number_check(next, MBUS_SEGMENT_MAX, "segment numbers");
+		look->roll = (int32) next;
+		look->nagain = restored_list(work, look->context, &look->again);
+	}
 	mbus_task_number_check(next, MBUS_SEGMENT_MAX, "segment numbers");
-	mbus_task_number_check(epoch, MBUS_EPOCH_MAX, "lease epochs");
 	mbus_sql("UPDATE message_bus.checkpoint SET"
 			 " cursor = least(cursor, " INT64_FORMAT "),"
 			 " due_at = '-infinity', retry_at = '-infinity'"
@@ -391,10 +454,7 @@ settled_store(MbusWork *work, const Look *look, const Named *named)
 			 " OR retry_at IS DISTINCT FROM '-infinity'", back, back);
 	mbus_numbering_raise(work->db, next);
 	mbus_numbering_store(work->db);
-	epoch = epoch >= work->db->delivery.lease_epoch ?
-		mbus_epoch_store(epoch) : 0;
 	ForceSyncCommit();
-	return epoch;
 }
 
 /*
@@ -409,8 +469,11 @@ settled_show(MbusWork *work, const Look *look)
 	int32		next = db->numbering.next_segment;	/* nobody else writes it */
 
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
-	restored_hide(work, look->list, look->n);
-	mbus_roll_below(db, next);
+	if (look->again)
+		restored_hide(work, look->again, look->nagain);
+	else
+		restored_hide(work, look->list, look->n);
+	mbus_roll_below(db, look->roll);
 	mbus_subs_rewind(db->database, work->schema,
 					 MbusFirstId(look->list[look->at].segment),
 					 MbusFirstId(next));
@@ -529,51 +592,14 @@ crowd_look(MbusWork *work, const Restored *list, int n)
 						n),
 				 errdetail("Those from %d on show before they are filled.",
 						   list[MBUS_RESTORING].segment)));
+	else if (n > MBUS_RESTORING && !work->restore.behind)
+		ereport(LOG,
+				(errmsg("message_bus takes in %d of %d segments that are being restored",
+						MBUS_RESTORING, n),
+				 errdetail("Those from %d on stay hidden, filled or not, until as many of the others are filled.",
+						   list[MBUS_RESTORING].segment)));
+	work->restore.behind = n > MBUS_RESTORING;
 	work->restore.crowded = !alone;
-}
-
-/*
- * restored_filled tells whether a whole segment has its rows.  A writer's lock
- * is not waited for.
- */
-static bool
-restored_filled(MbusWork *work, int32 segment)
-{
-	bool		isnull;
-
-	for (int f = 0; f < MBUS_FAMILIES; f++)
-	{
-		Oid			leaf;
-
-		(void) mbus_leaf_state(work, (MbusFamily) f, segment, &leaf);
-		if (table_written(leaf))
-			return false;
-	}
-	if (table_written(mbus_secret_table(work, segment)))
-		return false;
-	return mbus_sql_int64(&isnull, "SELECT 1::int8 FROM message_bus.message_%d"
-						  " LIMIT 1", segment) == 1 &&
-		(restored_unchanged(work) || mbus_secret_filled(work, segment));
-}
-
-/* Whether for long nothing was made that is to be filled, nor settled. */
-static bool
-restored_unchanged(MbusWork *work)
-{
-	return work->restore.changed_at != 0 &&
-		mbus_now() - work->restore.changed_at > UNCHANGED_US;
-}
-
-/* Whether somebody is writing to a table; InvalidOid: nobody is. */
-static bool
-table_written(Oid table)
-{
-	if (!OidIsValid(table))
-		return false;
-	if (!ConditionalLockRelationOid(table, ShareLock))
-		return true;
-	UnlockRelationOid(table, ShareLock);
-	return false;
 }
 
 /*
@@ -615,57 +641,9 @@ restored_hide(MbusWork *work, const Restored *list, int n)
 	numbering->nrestoring = Min(pending, MBUS_RESTORING);
 	if (pending > MBUS_RESTORING && !restore->crowded)
 		numbering->crowd_hi = last + 1;
-	if (pending > 0 && !restored_unchanged(work))
+	if (pending > 0 && !mbus_restored_unchanged(work))
 		numbering->gap = numbering->restoring[0];
 	pg_atomic_write_u32(&numbering->hiding, pending);
 	LWLockRelease(&work->db->lock);
 	restore->pending = pending;
-}
-
-/*
- * restored_settle makes a segment one of ours, and raises what is named to the
- * highest in it.
- */
-static void
-restored_settle(MbusWork *work, int32 segment, Named *named)
-{
-	Oid			leaf[MBUS_FAMILIES];
-
-	mbus_channels_above(segment);
-	for (int f = 0; f < MBUS_FAMILIES; f++)
-	{
-		(void) mbus_leaf_state(work, (MbusFamily) f, segment, &leaf[f]);
-		if (!OidIsValid(leaf[f]))
-			continue;
-		mbus_segment_depend(leaf[f], work->extension);
-		mbus_segment_revoke(psprintf("%s_%d",
-									 mbus_family_name((MbusFamily) f),
-									 segment), leaf[f]);
-		if (f != MBUS_MESSAGE)
-			named->fact = highest("max(no)", (MbusFamily) f, segment,
-								  named->fact);
-		if (f == MBUS_ACK || f == MBUS_FAILURE)
-			named->lease = highest("max(lease)", (MbusFamily) f, segment,
-								   named->lease);
-		if (f == MBUS_FAILURE)
-			named->segment = highest(psprintf("max(dead_letter_id) >> %d",
-											  MBUS_ROW_BITS),
-									 (MbusFamily) f, segment, named->segment);
-	}
-	mbus_secret_settle(work, segment);
-	mbus_sql("INSERT INTO message_bus.segment (segment_no, series, opened_at)"
-			 " VALUES (%d, 1, message_bus.clock())"
-			 " ON CONFLICT (segment_no) DO NOTHING", segment);
-}
-
-/* The highest of a table of a segment, or "least". */
-static int64
-highest(const char *what, MbusFamily family, int32 segment, int64 least)
-{
-	bool		isnull;
-	int64		value = mbus_sql_int64(&isnull, "SELECT %s FROM message_bus.%s_%d",
-									   what, mbus_family_name(family),
-									   segment);
-
-	return isnull ? least : Max(value, least);
 }

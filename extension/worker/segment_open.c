@@ -317,6 +317,8 @@ series_need(MbusWork *work, int32 series_no, Opening *opening)
 	if (work->disk.full && need == NEED_SEGMENT)
 		need = NEED_CLOSE;
 	opening->at_least = Max(series->wanted, work->db->numbering.next_segment);
+	/* or it would be followed by another one at once */
+	opening->at_least = Max(opening->at_least, work->db->numbering.roll_below);
 	LWLockRelease(&work->db->lock);
 	return need;
 }
@@ -457,12 +459,14 @@ number_choose(MbusWork *work, int64 at_least)
 {
 	int64		least = Max(at_least, mbus_names_highest(work) + 1);
 	int64		number = mbus_segment_above(least, mbus_node);
+	int32		next = work->db->numbering.next_segment;
+	bool		hidden;
 
-	if (least == work->db->numbering.next_segment &&
-		mbus_names_free(work, least, number))
+	if (least == next && mbus_names_free(work, least, number))
 		return number;
 	least = Max(least, mbus_highest_segment() + 1);
-	if (least > at_least && mbus_restore_hide(work))
+	hidden = least > next && mbus_restore_hide(work);
+	if (hidden && least > at_least)
 		least += MbusOrdinals(RESTORE_SKIP);
 	return mbus_segment_above(least, mbus_node);
 }

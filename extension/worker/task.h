@@ -18,6 +18,9 @@
 #define MBUS_BLOCKERS_MAX	64
 #define MBUS_WAYS_MAX		64
 
+/* So many restored segments that err keep back no other. */
+#define MBUS_UNSETTLED		16
+
 /* For how long a task waits for a lock while nobody is served. */
 #define MBUS_LOCK_WAIT_MS	50
 
@@ -135,6 +138,14 @@ typedef struct MbusLoad
 	TimestampTz looked_at;
 } MbusLoad;
 
+/* A restored segment that could not be taken in. */
+typedef struct MbusUnsettled
+{
+	int32		segment;		/* 0: this place is free */
+	int			failures;
+	TimestampTz retry_at;
+} MbusUnsettled;
+
 /* What a restore has brought; restore.c. */
 typedef struct MbusRestore
 {
@@ -145,6 +156,9 @@ typedef struct MbusRestore
 	TimestampTz changed_at;		/* when that last changed */
 	uint64		names;			/* of rows that publishers are above */
 	bool		crowded;		/* some have no room, and show; logged */
+	bool		behind;			/* some have no room, and wait; logged */
+	int32		settled_to;		/* the last one that was tried */
+	MbusUnsettled unsettled[MBUS_UNSETTLED];	/* put off after an error */
 } MbusRestore;
 
 /* The reserve of space on the disk; disk_reserve.c. */

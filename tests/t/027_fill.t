@@ -321,6 +321,21 @@ sql_fails(
 	qq{SET statement_timeout = '2 s';
 		COPY message_bus.message_$segment FROM stdin;},
 	'57014', qr/statement timeout/, 'who may waits for the worker');
+my ($out, $err);
+
+$new->psql('entered', "COPY message_bus.message_$segment FROM stdin;",
+	stdout => \$out, stderr => \$err);
+like($err,
+	qr/WARNING:  segment $segment of message_bus is not known to be hidden.*did not answer within 3 seconds/s,
+	'and is told if he goes on without');
+query('CREATE TABLE message_bus.message_320000 (LIKE message_bus.message)',
+	'entered');
+sql_fails(
+	$new, 'entered',
+	q{SET statement_timeout = '2 s';
+		COPY message_bus.message_320000 FROM stdin;},
+	'57014', qr/statement timeout/,
+	'so is it for one above all numbers, which shows when these are raised');
 kill 'CONT', $worker;
 
 $old->stop;

@@ -62,6 +62,13 @@ sub claimed
 		SELECT string_agg(payload::text, ' ' ORDER BY id) FROM d, a});
 }
 
+# opened returns how many segments were opened.
+sub opened
+{
+	return query(q{SELECT value::int FROM message_bus.metrics
+		WHERE metric LIKE '%segments_opened_total'});
+}
+
 # come claims until some have come.
 sub come
 {
@@ -157,7 +164,19 @@ my $rest = join '|', grep { !$some{$_} } @segments;
 is( query(q{SELECT count(*) FROM pg_class WHERE relname ~ '^message_\d+$'
 		AND relnamespace = 'message_bus'::regnamespace}) >= $many,
 	1, 'none that is empty has gone');
-restore('the rest', "TABLE DATA message_bus \\w+_($rest) ", '--section=data');
+my $opened = opened();
+
+foreach my $segment (split /\|/, $rest)
+{
+	restore("segment $segment", "TABLE DATA message_bus \\w+_$segment ",
+		'--section=data');
+	query('SELECT message_bus.expire()');
+	query(q{SELECT message_bus.publish('live', '"beside"')});
+}
+cmp_ok(opened() - $opened, '<=', 4,
+	'publishers need not go to a new segment for each');
+like(come('live', scalar(split /\|/, $rest)),
+	qr/beside/, 'and lose nothing');
 my $left = 0;
 
 $left += $rows{$_} foreach grep { !$some{$_} } @segments;

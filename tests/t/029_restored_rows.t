@@ -3,7 +3,8 @@
 # What rows of a restore mean beside those that are here.  Segments of a
 # channel with retention acked stay while a restore has not brought their
 # channel, and close no segment of another one.  A restored subscription keeps
-# its number and nothing of the one that had it here, which gets a new one.
+# its number and nothing of the one that had it here, which gets a new one and
+# keeps what it has done.
 # What is left of a channel that was never brought is not another's.
 
 use strict;
@@ -73,6 +74,7 @@ $node->safe_psql(
 	'old', q{
 	SELECT setval('message_bus.channel_id', 6);
 	SELECT message_bus.create_channel('orders', retention => 'acked');
+	SELECT message_bus.create_subscription('default', 'theirs');
 	SELECT message_bus.create_subscription('orders', 'worker');
 	SELECT message_bus.create_subscription('orders', 'second');
 	SELECT message_bus.create_subscription('default', 'default')});
@@ -144,15 +146,17 @@ is( query(
 		q{SELECT string_agg(subscription_id || ' ' || name, ' '
 			ORDER BY subscription_id) FROM message_bus.subscription
 		WHERE name <> 'mine'}),
-	'1 worker 2 second 3 default',
+	'1 theirs 2 worker 3 second 4 default',
 	'restored ones have their numbers');
 is( query(q{SELECT count(*), min(s.subscription_id) > 1000, count(m.epoch)
 		FROM message_bus.subscription s
 		LEFT JOIN message_bus.subscription_made m USING (subscription_id)
 		WHERE name = 'mine'}),
 	'1|t|1', 'one that was made here has got another');
-is(took('default', 'mine', '10 seconds'),
-	'"ready?" "again"', 'and begins anew');
+is(took('default', 'mine', '2 seconds'),
+	'', 'with which it keeps what it has acknowledged');
+is(took('default', 'theirs', '10 seconds'),
+	'"ready?" "again"', 'what that had acknowledged is not done for another one');
 query(q{SELECT message_bus.publish('default', '"last"')});
 is(took('default', 'mine', '10 seconds'), '"last"', 'and goes on');
 is(took('orders', 'second', '10 seconds'),
