@@ -880,14 +880,13 @@ CREATE FUNCTION message_bus.extend(lease bigint, lease_for interval,
 COMMENT ON FUNCTION message_bus.extend IS
 'extend: moves the end of a lease, or of some of its messages, to lease_for from now, later or earlier, and returns that time. lease_for: more than 0, at most 7 days. ids: at most 10000 (NULL: all it holds). Takes effect at once, also if the transaction is rolled back. Errors: 55000 the lease is not held or does not hold all the ids (nothing is extended), 42501 no privilege to consume, 22004 NULL, 22023 bad lease_for, 54000 too many ids, 25006 read-only.';
 
-CREATE FUNCTION message_bus.redrive(dead_letter text, max_messages integer DEFAULT NULL,
-	ids bigint[] DEFAULT NULL) RETURNS integer
 CREATE FUNCTION message_bus.release_lease(lease bigint) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_release_lease' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.release_lease IS
 'release_lease: gives all messages of a lease back, at commit, whose ever the lease is, and returns how many; for the channel''s owner. They are delivered again at once; the attempt counts, and has failed (released). Errors: 55000 the lease is not held, or is one of a channel that the current user does not own, or is in use by another transaction; 22004 NULL, 25006 read-only.';
 
-CREATE FUNCTION message_bus.redrive(dead_letter text, max_messages integer DEFAULT NULL) RETURNS integer
+CREATE FUNCTION message_bus.redrive(dead_letter text, max_messages integer DEFAULT NULL,
+	ids bigint[] DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_redrive' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.redrive IS
 'redrive: gives dead messages back, at commit, with all their attempts, and returns how many. dead_letter: a dead-letter channel, or a channel without one whose dead messages lie in place. max_messages: at least 1 (NULL: all); the oldest first. ids: only these, at most 10000 (NULL: all): of dead letters, or of messages dead in place; what is not dead is left out. A message that still lives goes to the subscription it died for; otherwise its dead letter is published again to the channel it came from, and left alone if that is gone. The dead letter is deleted. Needs the privilege to consume dead_letter and to publish to the channels the messages came from; one without that is left alone, with a warning. Errors: 42P01 no such channel, 42501 no privilege, 22004 NULL, 22023 bad max_messages, 25006 read-only, 54000 too many ids, 53400 too many subscriptions, 55000 not ready.';
@@ -1013,7 +1012,7 @@ CREATE FUNCTION message_bus.subscription_lag(channel text, subscription text,
 COMMENT ON FUNCTION message_bus.subscription_lag IS
 'subscription_lag: how far a subscription is behind, exactly; the columns are those of the view subscriptions. It counts message by message, some 0.3 s for a million. NULL if there is no such subscription, it is not loaded, or the current user may not consume, audit or monitor its channel.';
 
-CREATE FUNCTION message_bus.subscription_expired(subscription_id integer, budget bigint DEFAULT 10000,
+CREATE FUNCTION message_bus.subscription_expired(subscription_id integer, budget bigint DEFAULT 500,
 	OUT expired bigint, OUT expired_at_least boolean)
 	AS 'MODULE_PATHNAME', 'mbus_subscription_expired' LANGUAGE C COST 1000;
 COMMENT ON FUNCTION message_bus.subscription_expired IS

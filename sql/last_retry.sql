@@ -102,12 +102,14 @@ SELECT * FROM pg_temp.take('k2', $$'keys', 'sub', batch => 5$$);
 SELECT attempts, kind, reason, dead_letter FROM message_bus.dead_letters WHERE channel = 'keys';
 SELECT message_bus.redrive('keys');
 SELECT message_bus.ack(pg_temp.lease('k2'));
-SELECT * FROM pg_temp.take('k3', $$'keys', 'sub', batch => 5$$);
 -- over the WebSocket's methods likewise
 SELECT message_bus.grant_channel('keys', 'regress_mbus_client', 'all');
+SET ROLE regress_mbus_client;
+SELECT lease AS k3 FROM message_bus.claim('keys', 'sub', batch => 5) \gset
+RESET ROLE;
 SELECT message_bus.open_session(8, options => '{"anonymous": "regress_mbus_client"}') IS NOT NULL AS open;
 SELECT convert_from(substr(frame, 2), 'UTF8') AS reply FROM message_bus.relay(ARRAY[8], ARRAY[convert_to(E'\x01' ||
-	format('{"jsonrpc":"2.0","id":1,"method":"nack","params":{"lease":%s,"delay":7200}}', pg_temp.lease('k3')), 'UTF8')]);
+	format('{"jsonrpc":"2.0","id":1,"method":"nack","params":{"lease":%s,"delay":7200}}', :k3), 'UTF8')]);
 SELECT count(*) FROM message_bus.dead_letters WHERE channel = 'keys';
 SELECT message_bus.close_session(8);
 SELECT message_bus.drop_channel('brief'), message_bus.drop_channel('dead'), message_bus.drop_channel('keys');
