@@ -15,7 +15,8 @@
 #include "database/resolve.h"
 #include "net/loop.h"
 
-#define CONNECT_MS			10000	/* what an attempt, and the checks, may take */
+#define CONNECT_MS			10000	/* what an attempt, and the checks, may
+									 * take */
 #define FIELD_MAX			256
 
 /* What clients are told of libpq's faults, which name hosts and logins. */
