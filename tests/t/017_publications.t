@@ -59,7 +59,10 @@ sub refused
 				BEGIN
 					EXECUTE command;
 				EXCEPTION WHEN OTHERS THEN
-					RAISE WARNING '%: %', command, SQLERRM;
+					-- but for a segment that was dropped meanwhile
+					IF SQLSTATE <> '42P01' AND command !~ '(FROM|UPDATE) [0-9]' THEN
+						RAISE WARNING '%: %', command, SQLERRM;
+					END IF;
 				END;
 			END LOOP;
 		END
