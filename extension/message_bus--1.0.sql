@@ -1012,11 +1012,17 @@ CREATE FUNCTION message_bus.subscription_lag(channel text, subscription text,
 COMMENT ON FUNCTION message_bus.subscription_lag IS
 'subscription_lag: how far a subscription is behind, exactly; the columns are those of the view subscriptions. It counts message by message, some 0.3 s for a million. NULL if there is no such subscription, it is not loaded, or the current user may not consume, audit or monitor its channel.';
 
-CREATE FUNCTION message_bus.subscription_expired(subscription_id integer, budget bigint DEFAULT 500,
+CREATE FUNCTION message_bus.expired_status(subscription_id integer, budget bigint,
 	OUT expired bigint, OUT expired_at_least boolean)
-	AS 'MODULE_PATHNAME', 'mbus_subscription_expired' LANGUAGE C COST 1000;
+	AS 'MODULE_PATHNAME', 'mbus_expired_status' LANGUAGE C STRICT COST 1000;
+COMMENT ON FUNCTION message_bus.expired_status IS
+'expired_status: messages that expired before a subscription was done with them, see the view subscriptions; NULL if there is none or the current user may not consume, audit or monitor its channel. budget: how many rows of messages are read at most; what is told where more would have to be read is marked as a lower bound.';
+
+CREATE FUNCTION message_bus.subscription_expired(channel text, subscription text,
+	OUT expired bigint, OUT expired_at_least boolean)
+	AS 'MODULE_PATHNAME', 'mbus_subscription_expired' LANGUAGE C STRICT COST 100000;
 COMMENT ON FUNCTION message_bus.subscription_expired IS
-'subscription_expired: messages that expired before a subscription was done with them, see the view subscriptions; NULL if there is none or the current user may not consume its channel. budget: how many rows of messages are read at most (NULL: all, then it is exact); what is told where more would have to be read is marked as a lower bound.';
+'subscription_expired: messages that expired before a subscription was done with them, all that there are; the columns are those of the view subscriptions. expired_at_least: more have expired in segments that the worker dropped before it could count them. NULL if there is no such subscription or the current user may not consume, audit or monitor its channel.';
 
 CREATE VIEW message_bus.subscriptions AS
 	SELECT c.name AS channel, s.name AS subscription, message_bus.role_number(s.owner)::pg_catalog.regrole AS owner,
@@ -1028,7 +1034,7 @@ CREATE VIEW message_bus.subscriptions AS
 	FROM message_bus.subscription_rows() s
 	JOIN message_bus.channel_rows() c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
 	CROSS JOIN LATERAL message_bus.subscription_status(s.subscription_id) AS t
-	CROSS JOIN LATERAL message_bus.subscription_expired(s.subscription_id) AS e;
+	CROSS JOIN LATERAL message_bus.expired_status(s.subscription_id, 500) AS e;
 COMMENT ON VIEW message_bus.subscriptions IS
 'subscriptions of the channels that the current user may consume, audit or monitor, and how far each is behind. What is counted is NULL where the worker has not loaded a subscription yet, and on a standby. A lag of more than some hundred messages is estimated; subscription_lag() counts it.';
 COMMENT ON COLUMN message_bus.subscriptions.lag_messages IS 'live messages that it still has to get, has out, or that wait for a retry or for their delay';
@@ -1044,7 +1050,7 @@ COMMENT ON COLUMN message_bus.subscriptions.acked IS 'messages acknowledged sinc
 COMMENT ON COLUMN message_bus.subscriptions.nacked IS 'messages given back since the server started';
 COMMENT ON COLUMN message_bus.subscriptions.leases_expired IS 'messages whose lease passed its deadline since the server started';
 COMMENT ON COLUMN message_bus.subscriptions.expired IS 'messages that expired before it was done with them, since it was made, also over restarts; not what had expired before it was made or moved by seek, was deleted, or is claimed';
-COMMENT ON COLUMN message_bus.subscriptions.expired_at_least IS 'expired is a lower bound: there is more to read than is read for the view (see subscription_expired), or than the worker reads when it drops a segment';
+COMMENT ON COLUMN message_bus.subscriptions.expired_at_least IS 'expired is a lower bound: there is more to read than is read for the view (subscription_expired() reads all), or than the worker reads when it drops a segment';
 COMMENT ON COLUMN message_bus.subscriptions.dead IS 'messages that used up their attempts since the server started';
 COMMENT ON COLUMN message_bus.subscriptions.lag_estimated IS 'not all messages were looked at: lag_messages is an estimate, retrying at least so many, and the oldest that of those looked at';
 COMMENT ON COLUMN message_bus.subscriptions.cursor IS 'id up to which it has read the channel';
@@ -1571,7 +1577,7 @@ GRANT SELECT ON message_bus.channels, message_bus.grants, message_bus.messages, 
 	message_bus.dead_letters TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.channel_rows, message_bus.subscription_rows, message_bus.death_rows,
 	message_bus.message_rows TO PUBLIC;
-GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.subscription_expired, message_bus.subscription_lag,
+GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.expired_status, message_bus.subscription_expired, message_bus.subscription_lag,
 	message_bus.lease_rows, message_bus.clock, message_bus.clock_off, message_bus.in_ranges, message_bus.delivery_status,
 	message_bus.last_access TO PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;

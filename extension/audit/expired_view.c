@@ -22,6 +22,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -58,7 +59,8 @@ typedef struct Segments
 	int32	   *segment;
 } Segments;
 
-static bool may_consume(Oid schema, int32 subscription_id);
+static Datum told_row(FunctionCallInfo fcinfo, const Told *told);
+static bool may_see(const MbusSubscription *subscription);
 static int	subscriptions_list(Oid schema, int32 **ids);
 static void expired_tell(Oid schema, int32 subscription_id, int64 budget,
 						 Told *told);
@@ -78,41 +80,74 @@ static int64 low_delayed(const MbusExpired *expired, const MbusSub *sub,
 						 int64 low);
 
 /*
- * subscription_expired(subscription_id, budget) returns what the view
- * subscriptions shows of one; NULL if there is none, or not for the current
- * user.  budget: rows that are read at most; NULL: all.
+ * expired_status(subscription_id, budget) returns what the view subscriptions
+ * shows of one; NULL if there is none, or not for the current user.  budget:
+ * rows that are read at most.
+ */
+MBUS_FUNCTION(expired_status)
+{
+	Oid			schema = mbus_schema();
+	Told		told;
+
+	if (!may_see(mbus_subscription_by_id(schema, PG_GETARG_INT32(0))))
+		PG_RETURN_NULL();
+	expired_tell(schema, PG_GETARG_INT32(0), PG_GETARG_INT64(1), &told);
+	PG_RETURN_DATUM(told_row(fcinfo, &told));
+}
+
+/*
+ * subscription_expired(channel, subscription) returns it whatever has to be
+ * read for it.
  */
 MBUS_FUNCTION(subscription_expired)
 {
 	Oid			schema = mbus_schema();
+	const MbusSubscription *subscription = NULL;
+	const MbusChannel *channel;
+	int32		id;
 	Told		told;
+
+	channel = mbus_channel_by_name(schema,
+								   text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	if (channel)
+		subscription = mbus_subscription_by_name(schema, channel->channel_id,
+												 text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	if (subscription == NULL)
+		PG_RETURN_NULL();
+	id = subscription->subscription_id;
+	if (!may_see(subscription))
+		PG_RETURN_NULL();
+	expired_tell(schema, id, PG_INT64_MAX, &told);
+	PG_RETURN_DATUM(told_row(fcinfo, &told));
+}
+
+/* Makes the row of what is told. */
+static Datum
+told_row(FunctionCallInfo fcinfo, const Told *told)
+{
 	TupleDesc	desc;
 	Datum		values[2];
 	bool		isnull[2] = {false, false};
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "subscription_expired: not called for a row");
-	if (PG_ARGISNULL(0) || !may_consume(schema, PG_GETARG_INT32(0)))
-		PG_RETURN_NULL();
-	expired_tell(schema, PG_GETARG_INT32(0),
-				 PG_ARGISNULL(1) ? PG_INT64_MAX : PG_GETARG_INT64(1), &told);
-	values[0] = Int64GetDatum(told.n);
-	values[1] = BoolGetDatum(told.at_least);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
-													  values, isnull)));
+	values[0] = Int64GetDatum(told->n);
+	values[1] = BoolGetDatum(told->at_least);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values,
+											 isnull));
 }
 
+/* Whether the current user may see a subscription; NULL: there is none. */
 static bool
-may_consume(Oid schema, int32 subscription_id)
+may_see(const MbusSubscription *subscription)
 {
-	const MbusSubscription *subscription;
 	const MbusChannel *channel;
 
-	subscription = mbus_subscription_by_id(schema, subscription_id);
 	if (subscription == NULL)
 		return false;
-	channel = mbus_channel_by_id(schema, subscription->channel_id);
-	return channel != NULL && mbus_channel_allows(channel, MBUS_CONSUME);
+	channel = mbus_channel_by_id(mbus_schema(), subscription->channel_id);
+	return channel != NULL &&
+		(mbus_channel_allows(channel, MBUS_SEE) || mbus_monitors());
 }
 
 /*
