@@ -117,7 +117,7 @@ describe('a token of the handshake that is refused', () => {
 			client.socket._socket.uncork();
 			const errors = (await Promise.all(calls.map(fails)));
 			// those of another lane may be too late for an answer
-			assert.equal(errors[0].code, -32001);
+			assert.ok(errors.some((one) => one.code === -32001));
 			for (const error of errors.filter((one) => one.code)) {
 				assert.equal(error.message, 'token is not valid');
 				assert.equal(error.data.detail, detail);

@@ -77,6 +77,7 @@ class Restorer:
         self.client = server.client('stress ' + name)
         self.dump = server.directory + '/dump'
         self.count = 0
+        self.locked = False         # a dump has failed for a lock
 
     def run(self, times, seconds):
         """Restore so many times, at even intervals in the first two thirds of so many seconds, but no longer than there are
@@ -147,6 +148,11 @@ class Restorer:
         result = subprocess.run([os.path.join(self.server.bindir, name), '--host', self.server.directory, '--port', str(PORT),
                                  '--username', 'postgres', *args], capture_output=True, text=True)
         if result.returncode != 0:
+            if 'could not obtain lock' in result.stderr and not self.locked:
+                # once may be: who holds it is not known yet
+                self.locked = True
+                self.ledger.fault('dump found a lock')
+                raise CutOff(result.stderr.strip())
             if CUT_OFF.search(result.stderr):
                 raise CutOff(name + ': ' + result.stderr.strip().split('\n')[-1])
             self.ledger.wrong('%s: %s: %s' % (self.name, name, result.stderr[-2000:]))
