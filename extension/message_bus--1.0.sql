@@ -907,11 +907,6 @@ COMMENT ON PROCEDURE message_bus.wait IS
  * user first: conditions of a query, whatever they are, never see another row.
  */
 
-CREATE FUNCTION message_bus.in_ranges(id bigint, ranges bigint[]) RETURNS boolean
-	AS 'MODULE_PATHNAME', 'mbus_in_ranges' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION message_bus.in_ranges IS
-'in_ranges: whether an id is in one of the ascending ranges [lo, hi) of an array: what a purge has kept.';
-
 CREATE FUNCTION message_bus.ack_covers(lo bigint, runs integer[], hi bigint, id bigint) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_ack_covers' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION message_bus.ack_covers IS
@@ -1578,7 +1573,7 @@ GRANT SELECT ON message_bus.channels, message_bus.grants, message_bus.messages, 
 GRANT EXECUTE ON FUNCTION message_bus.channel_rows, message_bus.subscription_rows, message_bus.death_rows,
 	message_bus.message_rows TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.expired_status, message_bus.subscription_expired, message_bus.subscription_lag,
-	message_bus.lease_rows, message_bus.clock, message_bus.clock_off, message_bus.in_ranges, message_bus.delivery_status,
+	message_bus.lease_rows, message_bus.clock, message_bus.clock_off, message_bus.delivery_status,
 	message_bus.last_access TO PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,

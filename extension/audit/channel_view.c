@@ -23,13 +23,10 @@
 #include "channel/channel.h"
 #include "state/fault.h"
 
-/* Whether a row of a table may be seen. */
-typedef bool (*SeenFunction) (Oid schema, HeapTuple tuple, TupleDesc desc);
-
 static void rows_return(FunctionCallInfo fcinfo, const char *table,
-						SeenFunction seen);
-static bool channel_seen(Oid schema, HeapTuple tuple, TupleDesc desc);
-static bool subscription_seen(Oid schema, HeapTuple tuple, TupleDesc desc);
+						AttrNumber channel_id, int privileges);
+static bool row_seen(Oid schema, HeapTuple tuple, TupleDesc desc,
+					 AttrNumber channel_id, int privileges);
 
 /*
  * channel_rows() returns the channels that the current user may use, audit or
@@ -37,7 +34,8 @@ static bool subscription_seen(Oid schema, HeapTuple tuple, TupleDesc desc);
  */
 MBUS_FUNCTION(channel_rows)
 {
-	rows_return(fcinfo, "channel", channel_seen);
+	rows_return(fcinfo, "channel", MBUS_CHANNEL_ID,
+				MBUS_PUBLISH | MBUS_SEE);
 	return (Datum) 0;
 }
 
@@ -47,13 +45,15 @@ MBUS_FUNCTION(channel_rows)
  */
 MBUS_FUNCTION(subscription_rows)
 {
-	rows_return(fcinfo, "subscription", subscription_seen);
+	rows_return(fcinfo, "subscription", MBUS_SUBSCRIPTION_CHANNEL_ID,
+				MBUS_SEE);
 	return (Datum) 0;
 }
 
 /* Returns those rows of a table that may be seen. */
 static void
-rows_return(FunctionCallInfo fcinfo, const char *table, SeenFunction seen)
+rows_return(FunctionCallInfo fcinfo, const char *table, AttrNumber channel_id,
+			int privileges)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Oid			schema = mbus_schema();
@@ -69,7 +69,8 @@ rows_return(FunctionCallInfo fcinfo, const char *table, SeenFunction seen)
 	while (HeapTupleIsValid(tuple = systable_getnext(rows)))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (seen(schema, tuple, RelationGetDescr(rel)))
+		if (row_seen(schema, tuple, RelationGetDescr(rel), channel_id,
+					 privileges))
 			tuplestore_puttuple(rsinfo->setResult, tuple);
 	}
 	systable_endscan(rows);
@@ -77,8 +78,13 @@ rows_return(FunctionCallInfo fcinfo, const char *table, SeenFunction seen)
 	UnregisterSnapshot(snapshot);
 }
 
+/*
+ * Whether the current user monitors, or has one of the privileges for the
+ * channel whose id is in a column.
+ */
 static bool
-channel_seen(Oid schema, HeapTuple tuple, TupleDesc desc)
+row_seen(Oid schema, HeapTuple tuple, TupleDesc desc, AttrNumber channel_id,
+		 int privileges)
 {
 	bool		isnull;
 	const MbusChannel *channel;
@@ -86,24 +92,7 @@ channel_seen(Oid schema, HeapTuple tuple, TupleDesc desc)
 	if (mbus_monitors())
 		return true;
 	channel = mbus_channel_by_id(schema,
-								 DatumGetInt32(heap_getattr(tuple,
-															MBUS_CHANNEL_ID,
+								 DatumGetInt32(heap_getattr(tuple, channel_id,
 															desc, &isnull)));
-	return channel &&
-		mbus_channel_allows(channel, MBUS_PUBLISH | MBUS_SEE);
-}
-
-static bool
-subscription_seen(Oid schema, HeapTuple tuple, TupleDesc desc)
-{
-	bool		isnull;
-	const MbusChannel *channel;
-
-	if (mbus_monitors())
-		return true;
-	channel = mbus_channel_by_id(schema,
-								 DatumGetInt32(heap_getattr(tuple,
-															MBUS_SUBSCRIPTION_CHANNEL_ID,
-															desc, &isnull)));
-	return channel && mbus_channel_allows(channel, MBUS_SEE);
+	return channel && mbus_channel_allows(channel, privileges);
 }

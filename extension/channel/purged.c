@@ -11,13 +11,8 @@
  */
 #include "postgres.h"
 
-#include "fmgr.h"
-#include "utils/array.h"
-
 #include "channel/channel.h"
 #include "channel/purged.h"
-
-PG_FUNCTION_INFO_V1(mbus_in_ranges);
 
 static bool ranges_hold(const int64 *pairs, int n, int64 id);
 static int	ranges_above(const int64 *pairs, int n, int64 id);
@@ -47,24 +42,6 @@ mbus_channel_purged_below(const MbusPolicy *policy, int64 from)
 	if (above == policy->nkept)
 		return policy->purged_to;
 	return Min(policy->purged_to, policy->kept[2 * above] - 1);
-}
-
-/*
- * mbus_in_ranges (SQL: message_bus.in_ranges(id, ranges bigint[])) is how the
- * views look into a channel's purge_kept.
- */
-Datum
-mbus_in_ranges(PG_FUNCTION_ARGS)
-{
-	ArrayType  *ranges = PG_GETARG_ARRAYTYPE_P(1);
-	int			n = ArrayGetNItems(ARR_NDIM(ranges), ARR_DIMS(ranges));
-
-	if (ARR_HASNULL(ranges))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("ranges must not hold nulls")));
-	PG_RETURN_BOOL(ranges_hold((int64 *) ARR_DATA_PTR(ranges), n / 2,
-							   PG_GETARG_INT64(0)));
 }
 
 /* Whether one of the ascending ranges [lo, hi) holds the id. */

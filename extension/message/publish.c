@@ -62,6 +62,7 @@ static void insert_reserved(Oid schema, MbusDatabase *db,
 static void array_arguments(FunctionCallInfo fcinfo, int argno,
 							const char *name, Oid type, int expected,
 							Datum **values, bool **isnull, int *count);
+static void publish_json(FunctionCallInfo fcinfo, MbusDraft *draft);
 static void about_argument(FunctionCallInfo fcinfo, int argno);
 static void draft_arguments(FunctionCallInfo fcinfo, int argno,
 							MbusDraft *draft);
@@ -246,13 +247,7 @@ MBUS_CHANNEL_FUNCTION(publish)
 {
 	MbusDraft	draft;
 
-	about_argument(fcinfo, 4);
-	mbus_required(fcinfo, 0, "channel");
-	mbus_required(fcinfo, 1, "payload");
-	mbus_draft_init(&draft, (struct varlena *) PG_GETARG_POINTER(1),
-					"application/json", false);
-	draft_arguments(fcinfo, 2, &draft);
-	publish_drafts(PG_GETARG_TEXT_PP(0), &draft, 1);
+	publish_json(fcinfo, &draft);
 	PG_RETURN_INT64(draft.id);
 }
 
@@ -270,16 +265,24 @@ MBUS_CHANNEL_FUNCTION(publish_once)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "publish_once: not called for a row");
-	mbus_required(fcinfo, 0, "channel");
-	mbus_required(fcinfo, 1, "payload");
-	mbus_draft_init(&draft, (struct varlena *) PG_GETARG_POINTER(1),
-					"application/json", false);
-	draft_arguments(fcinfo, 2, &draft);
-	publish_drafts(PG_GETARG_TEXT_PP(0), &draft, 1);
+	publish_json(fcinfo, &draft);
 	values[0] = Int64GetDatum(draft.id);
 	values[1] = BoolGetDatum(draft.duplicate);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 													  values, isnull)));
+}
+
+/* Publishes what the arguments of both say. */
+static void
+publish_json(FunctionCallInfo fcinfo, MbusDraft *draft)
+{
+	about_argument(fcinfo, 4);
+	mbus_required(fcinfo, 0, "channel");
+	mbus_required(fcinfo, 1, "payload");
+	mbus_draft_init(draft, (struct varlena *) PG_GETARG_POINTER(1),
+					"application/json", false);
+	draft_arguments(fcinfo, 2, draft);
+	publish_drafts(PG_GETARG_TEXT_PP(0), draft, 1);
 }
 
 /*

@@ -89,22 +89,6 @@ static int32 table_segment(Relation classes, Oid relid, MbusFamily family);
 static int	known_compare(const void *a, const void *b);
 static int	leaf_compare(const void *a, const void *b);
 
-PG_FUNCTION_INFO_V1(mbus_shown);
-
-/*
- * mbus_shown (SQL: message_bus.shown(id bigint)) is what keeps the views from
- * showing a segment that is hidden.
- */
-Datum
-mbus_shown(PG_FUNCTION_ARGS)
-{
-	MbusDatabase *db = mbus_database_or_null();
-
-	PG_RETURN_BOOL(db == NULL ||
-				   !mbus_segment_hidden(db,
-										MbusSegmentOf(PG_GETARG_INT64(0))));
-}
-
 /*
  * mbus_leaf_init registers the cache's invalidation; from _PG_init.
  */

@@ -8,6 +8,7 @@
 use strict;
 use warnings;
 
+use MessageBus::Restore;
 use MessageBus::Test;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -27,21 +28,6 @@ sub query
 	return $node{3}->safe_psql($database, $sql);
 }
 
-# bus_at makes a bus whose first segment has an ordinal.
-sub bus_at
-{
-	my ($node, $database, $ordinal) = @_;
-
-	$node->safe_psql(
-		$database, qq{
-		BEGIN;
-		CREATE EXTENSION message_bus;
-		UPDATE message_bus.server_state SET next_segment = $ordinal << 5;
-		COMMIT});
-	bus_ready($node, $database);
-	return;
-}
-
 # restore brings the dumps of nodes into a database of node 3.
 sub restore
 {
@@ -49,12 +35,7 @@ sub restore
 
 	foreach my $n (@from)
 	{
-		command_ok(
-			[
-				'pg_restore', '--exit-on-error', '--host', $node{3}->host,
-				'--port', $node{3}->port, '--dbname', $database,
-				$node{$n}->basedir . '/dump'
-			],
+		restore_ok($node{3}, $database, $node{$n}->basedir . '/dump',
 			"node $n restored into $database");
 	}
 	return;

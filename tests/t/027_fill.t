@@ -8,6 +8,7 @@
 use strict;
 use warnings;
 
+use MessageBus::Restore;
 use MessageBus::Test;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -25,21 +26,6 @@ sub query
 	my ($sql, $database) = @_;
 
 	return $new->safe_psql($database || 'postgres', $sql);
-}
-
-# bus_at makes a bus whose first segment has an ordinal.
-sub bus_at
-{
-	my ($node, $database, $ordinal) = @_;
-
-	$node->safe_psql(
-		$database, qq{
-		BEGIN;
-		CREATE EXTENSION message_bus;
-		UPDATE message_bus.server_state SET next_segment = $ordinal << 5;
-		COMMIT});
-	bus_ready($node, $database);
-	return;
 }
 
 # list_lines writes a list for pg_restore of the lines that match, or do not;

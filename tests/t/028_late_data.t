@@ -7,6 +7,7 @@ use strict;
 use warnings;
 
 use MessageBus::Clock;
+use MessageBus::Restore;
 use MessageBus::Test;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -30,12 +31,7 @@ sub restore
 {
 	my ($name, @option) = @_;
 
-	command_ok(
-		[
-			'pg_restore', '--exit-on-error', @option, '--host', $node->host,
-			'--port', $node->port, '--dbname', 'new', $dump
-		],
-		$name);
+	restore_ok($node, 'new', $dump, $name, @option);
 	return;
 }
 

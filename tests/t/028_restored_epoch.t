@@ -6,6 +6,7 @@
 use strict;
 use warnings;
 
+use MessageBus::Restore;
 use MessageBus::Test;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -23,12 +24,7 @@ sub restore
 {
 	my ($name, @option) = @_;
 
-	command_ok(
-		[
-			'pg_restore', '--exit-on-error', @option, '--host', $node->host,
-			'--port', $node->port, '--dbname', 'new', $dump
-		],
-		$name);
+	restore_ok($node, 'new', $dump, $name, @option);
 	return;
 }
 

@@ -11,6 +11,7 @@ use strict;
 use warnings;
 
 use MessageBus::Delivery;
+use MessageBus::Restore;
 use MessageBus::Test;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -34,12 +35,7 @@ sub restore
 {
 	my ($name, @option) = @_;
 
-	command_ok(
-		[
-			'pg_restore', '--exit-on-error', @option, '--host', $node->host,
-			'--port', $node->port, '--dbname', 'new', $dump
-		],
-		$name);
+	restore_ok($node, 'new', $dump, $name, @option);
 	return;
 }
 
