@@ -514,6 +514,7 @@ CREATE FUNCTION message_bus.subscription_restored() RETURNS trigger
 DECLARE
 	live message_bus.subscription;
 	named message_bus.subscription;
+	missed message_bus.expired;
 	made integer;
 	node integer := COALESCE(current_setting('message_bus.node', true), '0');
 	since bigint;
@@ -535,6 +536,7 @@ BEGIN
 	END IF;
 	SELECT m.epoch INTO made FROM message_bus.subscription_made m
 		WHERE m.subscription_id = NEW.subscription_id;
+	SELECT * INTO missed FROM message_bus.expired e WHERE e.subscription_id = NEW.subscription_id;
 	DELETE FROM message_bus.subscription s
 		WHERE s.created_at > NEW.created_at AND s.subscription_id = NEW.subscription_id
 			AND made IS NOT NULL
@@ -544,9 +546,11 @@ BEGIN
 		INSERT INTO message_bus.subscription SELECT live.*;
 		-- one that has facts is not as good as new
 		INSERT INTO message_bus.subscription_made VALUES (live.subscription_id, 0);
+		INSERT INTO message_bus.expired SELECT live.subscription_id, missed.n, missed.at_least
+			WHERE missed.subscription_id IS NOT NULL;
 		PERFORM message_bus.subscription_let_go(NEW.subscription_id);
 		-- its facts are under leases of here, and in tables that are settled
-		since := made::bigint >> 11 << 33 | node::bigint << 28 | (made::bigint & 2047) << 17;
+		since := ((made::bigint >> 11) << 33) | (node::bigint << 28) | ((made::bigint & 2047) << 17);
 		UPDATE message_bus.ack f SET subscription_id = live.subscription_id
 			WHERE f.subscription_id = NEW.subscription_id AND f.lease >= since
 				AND message_bus.lease_node(f.lease) = node
@@ -592,6 +596,8 @@ BEGIN
 	IF NEW.opened_at < now() THEN
 		DELETE FROM message_bus.channel_dropped d WHERE d.channel_id = NEW.channel_id;
 	END IF;
+	-- what was counted before is in no dump
+	NEW.told := false;
 	RETURN NEW;
 END
 $$;
@@ -1044,7 +1050,7 @@ COMMENT ON COLUMN message_bus.subscriptions.delivered IS 'deliveries since the s
 COMMENT ON COLUMN message_bus.subscriptions.acked IS 'messages acknowledged since the server started';
 COMMENT ON COLUMN message_bus.subscriptions.nacked IS 'messages given back since the server started';
 COMMENT ON COLUMN message_bus.subscriptions.leases_expired IS 'messages whose lease passed its deadline since the server started';
-COMMENT ON COLUMN message_bus.subscriptions.expired IS 'messages that expired before it was done with them, since it was made, also over restarts; not what had expired before it was made or moved by seek, was deleted, or is claimed';
+COMMENT ON COLUMN message_bus.subscriptions.expired IS 'messages that expired before it was done with them, since it was made, also over restarts (a restore begins anew for segments that are gone); not what had expired before it was made or moved by seek, was deleted, or is claimed';
 COMMENT ON COLUMN message_bus.subscriptions.expired_at_least IS 'expired is a lower bound: there is more to read than is read for the view (subscription_expired() reads all), or than the worker reads when it drops a segment';
 COMMENT ON COLUMN message_bus.subscriptions.dead IS 'messages that used up their attempts since the server started';
 COMMENT ON COLUMN message_bus.subscriptions.lag_estimated IS 'not all messages were looked at: lag_messages is an estimate, retrying at least so many, and the oldest that of those looked at';
@@ -1559,7 +1565,7 @@ GRANT USAGE ON SCHEMA message_bus TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_once, message_bus.publish_text, message_bus.publish_bytes,
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
-	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.role_of, message_bus.role_at, message_bus.role_restored, message_bus.role_eq,
+	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.role_of,
 	message_bus.role_number, message_bus.role_missing, message_bus.stored_json, message_bus.json_text,
 	message_bus.compression_name,
 	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend,

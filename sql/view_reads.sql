@@ -217,6 +217,10 @@ SELECT count(*) FROM message_bus.channel_rows() WHERE name <> 'own';
 SELECT count(*) FROM message_bus.subscription_rows();
 SELECT count(*) FROM message_bus.death_rows();
 RESET ROLE;
+-- what is asked for may be made of rows that the view is lateral to
+SELECT count(*), count(k) FROM generate_series(1, 2) AS a LEFT JOIN LATERAL (SELECT COALESCE(m.key, a::text) AS k FROM message_bus.messages m WHERE m.channel = 'own') AS s ON true;
+SELECT count(*), count(k) FROM (SELECT id, row_number() OVER () AS n FROM message_bus.messages WHERE channel = 'own' OFFSET 0) AS a
+	LEFT JOIN LATERAL (SELECT COALESCE(m.key, a.n::text) || m.size AS k FROM message_bus.message_bus b JOIN message_bus.messages m USING (id) WHERE m.id = a.id) AS s ON true;
 -- without EXECUTE neither the node nor the function runs
 BEGIN;
 REVOKE EXECUTE ON FUNCTION message_bus.message_rows FROM PUBLIC;

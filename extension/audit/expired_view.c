@@ -235,8 +235,9 @@ expired_tell(Oid schema, int32 subscription_id, int64 budget, Told *told)
 		expired.schema = schema;
 		expired.subscription_id = subscription_id;
 		expired.budget = budget;
-		if (!expired_begin(&expired, &copy, loaded))
-			break;
+		settled = !expired_begin(&expired, &copy, loaded);
+		if (settled)
+			break;				/* it is gone */
 		expired.snapshot = RegisterSnapshot(GetLatestSnapshot());
 		if (loaded)
 			low = low_find(&expired, &copy);

@@ -40,6 +40,7 @@ typedef struct MessageScanState
 	List	   *kinds;			/* of conditions, ... */
 	List	   *values;			/* ... and their ExprStates */
 	MbusMessageScan *scan;		/* NULL: not begun */
+	MemoryContext context;		/* of it, and of the values it looks for */
 } MessageScanState;
 
 static void exec_begin(CustomScanState *node, EState *estate, int eflags);
@@ -159,8 +160,15 @@ exec_next(ScanState *node)
 	if (state->scan == NULL)
 	{
 		EState	   *estate = node->ps.state;
-		MemoryContext caller = MemoryContextSwitchTo(estate->es_query_cxt);
+		MemoryContext caller;
 		MbusMessageFilter filter;
+
+		if (state->context == NULL)
+			state->context =
+				AllocSetContextCreate(estate->es_query_cxt,
+									  "message_bus messages",
+									  ALLOCSET_DEFAULT_SIZES);
+		caller = MemoryContextSwitchTo(state->context);
 
 		mbus_message_filter_init(&filter, state->columns);
 		filter.ordered = state->ordered;
@@ -196,7 +204,10 @@ exec_rescan(CustomScanState *node)
 
 	ExecClearTuple(node->ss.ss_ScanTupleSlot);
 	if (state->scan)
+	{
 		mbus_message_scan_end(state->scan);
+		MemoryContextReset(state->context);
+	}
 	state->scan = NULL;
 }
 

@@ -101,6 +101,7 @@ static void
 message_paths(PlannerInfo *root, RelOptInfo *rel, Index rti,
 			  RangeTblEntry *rte)
 {
+	ParamPathInfo *lateral;
 	List	   *pathkeys;
 
 	if (previous_hook)
@@ -109,10 +110,12 @@ message_paths(PlannerInfo *root, RelOptInfo *rel, Index rti,
 		return;
 	rel->pathlist = NIL;
 	rel->partial_pathlist = NIL;
-	path_add(root, rel, NULL, NIL);
+	/* columns may be asked for in expressions of what it is lateral to */
+	lateral = get_baserel_parampathinfo(root, rel, rel->lateral_relids);
+	path_add(root, rel, lateral, NIL);
 	pathkeys = id_pathkeys(root, rel, rti);
 	if (pathkeys != NIL)
-		path_add(root, rel, NULL, pathkeys);
+		path_add(root, rel, lateral, pathkeys);
 	paths_add_joined(root, rel);
 }
 
@@ -214,6 +217,7 @@ paths_add_joined(PlannerInfo *root, RelOptInfo *rel)
 
 		if (bms_is_empty(outer) || !join_clause_is_movable_to(clause, rel))
 			continue;
+		outer = bms_union(outer, rel->lateral_relids);
 		path_add(root, rel, get_baserel_parampathinfo(root, rel, outer), NIL);
 	}
 }

@@ -35,7 +35,7 @@ mbus_receipt_wanted(const MbusRequest *request)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 mbus_rpc(MBUS_RPC_PARAMS),
 				 errmsg("parameter \"receipt\" is not true or false: %s",
-						mbus_json_token(&param->value, 40))));
+						mbus_param_quote("receipt", &param->value))));
 	return request->receipt || param->value.type == JSON_TOKEN_TRUE;
 }
 

@@ -2,7 +2,7 @@
  * disk.c
  *		Whether there is room on the database's disk.
  *
- * The worker keeps a reserve there (worker/reserve.c), and says here while the
+ * The worker keeps a reserve there (worker/disk_reserve.c), and says here while the
  * disk is full: then nothing is published, so that the space which it has given
  * up to drop what has expired is not used up by new messages.  Who fails for
  * want of space leaves word in MbusDisk.told (fault.c), and the worker looks.

@@ -106,11 +106,12 @@ readers_move(MbusWork *work, int64 lead_us)
 {
 	Readers		readers = {.context = CurrentMemoryContext};
 	bool		all = true;
+	MbusOutcome outcome;
 
-	if (mbus_task_run(work, MBUS_TASK_RESCUE, readers_find, &readers,
-					  "looking for channels with dead_letter_expired") !=
-		MBUS_DONE)
-		return true;
+	outcome = mbus_task_run(work, MBUS_TASK_RESCUE, readers_find, &readers,
+							"looking for channels with dead_letter_expired");
+	if (outcome != MBUS_DONE)
+		return outcome == MBUS_FAILED;
 	for (int i = 0; i < readers.n; i++)
 	{
 		work->serve(work);
@@ -174,8 +175,12 @@ reader_move(MbusWork *work, const Reader *reader, int64 lead_us)
 		mbus_segments_open(work);
 	} while ((outcome == MBUS_DONE && moving.rescued == MBUS_RESCUE_MORE) ||
 			 (outcome == MBUS_BLOCKED && ++blocked <= BLOCKED));
-	/* what fails, fails again: space is not kept for it */
-	return outcome == MBUS_FAILED ||
+
+	/*
+	 * What fails, fails again: space is not kept for it.  Nor on a full disk,
+	 * where no segment is opened that it could go to.
+	 */
+	return outcome == MBUS_FAILED || work->disk.full ||
 		(outcome == MBUS_DONE && moving.rescued == MBUS_RESCUE_DONE);
 }
 

@@ -98,6 +98,7 @@
 #include "state/state.h"
 #include "state/unfinished.h"
 #include "worker/numbers.h"
+#include "worker/rescue_task.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_retire.h"
 #include "worker/segment_secret.h"
@@ -183,6 +184,9 @@ segments_retire_once(MbusWork *work)
 	if (expired.n > 0)
 		(void) mbus_task_run(work, MBUS_TASK_RETIRE, pending_find, NULL,
 							 "looking for segments that are detach-pending");
+	/* all that is listed has expired by now */
+	if (expired.n > 0 && !mbus_expired_move(work))
+		return expired.n;
 	for (int i = 0; i < expired.n; i++)
 	{
 		work->serve(work);

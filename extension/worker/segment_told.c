@@ -39,7 +39,6 @@
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 #include "state/state.h"
-#include "worker/rescue_task.h"
 #include "worker/segment_told.h"
 #include "worker/task.h"
 
@@ -93,9 +92,8 @@ static int	busy_list(const MbusSub *sub, int32 segment, int64 *ids,
 static int64 last_total(int *subscriptions, bool *cut);
 
 /*
- * mbus_segment_settle has what may still become dead letters in an expired
- * segment become so: by leases that end, or for dead_letter_expired.  False if
- * some are held on.
+ * mbus_segment_settle has leases in an expired segment end whose messages may
+ * still become dead letters.  False if some are held on.
  */
 bool
 mbus_segment_settle(MbusWork *work, int32 segment)
@@ -108,8 +106,8 @@ mbus_segment_settle(MbusWork *work, int32 segment)
 		work->serve(work);
 		outcome = overdue_run(work, &overdue);
 	}
-	return outcome == MBUS_DONE && overdue.held == 0 &&
-		mbus_expired_move(work);
+	/* on a full disk space comes first */
+	return outcome == MBUS_DONE && (overdue.held == 0 || work->disk.full);
 }
 
 static MbusOutcome
@@ -180,7 +178,9 @@ reader_count_all(MbusWork *work, Counted *counted)
 		if (counted->expired.cut)
 			work->serve(work);
 	} while (outcome == MBUS_DONE && counted->expired.cut);
-	return outcome;
+	/* what cannot be read must go all the same */
+	counted->cut = outcome == MBUS_FAILED;
+	return counted->cut ? MBUS_DONE : outcome;
 }
 
 /* Lists the subscriptions. */

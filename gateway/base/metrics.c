@@ -31,7 +31,8 @@ const char *const gw_method_names[GW_METHODS] = {"publish", "publish_text",
 	"retrieve_message", "delete_message", "create_subscription",
 	"drop_subscription", "pause", "resume", "seek", "redrive",
 	"create_channel", "alter_channel", "drop_channel", "grant_channel",
-"revoke_channel", "purge_channel", "authenticate", "batch", "other"};
+	"revoke_channel", "purge_channel", "release_lease", "authenticate",
+"batch", "other"};
 
 const int	gw_code_numbers[GW_CODES] = {0, -32700, -32600, -32601, -32602,
 	-32603, -32001, -32002, -32003, -32004, -32005, -32006, -32007, -32008,

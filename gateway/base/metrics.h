@@ -90,7 +90,7 @@ typedef enum GwResult
 } GwResult;
 
 /* Methods have a label each; the last two are for the rest. */
-#define GW_METHODS		29
+#define GW_METHODS		30
 #define GW_METHOD_BATCH	(GW_METHODS - 2)
 #define GW_METHOD_OTHER	(GW_METHODS - 1)
 

@@ -6,7 +6,8 @@
  * the queue gathers the next one. Order is kept within a lane, not between
  * lanes. A batch is one call of message_bus.relay() and one transaction.
  *
- * A request is answered exactly once, by one of these:
+ * A request is answered exactly once, unless its socket is closed before, by
+ * one of these:
  *
  *	committed			the frames that relay returned for it, written only
  *						when its batch's Sync came back without error
@@ -26,6 +27,7 @@
 #include "database/outcome.h"
 #include "net/loop.h"
 #include "relay/ending.h"
+#include "relay/publishes.h"
 
 GwLane		gw_lanes[GW_CONNECTIONS_MAX];
 
@@ -35,12 +37,6 @@ static uint64_t batch_number;
 /* What a batch may bring: so many replies of the largest size. */
 #define REPLIES_TIMES	4
 
-/* How long a publish that was refused says something of the next one. */
-#define REFUSED_MS		10000
-
-static int64_t refused_ms;		/* the last one, 0: none since one was taken */
-static char refused_with[6];
-
 static void lane_done(void *owner, const GwOutcome *outcome);
 static void lane_lost(void *owner, const char *told);
 static void return_leases(const GwBatch *batch, const GwOutcome *outcome);
@@ -48,7 +44,7 @@ static void session_close(size_t index, GwIdentity *identity,
 						  GwEnding ending);
 static void lane_send(GwLane *lane, long wait_ms);
 static GwBatch *lane_take_batch(GwLane *lane);
-static bool client_takes(GwClient *client, GwRequest *request);
+static bool client_takes(GwClient *client, const GwRequest *request);
 static bool lane_knows(const GwLane *lane, const GwRequest *request);
 static bool lane_open_session(GwLane *lane, GwBatch *batch,
 							  GwIdentity *identity);
@@ -59,8 +55,6 @@ static void deliver_rows(const GwLane *lane, const GwBatch *batch,
 static size_t count_expected(const GwBatch *batch);
 static bool deliver_row(const GwLane *lane, GwRequest *request,
 						const GwRow *row);
-static void note_publish(const GwRequest *request, const char *sqlstate,
-						 GwResult result);
 static void end_batch(const GwLane *lane, GwBatch *batch,
 					  const GwError *error, GwResult result);
 
@@ -231,6 +225,10 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 	{
 		if (result == GW_UNKNOWN)
 			request->tries++;
+		/* It may have opened a session whose socket had gone. */
+		if (request->control == GW_CONTROL_OVER_LIMIT && client == NULL &&
+			identity->pending == 0)
+			gw_session_end(identity);
 		if (request->ends && (result == GW_UNKNOWN || result == GW_AWAY))
 			gw_endings_keep(request);
 		else
@@ -245,8 +243,9 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 					  GW_METHOD_BATCH : gw_metric_method(request->method),
 					  result, request->code,
 					  gw_now_ms() - request->arrived_ms);
-	note_publish(request, error != NULL ? error->sqlstate : request->sqlstate,
-				 result);
+	gw_note_publish(request,
+					error != NULL ? error->sqlstate : request->sqlstate,
+					result);
 	if (error != NULL && error->code == GW_ERROR_OUTCOME_UNKNOWN)
 		gw_counters.outcomes_unknown++;
 	if (client != NULL && error != NULL)
@@ -421,6 +420,7 @@ lane_take_batch(GwLane *lane)
 		bool		known = lane_knows(lane, request);
 
 		next = TAILQ_NEXT(request, entry);
+		gw_lane_weigh(request);
 		if (client != NULL && request->control == 0 &&
 			!client_takes(client, request))
 		{
@@ -448,13 +448,12 @@ lane_take_batch(GwLane *lane)
 }
 
 /*
- * client_takes weighs a request, and tells whether its client has room for
- * what it may bring beside what the batch has of it already.
+ * client_takes tells whether a client has room for what a request may bring
+ * beside what the batch has of it already.
  */
 static bool
-client_takes(GwClient *client, GwRequest *request)
+client_takes(GwClient *client, const GwRequest *request)
 {
-	gw_lane_weigh(request);
 	if (client->left_mark == batch_number)
 		return false;
 	if (client->batch_mark != batch_number)
@@ -648,52 +647,4 @@ end_batch(const GwLane *lane, GwBatch *batch, const GwError *error,
 		gw_request_end(lane->kind, request, error, result);
 	}
 	gw_batch_free(batch);
-}
-
-/*
- * note_publish notes whether the bus takes publishes, as far as one can tell
- * from what comes of them.
- */
-static void
-note_publish(const GwRequest *request, const char *sqlstate, GwResult result)
-{
-	bool		publishes = strncmp(request->method, "publish", 7) == 0 ||
-	strcmp(request->method, "store_message") == 0;
-
-	if (!publishes)
-		return;
-	if (result == GW_COMMITTED)
-	{
-		refused_ms = 0;
-		gw_database_took(gw_lanes[GW_LANE_SHORT].database);
-	}
-	else if (sqlstate != NULL && sqlstate[0] != '\0' &&
-			 strstr("53100 58030 55000 25006", sqlstate) != NULL)
-	{
-		refused_ms = gw_now_ms();
-		gw_text_copy(refused_with, sizeof(refused_with), sqlstate);
-	}
-}
-
-/*
- * gw_publishes_refused tells why the bus took no publish lately, and none
- * since; NULL if it does, or nothing is known.
- */
-const char *
-gw_publishes_refused(void)
-{
-	static char why[128];
-	const char *what = "the bus is not ready to publish";
-
-	if (refused_ms == 0 || gw_now_ms() - refused_ms > REFUSED_MS)
-		return NULL;
-	if (strcmp(refused_with, "53100") == 0)
-		what = "the database's disk is full";
-	else if (strcmp(refused_with, "58030") == 0)
-		what = "the database cannot write its files";
-	else if (strcmp(refused_with, "25006") == 0)
-		what = "the database is read-only";
-	(void) snprintf(why, sizeof(why), "publishes are refused: %s (%s)", what,
-					refused_with);
-	return why;
 }

@@ -52,7 +52,6 @@ extern GwRequest *gw_queue_take(GwQueue *queue, GwRequest *request);
 extern void gw_queue_refuse(GwQueue *queue, GwLaneKind lane,
 							const GwError *error);
 
-extern const char *gw_publishes_refused(void);
 extern void gw_session_end(GwIdentity *identity);
 extern void gw_endings_send(void);
 extern void gw_request_end(GwLaneKind lane, GwRequest *request,

@@ -17,6 +17,7 @@
 
 #include "net/loop.h"
 #include "relay/lane.h"
+#include "relay/publishes.h"
 
 /* What a batch may take beyond the time of one call before it is given up. */
 #define GRACE_MS	5000
@@ -29,6 +30,7 @@ static GwQueue waiting;			/* claims that no lane has taken yet */
 static const GwConfig *config;
 
 static void pool_turn(void);
+static void pool_take_back(GwLane *lane);
 static void pool_feed(GwLane *lane);
 static long wait_limit(void);
 
@@ -67,7 +69,7 @@ gw_relay_submit(GwRequest *request)
 
 /*
  * gw_relay_over_limit tells the database of a message that was refused for its
- * size, if it can be told now: so that it is in the view errors.
+ * size, if it can be told in the next batch: so that it is in the view errors.
  */
 void
 gw_relay_over_limit(GwIdentity *identity, const GwBuffer *message)
@@ -76,7 +78,7 @@ gw_relay_over_limit(GwIdentity *identity, const GwBuffer *message)
 	GwError		error = {0};
 	GwRequest  *request = NULL;
 
-	if (gw_lane_takes(lane, &error))
+	if (gw_lane_takes(lane, &error) && lane->queue.count < GW_BATCH_CALLS)
 		request = gw_request_over_limit(identity, config->max_message,
 										message);
 	if (request != NULL)
@@ -243,6 +245,8 @@ pool_turn(void)
 		if (gw_lane_takes(lane, &error))
 		{
 			hope = true;
+			if (lane->in_flight == 0)
+				pool_take_back(lane);
 			if (lane->queue.count == 0 && lane->in_flight == 0)
 				pool_feed(lane);
 		}
@@ -254,6 +258,19 @@ pool_turn(void)
 	}
 	if (!hope)
 		gw_queue_refuse(&waiting, GW_LANE_WAIT, &error);
+}
+
+/* pool_take_back takes a claim from a lane whose client had no room for it. */
+static void
+pool_take_back(GwLane *lane)
+{
+	GwRequest  *request = TAILQ_FIRST(&lane->queue.list);
+
+	if (request == NULL || request->control != 0)
+		return;
+	(void) gw_queue_take(&lane->queue, request);
+	TAILQ_INSERT_HEAD(&waiting.list, request, entry);
+	waiting.count++;
 }
 
 /* pool_feed hands a lane the oldest claim whose client has room for a reply. */

@@ -238,21 +238,15 @@ gw_request_lane(const GwRequest *request)
 {
 	if (request->waits)
 		return GW_LANE_WAIT;
-	return gw_request_reads(request) || request->length > SHORT_MAX ?
+	return request->reads || request->length > SHORT_MAX ?
 		GW_LANE_LONG : GW_LANE_SHORT;
-}
-
-/* gw_request_reads tells that the reply is likely to be large. */
-bool
-gw_request_reads(const GwRequest *request)
-{
-	return request->reads;
 }
 
 /*
  * gw_request_weigh notes what a request may bring, of which each reply has at
- * most so many bytes: all of that if it reads or claims; ids, which may be
- * longer than the messages of a batch that they are for; else little.
+ * most so many bytes: all of that if it reads or claims; ids or receipts,
+ * which may be longer than the messages of a batch that they are for; else
+ * little.
  */
 void
 gw_request_weigh(GwRequest *request, size_t limit)
@@ -260,7 +254,7 @@ gw_request_weigh(GwRequest *request, size_t limit)
 	size_t		reply = request->calls * REPLY_USUAL;
 
 	if (request->lists)
-		reply += 2 * request->length;
+		reply += 4 * request->length;
 	request->reply = request->control != 0 ? 0 :
 		request->brings || reply > limit ? limit : reply;
 }

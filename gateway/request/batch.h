@@ -86,7 +86,6 @@ extern GwRequest *gw_request_over_limit(GwIdentity *identity, long limit,
 extern bool gw_request_only_claims(const GwRequest *request);
 extern GwLaneKind gw_request_lane(const GwRequest *request);
 extern void gw_request_weigh(GwRequest *request, size_t limit);
-extern bool gw_request_reads(const GwRequest *request);
 extern void gw_request_log(const GwRequest *request, GwLaneKind lane,
 						   const GwError *error, GwResult result, int64_t ms);
 extern void gw_request_free(GwRequest *request);

@@ -408,6 +408,26 @@ describe('/metrics', () => {
 		await gateway.kill();
 	});
 
+	test('reads for a socket that has gone do not make one large batch', async () => {
+		const gateway = await bus.gateway();
+		const client = await gateway.client();
+		const id = await client.call('publish',
+			{ channel: 'events', payload: 'x'.repeat(900000) });
+		for (let i = 0; i < 40; i++) {
+			client.raw(JSON.stringify({ jsonrpc: '2.0', id: i, method: 'get',
+				params: { id } }));
+		}
+		client.socket.terminate();
+		const value = await until('all to be read', async () => {
+			const now = await metrics(gateway);
+			return now('batch_requests_sum', 'lane="long"') >= 40 && now;
+		}, 60);
+		assert.ok(value('replies_undelivered_total') > 20);
+		assert.equal(value('batch_requests_bucket', 'lane="long",le="5"'),
+			value('batch_requests_count', 'lane="long"'));
+		await gateway.kill();
+	});
+
 	test('tells the state of the database and of the breaker', async () => {
 		const gateway = await bus.gateway({ CIRCUIT_BREAKER_THRESHOLD: '1',
 			CIRCUIT_BREAKER_TIMEOUT_SECS: '60' });

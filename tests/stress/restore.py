@@ -77,7 +77,6 @@ class Restorer:
         self.client = server.client('stress ' + name)
         self.dump = server.directory + '/dump'
         self.count = 0
-        self.locked = False         # a dump has failed for a lock
 
     def run(self, times, seconds):
         """Restore so many times, at even intervals in the first two thirds of so many seconds, but no longer than there are
@@ -148,15 +147,17 @@ class Restorer:
         result = subprocess.run([os.path.join(self.server.bindir, name), '--host', self.server.directory, '--port', str(PORT),
                                  '--username', 'postgres', *args], capture_output=True, text=True)
         if result.returncode != 0:
-            if 'could not obtain lock' in result.stderr and not self.locked:
-                # once may be: who holds it is not known yet
-                self.locked = True
-                self.ledger.fault('dump found a lock')
-                raise CutOff(result.stderr.strip())
-            if CUT_OFF.search(result.stderr):
+            # pg_dump says the first of a connection that is lost, too; the server tells which it was
+            lost = 'could not obtain lock' in result.stderr and not self.refused_lock()
+            if lost or CUT_OFF.search(result.stderr):
                 raise CutOff(name + ': ' + result.stderr.strip().split('\n')[-1])
             self.ledger.wrong('%s: %s: %s' % (self.name, name, result.stderr[-2000:]))
             raise Refused('XX000', name + ' failed')
+
+    def refused_lock(self):
+        """Whether the server has ever refused a lock that was asked for with NOWAIT."""
+        with open(self.server.log, errors='replace') as log:
+            return any('could not obtain lock on relation' in line for line in log)
 
     def work_off(self, second):
         """Claim and ack all that is left in the copy; returns how many messages that should be."""

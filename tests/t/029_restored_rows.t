@@ -19,7 +19,7 @@ use Test::More;
 
 my $node = bus_node('node',
 	databases => [qw(old new)],
-	conf => "message_bus.worker_interval = 100ms\n");
+	conf => "message_bus.worker_interval = 100ms\nmessage_bus.node = 9\n");
 my $dump = $node->basedir . '/dump';
 
 # query returns what a query of the new database returns.
@@ -103,7 +103,7 @@ query(
 is(took('default', 'mine', '10 seconds'), '"ready?"', 'a consumer is at work');
 is(took('default', 'default', '10 seconds'), '"ready?"', 'and another');
 is( query(
-		q{SELECT string_agg(subscription_id || ' ' || name, ' '
+		q{SELECT string_agg((subscription_id & 67108863) || ' ' || name, ' '
 			ORDER BY subscription_id) FROM message_bus.subscription}),
 	'1 mine 2 default',
 	'under the first numbers');
@@ -134,21 +134,26 @@ is( query(q{SELECT count(*) FROM message_bus.segment s
 restore('channels', '--data-only', '--table=channel');
 query(q{SELECT message_bus.publish('default', '"again"')});
 is(took('default', 'mine'), '"again"', 'it is at work');
+query(q{INSERT INTO message_bus.expired SELECT subscription_id, 7, false
+	FROM message_bus.subscription WHERE name = 'mine'});
 restore('subscriptions', '--data-only',
 	map { "--table=$_" } qw(subscription subscription_id channel_id));
 is(took('orders', 'worker', '1 second'),
 	'1 2 3', 'a restored one is read from its own position at once');
 is( query(
-		q{SELECT string_agg(subscription_id || ' ' || name, ' '
+		q{SELECT string_agg((subscription_id & 67108863) || ' ' || name, ' '
 			ORDER BY subscription_id) FROM message_bus.subscription
 		WHERE name <> 'mine'}),
 	'1 theirs 2 worker 3 second 4 default',
 	'restored ones have their numbers');
-is( query(q{SELECT count(*), min(s.subscription_id) > 1000, count(m.epoch)
+is( query(q{SELECT count(*), min(s.subscription_id & 67108863) > 1000, count(m.epoch)
 		FROM message_bus.subscription s
 		LEFT JOIN message_bus.subscription_made m USING (subscription_id)
 		WHERE name = 'mine'}),
 	'1|t|1', 'one that was made here has got another');
+is( query(q{SELECT name, n FROM message_bus.expired
+		JOIN message_bus.subscription USING (subscription_id)}),
+	'mine|7', 'with the count of what it has missed');
 is(took('default', 'mine', '2 seconds'),
 	'', 'with which it keeps what it has acknowledged');
 is(took('default', 'theirs', '10 seconds'),

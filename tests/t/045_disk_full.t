@@ -116,11 +116,17 @@ wait_for('the reserve', sub { reserve() == $reserve_mb });
 is(full(), 0, 'a disk with room for the reserve is not full');
 sql(q{
 	CREATE TABLE public.plain (a int);
+	-- dead letters that would need a segment keep none from going
+	SELECT message_bus.create_channel('letters', ttl => '60 days');
+	SELECT message_bus.create_channel('moved', ttl => '25 seconds',
+		dead_letter => 'letters', dead_letter_expired => true);
+	SELECT message_bus.create_subscription('moved', 's');
 	SELECT message_bus.create_channel('short', ttl => '25 seconds',
 		compression => 'none');
 	SELECT message_bus.create_channel('long', compression => 'none');
 	SELECT message_bus.create_subscription('long', 's');
 	SELECT message_bus.publish('long', to_json(i)) FROM generate_series(1, 10) i});
+sql(q{SELECT message_bus.publish('moved', '1')});
 publish_large('short', 8) for 1 .. 6;
 sql('CHECKPOINT') for 1 .. 2;
 
