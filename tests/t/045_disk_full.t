@@ -190,8 +190,14 @@ wait_for('a publish that finds no space',
 	sub { fill_disk(); try_sql(q{SELECT count(message_bus.publish('long', to_json(i)))
 		FROM generate_series(1, 1000) i}) eq '53100' });
 wait_for('the bus to say so', sub { full() == 1 });
+# a shutdown writes a few files of its own, or the server panics
+truncate($filler, (-s $filler) - 4 * 1024 * 1024);
 $node->restart;
-wait_for('the worker', sub { full() == 1 });
+# which removes WAL
+wait_for('the disk to be full again', sub {
+		fill_disk();
+		try_sql(q{SELECT count(message_bus.publish('long', to_json(i)))
+			FROM generate_series(1, 1000) i}) eq '53100' && full() == 1 });
 is(try_sql(q{SELECT message_bus.publish('long', '1')}),
 	'53100', 'after a restart on a full disk nothing is taken');
 is(reserve(), $reserve_mb, 'the reserve is kept');
