@@ -279,9 +279,7 @@ sub publish_channels
 {
 	my ($mode, $connections, $in_flight, $length) = @_;
 	my ($pid, $port) = gateway_start(
-		MESSAGE_BUS_MAX_CONNECTIONS => $connections + 10,
-		MESSAGE_BUS_MAX_CONNECTIONS_PER_ADDRESS => $connections + 10,
-		MESSAGE_BUS_CONNECT_RATE => 100_000);
+		MESSAGE_BUS_MAX_CONNECTIONS => $connections + 10);
 	my ($result, %before, %after);
 
 	sql("SELECT message_bus.create_channel('bench_' || n, ttl => '1 day'),"

@@ -39,12 +39,14 @@ sub bench_segments
 
 	say_line('segments: one client, %s segments', join ', ', @levels);
 	settings();
-	bus_reset(q{SELECT message_bus.create_subscription('bench', 'default')});
 	sql(making_procedure());
 	foreach my $level (@levels)
 	{
 		my $started = time;
 
+		# the first one is small, too: what is measured before has filled none
+		max_rows_set($level > 1 ? 16 : undef);
+		bus_reset(q{SELECT message_bus.create_subscription('bench', 'default')});
 		segments_make($level);
 		# the small segments' messages are not what is measured
 		sql(q{SELECT message_bus.seek('bench', 'default', 'latest')});
@@ -92,7 +94,7 @@ sub making_procedure
 			EXIT WHEN have >= wanted;
 			i := i + 1;
 			PERFORM message_bus.publish('bench', '1',
-				transaction_id => 't' || CASE WHEN wanted > 1 THEN wanted * 1000 + i ELSE i END);
+				transaction_id => 't' || i);
 			COMMIT;
 			FOR j IN 1 .. 12 LOOP
 				PERFORM message_bus.publish('bench', '1');
@@ -113,16 +115,25 @@ sub segments_make
 		sql(q{SELECT message_bus.publish('bench', '1', transaction_id => 't1')});
 		return;
 	}
-	sql('ALTER SYSTEM SET message_bus.segment_max_rows = 16');
-	sql('SELECT pg_reload_conf()');
 	sql('SET synchronous_commit = off', "CALL bench_segments($wanted)");
-	sql('ALTER SYSTEM RESET message_bus.segment_max_rows');
-	sql('SELECT pg_reload_conf()');
+	max_rows_set(undef);
 	wait_until(
 		q{SELECT NOT EXISTS (SELECT FROM message_bus.segment s
 			WHERE closed_at IS NOT NULL AND NOT EXISTS
 				(SELECT FROM message_bus.segment_era e
 				WHERE e.segment_no = s.segment_no))});
+}
+
+# max_rows_set sets how many rows a new segment has, or the default.
+sub max_rows_set
+{
+	my ($rows) = @_;
+
+	sql('ALTER SYSTEM '
+		  . (defined $rows ? "SET message_bus.segment_max_rows = $rows"
+			  : 'RESET message_bus.segment_max_rows'));
+	sql('SELECT pg_reload_conf()');
+	sleep 1;
 }
 
 # rate runs one operation for a while.
