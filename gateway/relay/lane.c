@@ -245,7 +245,7 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 					  gw_now_ms() - request->arrived_ms);
 	gw_note_publish(request,
 					error != NULL ? error->sqlstate : request->sqlstate,
-					result);
+					result, gw_lanes[GW_LANE_SHORT].database);
 	if (error != NULL && error->code == GW_ERROR_OUTCOME_UNKNOWN)
 		gw_counters.outcomes_unknown++;
 	if (client != NULL && error != NULL)
