@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "net/loop.h"
-#include "relay/lane.h"
 
 /* How long a publish that was refused says something of the next one. */
 #define REFUSED_MS		10000
@@ -21,8 +20,8 @@ static char refused_with[6];
  * from what comes of them.
  */
 void
-gw_note_publish(const GwRequest *request, const char *sqlstate,
-				GwResult result)
+gw_note_publish(GwDatabase *database, const GwRequest *request,
+				const char *sqlstate, GwResult result)
 {
 	bool		publishes = strncmp(request->method, "publish", 7) == 0 ||
 	strcmp(request->method, "store_message") == 0;
@@ -32,7 +31,7 @@ gw_note_publish(const GwRequest *request, const char *sqlstate,
 	if (result == GW_COMMITTED)
 	{
 		refused_ms = 0;
-		gw_database_took(gw_lanes[GW_LANE_SHORT].database);
+		gw_database_took(database);
 	}
 	else if (sqlstate != NULL && sqlstate[0] != '\0' &&
 			 strstr("53100 58030 55000 25006", sqlstate) != NULL)
