@@ -13,7 +13,7 @@
 #include "request/identity.h"
 
 /* How far ahead of the others a session can be: places of the wheel. */
-#define GW_PLACES		512
+#define GW_PLACES		1024
 
 typedef TAILQ_HEAD(GwTurnList, GwTurn) GwTurnList;
 
