@@ -95,6 +95,7 @@ MBUS_FUNCTION(relay)
 	store = relay_result(fcinfo, &desc);
 
 	mbus_guard_init();
+	mbus_guard_call();
 	requests_in_call = count_requests(frames, count);
 	mbus_caller.in_relay = true;
 	PG_TRY();
@@ -318,6 +319,7 @@ relay_frame(const char *bytes, int len, MbusRelayed *relayed)
 			TimestampTzPlusMilliseconds(mbus_now(),
 										mbus_frame_timeout);
 
+	mbus_guard_frame();
 	initStringInfo(&relayed->out);
 	appendStringInfoSpaces(&relayed->out, MBUS_FRAME_PREFIX);
 
