@@ -45,6 +45,7 @@
 #include "channel/channel.h"
 #include "channel/purged.h"
 #include "delivery/pool.h"
+#include "delivery/sub.h"
 #include "facts/facts.h"
 #include "segment/channel_scan.h"
 #include "segment/leaf.h"
@@ -64,7 +65,9 @@ static void busy_bound(Count *count);
 static void failed_read(Count *count);
 static void keys_read(Count *count);
 static int	key_compare(const void *a, const void *b);
+static bool leaf_wanted(Count *count);
 static void leaf_count(Count *count);
+static bool leaf_has_id(const Count *count, const Ids *ids);
 static void leaf_count_ids(Count *count, const Ids *ids, RowFunction found);
 static void leaf_count_range(Count *count, MbusChannelScan *rows, int64 lo,
 							 int64 hi);
@@ -123,6 +126,8 @@ mbus_backlog(Oid schema, const MbusSubCopy *copy, bool exact,
 	for (int i = 0; i < nleaves; i++)
 	{
 		count->segment = leaves[i].segment;
+		if (!leaf_wanted(count))
+			continue;
 		count->leaf = mbus_leaf_open(schema, count->segment, MBUS_MESSAGE,
 									 AccessShareLock);
 		if (count->leaf == NULL)
@@ -194,7 +199,8 @@ failed_read(Count *count)
 	n = mbus_facts_waiting(count->schema, count->sub->subscription_id,
 						   count->sub->since_lease, from,
 						   count->bounded ? LOOKED_UP + 1 : PG_INT32_MAX,
-						   count->snapshot, &ids);
+						   count->snapshot, mbus_sub_retries_in(count->sub),
+						   &ids);
 	if (count->bounded && n > LOOKED_UP)
 	{
 		n = LOOKED_UP;
@@ -263,6 +269,37 @@ key_compare(const void *a, const void *b)
  * Reading one segment
  * ------------------------------------------------------------------------
  */
+
+/* Whether a segment may have something to count. */
+static bool
+leaf_wanted(Count *count)
+{
+	int64		first = MbusFirstId(count->segment);
+	int64		end = MbusFirstId((int64) count->segment + 1);
+
+	for (int i = 0; i < count->copy->nskips; i++)
+	{
+		if (count->copy->skip[i].lo < end && count->copy->skip[i].hi > first)
+			return true;
+	}
+	for (int i = 0; i < count->nkeys; i++)
+	{
+		if (count->key[i].from < end)
+			return true;
+	}
+	return count->sub->cursor < end - 1 ||
+		mbus_set_has(&count->sub->due_in, count->segment) ||
+		leaf_has_id(count, &count->busy) || leaf_has_id(count, &count->failed);
+}
+
+/* Whether one of the ids lies in the segment. */
+static bool
+leaf_has_id(const Count *count, const Ids *ids)
+{
+	int			i = mbus_ids_find(ids, MbusFirstId(count->segment));
+
+	return i < ids->n && MbusSegmentOf(ids->id[i]) == count->segment;
+}
 
 /*
  * leaf_count counts one segment, source by source as the top of this file
@@ -380,10 +417,7 @@ leaf_count_delayed(Count *count)
 		mbus_backlog_estimate_delayed(count, from, after);
 }
 
-/*
- * leaf_count_keys counts what was passed over for a key: its messages from
- * the lowest one passed over to the cursor.
- */
+/* What was passed over for a key: from the lowest such one to the cursor. */
 static void
 leaf_count_keys(Count *count)
 {
@@ -662,25 +696,3 @@ candidate_compare(const void *a, const void *b)
  * Skipped ranges
  * ------------------------------------------------------------------------
  */
-
-/*
- * mbus_backlog_skipped tells whether an id is in a skipped range.
- */
-bool
-mbus_backlog_skipped(const Count *count, int64 id)
-{
-	const MbusSkip *skip = count->copy->skip;
-	int			lo = 0;
-	int			hi = count->copy->nskips;
-
-	while (lo < hi)
-	{
-		int			middle = lo + (hi - lo) / 2;
-
-		if (skip[middle].hi <= id)
-			lo = middle + 1;
-		else
-			hi = middle;
-	}
-	return lo < count->copy->nskips && skip[lo].lo <= id;
-}

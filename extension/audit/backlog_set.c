@@ -122,3 +122,25 @@ mbus_ids_have(const Ids *ids, int64 id)
 
 	return i < ids->n && ids->id[i] == id;
 }
+
+/*
+ * mbus_backlog_skipped tells whether an id is in a skipped range.
+ */
+bool
+mbus_backlog_skipped(const Count *count, int64 id)
+{
+	const MbusSkip *skip = count->copy->skip;
+	int			lo = 0;
+	int			hi = count->copy->nskips;
+
+	while (lo < hi)
+	{
+		int			middle = lo + (hi - lo) / 2;
+
+		if (skip[middle].hi <= id)
+			lo = middle + 1;
+		else
+			hi = middle;
+	}
+	return lo < count->copy->nskips && skip[lo].lo <= id;
+}

@@ -35,6 +35,7 @@
 #include "channel/channel.h"
 #include "channel/subscription.h"
 #include "delivery/expired.h"
+#include "delivery/sub.h"
 #include "facts/facts.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
@@ -429,7 +430,8 @@ low_find(const MbusExpired *expired, const MbusSubCopy *copy)
 	n = mbus_facts_waiting(expired->schema, sub->subscription_id,
 						   sub->since_lease,
 						   Min(sub->retry_position.at, sub->retry_from.at),
-						   PG_INT32_MAX, expired->snapshot, &ids);
+						   PG_INT32_MAX, expired->snapshot,
+						   mbus_sub_retries_in(sub), &ids);
 	if (n > 0)
 		low = Min(low, ids[0]);
 	pfree(ids);
@@ -468,8 +470,7 @@ low_delayed(const MbusExpired *expired, const MbusSub *sub, int64 low)
 	int			nleaves;
 
 	/* the last scan has seen that none is to come */
-	if (sub->scanner == -1 && sub->next_due == PG_INT64_MAX &&
-		sub->delays_seen == mbus_delays(mbus_database(), sub->channel_id))
+	if (sub->scanner == -1 && sub->next_due == PG_INT64_MAX)
 		return low;
 	nleaves = mbus_leaves(expired->schema, &leaves);
 	for (int i = 0; i < nleaves; i++)
@@ -479,7 +480,8 @@ low_delayed(const MbusExpired *expired, const MbusSub *sub, int64 low)
 		HeapTuple	tuple;
 		bool		isnull;
 
-		if (MbusFirstId(leaves[i].segment) >= low)
+		if (MbusFirstId(leaves[i].segment) >= low ||
+			!mbus_set_has(&sub->due_in, leaves[i].segment))
 			continue;
 		leaf = mbus_leaf_open(expired->schema, leaves[i].segment,
 							  MBUS_MESSAGE, AccessShareLock);

@@ -584,6 +584,7 @@ seek_commit(Effect *effect)
 	sub->expired_low = PG_INT64_MAX;
 	sub->due_position = mbus_moment(PG_INT64_MIN, 0);
 	sub->next_due = PG_INT64_MIN;
+	mbus_set_none(&sub->due_in);
 	mbus_retries_pull(sub, PG_INT64_MIN);
 	mbus_keys_clear(effect->slot);
 }

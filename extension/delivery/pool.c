@@ -159,6 +159,7 @@ mbus_sub_reset(MbusSub *sub)
 	sub->next_due = sub->next_retry = PG_INT64_MIN;
 	sub->due_position = sub->retry_position = mbus_moment(PG_INT64_MIN, 0);
 	sub->retry_from = mbus_moment(PG_INT64_MAX, 0);
+	mbus_set_all(&sub->due_in);
 	mbus_set_all(&sub->retry_in);
 	sub->retry_floor = PG_INT64_MAX;
 }

@@ -125,7 +125,8 @@ typedef struct MbusSub
 	bool		reloaded;		/* and the scan at work must not move it */
 	MbusMoment	due_position;	/* all before has been looked at */
 	TimestampTz next_due;		/* nothing delayed is due before */
-	uint64		delays_seen;	/* mbus_delays() then */
+	MbusSegmentSet due_in;		/* where those behind the position are that
+								 * the cursor has passed */
 
 	/* also written by callbacks */
 	MbusMoment	retry_position; /* all before has been looked at */

@@ -69,7 +69,6 @@ mbus_scan(MbusScan *scan)
 		return false;
 	if (scan->sub.ordered)
 		limit_ordered(scan);
-	scan->delays = mbus_delays(scan->db, scan->channel_id);
 	if (scan->until == 0)
 		mbus_scan_reserve_skips(scan);
 	scan->snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -182,10 +181,8 @@ slot_copy(MbusScan *scan)
 	gone_reread(scan);
 	scan->sub = *sub;
 	scan->read_retries = sub->next_retry <= scan->now;
-	scan->read_due = sub->next_due <= scan->now ||
-		sub->delays_seen != mbus_delays(scan->db, scan->channel_id);
 	if (scan->until != 0)
-		scan->read_retries = scan->read_due = false;
+		scan->read_retries = false;
 	waiting_copy(scan);
 	return scan->probe ? 0 : mbus_scan_reserve(scan);
 }
@@ -294,6 +291,7 @@ positions_begin(MbusScan *scan)
 	scan->quiet_from = scan->sub.quiet_from;
 	scan->due_position = scan->sub.due_position;
 	scan->next_due = scan->sub.next_due;
+	scan->due_in = scan->sub.due_in;
 	scan->retry_position = scan->sub.retry_position;
 	scan->next_retry = scan->sub.next_retry;
 	scan->retry_in = scan->sub.retry_in;
@@ -301,7 +299,7 @@ positions_begin(MbusScan *scan)
 	scan->full = false;
 	scan->nread = 0;
 	scan->ngone = 0;
-	scan->due_left = scan->retries_left = false;
+	scan->read_due = scan->due_left = scan->retries_left = false;
 	scan->expired_low = PG_INT64_MAX;
 }
 

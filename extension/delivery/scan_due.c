@@ -68,15 +68,19 @@ mbus_scan_retries(MbusScan *scan, int most)
 void
 mbus_scan_due(MbusScan *scan, int most)
 {
-	if (!scan->read_due)
-		return;
 	if (scan->full || scan->nfound >= scan->batch)
+		return;
+	if (scan->next_due > scan->now)
 	{
-		scan->read_due = scan->due_left;
+		/* what the cursor comes to and is due by now is not left to later */
+		scan->due_position = mbus_moment(scan->now + 1, 0);
 		return;
 	}
+	scan->read_due = true;
 	scan->due_left = !due_read(scan, most, false, &scan->due_position,
 							   &scan->next_due);
+	if (!scan->due_left)
+		scan->due_in = scan->due_later;
 }
 
 /*
@@ -134,18 +138,14 @@ static int
 delayed_read(MbusScan *scan, MbusMoment from, int most, MbusMoment **moments,
 			 MbusMoment *reached, TimestampTz *next)
 {
-	MbusDue		due = {
-		.family = MBUS_MESSAGE,
-		.owner_column = MBUS_COL_CHANNEL_ID,
-		.time_column = MBUS_COL_AVAILABLE_AT,
-		.id_column = MBUS_COL_ID,
-		.owner = scan->channel_id,
-		.from = from,
-		.to = scan->now,
-		.most = most,
-		.snapshot = scan->snapshot
-	};
+	MbusDue		due;
 
+	mbus_due_delayed(&due, scan->channel_id, scan->snapshot);
+	due.from = from;
+	due.to = scan->now;
+	due.most = most;
+	due.among = &scan->due_in;
+	due.later = &scan->due_later;
 	return mbus_due_read(scan->schema, &due, moments, reached, next);
 }
 

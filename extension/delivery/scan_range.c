@@ -46,6 +46,7 @@ static bool leaf_read(MbusScan *scan, Relation leaf, int32 segment,
 					  int64 from, int64 to, int64 *reached);
 static bool row_read(MbusScan *scan, Block *block, HeapTuple tuple,
 					 const MbusScanRow *row, int64 *reached);
+static void later_note(MbusScan *scan, const MbusScanRow *row);
 static bool fresh_take(MbusScan *scan, HeapTuple tuple,
 					   const MbusScanRow *row, int64 *reached);
 static bool block_add(MbusScan *scan, Block *block, HeapTuple tuple,
@@ -168,14 +169,28 @@ row_read(MbusScan *scan, Block *block, HeapTuple tuple,
 		}
 		return false;
 	}
-	if (!row->live || mbus_scan_is_later(scan, row) ||
-		mbus_scan_in_unfinished(scan, row->id, row->id + 1))
+	if (!row->live || mbus_scan_in_unfinished(scan, row->id, row->id + 1))
 		return true;
+	if (mbus_scan_is_later(scan, row))
+	{
+		later_note(scan, row);
+		return true;
+	}
 	if (row->id < scan->sub.check_below)
 		return block_add(scan, block, tuple, row, reached);
 	/* by ascending id: first those that are kept */
 	return block_flush(scan, block, reached) &&
 		fresh_take(scan, tuple, row, reached);
+}
+
+/* The cursor passes a message that is left to a scan of its time. */
+static void
+later_note(MbusScan *scan, const MbusScanRow *row)
+{
+	int32		segment = MbusSegmentOf(row->id);
+
+	mbus_set_add(&scan->due_in, segment, segment);
+	scan->next_due = Min(scan->next_due, row->available_at);
 }
 
 /*

@@ -200,12 +200,9 @@ record_positions(MbusScan *scan, MbusSub *sub)
 	if (sub->cursor != scan->cursor || scan->read_due || scan->read_retries)
 		sub->changed_since = true;
 	sub->cursor = scan->cursor;
-	if (scan->read_due)
-	{
-		sub->due_position = scan->due_position;
-		sub->next_due = scan->next_due;
-		sub->delays_seen = scan->delays;
-	}
+	sub->due_position = scan->due_position;
+	sub->next_due = scan->next_due;
+	sub->due_in = scan->due_in;
 	if (scan->read_retries)
 	{
 		sub->retry_position = mbus_moment_min(sub->retry_position,
@@ -423,8 +420,7 @@ times_next(MbusScan *scan, const MbusSub *sub)
 		scan->next = PG_INT64_MIN;
 		return;
 	}
-	scan->next = Min(scan->read_due ? scan->next_due : sub->next_due,
-					 sub->next_retry);
+	scan->next = Min(scan->next_due, sub->next_retry);
 	if (scan->probe && scan->read_retries)
 		scan->next = Min(scan->next_due, scan->next_retry);
 }

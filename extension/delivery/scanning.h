@@ -96,7 +96,8 @@ typedef struct MbusScan
 	int64		quiet_from;		/* behind the last message read */
 	MbusMoment	due_position;
 	TimestampTz next_due;
-	uint64		delays;
+	MbusSegmentSet due_in;		/* where those that were passed are */
+	MbusSegmentSet due_later;	/* of these, when all that are due were read */
 	bool		read_due;
 	bool		due_left;		/* the batch's share had no room for all */
 	MbusMoment	retry_position;

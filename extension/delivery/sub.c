@@ -152,6 +152,16 @@ mbus_sub_give_up(uint32 slot)
 }
 
 /*
+ * mbus_sub_retries_in returns where failures lie that are to be retried; NULL
+ * if that is not known, since a scan at work has taken it.
+ */
+const MbusSegmentSet *
+mbus_sub_retries_in(const MbusSub *sub)
+{
+	return sub->scanner == -1 ? &sub->retry_in : NULL;
+}
+
+/*
  * mbus_sub_reread has a subscription read again from an id on, each message
  * as a candidate.
  */
@@ -243,6 +253,7 @@ sub_rewind(uint32 slot, int64 cursor)
 	MbusSub    *sub = &mbus_pool.subs[slot];
 
 	mbus_sub_reread(slot, cursor);
+	mbus_set_all(&sub->due_in);
 	mbus_retries_pull(sub, PG_INT64_MIN);
 	if (sub->ordered)
 	{

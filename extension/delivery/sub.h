@@ -18,6 +18,7 @@ extern void mbus_subs_forget(Oid database, Oid schema);
 extern void mbus_sub_drop(uint32 slot);
 extern void mbus_sub_let_go(uint32 slot);
 extern void mbus_sub_void(uint32 slot);
+extern const MbusSegmentSet *mbus_sub_retries_in(const MbusSub *sub);
 extern void mbus_sub_reread(uint32 slot, int64 from);
 extern bool mbus_sub_holds_nothing(uint32 slot);
 extern void mbus_sub_give_up(uint32 slot);

@@ -46,6 +46,7 @@ typedef struct WaitCall
 	char	  **subscription;
 	int32	   *channel_id;		/* as last entered in the slot */
 	bool	   *ready;
+	TimestampTz *next;			/* of each: when to look without being woken */
 	TimestampTz until;
 } WaitCall;
 
@@ -55,7 +56,7 @@ static int	wait_texts(FunctionCallInfo fcinfo, int argno, const char *name,
 					   Datum **values, bool **isnull);
 static void wait_for_ready(WaitCall *call);
 static bool wait_look(WaitCall *call, MbusDatabase *db, TimestampTz *next);
-static void wait_enter(WaitCall *call, MbusDatabase *db, Oid schema);
+static bool wait_enter(WaitCall *call, MbusDatabase *db, Oid schema);
 static bool wait_probe(Oid schema, MbusDatabase *db, text *channel_name,
 					   const char *name, TimestampTz *next);
 static Datum wait_result(FunctionCallInfo fcinfo, const WaitCall *call);
@@ -112,6 +113,7 @@ wait_arguments(FunctionCallInfo fcinfo, WaitCall *call)
 	call->subscription = palloc(n * sizeof(char *));
 	call->channel_id = palloc0(n * sizeof(int32));
 	call->ready = palloc0(n * sizeof(bool));
+	call->next = palloc0(n * sizeof(TimestampTz));
 	for (int i = 0; i < n; i++)
 	{
 		if (isnull[i])
@@ -204,7 +206,8 @@ wait_for_ready(WaitCall *call)
 
 /*
  * wait_look tells whether a channel is ready, and which are; else *next is
- * when to look again if nobody wakes us.
+ * when to look again if nobody wakes us.  Of those that it has looked at
+ * before it looks again at what it was woken for, and whose time has come.
  */
 static bool
 wait_look(WaitCall *call, MbusDatabase *db, TimestampTz *next)
@@ -215,15 +218,21 @@ wait_look(WaitCall *call, MbusDatabase *db, TimestampTz *next)
 	MemoryContext caller = MemoryContextSwitchTo(looking);
 	Oid			schema = mbus_schema();
 	bool		any = false;
+	bool		all;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
-	wait_enter(call, db, schema);
+	mbus_wait_hits();
+	all = wait_enter(call, db, schema);
 	*next = PG_INT64_MAX;
 	for (int i = 0; i < call->n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		call->ready[i] = wait_probe(schema, db, call->channel[i],
-									call->subscription[i], next);
+		if (all || call->next[i] <= mbus_now() ||
+			mbus_wait_hit(call->channel_id[i]))
+			call->ready[i] = wait_probe(schema, db, call->channel[i],
+										call->subscription[i],
+										&call->next[i]);
+		*next = Min(*next, call->next[i]);
 		any |= call->ready[i];
 	}
 	PopActiveSnapshot();
@@ -234,9 +243,10 @@ wait_look(WaitCall *call, MbusDatabase *db, TimestampTz *next)
 
 /*
  * wait_enter enters this process as one that waits for the call's channels,
- * if they are not those that it waits for already.
+ * if they are not those that it waits for already; then it has to look at
+ * all.
  */
-static void
+static bool
 wait_enter(WaitCall *call, MbusDatabase *db, Oid schema)
 {
 	bool		changed = !mbus_wait_entered();
@@ -254,11 +264,12 @@ wait_enter(WaitCall *call, MbusDatabase *db, Oid schema)
 		mbus_wait_begin(db, call->channel_id, call->n);
 		mbus_wait_keep();
 	}
+	return changed;
 }
 
 /*
- * wait_probe tells whether a claim would find something, or else pulls *next
- * forward to when it may.  A subscription "default" that does not exist is
+ * wait_probe tells whether a claim would find something, or else sets *next
+ * to when it may.  A subscription "default" that does not exist is
  * ready: the first claim makes it.
  */
 static bool
@@ -269,8 +280,8 @@ wait_probe(Oid schema, MbusDatabase *db, text *channel_name,
 											 MBUS_CONSUME);
 	const MbusSubscription *found;
 	MbusSubscription subscription;
-	TimestampTz when = PG_INT64_MAX;
 
+	*next = PG_INT64_MAX;
 	found = mbus_subscription_by_name(schema, channel.channel_id, name);
 	if (found == NULL)
 	{
@@ -282,10 +293,7 @@ wait_probe(Oid schema, MbusDatabase *db, text *channel_name,
 						name, channel.name)));
 	}
 	subscription = *found;
-	if (mbus_claim_probe(schema, db, &channel, &subscription, &when))
-		return true;
-	*next = Min(*next, when);
-	return false;
+	return mbus_claim_probe(schema, db, &channel, &subscription, next);
 }
 
 /*

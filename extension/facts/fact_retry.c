@@ -44,14 +44,28 @@ mbus_facts_retries(Oid schema, int32 subscription_id, int64 since_lease,
 }
 
 /*
+ * mbus_facts_where tells in which segments some subscriptions have failures
+ * that are to be retried, as mbus_due_where() does.
+ */
+void
+mbus_facts_where(Oid schema, MbusDueOwner *owners, int n, Snapshot snapshot)
+{
+	MbusDue		due;
+
+	retries_due(&due, 0, 0, snapshot);
+	mbus_due_where(schema, &due, owners, n);
+}
+
+/*
  * mbus_facts_waiting finds the ids of failures with a retry_at that is not
  * before "from", all or those that are to be tried first if there are more than
  * "most": it sets *ids to them, ascending and distinct, and returns how many
- * they are.
+ * they are.  All lie in the segments "among"; NULL: anywhere.
  */
 int
 mbus_facts_waiting(Oid schema, int32 subscription_id, int64 since_lease,
-				   TimestampTz from, int most, Snapshot snapshot, int64 **ids)
+				   TimestampTz from, int most, Snapshot snapshot,
+				   const MbusSegmentSet *among, int64 **ids)
 {
 	MbusDue		due;
 	MbusMoment *retries;
@@ -64,6 +78,7 @@ mbus_facts_waiting(Oid schema, int32 subscription_id, int64 since_lease,
 	due.from = mbus_moment(from, 0);
 	due.to = PG_INT64_MAX;
 	due.most = most;
+	due.among = among;
 	total = mbus_due_read(schema, &due, &retries, &reached, &next);
 	*ids = palloc_extended(Max(total, 1) * sizeof(int64), MCXT_ALLOC_HUGE);
 	for (int i = 0; i < total; i++)

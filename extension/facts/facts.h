@@ -11,6 +11,7 @@
 #include "utils/snapshot.h"
 
 #include "base/moment.h"
+#include "segment/due.h"
 #include "segment/segment_set.h"
 
 #define MBUS_ACK_SPAN		65536	/* ids that one ack row may cover */
@@ -89,7 +90,10 @@ extern int	mbus_facts_retries(Oid schema, int32 subscription_id,
 							   TimestampTz *next, MbusSegmentSet *later);
 extern int	mbus_facts_waiting(Oid schema, int32 subscription_id,
 							   int64 since_lease, TimestampTz from, int most,
-							   Snapshot snapshot, int64 **ids);
+							   Snapshot snapshot, const MbusSegmentSet *among,
+							   int64 **ids);
+extern void mbus_facts_where(Oid schema, MbusDueOwner *owners, int n,
+							 Snapshot snapshot);
 extern int64 mbus_facts_key_waits(Oid schema, int32 subscription_id,
 								  int64 since_lease, int64 key_hash,
 								  MbusMoment from,

@@ -48,7 +48,6 @@ typedef struct Sum
 	int64		bytes;			/* as stored */
 	int64		longest_ttl;
 	bool		ordered;		/* one has a key */
-	bool		delayed;
 } Sum;
 
 static void publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts);
@@ -100,7 +99,7 @@ publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 
 		mbus_reserve(db, schema, channel.series, channel.channel_id,
 					 ndrafts - done, done == 0 ? sum.bytes : 0,
-					 sum.longest_ttl, sum.ordered, sum.delayed, &run);
+					 sum.longest_ttl, sum.ordered, &run);
 		insert_reserved(schema, db, &channel, &run, &drafts[done]);
 		done += run.rows;
 	}
@@ -135,7 +134,6 @@ drafts_check(Oid schema, const MbusChannel *channel, MbusDraft *drafts,
 		sum->bytes += VARSIZE_ANY_EXHDR(draft->stored);
 		sum->longest_ttl = Max(sum->longest_ttl, draft->ttl_us);
 		sum->ordered |= draft->key != NULL;
-		sum->delayed |= draft->delay_us > 0;
 	}
 	error_context_stack = where.previous;
 	/* what comes is about all of them */
@@ -191,7 +189,7 @@ mbus_publish_waived(Oid schema, const MbusChannel *channel, MbusDraft *draft)
 										&draft->compression);
 	mbus_reserve(db, schema, channel->series, channel->channel_id, 1,
 				 VARSIZE_ANY_EXHDR(draft->stored), draft->ttl_us, false,
-				 false, &run);
+				 &run);
 	insert_reserved(schema, db, channel, &run, draft);
 	CommandCounterIncrement();
 	mbus_count(MBUS_C_PUBLISHED, 1);

@@ -12,6 +12,7 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "storage/lmgr.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -21,6 +22,8 @@
 #include "segment/era.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
+
+#define WHERE_MAX	10000		/* rows of an owner that are read in a leaf */
 
 /* What was found so far. */
 typedef struct Found
@@ -35,7 +38,27 @@ static bool leaf_due(const MbusDue *due, Relation leaf, Found *found,
 static int	rows_due(const MbusDue *due, MbusLeafScan *rows, int most,
 					 Found *found, TimestampTz *next, bool *later);
 static void found_add(Found *found, MbusMoment moment);
+static void leaf_where(const MbusDue *due, Relation leaf, int32 segment,
+					   MbusDueOwner *owners, int n);
+static int64 owner_low(const MbusDue *due, MbusLeafScan *rows, int32 segment,
+					   const MbusDueOwner *owner);
+static void owner_add(MbusDueOwner *owner, int32 segment, int64 low);
 static void found_cut(Found *found, MbusMoment reached);
+
+/*
+ * mbus_due_delayed asks for delayed messages of a channel.
+ */
+void
+mbus_due_delayed(MbusDue *due, int32 channel_id, Snapshot snapshot)
+{
+	MemSet(due, 0, sizeof(*due));
+	due->family = MBUS_MESSAGE;
+	due->owner_column = MBUS_COL_CHANNEL_ID;
+	due->time_column = MBUS_COL_AVAILABLE_AT;
+	due->id_column = MBUS_COL_ID;
+	due->owner = channel_id;
+	due->snapshot = snapshot;
+}
 
 /*
  * mbus_due_read finds what is due from due->from to due->to, sets *found to
@@ -186,4 +209,116 @@ found_cut(Found *found, MbusMoment reached)
 			found->moment[n++] = found->moment[i];
 	}
 	found->n = n;
+}
+
+/*
+ * mbus_due_where tells in which segments some owners have rows from a time
+ * on.  Each leaf is opened once for all of them, which is most of the cost.
+ * One whose lock cannot be had at once may have some of each.
+ */
+void
+mbus_due_where(Oid schema, const MbusDue *due, MbusDueOwner *owners, int n)
+{
+	MbusLeaf   *leaves;
+	int			nleaves = mbus_leaves(schema, &leaves);
+
+	for (int i = 0; i < nleaves; i++)
+	{
+		int32		segment = leaves[i].segment;
+		Oid			relid = leaves[i].relid[due->family];
+		Relation	leaf;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!OidIsValid(relid) || (due->family == MBUS_MESSAGE &&
+								   mbus_segment_undelayed(schema, &leaves[i])))
+			continue;
+		if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		{
+			for (int o = 0; o < n; o++)
+				owner_add(&owners[o], segment, MbusFirstId(segment));
+			continue;
+		}
+		leaf = mbus_leaf_open_written(schema, segment, due->family);
+		if (leaf)
+		{
+			leaf_where(due, leaf, segment, owners, n);
+			table_close(leaf, AccessShareLock);
+		}
+		UnlockRelationOid(relid, AccessShareLock);
+	}
+	pfree(leaves);
+}
+
+/* Does so in one leaf. */
+static void
+leaf_where(const MbusDue *due, Relation leaf, int32 segment,
+		   MbusDueOwner *owners, int n)
+{
+	MbusLeafScan rows;
+
+	mbus_leaf_scan_open(&rows, leaf, due->owner_column, due->time_column,
+						true);
+	for (int o = 0; o < n; o++)
+	{
+		int64		low;
+
+		if (owners[o].upto < segment)
+			continue;			/* do not look */
+		low = owner_low(due, &rows, segment, &owners[o]);
+		if (low != 0)
+			owner_add(&owners[o], segment, low);
+	}
+	mbus_leaf_scan_close(&rows);
+}
+
+/* The lowest id of an owner's rows, or a lower one; 0 if there is none. */
+static int64
+owner_low(const MbusDue *due, MbusLeafScan *rows, int32 segment,
+		  const MbusDueOwner *owner)
+{
+	TupleDesc	desc = RelationGetDescr(rows->leaf);
+	int64		low = 0;
+	int			n = 0;
+	HeapTuple	tuple;
+
+	mbus_leaf_scan_int4(rows, due->owner_column, owner->owner);
+	mbus_leaf_scan_time(rows, due->time_column, owner->from, PG_INT64_MAX);
+	mbus_leaf_scan_begin(rows, due->snapshot);
+	while ((low == 0 || owner->lowest) &&
+		   (tuple = mbus_leaf_scan_next(rows)) != NULL)
+	{
+		int64		id;
+		bool		isnull;
+
+		if (++n > WHERE_MAX)
+		{
+			low = MbusFirstId(segment);
+			break;
+		}
+		if (due->lease_column != 0 &&
+			DatumGetInt64(heap_getattr(tuple, due->lease_column, desc,
+									   &isnull)) < owner->since_lease)
+			continue;
+		id = DatumGetInt64(heap_getattr(tuple, due->id_column, desc,
+										&isnull));
+		low = low == 0 ? id : Min(low, id);
+	}
+	mbus_leaf_scan_end(rows);
+	return low;
+}
+
+static void
+owner_add(MbusDueOwner *owner, int32 segment, int64 low)
+{
+	if (owner->upto < segment)
+		return;
+	/* room for 8, 16, 32 ... */
+	if (owner->segment == NULL)
+		owner->segment = palloc(8 * sizeof(int32));
+	else if (owner->nsegments >= 8 &&
+			 (owner->nsegments & (owner->nsegments - 1)) == 0)
+		owner->segment = repalloc(owner->segment,
+								  2 * owner->nsegments * sizeof(int32));
+	owner->segment[owner->nsegments++] = segment;
+	owner->low = owner->low == 0 ? low : Min(owner->low, low);
 }

@@ -37,6 +37,27 @@ typedef struct MbusDue
 								 * were not read; NULL: that is not asked */
 } MbusDue;
 
+/*
+ * An owner of rows that are looked for in all leaves: mbus_due_where().
+ */
+typedef struct MbusDueOwner
+{
+	int32		owner;
+	int64		since_lease;	/* rows of leases below do not count */
+	TimestampTz from;			/* nor those of before */
+	int32		upto;			/* nor those of segments above */
+	bool		lowest;			/* "low" is wanted */
+
+	/* out: may be too many segments, and too low */
+	int64		low;			/* lowest id; 0: there is none */
+	int			nsegments;
+	int32	   *segment;		/* where they are, ascending */
+} MbusDueOwner;
+
+extern void mbus_due_delayed(MbusDue *due, int32 channel_id,
+							 Snapshot snapshot);
+extern void mbus_due_where(Oid schema, const MbusDue *due,
+						   MbusDueOwner *owners, int n);
 extern int	mbus_due_read(Oid schema, const MbusDue *due, MbusMoment **found,
 						  MbusMoment *reached, TimestampTz *next);
 

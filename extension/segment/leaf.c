@@ -49,6 +49,7 @@
 #include "state/unfinished.h"
 
 #define LOOKS	4				/* at a table's file, before it is opened */
+#define PLACES	64				/* of kinds of indexes */
 
 static const char *const family_names[MBUS_FAMILIES] = {
 	[MBUS_MESSAGE] = "message",
@@ -286,18 +287,26 @@ file_empty(Form_pg_class table)
 
 /*
  * mbus_leaf_index opens the leaf's index on one column, or that begins with
- * two if second is not 0, which is partial or not; caller closes it.
+ * two if second is not 0, which is partial or not; caller closes it.  Leaves
+ * of a family have the same indexes, mostly in the same order: it looks first
+ * where it has found the last one of the kind, since what the server learns of
+ * an index that is opened is dear.
  */
 Relation
 mbus_leaf_index(Relation leaf, AttrNumber first, AttrNumber second,
 				bool partial)
 {
+	static uint8 places[PLACES];
+	uint8	   *place = &places[(first * 5 + second * 2 + partial) % PLACES];
 	List	   *indexes = RelationGetIndexList(leaf);
-	ListCell   *cell;
+	int			n = list_length(indexes);
+	int			from = *place;
 
-	foreach(cell, indexes)
+	for (int i = 0; i < n; i++)
 	{
-		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		int			at = (from + i) % n;
+		Relation	index = index_open(list_nth_oid(indexes, at),
+									   AccessShareLock);
 		Form_pg_index form = index->rd_index;
 
 		if (form->indisvalid && form->indkey.values[0] == first &&
@@ -306,6 +315,7 @@ mbus_leaf_index(Relation leaf, AttrNumber first, AttrNumber second,
 			(second == 0 ? form->indnkeyatts == 1 :
 			 form->indnkeyatts >= 2 && form->indkey.values[1] == second))
 		{
+			*place = (uint8) at;
 			list_free(indexes);
 			return index;
 		}

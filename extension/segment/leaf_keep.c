@@ -3,23 +3,26 @@
  *		How many tables of segments the server's own cache keeps open.
  *
  * PostgreSQL keeps what it knows of each table and index that a process has
- * opened, some 40 kB for a table with its indexes, for as long as the process
- * lives.  With thousands of segments that would be all its memory.  So the
- * last LEAVES_KEPT of those that were opened here are kept; what the server
- * knows of an older one is thrown away as if it had been altered.  Opening it
- * again costs some 100 microseconds.  What people's queries open through the
- * parents is not bounded by this.
+ * opened, some 20 kB for a table with one or two indexes, for as long as the
+ * process lives.  With thousands of segments that would be all its memory.  So
+ * the last LEAVES_KEPT of those that were opened here are kept; what the
+ * server knows of an older one is thrown away as if it had been altered.
+ * Opening it again costs some 100 microseconds: one who goes round more of
+ * them than are kept pays that each time.  What people's queries open through
+ * the parents is not bounded by this.
  *
  * One that is in use is not thrown away, but read anew by the server.
  */
 #include "postgres.h"
 
 #include "nodes/pg_list.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 
 #include "segment/leaf_keep.h"
 
-#define LEAVES_KEPT		128
+#define LEAVES_KEPT		1024
 #define LEAF_INDEXES	6
 
 typedef struct Kept
@@ -31,6 +34,7 @@ typedef struct Kept
 
 static Kept kept[LEAVES_KEPT];	/* a ring */
 static int	next = 0;
+static HTAB *kept_tables = NULL;	/* the tables in it, by OID */
 
 static void kept_drop(Kept *old);
 
@@ -42,14 +46,24 @@ void
 mbus_leaf_keep(Relation leaf)
 {
 	Kept	   *new = &kept[next];
+	Oid			table = RelationGetRelid(leaf);
 	List	   *indexes;
 	ListCell   *cell;
+	bool		found;
 
-	for (int i = 0; i < LEAVES_KEPT; i++)
+	if (kept_tables == NULL)
 	{
-		if (kept[i].table == RelationGetRelid(leaf))
-			return;
+		HASHCTL		ctl;
+
+		MemSet(&ctl, 0, sizeof(ctl));
+		ctl.keysize = ctl.entrysize = sizeof(Oid);
+		ctl.hcxt = CacheMemoryContext;
+		kept_tables = hash_create("message_bus leaves", LEAVES_KEPT, &ctl,
+								  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
+	(void) hash_search(kept_tables, &table, HASH_FIND, &found);
+	if (found)
+		return;
 	indexes = RelationGetIndexList(leaf);
 	kept_drop(new);
 	foreach(cell, indexes)
@@ -57,7 +71,8 @@ mbus_leaf_keep(Relation leaf)
 		if (new->nindexes < LEAF_INDEXES)
 			new->index[new->nindexes++] = lfirst_oid(cell);
 	}
-	new->table = RelationGetRelid(leaf);
+	(void) hash_search(kept_tables, &table, HASH_ENTER, NULL);
+	new->table = table;
 	next = (next + 1) % LEAVES_KEPT;
 	list_free(indexes);
 }
@@ -72,5 +87,8 @@ kept_drop(Kept *old)
 	for (int i = 0; i < was.nindexes; i++)
 		RelationCacheInvalidateEntry(was.index[i]);
 	if (OidIsValid(was.table))
+	{
+		(void) hash_search(kept_tables, &was.table, HASH_REMOVE, NULL);
 		RelationCacheInvalidateEntry(was.table);
+	}
 }

@@ -96,7 +96,6 @@ mbus_channel_slot(MbusDatabase *db, int32 channel_id)
 			mbus_shared->channels_beyond++;
 		slot->series = 0;
 		slot->last_id = mbus_channel_settled(db);
-		slot->delays = db->delays.evicted;
 	}
 	LWLockRelease(&mbus_shared->channel_lock);
 	return slot;
@@ -163,8 +162,6 @@ slots_evict(MbusDatabase *db)
 	HASH_SEQ_STATUS scan;
 	MbusChannelSlot *slot;
 
-	/* no channel may come back to a number that it had */
-	db->delays.evicted = ++db->delays.last;
 	db->channels.floor = Max(db->channels.floor, bound);
 	hash_seq_init(&scan, mbus_channels);
 	while ((slot = hash_seq_search(&scan)) != NULL)
@@ -222,7 +219,6 @@ mbus_registry_forget(MbusDatabase *db)
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	LWLockAcquire(&mbus_shared->channel_lock, LW_EXCLUSIVE);
-	db->delays.evicted = ++db->delays.last;
 	db->channels.floor = 0;
 	for (int s = 0; s <= MBUS_MAX_SERIES; s++)
 		pg_atomic_write_u64(&db->told[s], 0);

@@ -74,7 +74,6 @@ mbus_own_rest(MbusBackend *me, const MbusWant *want, int64 *first)
 	n = (int32) Min((int64) want->rows, me->range[i].hi - own[i].next);
 	own[i].next += n;
 	own[i].used += n;
-	me->range[i].delayed |= want->delayed;
 	return n;
 }
 
@@ -116,7 +115,6 @@ mbus_own_add(MbusBackend *me, const MbusWant *want, int64 first, int32 left,
 		range = &me->range[me->nranges];
 		mine = &own[me->nranges++];
 		range->channel_id = want->channel_id;
-		range->delayed = false;
 		range->loose = false;
 		range->lo = first;
 		mine->used = before.used;
@@ -124,7 +122,6 @@ mbus_own_add(MbusBackend *me, const MbusWant *want, int64 first, int32 left,
 		mine->before = newest;
 		mine->newest = true;
 	}
-	range->delayed |= want->delayed;
 	range->hi = first + chunk;
 	mine->next = first + *got;
 	mine->used += *got;
@@ -236,7 +233,6 @@ pair_merge(MbusBackend *me, int32 i)
 	int32		before = own[i].before;
 
 	me->range[i].lo = me->range[before].lo;
-	me->range[i].delayed |= me->range[before].delayed;
 	me->range[i].loose = true;
 	own[i].before = own[before].before;
 	range_remove(me, before);
@@ -251,7 +247,6 @@ range_overflow(MbusBackend *me, int32 i)
 	bool		empty = overflow->hi == 0;
 
 	overflow->loose = true;
-	overflow->delayed = range->delayed || (!empty && overflow->delayed);
 	overflow->lo = empty ? range->lo : Min(overflow->lo, range->lo);
 	overflow->hi = Max(overflow->hi, range->hi);
 	mbus_filter_add(me, range->channel_id, empty);

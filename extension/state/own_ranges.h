@@ -17,7 +17,6 @@ typedef struct MbusWant
 	int64		last_id;		/* newest id reserved of the channel */
 	int32		rows;			/* at most so many ids */
 	bool		ordered;		/* a message has a key */
-	bool		delayed;		/* a message has a delay */
 } MbusWant;
 
 extern int32 mbus_own_rest(MbusBackend *me, const MbusWant *want,

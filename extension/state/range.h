@@ -14,7 +14,6 @@
 typedef struct MbusRange
 {
 	int32		channel_id;
-	bool		delayed;		/* a message in it may have a delay */
 	bool		loose;			/* messages of others may lie in it */
 	int64		lo;				/* first id */
 	int64		hi;				/* behind the last id */

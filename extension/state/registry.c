@@ -63,7 +63,6 @@ static Run	runs[MBUS_MAX_SERIES + 1];	/* of this transaction */
 
 static void registry_xact_callback(XactEvent event, void *arg);
 static void ranges_end(MbusDatabase *db, MbusBackend *me, bool committed);
-static void delays_end(MbusDatabase *db, const MbusBackend *me);
 static int64 runs_return(MbusDatabase *db, const MbusBackend *me,
 						 bool committed);
 static bool reserve(MbusDatabase *db, int32 series_no, MbusChannelSlot *slot,
@@ -137,8 +136,6 @@ ranges_end(MbusDatabase *db, MbusBackend *me, bool committed)
 	int64		returned = 0;
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	if (committed)
-		delays_end(db, me);
 	if (db->numbering.ready && db->schema == me->schema)
 		returned = runs_return(db, me, committed);
 	me->nranges = 0;
@@ -159,26 +156,6 @@ ranges_end(MbusDatabase *db, MbusBackend *me, bool committed)
 			mbus_wake_channel(db->database, me->range[i].channel_id);
 		woken = me->range[i].channel_id;
 	}
-}
-
-/* Tells readers that there are new messages with a delay; under the lock. */
-static void
-delays_end(MbusDatabase *db, const MbusBackend *me)
-{
-	for (int i = 0; i < me->nranges; i++)
-	{
-		MbusChannelSlot *slot;
-
-		if (!me->range[i].delayed)
-			continue;
-		slot = mbus_channel_slot_find(db, me->range[i].channel_id);
-		if (slot)
-			slot->delays = ++db->delays.last;
-		else
-			db->delays.evicted = ++db->delays.last;
-	}
-	if (me->overflow.hi != 0 && me->overflow.delayed)
-		db->delays.overflow++;
 }
 
 /*
@@ -229,13 +206,12 @@ runs_return(MbusDatabase *db, const MbusBackend *me, bool committed)
 void
 mbus_reserve(MbusDatabase *db, Oid schema, int32 series_no, int32 channel_id,
 			 int32 rows, int64 bytes, int64 longest_ttl_us, bool ordered,
-			 bool delayed, MbusReservation *out)
+			 MbusReservation *out)
 {
 	MbusWant	want = {
 		.channel_id = channel_id,
 		.rows = rows,
-		.ordered = ordered,
-		.delayed = delayed
+		.ordered = ordered
 	};
 	TimestampTz started = 0;
 

@@ -26,7 +26,7 @@ typedef struct MbusReservation
 
 extern void mbus_reserve(MbusDatabase *db, Oid schema, int32 series,
 						 int32 channel_id, int32 rows, int64 bytes,
-						 int64 longest_ttl_us, bool ordered, bool delayed,
+						 int64 longest_ttl_us, bool ordered,
 						 MbusReservation *out);
 extern void mbus_reserve_undo(MbusDatabase *db, int32 channel_id,
 							  const MbusReservation *last, int32 used);

@@ -154,17 +154,6 @@ typedef struct MbusPace
 } MbusPace;
 
 /*
- * Numbers of changes that mbus_delays() tells of: the state lock.  Written by
- * whoever ends a transaction that published with a delay, or forgets slots.
- */
-typedef struct MbusDelays
-{
-	uint64		last;			/* given out */
-	uint64		evicted;		/* for channels without a slot */
-	uint64		overflow;		/* counts those that may be of any channel */
-} MbusDelays;
-
-/*
  * The slots of the database's channels: the state lock.
  */
 typedef struct MbusChannels
@@ -314,7 +303,6 @@ typedef struct MbusDatabase
 	MbusSeries	series[MBUS_MAX_SERIES + 1];	/* 1-based */
 	MbusAhead	ahead[MBUS_MAX_SERIES + 1]; /* by series */
 	MbusPace	pace;
-	MbusDelays	delays;
 	MbusChannels channels;
 	MbusFactNumbers facts;
 	MbusExpireCall expire;

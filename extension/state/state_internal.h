@@ -47,7 +47,6 @@ typedef struct MbusChannelSlot
 	int32		series;			/* that it was published to last */
 	int64		last_id;		/* newest id reserved, if it was not given
 								 * back: see mbus_channel_last() */
-	uint64		delays;			/* see mbus_delays() */
 } MbusChannelSlot;
 
 typedef struct MbusShared

@@ -180,25 +180,6 @@ segment_compare(const void *a, const void *b)
 }
 
 /*
- * mbus_delays returns a number that is another one after each publish with a
- * delay to the channel that has become visible; it never comes back to one
- * that it was.  Other causes may change it too.
- */
-uint64
-mbus_delays(MbusDatabase *db, int32 channel_id)
-{
-	MbusChannelSlot *slot;
-	uint64		delays;
-
-	LWLockAcquire(&db->lock, LW_SHARED);
-	slot = mbus_channel_slot_find(db, channel_id);
-	delays = slot ? slot->delays : db->delays.evicted;
-	delays += db->delays.overflow;
-	LWLockRelease(&db->lock);
-	return delays;
-}
-
-/*
  * mbus_unfinished_elsewhere tells whether a publish to the channel into
  * another segment than this one has not ended.
  */
@@ -421,7 +402,6 @@ ranges_join(MbusRange *ranges, int n, int64 limit)
 		{
 			last->hi = Max(last->hi, range.hi);
 			last->loose |= range.loose;
-			last->delayed |= range.delayed;
 		}
 		else
 			ranges[kept++] = range;

@@ -15,7 +15,6 @@ extern int64 mbus_published_limit(MbusDatabase *db, Oid schema,
 extern int64 mbus_unfinished_copy(MbusDatabase *db, Oid schema,
 								  int32 channel_id,
 								  MbusRange **ranges, int *nranges);
-extern uint64 mbus_delays(MbusDatabase *db, int32 channel_id);
 extern bool mbus_unfinished_elsewhere(MbusDatabase *db, int32 channel_id,
 									  int32 segment);
 extern bool mbus_reserved_above(MbusDatabase *db, int32 channel_id,

@@ -16,6 +16,11 @@
  * wait for something and so reset the latch.  Wake-ups are hints: who wakes
  * looks again.
  *
+ * One who waits for many channels looks only at those that it is woken for
+ * ("hit").  Who wakes marks the channel, then sets "woken"; who has slept
+ * takes "woken" back, then the marks.  So a mark that it misses is followed by
+ * another wake-up.
+ *
  * A slot is left by mbus_wait_end, at the end of the transaction, when the
  * subtransaction that entered it aborts, and at process exit.  Only CALL
  * message_bus.wait() (delivery/wait.c) keeps it over its commits.
@@ -39,15 +44,17 @@
 #include "state/waiter.h"
 
 #define MBUS_WAIT_CHANNELS	256 /* of one waiter */
+#define HIT_WORDS	(MBUS_WAIT_CHANNELS / 64)
 
 /* A process that may wait. */
 typedef struct Waiter
 {
 	int32		place;			/* on the list */
 	pg_atomic_uint32 woken;		/* since it last began to look */
+	pg_atomic_uint64 hit[HIT_WORDS];	/* a bit for each channel */
 	Oid			database;
 	int32		n;
-	int32		channel[MBUS_WAIT_CHANNELS];	/* ascending */
+	int32		channel[MBUS_WAIT_CHANNELS];	/* ascending, distinct */
 } Waiter;
 
 typedef struct WaitShared
@@ -64,12 +71,15 @@ static Waiter *waiters;			/* by procno */
 static bool entered = false;	/* its slot is on the list */
 static bool keep = false;		/* over commits */
 static bool slept = false;		/* since it entered */
+static uint64 hits[HIT_WORDS];	/* what it has been woken for */
 static int	entered_level;		/* of subtransactions */
 
 static Size wait_size(void);
 static void wait_startup(void *memory, bool found, int tranche);
 static int	wait_slots(void);
 static void waiters_wake(Oid database, const int32 *channel_id);
+static bool waiter_hit(Waiter *waiter, const int32 *channel_id);
+static int	channel_find(const Waiter *waiter, int32 channel_id);
 static int	channel_compare(const void *a, const void *b);
 static void callbacks_register(void);
 static void wait_xact_callback(XactEvent event, void *arg);
@@ -118,7 +128,11 @@ wait_startup(void *memory, bool found, int tranche)
 	LWLockInitialize(&wait_list->lock, tranche);
 	pg_atomic_init_u32(&wait_list->nwaiting, 0);
 	for (int i = 0; i < wait_slots(); i++)
+	{
 		pg_atomic_init_u32(&waiters[i].woken, 0);
+		for (int w = 0; w < HIT_WORDS; w++)
+			pg_atomic_init_u64(&waiters[i].hit[w], 0);
+	}
 }
 
 /* Every process that there can be has a slot. */
@@ -147,10 +161,17 @@ mbus_wait_begin(MbusDatabase *db, const int32 *channels, int n)
 	mbus_wait_end();
 
 	me->database = db->database;
-	me->n = n;
 	memcpy(me->channel, channels, n * sizeof(int32));
 	qsort(me->channel, n, sizeof(int32), channel_compare);
+	me->n = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (i == 0 || me->channel[i] != me->channel[me->n - 1])
+			me->channel[me->n++] = me->channel[i];
+	}
 	pg_atomic_write_u32(&me->woken, 0);
+	for (int w = 0; w < HIT_WORDS; w++)
+		pg_atomic_write_u64(&me->hit[w], 0);
 
 	LWLockAcquire(&wait_list->lock, LW_EXCLUSIVE);
 	place = pg_atomic_read_u32(&wait_list->nwaiting);
@@ -224,6 +245,30 @@ mbus_wait_sleep(TimestampTz until)
 }
 
 /*
+ * mbus_wait_hits begins to look: it takes what this process has been woken
+ * for.
+ */
+void
+mbus_wait_hits(void)
+{
+	Waiter	   *me = &waiters[MbusMyProcno()];
+
+	for (int w = 0; w < HIT_WORDS; w++)
+		hits[w] = pg_atomic_exchange_u64(&me->hit[w], 0);
+}
+
+/*
+ * mbus_wait_hit tells whether a channel is among what was taken.
+ */
+bool
+mbus_wait_hit(int32 channel_id)
+{
+	int			i = channel_find(&waiters[MbusMyProcno()], channel_id);
+
+	return i < 0 || ((hits[i / 64] >> (i % 64)) & 1) != 0;
+}
+
+/*
  * mbus_wait_entered tells whether this process is on the list.
  */
 bool
@@ -280,16 +325,43 @@ waiters_wake(Oid database, const int32 *channel_id)
 	{
 		Waiter	   *waiter = &waiters[waiting[i]];
 
-		if (waiter->database != database ||
-			(channel_id != NULL &&
-			 bsearch(channel_id, waiter->channel, waiter->n, sizeof(int32),
-					 channel_compare) == NULL))
+		if (waiter->database != database || !waiter_hit(waiter, channel_id))
 			continue;
 		/* set already: its latch is or was, and it will look again */
 		if (pg_atomic_exchange_u32(&waiter->woken, 1) == 0)
 			SetLatch(&ProcGlobal->allProcs[waiting[i]].procLatch);
 	}
 	LWLockRelease(&wait_list->lock);
+}
+
+/* Marks a channel, or all; false if it does not wait for it. */
+static bool
+waiter_hit(Waiter *waiter, const int32 *channel_id)
+{
+	int			at;
+
+	if (channel_id == NULL)
+	{
+		for (int w = 0; w < HIT_WORDS; w++)
+			pg_atomic_write_u64(&waiter->hit[w], ~UINT64CONST(0));
+		return true;
+	}
+	at = channel_find(waiter, *channel_id);
+	if (at < 0)
+		return false;
+	pg_atomic_fetch_or_u64(&waiter->hit[at / 64],
+						   UINT64CONST(1) << (at % 64));
+	return true;
+}
+
+/* Where a channel is among those of a waiter; -1: it is not. */
+static int
+channel_find(const Waiter *waiter, int32 channel_id)
+{
+	const int32 *found = bsearch(&channel_id, waiter->channel, waiter->n,
+								 sizeof(int32), channel_compare);
+
+	return found == NULL ? -1 : (int) (found - waiter->channel);
 }
 
 static int

@@ -17,6 +17,8 @@ extern void mbus_wait_sleep(TimestampTz until);
 extern void mbus_wait_end(void);
 extern void mbus_wake_all(Oid database);
 extern void mbus_wake_channel(Oid database, int32 channel_id);
+extern void mbus_wait_hits(void);
+extern bool mbus_wait_hit(int32 channel_id);
 extern bool mbus_wait_entered(void);
 extern void mbus_wait_keep(void);
 

@@ -73,11 +73,10 @@ typedef struct Loading
 	int64		cursor;
 	int64		check_below;
 	int64		wait_low;		/* keys may wait, of ids from here on; 0: none */
-	int			nwaiting;
-	int64	   *waiting;		/* ids that may, but for crashed ones */
 	TimestampTz due_at;
 	TimestampTz retry_at;
 	int			ncrashed;
+	MbusSegmentSet crashed_in;
 	int			n;
 	MbusPending *entry;			/* by ascending id; in the end those ready */
 	int			nskips;			/* of pairs [lo, hi) */
@@ -94,6 +93,8 @@ typedef struct Batch
 	int32		epoch;
 	int			n;
 	Loading    *loading;
+	MbusDueOwner *retries;		/* of each, where they may be */
+	MbusDueOwner *delayed;
 	int			ncrashed;
 	bool		full;
 } Batch;
@@ -109,13 +110,15 @@ static void entries_judge(MbusWork *work, Batch *batch, Loading *l);
 static MbusFacts *entries_facts(MbusWork *work, Loading *l);
 static bool failed_since(const MbusPending *entry, const MbusFacts *facts,
 						 TimestampTz at);
-static void waits_read(MbusWork *work, Loading *l, MemoryContext context);
+static void where_read(MbusWork *work, Batch *batch);
+static void waits_judge(Loading *l, const MbusDueOwner *retries);
 static int	crashes_fail(MbusWork *work, Loading *l, MbusPending *crashed,
 						 int n);
 static int	crash_compare(const void *a, const void *b);
 static void cursor_lower(Loading *l, int64 cursor);
-static bool loading_install(MbusWork *work, Loading *l);
-static void waits_install(const Loading *l);
+static bool loading_install(MbusWork *work, Batch *batch, int i);
+static void where_install(MbusSegmentSet *set, const MbusDueOwner *owner);
+static void waits_install(const Loading *l, const MbusDueOwner *retries);
 static void entries_install(Loading *l);
 
 /*
@@ -149,7 +152,7 @@ mbus_subscriptions_rebuild(MbusWork *work, const int32 *ids, int n,
 	if (outcome == MBUS_DONE)
 	{
 		for (int i = 0; i < batch.n; i++)
-			all = loading_install(work, &batch.loading[i]) && all;
+			all = loading_install(work, &batch, i) && all;
 		*full = *full || batch.full;
 		return all;
 	}
@@ -216,9 +219,9 @@ batch_read(MbusWork *work, void *arg)
 			continue;
 		}
 		entries_judge(work, batch, l);
-		waits_read(work, l, batch->context);
 		batch->n++;
 	}
+	where_read(work, batch);
 	if (batch->ncrashed > 0)
 		ForceSyncCommit();
 	mbus_task_commit();
@@ -310,10 +313,7 @@ checkpoint_read(Loading *l, HeapTuple row, TupleDesc desc,
 	qsort(l->entry, l->n, sizeof(MbusPending), mbus_pending_compare);
 }
 
-/*
- * array_read returns how many elements an array has, and sets *data to them:
- * of a fixed size, and not null.
- */
+/* How many elements an array has: of a fixed size, none null; *data is them. */
 static int
 array_read(HeapTuple row, TupleDesc desc, int column, void **data)
 {
@@ -443,32 +443,57 @@ failed_since(const MbusPending *entry, const MbusFacts *facts, TimestampTz at)
 }
 
 /*
- * waits_read tells whether something of an ordered subscription may wait for a
- * retry, and from which id on: not below the cursor, but for what was
- * redriven.
+ * where_read asks for all of a batch, segment by segment, where something is
+ * that may have to be retried, or is delayed and was passed by the cursor.
+ * Nothing of the kind can come but by who finds the subscription loaded.
  */
 static void
-waits_read(MbusWork *work, Loading *l, MemoryContext context)
+where_read(MbusWork *work, Batch *batch)
 {
-	int64	   *ids;
-	int			n;
+	MemoryContext caller = MemoryContextSwitchTo(batch->context);
+	MbusDue		due;
 
+	batch->retries = palloc0(2 * (batch->n + 1) * sizeof(MbusDueOwner));
+	batch->delayed = batch->retries + batch->n + 1;
+	for (int i = 0; i < batch->n; i++)
+	{
+		const Loading *l = &batch->loading[i];
+		MbusDueOwner *retries = &batch->retries[i];
+		MbusDueOwner *delayed = &batch->delayed[i];
+
+		retries->owner = l->subscription_id;
+		retries->since_lease = l->since_lease;
+		retries->from = l->retry_at;
+		retries->lowest = l->ordered;
+		retries->upto = l->fresh ? 0 : PG_INT32_MAX;
+		delayed->owner = l->channel_id;
+		delayed->from = l->due_at;
+		/* without a checkpoint the cursor has passed nothing that is wanted */
+		delayed->upto = l->at == 0 ? 0 : MbusSegmentOf(l->cursor);
+	}
+	mbus_facts_where(work->schema, batch->retries, batch->n,
+					 GetActiveSnapshot());
+	mbus_due_delayed(&due, 0, GetActiveSnapshot());
+	mbus_due_where(work->schema, &due, batch->delayed, batch->n);
+	MemoryContextSwitchTo(caller);
+	for (int i = 0; i < batch->n; i++)
+		waits_judge(&batch->loading[i], &batch->retries[i]);
+}
+
+/*
+ * waits_judge tells whether something of an ordered subscription may wait for
+ * a retry, and from which id on: not below the cursor, but for what was
+ * redriven.  Without a checkpoint the first scan looks at everything.
+ */
+static void
+waits_judge(Loading *l, const MbusDueOwner *retries)
+{
 	if (!l->ordered || l->fresh)
 		return;
-	l->wait_low = l->cursor + 1;
-	if (l->at == 0)
-		return;					/* the first scan looks at everything */
-	n = mbus_facts_waiting(work->schema, l->subscription_id, l->since_lease,
-						   l->retry_at, PG_INT32_MAX, GetActiveSnapshot(),
-						   &ids);
-	if (n == 0 && l->ncrashed == 0)
-		l->wait_low = 0;
-	else if (n > 0)
-		l->wait_low = Min(l->wait_low, ids[0]);
-	l->nwaiting = n;
-	l->waiting = MemoryContextAllocHuge(context, (n + 1) * sizeof(int64));
-	memcpy(l->waiting, ids, n * sizeof(int64));
-	pfree(ids);
+	if (l->at == 0 || retries->nsegments > 0 || l->ncrashed > 0)
+		l->wait_low = l->cursor + 1;
+	if (l->at != 0 && retries->nsegments > 0)
+		l->wait_low = Min(l->wait_low, retries->low);
 }
 
 /*
@@ -500,6 +525,8 @@ crashes_fail(MbusWork *work, Loading *l, MbusPending *crashed, int n)
 			held->key_hash = mbus_message_key_hash(work->schema, held->id,
 												   GetActiveSnapshot());
 		held->again = false;
+		mbus_set_add(&l->crashed_in, MbusSegmentOf(held->id),
+					 MbusSegmentOf(held->id));
 		holding.lease = crashed[i].lease;
 		if (l->ordered)
 			cursor_lower(l, crashed[i].id - 1);
@@ -556,8 +583,10 @@ cursor_lower(Loading *l, int64 cursor)
  * somebody has dropped or moved it meanwhile; then it is to be read again.
  */
 static bool
-loading_install(MbusWork *work, Loading *l)
+loading_install(MbusWork *work, Batch *batch, int i)
 {
+	Loading    *l = &batch->loading[i];
+	const MbusDueOwner *retries = &batch->retries[i];
 	MbusSub    *sub = mbus_sub(l->slot);
 	bool		same;
 
@@ -574,7 +603,7 @@ loading_install(MbusWork *work, Loading *l)
 		sub->created_at = l->created_at;
 		entries_install(l);
 		if (l->wait_low != 0)
-			waits_install(l);
+			waits_install(l, retries);
 		sub->cursor = l->cursor;
 		sub->quiet_from = l->cursor + 1;
 		sub->check_below = l->check_below;
@@ -583,11 +612,10 @@ loading_install(MbusWork *work, Loading *l)
 		sub->due_position = mbus_moment(l->due_at, 0);
 		sub->retry_position = mbus_moment(l->retry_at, 0);
 		sub->next_due = sub->next_retry = PG_INT64_MIN;
-		if (l->fresh)
-			mbus_set_none(&sub->retry_in);
-		else
-			mbus_set_all(&sub->retry_in);
-		sub->delays_seen = 0;
+		sub->retry_in = l->crashed_in;
+		where_install(&sub->retry_in, retries);
+		mbus_set_none(&sub->due_in);
+		where_install(&sub->due_in, &batch->delayed[i]);
 		sub->changed_since = l->at == 0;
 		sub->acks = 0;
 		sub->loaded = true;
@@ -599,13 +627,21 @@ loading_install(MbusWork *work, Loading *l)
 	return same;
 }
 
+/* Adds where an owner has something. */
+static void
+where_install(MbusSegmentSet *set, const MbusDueOwner *owner)
+{
+	for (int i = 0; i < owner->nsegments; i++)
+		mbus_set_add(set, owner->segment[i], owner->segment[i]);
+}
+
 /* Says which keys may wait: any.  Caller holds the delivery lock. */
 static void
-waits_install(const Loading *l)
+waits_install(const Loading *l, const MbusDueOwner *retries)
 {
 	mbus_keys_wait(l->slot, l->wait_low);
-	for (int i = 0; i < l->nwaiting; i++)
-		mbus_keys_wait_in(l->slot, MbusSegmentOf(l->waiting[i]));
+	for (int i = 0; i < retries->nsegments; i++)
+		mbus_keys_wait_in(l->slot, retries->segment[i]);
 	if (l->at == 0 || l->ncrashed > 0)
 		mbus_keys_wait_in(l->slot, 0);
 }

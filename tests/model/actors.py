@@ -420,7 +420,7 @@ def rewind(scene, s):
         s = s._replace(waits=frozenset(m.key for m in s.messages if m.key), wait_low=min(s.wait_low, cursor + 1),
                        wait_in=s.wait_in | {f.id for f in s.failures})
     return s._replace(cursor=cursor, check_below=check_below, skipped=frozenset(n for n in s.skipped if n <= cursor),
-                      due_at=(0, 0), retry=(0, 0), retry_in=None,
+                      due_at=(0, 0), due_in=None, next_due=0, retry=(0, 0), retry_in=None,
                       reloaded="restore-scan-goes-on" not in scene.wrong)
 
 
@@ -440,7 +440,7 @@ def seeker_steps(scene, s, i, k):
         yield "seek's callback", act(
             s, i, k._replace(pc="done", since=0), entries=entries, cursor=k.to - 1, skipped=frozenset(),
             mem_since=k.since, mem_start=k.to, generation=s.generation + 1, out=frozenset(), check_below=0,
-            due_at=(0, 0), retry=(0, 0), retry_in=None, redrive_at=NEVER, waits=frozenset(), wait_low=NEVER,
+            due_at=(0, 0), due_in=frozenset(), next_due=0, retry=(0, 0), retry_in=None, redrive_at=NEVER, waits=frozenset(), wait_low=NEVER,
             wait_in=frozenset(), wait_passed=NEVER, scanner=NOBODY if slot else s.scanner)
 
 
@@ -478,7 +478,7 @@ def reload(scene, s):
     cursor = min(s.cursor, s.wait_low, s.wait_passed - 1)
     skipped = s.skipped if "reload-keeps-skipped" in scene.wrong else frozenset(n for n in s.skipped if n <= cursor)
     left = s.wait_in - s.retired
-    return s._replace(check_below=check_below, cursor=cursor, skipped=skipped, due_at=(0, 0), wait_in=left,
+    return s._replace(check_below=check_below, cursor=cursor, skipped=skipped, due_at=(0, 0), next_due=0, wait_in=left,
                       waits=s.waits if left else frozenset(), wait_low=s.wait_low if left else NEVER)
 
 

@@ -90,6 +90,8 @@ class State(NamedTuple):
     nacked: bool = False                    # something failed since the running scan began
     redriven: tuple = (0, 0)                # redrives that have ended, and the time of the last
     due_at: tuple = (0, 0)                  # due position: time and id
+    due_in: frozenset = frozenset()         # segments in which delayed ones behind it lie that the cursor has passed
+    next_due: int = 0                       # none of them is due before
     check_below: int = 0                    # ids below may have been given out before
     reloaded: bool = False                  # and the running scan is void
     entries: tuple = ()                     # slots; None: free

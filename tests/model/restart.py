@@ -56,7 +56,7 @@ def crash(scene, s):
         epoch=s.epoch if "same-epoch" in scene.wrong else s.epoch + 1, lease_n=1, loaded=False,
         unfinished=frozenset(), grown=frozenset(), told=0, cursor=0, skipped=frozenset(), retry=(0, 0), retry_in=None,
         retry_from=(NEVER, 0), redrive_at=NEVER, redriven=(0, 0), waits=frozenset(), wait_low=NEVER,
-        wait_in=frozenset(), wait_passed=NEVER, nacked=False, reloaded=False, due_at=(0, 0), check_below=len(s.messages) + 1,
+        wait_in=frozenset(), wait_passed=NEVER, nacked=False, reloaded=False, due_at=(0, 0), due_in=frozenset(), next_due=0, check_below=len(s.messages) + 1,
         entries=(), mem_since=0, mem_start=0, generation=0, scanner=NOBODY, crashes=s.crashes - 1, out=s.out & leased)
 
 
@@ -131,6 +131,13 @@ def load(scene, s):
     skipped = saved.skipped
     if scene.ordered and "skipped-kept" not in scene.wrong:
         skipped = frozenset(n for n in skipped if n <= cursor)
-    return s._replace(loaded=True, cursor=cursor, skipped=skipped, retry=(retry_at, 0), retry_in=None,
-                      due_at=(min(saved.due_at, s.now), 0),
+    retry_in = frozenset(f.id for f in s.failures if f.lease >= s.since and retry_at <= f.retry_at < NEVER)
+    due_at = min(saved.due_at, s.now)
+    due_in = frozenset(n for n in s.published - s.hidden if n <= cursor and s.messages[n - 1].at >= max(due_at, 1))
+    if "load-without-retries" in scene.wrong:
+        retry_in = frozenset()
+    if "load-without-delayed" in scene.wrong:
+        due_in = frozenset()
+    return s._replace(loaded=True, cursor=cursor, skipped=skipped, retry=(retry_at, 0), retry_in=retry_in,
+                      due_at=(due_at, 0), due_in=due_in, next_due=0,
                       entries=tuple(entries), mem_since=s.since, mem_start=s.start)

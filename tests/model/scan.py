@@ -45,6 +45,8 @@ class Scan(NamedTuple):
     retry_in: frozenset = None              # where the failures behind the position remembered were
     back: frozenset = None                  # what is put back if it fails
     keep: frozenset = None                  # and where those behind the position reached are
+    due_in: frozenset = None                # where delayed ones that were passed are; None: anywhere
+    next_due: int = 0
     later: bool = True      # something is to be retried later, or could not be read
     # 4
     busy: frozenset = None  # ids; None: not asked
@@ -65,7 +67,7 @@ def begin(scene, s, i, batch=None):
     entries = entries_set(s.entries, {k: s.entries[k]._replace(state=TAKEN, owner=i) for k in taken})
     scan = Scan(s.generation, s.now, s.mem_since, s.mem_start, taken, s.retry, s.retry, s.due_at, s.check_below,
                 s.cursor, s.cursor, s.skipped, batch - len(taken), max(0, batch - scene.share - len(taken)))
-    scan = scan._replace(wait_in=s.wait_in, retry_in=s.retry_in, keep=s.retry_in,
+    scan = scan._replace(wait_in=s.wait_in, retry_in=s.retry_in, keep=s.retry_in, due_in=s.due_in, next_due=s.next_due,
                          back=frozenset() if "segments-not-put-back" in scene.wrong else s.retry_in)
     s = s._replace(entries=entries, scanner=i, nacked=False, reloaded=False)
     if "retry-advanced-late" in scene.wrong:
@@ -154,8 +156,15 @@ def due_offers(scene, s, scan):
     times = sorted((s.messages[n - 1].at, n) for n in scan.seen[0] - scan.skipped
                    if n <= settled or n not in scan.unfinished)
     offers = [("due", n, at) for at, n in times
-              if n <= scan.cursor and 0 < at <= scan.now and is_later(scene, scan, n, at)]
+              if scan.next_due <= scan.now and n <= scan.cursor and 0 < at <= scan.now and is_later(scene, scan, n, at)
+              and (scan.due_in is None or n in scan.due_in)]
     return [("due begins", 0, 0)] + offers + [("due read", 0, 0)]
+
+
+def due_left(s, scan):
+    """Delayed messages that are not due yet, of those in the segments that were read."""
+    return frozenset(n for n in scan.seen[0] if s.messages[n - 1].at > scan.now
+                     and (scan.due_in is None or n in scan.due_in))
 
 
 def is_later(scene, scan, n, at):
@@ -166,7 +175,7 @@ def is_later(scene, scan, n, at):
 def cut(scene, scan, where, n, at):
     """The position when there was no room for an offer, nor for those behind it: they are in the order of it."""
     if where == "due":
-        return scan._replace(due=(at, n + ("due-behind-cut" in scene.wrong)), cut=True, more=True)
+        return scan._replace(due=(at, n + ("due-behind-cut" in scene.wrong)), cut=True, more=True, next_due=0)
     return scan._replace(retry=(at.retry_at, n + ("retry-behind-cut" in scene.wrong)), cut=True, more=True)
 
 
@@ -184,6 +193,13 @@ def consider(scene, s, scan):
                 keep = frozenset()
             if not scan.cut or "segments-kept-though-cut" in scene.wrong:
                 scan = scan._replace(keep=keep)
+        if where == "due read" and (not scan.cut or "due-segments-cut" in scene.wrong):
+            left = due_left(s, scan)
+            if "due-segments-dropped" in scene.wrong:
+                left = frozenset()
+            scan = scan._replace(due_in=left)
+            if not scan.cut:
+                scan = scan._replace(next_due=min([s.messages[n - 1].at for n in left], default=NEVER))
         if not scan.cut or "cut-ignored" in scene.wrong:
             scan = scan._replace(retry=(scan.now, 0)) if where == "retries read" else \
                 scan._replace(due=(scan.now + 1, 0))
@@ -216,7 +232,10 @@ def consider(scene, s, scan):
         else:
             scan = scan._replace(cursor=n)
         if is_later(scene, scan, n, at) and "delay-ignored" not in scene.wrong:
-            return s, scan              # a later due scan finds it
+            # a later due scan finds it
+            if "due-unnoted" not in scene.wrong:
+                scan = scan._replace(due_in=joined(scan.due_in, frozenset([n])))
+            return s, scan._replace(next_due=min(scan.next_due, at))
     if where in ("retry", "due") or n < scan.check_below and "restart-unchecked" not in scene.wrong:
         return consider_candidate(scene, s, scan, n, at if where == "retry" else None)
     return take(scene, s, scan, Entry(n, HELD, 1), False)
@@ -407,7 +426,7 @@ def record_positions(scene, s, scan):
     retry = min(s.retry, scan.retry)
     if scene.wrong & {"retry-advanced-late", "retry-set-blindly"}:
         retry = scan.retry
-    s = s._replace(cursor=scan.cursor, skipped=skipped, retry=retry, due_at=scan.due,
+    s = s._replace(cursor=scan.cursor, skipped=skipped, retry=retry, due_at=scan.due, due_in=scan.due_in, next_due=scan.next_due,
                    retry_in=joined(s.retry_in, scan.keep))
     gone = scan.wait_in & s.retired and "cleared-though-gone" not in scene.wrong
     if not scan.later and not gone and (not s.nacked or "waits-cleared-blindly" in scene.wrong):
