@@ -38,8 +38,11 @@ static bool leaf_due(const MbusDue *due, Relation leaf, Found *found,
 static int	rows_due(const MbusDue *due, MbusLeafScan *rows, int most,
 					 Found *found, TimestampTz *next, bool *later);
 static void found_add(Found *found, MbusMoment moment);
+static int	owner_compare(const void *a, const void *b);
 static void leaf_where(const MbusDue *due, Relation leaf, int32 segment,
-					   MbusDueOwner *owners, int n);
+					   MbusDueOwner *const *owners, int n);
+static bool owner_next(const MbusDue *due, MbusLeafScan *rows, int32 owner,
+					   int32 *next);
 static int64 owner_low(const MbusDue *due, MbusLeafScan *rows, int32 segment,
 					   const MbusDueOwner *owner);
 static void owner_add(MbusDueOwner *owner, int32 segment, int64 low);
@@ -213,15 +216,20 @@ found_cut(Found *found, MbusMoment reached)
 
 /*
  * mbus_due_where tells in which segments some owners have rows from a time
- * on.  Each leaf is opened once for all of them, which is most of the cost.
- * One whose lock cannot be had at once may have some of each.
+ * on.  Each leaf is opened once for all of them, and its index asked for the
+ * next owner that it has: mostly it has few.  A leaf whose lock cannot be had
+ * at once may have some of each.
  */
 void
 mbus_due_where(Oid schema, const MbusDue *due, MbusDueOwner *owners, int n)
 {
+	MbusDueOwner **sorted = palloc(Max(n, 1) * sizeof(MbusDueOwner *));
 	MbusLeaf   *leaves;
 	int			nleaves = mbus_leaves(schema, &leaves);
 
+	for (int o = 0; o < n; o++)
+		sorted[o] = &owners[o];
+	qsort(sorted, n, sizeof(MbusDueOwner *), owner_compare);
 	for (int i = 0; i < nleaves; i++)
 	{
 		int32		segment = leaves[i].segment;
@@ -241,34 +249,70 @@ mbus_due_where(Oid schema, const MbusDue *due, MbusDueOwner *owners, int n)
 		leaf = mbus_leaf_open_written(schema, segment, due->family);
 		if (leaf)
 		{
-			leaf_where(due, leaf, segment, owners, n);
+			leaf_where(due, leaf, segment, sorted, n);
 			table_close(leaf, AccessShareLock);
 		}
 		UnlockRelationOid(relid, AccessShareLock);
 	}
 	pfree(leaves);
+	pfree(sorted);
 }
 
-/* Does so in one leaf. */
+static int
+owner_compare(const void *a, const void *b)
+{
+	return mbus_order((*(MbusDueOwner *const *) a)->owner,
+					  (*(MbusDueOwner *const *) b)->owner);
+}
+
+/* Does so in one leaf, for owners in ascending order. */
 static void
 leaf_where(const MbusDue *due, Relation leaf, int32 segment,
-		   MbusDueOwner *owners, int n)
+		   MbusDueOwner *const *owners, int n)
 {
 	MbusLeafScan rows;
+	int			o = 0;
 
 	mbus_leaf_scan_open(&rows, leaf, due->owner_column, due->time_column,
 						true);
-	for (int o = 0; o < n; o++)
+	for (;;)
 	{
-		int64		low;
+		int32		next;
 
-		if (owners[o].upto < segment)
-			continue;			/* do not look */
-		low = owner_low(due, &rows, segment, &owners[o]);
-		if (low != 0)
-			owner_add(&owners[o], segment, low);
+		/* those that need no look, and that it has nothing of */
+		while (o < n && owners[o]->upto < segment)
+			o++;
+		if (o == n || !owner_next(due, &rows, owners[o]->owner, &next))
+			break;
+		while (o < n && owners[o]->owner < next)
+			o++;
+		for (; o < n && owners[o]->owner == next; o++)
+		{
+			int64		low = owner_low(due, &rows, segment, owners[o]);
+
+			if (low != 0)
+				owner_add(owners[o], segment, low);
+		}
 	}
 	mbus_leaf_scan_close(&rows);
+}
+
+/* The first owner, from one on, that a leaf has rows of; false: none. */
+static bool
+owner_next(const MbusDue *due, MbusLeafScan *rows, int32 owner, int32 *next)
+{
+	HeapTuple	tuple;
+	bool		isnull;
+
+	mbus_leaf_scan_int4_from(rows, due->owner_column, owner);
+	mbus_leaf_scan_begin(rows, due->snapshot);
+	tuple = mbus_leaf_scan_next(rows);
+	if (tuple != NULL)
+		*next = DatumGetInt32(heap_getattr(tuple, due->owner_column,
+										   RelationGetDescr(rows->leaf),
+										   &isnull));
+	mbus_leaf_scan_end(rows);
+	return tuple != NULL;
 }
 
 /* The lowest id of an owner's rows, or a lower one; 0 if there is none. */

@@ -70,6 +70,16 @@ mbus_leaf_scan_int4(MbusLeafScan *scan, AttrNumber column, int32 value)
 }
 
 /*
+ * mbus_leaf_scan_int4_from asks for rows with a value, or one above it.
+ */
+void
+mbus_leaf_scan_int4_from(MbusLeafScan *scan, AttrNumber column, int32 value)
+{
+	key_add(scan, column, BTGreaterEqualStrategyNumber, F_INT4GE,
+			Int32GetDatum(value));
+}
+
+/*
  * mbus_leaf_scan_int8 asks for rows with a value from lo to hi, inclusive.
  */
 void

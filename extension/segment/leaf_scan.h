@@ -33,6 +33,8 @@ extern void mbus_leaf_scan_on(MbusLeafScan *scan, Relation leaf,
 							  Relation index);
 extern void mbus_leaf_scan_int4(MbusLeafScan *scan, AttrNumber column,
 								int32 value);
+extern void mbus_leaf_scan_int4_from(MbusLeafScan *scan, AttrNumber column,
+									 int32 value);
 extern void mbus_leaf_scan_int8(MbusLeafScan *scan, AttrNumber column,
 								int64 lo, int64 hi);
 extern void mbus_leaf_scan_time(MbusLeafScan *scan, AttrNumber column,
