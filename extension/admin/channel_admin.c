@@ -1,7 +1,6 @@
 /*
  * channel_admin.c
- *		create_channel, alter_channel, drop_channel, grant_channel and
- *		revoke_channel.
+ *		create_channel, alter_channel and drop_channel.
  *
  * These functions check what the caller may do, then run their one statement
  * as the owner of the tables (base/owner.c).
@@ -68,17 +67,12 @@ enum
 };
 
 #define MBUS_ATTEMPTS_MAX	1000
-#define GRANT_PARAMS		5
 #define ARG_NEW_OWNER		(POLICIES + 3)	/* of alter_channel */
 
 static const Oid param_types[PARAMS] = {
 	INTERVALOID, INT4OID, INTERVALOID, INTERVALOID, INTERVALOID, TEXTOID,
 	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID, BOOLOID, BOOLOID,
 	OIDOID
-};
-
-static const Oid grant_types[GRANT_PARAMS] = {
-	INT4OID, OIDOID, BOOLOID, BOOLOID, BOOLOID
 };
 
 typedef struct NewPolicy
@@ -90,7 +84,6 @@ typedef struct NewPolicy
 static Oid	owner_read(FunctionCallInfo fcinfo, Oid schema, text *name,
 					   NewPolicy *policy);
 static void series_alter(Oid schema, text *name, NewPolicy *policy);
-pg_noreturn static void channel_unseen(Oid schema, text *name);
 static void policy_read(FunctionCallInfo fcinfo, NewPolicy *policy);
 static void record_reads_read(FunctionCallInfo fcinfo, int argno,
 							  NewPolicy *policy);
@@ -106,9 +99,6 @@ static void policy_lock(Oid schema);
 static int32 own_series_choose(Oid schema);
 static void series_mark(Relation rel, AttrNumber series, AttrNumber closed_at,
 						bool *used);
-static void grant_read(FunctionCallInfo fcinfo, Oid schema, text *name,
-					   int all, Datum *value);
-static int	privileges_parse(text *privileges, int all);
 
 /*
  * create_channel(channel, <policy>, if_not_exists) makes a channel that
@@ -337,7 +327,7 @@ MBUS_CHANNEL_FUNCTION(drop_channel)
 						  "DELETE FROM message_bus.channel WHERE channel_id = $1"
 						  " AND message_bus.role_live(owner) = $2",
 						  2, types, value, NULL) == 0)
-		channel_unseen(schema, name);
+		mbus_channel_unseen(schema, name);
 	(void) mbus_run_as_owner(schema,
 							 "INSERT INTO message_bus.channel_dropped"
 							 " VALUES ($1) ON CONFLICT DO NOTHING",
@@ -351,11 +341,11 @@ MBUS_CHANNEL_FUNCTION(drop_channel)
 }
 
 /*
- * channel_unseen errors for a channel that a statement has not found: it was
+ * mbus_channel_unseen errors for a channel that a statement has not found: it was
  * dropped meanwhile, is another's, or newer than the snapshot.
  */
-static void
-channel_unseen(Oid schema, text *name)
+void
+mbus_channel_unseen(Oid schema, text *name)
 {
 	mbus_channel_owned(schema, name);
 	ereport(ERROR,
@@ -363,91 +353,6 @@ channel_unseen(Oid schema, text *name)
 			 errmsg("could not serialize access to channel \"%s\"",
 					text_to_cstring(name)),
 			 errdetail("The channel is newer than the transaction's snapshot.")));
-}
-
-/*
- * grant_channel(channel, grantee regrole, privileges) lets a role publish,
- * consume, or all.
- */
-MBUS_CHANNEL_FUNCTION(grant_channel)
-{
-	Oid			schema = mbus_schema();
-	text	   *name = mbus_required_text(fcinfo, 0, "channel");
-	Datum		value[GRANT_PARAMS];
-
-	mbus_write_check("message_bus.grant_channel()");
-	if (PG_ARGISNULL(1) || !OidIsValid(PG_GETARG_OID(1)))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("grantee must be a role")));
-	mbus_role_hold(PG_GETARG_OID(1));
-	grant_read(fcinfo, schema, name, MBUS_PUBLISH | MBUS_CONSUME, value);
-	if (mbus_run_as_owner(schema,
-						  "INSERT INTO message_bus.channel_grant AS g"
-						  " (channel_id, grantee, may_publish, may_consume, may_audit)"
-						  " SELECT c.channel_id, $2, $3, $4, $5"
-						  " FROM message_bus.channel c WHERE c.channel_id = $1"
-						  " FOR KEY SHARE OF c"
-						  " ON CONFLICT (channel_id, grantee) DO UPDATE SET"
-						  " may_publish = g.may_publish OR $3,"
-						  " may_consume = g.may_consume OR $4,"
-						  " may_audit = g.may_audit OR $5",
-						  GRANT_PARAMS, grant_types, value, NULL) == 0)
-		channel_unseen(schema, name);
-	PG_RETURN_VOID();
-}
-
-/*
- * revoke_channel(channel, grantee regrole, privileges) takes that back; of a
- * grantee 0, which is '-', from all that are missing.
- */
-MBUS_CHANNEL_FUNCTION(revoke_channel)
-{
-	Oid			schema = mbus_schema();
-	text	   *name = mbus_required_text(fcinfo, 0, "channel");
-	Datum		value[GRANT_PARAMS];
-
-	mbus_write_check("message_bus.revoke_channel()");
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("grantee must be a role")));
-	grant_read(fcinfo, schema, name,
-			   MBUS_PUBLISH | MBUS_CONSUME | MBUS_AUDIT, value);
-	(void) mbus_run_as_owner(schema,
-							 "UPDATE message_bus.channel_grant SET"
-							 " may_publish = may_publish AND NOT $3,"
-							 " may_consume = may_consume AND NOT $4,"
-							 " may_audit = may_audit AND NOT $5"
-							 " WHERE channel_id = $1 AND ($2 = 0 AND"
-							 " message_bus.role_missing(grantee) IS NOT NULL"
-							 " OR message_bus.role_number(grantee) = $2)",
-							 GRANT_PARAMS, grant_types, value, NULL);
-	(void) mbus_run_as_owner(schema,
-							 "DELETE FROM message_bus.channel_grant WHERE channel_id = $1"
-							 " AND NOT may_publish AND NOT may_consume"
-							 " AND NOT may_audit",
-							 1, grant_types, value, NULL);
-	PG_RETURN_VOID();
-}
-
-/*
- * The statements' parameters; the channel must be the caller's.  "all" is what
- * that name stands for.
- */
-static void
-grant_read(FunctionCallInfo fcinfo, Oid schema, text *name, int all,
-		   Datum *value)
-{
-	int			privileges;
-
-	privileges = privileges_parse(mbus_required_text(fcinfo, 2, "privileges"),
-								  all);
-	value[0] = Int32GetDatum(mbus_channel_owned(schema, name)->channel_id);
-	value[1] = ObjectIdGetDatum(PG_GETARG_OID(1));
-	value[2] = BoolGetDatum(privileges & MBUS_PUBLISH);
-	value[3] = BoolGetDatum(privileges & MBUS_CONSUME);
-	value[4] = BoolGetDatum(privileges & MBUS_AUDIT);
 }
 
 /* Reads arguments 1 to 9 as they are. */
@@ -668,24 +573,4 @@ mbus_channel_owned(Oid schema, text *name)
 				 errmsg("must be owner of channel \"%s\"",
 						channel->name)));
 	return channel;
-}
-
-/* Reads the name of a privilege; 22023 if there is no such one. */
-static int
-privileges_parse(text *privileges, int all)
-{
-	char	   *name = text_to_cstring(privileges);
-
-	if (strcmp(name, "publish") == 0)
-		return MBUS_PUBLISH;
-	if (strcmp(name, "consume") == 0)
-		return MBUS_CONSUME;
-	if (strcmp(name, "audit") == 0)
-		return MBUS_AUDIT;
-	if (strcmp(name, "all") == 0)
-		return all;
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("unknown privilege \"%s\"", name),
-			 errdetail("Privileges are publish, consume, audit and all.")));
 }
