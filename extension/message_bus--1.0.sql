@@ -126,8 +126,9 @@ CREATE TABLE message_bus.channel (
 	dead_letter_expired boolean NOT NULL DEFAULT false,
 	record_reads boolean NOT NULL DEFAULT false,
 	owner_at text,							-- where the owner was written down, see role_at
-	buses uuid[] NOT NULL DEFAULT '{}'		-- that know it by its number: of what they have
+	buses uuid[] NOT NULL DEFAULT '{}',		-- that know it by its number: of what they have
 											-- written its messages are those of that number
+	visibility text NOT NULL DEFAULT 'channel'	-- or subject: a publisher's own, and what is addressed to one
 );
 COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 
@@ -140,6 +141,7 @@ CREATE TABLE message_bus.channel_grant (
 	may_consume boolean NOT NULL,
 	grantee_at text,						-- as owner_at
 	may_audit boolean NOT NULL DEFAULT false,
+	all_subjects boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (channel_id, grantee)
 );
 COMMENT ON TABLE message_bus.channel_grant IS 'who but its owner may use a channel';
@@ -315,7 +317,8 @@ CREATE TABLE message_bus.message (
 	key_hash bigint,				-- NULL if there is no key
 	available_at timestamp with time zone,	-- NULL: at once
 	transaction_id text,
-	headers jsonb
+	headers jsonb,
+	recipient text					-- a subject
 ) PARTITION BY RANGE (id);
 ALTER TABLE message_bus.message ALTER COLUMN payload SET STORAGE EXTERNAL;
 COMMENT ON TABLE message_bus.message IS 'every message; partitioned into segments';
@@ -491,6 +494,7 @@ BEGIN
 	NEW.may_publish := NEW.may_publish OR COALESCE(made.may_publish, false);
 	NEW.may_consume := NEW.may_consume OR COALESCE(made.may_consume, false);
 	NEW.may_audit := NEW.may_audit OR COALESCE(made.may_audit, false);
+	NEW.all_subjects := NEW.all_subjects OR COALESCE(made.all_subjects, false);
 	RETURN NEW;
 END
 $$;
@@ -646,20 +650,22 @@ CREATE FUNCTION message_bus.create_channel(channel text, ttl interval DEFAULT '4
 	backoff interval DEFAULT '1 second', backoff_max interval DEFAULT '10 minutes',
 	dead_letter text DEFAULT NULL, retention text DEFAULT 'ttl', max_payload bigint DEFAULT NULL,
 	compression text DEFAULT 'lz4', if_not_exists boolean DEFAULT false,
-	dead_letter_expired boolean DEFAULT false, record_reads boolean DEFAULT false) RETURNS void
+	dead_letter_expired boolean DEFAULT false, record_reads boolean DEFAULT false,
+	visibility text DEFAULT 'channel') RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_create_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.create_channel IS
-'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries; dead-letter channels must not lead back. dead_letter_expired: what a subscription has not got becomes a dead letter before it expires. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. record_reads: each read by get, get_by_transaction, get_bytes, peek and retrieve_message is an event "accessed", by role and subject; they fail where it cannot be. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, 25006 read-only.';
+'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries; dead-letter channels must not lead back. dead_letter_expired: what a subscription has not got becomes a dead letter before it expires. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. record_reads: each read by get, get_by_transaction, get_bytes, peek and retrieve_message is an event "accessed", by role and subject; they fail where it cannot be. visibility: channel, or subject: who may consume sees, reads and deletes only what his own role and subject has published or what is addressed to his subject (recipient), unless he has all_subjects or owns the channel; to claim takes all_subjects. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, 25006 read-only.';
 
 CREATE FUNCTION message_bus.alter_channel(channel text, ttl interval DEFAULT NULL,
 	max_attempts integer DEFAULT NULL, lease interval DEFAULT NULL,
 	backoff interval DEFAULT NULL, backoff_max interval DEFAULT NULL,
 	dead_letter text DEFAULT NULL, retention text DEFAULT NULL, max_payload bigint DEFAULT NULL,
 	compression text DEFAULT NULL, dead_letter_expired boolean DEFAULT NULL,
-	record_reads boolean DEFAULT NULL, owner regrole DEFAULT NULL) RETURNS void
+	record_reads boolean DEFAULT NULL, owner regrole DEFAULT NULL,
+	visibility text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_alter_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.alter_channel IS
-'alter_channel: changes what is not NULL, for messages published from now on. dead_letter '''' and max_payload 0 remove these. owner: to whom the channel belongs from now on; the caller owns the channel and may set that role, or has the rights of the owner of the extension (a channel whose owner is missing is a superuser''s and his). Errors: 42P01 no such channel, 42501 not its owner, or may not set the role, 42704 no such role, 22023 bad value, 53400 too many channels with retention acked, 25006 read-only.';
+'alter_channel: changes what is not NULL, for messages published from now on; visibility for all that are there. dead_letter '''' and max_payload 0 remove these. owner: to whom the channel belongs from now on; the caller owns the channel and may set that role, or has the rights of the owner of the extension (a channel whose owner is missing is a superuser''s and his). Errors: 42P01 no such channel, 42501 not its owner, or may not set the role, 42704 no such role, 22023 bad value, 53400 too many channels with retention acked, 25006 read-only.';
 
 CREATE FUNCTION message_bus.drop_channel(channel text, if_exists boolean DEFAULT false) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_drop_channel' LANGUAGE C;
@@ -669,17 +675,17 @@ COMMENT ON FUNCTION message_bus.drop_channel IS
 CREATE FUNCTION message_bus.grant_channel(channel text, grantee regrole, privileges text) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_grant_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.grant_channel IS
-'grant_channel: lets a role use a channel. privileges: publish, consume, all (both), or audit: to see in the views all that consumers see there but payloads, and nothing else. Errors: 42P01 no such channel, 42501 not its owner, 22023 unknown privilege, 42704 no such role.';
+'grant_channel: lets a role use a channel. privileges: publish, consume, all (both), audit: to see in the views all that consumers see there but payloads, and nothing else; or all_subjects, which gives nothing by itself: where visibility is subject, that consume and audit are for all messages, and that one may claim. Errors: 42P01 no such channel, 42501 not its owner, 22023 unknown privilege, 42704 no such role.';
 
 CREATE FUNCTION message_bus.revoke_channel(channel text, grantee regrole, privileges text) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_revoke_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.revoke_channel IS
-'revoke_channel: takes back what grant_channel gave. grantee: ''-'' for all roles that are missing. privileges: publish, consume, audit, or all of these. Errors: as grant_channel.';
+'revoke_channel: takes back what grant_channel gave. grantee: ''-'' for all roles that are missing. privileges: publish, consume, audit, all_subjects, or all of these. Errors: as grant_channel.';
 
 CREATE FUNCTION message_bus.may(channel_id integer, privilege text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_may' LANGUAGE C STRICT STABLE COST 10;
 COMMENT ON FUNCTION message_bus.may IS
-'may: whether the current user may publish, consume, audit (or consume) or own (any other word) a channel.';
+'may: whether the current user may publish, consume, audit (or consume), has all_subjects of, or owns (any other word) a channel.';
 
 /*
  * Publishing
@@ -688,15 +694,15 @@ COMMENT ON FUNCTION message_bus.may IS
 CREATE FUNCTION message_bus.publish(channel text, payload json, headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
 	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL,
-	available_at timestamp with time zone DEFAULT NULL) RETURNS bigint
+	available_at timestamp with time zone DEFAULT NULL, recipient text DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_publish' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish IS
-'publish: stores a JSON message, its text unchanged, and returns its id. headers: an object of the publisher''s. key: orders messages. transaction_id: the publisher''s idempotency key; a live message of the channel with the same id and bytes is returned instead. ttl: not above the channel''s. delay: before it is delivered. sha256: expected checksum, 32 bytes or 64 hex digits. available_at: when it is delivered, in place of delay (both are refused); before it expires, at once if the time has passed. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad ttl, delay, available_at or checksum, 23505 transaction id used before, 54000 too large, 25006 read-only, 55000 not ready, 57000 disabled.';
+'publish: stores a JSON message, its text unchanged, and returns its id. headers: an object of the publisher''s. key: orders messages. transaction_id: the publisher''s idempotency key; a live message of the channel with the same id and bytes is returned instead. ttl: not above the channel''s. delay: before it is delivered. sha256: expected checksum, 32 bytes or 64 hex digits. available_at: when it is delivered, in place of delay (both are refused); before it expires, at once if the time has passed. recipient: a subject that it is addressed to, up to 255 bytes; who that is may see it where the channel''s visibility is subject. A transaction id that somebody else has used there is 23505, whatever the bytes. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad ttl, delay, available_at or checksum, 23505 transaction id used before, 54000 too large, 25006 read-only, 55000 not ready, 57000 disabled.';
 
 CREATE FUNCTION message_bus.publish_once(channel text, payload json, headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
 	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL,
-	available_at timestamp with time zone DEFAULT NULL, OUT id bigint, OUT repeated boolean)
+	available_at timestamp with time zone DEFAULT NULL, recipient text DEFAULT NULL, OUT id bigint, OUT repeated boolean)
 	AS 'MODULE_PATHNAME', 'mbus_publish_once' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_once IS
 'publish_once: as publish, and tells whether it was a repeat. repeated: a live message of the channel has the transaction id and these bytes already: id is its, and nothing was stored. Without a transaction id nothing is a repeat. Errors: as publish.';
@@ -705,7 +711,7 @@ CREATE FUNCTION message_bus.publish_text(channel text, payload text,
 	content_type text DEFAULT 'application/json', headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
 	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL,
-	available_at timestamp with time zone DEFAULT NULL) RETURNS bigint
+	available_at timestamp with time zone DEFAULT NULL, recipient text DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_publish_text' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_text IS
 'publish_text: as publish, for text of any content type; JSON content types must hold JSON (22P02).';
@@ -714,7 +720,7 @@ CREATE FUNCTION message_bus.publish_bytes(channel text, payload bytea,
 	content_type text DEFAULT 'application/octet-stream', headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
 	delay interval DEFAULT NULL, sha256 bytea DEFAULT NULL,
-	available_at timestamp with time zone DEFAULT NULL) RETURNS bigint
+	available_at timestamp with time zone DEFAULT NULL, recipient text DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_publish_bytes' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_bytes IS
 'publish_bytes: as publish, for bytes of any content type; JSON content types must hold JSON in UTF-8 (22P02).';
@@ -722,11 +728,11 @@ COMMENT ON FUNCTION message_bus.publish_bytes IS
 CREATE FUNCTION message_bus.publish_batch(channel text, messages json) RETURNS bigint[]
 	AS 'MODULE_PATHNAME', 'mbus_publish_batch' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_batch IS
-'publish_batch: stores all messages of an array or none. messages: objects with payload, and optionally headers, key, transaction_id, ttl, delay (interval text or seconds), available_at (text), sha256. Returns the ids in their order. Errors: as publish; 22023 names the element.';
+'publish_batch: stores all messages of an array or none. messages: objects with payload, and optionally headers, key, transaction_id, ttl, delay (interval text or seconds), available_at (text), recipient, sha256. Returns the ids in their order. Errors: as publish; 22023 names the element.';
 
 CREATE FUNCTION message_bus.publish_batch_bytes(channel text, payloads bytea[],
 	content_type text DEFAULT 'application/octet-stream', headers jsonb[] DEFAULT NULL,
-	keys text[] DEFAULT NULL, transaction_ids text[] DEFAULT NULL) RETURNS bigint[]
+	keys text[] DEFAULT NULL, transaction_ids text[] DEFAULT NULL, recipients text[] DEFAULT NULL) RETURNS bigint[]
 	AS 'MODULE_PATHNAME', 'mbus_publish_batch_bytes' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_batch_bytes IS
 'publish_batch_bytes: stores all payloads or none; the other arrays, where given, have as many elements. Returns the ids in their order. Errors: as publish.';
@@ -747,7 +753,7 @@ COMMENT ON TYPE message_bus.stored_message IS
 CREATE FUNCTION message_bus.get(id bigint) RETURNS SETOF message_bus.stored_message
 	AS 'MODULE_PATHNAME', 'mbus_get' LANGUAGE C ROWS 1;
 COMMENT ON FUNCTION message_bus.get IS
-'get: one message with its whole payload; no row if there is none, it has expired, was deleted or purged. Errors: 42501 no privilege to consume, XX001 stored bytes do not match.';
+'get: one message with its whole payload; no row if there is none, it has expired, was deleted or purged, or is not the caller''s in a channel with visibility subject (so with all functions that read). Errors: 42501 no privilege to consume, XX001 stored bytes do not match.';
 
 CREATE FUNCTION message_bus.get_by_transaction(channel text, transaction_id text)
 	RETURNS SETOF message_bus.stored_message
@@ -953,16 +959,16 @@ CREATE FUNCTION message_bus.death_rows(OUT subscription_id integer, OUT message_
 	OUT size integer, OUT content_type text) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_death_rows' LANGUAGE C STABLE COST 10000 ROWS 100;
 COMMENT ON FUNCTION message_bus.death_rows IS
-'death_rows: the messages that died for subscriptions of channels that the current user may consume or audit, as long as they can be redriven. For the view dead_letters.';
+'death_rows: the messages that died for subscriptions of channels that the current user may consume or audit, and that he may see, as long as they can be redriven. For the view dead_letters.';
 
 CREATE FUNCTION message_bus.message_rows(OUT id bigint, OUT channel_id integer, OUT channel text,
 	OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT live boolean,
 	OUT available_at timestamp with time zone, OUT key text, OUT transaction_id text, OUT publisher text,
 	OUT subject text, OUT session bigint, OUT headers jsonb, OUT content_type text, OUT size integer,
-	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea) RETURNS SETOF record
+	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea, OUT recipient text) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_message_rows' LANGUAGE C STABLE COST 10000 ROWS 10000;
 COMMENT ON FUNCTION message_bus.message_rows IS
-'message_rows: the messages of the channels that the current user may consume or audit, live or not; stored: the payload''s bytes as they are stored, NULL to who may not consume. For the views messages and message_bus.';
+'message_rows: the messages of the channels that the current user may consume or audit, live or not; stored: the payload''s bytes as they are stored, NULL to who may not consume. Of channels with visibility subject only what is from the current user or for him, unless he has all_subjects. For the views messages and message_bus.';
 
 CREATE VIEW message_bus.channels AS
 	SELECT c.name AS channel, message_bus.role_number(c.owner)::pg_catalog.regrole AS owner, c.ttl, c.max_attempts, c.lease, c.backoff, c.backoff_max,
@@ -970,16 +976,19 @@ CREATE VIEW message_bus.channels AS
 		message_bus.may(c.channel_id, 'publish') AS may_publish,
 		message_bus.may(c.channel_id, 'consume') AS may_consume,
 		message_bus.may(c.channel_id, 'audit') AS may_audit,
-		c.dead_letter_expired, c.record_reads, message_bus.role_missing(c.owner) AS owner_missing
+		c.dead_letter_expired, c.record_reads, message_bus.role_missing(c.owner) AS owner_missing,
+		c.visibility, message_bus.may(c.channel_id, 'all_subjects') AS all_subjects
 	FROM message_bus.channel_rows() c;
 COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies; all to members of pg_monitor';
 COMMENT ON COLUMN message_bus.channels.may_audit IS 'the views show its messages, without payloads; consumers may, too';
+COMMENT ON COLUMN message_bus.channels.visibility IS 'channel: who may consume sees all messages; subject: only what is from him or for him, without all_subjects';
 COMMENT ON COLUMN message_bus.channels.owner IS 'of one that is missing the OID that it had here, or -';
 COMMENT ON COLUMN message_bus.channels.owner_missing IS 'name of an owner that is missing: it was dropped, or not there when the channel was restored; else NULL';
 
 CREATE VIEW message_bus.grants WITH (security_barrier) AS
 	SELECT c.name AS channel, message_bus.role_number(g.grantee)::pg_catalog.regrole AS grantee,
-		g.may_publish, g.may_consume, g.may_audit, message_bus.role_missing(g.grantee) AS grantee_missing
+		g.may_publish, g.may_consume, g.may_audit, message_bus.role_missing(g.grantee) AS grantee_missing,
+		g.all_subjects
 	FROM message_bus.channel_grant g
 	JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) g.channel_id
 	WHERE message_bus.may(c.channel_id, 'own');
@@ -991,10 +1000,10 @@ CREATE VIEW message_bus.messages AS
 	SELECT m.id, m.channel, m.created_at, m.expires_at, m.available_at, m.key,
 		m.transaction_id, m.publisher, m.subject, m.session, m.headers, m.content_type,
 		m.size, message_bus.compression_name(m.encoding) AS compression,
-		m.stored_size, m.sha256
+		m.stored_size, m.sha256, m.recipient
 	FROM message_bus.message_rows() m
 	WHERE m.live;
-COMMENT ON VIEW message_bus.messages IS 'live messages of the channels that the current user may consume or audit, without payloads';
+COMMENT ON VIEW message_bus.messages IS 'live messages of the channels that the current user may consume or audit, without payloads; of those with visibility subject without all_subjects only what is from him or for him';
 
 CREATE FUNCTION message_bus.subscription_status(subscription_id integer,
 	OUT lag_messages bigint, OUT lag_seconds double precision, OUT in_flight integer,
@@ -1004,7 +1013,7 @@ CREATE FUNCTION message_bus.subscription_status(subscription_id integer,
 	OUT dead bigint, OUT cursor bigint, OUT lag_estimated boolean)
 	AS 'MODULE_PATHNAME', 'mbus_subscription_status' LANGUAGE C STRICT COST 10000;
 COMMENT ON FUNCTION message_bus.subscription_status IS
-'subscription_status: where a subscription is, see the view subscriptions; NULL if it is not loaded or the current user may not consume, audit or monitor its channel.';
+'subscription_status: where a subscription is, see the view subscriptions; NULL if it is not loaded or the current user may not consume, audit or monitor its channel, or not all its messages.';
 
 CREATE FUNCTION message_bus.subscription_lag(channel text, subscription text,
 	OUT lag_messages bigint, OUT lag_seconds double precision, OUT oldest_unacked_id bigint,
@@ -1037,7 +1046,7 @@ CREATE VIEW message_bus.subscriptions AS
 	CROSS JOIN LATERAL message_bus.subscription_status(s.subscription_id) AS t
 	CROSS JOIN LATERAL message_bus.expired_status(s.subscription_id, 500) AS e;
 COMMENT ON VIEW message_bus.subscriptions IS
-'subscriptions of the channels that the current user may consume, audit or monitor, and how far each is behind. What is counted is NULL where the worker has not loaded a subscription yet, and on a standby. A lag of more than some hundred messages is estimated; subscription_lag() counts it.';
+'subscriptions of the channels that the current user may consume, audit or monitor, and how far each is behind. What is counted is NULL where the worker has not loaded a subscription yet, on a standby, and to who may not see all messages of the channel. A lag of more than some hundred messages is estimated; subscription_lag() counts it.';
 COMMENT ON COLUMN message_bus.subscriptions.lag_messages IS 'live messages that it still has to get, has out, or that wait for a retry or for their delay';
 COMMENT ON COLUMN message_bus.subscriptions.lag_seconds IS 'age of the oldest of these, since it was published; 0 if there is none';
 COMMENT ON COLUMN message_bus.subscriptions.in_flight IS 'messages that are claimed now; see leases';
@@ -1072,7 +1081,7 @@ CREATE VIEW message_bus.leases AS
 	JOIN message_bus.channel_rows() c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
 	CROSS JOIN LATERAL message_bus.lease_rows(s.subscription_id) AS l;
 COMMENT ON VIEW message_bus.leases IS
-'messages that are claimed now, of the channels that the current user may consume, audit or monitor; a row for each message';
+'messages that are claimed now, of the channels that the current user may consume or audit, with all their messages, or monitor; a row for each message';
 COMMENT ON COLUMN message_bus.leases.lease IS 'what ack, nack and extend take, of its holder, and release_lease of the channel''s owner; NULL to who only monitors';
 COMMENT ON COLUMN message_bus.leases.deadline IS 'when the message goes back, unless it is acked or extended';
 COMMENT ON COLUMN message_bus.leases.state IS 'held (the claim has not committed), leased, acking or nacking (by a transaction that has not ended)';

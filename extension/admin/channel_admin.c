@@ -63,16 +63,18 @@ enum
 	PARAM_DEAD_LETTER_EXPIRED,
 	PARAM_RECORD_READS,
 	PARAM_NEW_OWNER,			/* of alter_channel */
+	PARAM_VISIBILITY,
 	PARAMS
 };
 
 #define MBUS_ATTEMPTS_MAX	1000
+#define ARG_VISIBILITY	13		/* of create_channel and alter_channel */
 #define ARG_NEW_OWNER		(POLICIES + 3)	/* of alter_channel */
 
 static const Oid param_types[PARAMS] = {
 	INTERVALOID, INT4OID, INTERVALOID, INTERVALOID, INTERVALOID, TEXTOID,
 	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID, BOOLOID, BOOLOID,
-	OIDOID
+	OIDOID, TEXTOID
 };
 
 typedef struct NewPolicy
@@ -87,6 +89,7 @@ static void series_alter(Oid schema, text *name, NewPolicy *policy);
 static void policy_read(FunctionCallInfo fcinfo, NewPolicy *policy);
 static void record_reads_read(FunctionCallInfo fcinfo, int argno,
 							  NewPolicy *policy);
+static void visibility_read(FunctionCallInfo fcinfo, NewPolicy *policy);
 static void policy_default(NewPolicy *policy, int which, Datum value);
 static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
 static void policy_check_attempts(NewPolicy *policy);
@@ -144,12 +147,12 @@ MBUS_CHANNEL_FUNCTION(create_channel)
 							 "WITH made AS (INSERT INTO message_bus.channel (ttl, max_attempts, lease,"
 							 " backoff, backoff_max, dead_letter, retention, max_payload,"
 							 " compression, series, name, owner,"
-							 " dead_letter_expired, record_reads) SELECT $1,"
+							 " dead_letter_expired, record_reads, visibility) SELECT $1,"
 							 " COALESCE($2, 5), COALESCE($3, '30 seconds'),"
 							 " COALESCE($4, '1 second'), COALESCE($5, '10 minutes'),"
 							 " NULLIF($6, ''), COALESCE($7, 'ttl'), NULLIF($8, 0), $9,"
 							 " $10, $11, $12, COALESCE($13, false),"
-							 " COALESCE($14, false)"
+							 " COALESCE($14, false), COALESCE($16, 'channel')"
 							 " WHERE NOT EXISTS (SELECT FROM message_bus.channel"
 							 " WHERE name = $11)"
 							 " ON CONFLICT (name) DO NOTHING RETURNING channel_id),"
@@ -207,6 +210,7 @@ MBUS_CHANNEL_FUNCTION(alter_channel)
 							 " compression = COALESCE($9, compression),"
 							 " dead_letter_expired = COALESCE($13, dead_letter_expired),"
 							 " record_reads = COALESCE($14, record_reads),"
+							 " visibility = COALESCE($16, visibility),"
 							 " series = CASE WHEN $7 IS NULL AND retention = 'acked'"
 							 " THEN series ELSE COALESCE($10, series) END,"
 							 " owner = CASE WHEN $15 IS NULL THEN owner"
@@ -355,7 +359,7 @@ mbus_channel_unseen(Oid schema, text *name)
 			 errdetail("The channel is newer than the transaction's snapshot.")));
 }
 
-/* Reads arguments 1 to 9 as they are. */
+/* Reads arguments 1 to 9 as they are, and visibility. */
 static void
 policy_read(FunctionCallInfo fcinfo, NewPolicy *policy)
 {
@@ -367,6 +371,7 @@ policy_read(FunctionCallInfo fcinfo, NewPolicy *policy)
 		policy->value[i] = PG_GETARG_DATUM(i + 1);
 		policy->null[i] = ' ';
 	}
+	visibility_read(fcinfo, policy);
 }
 
 /* Reads the argument record_reads, which comes last. */
@@ -375,6 +380,24 @@ record_reads_read(FunctionCallInfo fcinfo, int argno, NewPolicy *policy)
 {
 	if (!PG_ARGISNULL(argno))
 		policy_default(policy, PARAM_RECORD_READS, PG_GETARG_DATUM(argno));
+}
+
+/* Reads the argument visibility; 22023 if it is not known. */
+static void
+visibility_read(FunctionCallInfo fcinfo, NewPolicy *policy)
+{
+	char	   *visibility;
+
+	if (PG_ARGISNULL(ARG_VISIBILITY))
+		return;
+	visibility = text_to_cstring(PG_GETARG_TEXT_PP(ARG_VISIBILITY));
+	if (strcmp(visibility, "channel") != 0 &&
+		strcmp(visibility, "subject") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown visibility \"%s\"", visibility),
+				 errdetail("Visibility is channel or subject.")));
+	policy_default(policy, PARAM_VISIBILITY, CStringGetTextDatum(visibility));
 }
 
 static void

@@ -16,10 +16,10 @@
 #include "state/fault.h"
 #include "state/state.h"
 
-#define GRANT_PARAMS		5
+#define GRANT_PARAMS		6
 
 static const Oid grant_types[GRANT_PARAMS] = {
-	INT4OID, OIDOID, BOOLOID, BOOLOID, BOOLOID
+	INT4OID, OIDOID, BOOLOID, BOOLOID, BOOLOID, BOOLOID
 };
 
 static void grant_read(FunctionCallInfo fcinfo, Oid schema, text *name,
@@ -45,14 +45,16 @@ MBUS_CHANNEL_FUNCTION(grant_channel)
 	grant_read(fcinfo, schema, name, MBUS_PUBLISH | MBUS_CONSUME, value);
 	if (mbus_run_as_owner(schema,
 						  "INSERT INTO message_bus.channel_grant AS g"
-						  " (channel_id, grantee, may_publish, may_consume, may_audit)"
-						  " SELECT c.channel_id, $2, $3, $4, $5"
+						  " (channel_id, grantee, may_publish, may_consume,"
+						  " may_audit, all_subjects)"
+						  " SELECT c.channel_id, $2, $3, $4, $5, $6"
 						  " FROM message_bus.channel c WHERE c.channel_id = $1"
 						  " FOR KEY SHARE OF c"
 						  " ON CONFLICT (channel_id, grantee) DO UPDATE SET"
 						  " may_publish = g.may_publish OR $3,"
 						  " may_consume = g.may_consume OR $4,"
-						  " may_audit = g.may_audit OR $5",
+						  " may_audit = g.may_audit OR $5,"
+						  " all_subjects = g.all_subjects OR $6",
 						  GRANT_PARAMS, grant_types, value, NULL) == 0)
 		mbus_channel_unseen(schema, name);
 	PG_RETURN_VOID();
@@ -74,12 +76,14 @@ MBUS_CHANNEL_FUNCTION(revoke_channel)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("grantee must be a role")));
 	grant_read(fcinfo, schema, name,
-			   MBUS_PUBLISH | MBUS_CONSUME | MBUS_AUDIT, value);
+			   MBUS_PUBLISH | MBUS_CONSUME | MBUS_AUDIT | MBUS_ALL_SUBJECTS,
+			   value);
 	(void) mbus_run_as_owner(schema,
 							 "UPDATE message_bus.channel_grant SET"
 							 " may_publish = may_publish AND NOT $3,"
 							 " may_consume = may_consume AND NOT $4,"
-							 " may_audit = may_audit AND NOT $5"
+							 " may_audit = may_audit AND NOT $5,"
+							 " all_subjects = all_subjects AND NOT $6"
 							 " WHERE channel_id = $1 AND ($2 = 0 AND"
 							 " message_bus.role_missing(grantee) IS NOT NULL"
 							 " OR message_bus.role_number(grantee) = $2)",
@@ -87,7 +91,7 @@ MBUS_CHANNEL_FUNCTION(revoke_channel)
 	(void) mbus_run_as_owner(schema,
 							 "DELETE FROM message_bus.channel_grant WHERE channel_id = $1"
 							 " AND NOT may_publish AND NOT may_consume"
-							 " AND NOT may_audit",
+							 " AND NOT may_audit AND NOT all_subjects",
 							 1, grant_types, value, NULL);
 	PG_RETURN_VOID();
 }
@@ -109,6 +113,7 @@ grant_read(FunctionCallInfo fcinfo, Oid schema, text *name, int all,
 	value[2] = BoolGetDatum(privileges & MBUS_PUBLISH);
 	value[3] = BoolGetDatum(privileges & MBUS_CONSUME);
 	value[4] = BoolGetDatum(privileges & MBUS_AUDIT);
+	value[5] = BoolGetDatum(privileges & MBUS_ALL_SUBJECTS);
 }
 
 /* Reads the name of a privilege; 22023 if there is no such one. */
@@ -123,10 +128,12 @@ privileges_parse(text *privileges, int all)
 		return MBUS_CONSUME;
 	if (strcmp(name, "audit") == 0)
 		return MBUS_AUDIT;
+	if (strcmp(name, "all_subjects") == 0)
+		return MBUS_ALL_SUBJECTS;
 	if (strcmp(name, "all") == 0)
 		return all;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unknown privilege \"%s\"", name),
-			 errdetail("Privileges are publish, consume, audit and all.")));
+			 errdetail("Privileges are publish, consume, audit, all_subjects and all.")));
 }

@@ -108,7 +108,7 @@ MBUS_CHANNEL_FUNCTION(create_subscription)
 	mbus_name_check("subscription", cname);
 	start_parse(mbus_required_text(fcinfo, 2, "start"), &start);
 	channel_id = mbus_channel_open(schema, channel_name,
-								   MBUS_CONSUME)->channel_id;
+								   MBUS_CLAIM)->channel_id;
 	db = mbus_database();
 	start_resolve(schema, db, channel_id, &start);
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
@@ -120,7 +120,7 @@ MBUS_CHANNEL_FUNCTION(create_subscription)
 							epoch))
 		PG_RETURN_VOID();
 
-	(void) mbus_channel_open(schema, channel_name, MBUS_CONSUME);	/* dropped? */
+	(void) mbus_channel_open(schema, channel_name, MBUS_CLAIM); /* dropped? */
 	if (mbus_subscription_by_name(schema, channel_id, cname) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),

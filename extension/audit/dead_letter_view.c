@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "audit/outcome.h"
+#include "audit/seen.h"
 #include "base/columns.h"
 #include "base/ids.h"
 #include "base/payload.h"
@@ -61,6 +62,7 @@ typedef struct Reader
 {
 	int32		subscription_id;
 	int64		since_lease;
+	bool		own;			/* only of the current user's messages */
 } Reader;
 
 /* What is told of a message. */
@@ -77,9 +79,11 @@ static void deaths_return(Oid schema, Relation leaf, const Reader *reader,
 						  Snapshot snapshot, ReturnSetInfo *rsinfo);
 static bool is_death(Oid schema, const Reader *reader, HeapTuple tuple,
 					 TupleDesc desc);
-static bool death_values(Oid schema, HeapTuple tuple, TupleDesc desc,
-						 Snapshot snapshot, Datum *values, bool *isnull);
-static bool message_find(Oid schema, int64 id, Snapshot snapshot, Told *told);
+static bool death_values(Oid schema, const Reader *reader, HeapTuple tuple,
+						 TupleDesc desc, Snapshot snapshot, Datum *values,
+						 bool *isnull);
+static bool message_find(Oid schema, int64 id, bool own, Snapshot snapshot,
+						 Told *told);
 static bool message_read(Oid schema, HeapTuple tuple, TupleDesc desc,
 						 Told *told);
 static bool is_deleted(Oid schema, int64 id, Snapshot snapshot);
@@ -153,6 +157,7 @@ readers_list(Oid schema, Snapshot snapshot, Reader **readers)
 		(*readers)[n].since_lease =
 			DatumGetInt64(heap_getattr(tuple, MBUS_SUBSCRIPTION_SINCE_LEASE,
 									   desc, &isnull));
+		(*readers)[n].own = !mbus_channel_allows(channel, MBUS_SEE_WHOLE);
 		n++;
 	}
 	systable_endscan(rows);
@@ -184,7 +189,8 @@ deaths_return(Oid schema, Relation leaf, const Reader *reader,
 		bool		isnull[DEATH_COLUMNS];
 
 		if (is_death(schema, reader, tuple, desc) &&
-			death_values(schema, tuple, desc, snapshot, values, isnull))
+			death_values(schema, reader, tuple, desc, snapshot, values,
+						 isnull))
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 								 isnull);
 		MemoryContextSwitchTo(caller);
@@ -226,8 +232,8 @@ is_death(Oid schema, const Reader *reader, HeapTuple tuple, TupleDesc desc)
  * there any more.
  */
 static bool
-death_values(Oid schema, HeapTuple tuple, TupleDesc desc, Snapshot snapshot,
-			 Datum *values, bool *isnull)
+death_values(Oid schema, const Reader *reader, HeapTuple tuple,
+			 TupleDesc desc, Snapshot snapshot, Datum *values, bool *isnull)
 {
 	Datum		column[MBUS_FAILURE_COLUMNS + 1];
 	bool		null[MBUS_FAILURE_COLUMNS + 1];
@@ -240,7 +246,7 @@ death_values(Oid schema, HeapTuple tuple, TupleDesc desc, Snapshot snapshot,
 	if (!message_find(schema,
 					  DatumGetInt64(moved ? column[MBUS_FAILURE_DEAD_LETTER_ID] :
 									column[MBUS_FAILURE_MESSAGE_ID]),
-					  snapshot, &told))
+					  reader->own, snapshot, &told))
 		return false;
 	COPY(DEATH_SUBSCRIPTION_ID, MBUS_FAILURE_SUBSCRIPTION_ID);
 	COPY(DEATH_MESSAGE_ID, MBUS_FAILURE_MESSAGE_ID);
@@ -273,9 +279,9 @@ death_values(Oid schema, HeapTuple tuple, TupleDesc desc, Snapshot snapshot,
 	return true;
 }
 
-/* Finds a live message. */
+/* Finds a live message, with "own" one of the current user's. */
 static bool
-message_find(Oid schema, int64 id, Snapshot snapshot, Told *told)
+message_find(Oid schema, int64 id, bool own, Snapshot snapshot, Told *told)
 {
 	Relation	leaf = NULL;
 	MbusLeafScan rows;
@@ -292,6 +298,7 @@ message_find(Oid schema, int64 id, Snapshot snapshot, Told *told)
 	mbus_leaf_scan_begin(&rows, snapshot);
 	tuple = mbus_leaf_scan_next(&rows);
 	found = tuple != NULL &&
+		(!own || mbus_row_visible(schema, tuple, RelationGetDescr(leaf))) &&
 		message_read(schema, tuple, RelationGetDescr(leaf), told);
 	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);

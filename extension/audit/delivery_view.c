@@ -195,8 +195,8 @@ lease_state(const MbusEntry *entry)
 }
 
 /*
- * sub_read copies a subscription that the current user may consume from, audit
- * or monitor, into the current memory context; false if there is none or it is
+ * sub_read copies a subscription that the current user may consume from or audit,
+ * all its messages, or monitor, into the current memory context; false if there is none or it is
  * not loaded.  *numbers, if not NULL, is set to whether he may see leases'
  * numbers.  Takes the delivery lock.
  */
@@ -212,10 +212,10 @@ sub_read(int32 subscription_id, MbusSubCopy *copy, bool *numbers)
 		return false;
 	channel = mbus_channel_by_id(schema, subscription->channel_id);
 	if (channel == NULL ||
-		(!mbus_channel_allows(channel, MBUS_SEE) && !mbus_monitors()))
+		(!mbus_channel_allows(channel, MBUS_SEE_WHOLE) && !mbus_monitors()))
 		return false;
 	if (numbers)
-		*numbers = mbus_channel_allows(channel, MBUS_SEE);
+		*numbers = mbus_channel_allows(channel, MBUS_SEE_WHOLE);
 	return mbus_sub_read_any(subscription_id, copy);
 }
 

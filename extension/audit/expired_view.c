@@ -148,7 +148,7 @@ may_see(const MbusSubscription *subscription)
 		return false;
 	channel = mbus_channel_by_id(mbus_schema(), subscription->channel_id);
 	return channel != NULL &&
-		(mbus_channel_allows(channel, MBUS_SEE) || mbus_monitors());
+		(mbus_channel_allows(channel, MBUS_SEE_WHOLE) || mbus_monitors());
 }
 
 /*

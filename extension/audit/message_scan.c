@@ -511,6 +511,8 @@ row_read(MbusMessageScan *scan, HeapTuple tuple, Datum *values, bool *isnull)
 	if (seen == NULL)
 		return false;
 	scan->last = seen;
+	if (seen->own && !mbus_row_visible(scan->schema, tuple, desc))
+		return false;
 	id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc, &null));
 	if (mbus_channel_purged(&seen->policy, id) || is_deleted(scan, id))
 		return false;
@@ -566,6 +568,7 @@ row_fill(MbusMessageScan *scan, const MbusSeen *seen, HeapTuple tuple,
 	COPY(MBUS_SEEN_SIZE, MBUS_COL_SIZE);
 	COPY(MBUS_SEEN_ENCODING, MBUS_COL_ENCODING);
 	COPY(MBUS_SEEN_SHA256, MBUS_COL_SHA256);
+	COPY(MBUS_SEEN_RECIPIENT, MBUS_COL_RECIPIENT);
 	if (seen->payload)
 		COPY(MBUS_SEEN_STORED, MBUS_COL_PAYLOAD);
 

@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "audit/outcome.h"
+#include "audit/seen.h"
 #include "base/columns.h"
 #include "base/ids.h"
 #include "base/schema.h"
@@ -54,8 +55,8 @@ typedef struct AckOutcome
 } AckOutcome;
 
 static TimestampTz last_event(Oid schema, int64 id);
-static bool is_of_channel(Oid schema, int64 id, int32 channel_id);
-static bool may_see(Oid schema, int32 channel_id);
+static bool is_of_channel(Oid schema, int64 id, int32 channel_id, bool own);
+static bool may_see(Oid schema, int64 id, int32 channel_id);
 static int	subscribers_of(Oid schema, int32 channel_id,
 						   Subscriber **subscribers);
 static void outcome_read(Oid schema, int32 subscription_id,
@@ -83,7 +84,7 @@ MBUS_FUNCTION(delivery_status)
 	Subscriber *subscribers;
 	int			nsubscribers;
 
-	if (!may_see(schema, channel_id))
+	if (!may_see(schema, id, channel_id))
 		PG_RETURN_NULL();
 	nsubscribers = subscribers_of(schema, channel_id, &subscribers);
 	for (int i = 0; i < nsubscribers; i++)
@@ -121,7 +122,7 @@ MBUS_FUNCTION(last_access)
 	Subscriber *subscribers;
 	int			nsubscribers;
 
-	if (!may_see(schema, channel_id))
+	if (!may_see(schema, id, channel_id))
 		PG_RETURN_NULL();
 	nsubscribers = subscribers_of(schema, channel_id, &subscribers);
 	for (int i = 0; i < nsubscribers; i++)
@@ -133,7 +134,7 @@ MBUS_FUNCTION(last_access)
 	}
 	/* events do not say whose message it is */
 	event = last_event(schema, id);
-	if (event > latest && is_of_channel(schema, id, channel_id))
+	if (event > latest && is_of_channel(schema, id, channel_id, false))
 		latest = event;
 	if (latest == NEVER)
 		PG_RETURN_NULL();
@@ -174,9 +175,12 @@ last_event(Oid schema, int64 id)
 	return latest;
 }
 
-/* Whether a message, live or not, is one of the channel. */
+/*
+ * Whether a message, live or not, is one of the channel, with "own" one of the
+ * current user's.
+ */
 static bool
-is_of_channel(Oid schema, int64 id, int32 channel_id)
+is_of_channel(Oid schema, int64 id, int32 channel_id, bool own)
 {
 	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id), MBUS_MESSAGE);
 	MbusLeafScan rows;
@@ -193,7 +197,8 @@ is_of_channel(Oid schema, int64 id, int32 channel_id)
 	found = HeapTupleIsValid(tuple) &&
 		DatumGetInt32(heap_getattr(tuple, MBUS_COL_CHANNEL_ID,
 								   RelationGetDescr(leaf),
-								   &isnull)) == channel_id;
+								   &isnull)) == channel_id &&
+		(!own || mbus_row_visible(schema, tuple, RelationGetDescr(leaf)));
 	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);
 	return found;
@@ -212,12 +217,15 @@ mbus_died(Oid schema, int32 subscription_id, int64 id, int64 lease)
 	return outcome.dead == lease;
 }
 
+/* Whether the current user may see a message of the channel. */
 static bool
-may_see(Oid schema, int32 channel_id)
+may_see(Oid schema, int64 id, int32 channel_id)
 {
 	const MbusChannel *channel = mbus_channel_by_id(schema, channel_id);
 
-	return channel && mbus_channel_allows(channel, MBUS_SEE);
+	return channel && mbus_channel_allows(channel, MBUS_SEE) &&
+		(mbus_channel_allows(channel, MBUS_SEE_WHOLE) ||
+		 is_of_channel(schema, id, channel_id, true));
 }
 
 /*

@@ -19,6 +19,8 @@
 #include "base/ids.h"
 #include "base/schema.h"
 #include "channel/channel.h"
+#include "channel/visibility.h"
+#include "segment/leaf.h"
 
 static int	channels_list(Oid schema, Snapshot snapshot, int32 **ids);
 static bool seen_read(Oid schema, const MbusChannel *channel, MbusSeen *seen);
@@ -102,6 +104,7 @@ seen_read(Oid schema, const MbusChannel *channel, MbusSeen *seen)
 		return false;
 	seen->channel_id = channel->channel_id;
 	seen->payload = mbus_channel_allows(channel, MBUS_CONSUME);
+	seen->own = !mbus_channel_allows(channel, MBUS_SEE_WHOLE);
 	seen->name = cstring_to_text(channel->name);
 	policy = mbus_channel_policy(schema, seen->channel_id);
 	if (policy == NULL)
@@ -114,6 +117,28 @@ seen_read(Oid schema, const MbusChannel *channel, MbusSeen *seen)
 		seen->policy.kept = kept;
 	}
 	return true;
+}
+
+/*
+ * mbus_row_visible tells whether a row of messages is from the current user or
+ * for him, see channel/visibility.c.
+ */
+bool
+mbus_row_visible(Oid schema, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	bool		no_subject;
+	bool		no_recipient;
+	Datum		subject = heap_getattr(tuple, MBUS_COL_SUBJECT, desc,
+									   &no_subject);
+	Datum		recipient = heap_getattr(tuple, MBUS_COL_RECIPIENT, desc,
+										 &no_recipient);
+
+	return mbus_visible(schema,
+						DatumGetInt32(heap_getattr(tuple, MBUS_COL_PUBLISHER_ID,
+												   desc, &isnull)),
+						no_subject ? NULL : DatumGetTextPP(subject),
+						no_recipient ? NULL : DatumGetTextPP(recipient));
 }
 
 static int

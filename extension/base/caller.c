@@ -12,13 +12,16 @@
 
 #include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "base/caller.h"
 #include "base/compat.h"
+#include "base/payload.h"
 
 #define MBUS_SUBJECT_MAX 255
+#define MBUS_SUBJECT_DIGEST 16	/* bytes of it, of one that is cut */
 
 typedef struct SubjectState
 {
@@ -71,16 +74,35 @@ mbus_subject(void)
 }
 
 /*
- * mbus_subject_cut cuts a subject to what the audit columns hold.
+ * mbus_claims_given tells whether the request has claims, with a subject or
+ * without one.
+ */
+bool
+mbus_claims_given(void)
+{
+	const char *claims = GetConfigOption("request.jwt.claims", true, false);
+
+	return mbus_caller.verified || (claims && claims[0] != '\0');
+}
+
+/*
+ * mbus_subject_cut cuts a subject to what the audit columns hold.  The digest
+ * behind what is left lets no two be the same that were not.
  */
 void
 mbus_subject_cut(char *subject)
 {
 	int			len = strlen(subject);
+	int			left = MBUS_SUBJECT_MAX - 1 - 2 * MBUS_SUBJECT_DIGEST;
+	uint8		digest[MBUS_SHA256_BYTES];
 
-	if (len > MBUS_SUBJECT_MAX)
-		subject[pg_encoding_mbcliplen(PG_UTF8, subject, len,
-									  MBUS_SUBJECT_MAX)] = '\0';
+	if (len <= MBUS_SUBJECT_MAX)
+		return;
+	mbus_sha256(subject, len, digest);
+	left = pg_encoding_mbcliplen(PG_UTF8, subject, len, left);
+	subject[left++] = '~';
+	left += hex_encode((char *) digest, MBUS_SUBJECT_DIGEST, subject + left);
+	subject[left] = '\0';
 }
 
 /*

@@ -41,6 +41,7 @@ typedef struct MbusCaller
 extern MbusCaller mbus_caller;
 
 extern const char *mbus_subject(void);
+extern bool mbus_claims_given(void);
 extern void mbus_receipt_add(bool repeated);
 extern void mbus_subject_cut(char *subject);
 

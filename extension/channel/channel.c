@@ -131,6 +131,8 @@ mbus_channel_check(const MbusChannel *channel, MbusPrivilege privilege)
 {
 	const char *verb = privilege == MBUS_PUBLISH ? "publish" : "consume";
 
+	if (privilege == MBUS_CLAIM && mbus_channel_allows(channel, MBUS_CONSUME))
+		verb = "consume the messages of all subjects (all_subjects)";
 	if (!mbus_channel_allows(channel, privilege))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -152,7 +154,7 @@ mbus_monitors(void)
 
 /*
  * mbus_channel_allows tells whether the current user has the privilege, or one
- * of several.
+ * of several; with MBUS_WHOLE only if no message is hidden from him.
  */
 bool
 mbus_channel_allows(const MbusChannel *channel, MbusPrivilege privilege)
@@ -161,6 +163,9 @@ mbus_channel_allows(const MbusChannel *channel, MbusPrivilege privilege)
 
 	if (has_privs_of_role(user, channel->owner))
 		return true;
+	if ((privilege & MBUS_WHOLE) != 0 && channel->by_subject &&
+		!mbus_channel_allows(channel, MBUS_ALL_SUBJECTS))
+		return false;
 	for (int i = 0; i < channel->ngrants; i++)
 	{
 		if ((channel->grant[i].privileges & privilege) != 0 &&
@@ -189,6 +194,8 @@ mbus_may(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(mbus_channel_allows(channel, MBUS_PUBLISH));
 	if (strcmp(privilege, "audit") == 0)
 		PG_RETURN_BOOL(mbus_channel_allows(channel, MBUS_SEE));
+	if (strcmp(privilege, "all_subjects") == 0)
+		PG_RETURN_BOOL(mbus_channel_allows(channel, MBUS_ALL_SUBJECTS));
 	PG_RETURN_BOOL(has_privs_of_role(GetUserId(), channel->owner));
 }
 
@@ -337,6 +344,8 @@ channel_read(HeapTuple tuple, TupleDesc desc, MbusChannel *channel)
 	channel->record_reads =
 		DatumGetBool(heap_getattr(tuple, MBUS_CHANNEL_RECORD_READS, desc,
 								  &isnull));
+	value = heap_getattr(tuple, MBUS_CHANNEL_VISIBILITY, desc, &isnull);
+	channel->by_subject = strcmp(TextDatumGetCString(value), "channel") != 0;
 }
 
 /* Reads what deliveries go by of a row. */
@@ -432,7 +441,9 @@ grants_load(Oid schema, MbusChannel *channel)
 			(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_CONSUME, desc,
 									   &isnull)) ? MBUS_CONSUME : 0) |
 			(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_AUDIT, desc,
-									   &isnull)) ? MBUS_AUDIT : 0);
+									   &isnull)) ? MBUS_AUDIT : 0) |
+			(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_ALL_SUBJECTS, desc,
+									   &isnull)) ? MBUS_ALL_SUBJECTS : 0);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);

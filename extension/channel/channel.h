@@ -18,7 +18,13 @@ typedef enum MbusPrivilege
 	MBUS_PUBLISH = 1,
 	MBUS_CONSUME = 2,
 	MBUS_AUDIT = 4,				/* to see all but payloads */
-	MBUS_SEE = MBUS_CONSUME | MBUS_AUDIT	/* one of these */
+	MBUS_SEE = MBUS_CONSUME | MBUS_AUDIT,	/* one of these */
+	MBUS_ALL_SUBJECTS = 8,		/* messages of all, where a channel keeps
+								 * subjects apart */
+	MBUS_WHOLE = 16,			/* not granted: with others, for a channel
+								 * whose messages one may see all */
+	MBUS_CLAIM = MBUS_CONSUME | MBUS_WHOLE,
+	MBUS_SEE_WHOLE = MBUS_SEE | MBUS_WHOLE
 } MbusPrivilege;
 
 typedef struct MbusGrant
@@ -37,6 +43,7 @@ typedef struct MbusChannel
 	int64		max_payload;	/* bytes; 0: no limit of its own */
 	MbusCompression compression;
 	bool		record_reads;	/* each is a row of message_bus.event */
+	bool		by_subject;		/* visibility: see visibility.c */
 	int			ngrants;
 	MbusGrant  *grant;
 	char		name[MBUS_CHANNEL_NAME_MAX + 1];

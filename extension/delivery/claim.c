@@ -209,7 +209,7 @@ claim_arguments(FunctionCallInfo fcinfo, Claim *claim)
 	claim->schema = scan->schema = mbus_schema();
 	claim->channel_id = scan->channel_id =
 		mbus_channel_open(claim->schema, PG_GETARG_TEXT_PP(0),
-						  MBUS_CONSUME)->channel_id;
+						  MBUS_CLAIM)->channel_id;
 	claim->db = scan->db = mbus_database();
 	claim->subscription = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	scan->lease_us = lease_argument(fcinfo, 3, claim);
@@ -297,7 +297,7 @@ consume_check(const Claim *claim)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("channel %d does not exist", claim->channel_id),
 				 errdetail("It was dropped meanwhile.")));
-	mbus_channel_check(channel, MBUS_CONSUME);
+	mbus_channel_check(channel, MBUS_CLAIM);
 }
 
 /*

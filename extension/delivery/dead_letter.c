@@ -131,7 +131,8 @@ mbus_dead_letter(Oid schema, const MbusHolding *holding,
 		subscription = mbus_subscription_by_id(schema,
 											   holding->subscription_id);
 		mbus_draft_init(&draft, payload, message.content_type, false);
-		draft.key = message.key;
+		mbus_draft_copy(&draft, &message, target.by_subject ||
+						(channel && channel->by_subject));
 		draft.headers = dead_headers(schema, &message, name,
 									 holding->subscription_id,
 									 subscription ?

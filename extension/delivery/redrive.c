@@ -142,7 +142,7 @@ MBUS_CHANNEL_FUNCTION(redrive)
 	redrive.schema = mbus_schema();
 	redrive.db = mbus_database();
 	redrive.channel = *mbus_channel_open(redrive.schema,
-										 PG_GETARG_TEXT_PP(0), MBUS_CONSUME);
+										 PG_GETARG_TEXT_PP(0), MBUS_CLAIM);
 	LockDatabaseObject(mbus_relation(redrive.schema, "channel"),
 					   redrive.channel.channel_id, 0, ExclusiveLock);
 
@@ -363,7 +363,8 @@ copy_back(Redrive *redrive, const MbusChannel *channel,
 	if (payload == NULL)
 		return false;
 	mbus_draft_init(&draft, payload, letter->content_type, false);
-	draft.key = letter->key;
+	mbus_draft_copy(&draft, letter,
+					channel->by_subject || redrive->channel.by_subject);
 	draft.headers = headers_back(letter);
 	(void) mbus_publish_waived(redrive->schema, channel, &draft);
 	return true;

@@ -254,7 +254,7 @@ wait_enter(WaitCall *call, MbusDatabase *db, Oid schema)
 	for (int i = 0; i < call->n; i++)
 	{
 		int32		channel_id = mbus_channel_open(schema, call->channel[i],
-												   MBUS_CONSUME)->channel_id;
+												   MBUS_CLAIM)->channel_id;
 
 		changed |= channel_id != call->channel_id[i];
 		call->channel_id[i] = channel_id;
@@ -277,7 +277,7 @@ wait_probe(Oid schema, MbusDatabase *db, text *channel_name,
 		   const char *name, TimestampTz *next)
 {
 	MbusChannel channel = *mbus_channel_open(schema, channel_name,
-											 MBUS_CONSUME);
+											 MBUS_CLAIM);
 	const MbusSubscription *found;
 	MbusSubscription subscription;
 

@@ -26,7 +26,7 @@
 
 static const char *const member_names[] = {
 	"payload", "headers", "key", "transaction_id", "ttl", "delay", "sha256",
-	"available_at"
+	"available_at", "recipient"
 };
 
 static void draft_read(const MbusNode *object, int index, MbusDraft *draft);
@@ -117,6 +117,7 @@ draft_read(const MbusNode *object, int index, MbusDraft *draft)
 					   member_interval(object, index, "delay"),
 					   available_given ? &available_at : NULL,
 					   (bytea *) member_text(object, index, "sha256"));
+	draft->recipient = member_text(object, index, "recipient");
 }
 
 /* Notes the transaction id, if there is one, before anything is found wrong. */
@@ -152,7 +153,7 @@ members_check(const MbusNode *object, int index)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("messages[%d] has an unknown member \"%s\"",
 							index, object->children[i].name),
-					 errdetail("Members are payload, headers, key, transaction_id, ttl, delay, available_at and sha256.")));
+					 errdetail("Members are payload, headers, key, transaction_id, ttl, delay, available_at, recipient and sha256.")));
 	}
 }
 

@@ -134,6 +134,8 @@ mbus_draft_check(const MbusChannel *channel, MbusDraft *draft)
 	if (draft->transaction_id)
 		text_size_check("transaction_id",
 						VARSIZE_ANY_EXHDR(draft->transaction_id));
+	if (draft->recipient)
+		text_size_check("recipient", VARSIZE_ANY_EXHDR(draft->recipient));
 	if (draft->headers != (Datum) 0)
 		headers_check(draft->headers);
 
@@ -214,7 +216,7 @@ payload_size_check(const MbusChannel *channel, size_t size)
 						   limit, whose)));
 }
 
-/* Keys, transaction ids and content types are 1 to 255 bytes. */
+/* Keys, transaction ids, recipients and content types are 1 to 255 bytes. */
 static void
 text_size_check(const char *what, size_t size)
 {

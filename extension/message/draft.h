@@ -21,6 +21,7 @@ typedef struct MbusDraft
 	Datum		headers;		/* jsonb, or 0 */
 	text	   *key;			/* or NULL */
 	text	   *transaction_id; /* or NULL */
+	text	   *recipient;		/* a subject, or NULL */
 	int64		ttl_us;			/* 0: the channel's */
 	int64		delay_us;		/* before it is delivered, or ... */
 	TimestampTz available_at;	/* ... when; 0: not given */
@@ -29,6 +30,9 @@ typedef struct MbusDraft
 	/* filled in on the way */
 	uint8		sha256[MBUS_SHA256_BYTES];
 	int32		publisher_id;
+	bool		copied;			/* that and the subject are of the message
+								 * that it is a copy of */
+	text	   *subject;		/* of that one, or NULL */
 	struct varlena *stored;		/* encoded payload */
 	MbusCompression compression;
 	int64		id;				/* also: of the message it duplicates */

@@ -170,7 +170,13 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 				   NULL : draft->content_type);
 	values[MBUS_COL_SESSION] = Int64GetDatum(mbus_caller.session);
 	isnull[MBUS_COL_SESSION] = mbus_caller.session == 0;
-	mbus_slot_text(slot, MBUS_COL_SUBJECT, subject);
+	if (draft->copied)
+	{
+		values[MBUS_COL_SUBJECT] = PointerGetDatum(draft->subject);
+		isnull[MBUS_COL_SUBJECT] = draft->subject == NULL;
+	}
+	else
+		mbus_slot_text(slot, MBUS_COL_SUBJECT, subject);
 	values[MBUS_COL_KEY] = PointerGetDatum(draft->key);
 	isnull[MBUS_COL_KEY] = draft->key == NULL;
 	values[MBUS_COL_KEY_HASH] = draft->key ?
@@ -184,6 +190,8 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 	isnull[MBUS_COL_TRANSACTION_ID] = draft->transaction_id == NULL;
 	values[MBUS_COL_HEADERS] = draft->headers;
 	isnull[MBUS_COL_HEADERS] = draft->headers == (Datum) 0;
+	values[MBUS_COL_RECIPIENT] = PointerGetDatum(draft->recipient);
+	isnull[MBUS_COL_RECIPIENT] = draft->recipient == NULL;
 }
 
 /*

@@ -164,6 +164,7 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 
 		mbus_message_read(tuple, RelationGetDescr(leaf), &message);
 		if (message.expires_at > mbus_now() &&
+			mbus_message_visible(schema, &message) &&
 			!mbus_message_purged(schema, channel_id, message.id) &&
 			!mbus_message_deleted(schema, message.id) &&
 			peek_fits(left, &message))

@@ -169,6 +169,20 @@ draft_context(void *arg)
 }
 
 /*
+ * mbus_draft_copy lets a copy have what its original says of whom it is for, and
+ * with "publisher" whom it is from.  It borrows.
+ */
+void
+mbus_draft_copy(MbusDraft *draft, const MbusStored *original, bool publisher)
+{
+	draft->key = original->key;
+	draft->recipient = original->recipient;
+	draft->copied = publisher;
+	draft->publisher_id = original->publisher_id;
+	draft->subject = original->subject;
+}
+
+/*
  * mbus_publish_waived stores what the extension itself moves, a dead letter or
  * one that is redriven, and returns its id.  Neither the channel's privileges
  * and limits nor message_bus.enabled stop it, and the channel's time to live
@@ -182,7 +196,8 @@ mbus_publish_waived(Oid schema, const MbusChannel *channel, MbusDraft *draft)
 	MbusReservation run;
 
 	draft->ttl_us = channel->ttl_us;
-	draft->publisher_id = mbus_publisher_id(schema);
+	if (!draft->copied)
+		draft->publisher_id = mbus_publisher_id(schema);
 	mbus_sha256(VARDATA_ANY(draft->payload),
 				VARSIZE_ANY_EXHDR(draft->payload), draft->sha256);
 	draft->stored = mbus_payload_encode(channel->compression, draft->payload,
@@ -239,7 +254,7 @@ insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 
 /*
  * publish(channel, payload json, headers, key, transaction_id, ttl, delay,
- * sha256, available_at) returns the message's id.
+ * sha256, available_at, recipient) returns the message's id.
  */
 MBUS_CHANNEL_FUNCTION(publish)
 {
@@ -251,8 +266,8 @@ MBUS_CHANNEL_FUNCTION(publish)
 
 /*
  * publish_once(channel, payload json, headers, key, transaction_id, ttl,
- * delay, sha256, available_at) returns the message's id, and whether its transaction id
- * repeats: then nothing was stored.
+ * delay, sha256, available_at, recipient) returns the message's id, and whether
+ * its transaction id repeats: then nothing was stored.
  */
 MBUS_CHANNEL_FUNCTION(publish_once)
 {
@@ -333,7 +348,8 @@ MBUS_CHANNEL_FUNCTION(publish_batch)
 
 /*
  * publish_batch_bytes(channel, payloads bytea[], content_type, headers
- * jsonb[], keys text[], transaction_ids text[]) returns the ids.
+ * jsonb[], keys text[], transaction_ids text[], recipients text[]) returns the
+ * ids.
  */
 MBUS_CHANNEL_FUNCTION(publish_batch_bytes)
 {
@@ -344,10 +360,12 @@ MBUS_CHANNEL_FUNCTION(publish_batch_bytes)
 	Datum	   *headers;
 	Datum	   *keys;
 	Datum	   *transaction_ids;
+	Datum	   *recipients;
 	bool	   *null_payload;
 	bool	   *null_header;
 	bool	   *null_key;
 	bool	   *null_transaction_id;
+	bool	   *null_recipient;
 	int			n = 0;
 
 	mbus_required(fcinfo, 0, "channel");
@@ -362,6 +380,8 @@ MBUS_CHANNEL_FUNCTION(publish_batch_bytes)
 	array_arguments(fcinfo, 4, "keys", TEXTOID, n, &keys, &null_key, NULL);
 	array_arguments(fcinfo, 5, "transaction_ids", TEXTOID, n,
 					&transaction_ids, &null_transaction_id, NULL);
+	array_arguments(fcinfo, 6, "recipients", TEXTOID, n, &recipients,
+					&null_recipient, NULL);
 
 	drafts = palloc(Max(n, 1) * sizeof(MbusDraft));
 	for (int i = 0; i < n; i++)
@@ -379,6 +399,8 @@ MBUS_CHANNEL_FUNCTION(publish_batch_bytes)
 			drafts[i].key = DatumGetTextPP(keys[i]);
 		if (transaction_ids && !null_transaction_id[i])
 			drafts[i].transaction_id = DatumGetTextPP(transaction_ids[i]);
+		if (recipients && !null_recipient[i])
+			drafts[i].recipient = DatumGetTextPP(recipients[i]);
 	}
 	publish_drafts(PG_GETARG_TEXT_PP(0), drafts, n);
 	PG_RETURN_ARRAYTYPE_P(ids_array(drafts, n));
@@ -433,6 +455,7 @@ draft_arguments(FunctionCallInfo fcinfo, int argno, MbusDraft *draft)
 					   ARG(4, PG_GETARG_INTERVAL_P),
 					   PG_ARGISNULL(argno + 6) ? NULL : &available_at,
 					   ARG(5, PG_GETARG_BYTEA_PP));
+	draft->recipient = ARG(7, PG_GETARG_TEXT_PP);
 #undef ARG
 }
 

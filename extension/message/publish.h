@@ -13,7 +13,10 @@
 
 #include "channel/channel.h"
 #include "message/draft.h"
+#include "message/stored.h"
 
+extern void mbus_draft_copy(MbusDraft *draft, const MbusStored *original,
+							bool publisher);
 extern int64 mbus_publish_waived(Oid schema, const MbusChannel *channel,
 								 MbusDraft *draft);
 

@@ -106,7 +106,8 @@ MBUS_CHANNEL_FUNCTION(get_by_transaction)
 	mbus_about_transaction(PG_GETARG_TEXT_PP(1));
 	channel = mbus_channel_open(schema, PG_GETARG_TEXT_PP(0), MBUS_CONSUME);
 	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(1),
-									 &message))
+									 &message) ||
+		!mbus_message_visible(schema, &message))
 		SRF_RETURN_DONE(call);
 	SRF_RETURN_NEXT(call, stored_message_result(fcinfo, schema, &message,
 												false));
@@ -130,6 +131,7 @@ MBUS_FUNCTION(retrieve_message)
 								cstring_to_text(mbus_default_channel),
 								MBUS_CONSUME);
 	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(0), &message) ||
+		!mbus_message_visible(schema, &message) ||
 		!mbus_content_is_json(message.content_type))
 		PG_RETURN_NULL();
 	check_reply(&message, message.size, true);
@@ -157,7 +159,8 @@ MBUS_FUNCTION(delete_message)
 								cstring_to_text(mbus_default_channel),
 								MBUS_CONSUME);
 	mbus_channel_check(channel, MBUS_PUBLISH);
-	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(0), &message))
+	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(0), &message) ||
+		!mbus_message_visible(schema, &message))
 		PG_RETURN_BOOL(false);
 	mbus_insert_event(schema, message.id, "deleted", mbus_now());
 	mbus_count(MBUS_C_DELETED, 1);
@@ -310,12 +313,20 @@ remember_verified(Oid schema, const MbusStored *message)
 	next_verified = (next_verified + 1) % MBUS_VERIFIED;
 }
 
-/* Finds a message; false also where its channel has been dropped. */
+/*
+ * Finds a message; false also where its channel has been dropped, or hides it
+ * from the current user.
+ */
 static bool
 readable_fetch(Oid schema, int64 id, MbusStored *message)
 {
-	if (!mbus_message_fetch(schema, id, message) ||
-		mbus_channel_by_id(schema, message->channel_id) == NULL)
+	const MbusChannel *channel;
+
+	if (!mbus_message_fetch(schema, id, message))
+		return false;
+	channel = mbus_channel_by_id(schema, message->channel_id);
+	if (channel == NULL ||
+		(channel->by_subject && !mbus_message_visible(schema, message)))
 		return false;
 	may_read(schema, message);
 	return true;

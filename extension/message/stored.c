@@ -30,6 +30,7 @@
 #include "channel/channel.h"
 #include "channel/publisher.h"
 #include "channel/purged.h"
+#include "channel/visibility.h"
 #include "message/stored.h"
 #include "segment/era.h"
 #include "segment/leaf.h"
@@ -179,6 +180,25 @@ is_hidden(Oid schema, const MbusStored *message)
 }
 
 /*
+ * mbus_message_visible tells whether the channel's visibility lets the current
+ * user see a message.  One that he may not see is for him not there: nothing
+ * that he is told may differ.  Privileges are the caller's to check.
+ */
+bool
+mbus_message_visible(Oid schema, const MbusStored *message)
+{
+	const MbusChannel *channel = mbus_channel_by_id(schema,
+													message->channel_id);
+
+	return channel != NULL &&
+		(!channel->by_subject ||
+		 mbus_channel_allows(channel, MBUS_CLAIM) ||
+		 (mbus_channel_allows(channel, MBUS_CONSUME) &&
+		  mbus_visible(schema, message->publisher_id, message->subject,
+					   message->recipient)));
+}
+
+/*
  * mbus_message_purged tells whether a committed purge of its channel has
  * taken the message, now, as with a deletion.  It looks up the channel.
  */
@@ -272,6 +292,7 @@ mbus_message_read(HeapTuple tuple, TupleDesc desc, MbusStored *m)
 	m->subject = text_or_null(tuple, desc, MBUS_COL_SUBJECT);
 	m->key = text_or_null(tuple, desc, MBUS_COL_KEY);
 	m->transaction_id = text_or_null(tuple, desc, MBUS_COL_TRANSACTION_ID);
+	m->recipient = text_or_null(tuple, desc, MBUS_COL_RECIPIENT);
 	m->headers = (struct varlena *) text_or_null(tuple, desc,
 												 MBUS_COL_HEADERS);
 	value = READ(MBUS_COL_PAYLOAD);

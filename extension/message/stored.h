@@ -34,6 +34,7 @@ typedef struct MbusStored
 	text	   *subject;		/* or NULL, as the following */
 	text	   *key;
 	text	   *transaction_id;
+	text	   *recipient;
 	struct varlena *headers;
 	struct varlena *stored;		/* still toasted */
 } MbusStored;
@@ -53,6 +54,7 @@ extern bool mbus_message_by_transaction(Oid schema,
 										const MbusChannel *channel,
 										text *transaction_id,
 										MbusStored *message);
+extern bool mbus_message_visible(Oid schema, const MbusStored *message);
 extern void mbus_message_read(HeapTuple tuple, TupleDesc desc,
 							  MbusStored *m);
 extern struct varlena *mbus_message_payload(Oid schema,

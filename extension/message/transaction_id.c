@@ -51,6 +51,7 @@
 #include "base/ids.h"
 #include "base/payload.h"
 #include "channel/channel.h"
+#include "channel/visibility.h"
 #include "message/draft.h"
 #include "message/insert.h"
 #include "message/stored.h"
@@ -79,6 +80,7 @@ typedef struct Holder
 	TimestampTz expires_at;
 	int32		size;
 	uint8		sha256[MBUS_SHA256_BYTES];
+	bool		visible;		/* to whom publishes */
 	TransactionId xmin;			/* valid: its transaction is open */
 	uint32		token;			/* not 0: its row is speculative */
 	ItemPointerData tid;
@@ -115,9 +117,10 @@ static Finding search_settle(Search *search, MbusDraft *draft,
 							 const OpenLeaf *leaf, const Holder *holder,
 							 bool inserted);
 static void holder_wait(Relation leaf, const Holder *holder);
-static bool holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
+static bool holder_find(Search *search, const OpenLeaf *leaf,
 						const MbusDraft *draft, Holder *holder);
 static void holder_read(HeapTuple tuple, TupleDesc desc, Holder *holder);
+static bool holder_visible(Search *search, HeapTuple tuple, TupleDesc desc);
 static void use_holder(Oid schema, const MbusChannel *channel,
 					   MbusDraft *draft, const Holder *holder);
 
@@ -266,7 +269,7 @@ leaf_look(Search *search, const OpenLeaf *leaf, MbusDraft *draft,
 {
 	Holder		holder;
 
-	if (!holder_find(leaf, search->channel, draft, &holder))
+	if (!holder_find(search, leaf, draft, &holder))
 		return FOUND_NONE;
 	return search_settle(search, draft, leaf, &holder, inserted);
 }
@@ -308,8 +311,8 @@ holder_wait(Relation leaf, const Holder *holder)
  * not.
  */
 static bool
-holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
-			const MbusDraft *draft, Holder *holder)
+holder_find(Search *search, const OpenLeaf *leaf, const MbusDraft *draft,
+			Holder *holder)
 {
 	SnapshotData dirty;
 	MbusLeafScan rows;
@@ -317,7 +320,8 @@ holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
 
 	InitDirtySnapshot(dirty);
 	mbus_leaf_scan_on(&rows, leaf->rel, leaf->index);
-	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID, channel->channel_id);
+	mbus_leaf_scan_int4(&rows, MBUS_COL_CHANNEL_ID,
+						search->channel->channel_id);
 	mbus_leaf_scan_text(&rows, MBUS_COL_TRANSACTION_ID,
 						draft->transaction_id);
 	mbus_leaf_scan_begin(&rows, &dirty);
@@ -328,6 +332,8 @@ holder_find(const OpenLeaf *leaf, const MbusChannel *channel,
 		holder->token = dirty.speculativeToken;
 		holder->tid = tuple->t_self;
 		holder_read(tuple, RelationGetDescr(leaf->rel), holder);
+		holder->visible = holder_visible(search, tuple,
+										 RelationGetDescr(leaf->rel));
 	}
 	mbus_leaf_scan_end(&rows);
 	return tuple != NULL;
@@ -355,6 +361,36 @@ holder_read(HeapTuple tuple, TupleDesc desc, Holder *holder)
 }
 
 /*
+ * holder_visible tells whether the publisher of a draft may know of the row.
+ * Where a channel keeps subjects apart its transaction ids are one space all
+ * the same: to somebody else one is taken, and no more is said.
+ */
+static bool
+holder_visible(Search *search, HeapTuple tuple, TupleDesc desc)
+{
+	const MbusChannel *channel;
+	Datum		subject;
+	Datum		recipient;
+	bool		no_subject;
+	bool		no_recipient;
+	bool		isnull;
+	int32		publisher_id;
+
+	/* its grants are not in our copy */
+	channel = mbus_channel_by_id(search->schema, search->channel->channel_id);
+	if (channel == NULL || !channel->by_subject ||
+		mbus_channel_allows(channel, MBUS_CLAIM))
+		return true;
+	publisher_id = DatumGetInt32(heap_getattr(tuple, MBUS_COL_PUBLISHER_ID,
+											  desc, &isnull));
+	subject = heap_getattr(tuple, MBUS_COL_SUBJECT, desc, &no_subject);
+	recipient = heap_getattr(tuple, MBUS_COL_RECIPIENT, desc, &no_recipient);
+	return mbus_visible(search->schema, publisher_id,
+						no_subject ? NULL : DatumGetTextPP(subject),
+						no_recipient ? NULL : DatumGetTextPP(recipient));
+}
+
+/*
  * use_holder makes the draft a duplicate of a message, or errors with 23505
  * where that cannot be.
  */
@@ -364,6 +400,12 @@ use_holder(Oid schema, const MbusChannel *channel, MbusDraft *draft,
 {
 	const char *why = NULL;
 
+	if (!holder->visible)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("transaction id \"%s\" was used before in channel \"%s\"",
+						text_to_cstring(draft->transaction_id),
+						channel->name)));
 	if (holder->expires_at <= mbus_now())
 		why = "has expired";
 	else if (mbus_message_deleted(schema, holder->id))

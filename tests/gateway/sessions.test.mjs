@@ -316,6 +316,87 @@ describe('a session', () => {
 	});
 });
 
+describe('a channel with visibility "subject"', () => {
+	const channel = 'apart';
+	let ann, bob, otherAnn, worker;
+
+	before(async () => {
+		await bus.sql(`SELECT message_bus.create_channel('apart',
+				visibility => 'subject', max_attempts => 1);
+			SELECT message_bus.grant_channel('apart', 'alice', 'all');
+			SELECT message_bus.grant_channel('apart', 'anon', 'all');
+			SELECT message_bus.grant_channel('apart', 'bob', 'consume');
+			SELECT message_bus.grant_channel('apart', 'bob', 'all_subjects')`);
+		[ann, bob, otherAnn, worker] = await Promise.all([
+			bearer({ role: 'alice', sub: 'ann' }),
+			bearer({ role: 'alice', sub: 'bob' }),
+			bearer({ role: 'anon', sub: 'ann' }),
+			bearer({ role: 'bob', sub: 'worker' }),
+		].map((options) => gateway.client(options)));
+	});
+
+	after(() => Promise.all([ann, bob, otherAnn, worker]
+		.map((client) => client.close())));
+
+	test('shows a message to its publisher, whatever the socket, and to ' +
+		'nobody else', async () => {
+		const id = await ann.call('publish', { channel, payload: 'mine',
+			transaction_id: 't1' });
+		const none = await fails(bob.call('get', { id: id + 500000 }));
+		for (const client of [bob, otherAnn]) {
+			for (const [method, params] of [['get', { id }],
+				['get_bytes', { id }],
+				['get_by_transaction', { channel, transaction_id: 't1' }]]) {
+				const error = await fails(client.call(method, params));
+				assert.equal(error.code, none.code, method);
+				assert.equal(JSON.stringify(error.data),
+					JSON.stringify(none.data), method);
+			}
+			assert.deepEqual(await client.call('peek', { channel }), []);
+		}
+		const again = await gateway.client(bearer({ role: 'alice', sub: 'ann' }));
+		assert.equal((await again.call('get', { id })).payload, 'mine');
+		// a client without a subject has only what has none
+		const nobody = await gateway.client(bearer({ role: 'alice' }));
+		assert.equal((await fails(nobody.call('get', { id }))).code, -32003);
+		await nobody.close();
+		await again.close();
+	});
+
+	test('shows it to its recipient, text and binary', async () => {
+		const id = await ann.call('publish', { channel, payload: 'to bob',
+			recipient: 'bob' });
+		const { frame } = await ann.callBinary('publish', { channel,
+			content_type: 'text/plain', recipient: 'bob' }, Buffer.from('raw'));
+		const [one] = await ann.call('publish_batch', { channel,
+			messages: [{ payload: 'batch', recipient: 'bob' }] });
+		assert.deepEqual((await bob.call('peek', { channel }))
+			.map((row) => row.id), [id, frame.result, one]);
+		assert.deepEqual(await otherAnn.call('peek', { channel }), []);
+	});
+
+	test('refuses a transaction id of somebody else without its id', async () => {
+		for (const payload of ['mine', 'other']) {
+			const error = await fails(bob.call('publish', { channel, payload,
+				transaction_id: 't1', receipt: true }));
+			assert.equal(error.code, -32005);
+			assert.equal(error.data.detail, null);
+			assert.doesNotMatch(error.message, /\d{6}/);
+		}
+	});
+
+	test('lets only all_subjects claim, and gives them all', async () => {
+		for (const client of [ann, otherAnn]) {
+			const error = await fails(client.call('claim', { channel, wait: 1 }));
+			assert.equal(error.code, -32002);
+			assert.match(error.data.detail, /all_subjects/);
+		}
+		const rows = await worker.call('claim', { channel, batch: 100 });
+		assert.equal(rows.length, 4);
+		assert.equal(await worker.call('ack', { lease: rows[0].lease }), 4);
+	});
+});
+
 describe('a token that expires', () => {
 	test('is told once, then the connection is closed with 1008', async () => {
 		const strict = await start({ MESSAGE_BUS_TOKEN_SKEW_SECS: '0',

@@ -24,7 +24,8 @@ my $summary = q{
 create_bus($old);
 foreach my $node ($old, $new)
 {
-	$node->safe_psql('postgres', 'CREATE ROLE reader; CREATE ROLE writer');
+	$node->safe_psql('postgres',
+		'CREATE ROLE reader; CREATE ROLE writer; CREATE ROLE other');
 }
 $old->safe_psql(
 	'postgres', q{
@@ -55,6 +56,17 @@ $old->safe_psql('postgres', $_)
   q{SET ROLE gone; SELECT message_bus.publish('a', '"of one who is gone"')},
   q{SELECT message_bus.revoke_channel('a', 'gone', 'all')},
   'DROP ROLE gone';
+
+# a channel that keeps subjects apart
+$old->safe_psql(
+	'postgres', q{
+	SELECT message_bus.alter_channel('default', visibility => 'subject');
+	SELECT message_bus.grant_channel('default', 'writer', 'all');
+	SELECT message_bus.grant_channel('default', 'other', 'consume');
+	SELECT message_bus.grant_channel('default', 'reader', 'consume');
+	SELECT message_bus.grant_channel('default', 'reader', 'all_subjects');
+	SET ROLE writer; SET request.jwt.claims = '{"sub": "ann"}';
+	SELECT message_bus.publish('default', '1', recipient => 'bob')});
 
 my $before = $old->safe_psql('postgres', $summary);
 my $last_id = $old->safe_psql('postgres',
@@ -96,6 +108,18 @@ sql_fails(
 	$new, 'restored',
 	q{SET ROLE reader; SELECT message_bus.publish('a', '1')},
 	'42501', qr/a/, 'and no more than was granted');
+is( $new->safe_psql(
+		'restored', q{
+		SET ROLE reader; SELECT recipient FROM message_bus.messages
+			WHERE channel = 'default' AND publisher = 'writer';
+		SET ROLE other; SELECT count(*) FROM message_bus.peek('default');
+		SET ROLE writer; SELECT count(*) FROM message_bus.peek('default');
+		SET request.jwt.claims = '{"sub": "cid"}';
+		SELECT count(*) FROM message_bus.peek('default');
+		SET request.jwt.claims = '{"sub": "bob"}';
+		SELECT count(*) FROM message_bus.peek('default')}),
+	"bob\n0\n1\n0\n1",
+	'a channel still keeps subjects apart, and shows all to all_subjects');
 sql_fails(
 	$new, 'restored',
 	q{SET ROLE reader; SELECT count(*) FROM message_bus.message},
