@@ -61,7 +61,6 @@ typedef struct GwClient
 	bool		mute;			/* gets no replies any more */
 	uint64_t	batch_mark;		/* the last batch that holds a frame of it */
 	size_t		batch_replies;	/* bytes that those in it may bring */
-	uint64_t	left_mark;		/* the last batch that left one behind */
 	int			close_code;
 	const char *close_reason;
 	GwEnd		end;			/* who began to close, if close_code is set */

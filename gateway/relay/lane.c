@@ -3,8 +3,9 @@
  *		Lanes: a queue of requests, and a database connection for it.
  *
  * A frame that finds its lane idle goes at once; while batches are in flight
- * the queue gathers the next one. Order is kept within a lane, not between
- * lanes. A batch is one call of message_bus.relay() and one transaction.
+ * the queue gathers the next one. Order is kept within a lane for each
+ * session, not between lanes; sessions take turns (queue.c). A batch is one
+ * call of message_bus.relay() and one transaction.
  *
  * A request is answered exactly once, unless its socket is closed before, by
  * one of these:
@@ -74,7 +75,7 @@ gw_lanes_init(const GwConfig *settings)
 		lane->kind = i < GW_LANE_WAIT ? (GwLaneKind) i : GW_LANE_WAIT;
 		lane->depth = i == GW_LANE_SHORT ? 2 : 1;
 		lane->generation = 1;
-		TAILQ_INIT(&lane->queue.list);
+		gw_queue_init(&lane->queue, i < GW_LANE_WAIT ? i : GW_LANES);
 		STAILQ_INIT(&lane->flight);
 	}
 }
@@ -124,27 +125,11 @@ gw_lane_turn(GwLane *lane, long wait_ms)
 }
 
 void
-gw_queue_append(GwQueue *queue, GwRequest *request)
-{
-	TAILQ_INSERT_TAIL(&queue->list, request, entry);
-	queue->count++;
-}
-
-/* gw_queue_take takes a request out, and returns it. */
-GwRequest *
-gw_queue_take(GwQueue *queue, GwRequest *request)
-{
-	TAILQ_REMOVE(&queue->list, request, entry);
-	queue->count--;
-	return request;
-}
-
-void
 gw_queue_refuse(GwQueue *queue, GwLaneKind lane, const GwError *error)
 {
 	GwRequest  *request;
 
-	while ((request = TAILQ_FIRST(&queue->list)) != NULL)
+	while ((request = gw_queue_next(queue)) != NULL)
 		gw_request_end(lane, gw_queue_take(queue, request), error, GW_AWAY);
 }
 
@@ -197,15 +182,18 @@ session_close(size_t index, GwIdentity *identity, GwEnding ending)
 		gw_endings_keep(request);
 }
 
-/* gw_endings_send queues ends that have waited, a few at a time. */
+/*
+ * gw_endings_send queues ends that have waited, a few for each batch that can
+ * go now. Each takes its session's turn.
+ */
 void
 gw_endings_send(void)
 {
 	GwLane	   *lane = &gw_lanes[GW_LANE_SHORT];
 	GwError		error;
+	int			few = lane->in_flight < lane->depth ? GW_BATCH_CALLS / 2 : 0;
 
-	while (gw_endings_count > 0 && lane->queue.count < GW_BATCH_CALLS / 2 &&
-		   gw_lane_takes(lane, &error))
+	while (gw_endings_count > 0 && few-- > 0 && gw_lane_takes(lane, &error))
 		gw_queue_append(&lane->queue, gw_endings_take());
 }
 
@@ -398,7 +386,7 @@ lane_send(GwLane *lane, long wait_ms)
 }
 
 /*
- * lane_take_batch moves requests from the queue into a new batch, in order,
+ * lane_take_batch moves requests from the queue into a new batch, by turns,
  * each session's first behind what opens it. What a client has no room for,
  * or more than one reply's worth of one client, stays behind, and all behind
  * it that is of the same client. It returns NULL if none can go.
@@ -408,23 +396,20 @@ lane_take_batch(GwLane *lane)
 {
 	GwBatch    *batch = gw_batch_create();
 	GwRequest  *request;
-	GwRequest  *next;
 
 	if (batch == NULL)
 		return NULL;
 	batch_number++;
-	for (request = TAILQ_FIRST(&lane->queue.list); request != NULL;
-		 request = next)
+	while ((request = gw_queue_next(&lane->queue)) != NULL)
 	{
 		GwClient   *client = request->identity->client;
 		bool		known = lane_knows(lane, request);
 
-		next = TAILQ_NEXT(request, entry);
 		gw_lane_weigh(request);
 		if (client != NULL && request->control == 0 &&
 			!client_takes(client, request))
 		{
-			client->left_mark = batch_number;
+			gw_queue_set_aside(&lane->queue, request);
 			continue;
 		}
 		if (!gw_batch_has_room(batch, request, known ? 0 : 1,
@@ -441,6 +426,7 @@ lane_take_batch(GwLane *lane)
 			gw_identity_mark(request->identity, lane->index, 0, 0);
 		gw_batch_add(batch, gw_queue_take(&lane->queue, request));
 	}
+	gw_queue_restore(&lane->queue);
 	if (batch->count > 0)
 		return batch;
 	gw_batch_free(batch);
@@ -454,8 +440,6 @@ lane_take_batch(GwLane *lane)
 static bool
 client_takes(GwClient *client, const GwRequest *request)
 {
-	if (client->left_mark == batch_number)
-		return false;
 	if (client->batch_mark != batch_number)
 		client->batch_replies = 0;
 	client->batch_mark = batch_number;
@@ -533,8 +517,7 @@ lane_close_again(GwLane *lane, GwBatch *batch)
 			continue;
 		TAILQ_REMOVE(&batch->requests, request, entry);
 		request->again = true;
-		TAILQ_INSERT_HEAD(&lane->queue.list, request, entry);
-		lane->queue.count++;
+		gw_queue_return(&lane->queue, request);
 	}
 }
 

@@ -14,15 +14,9 @@
 #include "base/metrics.h"
 #include "database/database.h"
 #include "relay/client.h"
+#include "relay/queue.h"
 #include "request/answer.h"
 #include "request/batch.h"
-
-/* Requests that are not sent yet, oldest first. */
-typedef struct GwQueue
-{
-	TAILQ_HEAD(, GwRequest) list;
-	size_t		count;
-} GwQueue;
 
 typedef struct GwLane
 {
@@ -32,6 +26,7 @@ typedef struct GwLane
 	GwDatabase *database;		/* NULL: not needed so far */
 	uint32_t	generation;		/* of the connection's lives */
 	GwQueue		queue;
+	int64_t		session;		/* whose claim it has, in the pool */
 				STAILQ_HEAD(, GwBatch) flight;	/* sent, oldest first */
 	size_t		in_flight;
 	long		lost_in_row;	/* batches lost since one ended well */
@@ -47,8 +42,6 @@ extern bool gw_lane_takes(const GwLane *lane, GwError *error);
 extern void gw_lane_weigh(GwRequest *request);
 extern void gw_lane_turn(GwLane *lane, long wait_ms);
 
-extern void gw_queue_append(GwQueue *queue, GwRequest *request);
-extern GwRequest *gw_queue_take(GwQueue *queue, GwRequest *request);
 extern void gw_queue_refuse(GwQueue *queue, GwLaneKind lane,
 							const GwError *error);
 

@@ -8,8 +8,10 @@
  *
  * Claims that wait for messages have a queue of their own, from which a small
  * pool of connections takes one at a time; they are opened when they are
- * first needed. How long such a claim waits is cut, the more so the more of
- * them are queued, so that each has its turn within MESSAGE_BUS_WAIT_SECS.
+ * first needed. One session has half of them at most; what it has sent beyond
+ * that waits behind. How long such a claim waits is cut, the more so the more
+ * sessions queue, and the more its own has queued, so that each has its turn
+ * within MESSAGE_BUS_WAIT_SECS.
  */
 #include "relay/relay.h"
 
@@ -32,14 +34,16 @@ static const GwConfig *config;
 static void pool_turn(void);
 static void pool_take_back(GwLane *lane);
 static void pool_feed(GwLane *lane);
-static long wait_limit(void);
+static long pool_share(void);
+static long pool_has(int64_t session);
+static long wait_limit(const GwLane *lane);
 
 /* gw_relay_open opens the lanes and begins to connect them. */
 bool
 gw_relay_open(const GwConfig *settings)
 {
 	config = settings;
-	TAILQ_INIT(&waiting.list);
+	gw_queue_init(&waiting, GW_LANE_WAIT);
 	lane_count = GW_LANE_WAIT + (size_t) config->wait_connections;
 	gw_lanes_init(config);
 	return gw_lane_open(&gw_lanes[GW_LANE_SHORT]) &&
@@ -95,7 +99,8 @@ gw_relay_turn(void)
 	gw_endings_send();
 	for (i = 0; i < lane_count; i++)
 		if (gw_lanes[i].queue.count > 0)
-			gw_lane_turn(&gw_lanes[i], i < GW_LANE_WAIT ? 0 : wait_limit());
+			gw_lane_turn(&gw_lanes[i], i < GW_LANE_WAIT ? 0 :
+						 wait_limit(&gw_lanes[i]));
 }
 
 /* gw_relay_sweep, once a second, gives up batches that take too long. */
@@ -264,52 +269,86 @@ pool_turn(void)
 static void
 pool_take_back(GwLane *lane)
 {
-	GwRequest  *request = TAILQ_FIRST(&lane->queue.list);
+	GwRequest  *request = gw_queue_next(&lane->queue);
 
-	if (request == NULL || request->control != 0)
-		return;
-	(void) gw_queue_take(&lane->queue, request);
-	TAILQ_INSERT_HEAD(&waiting.list, request, entry);
-	waiting.count++;
+	if (request != NULL && request->control == 0)
+		gw_queue_return(&waiting, gw_queue_take(&lane->queue, request));
 }
 
-/* pool_feed hands a lane the oldest claim whose client has room for a reply. */
+/*
+ * pool_feed hands a lane the next claim whose client has room for a reply, and
+ * whose session has not its share of the pool.
+ */
 static void
 pool_feed(GwLane *lane)
 {
-	GwRequest  *request = TAILQ_FIRST(&waiting.list);
+	GwRequest  *request;
 
-	while (request != NULL)
+	while ((request = gw_queue_next(&waiting)) != NULL)
 	{
-		GwRequest  *next = TAILQ_NEXT(request, entry);
 		const GwClient *client = request->identity->client;
 
 		gw_lane_weigh(request);
 		if (client == NULL)
 			gw_request_end(lane->kind, gw_queue_take(&waiting, request), NULL,
 						   GW_DROPPED);
-		else if (gw_client_has_room(client, request->reply))
+		else if (pool_has(request->identity->session) >= pool_share() ||
+				 !gw_client_has_room(client, request->reply))
+			gw_queue_set_aside(&waiting, request);
+		else
 		{
 			gw_queue_append(&lane->queue, gw_queue_take(&waiting, request));
-			return;
+			lane->session = request->identity->session;
+			break;
 		}
-		request = next;
 	}
+	gw_queue_restore(&waiting);
+}
+
+/* pool_share tells how many connections of the pool a session may have. */
+static long
+pool_share(void)
+{
+	return (config->wait_connections + 1) / 2;
+}
+
+/* pool_has tells how many connections of the pool a session has. */
+static long
+pool_has(int64_t session)
+{
+	long		count = 0;
+	size_t		i;
+
+	for (i = GW_LANE_WAIT; i < lane_count; i++)
+	{
+		const GwLane *lane = &gw_lanes[i];
+
+		if (lane->session == session &&
+			(lane->in_flight > 0 || lane->queue.count > 0))
+			count++;
+	}
+	return count;
 }
 
 /*
- * wait_limit returns how long claims of the pool may wait, in ms: so long
- * that those queued behind have their turn within MESSAGE_BUS_WAIT_SECS.
+ * wait_limit returns how long the next claim of a lane may wait, in ms: so
+ * long that other sessions that queue for the pool, and what its own session
+ * has queued behind it, have their turn within MESSAGE_BUS_WAIT_SECS.
  */
 static long
-wait_limit(void)
+wait_limit(const GwLane *lane)
 {
+	const GwRequest *request = gw_queue_next(&lane->queue);
 	long		limit = config->wait_secs * 1000;
+	long		own = request == NULL ? 0 :
+	(long) gw_queue_behind(&waiting, request);
+	long		others = (long) waiting.sessions - (own > 0 ? 1 : 0);
 
 	/* A frame that takes longer than TOOL_TIMEOUT_SECS is an error. */
 	if (limit > config->tool_timeout * 500)
 		limit = config->tool_timeout * 500;
 	limit = limit * config->wait_connections /
-		(config->wait_connections + (long) waiting.count);
+		(config->wait_connections + others);
+	limit = limit * pool_share() / (pool_share() + own);
 	return limit > WAIT_LEAST_MS ? limit : WAIT_LEAST_MS;
 }

@@ -8,9 +8,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "base/buffer.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "request/frame.h"
 
 /* Database connections of a gateway: short, long, and those that wait. */
@@ -22,6 +24,16 @@
 #define GW_LOGS_REFUSED		5
 
 struct GwClient;
+struct GwRequest;
+
+/* What a session has in one queue: relay/queue.c. */
+typedef struct GwTurn
+{
+	TAILQ_ENTRY(GwTurn) entry;
+	TAILQ_HEAD(, GwRequest) requests;	/* oldest first */
+	size_t		count;
+	uint64_t	at;				/* when it is its turn */
+} GwTurn;
 
 typedef struct GwIdentity
 {
@@ -45,6 +57,7 @@ typedef struct GwIdentity
 	bool		refused;		/* the database says no to this token */
 	int64_t		expires_ms;		/* Unix time; 0: never */
 	int64_t		expired_ms;		/* when the client was told; 0: not yet */
+	GwTurn		turns[GW_LANES];	/* by queue */
 
 	/* By database connection: the token it was given, and in which life. */
 	struct

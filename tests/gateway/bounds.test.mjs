@@ -15,7 +15,8 @@ let bus;
 before(async () => {
 	bus = await Bus.start();
 	await bus.sql(`SELECT message_bus.create_channel(c)
-		FROM unnest(ARRAY['pipeline', 'large', 'endings', 'synchronous']) AS c;
+		FROM unnest(ARRAY['pipeline', 'large', 'endings', 'synchronous',
+			'events2', 'private2']) AS c;
 		SELECT message_bus.grant_channel(channel, 'app', 'all')
 		FROM message_bus.channels`);
 });
@@ -156,6 +157,88 @@ describe('replies', () => {
 	});
 });
 
+describe('turns', () => {
+	test('of claims that wait: four sessions do not hold the pool', async (t) => {
+		const gateway = await bus.gateway({ MESSAGE_BUS_WAIT_SECS: '5' });
+		for (let n = 0; n < 4; n++) {
+			const greedy = await gateway.client();
+			const again = () => greedy.call('claim',
+				{ channel: 'private2', wait: 60 }).then(again, () => {});
+			for (let i = 0; i < 64; i++) again();
+		}
+		await until('the pool', async () => Number(await bus.sql(`SELECT count(*)
+			FROM pg_stat_activity WHERE wait_event_type = 'Extension'
+			AND application_name = 'message-bus-gateway'`)) >= 2);
+		const victim = await gateway.client();
+		const publisher = await gateway.client();
+		let slowest = 0;
+		for (let i = 0; i < 20; i++) {
+			const claim = victim.call('claim', { channel: 'events2', wait: 60 });
+			await sleep(50);
+			const start = Date.now();
+			await publisher.call('publish', { channel: 'events2', payload: i });
+			const [message] = await claim;
+			slowest = Math.max(slowest, Date.now() - start);
+			assert.equal(message.payload, i);
+			await publisher.call('ping');
+		}
+		t.diagnostic(`the slowest delivery took ${slowest} ms`);
+		assert.ok(slowest < 1000, `${slowest} ms`);
+		await gateway.kill();
+	});
+
+	test('of sessions: batches of 20 sockets do not hold up a publish',
+		async (t) => {
+			const gateway = await bus.gateway({ MESSAGE_BUS_LOG_FRAMES: 'false' });
+			const victim = await gateway.client();
+			const call = async () => {
+				const start = Date.now();
+				await victim.call('publish', { channel: 'events', payload: 1 });
+				return Date.now() - start;
+			};
+			const calls = async () => {
+				const times = [];
+				for (let i = 0; i < 30; i++) times.push(await call());
+				return times.sort((a, b) => a - b);
+			};
+			const alone = await calls();
+			const bytes = frame(TEXT, `[${Array.from({ length: 60 }, (_, i) =>
+				rpc(i, 'no_such')).join()}]`);
+			const raws = await Promise.all(Array.from({ length: 20 }, () =>
+				Raw.open(gateway.port)));
+			// a burst of each, and one more for each that is answered
+			for (const raw of raws) {
+				raw.write(...Array.from({ length: 40 }, () => bytes));
+				raw.socket.on('data', () => raw.write(bytes));
+			}
+			await until('the queue', async () => Number(
+				/requests_queued\{lane="short"\} (\d+)/.exec(
+					(await gateway.get('/metrics')).text)[1]) > 400);
+			const besieged = await calls();
+			t.diagnostic(`alone ${alone[15]} ms, ${alone[28]} ms; ` +
+				`besieged ${besieged[15]} ms, ${besieged[28]} ms`);
+			for (const raw of raws) raw.destroy();
+			assert.ok(besieged[15] < 200, `${besieged[15]} ms`);
+			assert.ok(besieged[28] < 400, `${besieged[28]} ms`);
+			await gateway.kill();
+		});
+
+	test('keep the order of each session', async () => {
+		const gateway = await bus.gateway();
+		const clients = await Promise.all(Array.from({ length: 10 }, () =>
+			gateway.client()));
+		await Promise.all(clients.map(async (client) => {
+			const done = [];
+			await Promise.all(Array.from({ length: 60 }, (_, i) =>
+				client.call('publish', { channel: 'events',
+					payload: 'x'.repeat((i * 7919) % 60000) })
+					.then(() => done.push(i))));
+			assert.deepEqual(done, Array.from({ length: 60 }, (_, i) => i));
+		}));
+		await gateway.kill();
+	});
+});
+
 describe('leases of a lost socket', () => {
 	// lone starts a gateway with one client that holds a lease.
 	async function lone() {
@@ -283,6 +366,8 @@ describe('the log', () => {
 		const gateway = await bus.gateway({ MESSAGE_BUS_LOG_FRAMES: 'false' });
 		const clients = await Promise.all(Array.from({ length: 100 }, () =>
 			gateway.client()));
+		const log = path.join(bus.directory, 'server.log');
+		const logged = fs.readFileSync(log, 'utf8').length;
 		const start = Date.now();
 		await Promise.all(clients.flatMap((client) => Array.from({ length: 20 },
 			() => fails(client.call('no_such')))));
@@ -292,8 +377,8 @@ describe('the log', () => {
 		assert.ok(told().length < 2000);
 		await until('what was left out', () => gateway.event('frames_left_out',
 			({ connection, frames }) => connection === undefined && frames > 0));
-		const server = fs.readFileSync(path.join(bus.directory, 'server.log'),
-			'utf8').match(/frame failed with -32601/g).length;
+		const server = fs.readFileSync(log, 'utf8').slice(logged).match(
+			/frame failed with -32601/g).length;
 		assert.ok(server <= 100 * seconds, `${server} lines of the server`);
 		await gateway.kill();
 	});
