@@ -390,6 +390,23 @@ CREATE TRIGGER jwt_key_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.j
 CREATE TRIGGER jwt_key_truncated AFTER TRUNCATE ON message_bus.jwt_key
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.jwt_key_changed();
 
+-- Sessions that were ended before their time; end_sessions() writes it.
+CREATE TABLE message_bus.session_end (
+	subject text COLLATE pg_catalog."C",	-- NULL: of any
+	role text COLLATE pg_catalog."C",		-- NULL: of any
+	ended_at timestamptz NOT NULL,
+	UNIQUE NULLS NOT DISTINCT (subject, role)
+);
+ALTER TABLE message_bus.session_end REPLICA IDENTITY FULL;
+COMMENT ON TABLE message_bus.session_end IS 'whose tokens and sessions are good only from a time on';
+
+CREATE FUNCTION message_bus.session_end_changed() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'mbus_session_end_changed' LANGUAGE C;
+CREATE TRIGGER session_end_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.session_end
+	FOR EACH ROW EXECUTE FUNCTION message_bus.session_end_changed();
+CREATE TRIGGER session_end_truncated AFTER TRUNCATE ON message_bus.session_end
+	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.session_end_changed();
+
 -- all backends forget the channels and subscriptions they know
 CREATE FUNCTION message_bus.channel_changed() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'mbus_channel_changed' LANGUAGE C;
@@ -626,6 +643,8 @@ CREATE TRIGGER publisher_restored BEFORE INSERT ON message_bus.publisher
 -- those that are always enabled, and of these only the ones for each row.
 ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_changed;
 ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_truncated;
+ALTER TABLE message_bus.session_end ENABLE ALWAYS TRIGGER session_end_changed;
+ALTER TABLE message_bus.session_end ENABLE ALWAYS TRIGGER session_end_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_restored;
@@ -1111,7 +1130,7 @@ CREATE VIEW message_bus.errors WITH (security_barrier) AS
 		e.transaction_id, e.channel, e.subject, e.detail
 	FROM message_bus.error e;
 COMMENT ON VIEW message_bus.errors IS 'failed calls and failed checks of the last seven days; for pg_monitor';
-COMMENT ON COLUMN message_bus.errors.function IS 'what failed: a function, a method of JSON-RPC, relay (a frame of which no method could be read), verify (a stored message does not match its checksum)';
+COMMENT ON COLUMN message_bus.errors.function IS 'what failed: a function, a method of JSON-RPC, relay (a frame of which no method could be read), verify (a stored message does not match its checksum), errors (how many failures of a role or session were left out: of a second 100 and 50 are here)';
 COMMENT ON COLUMN message_bus.errors.message_id IS 'the message that does not match its checksum';
 COMMENT ON COLUMN message_bus.errors.transaction_id IS 'the transaction id of the message that the call was about; up to 255 bytes, as given';
 COMMENT ON COLUMN message_bus.errors.channel IS 'the channel that the call was about, as given';
@@ -1454,8 +1473,16 @@ AS 'MODULE_PATHNAME', 'mbus_set_jwt_keys';
 COMMENT ON FUNCTION message_bus.set_jwt_keys(json) IS
 'set_jwt_keys: replaces the keys that clients'' tokens are verified with and returns how many there are; for administrators.
 jwks: a JWK Set (RFC 7517), {"keys": [...]}, at most 64 keys and 16 of an algorithm. Kinds: oct (HS256, a secret of 32 to 1024 bytes), RSA (RS256, 2048 to 8192 bits), EC with P-256 (ES256), OKP with Ed25519 (EdDSA), public keys without their private part. A key is used for that algorithm only. A token that names a kid needs the key of that kid; one that names none, any key of its algorithm. Keys with "use" other than sig are passed over.
-Sessions that are open stay open until their token expires. {"keys": []} removes all keys: no token is valid then.
+A session whose token was signed by a key that is not in the set ends at once; others stay open until their token expires. {"keys": []} removes all keys: no token is valid then.
 Errors: 22023 a key that cannot be used (its number in the detail), 22004 NULL, 25006 read-only.';
+
+CREATE FUNCTION message_bus.end_sessions(subject text DEFAULT NULL, role text DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mbus_end_sessions';
+COMMENT ON FUNCTION message_bus.end_sessions(text, text) IS
+'end_sessions: ends the sessions of a subject, of a role, or of a subject with a role, on every connection, and what their tokens would open: tokens that were issued (iat) until now, or do not say when, are refused from now on; for administrators.
+Frames of such a session are refused with 28000 until its client brings a newer token. What it has claimed it keeps until its socket closes or the lease ends.
+Errors: 22004 both are NULL, 25006 read-only.';
 
 CREATE FUNCTION message_bus.open_session(session bigint, token text DEFAULT NULL, options json DEFAULT NULL)
 RETURNS json
@@ -1624,3 +1651,4 @@ SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.unattached', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.error', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.jwt_key', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.session_end', '');

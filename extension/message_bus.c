@@ -26,6 +26,7 @@
 #include "delivery/effect.h"
 #include "delivery/pool.h"
 #include "delivery/scanner.h"
+#include "identity/ended.h"
 #include "identity/jwt_key.h"
 #include "segment/dump.h"
 #include "segment/era.h"
@@ -55,6 +56,7 @@ _PG_init(void)
 	mbus_channel_init();
 	mbus_publisher_init();
 	mbus_jwt_key_init();
+	mbus_ended_init();
 	mbus_leaf_init();
 	mbus_era_init();
 	mbus_subscription_init();

@@ -79,6 +79,42 @@ UPDATE message_bus.message SET payload = pg_temp.noise('third', 50000) WHERE id 
 SELECT replace(pg_temp.fails(format('SELECT message_bus.get_bytes(%s, 0, 10)', :second)), :second::text, 'N');
 RESET message_bus.inline_max;
 
+-- what one call returns has a bound, however many frames it has
+SELECT message_bus.publish('bounds', to_json(repeat('x', 60000))) AS id \gset
+SET message_bus.relay_role = 'regress_mbus_bounds';
+SET message_bus.frame_max = 200000;
+SELECT count(*) AS frames, sum(length(frame)) < 5.5 * 200000 AS bounded, count(nullif(code, 0)) BETWEEN 40 AND 50 AS failed, min(code) AS code
+FROM message_bus.relay(array_fill(1::bigint, ARRAY[60]), array_fill('\x01'::bytea ||
+	convert_to(format('{"jsonrpc":"2.0","id":1,"method":"get","params":{"id":%s}}', :id), 'UTF8'), ARRAY[60]));
+RESET message_bus.frame_max;
+RESET message_bus.relay_role;
+
+-- who may not send a large frame is told before it is parsed: its end is broken
+CREATE ROLE regress_mbus_nobody;
+SELECT message_bus.create_channel('bounds closed');
+CREATE FUNCTION pg_temp.broken(role text, front text, size integer, back text, opcode text DEFAULT '\x01') RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('message_bus.relay_role', role, true);
+	RETURN (SELECT left(convert_from(substr(frame, 2), 'UTF8'), 230)
+		FROM message_bus.relay('{1}', ARRAY[opcode::bytea || convert_to(front || repeat('1', size) || back || '}', 'UTF8')]));
+END
+$$;
+\set head '''{"jsonrpc":"2.0","id":7,"method":"publish","params":{"channel":"bounds closed","payload":'''
+\set open '''{"jsonrpc":"2.0","id":7,"method":"publish","params":{"channel":"bounds","payload":'''
+\set late '''{"jsonrpc":"2.0","id":7,"params":{"payload":'''
+\set read '''{"jsonrpc":"2.0","id":7,"method":"g\\u0065t","params":{"x":'''
+SELECT role, frame, pg_temp.broken('regress_mbus_' || role, front, size, ',"method":"publish"')
+FROM unnest(ARRAY['bounds', 'nobody']) AS role,
+	(VALUES (1, 'closed', :head, 100000), (2, 'open', :open, 5000), (3, 'open', :open, 100000),
+		(4, 'method behind', :late, 1200000), (5, 'escaped', :read, 100000),
+		(6, 'batch', '[{"jsonrpc":"2.0","id":7,"method":"ping"},' || :head, 100000),
+		(7, 'authenticate', '{"jsonrpc":"2.0","id":7,"method":"authenticate","params":{"token":', 100000)) AS frames(n, frame, front, size)
+ORDER BY role, n;
+-- bytes of a binary frame are not parsed, only its line
+SELECT regexp_replace(pg_temp.broken('regress_mbus_nobody', '{"jsonrpc":"2.0","id":7,"method":"publish","params":{"channel":"bounds"}}' || E'\n', 100000, '', '\x02'), '"detail".*', '');
+SELECT message_bus.drop_channel('bounds closed');
+DROP ROLE regress_mbus_nobody;
+
 SELECT message_bus.drop_channel(c) FROM unnest(ARRAY['reasons', 'bounds']) AS c;
 SELECT message_bus.revoke_channel('default', 'regress_mbus_bounds', 'all');
 DROP ROLE regress_mbus_bounds;

@@ -159,6 +159,16 @@ SET message_bus.token_audience = 'a';
 SELECT opened(token('{"iss": "from the settings", "aud": "a"}')), opened(token('{"aud": "a"}')), opened(token('{"aud": "a"}'), '{"issuer": ""}');
 RESET message_bus.token_issuer;
 RESET message_bus.token_audience;
+-- an end can be demanded, and the login cannot do without
+SET message_bus.token_must_expire = off;
+RESET SESSION AUTHORIZATION;
+SET message_bus.token_must_expire = on;
+SET SESSION AUTHORIZATION regress_session_login;
+SELECT opened(token('{}')), opened(token('{"exp": 9999999999}'));
+SELECT message_bus.open_session(1);
+RESET SESSION AUTHORIZATION;
+RESET message_bus.token_must_expire;
+SET SESSION AUTHORIZATION regress_session_login;
 
 --
 -- Frames
@@ -228,6 +238,57 @@ ROLLBACK;
 SET SESSION AUTHORIZATION regress_session_login;
 SELECT * FROM check_roles();
 RESET SESSION AUTHORIZATION;
+
+-- a key that is gone ends the sessions whose tokens it has signed, no others
+SET SESSION AUTHORIZATION regress_session_login;
+SELECT * FROM check_roles();
+RESET SESSION AUTHORIZATION;
+BEGIN;
+SELECT message_bus.set_jwt_keys('{"keys": [{"kty": "oct", "kid": "other", "k": "dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHQ"}]}');
+SET LOCAL SESSION AUTHORIZATION regress_session_login;
+SELECT * FROM check_roles();
+ROLLBACK;
+BEGIN;
+SELECT message_bus.set_jwt_keys('{"keys": [{"kty": "oct", "kid": "other", "k": "dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHQ"},
+	{"kty": "oct", "kid": "another name", "k": "c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M"}]}');
+SET LOCAL SESSION AUTHORIZATION regress_session_login;
+SELECT * FROM check_roles();
+ROLLBACK;
+
+-- sessions that are ended, of a subject, of a role, or of both
+CREATE FUNCTION ended(subject text, role text) RETURNS TABLE (session bigint, reply text) LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM message_bus.end_sessions(subject, role);
+	SET LOCAL SESSION AUTHORIZATION regress_session_login;
+	RETURN QUERY SELECT * FROM check_roles();
+	-- the token opens nothing, a newer one does
+	RETURN QUERY SELECT * FROM send('{51,51,51}', control('O', token('{"role": "regress_session_app", "sub": "alice"}')), call('ping'),
+		control('O', token(format('{"role": "regress_session_app", "sub": "alice", "iat": %s}', extract(epoch FROM clock_timestamp())::bigint + 1))));
+END
+$$;
+BEGIN;
+SELECT session, regexp_replace(reply, '"session":.*', '') FROM ended('alice', NULL);
+ROLLBACK;
+SET SESSION AUTHORIZATION regress_session_login;
+SELECT reply LIKE '%"open"%' AS opened FROM send('{51}', control('O', :'alice'));
+RESET SESSION AUTHORIZATION;
+BEGIN;
+SELECT session, regexp_replace(reply, '"session":.*', '') FROM ended('alice', 'regress_session_service');
+ROLLBACK;
+BEGIN;
+SELECT session, regexp_replace(reply, '"session":.*', '') FROM ended(NULL, 'regress_session_service');
+ROLLBACK;
+BEGIN;
+SELECT session, regexp_replace(reply, '"session":.*', '') FROM ended(NULL, 'regress_session_anon');
+SET LOCAL SESSION AUTHORIZATION DEFAULT;
+SELECT message_bus.end_sessions('alice');
+SELECT subject, role, ended_at > now() FROM message_bus.session_end ORDER BY subject;
+ROLLBACK;
+SET SESSION AUTHORIZATION regress_session_login;
+SELECT reply LIKE '%"open"%' AS opened FROM send('{51}', control('O', :'alice'));
+SELECT pg_temp.fails('SELECT message_bus.end_sessions(''alice'')');
+RESET SESSION AUTHORIZATION;
+SELECT pg_temp.fails('SELECT message_bus.end_sessions()');
 
 -- rights are those of each frame's role, to functions and to channels
 BEGIN;

@@ -61,12 +61,25 @@ BEGIN
 			NULL;
 		END;
 	END LOOP;
+	-- who fails once meanwhile is not lost behind who fails often
+	SET LOCAL ROLE regress_mbus_unlucky;
+	PERFORM message_bus.publish('somewhere else', '1');
+EXCEPTION WHEN undefined_table THEN
+	NULL;
 END
 $$;
 ROLLBACK;
 SELECT value - :errors AS counted FROM message_bus.metrics WHERE metric = 'errors_total';
 SELECT pg_temp.wait_for(format($$SELECT (SELECT count(*) FROM message_bus.errors WHERE message LIKE '%%nowhere at all%%')
 	+ (SELECT value FROM message_bus.metrics WHERE metric = 'errors_unrecorded_total') - %s = 1000$$, :lost)) AS recorded_or_counted;
+SELECT pg_temp.wait_for($$SELECT count(*) = 1 FROM message_bus.errors WHERE message LIKE '%somewhere else%' AND role = 'regress_mbus_unlucky'$$) AS the_other_too;
+SELECT count(*) BETWEEN 90 AND 900 AS some FROM message_bus.errors WHERE message LIKE '%nowhere at all%';
+-- and the next one tells how many were left out
+SELECT pg_sleep(1);
+SELECT pg_temp.fails($$SELECT message_bus.publish('nowhere', '1')$$);
+SELECT pg_temp.wait_for($$SELECT sum(substring(message FROM '^(\d+) more failures of this role in one second were left out$')::integer)
+	+ (SELECT count(*) FROM message_bus.errors WHERE message LIKE '%nowhere at all%') = 1000
+	FROM message_bus.errors WHERE function = 'errors' AND pid = pg_backend_pid()$$) AS told;
 DROP ROLE regress_mbus_unlucky;
 
 -- metrics: names as Prometheus wants them, each explained, counting what happens

@@ -109,4 +109,12 @@ enum
 	MBUS_JWT_KEY_KEY
 };
 
+/* message_bus.session_end */
+enum
+{
+	MBUS_SESSION_END_SUBJECT = 1,
+	MBUS_SESSION_END_ROLE,
+	MBUS_SESSION_END_ENDED_AT
+};
+
 #endif							/* MBUS_COLUMNS_H */

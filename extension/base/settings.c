@@ -48,6 +48,7 @@ char	   *mbus_relay_role = NULL;
 char	   *mbus_token_issuer = NULL;
 char	   *mbus_token_audience = NULL;
 int			mbus_token_skew = 30;
+bool		mbus_token_must_expire = false;
 char	   *mbus_anonymous_role = NULL;
 int			mbus_frame_timeout = 120000;
 int			mbus_frame_max = 32 * 1024 * 1024;
@@ -253,6 +254,10 @@ define_token_settings(void)
 							   "Audience that a token must name in its claim \"aud\"; empty is any.",
 							   NULL, &mbus_token_audience, "",
 							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("message_bus.token_must_expire",
+							 "Refuses tokens without an end (exp).",
+							 NULL, &mbus_token_must_expire, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.token_skew",
 							"How far clocks may differ where a token's times are checked.",
 							NULL, &mbus_token_skew, 30, 0, 300,

@@ -26,6 +26,7 @@
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/about.h"
@@ -173,6 +174,38 @@ mbus_channel_allows(const MbusChannel *channel, MbusPrivilege privilege)
 			return true;
 	}
 	return false;
+}
+
+/*
+ * mbus_channel_any tells whether there is a channel on which the current user
+ * has one of the privileges.  It reads them all, with the active snapshot.
+ */
+bool
+mbus_channel_any(Oid schema, MbusPrivilege privileges)
+{
+	Relation	rel = table_open(mbus_relation(schema, "channel"),
+								 AccessShareLock);
+	SysScanDesc rows = systable_beginscan(rel, InvalidOid, false,
+										  GetActiveSnapshot(), 0, NULL);
+	HeapTuple	tuple;
+	bool		any = false;
+
+	while (!any && HeapTupleIsValid(tuple = systable_getnext(rows)))
+	{
+		bool		isnull;
+		const MbusChannel *channel =
+		mbus_channel_by_id(schema,
+						   DatumGetInt32(heap_getattr(tuple,
+													  MBUS_CHANNEL_ID,
+													  RelationGetDescr(rel),
+													  &isnull)));
+
+		CHECK_FOR_INTERRUPTS();
+		any = channel && mbus_channel_allows(channel, privileges);
+	}
+	systable_endscan(rows);
+	table_close(rel, AccessShareLock);
+	return any;
 }
 
 /*

@@ -61,7 +61,7 @@ static void jws_split(const char *token, int len, Jws *jws);
 static uint8 *jws_part(const char *part, int len, int *decoded_len);
 static void header_read(const Jws *jws, JwsHeader *header);
 static char *header_string(const MbusNode *root, const char *name);
-static void signature_check(const Jws *jws, const JwsHeader *header);
+static uint64 signature_check(const Jws *jws, const JwsHeader *header);
 static bool signature_fits(const MbusJwtKey *key, const Jws *jws);
 static bool hmac_fits(const MbusJwtKey *key, const Jws *jws);
 static uint8 *es256_der(const Jws *jws, int *der_len);
@@ -70,10 +70,11 @@ static bool public_key_fits(const MbusJwtKey *key, const Jws *jws,
 
 /*
  * mbus_jwt_verify returns the payload of a token that one of the keys has
- * signed, palloc'd and with a zero byte behind it.  28000 for any fault.
+ * signed, palloc'd and with a zero byte behind it, and the mark of that key.
+ * 28000 for any fault.
  */
 char *
-mbus_jwt_verify(const char *token, int len, int *payload_len)
+mbus_jwt_verify(const char *token, int len, int *payload_len, uint64 *key)
 {
 	Jws			jws = {0};
 	JwsHeader	header = {0};
@@ -82,7 +83,7 @@ mbus_jwt_verify(const char *token, int len, int *payload_len)
 		mbus_token_fault("It is longer than 16 KiB.");
 	jws_split(token, len, &jws);
 	header_read(&jws, &header);
-	signature_check(&jws, &header);
+	*key = signature_check(&jws, &header);
 	*payload_len = jws.payload_len;
 	return (char *) jws.payload;
 }
@@ -178,9 +179,10 @@ header_string(const MbusNode *root, const char *name)
 
 /*
  * signature_check errors unless the key that the header names has signed the
- * token, or, if it names none, one of its algorithm has.
+ * token, or, if it names none, one of its algorithm has.  It returns the key's
+ * mark.
  */
-static void
+static uint64
 signature_check(const Jws *jws, const JwsHeader *header)
 {
 	int			nkeys;
@@ -202,12 +204,13 @@ signature_check(const Jws *jws, const JwsHeader *header)
 			continue;
 		tried++;
 		if (signature_fits(key, jws))
-			return;
+			return key->mark;
 	}
 	if (tried == 0)
 		mbus_token_fault(header->kid ? "Its key is not known." :
 						 "There is no key of its algorithm.");
 	mbus_token_fault("Its signature does not fit.");
+	return 0;
 }
 
 /* Whether a key made the token's signature. */

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
-extern char *mbus_jwt_verify(const char *token, int len, int *payload_len);
+extern char *mbus_jwt_verify(const char *token, int len, int *payload_len,
+							 uint64 *key);
 
 #endif							/* MBUS_JWT_H */

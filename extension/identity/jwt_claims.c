@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "base/json_slice.h"
+#include "base/settings.h"
 #include "identity/jwt_claims.h"
 #include "identity/token.h"
 
@@ -24,7 +25,7 @@
 
 static char *claim_string(const MbusNode *root, const char *name);
 static void times_check(const MbusNode *root, int skew,
-						TimestampTz *expires_at);
+						MbusClaims *claims);
 static bool claim_time(const MbusNode *root, const char *name,
 					   TimestampTz *at);
 static void issuer_check(const MbusNode *root, const char *issuers);
@@ -43,7 +44,7 @@ mbus_claims_read(char *payload, int len, const MbusTokenRules *rules,
 
 	mbus_jwt_object(payload, len, "payload", &root);
 	claims->text = payload;
-	times_check(&root, rules->skew, &claims->expires_at);
+	times_check(&root, rules->skew, claims);
 	issuer_check(&root, rules->issuer);
 	audience_check(&root, rules->audience);
 	claims->sub = claim_string(&root, "sub");
@@ -70,22 +71,27 @@ claim_string(const MbusNode *root, const char *name)
 }
 
 /*
- * Compares exp and nbf with the clock, give or take the skew; of iat only that
- * it is a time.
+ * Compares exp, which may be demanded, and nbf with the clock, give or take
+ * the skew; of iat only that it is a time.
  */
 static void
-times_check(const MbusNode *root, int skew, TimestampTz *expires_at)
+times_check(const MbusNode *root, int skew, MbusClaims *claims)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz at;
 
-	if (!claim_time(root, "exp", expires_at))
-		*expires_at = DT_NOEND;
-	else if (*expires_at + skew * USECS_PER_SEC < now)
+	if (!claim_time(root, "exp", &claims->expires_at))
+	{
+		if (mbus_token_must_expire)
+			mbus_token_fault("It has no claim \"exp\".");
+		claims->expires_at = DT_NOEND;
+	}
+	else if (claims->expires_at + skew * USECS_PER_SEC < now)
 		mbus_token_fault("It has expired.");
 	if (claim_time(root, "nbf", &at) && at - skew * USECS_PER_SEC > now)
 		mbus_token_fault("It is not valid yet.");
-	(void) claim_time(root, "iat", &at);
+	if (!claim_time(root, "iat", &claims->issued_at))
+		claims->issued_at = DT_NOBEGIN;
 }
 
 /*

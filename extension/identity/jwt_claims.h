@@ -24,6 +24,7 @@ typedef struct MbusClaims
 	char	   *role;			/* NULL: none */
 	char	   *sub;			/* NULL: none */
 	TimestampTz expires_at;		/* DT_NOEND: never */
+	TimestampTz issued_at;		/* DT_NOBEGIN: it does not say */
 } MbusClaims;
 
 extern void mbus_claims_read(char *payload, int len,

@@ -23,6 +23,7 @@
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "storage/lmgr.h"
@@ -517,6 +518,21 @@ mbus_jwt_keys(int *n)
 	return cache_keys;
 }
 
+/* mbus_jwt_key_known tells whether the key of a mark is one of the keys. */
+bool
+mbus_jwt_key_known(uint64 mark)
+{
+	int			n;
+	const MbusJwtKey *keys = mbus_jwt_keys(&n);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (keys[i].mark == mark)
+			return true;
+	}
+	return false;
+}
+
 /*
  * mbus_jwt_key_changed (trigger) tells all backends that keys have
  * changed, at commit.
@@ -573,6 +589,7 @@ key_read(HeapTuple tuple, TupleDesc desc)
 	bytes = DatumGetByteaPP(value);
 	data = (uint8 *) VARDATA_ANY(bytes);
 	len = VARSIZE_ANY_EXHDR(bytes);
+	key->mark = hash_bytes_extended(data, len, key->alg) | 1;
 
 	if (key->alg == MBUS_ALG_HS256)
 	{

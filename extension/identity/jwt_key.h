@@ -13,6 +13,7 @@
 typedef struct MbusJwtKey
 {
 	char	   *kid;			/* NULL: it has none */
+	uint64		mark;			/* tells it from others; not 0 */
 	MbusJwtAlg	alg;
 	uint8	   *secret;			/* HS256 only */
 	int			secret_len;
@@ -21,5 +22,6 @@ typedef struct MbusJwtKey
 
 extern void mbus_jwt_key_init(void);
 extern const MbusJwtKey *mbus_jwt_keys(int *n);
+extern bool mbus_jwt_key_known(uint64 mark);
 
 #endif							/* MBUS_JWT_KEY_H */

@@ -14,8 +14,9 @@
  *
  * Nothing is believed twice that can change: each frame checks anew that the
  * role exists, is no superuser, bypasses row security only if the token
- * itself names it, and that the user who logged in is a member of it; and
- * that this user is the one who opened the session.
+ * itself names it, and that the user who logged in is a member of it;
+ * that this user is the one who opened the session; and that the key which
+ * signed its token is still one of the keys.
  *
  * A token that was refused is remembered likewise, with the reason: frames that
  * came behind it are refused for the same one.  Of these the newest few are
@@ -43,8 +44,10 @@
 #include "base/compat.h"
 #include "base/settings.h"
 #include "base/timestamp.h"
+#include "identity/ended.h"
 #include "identity/jwt.h"
 #include "identity/jwt_claims.h"
+#include "identity/jwt_key.h"
 #include "identity/session.h"
 #include "identity/token.h"
 
@@ -60,6 +63,8 @@ typedef struct Session
 	Oid			login;			/* who opened it */
 	Oid			role;
 	bool		claimed;		/* the token names the role */
+	uint64		key;			/* that signed it; 0: there was no token */
+	TimestampTz issued_at;		/* of the token; without one of the session */
 	TimestampTz ends_at;		/* DT_NOEND: never */
 	Size		bytes;			/* of claims and subject; 0: refused */
 	char	   *claims;			/* where its memory begins */
@@ -76,6 +81,7 @@ static int	nrefused = 0;
 static Size all_bytes = 0;
 static bool bounded = false;	/* some have been forgotten */
 
+static bool subject_ended(const MbusIdentity *identity);
 static Oid	identity_role(const char *name, bool claimed);
 pg_noreturn static void identity_fault(bool claimed, const char *detail);
 static void member(StringInfo out, const char *name, const char *value);
@@ -126,21 +132,26 @@ mbus_session_verify(const char *token, int len, const MbusTokenRules *rules,
 
 	memset(identity, 0, sizeof(*identity));
 	identity->expires_at = DT_NOEND;
+	identity->issued_at = GetCurrentTimestamp();
 	identity->skew = rules->skew;
 	if (len > 0)
 	{
 		int			payload_len;
-		char	   *payload = mbus_jwt_verify(token, len, &payload_len);
+		char	   *payload = mbus_jwt_verify(token, len, &payload_len,
+											  &identity->key);
 
 		mbus_claims_read(payload, payload_len, rules, &claims);
 		identity->claims = claims.text;
 		identity->sub = claims.sub;
 		identity->expires_at = claims.expires_at;
+		identity->issued_at = claims.issued_at;
 	}
 	identity->claimed = claims.role != NULL;
 	identity->role_name = claims.role ? claims.role :
 		pstrdup(rules->anonymous);
 	identity->role = identity_role(identity->role_name, identity->claimed);
+	if (len > 0 && subject_ended(identity))
+		mbus_token_fault("Its sessions have been ended since it was issued.");
 	if (len == 0)
 	{
 		StringInfoData json;
@@ -151,6 +162,17 @@ mbus_session_verify(const char *token, int len, const MbusTokenRules *rules,
 		appendStringInfoChar(&json, '}');
 		identity->claims = json.data;
 	}
+}
+
+/* Whether what was issued to an identity has been ended since. */
+static bool
+subject_ended(const MbusIdentity *identity)
+{
+	char	   *subject = identity->sub ? pstrdup(identity->sub) : NULL;
+
+	if (subject)
+		mbus_subject_cut(subject);
+	return mbus_ended(identity->role, subject, identity->issued_at);
 }
 
 /*
@@ -296,6 +318,8 @@ mbus_session_open(int64 number, const MbusIdentity *identity)
 	/* from here on nothing fails */
 	session->role = identity->role;
 	session->claimed = identity->claimed;
+	session->key = identity->key;
+	session->issued_at = identity->issued_at;
 	session->ends_at = identity->expires_at == DT_NOEND ? DT_NOEND :
 		identity->expires_at + identity->skew * USECS_PER_SEC;
 	memcpy(memory, identity->claims, claims_size);
@@ -477,6 +501,10 @@ mbus_session_enter(int64 number)
 				 errmsg("session has expired"),
 				 errhint("Call authenticate with a new token.")));
 	fault = role_faults[mbus_role_fault(session->role, session->claimed)];
+	if (session->key != 0 && !mbus_jwt_key_known(session->key))
+		fault = "The key that has signed its token is not one of the keys any more.";
+	else if (mbus_ended(session->role, session->subject, session->issued_at))
+		fault = "It has been ended.";
 	if (fault)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),

@@ -22,6 +22,8 @@ typedef struct MbusIdentity
 	char	   *sub;			/* NULL: none */
 	TimestampTz expires_at;		/* DT_NOEND: never */
 	int			skew;			/* seconds */
+	uint64		key;			/* that signed it; 0: none has */
+	TimestampTz issued_at;		/* DT_NOBEGIN: it does not say */
 } MbusIdentity;
 
 /* Why frames may not run as a role: mbus_role_fault(). */

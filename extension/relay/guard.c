@@ -42,6 +42,8 @@
 
 #define ERROR_TEXT_MAX	1000	/* bytes of an error's message, detail, hint */
 #define LOGGED_MAX		100		/* failed frames that a process logs a second */
+#define LOGGED_SESSION	50		/* of these, of one session; and how many ... */
+#define LOGGED_SLOTS	256		/* ... sessions are told apart */
 #define BRIEF_TEXT_MAX	60		/* of its message, where room is short */
 
 static TimeoutId frame_timeout_id = MAX_TIMEOUTS;
@@ -389,29 +391,39 @@ about_param(const MbusNode *params, const char *name, char *to, size_t size)
 }
 
 /*
- * log_failure logs a frame's error; of a second no more than LOGGED_MAX: who
- * sends must not fill the log.
+ * log_failure logs a frame's error; of a second no more than LOGGED_MAX, and
+ * LOGGED_SESSION of one session: who sends must neither fill the log nor keep
+ * others out of it.
  */
 static void
 log_failure(const ErrorData *edata, MbusRpcCode code, const char *method)
 {
 	static TimestampTz second = 0;
 	static int	logged = 0;
+	static int	left_out = 0;
+	static uint8 by_session[LOGGED_SLOTS];
 	TimestampTz now = GetCurrentTimestamp();
+	uint8	   *mine = &by_session[(uint64) mbus_caller.session % LOGGED_SLOTS];
 
 	if (now < second || now - second >= USECS_PER_SEC)
 	{
-		if (logged > LOGGED_MAX)
+		if (left_out > 0)
 			ereport(LOG,
-					(errmsg("%d failed frames were not logged",
-							logged - LOGGED_MAX),
-					 errdetail("Of one second %d are.", LOGGED_MAX),
+					(errmsg("%d failed frames were not logged", left_out),
+					 errdetail("Of one second %d are, of one session %d.",
+							   LOGGED_MAX, LOGGED_SESSION),
 					 errhidestmt(true)));
 		second = now;
-		logged = 0;
+		logged = left_out = 0;
+		memset(by_session, 0, sizeof(by_session));
 	}
-	if (++logged > LOGGED_MAX)
+	if (logged >= LOGGED_MAX || *mine >= LOGGED_SESSION)
+	{
+		left_out++;
 		return;
+	}
+	logged++;
+	(*mine)++;
 	/* what the parser stumbles over may be a token */
 	ereport(LOG,
 			(errcode(edata->sqlerrcode),

@@ -149,6 +149,20 @@ mbus_method_call(const MbusRequest *request, MbusAnswer *answer)
 							 answer);
 }
 
+/* mbus_method_publishes tells whether a method takes payloads for a channel. */
+bool
+mbus_method_publishes(const char *name)
+{
+	int			i;
+
+	for (i = 0; i < (int) lengthof(methods); i++)
+	{
+		if (strcmp(methods[i].name, name) == 0)
+			return (methods[i].traits & PUBLISHES) != 0;
+	}
+	return false;
+}
+
 /* The method's row of the table; -32601 if there is none. */
 static const Method *
 method_find(const char *name)

@@ -46,7 +46,10 @@
 								 * beside what it must */
 #define REPLY_STORE_KB	(64 * 1024) /* replies kept in memory, not in a file */
 
+#define REPLIES_TIMES	5		/* largest frames that a call returns */
+
 static int	requests_in_call;	/* frames but for those of the gateway itself */
+static int64 replies_left;		/* bytes that the call may still return */
 
 static void relay_arrays(FunctionCallInfo fcinfo, Datum **sessions,
 						 Datum **frames, int *count);
@@ -68,11 +71,14 @@ static int	element_least(const MbusNode *element);
 static void relay_element(MbusRelayed *relayed, const MbusNode *element);
 static void step_control(MbusRelayed *relayed);
 static void step_frame(MbusRelayed *relayed);
+static void limit_replies(MbusFrame *frame);
+static void check_early(MbusRelayed *relayed);
 static void step_element(MbusRelayed *relayed);
 static void step_batch_too_large(MbusRelayed *relayed);
 static void run_request(MbusRelayed *relayed, int limit);
 static void run_authenticate(MbusRelayed *relayed, MbusAnswer *answer);
 static void run_method(MbusRelayed *relayed, MbusAnswer *answer);
+static void enter_role(MbusRelayed *relayed);
 static Oid	relay_role(void);
 
 /*
@@ -96,6 +102,7 @@ MBUS_FUNCTION(relay)
 
 	mbus_guard_init();
 	requests_in_call = count_requests(frames, count);
+	replies_left = (int64) REPLIES_TIMES * mbus_frame_max;
 	mbus_caller.in_relay = true;
 	PG_TRY();
 	{
@@ -274,6 +281,7 @@ reply_put(Tuplestorestate *store, TupleDesc desc, int request, Datum session,
 	if (frame->len <= MBUS_FRAME_PREFIX)
 		return;
 	SET_VARSIZE(frame->data, frame->len);
+	replies_left -= frame->len;
 	values[0] = session;
 	values[1] = PointerGetDatum(frame->data);
 	values[2] = Int32GetDatum(request);
@@ -453,6 +461,9 @@ step_frame(MbusRelayed *relayed)
 	char	   *fault;
 
 	mbus_frame_split(relayed->bytes, relayed->len, frame);
+	limit_replies(frame);
+	if (mbus_early_needs(frame))
+		check_early(relayed);
 	mbus_frame_check_text(frame);
 	fault = mbus_json_try(frame->text, frame->text_len, MBUS_RELAY_FRAMES_MAX,
 						  &relayed->root);
@@ -480,6 +491,33 @@ step_frame(MbusRelayed *relayed)
 		relayed->out.len = MBUS_FRAME_PREFIX;
 		relayed->binary = false;
 	}
+}
+
+/*
+ * limit_replies lowers a frame's limit to what the call may still return: a
+ * gateway counts that before, so only what it could not know comes to this.
+ */
+static void
+limit_replies(MbusFrame *frame)
+{
+	if (frame->limit > replies_left)
+		frame->limit = (int) Max(replies_left, MBUS_FRAME_LEAST);
+}
+
+/* check_early has a large frame looked at as the role that it will run as. */
+static void
+check_early(MbusRelayed *relayed)
+{
+	Oid			caller;
+	int			sec_context;
+
+	GetUserIdAndSecContext(&caller, &sec_context);
+	enter_role(relayed);
+	mbus_early_check(&relayed->frame);
+	SetUserIdAndSecContext(caller, sec_context);
+	mbus_session_leave();
+	relayed->role = InvalidOid;
+	relayed->subject = NULL;
 }
 
 /*
@@ -590,6 +628,20 @@ run_authenticate(MbusRelayed *relayed, MbusAnswer *answer)
 static void
 run_method(MbusRelayed *relayed, MbusAnswer *answer)
 {
+	enter_role(relayed);
+	mbus_answer_begin(answer, &relayed->request.id);
+	mbus_method_call(&relayed->request, answer);
+	mbus_answer_end(answer);
+	if (answer->lease != 0)
+		relayed->leases[relayed->nleases++] = answer->lease;
+	if (answer->nbodies > 0)
+		relayed->binary = true;
+}
+
+/* enter_role takes the role that a frame runs as. */
+static void
+enter_role(MbusRelayed *relayed)
+{
 	bool		of_all = mbus_relay_role && mbus_relay_role[0] != '\0';
 
 	relayed->role = of_all ? relay_role() :
@@ -598,13 +650,6 @@ run_method(MbusRelayed *relayed, MbusAnswer *answer)
 		relayed->subject = pstrdup(mbus_subject());
 	SetUserIdAndSecContext(relayed->role, SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
-	mbus_answer_begin(answer, &relayed->request.id);
-	mbus_method_call(&relayed->request, answer);
-	mbus_answer_end(answer);
-	if (answer->lease != 0)
-		relayed->leases[relayed->nleases++] = answer->lease;
-	if (answer->nbodies > 0)
-		relayed->binary = true;
 }
 
 /*

@@ -46,6 +46,10 @@ extern bool mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed);
 extern void mbus_guard_init(void);
 extern void mbus_guard_time_out(void);
 
+/* early.c */
+extern bool mbus_early_needs(const MbusFrame *frame);
+extern void mbus_early_check(const MbusFrame *frame);
+
 /* over_limit.c */
 extern bool mbus_is_over_limit(const char *bytes, int len);
 pg_noreturn extern void mbus_over_limit(MbusRelayed *relayed);

@@ -149,6 +149,7 @@ mbus_request_is_notification(const MbusRequest *request)
 
 /* method.c */
 extern void mbus_method_call(const MbusRequest *request, MbusAnswer *answer);
+extern bool mbus_method_publishes(const char *name);
 
 /* salvage.c */
 extern void mbus_salvage_about(const char *json, int len,

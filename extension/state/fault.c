@@ -5,9 +5,11 @@
  * Every error of a public function passes mbus_call(), which counts it and
  * puts it into a ring in shared memory before it goes on to the caller: the
  * caller's transaction will be rolled back, so the row in message_bus.error
- * is written by the worker.  If the ring is full (the worker is behind, or
- * this is a standby) the failure is counted as lost from the view; the
- * server's log has it all the same.
+ * is written by the worker.  Of one session at most SESSION_RATE failures of a
+ * second are kept, of one role ROLE_RATE, so that nobody's hide those of
+ * others; a row tells how many more there were.  If the ring is full (the
+ * worker is behind, or this is a standby) the failure is counted as lost from
+ * the view; the server's log has it all the same.
  *
  * Inside message_bus.relay() the relay records a frame's error itself, once.
  *
@@ -28,9 +30,16 @@
 #include "state/ring.h"
 #include "state/state.h"
 
+#define SESSION_RATE	50
+#define ROLE_RATE		100
+
 static Datum call_recorded(PGFunction body, const char *function,
 						   FunctionCallInfo fcinfo);
 static bool quotes_input(int sqlerrcode);
+static bool share_takes(MbusFaultRing *faults, const MbusFault *fault);
+static bool share_has_room(MbusFaultRing *faults, const MbusFault *fault,
+						   int64 whose, int most);
+static void left_out_put(MbusFaultRing *faults, const MbusFaultShare *share);
 static void fault_put(const char *function, Oid user, const char *subject,
 					  int sqlerrcode, int64 message_id, const char *message,
 					  const char *detail);
@@ -162,13 +171,94 @@ fault_put(const char *function, Oid user, const char *subject,
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	if (sqlerrcode == ERRCODE_DISK_FULL)
 		db->disk.told = true;
-	if (db->faults.ring.head - db->faults.ring.tail + fault->size >
+	if (!share_takes(&db->faults, fault) ||
+		db->faults.ring.head - db->faults.ring.tail + fault->size >
 		MBUS_FAULT_BYTES)
 		pg_atomic_fetch_add_u64(&db->counter[MBUS_C_FAULTS_LOST], 1);
 	else
 		mbus_ring_put(&db->faults.ring, db->faults.bytes, MBUS_FAULT_BYTES,
 					  fault, fault->size);
 	LWLockRelease(&db->lock);
+}
+
+/* Whether a failure is one of those that its session and its role may keep. */
+static bool
+share_takes(MbusFaultRing *faults, const MbusFault *fault)
+{
+	return (fault->session <= 0 ||
+			share_has_room(faults, fault, fault->session, SESSION_RATE)) &&
+		share_has_room(faults, fault, -(int64) fault->role, ROLE_RATE);
+}
+
+/*
+ * share_has_room counts a failure in its share of this second, which begins in
+ * the place of the one that is oldest.
+ */
+static bool
+share_has_room(MbusFaultRing *faults, const MbusFault *fault, int64 whose,
+			   int most)
+{
+	int64		second = fault->at / USECS_PER_SEC;
+	int			from = whose < 0 ? 0 : MBUS_FAULT_ROLES;
+	int			to = whose < 0 ? MBUS_FAULT_ROLES : MBUS_FAULT_SHARES;
+	MbusFaultShare *share = &faults->share[from];
+
+	for (int i = from; i < to; i++)
+	{
+		if (faults->share[i].whose == whose)
+		{
+			share = &faults->share[i];
+			break;
+		}
+		if (faults->share[i].second < share->second)
+			share = &faults->share[i];
+	}
+	if (share->whose != whose || share->second != second)
+	{
+		if (share->left_out > 0)
+			left_out_put(faults, share);
+		share->whose = whose;
+		share->second = second;
+		share->count = share->left_out = 0;
+	}
+	share->role = fault->role;
+	share->pid = fault->pid;
+	if (share->count++ < most)
+		return true;
+	share->left_out++;
+	return false;
+}
+
+/* Tells in the ring, if there is room, how many failures are not in it. */
+static void
+left_out_put(MbusFaultRing *faults, const MbusFaultShare *share)
+{
+	union
+	{
+		MbusFault	fault;
+		char		room[MBUS_FAULT_MAX];
+	}			put;
+	char		message[MBUS_FAULT_TEXT];
+	char	   *at = put.fault.texts;
+
+	MemSet(&put.fault, 0, sizeof(MbusFault));
+	put.fault.at = share->second * USECS_PER_SEC;
+	put.fault.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+	put.fault.pid = share->pid;
+	put.fault.role = share->role;
+	put.fault.session = share->whose > 0 ? share->whose : 0;
+	snprintf(message, sizeof(message),
+			 "%d more failures of this %s in one second were left out",
+			 share->left_out, share->whose < 0 ? "role" : "session");
+	at = text_put(at, "errors", NAMEDATALEN);
+	at = text_put(at, message, MBUS_FAULT_TEXT);
+	for (int i = 0; i < 4; i++)
+		at = text_put(at, NULL, MBUS_FAULT_NAME);
+	put.fault.size = (int) MAXALIGN(at - put.room);
+	if (faults->ring.head - faults->ring.tail + put.fault.size <=
+		MBUS_FAULT_BYTES)
+		mbus_ring_put(&faults->ring, faults->bytes, MBUS_FAULT_BYTES,
+					  &put.fault, put.fault.size);
 }
 
 /* Appends a text (NULL: none), at most size - 1 bytes of it. */

@@ -32,6 +32,8 @@
 											 * yet */
 #define MBUS_FAULT_TEXT		512 /* of a message or detail, with its end */
 #define MBUS_FAULT_NAME		256 /* of what it is about, likewise */
+#define MBUS_FAULT_ROLES	32	/* that are told apart, when many fail */
+#define MBUS_FAULT_SHARES	96	/* with as many sessions as are left */
 #define MBUS_CHANNEL_SLOTS	131072
 #define MBUS_CHANNEL_SHARE	1024	/* of them, sure for each database */
 #define MBUS_DEFAULTS_WANTED 16
@@ -216,6 +218,17 @@ typedef struct MbusFault
 	MAXALIGN(sizeof(MbusFault) + NAMEDATALEN + 2 * MBUS_FAULT_TEXT + \
 			 3 * MBUS_FAULT_NAME)
 
+/* How often one role, or one session, has failed in a second. */
+typedef struct MbusFaultShare
+{
+	int64		whose;			/* the session, or below 0 the role; 0: free */
+	int64		second;
+	int32		count;
+	int32		left_out;		/* of these, not in the ring */
+	Oid			role;			/* who failed last, ... */
+	int			pid;			/* ... and where */
+} MbusFaultShare;
+
 /*
  * Failures not yet stored: the state lock.  Who failed adds at the head, the
  * worker moves the tail.
@@ -223,6 +236,7 @@ typedef struct MbusFault
 typedef struct MbusFaultRing
 {
 	MbusRing	ring;
+	MbusFaultShare share[MBUS_FAULT_SHARES];	/* of roles, of sessions */
 	char		bytes[MBUS_FAULT_BYTES];
 } MbusFaultRing;
 

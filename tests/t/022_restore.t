@@ -68,6 +68,10 @@ $old->safe_psql(
 	SET ROLE writer; SET request.jwt.claims = '{"sub": "ann"}';
 	SELECT message_bus.publish('default', '1', recipient => 'bob')});
 
+# sessions that have been ended
+$old->safe_psql('postgres', q{SELECT message_bus.end_sessions('ann', 'app');
+	SELECT message_bus.end_sessions(NULL, 'app')});
+
 my $before = $old->safe_psql('postgres', $summary);
 my $last_id = $old->safe_psql('postgres',
 	q{SELECT max(id) FROM message_bus.messages});
@@ -120,6 +124,9 @@ is( $new->safe_psql(
 		SELECT count(*) FROM message_bus.peek('default')}),
 	"bob\n0\n1\n0\n1",
 	'a channel still keeps subjects apart, and shows all to all_subjects');
+is( $new->safe_psql('restored', 'TABLE message_bus.session_end ORDER BY 1'),
+	$old->safe_psql('postgres', 'TABLE message_bus.session_end ORDER BY 1'),
+	'sessions that have been ended stay so');
 sql_fails(
 	$new, 'restored',
 	q{SET ROLE reader; SELECT count(*) FROM message_bus.message},
