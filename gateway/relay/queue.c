@@ -7,9 +7,8 @@
  * the session's with the least number that goes next. Who has sent nothing
  * lately begins where the queue is, so that it goes before all that have much
  * in the queue, and gains nothing by having been silent. So 20 sessions that
- * send as much as they can make another wait for what was sent already and at
- * most one request of each that is level with it, however much they have
- * queued.
+ * send as much as they can make another wait for what was sent already, and for
+ * nothing that they have queued.
  *
  * The turns lie in a wheel: nobody is ahead of the clock by more than one
  * request may cost. All that is done here costs the same however many sessions
@@ -24,9 +23,12 @@
 /* What costs as much as one call. */
 #define CALL_BYTES		65536
 
-static GwTurn * queue_turn(GwQueue *queue, const GwRequest *request);
-static void queue_place(GwQueue *queue, GwTurn * turn);
-static void queue_unplace(GwQueue *queue, GwTurn * turn);
+/* A request costs less than half of the wheel. */
+#define COST_MAX		(GW_PLACES / 2 - 1)
+
+static GwTurn *queue_turn(GwQueue *queue, const GwRequest *request);
+static void queue_place(GwQueue *queue, GwTurn *turn);
+static void queue_unplace(GwQueue *queue, GwTurn *turn);
 static uint64_t request_cost(const GwRequest *request);
 
 /* gw_queue_init makes an empty queue; GW_LANES: one without turns. */
@@ -78,8 +80,9 @@ gw_queue_next(const GwQueue *queue)
 
 	for (i = 0; queue->sessions > 0 && i < GW_PLACES; i++)
 	{
-		const		GwTurn *turn =
-		TAILQ_FIRST(&queue->wheel[(queue->clock + i) % GW_PLACES]);
+		const GwTurn *turn =
+		TAILQ_FIRST(&queue->wheel[((queue->clock & ~UINT64_C(1)) + i) %
+								  GW_PLACES]);
 
 		if (turn != NULL)
 			return TAILQ_FIRST(&turn->requests);
@@ -96,7 +99,7 @@ gw_queue_take(GwQueue *queue, GwRequest *request)
 	queue_unplace(queue, turn);
 	TAILQ_REMOVE(&turn->requests, request, entry);
 	queue->clock = turn->at;
-	turn->at += request_cost(request);
+	turn->at = (turn->at + 2 * request_cost(request)) | 1;
 	queue->count--;
 	if (--turn->count > 0)
 		queue_place(queue, turn);
@@ -140,18 +143,22 @@ queue_turn(GwQueue *queue, const GwRequest *request)
 		&request->identity->turns[queue->index] : &queue->only;
 }
 
-/* queue_place lets a session have its turn, which is not in the past. */
+/*
+ * queue_place lets a session have its turn. Who comes when it has been its turn
+ * already goes before those whose turn it is now, and behind others like it:
+ * turns of sessions that had one are odd.
+ */
 static void
-queue_place(GwQueue *queue, GwTurn * turn)
+queue_place(GwQueue *queue, GwTurn *turn)
 {
-	if (turn->at < queue->clock)
-		turn->at = queue->clock;
+	if (turn->at <= queue->clock)
+		turn->at = queue->clock & ~UINT64_C(1);
 	TAILQ_INSERT_TAIL(&queue->wheel[turn->at % GW_PLACES], turn, entry);
 	queue->sessions++;
 }
 
 static void
-queue_unplace(GwQueue *queue, GwTurn * turn)
+queue_unplace(GwQueue *queue, GwTurn *turn)
 {
 	TAILQ_REMOVE(&queue->wheel[turn->at % GW_PLACES], turn, entry);
 	queue->sessions--;
@@ -162,5 +169,5 @@ request_cost(const GwRequest *request)
 {
 	uint64_t	cost = request->calls + request->length / CALL_BYTES;
 
-	return cost < GW_PLACES ? cost : GW_PLACES - 1;
+	return cost < COST_MAX ? cost : COST_MAX;
 }

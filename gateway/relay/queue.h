@@ -13,9 +13,10 @@
 #include "request/identity.h"
 
 /* How far ahead of the others a session can be: places of the wheel. */
-#define GW_PLACES		512
+#define GW_PLACES		1024
 
-typedef TAILQ_HEAD(GwTurnList, GwTurn) GwTurnList;
+typedef TAILQ_HEAD(GwTurnList, GwTurn)
+GwTurnList;
 
 typedef struct GwQueue
 {

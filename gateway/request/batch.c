@@ -106,8 +106,10 @@ request_count(GwRequest *request, const GwFrame *frame)
 
 	request->calls++;
 	request->waits = request->waits || frame->waits;
-	request->secret = request->secret ||
+	request->secret = request->secret || frame->escaped ||
 		gw_span_is(frame->method, "authenticate");
+	if (frame->escaped)
+		request->reads = request->brings = request->lists = true;
 	for (i = 0; i < METHODS; i++)
 	{
 		if (!gw_span_is(frame->method, methods[i].name))

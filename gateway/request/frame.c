@@ -226,13 +226,17 @@ read_member(const unsigned char *at, const unsigned char *end, GwSpan *key,
 }
 
 /*
- * take_member remembers the members that matter. Of two members with one
- * name the later counts, as it does for JSON.parse; but of several ids the
- * first, which is the one that the database answers.
+ * take_member remembers the members that matter. Escapes are not decoded: no
+ * client needs them in a name, and what has some is taken for the most that it
+ * can be. Of two members with one name the later counts, as it does for
+ * JSON.parse; but of several ids the first, which is the one that the database
+ * answers.
  */
 static void
 take_member(GwFrame *frame, GwSpan key, GwSpan value)
 {
+	frame->escaped = frame->escaped ||
+		memchr(key.data, '\\', key.length) != NULL;
 	if (gw_span_is(key, "\"id\""))
 	{
 		if (frame->kind == GW_FRAME_REQUEST)
@@ -246,6 +250,8 @@ take_member(GwFrame *frame, GwSpan key, GwSpan value)
 	{
 		frame->method.data = value.data + 1;
 		frame->method.length = value.length - 2;
+		frame->escaped = frame->escaped ||
+			memchr(value.data, '\\', value.length) != NULL;
 	}
 	else if (gw_span_is(key, "\"params\""))
 		frame->params = value;

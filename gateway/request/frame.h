@@ -39,6 +39,7 @@ typedef struct GwFrame
 	GwSpan		params;			/* raw JSON, length 0 if none */
 	GwSpan		elements;		/* of a batch: for gw_frame_next */
 	bool		waits;			/* a claim that may wait for messages */
+	bool		escaped;		/* a name is spelt so that it may be any */
 } GwFrame;
 
 extern GwSpan gw_frame_header(int opcode, const unsigned char *bytes,

@@ -52,6 +52,16 @@ lane_tests(void)
 	ok(lane_of("[{\"method\":\"get\",\"id\":1},{\"method\":\"claim\","
 			   "\"params\":{\"wait\":1},\"id\":2}]", 0) == GW_LANE_WAIT,
 	   "a claim that waits takes the lane for that, also in a batch");
+	ok(lane_of("{\"id\":1,\"method\":\"g\\u0065t\"}", 0) == GW_LANE_LONG,
+	   "a method with an escape may be any, and takes the long lane");
+	ok(lane_of("{\"id\":1,\"meth\\u006fd\":\"get\"}", 0) == GW_LANE_LONG,
+	   "so does a member with one");
+	ok(lane_of("[{\"id\":1,\"method\":\"ping\"},"
+			   "{\"id\":2,\"method\":\"pe\\u0065k\"}]", 0) == GW_LANE_LONG,
+	   "also in a batch");
+	ok(lane_of("{\"id\":\"\\u0065\",\"method\":\"publish\",\"params\":"
+			   "{\"p\":\"\\n\"}}", 0) == GW_LANE_SHORT,
+	   "escapes elsewhere do not matter");
 	ok(lane_of("not JSON", 0) == GW_LANE_SHORT,
 	   "a malformed frame takes the short lane");
 }

@@ -19,5 +19,6 @@ extern void config_tests(void);
 extern void frame_tests(void);
 extern void identity_tests(void);
 extern void log_tests(void);
+extern void queue_tests(void);
 
 #endif							/* TAP_H */

@@ -19,6 +19,7 @@ main(void)
 	identity_tests();
 	config_tests();
 	log_tests();
+	queue_tests();
 	(void) printf("1..%d\n", count);
 	return failures == 0 ? 0 : 1;
 }
