@@ -126,19 +126,8 @@ seen_read(Oid schema, const MbusChannel *channel, MbusSeen *seen)
 bool
 mbus_row_visible(Oid schema, HeapTuple tuple, TupleDesc desc)
 {
-	bool		isnull;
-	bool		no_subject;
-	bool		no_recipient;
-	Datum		subject = heap_getattr(tuple, MBUS_COL_SUBJECT, desc,
-									   &no_subject);
-	Datum		recipient = heap_getattr(tuple, MBUS_COL_RECIPIENT, desc,
-										 &no_recipient);
-
-	return mbus_visible(schema,
-						DatumGetInt32(heap_getattr(tuple, MBUS_COL_PUBLISHER_ID,
-												   desc, &isnull)),
-						no_subject ? NULL : DatumGetTextPP(subject),
-						no_recipient ? NULL : DatumGetTextPP(recipient));
+	return mbus_visible_row(schema, tuple, desc, MBUS_COL_PUBLISHER_ID,
+							MBUS_COL_SUBJECT, MBUS_COL_RECIPIENT);
 }
 
 static int

@@ -27,6 +27,7 @@ typedef struct SubjectState
 {
 	int			depth;
 	bool		at_sub;
+	bool		unusable;		/* it is neither a string nor a number */
 	char	   *sub;
 } SubjectState;
 
@@ -34,8 +35,9 @@ MbusCaller	mbus_caller;
 
 static char *known_claims = NULL;
 static char *known_subject = NULL;
+static bool known_unusable = false;
 
-static char *subject_parse(const char *claims);
+static char *subject_parse(const char *claims, bool *unusable);
 static MbusJsonResult subject_value_start(void *arg);
 static MbusJsonResult subject_value_end(void *arg);
 static MbusJsonResult subject_field_start(void *arg, char *name, bool isnull);
@@ -51,6 +53,7 @@ mbus_subject(void)
 {
 	const char *claims;
 	char	   *subject;
+	bool		unusable;
 
 	if (mbus_caller.verified)
 		return mbus_caller.subject;
@@ -60,7 +63,7 @@ mbus_subject(void)
 	if (known_claims && strcmp(known_claims, claims) == 0)
 		return known_subject;
 
-	subject = subject_parse(claims);
+	subject = subject_parse(claims, &unusable);
 	if (known_claims)
 		pfree(known_claims);
 	known_claims = NULL;		/* memory may run out below */
@@ -69,6 +72,7 @@ mbus_subject(void)
 	known_subject = NULL;
 	if (subject)
 		known_subject = MemoryContextStrdup(TopMemoryContext, subject);
+	known_unusable = unusable;
 	known_claims = MemoryContextStrdup(TopMemoryContext, claims);
 	return known_subject;
 }
@@ -83,6 +87,19 @@ mbus_claims_given(void)
 	const char *claims = GetConfigOption("request.jwt.claims", true, false);
 
 	return mbus_caller.verified || (claims && claims[0] != '\0');
+}
+
+/*
+ * mbus_subject_unusable tells whether the claims are no JSON, or their "sub" is
+ * nothing that can be compared.  Who has such claims is nobody in particular.
+ */
+bool
+mbus_subject_unusable(void)
+{
+	const char *subject = mbus_subject();
+
+	return subject == NULL && !mbus_caller.verified && mbus_claims_given() &&
+		known_unusable;
 }
 
 /*
@@ -126,9 +143,12 @@ mbus_receipt_add(bool repeated)
 	receipts->repeated[receipts->n++] = repeated;
 }
 
-/* What is no JSON has no subject; that is for others to complain about. */
+/*
+ * What is no JSON has no subject; that is for others to complain about.  A
+ * number, which some issuers put there, is taken as it is written.
+ */
 static char *
-subject_parse(const char *claims)
+subject_parse(const char *claims, bool *unusable)
 {
 	SubjectState state;
 	JsonSemAction actions;
@@ -144,7 +164,9 @@ subject_parse(const char *claims)
 	actions.object_field_start = subject_field_start;
 	actions.scalar = subject_scalar;
 	lex = MbusMakeLexer(pstrdup(claims), strlen(claims), true);
-	if (pg_parse_json(lex, &actions) != JSON_SUCCESS)
+	*unusable = pg_parse_json(lex, &actions) != JSON_SUCCESS ||
+		state.unusable;
+	if (*unusable)
 		return NULL;
 	if (state.sub)
 		mbus_subject_cut(state.sub);
@@ -154,7 +176,11 @@ subject_parse(const char *claims)
 static MbusJsonResult
 subject_value_start(void *arg)
 {
-	((SubjectState *) arg)->depth++;
+	SubjectState *state = arg;
+
+	state->unusable |= state->at_sub;
+	state->at_sub = false;
+	state->depth++;
 	MBUS_JSON_CONTINUE;
 }
 
@@ -179,8 +205,11 @@ subject_scalar(void *arg, char *token, JsonTokenType type)
 {
 	SubjectState *state = arg;
 
-	if (state->at_sub && type == JSON_TOKEN_STRING)
+	if (state->at_sub &&
+		(type == JSON_TOKEN_STRING || type == JSON_TOKEN_NUMBER))
 		state->sub = token;
+	else
+		state->unusable |= state->at_sub && type != JSON_TOKEN_NULL;
 	state->at_sub = false;
 	MBUS_JSON_CONTINUE;
 }

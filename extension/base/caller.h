@@ -42,6 +42,7 @@ extern MbusCaller mbus_caller;
 
 extern const char *mbus_subject(void);
 extern bool mbus_claims_given(void);
+extern bool mbus_subject_unusable(void);
 extern void mbus_receipt_add(bool repeated);
 extern void mbus_subject_cut(char *subject);
 

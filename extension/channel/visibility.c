@@ -18,11 +18,14 @@
  *							for each request) of that only what the same subject
  *							has published or is addressed to
  *
+ * Claims whose subject cannot be compared see nothing.
+ *
  * In a session of SQL anybody can set request.jwt.claims: there they only take
  * away, and never give.
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -49,10 +52,33 @@ mbus_visible(Oid schema, int32 publisher_id, const text *subject,
 	if (mbus_caller.in_relay)
 		return (to && mbus_caller.verified) ||
 			(from && publisher_role(schema, publisher_id) == GetUserId());
-	if (mbus_claims_given() && !from && !to)
+	if (mbus_claims_given() && ((!from && !to) || mbus_subject_unusable()))
 		return false;
 	return has_privs_of_role(GetUserId(),
 							 publisher_role(schema, publisher_id));
+}
+
+/*
+ * mbus_visible_row does so for a row, of which these are the columns.
+ */
+bool
+mbus_visible_row(Oid schema, HeapTuple tuple, TupleDesc desc,
+				 AttrNumber publisher_column, AttrNumber subject_column,
+				 AttrNumber recipient_column)
+{
+	bool		isnull;
+	bool		no_subject;
+	bool		no_recipient;
+	Datum		subject = heap_getattr(tuple, subject_column, desc,
+									   &no_subject);
+	Datum		recipient = heap_getattr(tuple, recipient_column, desc,
+										 &no_recipient);
+
+	return mbus_visible(schema,
+						DatumGetInt32(heap_getattr(tuple, publisher_column,
+												   desc, &isnull)),
+						no_subject ? NULL : DatumGetTextPP(subject),
+						no_recipient ? NULL : DatumGetTextPP(recipient));
 }
 
 /* The role that has a publisher's name now; that of nobody if there is none. */

@@ -575,13 +575,12 @@ seek_commit(Effect *effect)
 			effects[i].generation = sub->generation;
 	}
 	sub->redrives = 0;			/* the others' effects find another generation */
-	sub->retry_floor = PG_INT64_MAX;
+	sub->retry_floor = sub->expired_low = PG_INT64_MAX;
 	sub->start_id = effect->start_id;
 	sub->start_at = effect->at;
 	sub->since_lease = effect->since_lease;
 	sub->cursor = Max(effect->start_id - 1, 0);
 	sub->check_below = 0;
-	sub->expired_low = PG_INT64_MAX;
 	sub->due_position = mbus_moment(PG_INT64_MIN, 0);
 	sub->next_due = PG_INT64_MIN;
 	mbus_set_none(&sub->due_in);

@@ -132,7 +132,7 @@ row_expired(const MbusExpired *expired, HeapTuple tuple, TupleDesc desc,
 		(expired->start_at == 0 || created_at >= expired->start_at) &&
 		!is_busy(expired, *id) &&
 		!mbus_channel_purged(&expired->policy, *id) &&
-		!(events && mbus_message_deleted(expired->schema, *id));
+		!(events && mbus_message_deleted_for_good(expired->schema, *id));
 }
 
 static bool

@@ -46,6 +46,8 @@ static bool leaf_read(MbusScan *scan, Relation leaf, int32 segment,
 					  int64 from, int64 to, int64 *reached);
 static bool row_read(MbusScan *scan, Block *block, HeapTuple tuple,
 					 const MbusScanRow *row, int64 *reached);
+static bool candidate_read(MbusScan *scan, Block *block, HeapTuple tuple,
+						   const MbusScanRow *row, int64 *reached);
 static void later_note(MbusScan *scan, const MbusScanRow *row);
 static bool fresh_take(MbusScan *scan, HeapTuple tuple,
 					   const MbusScanRow *row, int64 *reached);
@@ -169,13 +171,21 @@ row_read(MbusScan *scan, Block *block, HeapTuple tuple,
 		}
 		return false;
 	}
-	if (!row->live || mbus_scan_in_unfinished(scan, row->id, row->id + 1))
+	if (mbus_scan_in_unfinished(scan, row->id, row->id + 1))
 		return true;
+	/* also one that is not live by what this transaction may yet undo */
 	if (mbus_scan_is_later(scan, row))
-	{
 		later_note(scan, row);
-		return true;
-	}
+	else if (row->live)
+		return candidate_read(scan, block, tuple, row, reached);
+	return true;
+}
+
+/* Keeps one of before the server's start, or takes it. */
+static bool
+candidate_read(MbusScan *scan, Block *block, HeapTuple tuple,
+			   const MbusScanRow *row, int64 *reached)
+{
 	if (row->id < scan->sub.check_below)
 		return block_add(scan, block, tuple, row, reached);
 	/* by ascending id: first those that are kept */

@@ -84,7 +84,7 @@ mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
 		if (scan->until == 0)
 			return;
 	}
-	if (events && mbus_message_deleted(scan->schema, row->id))
+	if (events && mbus_message_deleted_for_good(scan->schema, row->id))
 		return;
 	row->live = row->expires_at > scan->now;
 	row->lost = !row->live && row->expires_at > scan->wanted_at;

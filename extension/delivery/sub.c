@@ -193,6 +193,7 @@ mbus_sub_reread(uint32 slot, int64 from)
 	sub->quiet_from = sub->cursor + 1;
 	sub->due_position = mbus_moment(PG_INT64_MIN, 0);
 	sub->next_due = PG_INT64_MIN;
+	mbus_set_all(&sub->due_in);
 	sub->changed_since = true;
 }
 
@@ -253,7 +254,6 @@ sub_rewind(uint32 slot, int64 cursor)
 	MbusSub    *sub = &mbus_pool.subs[slot];
 
 	mbus_sub_reread(slot, cursor);
-	mbus_set_all(&sub->due_in);
 	mbus_retries_pull(sub, PG_INT64_MIN);
 	if (sub->ordered)
 	{

@@ -503,6 +503,9 @@ mbus_session_enter(int64 number)
 	fault = role_faults[mbus_role_fault(session->role, session->claimed)];
 	if (session->key != 0 && !mbus_jwt_key_known(session->key))
 		fault = "The key that has signed its token is not one of the keys any more.";
+	else if (session->key != 0 && session->ends_at == DT_NOEND &&
+			 mbus_token_must_expire)
+		fault = "Its token has no claim \"exp\".";
 	else if (mbus_ended(session->role, session->subject, session->issued_at))
 		fault = "It has been ended.";
 	if (fault)

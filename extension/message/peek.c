@@ -24,6 +24,7 @@
 #include "base/schema.h"
 #include "channel/channel.h"
 #include "channel/purged.h"
+#include "channel/visibility.h"
 #include "message/access.h"
 #include "message/stored.h"
 #include "segment/channel_scan.h"
@@ -41,6 +42,7 @@ typedef struct Wanted
 	int			messages;
 	int64		bytes;
 	bool		first;			/* none was returned so far */
+	bool		own;			/* only what is the caller's or for him */
 } Wanted;
 
 static int64 bytes_argument(FunctionCallInfo fcinfo, int argno);
@@ -90,6 +92,7 @@ MBUS_CHANNEL_FUNCTION(peek)
 				 errdetail("A standby does not know which publishes are unfinished.")));
 	channel = mbus_channel_open(schema, PG_GETARG_TEXT_PP(0), MBUS_CONSUME);
 	channel_id = channel->channel_id;
+	left.own = channel->by_subject && !mbus_channel_allows(channel, MBUS_CLAIM);
 	if (channel->record_reads)
 		read = first_read = palloc(left.messages * sizeof(int64));
 	/* first the limit, then the snapshot: see the top of this file */
@@ -161,10 +164,16 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 		MbusStored	message;
 		Datum		values[MBUS_STORED_COLUMNS];
 		bool		isnull[MBUS_STORED_COLUMNS];
+		bool		visible;
 
-		mbus_message_read(tuple, RelationGetDescr(leaf), &message);
-		if (message.expires_at > mbus_now() &&
-			mbus_message_visible(schema, &message) &&
+		/* of others there may be many: they are not even copied */
+		visible = !left->own ||
+			mbus_visible_row(schema, tuple, RelationGetDescr(leaf),
+							 MBUS_COL_PUBLISHER_ID, MBUS_COL_SUBJECT,
+							 MBUS_COL_RECIPIENT);
+		if (visible)
+			mbus_message_read(tuple, RelationGetDescr(leaf), &message);
+		if (visible && message.expires_at > mbus_now() &&
 			!mbus_message_purged(schema, channel_id, message.id) &&
 			!mbus_message_deleted(schema, message.id) &&
 			peek_fits(left, &message))

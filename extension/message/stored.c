@@ -43,6 +43,7 @@ static bool fetch(Oid schema, int64 id, Snapshot snapshot,
 				  MbusStored *message);
 static bool is_hidden(Oid schema, const MbusStored *message);
 static bool is_live(Oid schema, const MbusStored *message);
+static bool is_deleted(Oid schema, int64 id, bool own);
 static Snapshot read_snapshot(void);
 static bool scan_one(MbusLeafScan *rows, Snapshot snapshot,
 					 MbusStored *message);
@@ -211,11 +212,29 @@ mbus_message_purged(Oid schema, int32 channel_id, int64 id)
 }
 
 /*
- * mbus_message_deleted tells whether a committed deletion hides the message,
- * now, whatever the transaction's snapshot: as with expiry.
+ * mbus_message_deleted tells whether a deletion, a committed one or one of
+ * this transaction, hides the message, now, whatever the transaction's
+ * snapshot: as with expiry.
  */
 bool
 mbus_message_deleted(Oid schema, int64 id)
+{
+	return is_deleted(schema, id, true);
+}
+
+/*
+ * mbus_message_deleted_for_good tells whether a committed one does.  Who passes
+ * a message for it need not see it again.
+ */
+bool
+mbus_message_deleted_for_good(Oid schema, int64 id)
+{
+	return is_deleted(schema, id, false);
+}
+
+/* Looks for a deletion, also for one of this transaction if "own". */
+static bool
+is_deleted(Oid schema, int64 id, bool own)
 {
 	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id),
 											  MBUS_EVENT);
@@ -229,6 +248,8 @@ mbus_message_deleted(Oid schema, int64 id)
 	mbus_leaf_scan_open(&rows, leaf, MBUS_EVENT_MESSAGE_ID, 0, true);
 	mbus_leaf_scan_int8(&rows, MBUS_EVENT_MESSAGE_ID, id, id);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	if (!own)
+		snapshot->curcid = FirstCommandId;
 	mbus_leaf_scan_begin(&rows, snapshot);
 	deleted = mbus_leaf_scan_next(&rows) != NULL;
 	mbus_leaf_scan_close(&rows);

@@ -43,6 +43,7 @@ typedef struct MbusStored
 #define MBUS_STORED_COLUMNS 16
 
 extern bool mbus_message_deleted(Oid schema, int64 id);
+extern bool mbus_message_deleted_for_good(Oid schema, int64 id);
 extern bool mbus_message_purged(Oid schema, int32 channel_id, int64 id);
 extern bool mbus_message_fetch(Oid schema, int64 id, MbusStored *message);
 extern bool mbus_message_fetch_latest(Oid schema, int64 id,

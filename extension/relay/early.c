@@ -42,7 +42,7 @@ mbus_early_check(const MbusFrame *frame)
 	mbus_salvage_about(frame->text, frame->text_len, &found);
 	method = string_of(&found.method);
 	channel = string_of(&found.channel);
-	if (frame->text[0] != '[' && method && channel &&
+	if (!found.batch && method && channel &&
 		mbus_method_publishes(method))
 	{
 		/* bytes in base64 are for another function */

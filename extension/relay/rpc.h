@@ -93,6 +93,7 @@ typedef struct MbusSalvaged
 	MbusSlice	method;
 	MbusSlice	channel;
 	MbusSlice	transaction_id;
+	bool		batch;			/* it is a JSON-RPC batch */
 } MbusSalvaged;
 
 /*

@@ -55,6 +55,7 @@ static void scan_open(Scan *scan, bool object);
 static bool follows_string(char first);
 static bool scan_goes_on(Scan *scan, const MbusSlice *token);
 static const MbusSlice *named(const Scan *scan, const char *name);
+static bool behind(const Scan *scan, const char *name);
 static void keep_string(MbusSlice *to, const MbusSlice *value);
 static Found find_id(Scan *scan);
 static bool is_named_id(const MbusSlice *name);
@@ -125,6 +126,7 @@ mbus_salvage_about(const char *json, int len, MbusSalvaged *found)
 	MbusSlice	token;
 	int			level = 1;
 	int			tokens = 0;
+	bool		params = false; /* the object in the request is that */
 
 	scan.at = json;
 	scan.end = json + Min(len, SCAN_MAX);
@@ -135,12 +137,18 @@ mbus_salvage_about(const char *json, int len, MbusSalvaged *found)
 		if (++tokens % INTERRUPT_EVERY == 0)
 			CHECK_FOR_INTERRUPTS();
 		if (tokens == 1 && first == '[')
+		{
 			level = 2;
+			found->batch = true;
+		}
+		if (first == '{' && scan.depth == level)
+			params = behind(&scan, "\"params\"");
 		if (!scan_goes_on(&scan, &token))
 			break;
 		if ((first == ',' || first == '}') && scan.depth == level)
 			keep_string(&found->method, named(&scan, "\"method\""));
-		if ((first == ',' || first == '}') && scan.depth == level + 1)
+		if (params && (first == ',' || first == '}') &&
+			scan.depth == level + 1)
 		{
 			keep_string(&found->channel, named(&scan, "\"channel\""));
 			keep_string(&found->transaction_id,
@@ -172,6 +180,15 @@ named(const Scan *scan, const char *name)
 		memcmp(member->start, name, member->len) != 0)
 		return NULL;
 	return &scan->last[0];
+}
+
+/* Whether what comes is the value of a member of that name. */
+static bool
+behind(const Scan *scan, const char *name)
+{
+	return scan->last[0].len == 1 && *scan->last[0].start == ':' &&
+		scan->last[1].len == (int) strlen(name) &&
+		memcmp(scan->last[1].start, name, scan->last[1].len) == 0;
 }
 
 /* Keeps the first value, if it is a string that can be decoded. */

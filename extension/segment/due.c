@@ -12,6 +12,7 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "nodes/pg_list.h"
 #include "storage/lmgr.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -39,8 +40,9 @@ static int	rows_due(const MbusDue *due, MbusLeafScan *rows, int most,
 					 Found *found, TimestampTz *next, bool *later);
 static void found_add(Found *found, MbusMoment moment);
 static int	owner_compare(const void *a, const void *b);
-static void leaf_where(const MbusDue *due, Relation leaf, int32 segment,
+static bool leaf_where(const MbusDue *due, Relation leaf, int32 segment,
 					   MbusDueOwner *const *owners, int n);
+static void indexes_unlock(List *indexes, int n);
 static bool owner_next(const MbusDue *due, MbusLeafScan *rows, int32 owner,
 					   int32 *next);
 static int64 owner_low(const MbusDue *due, MbusLeafScan *rows, int32 segment,
@@ -217,8 +219,8 @@ found_cut(Found *found, MbusMoment reached)
 /*
  * mbus_due_where tells in which segments some owners have rows from a time
  * on.  Each leaf is opened once for all of them, and its index asked for the
- * next owner that it has: mostly it has few.  A leaf whose lock cannot be had
- * at once may have some of each.
+ * next owner that it has: mostly it has few.  A leaf whose lock, or that of an
+ * index, cannot be had at once (REINDEX) may have some of each.
  */
 void
 mbus_due_where(Oid schema, const MbusDue *due, MbusDueOwner *owners, int n)
@@ -226,33 +228,38 @@ mbus_due_where(Oid schema, const MbusDue *due, MbusDueOwner *owners, int n)
 	MbusDueOwner **sorted = palloc(Max(n, 1) * sizeof(MbusDueOwner *));
 	MbusLeaf   *leaves;
 	int			nleaves = mbus_leaves(schema, &leaves);
+	int32		upto = 0;
 
 	for (int o = 0; o < n; o++)
+	{
 		sorted[o] = &owners[o];
+		upto = Max(upto, owners[o].upto);
+	}
 	qsort(sorted, n, sizeof(MbusDueOwner *), owner_compare);
 	for (int i = 0; i < nleaves; i++)
 	{
 		int32		segment = leaves[i].segment;
 		Oid			relid = leaves[i].relid[due->family];
 		Relation	leaf;
+		bool		looked;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!OidIsValid(relid) || (due->family == MBUS_MESSAGE &&
-								   mbus_segment_undelayed(schema, &leaves[i])))
+		if (segment > upto || !OidIsValid(relid) ||
+			(due->family == MBUS_MESSAGE &&
+			 mbus_segment_undelayed(schema, &leaves[i])))
 			continue;
-		if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		looked = false;
+		if (ConditionalLockRelationOid(relid, AccessShareLock))
 		{
-			for (int o = 0; o < n; o++)
-				owner_add(&owners[o], segment, MbusFirstId(segment));
-			continue;
+			leaf = mbus_leaf_open_written(schema, segment, due->family);
+			looked = leaf == NULL ||
+				leaf_where(due, leaf, segment, sorted, n);
+			if (leaf)
+				table_close(leaf, AccessShareLock);
+			UnlockRelationOid(relid, AccessShareLock);
 		}
-		leaf = mbus_leaf_open_written(schema, segment, due->family);
-		if (leaf)
-		{
-			leaf_where(due, leaf, segment, sorted, n);
-			table_close(leaf, AccessShareLock);
-		}
-		UnlockRelationOid(relid, AccessShareLock);
+		for (int o = 0; o < n && !looked; o++)
+			owner_add(&owners[o], segment, MbusFirstId(segment));
 	}
 	pfree(leaves);
 	pfree(sorted);
@@ -265,14 +272,28 @@ owner_compare(const void *a, const void *b)
 					  (*(MbusDueOwner *const *) b)->owner);
 }
 
-/* Does so in one leaf, for owners in ascending order. */
-static void
+/*
+ * leaf_where does so in one leaf, for owners in ascending order; false if it
+ * would have to wait.
+ */
+static bool
 leaf_where(const MbusDue *due, Relation leaf, int32 segment,
 		   MbusDueOwner *const *owners, int n)
 {
+	List	   *indexes = RelationGetIndexList(leaf);
+	int			nlocked = 0;
 	MbusLeafScan rows;
 	int			o = 0;
 
+	while (nlocked < list_length(indexes) &&
+		   ConditionalLockRelationOid(list_nth_oid(indexes, nlocked),
+									  AccessShareLock))
+		nlocked++;
+	if (nlocked < list_length(indexes))
+	{
+		indexes_unlock(indexes, nlocked);
+		return false;
+	}
 	mbus_leaf_scan_open(&rows, leaf, due->owner_column, due->time_column,
 						true);
 	for (;;)
@@ -295,6 +316,17 @@ leaf_where(const MbusDue *due, Relation leaf, int32 segment,
 		}
 	}
 	mbus_leaf_scan_close(&rows);
+	indexes_unlock(indexes, nlocked);
+	return true;
+}
+
+/* Gives back the locks of the first n. */
+static void
+indexes_unlock(List *indexes, int n)
+{
+	for (int i = 0; i < n; i++)
+		UnlockRelationOid(list_nth_oid(indexes, i), AccessShareLock);
+	list_free(indexes);
 }
 
 /* The first owner, from one on, that a leaf has rows of; false: none. */

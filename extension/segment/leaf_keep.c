@@ -71,8 +71,8 @@ mbus_leaf_keep(Relation leaf)
 		if (new->nindexes < LEAF_INDEXES)
 			new->index[new->nindexes++] = lfirst_oid(cell);
 	}
-	(void) hash_search(kept_tables, &table, HASH_ENTER, NULL);
 	new->table = table;
+	(void) hash_search(kept_tables, &table, HASH_ENTER, NULL);
 	next = (next + 1) % LEAVES_KEPT;
 	list_free(indexes);
 }
@@ -84,11 +84,10 @@ kept_drop(Kept *old)
 	Kept		was = *old;
 
 	MemSet(old, 0, sizeof(*old));
+	if (!OidIsValid(was.table))
+		return;
+	(void) hash_search(kept_tables, &was.table, HASH_REMOVE, NULL);
 	for (int i = 0; i < was.nindexes; i++)
 		RelationCacheInvalidateEntry(was.index[i]);
-	if (OidIsValid(was.table))
-	{
-		(void) hash_search(kept_tables, &was.table, HASH_REMOVE, NULL);
-		RelationCacheInvalidateEntry(was.table);
-	}
+	RelationCacheInvalidateEntry(was.table);
 }

@@ -181,18 +181,23 @@ fault_put(const char *function, Oid user, const char *subject,
 	LWLockRelease(&db->lock);
 }
 
-/* Whether a failure is one of those that its session and its role may keep. */
+/*
+ * Whether a failure is one of those that its session and its role may keep.  A
+ * role's other failures do not hide that a message is damaged.
+ */
 static bool
 share_takes(MbusFaultRing *faults, const MbusFault *fault)
 {
 	return (fault->session <= 0 ||
 			share_has_room(faults, fault, fault->session, SESSION_RATE)) &&
-		share_has_room(faults, fault, -(int64) fault->role, ROLE_RATE);
+		(fault->message_id != 0 ||
+		 share_has_room(faults, fault, -(int64) fault->role, ROLE_RATE));
 }
 
 /*
  * share_has_room counts a failure in its share of this second, which begins in
- * the place of the one that is oldest.
+ * the place of the one that is oldest.  Where all are of this second, the rest
+ * have the last one in common.
  */
 static bool
 share_has_room(MbusFaultRing *faults, const MbusFault *fault, int64 whose,
@@ -200,10 +205,10 @@ share_has_room(MbusFaultRing *faults, const MbusFault *fault, int64 whose,
 {
 	int64		second = fault->at / USECS_PER_SEC;
 	int			from = whose < 0 ? 0 : MBUS_FAULT_ROLES;
-	int			to = whose < 0 ? MBUS_FAULT_ROLES : MBUS_FAULT_SHARES;
+	int			rest = (whose < 0 ? MBUS_FAULT_ROLES : MBUS_FAULT_SHARES) - 1;
 	MbusFaultShare *share = &faults->share[from];
 
-	for (int i = from; i < to; i++)
+	for (int i = from; i < rest; i++)
 	{
 		if (faults->share[i].whose == whose)
 		{
@@ -212,6 +217,11 @@ share_has_room(MbusFaultRing *faults, const MbusFault *fault, int64 whose,
 		}
 		if (faults->share[i].second < share->second)
 			share = &faults->share[i];
+	}
+	if (share->whose != whose && share->second == second)
+	{
+		share = &faults->share[rest];
+		whose = 0;
 	}
 	if (share->whose != whose || share->second != second)
 	{

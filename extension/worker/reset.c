@@ -48,6 +48,7 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	MemSet(db->series, 0, sizeof(db->series));
 	MemSet(&db->facts, 0, sizeof(db->facts));
 	db->faults.ring.tail = db->faults.ring.head;
+	MemSet(db->faults.share, 0, sizeof(db->faults.share));
 	db->reads.ring.tail = db->reads.ring.head;
 	db->disk.full_since = 0;
 	db->disk.told = false;

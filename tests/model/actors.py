@@ -478,7 +478,8 @@ def reload(scene, s):
     cursor = min(s.cursor, s.wait_low, s.wait_passed - 1)
     skipped = s.skipped if "reload-keeps-skipped" in scene.wrong else frozenset(n for n in s.skipped if n <= cursor)
     left = s.wait_in - s.retired
-    return s._replace(check_below=check_below, cursor=cursor, skipped=skipped, due_at=(0, 0), next_due=0, wait_in=left,
+    return s._replace(check_below=check_below, cursor=cursor, skipped=skipped, due_at=(0, 0), next_due=0,
+                      due_in=s.due_in if "reload-keeps-due-segments" in scene.wrong else None, wait_in=left,
                       waits=s.waits if left else frozenset(), wait_low=s.wait_low if left else NEVER)
 
 

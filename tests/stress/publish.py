@@ -29,12 +29,16 @@ class Publisher:
         self.count = 0
 
     def run(self, quota):
-        """Publish until "quota" messages are committed, or for ever if it is 0, or until the test stops it."""
+        """Publish until "quota" messages are committed, and slowly from there on until the test has enough, or for ever if it
+        is 0, or until the test stops it."""
         done = 0
-        while not self.shared.stop_publishing.is_set() and (quota == 0 or done < quota):
+        while not self.shared.stop_publishing.is_set() and \
+                (quota == 0 or done < quota or not self.shared.enough.is_set()):
             if self.shared.ahead() > AHEAD:
                 time.sleep(0.02)
                 continue
+            if quota and done >= quota:
+                time.sleep(0.2)
             if self.shared.rate:
                 time.sleep(random.random() * 2 * SIZE / self.shared.rate)
             n = self.transaction()
