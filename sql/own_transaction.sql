@@ -189,4 +189,21 @@ ROLLBACK TO s;
 COMMIT;
 SELECT got, viewed FROM pg_temp.told(:id);
 RESET message_bus.default_channel;
+
+/*
+ * A deletion that is rolled back: a claim beside it has not passed the message over
+ */
+SELECT message_bus.create_channel('undone'), message_bus.create_subscription('undone', 'sub');
+SET message_bus.default_channel = undone;
+SELECT message_bus.publish('undone', '"kept"', transaction_id => 'u1') AS id \gset
+SELECT message_bus.publish('undone', '"later"', transaction_id => 'u2', delay => '1 second') AS later \gset
+BEGIN;
+SELECT message_bus.delete_message('u1'), message_bus.delete_message('u2');
+SELECT count(*) FROM message_bus.get(:id);
+SELECT count(*) FROM message_bus.claim('undone', 'sub', 10);
+ROLLBACK;
+SELECT payload, attempt FROM message_bus.claim('undone', 'sub', 10, wait => '10 seconds');
+SELECT payload, attempt FROM message_bus.claim('undone', 'sub', 10, wait => '10 seconds');
+RESET message_bus.default_channel;
+SELECT message_bus.drop_channel('undone');
 SELECT message_bus.drop_channel('own'), message_bus.drop_channel('dead');
