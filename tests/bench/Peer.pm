@@ -29,7 +29,10 @@ use constant {
 };
 
 # what a call is for each side
-my %batch_call = (ours => 'batch-content', base => 'peer-batch');
+my %batch_call = (
+	ours => 'batch-content',
+	base => 'peer-batch',
+	bare => 'copy-binary');
 
 # reset_sides makes both sides anew.
 sub reset_sides
@@ -182,9 +185,13 @@ sub bench_peer_full
 	say_line('peer_full_%d: %d clients, %d messages a call, buffers full',
 		$clients, $clients, BATCH);
 	$results = alternate(undef,
-		map { [ $_ => rate_of($clients, $batch_call{$_}) ] } qw(ours base));
+		(map { [ $_ => rate_of($clients, $batch_call{$_}) ] } qw(ours base)),
+		# its ids begin anew each time, so does its table
+		[ bare => sub { table_reset(); rate_of($clients, $batch_call{bare})->(@_) } ]);
 	report_rates("peer_full_$clients", $target, $results,
-		clients => $clients, buffers => 'full');
+		clients => $clients, buffers => 'full',
+		bare => middle($results->{bare}, 'rate'),
+		bare_ratio => middle($results->{bare}, 'rate') / middle($results->{base}, 'rate'));
 	settings();
 	restart();
 }

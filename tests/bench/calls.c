@@ -207,7 +207,7 @@ make_copy_binary(Call *call, int number)
 		char		four[4];
 		int			null;
 
-		at = put_int16(at, 18);
+		at = put_int16(at, 19);
 		at = put_hole(at, call, &hole->id);
 		at = put_hole(at, call, &hole->created_at);
 		at = put_hole(at, call, &hole->expires_at);
@@ -224,7 +224,7 @@ make_copy_binary(Call *call, int number)
 		at = put_field(at, payloads[message], PAYLOAD);
 		at = put_text(at, "application/octet-stream");
 		/* session, subject, key, key_hash, available_at, ... */
-		for (null = 0; null < 7; null++)
+		for (null = 0; null < 8; null++)
 			at = put_null(at);
 	}
 	at = put_int16(at, UINT16_MAX);
@@ -275,7 +275,7 @@ make_copy_text(Call *call, int number)
 		*at++ = '\t';
 		at = put_hex(at, payloads[message], PAYLOAD);
 		at = stpcpy(at, "\tapplication/octet-stream\t\\N\t\\N\t\\N\t\\N"
-					"\t\\N\t\\N\t\\N\n");
+					"\t\\N\t\\N\t\\N\t\\N\n");
 	}
 	call->size = (size_t) (at - call->data);
 }
