@@ -369,25 +369,15 @@ static bool
 holder_visible(Search *search, HeapTuple tuple, TupleDesc desc)
 {
 	const MbusChannel *channel;
-	Datum		subject;
-	Datum		recipient;
-	bool		no_subject;
-	bool		no_recipient;
-	bool		isnull;
-	int32		publisher_id;
 
 	/* its grants are not in our copy */
 	channel = mbus_channel_by_id(search->schema, search->channel->channel_id);
 	if (channel == NULL || !channel->by_subject ||
 		mbus_channel_allows(channel, MBUS_CLAIM))
 		return true;
-	publisher_id = DatumGetInt32(heap_getattr(tuple, MBUS_COL_PUBLISHER_ID,
-											  desc, &isnull));
-	subject = heap_getattr(tuple, MBUS_COL_SUBJECT, desc, &no_subject);
-	recipient = heap_getattr(tuple, MBUS_COL_RECIPIENT, desc, &no_recipient);
-	return mbus_visible(search->schema, publisher_id,
-						no_subject ? NULL : DatumGetTextPP(subject),
-						no_recipient ? NULL : DatumGetTextPP(recipient));
+	return mbus_visible_row(search->schema, tuple, desc,
+							MBUS_COL_PUBLISHER_ID, MBUS_COL_SUBJECT,
+							MBUS_COL_RECIPIENT);
 }
 
 /*
