@@ -42,18 +42,20 @@ function bare(reply) {
 }
 
 // ask sends a text on a connection of its own and returns the texts of all
-// frames that came until a ping behind it was answered.
-async function ask(text) {
+// frames that came until a ping behind it was answered, and until there were
+// `least` of them: a name with escapes takes the other lane, which the ping may
+// overtake.
+async function ask(text, least = 0) {
 	const client = await gateway.client();
 	const texts = [];
 	client.socket.on('message', (data) => texts.push(data.toString()));
 	client.raw(text);
 	client.raw('{"jsonrpc":"2.0","id":"the end","method":"ping"}');
 	const last = '{"jsonrpc":"2.0","id":"the end","result":"pong"}';
-	await until('the end', () => texts.includes(last));
-	assert.equal(texts.pop(), last);
+	await until('the end',
+		() => texts.includes(last) && texts.length > least);
 	client.socket.terminate();
-	return texts;
+	return texts.filter((one) => one !== last);
 }
 
 const examples = [
@@ -143,7 +145,8 @@ const examples = [
 describe('what is sent, and what comes back', () => {
 	for (const [name, text, expected] of examples) {
 		test(name, async () => {
-			const replies = (await ask(text)).map((reply) => JSON.parse(reply));
+			const replies = (await ask(text, expected.length)).map(
+				(reply) => JSON.parse(reply));
 			assert.deepEqual(bare(replies), expected);
 		});
 	}
