@@ -33,6 +33,7 @@
 #include "net/tls.h"
 #include "notify.h"
 #include "relay/client.h"
+#include "relay/intake.h"
 #include "relay/lane.h"
 #include "relay/relay.h"
 #include "relay/sweep.h"
@@ -52,7 +53,7 @@ static bool check;				/* --check-config ... */
 static bool connects;			/* ... --connect */
 
 static const GwClientEvents client_events = {gw_relay_submit,
-gw_session_end, gw_relay_over_limit};
+gw_session_end, gw_relay_over_limit, gw_relay_greet};
 static const GwConfigChecks checks = {gw_options_check_url, gw_tls_check};
 
 static int	read_flags(int argc, char **argv);
@@ -276,6 +277,7 @@ open_all(void)
 {
 	gw_tls_renew(true);
 	gw_identities_init(config.log_subjects);
+	gw_intake_init(&config);
 	gw_clients_init(&config, &client_events);
 	if (!gw_loop_open(&config))
 		return false;

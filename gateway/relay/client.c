@@ -12,14 +12,13 @@
  * Every queue is bounded. In: one message of WS_MAX_MSG_BYTES is put
  * together at a time; a connection with MESSAGE_BUS_MAX_IN_FLIGHT unanswered
  * frames is not read from until one is answered, so that a slow database is
- * felt by the sender's TCP; the frames of all together are bounded in bytes,
- * and over that limit a frame is refused with an error that names it. Out: a
- * connection whose replies pile up is neither read from nor served
- * (held) until it has read half of them, and is closed with
- * 1013 if it does not read at all, or takes too long for one reply. Nothing
- * is sent to the database whose replies, beside those that wait and those
- * that are on their way, it could not take (gw_client_has_room). Those of all
- * together are bounded by MESSAGE_BUS_MAX_UNREAD_MB: from half of it on, who
+ * felt by the sender's TCP; how many bytes of frames it, and all together, may
+ * have is told in intake.c. Out: a connection whose replies pile up is neither
+ * read from nor served (held) until it has read half of them, and is closed
+ * with 1013 if it does not read at all, or takes too long for one reply.
+ * Nothing is sent to the database whose replies, beside those that wait and
+ * those that are on their way, it could not take (gw_client_has_room). Those of
+ * all together are bounded by MESSAGE_BUS_MAX_UNREAD_MB: from half of it on, who
  * has any unread gets no more; over it, who has many and has not read for
  * longest is closed with 1013.
  *
@@ -39,6 +38,7 @@
 #include "base/metrics.h"
 #include "base/utf8.h"
 #include "net/loop.h"
+#include "relay/intake.h"
 
 /* How much of a message that is too large is looked through for its id. */
 #define PREFIX_MAX		65536
@@ -69,11 +69,11 @@ static void client_closed(void *owner, int code, const char *reason,
 						  size_t length);
 static size_t unread_max(void);
 static bool mute_one(void);
-static void log_close(const GwClient *client);
 static void client_move(GwClient *client, GwClientState state);
 static bool client_check_text(GwClient *client, bool final);
 static bool client_gather(GwClient *client, const unsigned char *bytes,
 						  size_t length, size_t more, bool binary);
+static bool client_greet(GwClient *client);
 static void client_append(GwClient *client, const unsigned char *bytes,
 						  size_t length);
 static void client_refuse(GwClient *client, GwRefusal reason,
@@ -82,7 +82,6 @@ static void log_refused(GwClient *client, const char *why);
 static void client_forget_message(GwClient *client);
 static void client_take_message(GwClient *client);
 static void client_drop_replies(GwClient *client);
-static void client_flow(GwClient *client);
 
 const GwSocketEvents gw_client_events = {client_open, client_receive,
 	client_pong, client_next, client_written, client_closed, client_gone,
@@ -121,7 +120,7 @@ void
 gw_client_answered(GwClient *client)
 {
 	client->in_flight--;
-	client_flow(client);
+	gw_client_flow(client);
 }
 
 /*
@@ -164,7 +163,7 @@ gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
 						   "too many unread replies");
 		return;
 	}
-	client_flow(client);
+	gw_client_flow(client);
 	gw_socket_write_soon(client->socket);
 	while (gw_reply_totals.bytes > unread_max() && mute_one())
 		;
@@ -246,7 +245,7 @@ gw_disconnect(GwClient *client, int code, const char *reason)
 	if (client->intake == GW_INTAKE_GATHER)
 		client->intake = GW_INTAKE_DISCARD;
 	client_move(client, GW_CLIENT_CLOSING);
-	client_flow(client);
+	gw_client_flow(client);
 	gw_socket_write_soon(client->socket);
 }
 
@@ -273,6 +272,7 @@ client_open(GwSocket *socket, GwBuffer *token, uint32_t limit)
 	client->opened_ms = client->heard_ms = gw_now_ms();
 	gw_replies_init(&client->replies);
 	LIST_INSERT_HEAD(&gw_clients[GW_CLIENT_OPEN], client, entry);
+	gw_intake_begin(client->identity);
 	gw_client_totals.count++;
 	gw_counters.connections++;
 	gw_log_begin(&line, "info", "open");
@@ -294,7 +294,9 @@ client_receive(void *owner, const unsigned char *bytes, size_t length,
 	GwClient   *client = owner;
 	bool		whole;
 
-	client->received_ms = gw_now_ms();
+	/* Empty fragments do not keep a message alive. */
+	if (length > 0 || final)
+		client->received_ms = gw_now_ms();
 	gw_counters.bytes_in += length;
 	if (client->state != GW_CLIENT_OPEN)
 	{
@@ -305,6 +307,7 @@ client_receive(void *owner, const unsigned char *bytes, size_t length,
 	if (client->intake == GW_INTAKE_IDLE)
 	{
 		client->intake = GW_INTAKE_GATHER;
+		client->begun_ms = gw_now_ms();
 		client->characters = 0;
 	}
 	if (client->intake == GW_INTAKE_GATHER &&
@@ -381,7 +384,7 @@ client_written(void *owner, size_t length)
 		client->frames_out++;
 		gw_counters.frames_out++;
 	}
-	client_flow(client);
+	gw_client_flow(client);
 	return !gw_replies_are_none(&client->replies) ||
 		client->state == GW_CLIENT_CLOSING;
 }
@@ -427,7 +430,7 @@ client_gone(void *owner)
 		client->end = GW_END_NETWORK;
 	}
 	gw_metric_close(client->end, client->close_code);
-	log_close(client);
+	gw_client_log_close(client);
 	client_drop_replies(client);
 	client_forget_message(client);
 	client->identity->close_code = client->close_code;
@@ -435,27 +438,6 @@ client_gone(void *owner)
 	events->end(client->identity);
 	gw_identity_release(client->identity);
 	free(client);
-}
-
-/* log_close tells how a connection was used, and who ended it. */
-static void
-log_close(const GwClient *client)
-{
-	GwLogLine	line;
-
-	gw_log_begin(&line, "info", "close");
-	gw_log_number(&line, "connection", client->identity->session);
-	gw_identity_log(client->identity, &line);
-	gw_log_number(&line, "ms", gw_now_ms() - client->opened_ms);
-	gw_log_number(&line, "frames_in", (int64_t) client->frames_in);
-	gw_log_number(&line, "frames_out", (int64_t) client->frames_out);
-	gw_log_number(&line, "in_flight", (int64_t) client->in_flight);
-	gw_log_number(&line, "unwritten", (int64_t) client->replies.bytes);
-	gw_log_text(&line, "by", gw_end_names[client->end]);
-	gw_log_number(&line, "code", client->close_code);
-	if (client->close_reason != NULL && client->close_reason[0] != '\0')
-		gw_log_text(&line, "reason", client->close_reason);
-	gw_log_end(&line);
 }
 
 /* gw_client_end_linger lets a closing client close. */
@@ -488,7 +470,7 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 	unsigned char opcode = binary ? GW_OPCODE_BINARY : GW_OPCODE_TEXT;
 	size_t		limit = (size_t) config->max_message;
 	size_t		held = message->length > 0 ? message->length - 1 : 0;
-	char		detail[96];
+	char		detail[128];
 	const GwError large = {GW_ERROR_TOO_LARGE, "message too large", NULL,
 	detail, NULL};
 	const GwError many = {GW_ERROR_TOO_MANY, "too many frames in flight", NULL,
@@ -517,13 +499,34 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 	}
 	client_append(client, bytes, length);
 	if (!message->failed &&
-		gw_client_totals.buffered <= (size_t) config->max_buffered_mb * GW_MIB)
-		return true;
-	(void) snprintf(detail, sizeof(detail), "The limit is %ld MiB for all"
-					" connections (MESSAGE_BUS_MAX_BUFFERED_MB).",
-					config->max_buffered_mb);
+		!gw_intake_is_full(client->identity, detail, sizeof(detail)))
+		return client_greet(client);
+	if (message->failed)
+		(void) snprintf(detail, sizeof(detail), "The gateway is out of memory.");
 	client_refuse(client, GW_REFUSED_BUFFERED, &many);
 	return false;
+}
+
+/*
+ * client_greet has the database tell who a client is that has sent as much as
+ * it may before, if no frame of it does that. It returns false if the message
+ * was refused because the database is away.
+ */
+static bool
+client_greet(GwClient *client)
+{
+	GwError		error;
+
+	if (!gw_intake_must_greet(client->identity))
+		return true;
+	if (client->in_flight == 0 && !client->identity->greeted &&
+		!events->greet(client->identity, &error))
+	{
+		client_refuse(client, GW_REFUSED_BUFFERED, &error);
+		return false;
+	}
+	gw_client_flow(client);
+	return true;
 }
 
 /*
@@ -561,7 +564,7 @@ client_append(GwClient *client, const unsigned char *bytes, size_t length)
 	size_t		before = client->incoming.length;
 
 	gw_buffer_append(&client->incoming, bytes, length);
-	gw_client_totals.buffered += client->incoming.length - before;
+	gw_intake_add(client->identity, client->incoming.length - before);
 }
 
 /* client_refuse answers a message that is not whole, by the id if known. */
@@ -597,7 +600,7 @@ log_refused(GwClient *client, const char *why)
 static void
 client_forget_message(GwClient *client)
 {
-	gw_client_totals.buffered -= client->incoming.length;
+	gw_intake_remove(client->identity, client->incoming.length);
 	/* It may be an authenticate. */
 	gw_buffer_wipe(&client->incoming);
 }
@@ -618,18 +621,18 @@ client_take_message(GwClient *client)
 		gw_disconnect(client, GW_CLOSE_TRY_LATER, "out of memory");
 		return;
 	}
-	gw_client_totals.buffered += request->ids.length;
+	gw_intake_add(client->identity, request->ids.length);
 	if (!draining)
 	{
 		client->in_flight++;
 		events->message(request);
-		client_flow(client);
+		gw_client_flow(client);
 		return;
 	}
 	gw_metric_refused(GW_REFUSED_DRAINING);
 	log_refused(client, error.message);
 	gw_client_answer(client, &request->ids, &error);
-	gw_client_totals.buffered -= request->length + request->ids.length;
+	gw_intake_remove(client->identity, request->length + request->ids.length);
 	gw_request_free(request);
 }
 
@@ -653,36 +656,29 @@ client_drop_replies(GwClient *client)
 }
 
 /*
- * client_flow stops reading from a client that does not read, or has enough
+ * gw_client_flow stops reading from a client that does not read, or has enough
  * in flight, and resumes. What is closing is read, to see its end.
  */
-static void
-client_flow(GwClient *client)
+void
+gw_client_flow(GwClient *client)
 {
 	size_t		high = (size_t) config->max_message;
 	bool		pause;
 
 	client->held = client->replies.bytes > (client->held ? high / 2 : high);
 	pause = client->state == GW_CLIENT_OPEN &&
-		(client->held || client->in_flight >= (size_t) config->max_in_flight);
+		(client->held || client->in_flight >= (size_t) config->max_in_flight ||
+		 (client->in_flight > 0 && gw_intake_has_share(client->identity)) ||
+		 ((client->in_flight > 0 || client->identity->greeted) &&
+		  gw_intake_must_greet(client->identity)));
 	if (pause == client->paused)
 		return;
 	client->paused = pause;
 	/* The time while it was not read from is not the client's. */
 	client->received_ms = gw_now_ms();
+	if (pause)
+		client->paused_ms = client->received_ms;
+	else
+		client->begun_ms += client->received_ms - client->paused_ms;
 	gw_socket_pause(client->socket, pause);
-}
-
-void
-gw_client_log(const char *level, const char *event, const GwClient *client,
-			  const char *detail)
-{
-	GwLogLine	line;
-
-	gw_log_begin(&line, level, event);
-	gw_log_number(&line, "connection", client->identity->session);
-	gw_identity_log(client->identity, &line);
-	if (detail != NULL)
-		gw_log_text(&line, "detail", detail);
-	gw_log_end(&line);
 }

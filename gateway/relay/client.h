@@ -51,6 +51,7 @@ typedef struct GwClient
 	GwBuffer	incoming;		/* opcode, then the bytes of a message */
 	size_t		characters;		/* bytes of it that are known to be UTF-8 */
 	int64_t		received_ms;	/* when bytes last came in */
+	int64_t		begun_ms;		/* when the message in `incoming` began */
 	int64_t		heard_ms;		/* when it answered a ping, or was read */
 	int64_t		pinged_ms;		/* when it was pinged, 0 if it was heard since */
 	bool		want_ping;
@@ -58,6 +59,7 @@ typedef struct GwClient
 	GwReplies	replies;		/* to write */
 	bool		held;			/* replies pile up: gets no more for now */
 	bool		paused;			/* is not read from */
+	int64_t		paused_ms;		/* since when */
 	bool		mute;			/* gets no replies any more */
 	uint64_t	batch_mark;		/* the last batch that holds a frame of it */
 	size_t		batch_replies;	/* bytes that those in it may bring */
@@ -77,7 +79,6 @@ GwClientList;
 typedef struct GwClientTotals
 {
 	size_t		count;			/* of clients */
-	size_t		buffered;		/* bytes of unanswered and unfinished frames */
 } GwClientTotals;
 
 /* What clients tell whoever relays. */
@@ -89,6 +90,8 @@ typedef struct GwClientEvents
 	void		(*end) (GwIdentity *identity);
 	/* A message was refused for its size, of which this much has come. */
 	void		(*over_limit) (GwIdentity *identity, const GwBuffer *message);
+	/* The database is to tell who this is; false if it cannot, and why. */
+	bool		(*greet) (GwIdentity *identity, GwError *error);
 } GwClientEvents;
 
 extern GwClientList gw_clients[GW_CLIENT_STATES];
@@ -101,6 +104,7 @@ extern void gw_clients_init(const GwConfig *config,
 							const GwClientEvents *events);
 extern void gw_clients_drain(void);
 
+extern void gw_client_flow(GwClient *client);
 extern void gw_client_answered(GwClient *client);
 extern bool gw_client_has_room(const GwClient *client, size_t reply);
 extern void gw_client_queue(GwClient *client, bool binary,
@@ -112,6 +116,7 @@ extern void gw_client_mute(GwClient *client, const char *reason);
 extern void gw_client_end_linger(GwClient *client);
 extern void gw_client_log(const char *level, const char *event,
 						  const GwClient *client, const char *detail);
+extern void gw_client_log_close(const GwClient *client);
 extern void gw_disconnect(GwClient *client, int code, const char *reason);
 
 #endif							/* GW_CLIENT_H */

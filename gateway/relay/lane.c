@@ -28,6 +28,7 @@
 #include "database/outcome.h"
 #include "net/loop.h"
 #include "relay/ending.h"
+#include "relay/intake.h"
 #include "relay/publishes.h"
 
 GwLane		gw_lanes[GW_CONNECTIONS_MAX];
@@ -213,9 +214,13 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 	{
 		if (result == GW_UNKNOWN)
 			request->tries++;
+		if (request->greets)
+			identity->greeted = false;
+		if (request->greets && client != NULL)
+			gw_client_flow(client);
 		/* It may have opened a session whose socket had gone. */
-		if (request->control == GW_CONTROL_OVER_LIMIT && client == NULL &&
-			identity->pending == 0)
+		if ((request->control == GW_CONTROL_OVER_LIMIT || request->greets) &&
+			client == NULL && identity->pending == 0)
 			gw_session_end(identity);
 		if (request->ends && (result == GW_UNKNOWN || result == GW_AWAY))
 			gw_endings_keep(request);
@@ -240,6 +245,7 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 		gw_client_answer(client, &request->ids, error);
 	else if (error != NULL)
 		gw_counters.replies_undelivered++;
+	gw_intake_remove(identity, request->length + request->ids.length);
 	if (client != NULL)
 	{
 		client->replies.expected -= request->expected;
@@ -251,7 +257,6 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 								  GW_LOGS_FAILED)))
 		gw_request_log(request, lane, error, result,
 					   gw_now_ms() - request->arrived_ms);
-	gw_client_totals.buffered -= request->length + request->ids.length;
 	identity->pending--;
 	if (gw_request_only_claims(request))
 		identity->claiming--;
@@ -593,9 +598,15 @@ deliver_row(const GwLane *lane, GwRequest *request, const GwRow *row)
 	if (identity->session != row->session)
 		return false;
 	if (row->frame.data[0] == GW_OPCODE_CONTROL)
-		return gw_identity_take(identity, lane->index, lane->generation,
-								request->control == GW_CONTROL_OPEN ?
-								request->version : 0, body);
+	{
+		bool		taken = gw_identity_take(identity, lane->index,
+											 lane->generation,
+											 request->control == GW_CONTROL_OPEN ?
+											 request->version : 0, body);
+
+		gw_intake_meet(identity);
+		return taken;
+	}
 	if (row->answers && row->code != 0)
 	{
 		request->code = row->code;

@@ -89,6 +89,28 @@ gw_relay_over_limit(GwIdentity *identity, const GwBuffer *message)
 		gw_queue_append(&lane->queue, request);
 }
 
+/*
+ * gw_relay_greet has the database tell who a connection is, of which no whole
+ * frame has come. It returns false if it cannot be asked, and why.
+ */
+bool
+gw_relay_greet(GwIdentity *identity, GwError *error)
+{
+	GwLane	   *lane = &gw_lanes[GW_LANE_SHORT];
+	GwRequest  *request;
+
+	if (!gw_lane_takes(lane, error))
+		return false;
+	request = gw_request_open(identity);
+	*error = gw_error_away("out of memory");
+	if (request == NULL)
+		return false;
+	request->greets = true;
+	identity->greeted = true;
+	gw_queue_append(&lane->queue, request);
+	return true;
+}
+
 /* gw_relay_turn, at the end of a turn of the loop, sends what is queued. */
 void
 gw_relay_turn(void)

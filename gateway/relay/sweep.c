@@ -25,8 +25,11 @@
 #define LINGER_MS		500
 #define LINGER_MAX_MS	30000
 
-/* For one reply a client has the time to send so often. */
-#define REPLY_TIMES		10
+/*
+ * For one reply, or one message, a client has so often the time in which a byte
+ * of it must move.
+ */
+#define TIMES			10
 
 static const GwConfig *config;
 
@@ -72,7 +75,8 @@ sweep_open(GwClient *client, int64_t now)
 	if (reads_too_slowly(client, now))
 		gw_client_mute(client, "replies are not being read");
 	else if (client->intake != GW_INTAKE_IDLE && !client->paused &&
-			 now - client->received_ms > config->tool_timeout * 1000)
+			 (now - client->received_ms > config->tool_timeout * 1000 ||
+			  now - client->begun_ms > TIMES * config->tool_timeout * 1000))
 		gw_disconnect(client, GW_CLOSE_POLICY, "message not finished in time");
 	else if (client->identity->expires_ms != 0)
 		check_expiry(client, now);
@@ -87,7 +91,7 @@ sweep_open(GwClient *client, int64_t now)
 /*
  * reads_too_slowly tells that a client has taken no byte of its replies for
  * MESSAGE_BUS_SEND_TIMEOUT_SECS, or has begun to take one, of whatever size,
- * and not ended in REPLY_TIMES that: a byte now and then would keep it for
+ * and not ended in TIMES that: a byte now and then would keep it for
  * hours.
  */
 static bool
@@ -98,7 +102,7 @@ reads_too_slowly(const GwClient *client, int64_t now)
 
 	return !gw_replies_are_none(replies) &&
 		(now - replies->progress_ms > limit ||
-		 now - replies->begun_ms > REPLY_TIMES * limit);
+		 now - replies->begun_ms > TIMES * limit);
 }
 
 /*

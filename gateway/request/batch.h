@@ -49,6 +49,7 @@ typedef struct GwRequest
 	char		control;		/* 0 if it is a client's */
 	bool		again;			/* a control frame that is sent once more */
 	bool		ends;			/* it ends leases */
+	bool		greets;			/* it opens a session without a frame */
 	unsigned	tries;			/* so often was that sent and not answered */
 	uint32_t	version;		/* of the token in it, if it opens */
 	bool		secret;			/* holds a token */

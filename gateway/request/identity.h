@@ -42,6 +42,10 @@ typedef struct GwIdentity
 	struct GwClient *client;	/* NULL once its socket is gone */
 	size_t		pending;		/* frames of it not yet answered */
 	size_t		claiming;		/* of these, claims that may wait */
+	size_t		buffered;		/* bytes of its frames: relay/intake.c */
+	bool		stranger;		/* it has shown no token that is good */
+	bool		unknown;		/* the database has not told who it is */
+	bool		greeted;		/* and is asked */
 	bool		leased;			/* it may have leases to be ended */
 	GwBuffer	token;			/* secret; empty: anonymous */
 	char		role[64];		/* for the log; empty: not known */

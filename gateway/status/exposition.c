@@ -15,6 +15,7 @@
 #include "base/metrics.h"
 #include "base/version.h"
 #include "relay/client.h"
+#include "relay/intake.h"
 #include "relay/relay.h"
 #include "relay/reply.h"
 
@@ -43,7 +44,7 @@ static const struct
 
 	{"connections", &gw_client_totals.count,
 	"WebSocket connections that are open."},
-	{"buffered_bytes", &gw_client_totals.buffered,
+	{"buffered_bytes", &gw_intake_totals.bytes,
 	"Bytes of frames that are not answered yet."},
 	{"replies_queued", &gw_reply_totals.count,
 	"Replies that wait to be written."},

@@ -13,6 +13,7 @@
 
 #include "base/metrics.h"
 #include "relay/client.h"
+#include "relay/intake.h"
 #include "relay/relay.h"
 #include "status/exposition.h"
 
@@ -64,7 +65,7 @@ health_body(GwBuffer *body)
 
 	gw_buffer_format(body, "{\"status\":\"%s\",\"connections_open\":%zu,"
 					 "\"buffered_bytes\":%zu", lost ? "warning" : "ok",
-					 gw_client_totals.count, gw_client_totals.buffered);
+					 gw_client_totals.count, gw_intake_totals.bytes);
 	if (lost)
 		gw_buffer_text(body, ",\"warnings\":[\"log lines were lost\"]");
 	for (i = 0; i < GW_COUNTER_COUNT; i++)

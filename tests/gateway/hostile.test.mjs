@@ -243,6 +243,32 @@ describe('floods', () => {
 			destroy(raws);
 		}));
 
+	test('of empty fragments do not keep a message alive', (t) =>
+		besiege(t, { settings: { TOOL_TIMEOUT_SECS: '1' } }, async (gateway) => {
+			const raw = await Raw.open(gateway.port);
+			raw.write(frame(TEXT, '{', { fin: false }));
+			const timer = setInterval(() => raw.write(frame(CONTINUATION, '',
+				{ fin: false })), 100);
+			t.after(() => clearInterval(timer));
+			await until('the close', () => gateway.event('close', ({ code }) =>
+				code === 1008), 6);
+			raw.destroy();
+		}));
+
+	test('of a byte now and then end after ten times the limit', (t) =>
+		besiege(t, { settings: { TOOL_TIMEOUT_SECS: '1' } }, async (gateway) => {
+			const raw = await Raw.open(gateway.port);
+			raw.write(frame(TEXT, '{', { fin: false }));
+			const start = Date.now();
+			const timer = setInterval(() => raw.write(frame(CONTINUATION, ' ',
+				{ fin: false })), 200);
+			t.after(() => clearInterval(timer));
+			await until('the close', () => gateway.event('close', ({ code }) =>
+				code === 1008), 16);
+			assert.ok(Date.now() - start > 8000);
+			raw.destroy();
+		}));
+
 	test('of fragments of 1 byte without end are stopped at the limit', (t) =>
 		besiege(t, { settings: { WS_MAX_MSG_BYTES: '100000' } },
 			async (gateway) => {

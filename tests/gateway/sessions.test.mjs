@@ -8,6 +8,7 @@ import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import { Bus, fails, random, sha256, sleep, until } from './bus.mjs';
+import { BINARY, Raw, TEXT, frame, rpc } from './raw.mjs';
 
 const secret = 'a secret of at least thirty-two bytes';
 const base64 = (value) => Buffer.from(value).toString('base64url');
@@ -563,4 +564,91 @@ describe('a login that cannot authenticate clients', () => {
 		assert.match(await refusal({ MESSAGE_BUS_ANON_ROLE: 'stranger' }),
 			/not a member of the role named by MESSAGE_BUS_ANON_ROLE/);
 	});
+});
+
+describe('strangers', () => {
+	const MIB = 1024 * 1024;
+	const buffered = async (other) => (await other.get('/healthz')).body
+		.buffered_bytes;
+
+	test('with unfinished messages take nothing from others', async () => {
+		const other = await start({ MESSAGE_BUS_MAX_BUFFERED_MB: '64',
+			WS_MAX_MSG_BYTES: String(16 * MIB) });
+		const raws = await Promise.all(Array.from({ length: 18 }, () =>
+			Raw.open(other.port)));
+		const part = frame(BINARY, Buffer.concat([Buffer.from(
+			rpc(7, 'publish', { channel: 'events' }) + '\n'),
+		Buffer.alloc(15 * MIB)]), { fin: false });
+		for (const raw of raws) raw.write(part);
+		await until('their share', async () => await buffered(other) > 8 * MIB);
+		await sleep(500);
+		const client = await other.client(bearer({ role: 'alice' }));
+		for (let i = 0; i < 5; i++) {
+			const large = (await client.callBinary('publish',
+				{ channel: 'events' }, random(5 * MIB))).frame.result;
+			assert.ok(large > 0);
+		}
+		assert.ok(await buffered(other) < 34 * MIB);
+		await until('a refusal', () => raws.some((raw) => raw.frames.some(
+			({ payload }) => /"id":7.*-32011.*without a token/.test(payload))));
+		for (const raw of raws) raw.destroy();
+		await until('the end', async () => await buffered(other) === 0);
+		await other.kill();
+	});
+
+	test('are not read beyond 64 KiB before the database knows them',
+		async () => {
+			const other = await start();
+			const thaw = await bus.freeze();
+			const raws = await Promise.all(Array.from({ length: 10 }, () =>
+				Raw.open(other.port, bearer({ role: 'alice' }).headers)));
+			const bytes = frame(BINARY, Buffer.concat([Buffer.from(
+				rpc(7, 'publish', { channel: 'events' }) + '\n'),
+			random(5 * MIB)]));
+			for (const raw of raws) raw.write(bytes);
+			await until('some', async () => await buffered(other) > 640 * 1024);
+			await sleep(500);
+			const most = await buffered(other);
+			thaw();
+			assert.ok(most < 10 * MIB, `${most} bytes`);
+			// and then they are served
+			for (const raw of raws) {
+				assert.match(await raw.message(), /"id":7,"result":\d+/);
+				raw.destroy();
+			}
+			await other.kill();
+		});
+
+	test('whose token is refused are closed, however large their first message',
+		async () => {
+			const other = await start();
+			const raw = await Raw.open(other.port,
+				bearer({ role: 'alice' }, { wrong: true }).headers);
+			raw.write(frame(TEXT, rpc(7, 'publish', { channel: 'events',
+				payload: 'x'.repeat(MIB) }), { fin: false }));
+			await until('the close', () => other.event('close', ({ code }) =>
+				code === 1008));
+			raw.destroy();
+			await other.kill();
+		});
+
+	test('one connection is not read from while it has its share unanswered',
+		async () => {
+			const other = await start({ MESSAGE_BUS_MAX_BUFFERED_MB: '64',
+				WS_MAX_MSG_BYTES: String(8 * MIB) });
+			const client = await other.client(bearer({ role: 'alice' }));
+			await client.call('ping');
+			const thaw = await bus.freeze();
+			const sent = Array.from({ length: 30 }, () => client.callBinary(
+				'publish', { channel: 'events' }, random(4 * MIB)));
+			await until('its share', async () => await buffered(other) >= 16 * MIB);
+			await sleep(300);
+			const most = await buffered(other);
+			thaw();
+			assert.ok(most < 32 * MIB, `${most} bytes`);
+			for (const one of await Promise.all(sent)) {
+				assert.ok(one.frame.result > 0);
+			}
+			await other.kill();
+		});
 });
