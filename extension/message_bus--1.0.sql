@@ -128,7 +128,8 @@ CREATE TABLE message_bus.channel (
 	owner_at text,							-- where the owner was written down, see role_at
 	buses uuid[] NOT NULL DEFAULT '{}',		-- that know it by its number: of what they have
 											-- written its messages are those of that number
-	visibility text NOT NULL DEFAULT 'channel'	-- or subject: a publisher's own, and what is addressed to one
+	visibility text NOT NULL DEFAULT 'channel',	-- or subject: a publisher's own, and what is addressed to one
+	max_lease interval						-- longest lease; NULL: of 7 days, as anywhere
 );
 COMMENT ON TABLE message_bus.channel IS 'channels and their policies';
 
@@ -670,10 +671,10 @@ CREATE FUNCTION message_bus.create_channel(channel text, ttl interval DEFAULT '4
 	dead_letter text DEFAULT NULL, retention text DEFAULT 'ttl', max_payload bigint DEFAULT NULL,
 	compression text DEFAULT 'lz4', if_not_exists boolean DEFAULT false,
 	dead_letter_expired boolean DEFAULT false, record_reads boolean DEFAULT false,
-	visibility text DEFAULT 'channel') RETURNS void
+	visibility text DEFAULT 'channel', max_lease interval DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_create_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.create_channel IS
-'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries; dead-letter channels must not lead back. dead_letter_expired: what a subscription has not got becomes a dead letter before it expires. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. record_reads: each read by get, get_by_transaction, get_bytes, peek and retrieve_message is an event "accessed", by role and subject; they fail where it cannot be. visibility: channel, or subject: who may consume sees, reads and deletes only what his own role and subject has published or what is addressed to his subject (recipient), unless he has all_subjects or owns the channel; to claim takes all_subjects. Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, 25006 read-only.';
+'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries; dead-letter channels must not lead back. dead_letter_expired: what a subscription has not got becomes a dead letter before it expires. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. record_reads: each read by get, get_by_transaction, get_bytes, peek and retrieve_message is an event "accessed", by role and subject; they fail where it cannot be. visibility: channel, or subject: who may consume sees, reads and deletes only what his own role and subject has published or what is addressed to his subject (recipient), unless he has all_subjects or owns the channel; to claim takes all_subjects. max_lease: longest time that messages may be leased or a lease extended to, up to 7 days (NULL or 0: 7 days). Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, or the current user owns as many as message_bus.max_channels_per_role says, 25006 read-only.';
 
 CREATE FUNCTION message_bus.alter_channel(channel text, ttl interval DEFAULT NULL,
 	max_attempts integer DEFAULT NULL, lease interval DEFAULT NULL,
@@ -681,10 +682,10 @@ CREATE FUNCTION message_bus.alter_channel(channel text, ttl interval DEFAULT NUL
 	dead_letter text DEFAULT NULL, retention text DEFAULT NULL, max_payload bigint DEFAULT NULL,
 	compression text DEFAULT NULL, dead_letter_expired boolean DEFAULT NULL,
 	record_reads boolean DEFAULT NULL, owner regrole DEFAULT NULL,
-	visibility text DEFAULT NULL) RETURNS void
+	visibility text DEFAULT NULL, max_lease interval DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_alter_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.alter_channel IS
-'alter_channel: changes what is not NULL, for messages published from now on; visibility for all that are there. dead_letter '''' and max_payload 0 remove these. owner: to whom the channel belongs from now on; the caller owns the channel and may set that role, or has the rights of the owner of the extension (a channel whose owner is missing is a superuser''s and his). Errors: 42P01 no such channel, 42501 not its owner, or may not set the role, 42704 no such role, 22023 bad value, 53400 too many channels with retention acked, 25006 read-only.';
+'alter_channel: changes what is not NULL, for messages published from now on; visibility for all that are there. dead_letter '''', max_payload 0 and max_lease 0 remove these; a shorter max_lease lets leases that are out go on. owner: to whom the channel belongs from now on; the caller owns the channel and may set that role, or has the rights of the owner of the extension (a channel whose owner is missing is a superuser''s and his). Errors: 42P01 no such channel, 42501 not its owner, or may not set the role, 42704 no such role, 22023 bad value, 53400 too many channels with retention acked, or of the new owner, 25006 read-only.';
 
 CREATE FUNCTION message_bus.drop_channel(channel text, if_exists boolean DEFAULT false) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_drop_channel' LANGUAGE C;
@@ -843,7 +844,7 @@ CREATE FUNCTION message_bus.create_subscription(channel text, subscription text,
 	start text DEFAULT 'earliest', ordered boolean DEFAULT false, if_not_exists boolean DEFAULT false) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_create_subscription' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.create_subscription IS
-'create_subscription: makes a durable reader of a channel, owned by the current user, who needs the privilege to consume. subscription: 1 to 255 bytes of UTF-8 without control characters. start: earliest (all messages there are), latest (none that was committed before), digits (an id, the first that is delivered; one not given out yet is as the next one), else a timestamp with time zone (what was created from then on). ordered: messages of one key one after the other. Errors: 42P01 no such channel, 42501 no privilege, 42602 bad name, 42710 exists, 22023 or 22007 bad start, 25006 read-only, 55000 not ready.';
+'create_subscription: makes a durable reader of a channel, owned by the current user, who needs the privilege to consume. subscription: 1 to 255 bytes of UTF-8 without control characters. start: earliest (all messages there are), latest (none that was committed before), digits (an id, the first that is delivered; one not given out yet is as the next one), else a timestamp with time zone (what was created from then on). ordered: messages of one key one after the other. Errors: 42P01 no such channel, 42501 no privilege, 42602 bad name, 42710 exists, 22023 or 22007 bad start, 53400 the current user owns as many as message_bus.max_subscriptions_per_role says, 25006 read-only, 55000 not ready.';
 
 CREATE FUNCTION message_bus.drop_subscription(channel text, subscription text,
 	if_exists boolean DEFAULT false) RETURNS void
@@ -885,7 +886,7 @@ CREATE FUNCTION message_bus.claim(channel text, subscription text DEFAULT 'defau
 	max_bytes bigint DEFAULT NULL, ack bigint DEFAULT NULL, keep boolean DEFAULT false) RETURNS SETOF message_bus.delivery
 	AS 'MODULE_PATHNAME', 'mbus_claim' LANGUAGE C ROWS 100;
 COMMENT ON FUNCTION message_bus.claim IS
-'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s (NULL: the channel''s lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. ack: a lease that is acked first, with all it holds, as by ack(lease): of whatever channel or subscription, if the caller may consume there (NULL: none); both take effect when the transaction commits. If the ack is refused nothing is claimed. With ack the call does not wait, so that the ack can be committed; what follows in the keys of acked messages of an ordered subscription can be claimed from then on. keep: over a gateway, the lease does not end with the socket. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits, and does not end before it does. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 the subscription may hold no more messages, or too many subscriptions are in use, 55000 a seek has not ended, the worker does not answer or the lease of ack is not held (as ack), 25001 waiting in REPEATABLE READ, 25006 read-only.';
+'claim: takes messages to work on, by id, those to be tried again first. channel; subscription ("default" is made at the first claim). batch: how many at most, 1 to 10000. lease_for: how long they are the caller''s, at most the channel''s max_lease (NULL: its lease). wait: how long to wait for the first one, at most a day; a waiting call holds a snapshot, CALL message_bus.wait() does not. max_bytes: payload bytes at most, but for a first message that is larger. ack: a lease that is acked first, with all it holds, as by ack(lease): of whatever channel or subscription, if the caller may consume there (NULL: none); both take effect when the transaction commits. If the ack is refused nothing is claimed. With ack the call does not wait, so that the ack can be committed; what follows in the keys of acked messages of an ordered subscription can be claimed from then on. keep: over a gateway, the lease does not end with the socket. All rows have one lease, for ack, nack and extend; it takes effect when the transaction commits, and does not end before it does. Errors: 42P01 no such channel or subscription, 42501 no privilege to consume, 22023 bad argument, 22004 NULL, 53400 the subscription, its channel, the role with its subject, or the session may hold no more messages, too many subscriptions are in use, or the channel''s owner may own no more, 55000 a seek has not ended, the worker does not answer or the lease of ack is not held (as ack), 25001 waiting in REPEATABLE READ, 25006 read-only.';
 
 CREATE FUNCTION message_bus.claim_bytes(channel text, subscription text DEFAULT 'default',
 	batch integer DEFAULT 1, lease_for interval DEFAULT NULL, wait interval DEFAULT '0',
@@ -909,7 +910,7 @@ CREATE FUNCTION message_bus.extend(lease bigint, lease_for interval,
 	ids bigint[] DEFAULT NULL) RETURNS timestamp with time zone
 	AS 'MODULE_PATHNAME', 'mbus_extend' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.extend IS
-'extend: moves the end of a lease, or of some of its messages, to lease_for from now, later or earlier, and returns that time. lease_for: more than 0, at most 7 days. ids: at most 10000 (NULL: all it holds). Takes effect at once, also if the transaction is rolled back. Errors: 55000 the lease is not held or does not hold all the ids (nothing is extended), 42501 no privilege to consume, 22004 NULL, 22023 bad lease_for, 54000 too many ids, 25006 read-only.';
+'extend: moves the end of a lease, or of some of its messages, to lease_for from now, later or earlier, and returns that time. lease_for: more than 0, at most the channel''s max_lease, or 7 days. ids: at most 10000 (NULL: all it holds). Takes effect at once, also if the transaction is rolled back. Errors: 55000 the lease is not held or does not hold all the ids (nothing is extended), 42501 no privilege to consume, 22004 NULL, 22023 bad lease_for, 54000 too many ids, 25006 read-only.';
 
 CREATE FUNCTION message_bus.release_lease(lease bigint) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_release_lease' LANGUAGE C;
@@ -996,7 +997,8 @@ CREATE VIEW message_bus.channels AS
 		message_bus.may(c.channel_id, 'consume') AS may_consume,
 		message_bus.may(c.channel_id, 'audit') AS may_audit,
 		c.dead_letter_expired, c.record_reads, message_bus.role_missing(c.owner) AS owner_missing,
-		c.visibility, message_bus.may(c.channel_id, 'all_subjects') AS all_subjects
+		c.visibility, message_bus.may(c.channel_id, 'all_subjects') AS all_subjects,
+		c.max_lease
 	FROM message_bus.channel_rows() c;
 COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies; all to members of pg_monitor';
 COMMENT ON COLUMN message_bus.channels.may_audit IS 'the views show its messages, without payloads; consumers may, too';
@@ -1154,22 +1156,28 @@ CREATE VIEW message_bus.metrics AS
 	FROM message_bus.expired_total() WHERE expired IS NOT NULL;
 COMMENT ON VIEW message_bus.metrics IS 'counters of this database since the server''s start, but for messages_expired_total, which goes on over restarts; for pg_monitor';
 
-CREATE FUNCTION message_bus.pool_rows(OUT pool text, OUT database oid, OUT subscription_id integer,
+CREATE FUNCTION message_bus.pool_rows(OUT pool text, OUT database oid, OUT channel_id integer,
+	OUT subscription_id integer, OUT role oid, OUT subject text, OUT session bigint,
 	OUT held integer, OUT may_hold integer) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_pool_rows' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.pool_rows IS 'pool_rows: what the view pools shows';
 
 CREATE VIEW message_bus.pools AS
-	SELECT p.pool, d.datname AS database, c.name AS channel, s.name AS subscription, p.held, p.may_hold
+	SELECT p.pool, d.datname AS database, c.name AS channel, s.name AS subscription, p.held, p.may_hold,
+		p.role::pg_catalog.regrole AS role, p.subject, p.session
 	FROM message_bus.pool_rows() p
 	LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) p.database
 	LEFT JOIN message_bus.subscription s ON s.subscription_id OPERATOR(pg_catalog.=) p.subscription_id
-	LEFT JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id;
+	LEFT JOIN message_bus.channel c ON c.channel_id OPERATOR(pg_catalog.=) p.channel_id;
 COMMENT ON VIEW message_bus.pools IS
-'who holds the shared memory of the server: all together, each database, and the subscriptions of this one that hold something; for pg_monitor';
+'who holds the shared memory of the server: all together, each database, and the subscriptions, channels, roles and sessions of this one that hold something; for pg_monitor';
 COMMENT ON COLUMN message_bus.pools.pool IS 'messages: that are claimed or wait to be claimed again (message_bus.max_leases); subscriptions: that are loaded (message_bus.max_subscriptions); skipped ranges: of publishes that have not ended; a subscription that holds all it may waits in front of the next';
 COMMENT ON COLUMN message_bus.pools.database IS 'NULL: all databases';
-COMMENT ON COLUMN message_bus.pools.subscription IS 'NULL: the whole database';
+COMMENT ON COLUMN message_bus.pools.channel IS 'NULL: whatever the channel';
+COMMENT ON COLUMN message_bus.pools.subscription IS 'NULL: all of the channel, or of the database';
+COMMENT ON COLUMN message_bus.pools.role IS 'that has claimed what it holds; NULL: whoever it was';
+COMMENT ON COLUMN message_bus.pools.subject IS 'of its token, in SQL of request.jwt.claims, the first 16 digits of its SHA-256; NULL: none';
+COMMENT ON COLUMN message_bus.pools.session IS 'of a gateway; NULL: all of the role and subject';
 COMMENT ON COLUMN message_bus.pools.held IS 'how many it has';
 COMMENT ON COLUMN message_bus.pools.may_hold IS 'how many it may have, as long as the others have what they have';
 

@@ -4,32 +4,21 @@
  *
  * These functions check what the caller may do, then run their one statement
  * as the owner of the tables (base/owner.c).
- *
- * A channel with retention "acked" has a series of segments to itself, so that
- * its unread messages keep nobody else's space.  Who gives out or takes back
- * such a series holds a lock on message_bus.channel until its transaction
- * ends that all changes to channels wait for, and looks at the tables as they
- * are then, whatever its snapshot.
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "admin/channel_admin.h"
 #include "admin/dead_letter_channel.h"
+#include "admin/own_series.h"
 #include "admin/subscription_admin.h"
 #include "base/argument.h"
-#include "base/columns.h"
 #include "base/compat.h"
 #include "base/limits.h"
 #include "base/owner.h"
@@ -38,6 +27,7 @@
 #include "base/schema.h"
 #include "base/settings.h"
 #include "channel/channel.h"
+#include "channel/owned.h"
 #include "channel/series.h"
 #include "state/channel_slot.h"
 #include "state/fault.h"
@@ -64,17 +54,19 @@ enum
 	PARAM_RECORD_READS,
 	PARAM_NEW_OWNER,			/* of alter_channel */
 	PARAM_VISIBILITY,
+	PARAM_MAX_LEASE,
 	PARAMS
 };
 
 #define MBUS_ATTEMPTS_MAX	1000
 #define ARG_VISIBILITY	13		/* of create_channel and alter_channel */
 #define ARG_NEW_OWNER		(POLICIES + 3)	/* of alter_channel */
+#define ARG_MAX_LEASE		(POLICIES + 5)	/* of both */
 
 static const Oid param_types[PARAMS] = {
 	INTERVALOID, INT4OID, INTERVALOID, INTERVALOID, INTERVALOID, TEXTOID,
 	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID, BOOLOID, BOOLOID,
-	OIDOID, TEXTOID
+	OIDOID, TEXTOID, INTERVALOID
 };
 
 typedef struct NewPolicy
@@ -93,15 +85,12 @@ static void visibility_read(FunctionCallInfo fcinfo, NewPolicy *policy);
 static void policy_default(NewPolicy *policy, int which, Datum value);
 static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
 static void policy_check_attempts(NewPolicy *policy);
+static void policy_check_lease(NewPolicy *policy);
 static void policy_check_backoff(NewPolicy *policy);
 static void policy_check_retention(NewPolicy *policy);
 static int64 policy_interval(NewPolicy *policy, int which, const char *name,
 							 int64 most);
 static bool policy_retention(NewPolicy *policy, const char *retention);
-static void policy_lock(Oid schema);
-static int32 own_series_choose(Oid schema);
-static void series_mark(Relation rel, AttrNumber series, AttrNumber closed_at,
-						bool *used);
 
 /*
  * create_channel(channel, <policy>, if_not_exists) makes a channel that
@@ -132,12 +121,14 @@ MBUS_CHANNEL_FUNCTION(create_channel)
 	policy_check(schema, name, &policy);
 	if (policy_retention(&policy, "acked"))
 	{
-		policy_lock(schema);
+		mbus_own_series_lock(schema);
 		if (mbus_channel_by_name(schema, name) == NULL)
 			policy_default(&policy, PARAM_SERIES,
-						   Int32GetDatum(own_series_choose(schema)));
+						   Int32GetDatum(mbus_own_series_choose(schema)));
 	}
 	policy_default(&policy, PARAM_CHANNEL, CStringGetTextDatum(name));
+	if (mbus_channel_by_name(schema, name) == NULL)
+		mbus_owned_lock(schema, MBUS_OWNED_CHANNELS, GetUserId());
 	mbus_role_hold(GetUserId());
 	policy_default(&policy, PARAM_OWNER, ObjectIdGetDatum(GetUserId()));
 	if (!PG_ARGISNULL(11))
@@ -147,12 +138,14 @@ MBUS_CHANNEL_FUNCTION(create_channel)
 							 "WITH made AS (INSERT INTO message_bus.channel (ttl, max_attempts, lease,"
 							 " backoff, backoff_max, dead_letter, retention, max_payload,"
 							 " compression, series, name, owner,"
-							 " dead_letter_expired, record_reads, visibility) SELECT $1,"
+							 " dead_letter_expired, record_reads, visibility,"
+							 " max_lease) SELECT $1,"
 							 " COALESCE($2, 5), COALESCE($3, '30 seconds'),"
 							 " COALESCE($4, '1 second'), COALESCE($5, '10 minutes'),"
 							 " NULLIF($6, ''), COALESCE($7, 'ttl'), NULLIF($8, 0), $9,"
 							 " $10, $11, $12, COALESCE($13, false),"
-							 " COALESCE($14, false), COALESCE($16, 'channel')"
+							 " COALESCE($14, false), COALESCE($16, 'channel'),"
+							 " NULLIF($17, '0')"
 							 " WHERE NOT EXISTS (SELECT FROM message_bus.channel"
 							 " WHERE name = $11)"
 							 " ON CONFLICT (name) DO NOTHING RETURNING channel_id),"
@@ -195,6 +188,10 @@ MBUS_CHANNEL_FUNCTION(alter_channel)
 	policy_check(schema, text_to_cstring(name), &policy);
 	if (policy.null[POLICY_RETENTION] == ' ')
 		series_alter(schema, name, &policy);
+	if (policy.null[PARAM_NEW_OWNER] == ' ' &&
+		policy.value[PARAM_NEW_OWNER] != policy.value[PARAM_OWNER])
+		mbus_owned_lock(schema, MBUS_OWNED_CHANNELS,
+						DatumGetObjectId(policy.value[PARAM_NEW_OWNER]));
 	policy_default(&policy, PARAM_CHANNEL, PointerGetDatum(name));
 	if (!PG_ARGISNULL(10))
 		policy_default(&policy, PARAM_DEAD_LETTER_EXPIRED, PG_GETARG_DATUM(10));
@@ -211,6 +208,7 @@ MBUS_CHANNEL_FUNCTION(alter_channel)
 							 " dead_letter_expired = COALESCE($13, dead_letter_expired),"
 							 " record_reads = COALESCE($14, record_reads),"
 							 " visibility = COALESCE($16, visibility),"
+							 " max_lease = NULLIF(COALESCE($17, max_lease), '0'),"
 							 " series = CASE WHEN $7 IS NULL AND retention = 'acked'"
 							 " THEN series ELSE COALESCE($10, series) END,"
 							 " owner = CASE WHEN $15 IS NULL THEN owner"
@@ -274,7 +272,7 @@ series_alter(Oid schema, text *name, NewPolicy *policy)
 	int64		ttl_us;
 	bool		was_acked;
 
-	policy_lock(schema);
+	mbus_own_series_lock(schema);
 	channel = mbus_channel_owned(schema, name);
 	ttl_us = channel->ttl_us;
 	was_acked = channel->series >= mbus_own_series();
@@ -283,7 +281,7 @@ series_alter(Oid schema, text *name, NewPolicy *policy)
 		policy->null[PARAM_SERIES] = 'n';
 		if (!was_acked)
 			policy_default(policy, PARAM_SERIES,
-						   Int32GetDatum(own_series_choose(schema)));
+						   Int32GetDatum(mbus_own_series_choose(schema)));
 	}
 	else if (was_acked && policy->null[PARAM_SERIES] == 'n')
 		policy_default(policy, PARAM_SERIES,
@@ -359,7 +357,7 @@ mbus_channel_unseen(Oid schema, text *name)
 			 errdetail("The channel is newer than the transaction's snapshot.")));
 }
 
-/* Reads arguments 1 to 9 as they are, and visibility. */
+/* Reads arguments 1 to 9, visibility and max_lease, as they are. */
 static void
 policy_read(FunctionCallInfo fcinfo, NewPolicy *policy)
 {
@@ -372,6 +370,9 @@ policy_read(FunctionCallInfo fcinfo, NewPolicy *policy)
 		policy->null[i] = ' ';
 	}
 	visibility_read(fcinfo, policy);
+	if (!PG_ARGISNULL(ARG_MAX_LEASE))
+		policy_default(policy, PARAM_MAX_LEASE,
+					   PG_GETARG_DATUM(ARG_MAX_LEASE));
 }
 
 /* Reads the argument record_reads, which comes last. */
@@ -422,10 +423,7 @@ policy_check(Oid schema, const char *channel, NewPolicy *policy)
 					   Int32GetDatum(mbus_series_for_ttl(mbus_ttl_check(ttl))));
 	}
 	policy_check_attempts(policy);
-	if (policy_interval(policy, POLICY_LEASE, "lease", MBUS_LEASE_MAX_US) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("lease must be longer than zero")));
+	policy_check_lease(policy);
 	policy_check_backoff(policy);
 	if (policy->null[POLICY_DEAD_LETTER] == ' ')
 		mbus_dead_letter_channel_check(schema, channel,
@@ -454,6 +452,21 @@ policy_check_attempts(NewPolicy *policy)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid max_attempts: %d", attempts),
 				 errdetail("It is from 1 to %d.", MBUS_ATTEMPTS_MAX)));
+}
+
+/* 22023 for the time of a lease that cannot be. */
+static void
+policy_check_lease(NewPolicy *policy)
+{
+	int64		lease = policy_interval(policy, POLICY_LEASE, "lease",
+										MBUS_LEASE_MAX_US);
+
+	(void) policy_interval(policy, PARAM_MAX_LEASE, "max_lease",
+						   MBUS_LEASE_MAX_US);
+	if (lease == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("lease must be longer than zero")));
 }
 
 /* 22023 for a pause between attempts that cannot be. */
@@ -512,73 +525,6 @@ policy_retention(NewPolicy *policy, const char *retention)
 	return policy->null[POLICY_RETENTION] == ' ' &&
 		strcmp(TextDatumGetCString(policy->value[POLICY_RETENTION]),
 			   retention) == 0;
-}
-
-/* Waits for other changes to channels, and keeps them waiting. */
-static void
-policy_lock(Oid schema)
-{
-	LockRelationOid(mbus_relation(schema, "channel"), ShareRowExclusiveLock);
-}
-
-/*
- * own_series_choose returns the lowest series above the TTL's that no channel
- * has and no open segment; 53400 if there is none.  Caller holds the lock.
- */
-static int32
-own_series_choose(Oid schema)
-{
-	bool		used[MBUS_MAX_SERIES + 1] = {false};
-	Relation	rel;
-
-	rel = table_open(mbus_relation(schema, "channel"), AccessShareLock);
-	series_mark(rel, MBUS_CHANNEL_SERIES, 0, used);
-	table_close(rel, AccessShareLock);
-	rel = table_open(mbus_relation(schema, "segment"), AccessShareLock);
-	series_mark(rel, MBUS_SEGMENT_SERIES, MBUS_SEGMENT_CLOSED_AT, used);
-	table_close(rel, AccessShareLock);
-
-	for (int32 series = mbus_own_series(); series <= MBUS_MAX_SERIES; series++)
-	{
-		if (!used[series])
-			return series;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("too many channels with retention \"acked\""),
-			 errdetail("Each has segments of its own; there can be %d of them.",
-					   MBUS_MAX_SERIES - mbus_own_series() + 1),
-			 errhint("The place of one that was dropped is free when its last segment is closed.")));
-}
-
-/*
- * series_mark notes the series in a table's rows, with closed_at only in
- * those where that is NULL.
- */
-static void
-series_mark(Relation rel, AttrNumber series, AttrNumber closed_at, bool *used)
-{
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0,
-										  NULL);
-	HeapTuple	tuple;
-
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		TupleDesc	desc = RelationGetDescr(rel);
-		bool		isnull;
-		int32		number;
-
-		if (closed_at != 0)
-		{
-			(void) heap_getattr(tuple, closed_at, desc, &isnull);
-			if (!isnull)
-				continue;
-		}
-		number = DatumGetInt32(heap_getattr(tuple, series, desc, &isnull));
-		if (number > 0 && number <= MBUS_MAX_SERIES)
-			used[number] = true;
-	}
-	systable_endscan(scan);
 }
 
 /*

@@ -39,6 +39,7 @@
 #include "base/role.h"
 #include "base/schema.h"
 #include "channel/channel.h"
+#include "channel/owned.h"
 #include "channel/subscription.h"
 #include "delivery/effect.h"
 #include "delivery/lease.h"
@@ -111,6 +112,8 @@ MBUS_CHANNEL_FUNCTION(create_subscription)
 								   MBUS_CLAIM)->channel_id;
 	db = mbus_database();
 	start_resolve(schema, db, channel_id, &start);
+	if (mbus_subscription_by_name(schema, channel_id, cname) == NULL)
+		mbus_owned_lock(schema, MBUS_OWNED_SUBSCRIPTIONS, GetUserId());
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
 	epoch = db->delivery.lease_epoch;
 	LWLockRelease(mbus_delivery_lock());

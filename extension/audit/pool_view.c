@@ -22,7 +22,8 @@
 #include "state/fault.h"
 #include "state/state.h"
 
-#define COLUMNS		5
+#define COLUMNS		9
+#define PARTIES			4096	/* looked at with the lock held */
 
 /* What is held; names in pool_names. */
 typedef enum Pool
@@ -43,7 +44,11 @@ typedef struct Holder
 {
 	Pool		pool;
 	Oid			database;		/* InvalidOid: all */
-	int32		subscription_id;	/* 0: all of the database */
+	int32		channel_id;		/* 0: of all */
+	int32		subscription_id;	/* 0: of all */
+	Oid			role;			/* that has claimed; InvalidOid: of all */
+	uint64		subject;		/* a hash of its subject; 0: of none */
+	int64		session;		/* a gateway's; 0: of all */
 	int			held;
 	int			most;
 } Holder;
@@ -52,11 +57,15 @@ static int	holders_copy(Holder *holder, Oid database, Oid schema);
 static int	sub_put(Holder *holder, const MbusSub *sub, Pool pool, int held,
 					int most);
 static int	shares_copy(Holder *holder);
+static void parties_put(ReturnSetInfo *rsinfo, Oid schema);
+static int	parties_copy(Holder *holder, int first, Oid schema);
+static void party_put(Holder *holder, const MbusPartyQuota *quota);
 static void holder_put(ReturnSetInfo *rsinfo, const Holder *holder);
+static Datum subject_datum(uint64 subject);
 
 /*
  * pool_rows() returns who holds the pools: all together, each database, and
- * the subscriptions of this one.
+ * the subscriptions, channels, roles and sessions of this one.
  */
 MBUS_FUNCTION(pool_rows)
 {
@@ -76,6 +85,7 @@ MBUS_FUNCTION(pool_rows)
 	for (int i = 0; i < n; i++)
 		holder_put(rsinfo, &holder[i]);
 	pfree(holder);
+	parties_put(rsinfo, schema);
 	return (Datum) 0;
 }
 
@@ -117,6 +127,7 @@ sub_put(Holder *holder, const MbusSub *sub, Pool pool, int held, int most)
 	MemSet(holder, 0, sizeof(*holder));
 	holder->pool = pool;
 	holder->database = sub->database;
+	holder->channel_id = sub->channel_id;
 	holder->subscription_id = sub->subscription_id;
 	holder->held = held;
 	holder->most = most;
@@ -145,6 +156,67 @@ shares_copy(Holder *holder)
 	return n;
 }
 
+/*
+ * What channels, roles and sessions hold, some of them at a time: there may be
+ * many, and claims wait for the lock.
+ */
+static void
+parties_put(ReturnSetInfo *rsinfo, Oid schema)
+{
+	Holder	   *holder = palloc(PARTIES * sizeof(Holder));
+
+	for (int first = 0; first < mbus_parties(); first += PARTIES)
+	{
+		int			n;
+
+		CHECK_FOR_INTERRUPTS();
+		LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+		n = parties_copy(holder, first, schema);
+		LWLockRelease(mbus_delivery_lock());
+		for (int i = 0; i < n; i++)
+			holder_put(rsinfo, &holder[i]);
+	}
+	pfree(holder);
+}
+
+/* Those from "first" on that are of this database; caller holds the lock. */
+static int
+parties_copy(Holder *holder, int first, Oid schema)
+{
+	int			n = 0;
+
+	for (int i = first; i < Min(first + PARTIES, mbus_parties()); i++)
+	{
+		MbusPartyQuota quota;
+
+		if (!mbus_quota_party(i, &quota) ||
+			quota.key.database != MyDatabaseId ||
+			(quota.key.kind == MBUS_PARTY_CHANNEL && quota.key.role != schema))
+			continue;
+		party_put(&holder[n++], &quota);
+	}
+	return n;
+}
+
+static void
+party_put(Holder *holder, const MbusPartyQuota *quota)
+{
+	MemSet(holder, 0, sizeof(*holder));
+	holder->pool = POOL_MESSAGES;
+	holder->database = quota->key.database;
+	holder->held = quota->held;
+	holder->most = quota->most;
+	if (quota->key.kind == MBUS_PARTY_CHANNEL)
+	{
+		holder->channel_id = (int32) quota->key.number;
+		return;
+	}
+	holder->role = quota->key.role;
+	holder->subject = quota->subject;
+	if (quota->key.kind == MBUS_PARTY_SOCKET)
+		holder->session = (int64) quota->key.number;
+}
+
 static void
 holder_put(ReturnSetInfo *rsinfo, const Holder *holder)
 {
@@ -154,9 +226,27 @@ holder_put(ReturnSetInfo *rsinfo, const Holder *holder)
 	values[0] = CStringGetTextDatum(pool_names[holder->pool]);
 	values[1] = ObjectIdGetDatum(holder->database);
 	isnull[1] = !OidIsValid(holder->database);
-	values[2] = Int32GetDatum(holder->subscription_id);
-	isnull[2] = holder->subscription_id == 0;
-	values[3] = Int32GetDatum(holder->held);
-	values[4] = Int32GetDatum(holder->most);
+	values[2] = Int32GetDatum(holder->channel_id);
+	isnull[2] = holder->channel_id == 0;
+	values[3] = Int32GetDatum(holder->subscription_id);
+	isnull[3] = holder->subscription_id == 0;
+	values[4] = ObjectIdGetDatum(holder->role);
+	isnull[4] = !OidIsValid(holder->role);
+	values[5] = subject_datum(holder->subject);
+	isnull[5] = holder->subject == 0;
+	values[6] = Int64GetDatum(holder->session);
+	isnull[6] = holder->session == 0;
+	values[7] = Int32GetDatum(holder->held);
+	values[8] = Int32GetDatum(holder->most);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
+}
+
+/* The first 16 digits of the subject's SHA-256, as a gateway's log has it. */
+static Datum
+subject_datum(uint64 subject)
+{
+	char		digits[17] = "";
+
+	(void) hex_encode((const char *) &subject, sizeof(subject), digits);
+	return CStringGetTextDatum(digits);
 }

@@ -32,6 +32,9 @@ int			mbus_max_subscriptions = 4096;
 int			mbus_max_leases = 65536;
 int			mbus_database_share = 75;
 int			mbus_subscription_share = 50;
+int			mbus_channel_share = 75;
+int			mbus_holder_share = 75;
+int			mbus_session_share = 50;
 int			mbus_leases_per_epoch = MBUS_LEASES_LIMIT;
 int			mbus_facts_per_chunk = 1024 * 1024;
 int			mbus_acked_idle = 600;
@@ -42,6 +45,8 @@ char	   *mbus_default_ttl = NULL;
 char	   *mbus_default_compression = NULL;
 int			mbus_inline_max = 1024 * 1024;
 int			mbus_max_payload = 100 * 1024 * 1024;
+int			mbus_max_channels_per_role = 10000;
+int			mbus_max_subscriptions_per_role = 1000;
 int			mbus_client_max_payload = 0;
 bool		mbus_verify_on_read = true;
 char	   *mbus_relay_role = NULL;
@@ -56,6 +61,7 @@ int			mbus_client_frame_max = 0;
 int			mbus_claim_wait_max = -1;
 
 static void define_server_settings(void);
+static void define_share_settings(void);
 static void define_start_settings(void);
 static void define_session_settings(void);
 static void define_relay_settings(void);
@@ -72,6 +78,7 @@ void
 mbus_settings_init(void)
 {
 	define_server_settings();
+	define_share_settings();
 	if (process_shared_preload_libraries_in_progress)
 		define_start_settings();
 	define_session_settings();
@@ -114,16 +121,6 @@ define_server_settings(void)
 							"So that segment numbers last; longer where many are open.",
 							&mbus_segment_interval, 600, 0, 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
-	DefineCustomIntVariable("message_bus.database_share",
-							"Percentage that one database may hold of what the others leave of max_leases and max_subscriptions.",
-							"A little of them is kept for each database besides.",
-							&mbus_database_share, 75, 1, 100,
-							PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("message_bus.subscription_share",
-							"Percentage that one subscription may hold of what the others of its database leave of the database's share of max_leases.",
-							"A little of it is kept for each subscription besides.",
-							&mbus_subscription_share, 50, 1, 100,
-							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.acked_idle",
 							"How long an idle channel with retention acked keeps its segment.",
 							"Then it is closed, if all in it is acknowledged.",
@@ -146,6 +143,44 @@ define_server_settings(void)
 							&mbus_facts_per_chunk, 1024 * 1024, 1,
 							1024 * 1024,
 							PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+}
+
+/* How much one may have: delivery/quota.c, channel/owned.c. */
+static void
+define_share_settings(void)
+{
+	DefineCustomIntVariable("message_bus.database_share",
+							"Percentage that one database may hold of what the others leave of max_leases and max_subscriptions.",
+							"A little of them is kept for each database besides.",
+							&mbus_database_share, 75, 1, 100,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.subscription_share",
+							"Percentage that one subscription may hold of what the others of its database leave of the database's share of max_leases.",
+							"A little of it is kept for each subscription besides.",
+							&mbus_subscription_share, 50, 1, 100,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.channel_share",
+							"Percentage that all subscriptions of one channel may hold of what the other channels of its database leave of the database's share of max_leases.",
+							NULL, &mbus_channel_share, 75, 1, 100,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.holder_share",
+							"Percentage that one role, or one subject of it, may hold of what the others leave of the database's share of max_leases.",
+							"All sessions without a token that have one role are one.",
+							&mbus_holder_share, 75, 1, 100,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.session_share",
+							"Percentage that one session may hold of what the other sessions of its role and subject leave of their share of max_leases.",
+							NULL, &mbus_session_share, 50, 1, 100,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_channels_per_role",
+							"Channels that one role may own in a database, unless it is a superuser.",
+							NULL, &mbus_max_channels_per_role, 10000, 0,
+							INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_subscriptions_per_role",
+							"Subscriptions that one role may own in a database, unless it is a superuser.",
+							"Those that are called default belong to the channel's owner.",
+							&mbus_max_subscriptions_per_role, 1000, 0,
+							INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
 }
 
 /*

@@ -24,6 +24,9 @@ extern int	mbus_max_subscriptions; /* that claims are made from */
 extern int	mbus_max_leases;	/* messages outstanding, in all databases */
 extern int	mbus_database_share;	/* percent of the pools; reload */
 extern int	mbus_subscription_share;	/* percent of that; reload */
+extern int	mbus_channel_share; /* likewise */
+extern int	mbus_holder_share;	/* likewise */
+extern int	mbus_session_share; /* percent of a holder's; reload */
 extern int	mbus_leases_per_epoch;	/* reload; less than all only for tests */
 extern int	mbus_facts_per_chunk;	/* likewise */
 extern int	mbus_acked_idle;	/* seconds; reload */
@@ -36,6 +39,8 @@ extern char *mbus_default_ttl;
 extern char *mbus_default_compression;
 extern int	mbus_inline_max;	/* bytes */
 extern int	mbus_max_payload;	/* bytes */
+extern int	mbus_max_channels_per_role;
+extern int	mbus_max_subscriptions_per_role;
 extern int	mbus_client_max_payload;	/* bytes, 0: no limit of its own */
 extern bool mbus_verify_on_read;
 

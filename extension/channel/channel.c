@@ -279,6 +279,30 @@ mbus_channel_policy(Oid schema, int32 channel_id)
 	return cached ? &cached->policy : NULL;
 }
 
+/*
+ * mbus_channel_lease_check errors with 22023 if no lease may be as long in a
+ * channel.
+ */
+void
+mbus_channel_lease_check(Oid schema, int32 channel_id, int64 lease_us)
+{
+	const MbusCachedChannel *cached = cached_by_id(schema, channel_id);
+	int64		most = cached ? cached->policy.max_lease_us : MBUS_LEASE_MAX_US;
+
+	if (lease_us >= 1 && lease_us <= most)
+		return;
+	if (most == MBUS_LEASE_MAX_US)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("lease_for must be longer than 0 and at most 7 days")));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("lease_for must be longer than 0 and at most %.3f seconds",
+					most / 1e6),
+			 errdetail("That is max_lease of channel \"%s\".",
+					   cached->channel.name)));
+}
+
 /* The cached row of a channel, which is read if it is not there yet. */
 static MbusCachedChannel *
 cached_by_id(Oid schema, int32 channel_id)
@@ -394,6 +418,10 @@ policy_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy)
 								   &isnull));
 	value = heap_getattr(tuple, MBUS_CHANNEL_LEASE, desc, &isnull);
 	policy->lease_us = mbus_interval_us(DatumGetIntervalP(value));
+	value = heap_getattr(tuple, MBUS_CHANNEL_MAX_LEASE, desc, &isnull);
+	policy->max_lease_us = isnull ? MBUS_LEASE_MAX_US :
+		mbus_interval_us(DatumGetIntervalP(value));
+	policy->lease_us = Min(policy->lease_us, policy->max_lease_us);
 	value = heap_getattr(tuple, MBUS_CHANNEL_BACKOFF, desc, &isnull);
 	policy->backoff_us = mbus_interval_us(DatumGetIntervalP(value));
 	value = heap_getattr(tuple, MBUS_CHANNEL_BACKOFF_MAX, desc, &isnull);

@@ -53,7 +53,8 @@ typedef struct MbusChannel
 typedef struct MbusPolicy
 {
 	int32		max_attempts;
-	int64		lease_us;
+	int64		lease_us;		/* not above the next */
+	int64		max_lease_us;
 	int64		backoff_us;
 	int64		backoff_max_us;
 	bool		acked;			/* retention */
@@ -75,6 +76,8 @@ extern void mbus_channel_check(const MbusChannel *channel,
 							   MbusPrivilege privilege);
 extern const MbusChannel *mbus_channel_open(Oid schema, text *name,
 											MbusPrivilege privilege);
+extern void mbus_channel_lease_check(Oid schema, int32 channel_id,
+									 int64 lease_us);
 extern const MbusPolicy *mbus_channel_policy(Oid schema, int32 channel_id);
 
 #endif							/* MBUS_CHANNEL_H */

@@ -155,7 +155,6 @@ MBUS_FUNCTION(extend)
 	int64	   *ids;
 	int			nids = mbus_ids_argument(fcinfo, 2, &ids);
 	int64		us;
-	TimestampTz deadline;
 
 	mbus_write_check("message_bus.extend()");
 	mbus_required(fcinfo, 1, "lease_for");
@@ -165,8 +164,7 @@ MBUS_FUNCTION(extend)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid lease_for: %.3f seconds", us / 1e6),
 				 errdetail("It is positive and at most 7 days.")));
-	deadline = mbus_now() + us;
-	PG_RETURN_TIMESTAMPTZ(mbus_lease_extend(lease, nids, ids, deadline));
+	PG_RETURN_TIMESTAMPTZ(mbus_lease_extend(lease, nids, ids, us));
 }
 
 static int64

@@ -46,6 +46,7 @@
 #include "base/schema.h"
 #include "base/settings.h"
 #include "channel/channel.h"
+#include "channel/owned.h"
 #include "channel/subscription.h"
 #include "delivery/ack.h"
 #include "delivery/claim.h"
@@ -277,10 +278,7 @@ lease_argument(FunctionCallInfo fcinfo, int argno, const Claim *claim)
 	}
 	else
 		lease_us = mbus_interval_us(PG_GETARG_INTERVAL_P(argno));
-	if (lease_us < 1 || lease_us > MBUS_LEASE_MAX_US)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("lease_for must be longer than 0 and at most 7 days")));
+	mbus_channel_lease_check(claim->schema, claim->channel_id, lease_us);
 	return lease_us;
 }
 
@@ -355,18 +353,22 @@ claim_subscription(Claim *claim)
 	for (;;)
 	{
 		const MbusSubscription *subscription;
+		const MbusChannel *channel;
 
 		subscription = mbus_subscription_by_name(claim->schema,
 												 claim->channel_id,
 												 claim->subscription);
 		if (subscription)
 			return subscription;
-		if (strcmp(claim->subscription, "default") != 0 ||
-			mbus_channel_by_id(claim->schema, claim->channel_id) == NULL)
+		channel = mbus_channel_by_id(claim->schema, claim->channel_id);
+		if (strcmp(claim->subscription, "default") != 0 || channel == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("subscription \"%s\" does not exist",
 							claim->subscription)));
+		if (started == 0)
+			mbus_owned_check(claim->schema, MBUS_OWNED_SUBSCRIPTIONS,
+							 channel->owner);
 		mbus_slot_want_default(claim->db, claim->channel_id);
 		mbus_worker_wait(claim->db, &started, "make the subscription");
 		AcceptInvalidationMessages();

@@ -439,14 +439,16 @@ mbus_hold_mark_corrupt(const int64 *ids, int n)
 }
 
 /*
- * mbus_lease_extend moves the end of a lease, or of some of its messages, and
- * returns it.  It takes effect at once: a lease is no fact.  55000 if
- * the lease, or one of the ids, is not held, or the lease is not the caller's.
+ * mbus_lease_extend moves the end of a lease, or of some of its messages, to
+ * lease_us from now and returns it.  It takes effect at once: a lease is no
+ * fact.  55000 if the lease, or one of the ids, is not held, or the lease is
+ * not the caller's; 22023 if that is longer than the channel's max_lease.
  */
 TimestampTz
 mbus_lease_extend(int64 lease, int nids, const int64 *ids,
-				  TimestampTz deadline)
+				  int64 lease_us)
 {
+	TimestampTz deadline = mbus_now() + lease_us;
 	Oid			schema = mbus_schema();
 	MbusDatabase *db = mbus_database();
 	const MbusChannel *channel;
@@ -463,7 +465,10 @@ mbus_lease_extend(int64 lease, int nids, const int64 *ids,
 	}
 	channel = lease_channel(schema, db, lease, &mine);
 	if (channel && mine)
+	{
 		mbus_channel_check(channel, MBUS_CONSUME);
+		mbus_channel_lease_check(schema, channel->channel_id, lease_us);
+	}
 	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
 	if (mine)
 		index = mbus_lease_find(db->database, schema, lease);

@@ -33,7 +33,7 @@ extern bool mbus_hold_expired(MbusDatabase *db, Oid schema,
 extern void mbus_hold_retry(uint32 entry, TimestampTz retry_at);
 extern void mbus_hold_mark_corrupt(const int64 *ids, int n);
 extern TimestampTz mbus_lease_extend(int64 lease, int nids, const int64 *ids,
-									 TimestampTz deadline);
+									 int64 lease_us);
 extern int	mbus_leases_give_back(Oid schema, int64 session,
 								  MbusSessionEnd *end);
 

@@ -70,7 +70,9 @@ delivery_size(void)
 	size = add_size(size, MAXALIGN(mul_size(mbus_max_leases,
 											sizeof(MbusLease))));
 	size = add_size(size, MAXALIGN(mul_size(skips(), sizeof(MbusSkip))));
-	return add_size(size, 3 * MAXALIGN(mul_size(mbus_max_leases,
+	size = add_size(size, MAXALIGN(mul_size(mbus_parties(),
+											sizeof(MbusParty))));
+	return add_size(size, 4 * MAXALIGN(mul_size(mbus_max_leases,
 												sizeof(uint32))));
 }
 
@@ -94,9 +96,11 @@ delivery_startup(void *memory, bool found, int tranche)
 	mbus_pool.entries = part(&at, mbus_max_leases * sizeof(MbusEntry));
 	mbus_pool.leases = part(&at, mbus_max_leases * sizeof(MbusLease));
 	mbus_pool.skips = part(&at, skips() * sizeof(MbusSkip));
+	mbus_pool.parties = part(&at, mbus_parties() * sizeof(MbusParty));
 	mbus_pool.id_buckets = part(&at, mbus_max_leases * sizeof(uint32));
 	mbus_pool.key_buckets = part(&at, mbus_max_leases * sizeof(uint32));
 	mbus_pool.lease_buckets = part(&at, mbus_max_leases * sizeof(uint32));
+	mbus_pool.party_buckets = part(&at, mbus_max_leases * sizeof(uint32));
 	if (found)
 		return;
 	MemSet(memory, 0, delivery_size());
@@ -105,6 +109,7 @@ delivery_startup(void *memory, bool found, int tranche)
 	mbus_pool.shared->nentries = mbus_max_leases;
 	mbus_pool.shared->nleases = mbus_max_leases;
 	mbus_pool.shared->nskips = skips();
+	mbus_pool.shared->nparties = mbus_parties();
 	pools_init();
 	mbus_quota_startup();
 }
@@ -125,6 +130,7 @@ pools_init(void)
 	for (int i = 0; i < mbus_pool.shared->nsubs; i++)
 	{
 		mbus_sub_reset(&mbus_pool.subs[i]);
+		mbus_pool.subs[i].party = MBUS_NONE;
 		ConditionVariableInit(&mbus_pool.subs[i].changed);
 	}
 	for (int i = 0; i < mbus_pool.shared->nentries; i++)
@@ -138,6 +144,7 @@ pools_init(void)
 		mbus_pool.lease_buckets[i] = MBUS_NONE;
 	}
 	mbus_pool.shared->deadlines = MBUS_NONE;
+	mbus_parties_startup();
 	for (int i = 0; i < mbus_pool.shared->nskips; i++)
 		mbus_pool.skips[i].next =
 			i + 1 < mbus_pool.shared->nskips ? i + 1 : MBUS_NONE;
@@ -204,21 +211,23 @@ mbus_lease(uint32 lease)
 
 /*
  * mbus_entries_take sets aside up to n free entries for a subscription, as a
- * chain; no more than its quota leaves it.
+ * chain; no more than the quotas of it and of who claims (MBUS_NONE: nobody)
+ * leave it.
  */
 uint32
-mbus_entries_take(uint32 slot, int n, int *taken)
+mbus_entries_take(uint32 slot, uint32 party, int n, int *taken)
 {
 	uint32		first = mbus_pool.shared->free_entry;
 	uint32		last = MBUS_NONE;
 
-	n = Min(n, mbus_quota_left(slot));
+	n = Min(n, mbus_quota_left(slot, party));
 	*taken = 0;
 	for (uint32 e = first; e != MBUS_NONE && *taken < n;
 		 e = mbus_pool.entries[e].next)
 	{
 		mbus_pool.entries[e].slot = slot;
-		mbus_quota_take(slot);
+		mbus_pool.entries[e].party = party;
+		mbus_quota_take(slot, party);
 		last = e;
 		(*taken)++;
 	}
@@ -250,10 +259,26 @@ mbus_entries_free(uint32 first)
 void
 mbus_entry_free(uint32 entry)
 {
-	mbus_quota_give(mbus_pool.entries[entry].slot);
+	mbus_quota_give(mbus_pool.entries[entry].slot,
+					mbus_pool.entries[entry].party);
 	mbus_pool.entries[entry].state = MBUS_ENTRY_FREE;
 	mbus_pool.entries[entry].next = mbus_pool.shared->free_entry;
 	mbus_pool.shared->free_entry = entry;
+}
+
+/*
+ * mbus_entry_charge says who has claimed an entry; MBUS_NONE: nobody any more.
+ */
+void
+mbus_entry_charge(uint32 entry, uint32 party)
+{
+	MbusEntry  *e = &mbus_pool.entries[entry];
+
+	if (e->party == party)
+		return;
+	mbus_party_uncharge(e->party);
+	mbus_party_charge(party);
+	e->party = party;
 }
 
 /*
@@ -265,8 +290,10 @@ mbus_entry_add(uint32 slot, uint32 entry, int64 id, int attempt,
 			   int64 key_hash)
 {
 	MbusEntry  *e = &mbus_pool.entries[entry];
+	uint32		party = e->party;
 
 	MemSet(e, 0, sizeof(*e));
+	e->party = party;
 	e->attempt = attempt;
 	e->next = MBUS_NONE;
 	e->lease = MBUS_NONE;
@@ -312,6 +339,7 @@ mbus_entry_done(uint32 slot, uint32 entry)
 		return false;
 	}
 	id_remove(slot, entry);
+	mbus_entry_charge(entry, MBUS_NONE);
 	e->id = e->passed;
 	e->passed = 0;
 	e->attempt = 1;
@@ -395,6 +423,7 @@ mbus_ready_merge(uint32 slot, uint32 chain)
 
 		while (*link != MBUS_NONE && mbus_pool.entries[*link].id < e->id)
 			link = &mbus_pool.entries[*link].next;
+		mbus_entry_charge(chain, MBUS_NONE);
 		e->state = MBUS_ENTRY_READY;
 		e->pin = MBUS_PIN_NONE;
 		e->owner = -1;

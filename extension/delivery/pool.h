@@ -38,6 +38,25 @@ typedef enum MbusPin
 	MBUS_PIN_NACK
 } MbusPin;
 
+typedef enum MbusPartyKind
+{
+	MBUS_PARTY_CHANNEL,
+	MBUS_PARTY_HOLDER,
+	MBUS_PARTY_SOCKET,			/* a session of a gateway */
+	MBUS_PARTY_CLAIMS			/* of SQL, that names a subject */
+}			MbusPartyKind;
+
+/* No padding: it is hashed. */
+typedef struct MbusPartyKey
+{
+	uint64		number;			/* channel; hash of a subject, 0: none;
+								 * session */
+	Oid			database;
+	Oid			role;			/* of a channel: the schema */
+	uint32		above;			/* of a session: its holder; else MBUS_NONE */
+	uint32		kind;			/* MbusPartyKind */
+} MbusPartyKey;
+
 typedef struct MbusEntry
 {
 	int64		id;
@@ -50,6 +69,8 @@ typedef struct MbusEntry
 	uint32		id_next;		/* in its id's bucket */
 	uint32		key_next;		/* in its key's bucket */
 	uint32		lease;			/* HELD, LEASED: index */
+	uint32		party;			/* who has claimed it, or set it aside;
+								 * MBUS_NONE: nobody */
 	int32		owner;			/* procno of the transaction that holds or has
 								 * pinned it; -1: none */
 	int16		attempt;		/* HELD, LEASED: this one; else the next */
@@ -100,6 +121,8 @@ typedef struct MbusSub
 	uint32		generation;		/* rises with each use, seek and drop */
 	int32		share;			/* of the pools, that it counts in: quota.c */
 	int32		charged;		/* entries: set aside, its own, void ones */
+	uint32		party;			/* its channel: party.c; kept until the slot
+								 * is used again */
 	Oid			database;		/* InvalidOid: free */
 	Oid			schema;
 	int32		subscription_id;
@@ -183,9 +206,11 @@ extern int	mbus_sub_slots(void);
 extern MbusSub *mbus_sub(uint32 slot);
 extern MbusEntry *mbus_entry(uint32 entry);
 extern MbusLease *mbus_lease(uint32 lease);
+extern int	mbus_parties(void);
 
 /* lists; under the delivery lock */
-extern uint32 mbus_entries_take(uint32 slot, int n, int *taken);
+extern uint32 mbus_entries_take(uint32 slot, uint32 party, int n, int *taken);
+extern void mbus_entry_charge(uint32 entry, uint32 party);
 extern void mbus_entries_free(uint32 first);
 extern void mbus_entry_add(uint32 slot, uint32 entry, int64 id, int attempt,
 						   int64 key_hash);

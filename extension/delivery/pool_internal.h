@@ -28,6 +28,16 @@ typedef struct MbusShare
 	int			skips;			/* nodes, above the least of its slots */
 } MbusShare;
 
+/* Who holds entries, by what tells it from others; party.c.  Free: no users. */
+typedef struct MbusParty
+{
+	MbusPartyKey key;
+	uint32		next;			/* in its bucket, or of the free ones */
+	int32		users;			/* entries, slots, scans, and sessions of a
+								 * holder */
+	int32		held;			/* entries */
+} MbusParty;
+
 /* In shared memory, before the arrays; all but the lock is under it. */
 typedef struct MbusPoolShared
 {
@@ -36,9 +46,11 @@ typedef struct MbusPoolShared
 	int			nentries;
 	int			nleases;
 	int			nskips;
+	int			nparties;
 	uint32		free_entry;
 	uint32		free_lease;
 	uint32		free_skip;
+	uint32		free_party;
 	uint32		deadlines;		/* the uppermost lease; see deadline.c */
 
 	/* quota.c */
@@ -59,18 +71,28 @@ typedef struct MbusPool
 	MbusEntry  *entries;
 	MbusLease  *leases;
 	MbusSkip   *skips;
+	MbusParty  *parties;
 	uint32	   *id_buckets;		/* as many as entries */
 	uint32	   *key_buckets;	/* likewise */
 	uint32	   *lease_buckets;	/* as many as leases */
+	uint32	   *party_buckets;	/* as many as entries */
 } MbusPool;
 
 extern MbusPool mbus_pool;
 
+/* party.c */
+extern void mbus_parties_startup(void);
+extern uint32 mbus_party_channel(Oid database, Oid schema, int32 channel_id);
+extern uint32 mbus_party_claimer(Oid database, uint64 subject);
+extern void mbus_party_leave(uint32 party);
+extern void mbus_party_charge(uint32 party);
+extern void mbus_party_uncharge(uint32 party);
+
 /* quota.c */
 extern void mbus_quota_startup(void);
-extern void mbus_quota_take(uint32 slot);
-extern void mbus_quota_give(uint32 slot);
-extern int	mbus_quota_left(uint32 slot);
+extern void mbus_quota_take(uint32 slot, uint32 party);
+extern void mbus_quota_give(uint32 slot, uint32 party);
+extern int	mbus_quota_left(uint32 slot, uint32 party);
 
 extern void mbus_sub_reset(MbusSub *sub);
 extern void mbus_entry_unhash(uint32 slot, uint32 entry);

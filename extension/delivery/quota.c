@@ -1,6 +1,7 @@
 /*
  * quota.c
- *		How much of the pools each subscription and database may hold.
+ *		How much of the pools each subscription, channel, claimer and database
+ *		may hold.
  *
  * The pool of entries is cut in three.  The *least* of a subscription is kept
  * for each slot there is, the least of a database for each database that can
@@ -17,12 +18,14 @@
  *
  * Slots of subscriptions are shared among databases in the same way.
  *
- * Room for roles and sessions is at mbus_quota_left(): a third and fourth
- * bound of the same kind.
+ * A channel, a holder and a session (party.c) have bounds of the same kind,
+ * counted with what is kept for subscriptions; but nobody is refused that.
  *
  * All of it is under the delivery lock, exclusive to change; see pool.c.
  */
 #include "postgres.h"
+
+#include <limits.h>
 
 #include "base/ids.h"
 #include "base/settings.h"
@@ -33,8 +36,13 @@
 #define SUBS_LEAST		8		/* an eighth of the entries is the least of
 								 * all subscriptions together */
 #define DATABASES_LEAST	16		/* of entries, and of slots: of databases */
+#define PARTY_LEAST		16		/* entries that a channel, holder or session
+								 * may have, whatever the percentage */
 
 static int	entries_of_database(const MbusShare *share);
+static int	database_most(const MbusShare *share);
+static int	party_left(uint32 party, const MbusShare *share);
+static int	party_most(const MbusParty *party, const MbusShare *share);
 static int	entries_of_sub(const MbusSub *sub, const MbusShare *share);
 static int	slots_of_database(const MbusShare *share);
 static int	part_of(int percent, int number);
@@ -58,14 +66,17 @@ mbus_quota_startup(void)
 }
 
 /*
- * mbus_quota_take charges one entry to a subscription.
+ * mbus_quota_take charges one entry to a subscription and its channel, and to
+ * who claims it, unless that is MBUS_NONE.
  */
 void
-mbus_quota_take(uint32 slot)
+mbus_quota_take(uint32 slot, uint32 party)
 {
 	MbusSub    *sub = mbus_sub(slot);
 	MbusShare  *share = &mbus_pool.shared->share[sub->share];
 
+	mbus_party_charge(sub->party);
+	mbus_party_charge(party);
 	share->entries++;
 	if (sub->charged++ < mbus_pool.shared->sub_least)
 		return;
@@ -78,11 +89,13 @@ mbus_quota_take(uint32 slot)
  * mbus_quota_give takes the charge back.
  */
 void
-mbus_quota_give(uint32 slot)
+mbus_quota_give(uint32 slot, uint32 party)
 {
 	MbusSub    *sub = mbus_sub(slot);
 	MbusShare  *share = &mbus_pool.shared->share[sub->share];
 
+	mbus_party_uncharge(sub->party);
+	mbus_party_uncharge(party);
 	Assert(sub->charged > 0 && share->entries > 0);
 	share->entries--;
 	if (--sub->charged < mbus_pool.shared->sub_least)
@@ -93,10 +106,11 @@ mbus_quota_give(uint32 slot)
 }
 
 /*
- * mbus_quota_left returns how many more entries a subscription may have.
+ * mbus_quota_left returns how many more entries a subscription may have for
+ * who claims from it (MBUS_NONE: nobody).
  */
 int
-mbus_quota_left(uint32 slot)
+mbus_quota_left(uint32 slot, uint32 party)
 {
 	const MbusSub *sub = mbus_sub(slot);
 	const MbusShare *share = &mbus_pool.shared->share[sub->share];
@@ -105,7 +119,24 @@ mbus_quota_left(uint32 slot)
 						   Max(sub->charged, mbus_pool.shared->sub_least),
 						   entries_of_database(share) - share->above);
 
+	left = Min(left, party_left(sub->party, share));
+	left = Min(left, party_left(party, share));
 	return least + Max(left, 0);
+}
+
+/*
+ * mbus_quota_claims returns how many messages may be claimed from a
+ * subscription at most, new ones and those that have an entry.
+ */
+int
+mbus_quota_claims(uint32 slot, uint32 party)
+{
+	const MbusSub *sub = mbus_sub(slot);
+	int			left = party_left(party,
+								  &mbus_pool.shared->share[sub->share]);
+
+	return Min(Max(left, 0), mbus_pool.shared->nentries) +
+		Max(mbus_pool.shared->sub_least - sub->nleased, 0);
 }
 
 /*
@@ -118,10 +149,88 @@ mbus_quota_of(uint32 slot, MbusQuota *quota)
 	const MbusShare *share = &mbus_pool.shared->share[sub->share];
 
 	quota->held = sub->charged;
-	quota->most = sub->charged + mbus_quota_left(slot);
+	quota->most = sub->charged + mbus_quota_left(slot, MBUS_NONE);
 	quota->database_held = share->entries;
-	quota->database_most = share->entries - share->above +
+	quota->database_most = database_most(share);
+}
+
+/*
+ * mbus_quota_full finds out which bound keeps a subscription from having more:
+ * of the session or the holder who claims, or of the channel.  False if it is
+ * none of these.
+ */
+bool
+mbus_quota_full(uint32 slot, uint32 party, MbusPartyQuota *quota)
+{
+	for (; party != MBUS_NONE; party = mbus_pool.parties[party].key.above)
+	{
+		if (mbus_quota_party(party, quota) && quota->held >= quota->most)
+			return true;
+	}
+	return mbus_quota_party(mbus_sub(slot)->party, quota) &&
+		quota->held >= quota->most;
+}
+
+/*
+ * mbus_quota_party tells who a party is, and what it holds and may hold; false
+ * if it holds nothing.
+ */
+bool
+mbus_quota_party(uint32 party, MbusPartyQuota *quota)
+{
+	const MbusParty *p = &mbus_pool.parties[party];
+	const MbusShare *share;
+
+	if (p->users == 0 || p->held == 0)
+		return false;
+	share = share_find(p->key.database);
+	if (share == NULL)
+		return false;
+	quota->key = p->key;
+	quota->subject = p->key.kind == MBUS_PARTY_SOCKET ?
+		mbus_pool.parties[p->key.above].key.number : p->key.number;
+	quota->held = p->held;
+	quota->most = party_most(p, share);
+	return true;
+}
+
+/* All that a database may have, what is kept for its subscriptions too. */
+static int
+database_most(const MbusShare *share)
+{
+	return share->entries - share->above +
 		Max(share->above, entries_of_database(share));
+}
+
+/* How many more entries a party may have, and its holder; of none, any. */
+static int
+party_left(uint32 party, const MbusShare *share)
+{
+	int			left = INT_MAX;
+
+	for (; party != MBUS_NONE; party = mbus_pool.parties[party].key.above)
+	{
+		const MbusParty *p = &mbus_pool.parties[party];
+
+		left = Min(left, party_most(p, share) - p->held);
+	}
+	return left;
+}
+
+/* How many it may have: of what the others of its holder, or database, leave. */
+static int
+party_most(const MbusParty *party, const MbusShare *share)
+{
+	const MbusParty *above = party->key.above == MBUS_NONE ? NULL :
+	&mbus_pool.parties[party->key.above];
+	int			most = above ? party_most(above, share) : database_most(share);
+	int			others = (above ? above->held : share->entries) - party->held;
+	int			percent = party->key.kind == MBUS_PARTY_CHANNEL ?
+	mbus_channel_share : mbus_holder_share;
+
+	if (above)
+		percent = mbus_session_share;
+	return Max(part_of(percent, most - others), PARTY_LEAST);
 }
 
 /*
@@ -270,7 +379,6 @@ mbus_quota_share(int number, Oid *database, int *entries, int *entries_most)
 
 	*database = share->database;
 	*entries = share->entries;
-	*entries_most = share->entries - share->above +
-		Max(share->above, entries_of_database(share));
+	*entries_most = database_most(share);
 	return share->slots > 0 || share->entries > 0;
 }

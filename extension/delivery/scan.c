@@ -57,6 +57,7 @@ static int	found_compare(const void *a, const void *b);
 bool
 mbus_scan(MbusScan *scan)
 {
+	int			batch = scan->batch;	/* who claims may have less */
 	bool		recorded;
 
 	scan->nfound = 0;
@@ -66,7 +67,10 @@ mbus_scan(MbusScan *scan)
 									   scan->channel_id, &scan->unfinished,
 									   &scan->nunfinished);
 	if (scan->limit < 0)
+	{
+		scan->batch = batch;
 		return false;
+	}
 	if (scan->sub.ordered)
 		limit_ordered(scan);
 	if (scan->until == 0)
@@ -92,6 +96,7 @@ mbus_scan(MbusScan *scan)
 	recorded = mbus_scan_record(scan);
 	mbus_scan_undo(scan->slot);
 	LWLockRelease(mbus_delivery_lock());
+	scan->batch = batch;
 	return recorded;
 }
 
@@ -114,7 +119,8 @@ scan_begin(MbusScan *scan)
 
 	/* entries that wait need no new ones */
 	scan->room = scan->probe ? 1 : got;
-	if (scan->room == 0 && scan->nready == 0 && scan->nnexts == 0)
+	if (scan->batch == 0 ||
+		(scan->room == 0 && scan->nready == 0 && scan->nnexts == 0))
 		mbus_scan_room_refuse(scan);
 	positions_begin(scan);
 }

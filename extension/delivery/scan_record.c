@@ -360,7 +360,10 @@ record_entry(MbusScan *scan, MbusFound *found)
 	uint32		entry = found->entry;
 
 	if (entry != MBUS_NONE)
+	{
 		list_remove(mbus_sub(scan->slot), entry);
+		mbus_scan_room_claimed(entry);
+	}
 	else
 	{
 		entry = mbus_scan_room_entry();

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "storage/lwlock.h"
 
 #include "base/ids.h"
@@ -17,25 +18,34 @@
 #include "channel/channel.h"
 #include "channel/subscription.h"
 #include "delivery/pool.h"
+#include "delivery/pool_internal.h"
 #include "delivery/quota.h"
 #include "delivery/scan_room.h"
 #include "delivery/scanning.h"
 
 #define ROOM_FIRST	64
 
+static uint32 claimer = MBUS_NONE;	/* who has a use of this scan: party.c */
 static uint32 set_aside = MBUS_NONE;
 static int	nset_aside = 0;		/* by this scan, used ones too */
 
 static int	room_take(MbusScan *scan, int n);
+pg_noreturn static void refuse_party(const MbusScan *scan,
+									 const MbusPartyQuota *quota);
 
 /*
- * mbus_scan_room_begin sets the first ones aside and returns how many; caller
- * holds the delivery lock.
+ * mbus_scan_room_begin cuts the batch to what who claims may have more, sets
+ * the first ones aside and returns how many; caller holds the delivery lock.
  */
 int
 mbus_scan_room_begin(MbusScan *scan)
 {
+	Assert(claimer == MBUS_NONE);
 	nset_aside = 0;
+	/* what the worker takes it gives up at once */
+	if (scan->until == 0)
+		claimer = mbus_party_claimer(MyDatabaseId, scan->subject);
+	scan->batch = Min(scan->batch, mbus_quota_claims(scan->slot, claimer));
 	return room_take(scan, Min(scan->batch, ROOM_FIRST));
 }
 
@@ -61,7 +71,7 @@ mbus_scan_room_grow(MbusScan *scan)
 static int
 room_take(MbusScan *scan, int n)
 {
-	uint32		chain = mbus_entries_take(scan->slot, n, &n);
+	uint32		chain = mbus_entries_take(scan->slot, claimer, n, &n);
 	uint32	   *link = &chain;
 
 	while (*link != MBUS_NONE)
@@ -87,6 +97,16 @@ mbus_scan_room_entry(void)
 }
 
 /*
+ * mbus_scan_room_claimed charges an entry that the message had to who claims;
+ * caller holds the lock.
+ */
+void
+mbus_scan_room_claimed(uint32 entry)
+{
+	mbus_entry_charge(entry, claimer);
+}
+
+/*
  * mbus_scan_room_undo puts back what is left; caller holds the lock.
  */
 void
@@ -94,11 +114,13 @@ mbus_scan_room_undo(void)
 {
 	mbus_entries_free(set_aside);
 	set_aside = MBUS_NONE;
+	mbus_party_leave(claimer);
+	claimer = MBUS_NONE;
 }
 
 /*
  * mbus_scan_room_refuse errors with 53400: the subscription may have nothing
- * more.
+ * more, or its channel, or who claims.
  */
 void
 mbus_scan_room_refuse(const MbusScan *scan)
@@ -109,10 +131,15 @@ mbus_scan_room_refuse(const MbusScan *scan)
 	const MbusChannel *channel = mbus_channel_by_id(scan->schema,
 													scan->channel_id);
 	MbusQuota	quota;
+	MbusPartyQuota party;
+	bool		full;
 
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
+	full = mbus_quota_full(scan->slot, claimer, &party);
 	mbus_quota_of(scan->slot, &quota);
 	LWLockRelease(mbus_delivery_lock());
+	if (full)
+		refuse_party(scan, &party);
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("too many messages are claimed from subscription \"%s\" of channel \"%s\"",
@@ -122,4 +149,37 @@ mbus_scan_room_refuse(const MbusScan *scan)
 					   quota.held, quota.most, quota.database_held,
 					   quota.database_most, mbus_max_leases),
 			 errhint("Acknowledge some, or raise \"message_bus.max_leases\" and restart the server. The view message_bus.pools shows who holds them.")));
+}
+
+/* The same, by the name of who holds too much, and of the setting. */
+static void
+refuse_party(const MbusScan *scan, const MbusPartyQuota *quota)
+{
+	const MbusChannel *channel = mbus_channel_by_id(scan->schema,
+													scan->channel_id);
+	const char *setting = "message_bus.session_share";
+	char	   *who = "this session";
+
+	if (quota->key.kind == MBUS_PARTY_CHANNEL)
+	{
+		setting = "message_bus.channel_share";
+		who = psprintf("channel \"%s\"", channel ? channel->name : "");
+	}
+	else if (quota->key.kind == MBUS_PARTY_HOLDER)
+	{
+		setting = "message_bus.holder_share";
+		who = psprintf("role \"%s\"",
+					   GetUserNameFromId(quota->key.role, false));
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 quota->key.kind == MBUS_PARTY_CHANNEL ?
+			 errmsg("too many messages are claimed from %s", who) :
+			 errmsg("too many messages are claimed by %s%s", who,
+					quota->key.number != 0 &&
+					quota->key.kind == MBUS_PARTY_HOLDER ?
+					" and this subject" : ""),
+			 errdetail("It holds %d messages and may hold %d, as \"%s\" says.",
+					   quota->held, quota->most, setting),
+			 errhint("Acknowledge some. The view message_bus.pools shows who holds them.")));
 }

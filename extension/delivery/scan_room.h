@@ -13,6 +13,7 @@
 extern int	mbus_scan_room_begin(MbusScan *scan);
 extern bool mbus_scan_room_grow(MbusScan *scan);
 extern uint32 mbus_scan_room_entry(void);
+extern void mbus_scan_room_claimed(uint32 entry);
 extern void mbus_scan_room_undo(void);
 pg_noreturn extern void mbus_scan_room_refuse(const MbusScan *scan);
 

@@ -68,6 +68,8 @@ mbus_sub_create(Oid database, Oid schema, int32 subscription_id,
 		if (!mbus_quota_slot_take(i, database))
 			return MBUS_NONE;
 		mbus_sub_reset(sub);
+		mbus_party_leave(sub->party);
+		sub->party = mbus_party_channel(database, schema, channel_id);
 		sub->database = database;
 		sub->schema = schema;
 		sub->subscription_id = subscription_id;

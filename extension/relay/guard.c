@@ -10,7 +10,15 @@
  *   did and others have committed;
  * - within message_bus.frame_timeout.  The timeout's handler cancels as a
  *   cancel request would, and sets a flag that tells the two apart: a real
- *   cancel, statement_timeout and termination end the whole call.
+ *   cancel, statement_timeout and termination end the whole call;
+ * - with a lock_timeout of what is left of its budget.
+ *
+ * The server's lock_timeout counts for each lock that is waited for.  While one
+ * waits, all behind it in the lane wait, so all waits of a frame together have
+ * that time, and all of a call twice as much.  A frame gets half of what is
+ * left of the call's: whoever waits first does not take it all.  A step that
+ * has waited for a lock is charged its whole time, since when the wait began is
+ * known and not when it ended; one that has not costs nothing.
  *
  * The role that a step takes (relay.c) is the caller's again behind it.
  *
@@ -24,6 +32,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -46,9 +55,16 @@
 #define LOGGED_SLOTS	256		/* ... sessions are told apart */
 #define BRIEF_TEXT_MAX	60		/* of its message, where room is short */
 
+/* How long steps may yet wait for locks: a whole call's, this frame's; us. */
+static int64 call_wait_left = 0;
+static int64 frame_wait_left = 0;
+static int	wait_budget = 0;	/* lock_timeout as the call began; 0: none */
+
 static TimeoutId frame_timeout_id = MAX_TIMEOUTS;
 static volatile sig_atomic_t frame_timed_out = false;
 
+static void wait_limit(void);
+static void wait_charge(TimestampTz started);
 static void guard_enter(const MbusRelayed *relayed, int *nest_level);
 static void guard_leave(int nest_level);
 static ErrorData *guard_catch(MemoryContext context, bool *timed_out);
@@ -84,6 +100,55 @@ mbus_guard_init(void)
 }
 
 /*
+ * mbus_guard_call begins the budget of a call for waiting for locks.
+ */
+void
+mbus_guard_call(void)
+{
+	wait_budget = LockTimeout;
+	call_wait_left = (int64) wait_budget * 2 * 1000;
+}
+
+/*
+ * mbus_guard_frame begins that of a frame.
+ */
+void
+mbus_guard_frame(void)
+{
+	frame_wait_left = call_wait_left / 2;
+}
+
+/*
+ * wait_limit has the step that begins wait no longer for a lock than there is
+ * left; where nothing is, a moment.  The step's nest level undoes it.
+ */
+static void
+wait_limit(void)
+{
+	char		limit[16];
+
+	if (wait_budget == 0 || frame_wait_left >= (int64) wait_budget * 1000)
+		return;
+	snprintf(limit, sizeof(limit), "%d",
+			 Max((int) (frame_wait_left / 1000), 1));
+	(void) set_config_option("lock_timeout", limit, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/* wait_charge takes the time of a step that has waited from what is left. */
+static void
+wait_charge(TimestampTz started)
+{
+	int64		took;
+
+	if (wait_budget == 0 || get_timeout_start_time(LOCK_TIMEOUT) < started)
+		return;
+	took = Max(GetCurrentTimestamp() - started, 0);
+	frame_wait_left = Max(frame_wait_left - took, 0);
+	call_wait_left = Max(call_wait_left - took, 0);
+}
+
+/*
  * mbus_guard_run runs a step on its own, as the top of this file says.  False
  * if it failed: then the reply has its error in place of what it had appended.
  */
@@ -94,6 +159,7 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 	ResourceOwner owner = CurrentResourceOwner;
 	int			start = relayed->out.len;
 	int			nleases = relayed->nleases;
+	TimestampTz started = GetCurrentTimestamp();
 	Oid			caller;
 	int			sec_context;
 	ErrorData  *volatile failure = NULL;
@@ -134,6 +200,7 @@ mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed)
 	}
 	PG_END_TRY();
 
+	wait_charge(started);
 	if (failure == NULL)
 		return true;
 	if (relayed->code == 0)
@@ -164,6 +231,7 @@ static void
 guard_enter(const MbusRelayed *relayed, int *nest_level)
 {
 	*nest_level = NewGUCNestLevel();
+	wait_limit();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	start_timer(relayed);
 }
@@ -292,6 +360,9 @@ reword(ErrorData *edata, MbusRpcCode given, bool timed_out)
 		edata->message = pstrdup("another transaction is in the way");
 		edata->detail = pstrdup("It has locked what this frame needs. What the frame did has been undone.");
 		edata->hint = pstrdup("Ask again.");
+		if (wait_budget > 0 && frame_wait_left < (int64) wait_budget * 1000)
+			edata->detail = psprintf("It has locked what this request needs. All requests of a frame wait for others %d ms at most, of a call %d ms, and these have waited. What the request did has been undone.",
+									 wait_budget, 2 * wait_budget);
 	}
 	else if (edata->sqlerrcode == ERRCODE_STATEMENT_TOO_COMPLEX)
 	{

@@ -101,6 +101,7 @@ MBUS_FUNCTION(relay)
 	store = relay_result(fcinfo, &desc);
 
 	mbus_guard_init();
+	mbus_guard_call();
 	requests_in_call = count_requests(frames, count);
 	replies_left = (int64) REPLIES_TIMES * mbus_frame_max;
 	mbus_caller.in_relay = true;
@@ -326,6 +327,7 @@ relay_frame(const char *bytes, int len, MbusRelayed *relayed)
 			TimestampTzPlusMilliseconds(mbus_now(),
 										mbus_frame_timeout);
 
+	mbus_guard_frame();
 	initStringInfo(&relayed->out);
 	appendStringInfoSpaces(&relayed->out, MBUS_FRAME_PREFIX);
 

@@ -44,6 +44,8 @@ typedef void (*MbusRelayStep) (MbusRelayed *relayed);
 /* guard.c */
 extern bool mbus_guard_run(MbusRelayStep step, MbusRelayed *relayed);
 extern void mbus_guard_init(void);
+extern void mbus_guard_call(void);
+extern void mbus_guard_frame(void);
 extern void mbus_guard_time_out(void);
 
 /* early.c */

@@ -657,7 +657,8 @@ entries_install(Loading *l)
 	MbusSub    *sub = mbus_sub(l->slot);
 	int			entries;
 	int			skips;
-	uint32		ready = mbus_entries_take(l->slot, l->n, &entries);
+	uint32		ready = mbus_entries_take(l->slot, MBUS_NONE, l->n,
+										  &entries);
 	uint32		skipped = mbus_skips_take(l->slot, l->nskips, &skips);
 	uint32		at;
 	int64		lowest;

@@ -17,6 +17,8 @@ my $node = bus_node(
 	databases => [ 'postgres', 'other' ],
 	conf => "message_bus.worker_interval = 100ms\n"
 	  . "message_bus.max_leases = 4096\n"
+	  . "message_bus.channel_share = 100\n"
+	  . "message_bus.holder_share = 100\n"
 	  . "message_bus.max_subscriptions = 64\n");
 
 $node->safe_psql('postgres', 'CREATE DATABASE other');
@@ -59,7 +61,8 @@ sub held
 	return $node->safe_psql('postgres',
 		"SELECT coalesce(sum($column), 0) FROM message_bus.pools "
 		  . "WHERE pool = 'messages' AND database = 'postgres' "
-		  . "AND coalesce(subscription, '') = '$subscription'");
+		  . "AND coalesce(subscription, '') = '$subscription' "
+		  . "AND role IS NULL AND (channel IS NULL OR subscription IS NOT NULL)");
 }
 
 # one subscription that takes what it can get

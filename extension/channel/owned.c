@@ -1,0 +1,78 @@
+/*
+ * owned.c
+ *		How many channels and subscriptions a role may own.
+ *
+ * Shared memory knows the newest id of so many channels, and has slots for so
+ * many subscriptions, of all databases.  So that nobody uses them up for
+ * others a role may own message_bus.max_channels_per_role of the one, and
+ * message_bus.max_subscriptions_per_role of the other; superusers, who can set
+ * these, any number.
+ *
+ * Who makes one, or is about to own one, holds a lock until the transaction
+ * ends that others wait for who do so for the same role, and for nobody else:
+ * so that they count what he has made.  A subscription "default" is made by
+ * the worker, which waits for nobody; the claim that asks for it only counts,
+ * and so a few more may come about than a role may own, one for each claim
+ * that is at it.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+
+#include "base/owner.h"
+#include "base/schema.h"
+#include "base/settings.h"
+#include "channel/owned.h"
+
+/*
+ * mbus_owned_lock makes those wait who let the role own one more, and checks
+ * that it may; 53400.
+ */
+void
+mbus_owned_lock(Oid schema, MbusOwned what, Oid owner)
+{
+	if (superuser_arg(owner))
+		return;
+	/* others have locks on channels, with 0 */
+	LockDatabaseObject(mbus_relation(schema, "channel"), owner,
+					   (uint16) what + 1, ExclusiveLock);
+	mbus_owned_check(schema, what, owner);
+}
+
+/*
+ * mbus_owned_check errors with 53400 if a role owns all that it may.
+ */
+void
+mbus_owned_check(Oid schema, MbusOwned what, Oid owner)
+{
+	bool		channels = what == MBUS_OWNED_CHANNELS;
+	int			most = channels ? mbus_max_channels_per_role :
+	mbus_max_subscriptions_per_role;
+	static const Oid types[2] = {OIDOID, INT4OID};
+	Datum		value[2];
+
+	if (superuser_arg(owner))
+		return;
+	value[0] = ObjectIdGetDatum(owner);
+	value[1] = Int32GetDatum(most);
+	if (mbus_run_as_owner_latest(schema, channels ?
+								 "SELECT FROM message_bus.channel c"
+								 " WHERE message_bus.role_live(c.owner) = $1"
+								 " LIMIT $2" :
+								 "SELECT FROM message_bus.subscription s"
+								 " WHERE message_bus.role_live(s.owner) = $1"
+								 " LIMIT $2",
+								 2, types, value) < most)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("role \"%s\" owns too many %s",
+					GetUserNameFromId(owner, false),
+					channels ? "channels" : "subscriptions"),
+			 errdetail("It owns %d and may not own more, as \"message_bus.%s\" says.",
+					   most, channels ? "max_channels_per_role" :
+					   "max_subscriptions_per_role"),
+			 errhint("Drop some, or have an administrator raise the setting.")));
+}
