@@ -34,6 +34,8 @@ typedef struct MbusCaller
 	int64		reply_len;		/* of them, used */
 	int64		session;		/* the gateway's number of the socket whose
 								 * frame runs; 0: none */
+	bool		no_wait;		/* for transactions that may go on for long:
+								 * 55P03 */
 	bool		verified;		/* its token was: "subject" is what it says */
 	const char *subject;		/* borrowed; NULL: it names none */
 } MbusCaller;

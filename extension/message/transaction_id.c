@@ -47,6 +47,7 @@
 #include "utils/timestamp.h"
 
 #include "base/about.h"
+#include "base/caller.h"
 #include "base/compat.h"
 #include "base/ids.h"
 #include "base/payload.h"
@@ -300,6 +301,10 @@ holder_wait(Relation leaf, const Holder *holder)
 {
 	ItemPointerData tid = holder->tid;
 
+	if (mbus_caller.no_wait)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("another transaction publishes with this transaction id")));
 	if (holder->token != 0)
 		SpeculativeInsertionWait(holder->xmin, holder->token);
 	else

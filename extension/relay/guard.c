@@ -15,10 +15,14 @@
  *
  * The server's lock_timeout counts for each lock that is waited for.  While one
  * waits, all behind it in the lane wait, so all waits of a frame together have
- * that time, and all of a call twice as much.  A frame gets half of what is
- * left of the call's: whoever waits first does not take it all.  A step that
- * has waited for a lock is charged its whole time, since when the wait began is
- * known and not when it ended; one that has not costs nothing.
+ * that time.  A backend has twice as much in store for all its calls, and gets
+ * WAIT_PART of the time that goes by: who waits again and again holds up others
+ * for no larger part of theirs.  A frame gets half of what is in store: whoever
+ * waits first does not take it all.  Who is out of it does not wait for the
+ * transaction of a rival (message/transaction_id.c), and 1 ms for any other
+ * lock.  A step that has waited for a lock is charged its whole time, since
+ * when the wait began is known and not when it ended; one that has not costs
+ * nothing.
  *
  * The role that a step takes (relay.c) is the caller's again behind it.
  *
@@ -55,8 +59,11 @@
 #define LOGGED_SLOTS	256		/* ... sessions are told apart */
 #define BRIEF_TEXT_MAX	60		/* of its message, where room is short */
 
-/* How long steps may yet wait for locks: a whole call's, this frame's; us. */
-static int64 call_wait_left = 0;
+#define WAIT_PART	100			/* one of so many */
+
+/* How long steps may yet wait for locks: in store, of this frame; us. */
+static int64 wait_store = 0;
+static TimestampTz wait_store_at = 0;	/* 0: full */
 static int64 frame_wait_left = 0;
 static int	wait_budget = 0;	/* lock_timeout as the call began; 0: none */
 
@@ -100,13 +107,22 @@ mbus_guard_init(void)
 }
 
 /*
- * mbus_guard_call begins the budget of a call for waiting for locks.
+ * mbus_guard_call puts into the store what the time has brought.
  */
 void
 mbus_guard_call(void)
 {
+	TimestampTz now = GetCurrentTimestamp();
+	int64		most;
+
 	wait_budget = LockTimeout;
-	call_wait_left = (int64) wait_budget * 2 * 1000;
+	most = (int64) wait_budget * 2 * 1000;
+	if (wait_store_at == 0)
+		wait_store = most;
+	else if (now > wait_store_at)
+		wait_store += (now - wait_store_at) / WAIT_PART;
+	wait_store = Min(wait_store, most);
+	wait_store_at = now;
 }
 
 /*
@@ -115,7 +131,7 @@ mbus_guard_call(void)
 void
 mbus_guard_frame(void)
 {
-	frame_wait_left = call_wait_left / 2;
+	frame_wait_left = wait_store / 2;
 }
 
 /*
@@ -127,6 +143,7 @@ wait_limit(void)
 {
 	char		limit[16];
 
+	mbus_caller.no_wait = wait_budget > 0 && frame_wait_left < 1000;
 	if (wait_budget == 0 || frame_wait_left >= (int64) wait_budget * 1000)
 		return;
 	snprintf(limit, sizeof(limit), "%d",
@@ -145,7 +162,7 @@ wait_charge(TimestampTz started)
 		return;
 	took = Max(GetCurrentTimestamp() - started, 0);
 	frame_wait_left = Max(frame_wait_left - took, 0);
-	call_wait_left = Max(call_wait_left - took, 0);
+	wait_store = Max(wait_store - took, 0);
 }
 
 /*
@@ -361,8 +378,8 @@ reword(ErrorData *edata, MbusRpcCode given, bool timed_out)
 		edata->detail = pstrdup("It has locked what this frame needs. What the frame did has been undone.");
 		edata->hint = pstrdup("Ask again.");
 		if (wait_budget > 0 && frame_wait_left < (int64) wait_budget * 1000)
-			edata->detail = psprintf("It has locked what this request needs. All requests of a frame wait for others %d ms at most, of a call %d ms, and these have waited. What the request did has been undone.",
-									 wait_budget, 2 * wait_budget);
+			edata->detail = psprintf("It has locked what this request needs. All requests of a frame wait for others %d ms at most, of a lane %d ms and a part of 1/%d of the time, and these have waited. What the request did has been undone.",
+									 wait_budget, 2 * wait_budget, WAIT_PART);
 	}
 	else if (edata->sqlerrcode == ERRCODE_STATEMENT_TOO_COMPLEX)
 	{

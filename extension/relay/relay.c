@@ -132,7 +132,7 @@ MBUS_FUNCTION(relay)
 	}
 	PG_FINALLY();
 	{
-		mbus_caller.in_relay = false;
+		mbus_caller.in_relay = mbus_caller.no_wait = false;
 		mbus_caller.session = 0;
 		mbus_session_leave();
 	}

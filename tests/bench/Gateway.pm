@@ -115,31 +115,43 @@ sub get
 sub gateway_start
 {
 	my (%settings) = @_;
-	my ($pid, $port);
 
 	bus_reset(
 		"GRANT EXECUTE ON FUNCTION message_bus.relay(bigint[], bytea[])"
 		  . ' TO bench_gateway',
 		"SELECT message_bus.grant_channel('bench', 'bench_app', 'all')",
 		'CHECKPOINT');
+	return gateway_run(
+		PGUSER => 'bench_gateway',
+		MESSAGE_BUS_ROLE => 'bench_app',
+		MESSAGE_BUS_MAX_IN_FLIGHT => 64,
+		%settings);
+}
+
+# gateway_run starts a gateway for the bus as it is.
+sub gateway_run
+{
+	my (%settings) = @_;
+	my ($pid, $port, $why);
+
 	$pid = start(
 		'gateway',
 		{
-			PGUSER => 'bench_gateway',
-			MESSAGE_BUS_ROLE => 'bench_app',
 			EXAI_WS_PORT => 0,
 			MESSAGE_BUS_LOG_FRAMES => 'false',
-			MESSAGE_BUS_MAX_IN_FLIGHT => 64,
 			%settings
 		},
 		gateway_program());
 	$port = logged($pid, qr/"event":"ready".*?"port":(\d+)/);
-	foreach (1 .. 300)
+	foreach (1 .. 100)
 	{
-		return ($pid, $port) if (get($port, '/readyz'))[0] == 200;
+		my ($status, $body) = get($port, '/readyz');
+
+		return ($pid, $port) if $status == 200;
+		$why = $body;
 		sleep 0.1;
 	}
-	die "tests/bench/run: the gateway is not ready\n";
+	die "tests/bench/run: the gateway is not ready: $why\n";
 }
 
 # roles_make makes the roles of the gateway, unless they are there.

@@ -33,6 +33,8 @@ my %programs = (
 	consume => [qw(calls take)],
 	latency => [qw(calls take)],
 	socket => ['websocket'],
+	storm => ['websocket'],
+	victim => ['websocket'],
 	pipeline => [],
 	echo => []);
 

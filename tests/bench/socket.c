@@ -294,7 +294,7 @@ connection_open(Connection *connection, int number)
 	char		message[FRAME_MAX];
 	int			i;
 
-	websocket_open(&connection->ws, port);
+	websocket_open(&connection->ws, port, NULL);
 	mode->begin(connection, number);
 	connection->sent = allocate((size_t) in_flight * sizeof(int64_t));
 	for (i = 0; i < POOL; i++)
@@ -429,7 +429,7 @@ idle(void)
 	if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
 		die("setrlimit", strerror(errno));
 	for (i = 0; i < connections; i++)
-		websocket_open(&all[i], port);
+		websocket_open(&all[i], port, NULL);
 	printf("connections %d\n", connections);
 	fflush(stdout);
 	while (getchar() != EOF)

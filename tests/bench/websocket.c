@@ -25,12 +25,14 @@
 #define HANDSHAKE "GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" \
 	"Upgrade: websocket\r\nConnection: Upgrade\r\n" \
 	"Sec-WebSocket-Version: 13\r\n" \
-	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s%s\r\n\r\n"
 
 static const char mask[4] = {0x5a, 0x17, 0x6c, 0x33};
 
 static void bytes_reserve(Bytes *bytes, size_t size);
 static void wait_for(int descriptor, short events);
+static bool frame_next(WebSocket *ws, int *first, const char **payload,
+					   size_t *size);
 
 void
 bytes_append(Bytes *bytes, const char *data, size_t size)
@@ -65,14 +67,14 @@ bytes_reserve(Bytes *bytes, size_t size)
 }
 
 /*
- * websocket_open connects and shakes hands, and waits for that.  The socket
- * does not block afterwards.
+ * websocket_open connects and shakes hands, with a token unless that is NULL,
+ * and waits for that.  The socket does not block afterwards.
  */
 void
-websocket_open(WebSocket *ws, int port)
+websocket_open(WebSocket *ws, int port, const char *token)
 {
 	struct sockaddr_in address = {0};
-	char		request[512];
+	char		request[1024];
 	char	   *end = NULL;
 	int			on = 1;
 
@@ -88,7 +90,9 @@ websocket_open(WebSocket *ws, int port)
 				   sizeof(on)) != 0 ||
 		fcntl(ws->socket, F_SETFL, O_NONBLOCK) != 0)
 		die("could not connect", strerror(errno));
-	snprintf(request, sizeof(request), HANDSHAKE, port);
+	snprintf(request, sizeof(request), HANDSHAKE, port,
+			 token ? "Authorization: Bearer " : "X-Token: none",
+			 token ? token : "");
 	websocket_queue(ws, request, strlen(request));
 	if (!websocket_flush(ws))
 		die("handshake", "not taken");
@@ -187,12 +191,45 @@ websocket_receive(WebSocket *ws)
 }
 
 /*
- * websocket_next takes one frame of what was read; false if none is whole.
+ * websocket_next takes one message of what was read; false if none is whole.
  * Its payload stays where it is until the next websocket_receive().  Frames
  * that the server cuts a message into are beyond what is measured here.
  */
 bool
 websocket_next(WebSocket *ws, const char **payload, size_t *size)
+{
+	int			first;
+
+	if (!frame_next(ws, &first, payload, size))
+		return false;
+	if (first != (0x80 | TEXT_FRAME) && first != (0x80 | BINARY_FRAME))
+		die("server", "has sent a frame that is no whole message");
+	return true;
+}
+
+/*
+ * websocket_skip takes all frames that were read, and returns how many messages
+ * ended with them.
+ */
+int
+websocket_skip(WebSocket *ws)
+{
+	const char *payload;
+	size_t		size;
+	int			first;
+	int			n = 0;
+
+	while (frame_next(ws, &first, &payload, &size))
+	{
+		if ((first & 0x80) != 0 && (first & 0x08) == 0)
+			n++;
+	}
+	return n;
+}
+
+/* frame_next takes one frame of what was read; false if none is whole. */
+static bool
+frame_next(WebSocket *ws, int *first, const char **payload, size_t *size)
 {
 	const unsigned char *at = (unsigned char *) ws->in.data + ws->in.start;
 	size_t		left = ws->in.end - ws->in.start;
@@ -214,8 +251,7 @@ websocket_next(WebSocket *ws, const char **payload, size_t *size)
 		length = (size_t) get_int64((const char *) at + 2);
 	if (left - head < length)
 		return false;
-	if (at[0] != (0x80 | TEXT_FRAME) && at[0] != (0x80 | BINARY_FRAME))
-		die("server", "has sent a frame that is no whole message");
+	*first = at[0];
 	*payload = (const char *) at + head;
 	*size = length;
 	ws->in.start += head + length;

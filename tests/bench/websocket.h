@@ -29,12 +29,13 @@ typedef struct WebSocket
 
 /* These end the program if something is wrong. */
 extern void bytes_append(Bytes *bytes, const char *data, size_t size);
-extern void websocket_open(WebSocket *ws, int port);
+extern void websocket_open(WebSocket *ws, int port, const char *token);
 extern size_t websocket_frame(char *to, int opcode, const char *data,
 							  size_t size);
 extern void websocket_queue(WebSocket *ws, const char *frames, size_t size);
 extern bool websocket_flush(WebSocket *ws);
 extern void websocket_receive(WebSocket *ws);
 extern bool websocket_next(WebSocket *ws, const char **payload, size_t *size);
+extern int	websocket_skip(WebSocket *ws);
 
 #endif							/* BENCH_WEBSOCKET_H */

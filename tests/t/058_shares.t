@@ -213,11 +213,20 @@ my $took = time - $started;
 
 cmp_ok($took, '<', 5, sprintf('120 requests that wait hold up a call %.1f s', $took));
 is(scalar(() = "@replies[0, 1]" =~ /"code":-32009/g), 120, 'each is refused');
-like($replies[0], qr/All requests of a frame wait for others 500 ms at most, of a call 1000 ms/,
+like($replies[0], qr/All requests of a frame wait for others 500 ms at most, of a lane 1000 ms/,
 	'and told why');
 like($replies[2], qr/"id":61,"result":/, 'what is in nobody\'s way is done');
 like($replies[3], qr/-32009/, 'another frame of the call that waits is refused in time');
 is( sql(q{SHOW lock_timeout}), '0', 'the setting is as it was');
+
+# call after call of one lane
+my $call = "SELECT count(*) FROM message_bus.relay('{1}', ARRAY['\\x01'::bytea || "
+  . "convert_to(\$f\$$blocked\$f\$, 'UTF8')]);\n";
+my $time = "SELECT extract(epoch FROM clock_timestamp());\n";
+my @times = split /\n/, sql("SET message_bus.relay_role = 'victim'; SET lock_timeout = '500ms';\n"
+	  . $call x 2 . $time . $call x 30 . $time);
+$took = $times[-1] - $times[2];
+cmp_ok($took, '<', 1, sprintf('another 30 calls of 60 requests wait %.1f s in all', $took));
 
 # a wait that ends before the budget does is none for those behind it
 $blocker->query_safe('COMMIT');
