@@ -28,6 +28,7 @@
 
 #define CONTROL_OVER_LIMIT	'L'
 #define HEAD_BYTES	6			/* control opcode, letter, limit */
+#define ANON_BIT	0x80000000u /* of the limit: of who has no token */
 
 static void note_string(const MbusSlice *string, char *to, size_t size);
 
@@ -54,6 +55,7 @@ mbus_over_limit(MbusRelayed *relayed)
 	uint32		limit;
 
 	memcpy(&limit, relayed->bytes + 2, sizeof(limit));
+	limit = pg_ntoh32(limit);
 	/* behind the opcode; a binary frame begins with its line of JSON */
 	if (len > 1)
 		mbus_salvage_about(begins + 1, len - 1, &found);
@@ -74,8 +76,9 @@ mbus_over_limit(MbusRelayed *relayed)
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 mbus_rpc(MBUS_RPC_LIMIT),
 			 errmsg("message too large"),
-			 errdetail("The limit is %u bytes (WS_MAX_MSG_BYTES).",
-					   pg_ntoh32(limit))));
+			 errdetail("The limit is %u bytes (%s).", limit & ~ANON_BIT,
+					   limit & ANON_BIT ? "MESSAGE_BUS_ANON_MAX_BYTES" :
+					   "WS_MAX_MSG_BYTES")));
 }
 
 /* Copies a string's text, if there is one that can be read. */

@@ -96,6 +96,9 @@ static const Setting settings[] = {
 			"seconds an expired session may take to authenticate again"),
 	INTEGER("WS_MAX_MSG_BYTES", max_message, "33554432", 1024, 268435456,
 			"largest WebSocket message, bytes"),
+	INTEGER("MESSAGE_BUS_ANON_MAX_BYTES", anon_max, "1048576", 1024,
+			268435456,
+			"largest WebSocket message of a client without a token, bytes"),
 	INTEGER("MESSAGE_BUS_CLIENT_MAX_BYTES", client_max, "1000000", 1024,
 			268435456,
 			"largest message that a client is sent unless it asks for more by"

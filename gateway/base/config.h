@@ -29,6 +29,7 @@ typedef struct GwConfig
 	long		token_skew;		/* s */
 	long		expiry_grace;	/* s that an expired session stays open */
 	long		max_message;	/* bytes of one WebSocket message */
+	long		anon_max;		/* of one of a client without a token */
 	long		client_max;		/* of one that is sent, unless asked for more */
 	long		tool_timeout;	/* s, of one relayed call */
 	long		http_timeout;	/* s, of a handshake or an HTTP request */

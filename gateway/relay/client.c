@@ -468,7 +468,8 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 {
 	GwBuffer   *message = &client->incoming;
 	unsigned char opcode = binary ? GW_OPCODE_BINARY : GW_OPCODE_TEXT;
-	size_t		limit = (size_t) config->max_message;
+	bool		anonymous;
+	size_t		limit = gw_intake_limit(client->identity, &anonymous);
 	size_t		held = message->length > 0 ? message->length - 1 : 0;
 	char		detail[128];
 	const GwError large = {GW_ERROR_TOO_LARGE, "message too large", NULL,
@@ -490,8 +491,9 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 
 		client_append(client, bytes, length < room ? length : room);
 		(void) snprintf(detail, sizeof(detail),
-						"The limit is %ld bytes (WS_MAX_MSG_BYTES).",
-						config->max_message);
+						"The limit is %zu bytes (%s).", limit,
+						anonymous ? "MESSAGE_BUS_ANON_MAX_BYTES" :
+						"WS_MAX_MSG_BYTES");
 		client_refuse(client, GW_REFUSED_TOO_LARGE, &large);
 		events->over_limit(client->identity, message);
 		gw_disconnect(client, GW_CLOSE_TOO_LARGE, "message too large");

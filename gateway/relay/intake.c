@@ -17,6 +17,9 @@
  *	who it is
  *
  * With MESSAGE_BUS_ROLE nobody is a stranger.
+ *
+ * A message of one without a token has MESSAGE_BUS_ANON_MAX_BYTES at most: what
+ * is as large as WS_MAX_MSG_BYTES keeps the loop, and a lane, for a while.
  */
 #include "relay/intake.h"
 
@@ -80,6 +83,18 @@ gw_intake_meet(GwIdentity *identity)
 		return;
 	identity->stranger = false;
 	gw_intake_totals.strangers -= identity->buffered;
+}
+
+/*
+ * gw_intake_limit returns how large a message of a connection may be, and
+ * whether that is because it has no token.
+ */
+size_t
+gw_intake_limit(const GwIdentity *identity, bool *anonymous)
+{
+	*anonymous = identity->stranger && identity->token.length == 0 &&
+		config->anon_max < config->max_message;
+	return (size_t) (*anonymous ? config->anon_max : config->max_message);
 }
 
 /* gw_intake_is_full tells that no more is taken of a connection, and why. */

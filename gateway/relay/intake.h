@@ -25,6 +25,7 @@ extern void gw_intake_begin(GwIdentity *identity);
 extern void gw_intake_add(GwIdentity *identity, size_t bytes);
 extern void gw_intake_remove(GwIdentity *identity, size_t bytes);
 extern void gw_intake_meet(GwIdentity *identity);
+extern size_t gw_intake_limit(const GwIdentity *identity, bool *anonymous);
 extern bool gw_intake_is_full(const GwIdentity *identity, char *why,
 							  size_t size);
 extern bool gw_intake_has_share(const GwIdentity *identity);

@@ -18,6 +18,7 @@
 #include <stdio.h>
 
 #include "net/loop.h"
+#include "relay/intake.h"
 #include "relay/lane.h"
 #include "relay/publishes.h"
 
@@ -81,10 +82,11 @@ gw_relay_over_limit(GwIdentity *identity, const GwBuffer *message)
 	GwLane	   *lane = &gw_lanes[GW_LANE_SHORT];
 	GwError		error = {0};
 	GwRequest  *request = NULL;
+	bool		anonymous;
+	size_t		limit = gw_intake_limit(identity, &anonymous);
 
 	if (gw_lane_takes(lane, &error) && lane->queue.count < GW_BATCH_CALLS)
-		request = gw_request_over_limit(identity, config->max_message,
-										message);
+		request = gw_request_over_limit(identity, limit, anonymous, message);
 	if (request != NULL)
 		gw_queue_append(&lane->queue, request);
 }

@@ -27,6 +27,9 @@
 /* Of a message that was refused, so many bytes are told. */
 #define TOLD_MAX	((size_t) 65536)
 
+/* Beside the limit: it is that of those without a token. */
+#define ANON_BIT	0x80000000u
+
 /* What a frame has in front if its client has asked for larger replies. */
 #define LIMIT_BYTES	4
 
@@ -182,16 +185,17 @@ gw_request_close(GwIdentity *identity, GwEnding ending)
 
 /*
  * gw_request_over_limit makes what tells of a message that is over the limit,
- * of which this much has come; NULL if out of memory.
+ * of those without a token or of all, of which this much has come; NULL if out
+ * of memory.
  */
 GwRequest *
-gw_request_over_limit(GwIdentity *identity, long limit,
+gw_request_over_limit(GwIdentity *identity, size_t limit, bool anonymous,
 					  const GwBuffer *message)
 {
 	GwBuffer	bytes = {0};
 	GwRequest  *request = NULL;
 
-	gw_buffer_int32(&bytes, (uint32_t) limit);
+	gw_buffer_int32(&bytes, (uint32_t) limit | (anonymous ? ANON_BIT : 0));
 	gw_buffer_append(&bytes, message->data,
 					 message->length < TOLD_MAX ? message->length : TOLD_MAX);
 	if (!bytes.failed)

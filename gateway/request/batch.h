@@ -82,7 +82,8 @@ extern GwRequest *gw_request_create(GwIdentity *identity, GwBuffer *message,
 									int64_t now_ms);
 extern GwRequest *gw_request_open(GwIdentity *identity);
 extern GwRequest *gw_request_close(GwIdentity *identity, GwEnding ending);
-extern GwRequest *gw_request_over_limit(GwIdentity *identity, long limit,
+extern GwRequest *gw_request_over_limit(GwIdentity *identity, size_t limit,
+										bool anonymous,
 										const GwBuffer *message);
 extern bool gw_request_only_claims(const GwRequest *request);
 extern GwLaneKind gw_request_lane(const GwRequest *request);

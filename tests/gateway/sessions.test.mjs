@@ -573,7 +573,8 @@ describe('strangers', () => {
 
 	test('with unfinished messages take nothing from others', async () => {
 		const other = await start({ MESSAGE_BUS_MAX_BUFFERED_MB: '64',
-			WS_MAX_MSG_BYTES: String(16 * MIB) });
+			WS_MAX_MSG_BYTES: String(16 * MIB),
+			MESSAGE_BUS_ANON_MAX_BYTES: String(16 * MIB) });
 		const raws = await Promise.all(Array.from({ length: 18 }, () =>
 			Raw.open(other.port)));
 		const part = frame(BINARY, Buffer.concat([Buffer.from(
@@ -593,6 +594,30 @@ describe('strangers', () => {
 			({ payload }) => /"id":7.*-32011.*without a token/.test(payload))));
 		for (const raw of raws) raw.destroy();
 		await until('the end', async () => await buffered(other) === 0);
+		await other.kill();
+	});
+
+	test('send messages of 1 MiB at most', async () => {
+		const other = await start({ MESSAGE_BUS_ANON_MAX_BYTES: '100000' });
+		const small = await other.client();
+		const large = (client, size) => client.callBinary('publish',
+			{ channel: 'events' }, random(size));
+		assert.ok((await large(small, 90000)).frame.result > 0);
+		const raw = await Raw.open(other.port);
+		raw.write(frame(BINARY, Buffer.concat([Buffer.from(
+			rpc(7, 'publish', { channel: 'events' }) + '\n'), random(100000)])));
+		assert.match(await raw.message(),
+			/"id":7.*-32004.*100000 bytes \(MESSAGE_BUS_ANON_MAX_BYTES\)/);
+		await until('the close', () => other.event('close', ({ code }) =>
+			code === 1009));
+		raw.destroy();
+		await until('the row', () => bus.sql(`SELECT 1 FROM message_bus.errors
+			WHERE detail = 'The limit is 100000 bytes (MESSAGE_BUS_ANON_MAX_BYTES).'`));
+		const client = await other.client(bearer({ role: 'alice' }));
+		assert.ok((await large(client, 200000)).frame.result > 0);
+		// who has authenticated later, too
+		await small.call('authenticate', { token: token({ role: 'alice' }) });
+		assert.ok((await large(small, 200000)).frame.result > 0);
 		await other.kill();
 	});
 
