@@ -233,6 +233,14 @@ SELECT message_bus.publish('back', '1', headers => jsonb_build_object('dead_lett
 SELECT message_bus.redrive('back');
 SELECT count(*) FROM message_bus.peek('first');
 
+-- a limit that the channel has by now does not stop a copy that comes back
+SELECT message_bus.create_channel('small', max_attempts => 1, dead_letter => 'back');
+SELECT message_bus.create_subscription('small', 'default');
+CALL pg_temp.die('small', 'was not too large');
+SELECT message_bus.drop_subscription('small', 'default'), message_bus.alter_channel('small', max_payload => 5);
+SELECT message_bus.redrive('back');
+SELECT payload, headers ? 'dead_letter_deaths' AS copy FROM message_bus.peek('small') ORDER BY id;
+
 /*
  * A channel that keeps subjects apart, and a chain
  */

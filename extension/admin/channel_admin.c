@@ -412,7 +412,8 @@ policy_default(NewPolicy *policy, int which, Datum value)
 
 /*
  * policy_check errors with 22023 for what no channel can have, or none of that
- * owner, and sets the series that belongs to the TTL and the number of the dead-letter channel.
+ * owner, and sets the series that belongs to the TTL and the number of the
+ * dead-letter channel.
  */
 static void
 policy_check(Oid schema, const char *channel, Oid owner, NewPolicy *policy)

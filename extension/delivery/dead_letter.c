@@ -5,11 +5,13 @@
  * A copy is published to the dead-letter channel of the message's channel,
  * with the same bytes, key and content type, and a header "dead_letter" that
  * tells where it came from and why, and of all its deaths (deaths.c).  Those
- * that a redrive in place has undone are found in the table of failures.  The one whose nack was the last, or the
- * worker, needs no privilege for it: the channel's owner does
- * (channel/dead_letter_target.c).  Without a dead-letter channel, or that
- * right, the message stays where it is, with an ack of outcome 'kept'.
- * redrive.c undoes both.
+ * that a redrive in place has undone are found in the table of failures.
+ *
+ * The one whose nack was the last, or the worker, needs no privilege for it:
+ * the channel's owner does (channel/dead_letter_target.c).  Without a
+ * dead-letter channel, or that right, the message stays where it is, with an
+ * ack of outcome 'kept'.  redrive.c undoes both.  Limits of the dead-letter
+ * channel do not stop a copy, which would have nowhere else to go.
  */
 #include "postgres.h"
 

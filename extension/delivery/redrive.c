@@ -10,8 +10,8 @@
  * copy is published to the channel it came from: that of the number in the
  * dead letter's header, and of its name, too, since a number means nothing in
  * another bus.  One that was made later under that name is not taken for it.
- * The dead letter is then marked as deleted.  A message that was kept in its place (dead_letter.c) is
- * redriven in the first way.
+ * The dead letter is then marked as deleted.  A message that was kept in its
+ * place (dead_letter.c) is redriven in the first way.
  *
  * With ids only those are redriven, of dead letters or of messages that were
  * kept; what is not dead (any more) is left out.
