@@ -116,7 +116,7 @@ CREATE TABLE message_bus.channel (
 	lease interval NOT NULL,
 	backoff interval NOT NULL,
 	backoff_max interval NOT NULL,
-	dead_letter text,
+	dead_letter_id integer,					-- channel for dead letters; it may have been dropped
 	retention text NOT NULL,
 	max_payload bigint,
 	compression text NOT NULL,
@@ -371,7 +371,8 @@ CREATE TABLE message_bus.failure (
 	kind text NOT NULL,				-- nacked, released, expired, disconnected, crash, corrupt, redriven
 	role text NOT NULL,
 	subject text,
-	reason text
+	reason text,
+	not_moved text					-- dead in place, where there was a dead-letter channel: why
 ) PARTITION BY RANGE (message_id);
 COMMENT ON TABLE message_bus.failure IS 'deliveries that failed; partitioned as messages are';
 
@@ -446,12 +447,22 @@ CREATE FUNCTION message_bus.channel_restored() RETURNS trigger
 DECLARE
 	made integer;
 	before message_bus.channel;
+	known uuid[] := NEW.buses;
 BEGIN
 	DELETE FROM message_bus.channel_dropped d WHERE d.channel_id = NEW.channel_id;
 	DELETE FROM message_bus.channel c WHERE c.name = NEW.name
 		AND (c.channel_id = NEW.channel_id OR c.channel_id = 1 AND c.created_at > NEW.created_at)
 		RETURNING c.* INTO before;
 	made := before.channel_id;
+	-- a number that another bus means, or that comes again, is another channel's: dead
+	-- letters go to 0, which is none; but the default channel's is the same in all
+	UPDATE message_bus.channel c SET dead_letter_id = 0
+		WHERE c.dead_letter_id = NEW.channel_id AND NEW.channel_id <> 1
+		AND NOT c.buses && (known || CASE WHEN made = NEW.channel_id THEN before.buses END);
+	IF known <> '{}' AND NEW.dead_letter_id <> 1 AND EXISTS (SELECT FROM message_bus.channel c
+			WHERE c.channel_id = NEW.dead_letter_id AND NOT c.buses && known) THEN
+		NEW.dead_letter_id := 0;
+	END IF;
 	-- this bus knows it from now on, and who knew the one of that name and number
 	SELECT array_agg(DISTINCT b) INTO NEW.buses
 		FROM (SELECT unnest(NEW.buses)
@@ -674,7 +685,7 @@ CREATE FUNCTION message_bus.create_channel(channel text, ttl interval DEFAULT '4
 	visibility text DEFAULT 'channel', max_lease interval DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_create_channel' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.create_channel IS
-'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries; dead-letter channels must not lead back. dead_letter_expired: what a subscription has not got becomes a dead letter before it expires. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. record_reads: each read by get, get_by_transaction, get_bytes, peek and retrieve_message is an event "accessed", by role and subject; they fail where it cannot be. visibility: channel, or subject: who may consume sees, reads and deletes only what his own role and subject has published or what is addressed to his subject (recipient), unless he has all_subjects or owns the channel; to claim takes all_subjects. max_lease: longest time that messages may be leased or a lease extended to, up to 7 days (NULL or 0: 7 days). Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, or the current user owns as many as message_bus.max_channels_per_role says, 25006 read-only.';
+'create_channel: makes a channel owned by the current user. channel: 1 to 255 bytes of UTF-8 without control characters. ttl: longest life of a message, up to 100 years (NULL: message_bus.default_ttl). max_attempts, lease, backoff, backoff_max, dead_letter: for deliveries; dead-letter channels must not lead back, and the owner must be allowed to publish there, also when a message dies: else that stays in place. dead_letter_expired: what a subscription has not got becomes a dead letter before it expires. retention: ttl, or acked: space is returned when every subscription has acked, at most 55 channels. max_payload: bytes (NULL: message_bus.max_payload). compression: lz4, zstd, gzip or none. record_reads: each read by get, get_by_transaction, get_bytes, peek and retrieve_message is an event "accessed", by role and subject; they fail where it cannot be. visibility: channel, or subject: who may consume sees, reads and deletes only what his own role and subject has published or what is addressed to his subject (recipient), unless he has all_subjects or owns the channel; to claim takes all_subjects. max_lease: longest time that messages may be leased or a lease extended to, up to 7 days (NULL or 0: 7 days). Errors: 42710 exists, 42602 bad name, 22023 bad value, 42P01 no such dead-letter channel, 53400 too many channels with retention acked, or the current user owns as many as message_bus.max_channels_per_role says, 25006 read-only.';
 
 CREATE FUNCTION message_bus.alter_channel(channel text, ttl interval DEFAULT NULL,
 	max_attempts integer DEFAULT NULL, lease interval DEFAULT NULL,
@@ -904,7 +915,7 @@ CREATE FUNCTION message_bus.nack(lease bigint, ids bigint[] DEFAULT NULL,
 	delay interval DEFAULT NULL, reason text DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_nack' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.nack IS
-'nack: gives claimed messages back, at commit, and returns how many. lease, ids: as in ack. delay: until they are delivered again, up to 100 years (NULL: the channel''s backoff, doubled with each attempt up to backoff_max, of which a random part up to one half is left out). reason: kept with the failure, up to 8000 bytes; of a longer one the beginning and its length. A message that has had max_attempts goes to the channel''s dead-letter channel, or stays as dead where there is none. Errors: 55000 as ack (one acked or given back before is not held), 42501 no privilege to consume, 22004 NULL, 22023 bad delay, 54000 too many ids, 25006 read-only.';
+'nack: gives claimed messages back, at commit, and returns how many. lease, ids: as in ack. delay: until they are delivered again, up to 100 years (NULL: the channel''s backoff, doubled with each attempt up to backoff_max, of which a random part up to one half is left out). reason: kept with the failure, up to 8000 bytes; of a longer one the beginning and its length. A message that has had max_attempts goes to the channel''s dead-letter channel, or stays as dead where there is none, or the channel''s owner may not publish there. Errors: 55000 as ack (one acked or given back before is not held), 42501 no privilege to consume, 22004 NULL, 22023 bad delay, 54000 too many ids, 25006 read-only.';
 
 CREATE FUNCTION message_bus.extend(lease bigint, lease_for interval,
 	ids bigint[] DEFAULT NULL) RETURNS timestamp with time zone
@@ -921,7 +932,7 @@ CREATE FUNCTION message_bus.redrive(dead_letter text, max_messages integer DEFAU
 	ids bigint[] DEFAULT NULL) RETURNS integer
 	AS 'MODULE_PATHNAME', 'mbus_redrive' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.redrive IS
-'redrive: gives dead messages back, at commit, with all their attempts, and returns how many. dead_letter: a dead-letter channel, or a channel without one whose dead messages lie in place. max_messages: at least 1 (NULL: all); the oldest first. ids: only these, at most 10000 (NULL: all): of dead letters, or of messages dead in place; what is not dead is left out. A message that still lives goes to the subscription it died for; otherwise its dead letter is published again to the channel it came from, and left alone if that is gone. The dead letter is deleted. Needs the privilege to consume dead_letter and to publish to the channels the messages came from; one without that is left alone, with a warning. Errors: 42P01 no such channel, 42501 no privilege, 22004 NULL, 22023 bad max_messages, 25006 read-only, 54000 too many ids, 53400 too many subscriptions, 55000 not ready.';
+'redrive: gives dead messages back, at commit, with all their attempts, and returns how many. dead_letter: a dead-letter channel, or a channel whose dead messages lie in place. max_messages: at least 1 (NULL: all); the oldest first. ids: only these, at most 10000 (NULL: all): of dead letters, or of messages dead in place; what is not dead is left out. A message that still lives goes to the subscription it died for; otherwise its dead letter is published again to the channel it came from, and left alone if that is gone (another of its name is not taken for it). The dead letter is deleted. Needs the privilege to consume dead_letter and to publish to the channels the messages came from; one without that is left alone, with a warning. Errors: 42P01 no such channel, 42501 no privilege, 22004 NULL, 22023 bad max_messages, 25006 read-only, 54000 too many ids, 53400 too many subscriptions, 55000 not ready.';
 
 CREATE FUNCTION message_bus.purge_channel(channel text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_purge_channel' LANGUAGE C;
@@ -976,7 +987,7 @@ COMMENT ON FUNCTION message_bus.subscription_rows IS
 CREATE FUNCTION message_bus.death_rows(OUT subscription_id integer, OUT message_id bigint, OUT attempts smallint,
 	OUT reason text, OUT kind text, OUT died_at timestamp with time zone, OUT dead_letter_id bigint,
 	OUT dead_letter text, OUT claimed_at timestamp with time zone, OUT role text, OUT key text,
-	OUT size integer, OUT content_type text) RETURNS SETOF record
+	OUT size integer, OUT content_type text, OUT not_moved text) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_death_rows' LANGUAGE C STABLE COST 10000 ROWS 100;
 COMMENT ON FUNCTION message_bus.death_rows IS
 'death_rows: the messages that died for subscriptions of channels that the current user may consume or audit, and that he may see, as long as they can be redriven. For the view dead_letters.';
@@ -990,19 +1001,26 @@ CREATE FUNCTION message_bus.message_rows(OUT id bigint, OUT channel_id integer, 
 COMMENT ON FUNCTION message_bus.message_rows IS
 'message_rows: the messages of the channels that the current user may consume or audit, live or not; stored: the payload''s bytes as they are stored, NULL to who may not consume. Of channels with visibility subject only what is from the current user or for him, unless he has all_subjects. For the views messages and message_bus.';
 
+CREATE FUNCTION message_bus.dead_letter_target(channel_id integer, OUT dead_letter text, OUT state text)
+	AS 'MODULE_PATHNAME', 'mbus_dead_letter_target' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION message_bus.dead_letter_target IS
+'dead_letter_target: the name of a channel''s dead-letter channel, and whether dead letters go there: ready, dropped or denied; NULL where there is none, or the current user does not see the channel. For the view channels.';
+
 CREATE VIEW message_bus.channels AS
 	SELECT c.name AS channel, message_bus.role_number(c.owner)::pg_catalog.regrole AS owner, c.ttl, c.max_attempts, c.lease, c.backoff, c.backoff_max,
-		c.dead_letter, c.retention, c.max_payload, c.compression, c.created_at,
+		d.dead_letter, c.retention, c.max_payload, c.compression, c.created_at,
 		message_bus.may(c.channel_id, 'publish') AS may_publish,
 		message_bus.may(c.channel_id, 'consume') AS may_consume,
 		message_bus.may(c.channel_id, 'audit') AS may_audit,
 		c.dead_letter_expired, c.record_reads, message_bus.role_missing(c.owner) AS owner_missing,
 		c.visibility, message_bus.may(c.channel_id, 'all_subjects') AS all_subjects,
-		c.max_lease
-	FROM message_bus.channel_rows() c;
+		c.max_lease, d.state AS dead_letter_state
+	FROM message_bus.channel_rows() c
+	CROSS JOIN LATERAL message_bus.dead_letter_target(c.channel_id) AS d;
 COMMENT ON VIEW message_bus.channels IS 'channels that the current user may use, and their policies; all to members of pg_monitor';
 COMMENT ON COLUMN message_bus.channels.may_audit IS 'the views show its messages, without payloads; consumers may, too';
 COMMENT ON COLUMN message_bus.channels.visibility IS 'channel: who may consume sees all messages; subject: only what is from him or for him, without all_subjects';
+COMMENT ON COLUMN message_bus.channels.dead_letter_state IS 'ready: dead letters go to the dead-letter channel; dropped: that is not there any more, denied: the channel''s owner may not publish there, and what dies stays in place; NULL: there is none';
 COMMENT ON COLUMN message_bus.channels.owner IS 'of one that is missing the OID that it had here, or -';
 COMMENT ON COLUMN message_bus.channels.owner_missing IS 'name of an owner that is missing: it was dropped, or not there when the channel was restored; else NULL';
 
@@ -1112,7 +1130,8 @@ COMMENT ON COLUMN message_bus.leases.session IS 'socket of the gateway that clai
 
 CREATE VIEW message_bus.dead_letters AS
 	SELECT c.name AS channel, s.name AS subscription, d.message_id, d.attempts, d.reason, d.kind,
-		d.died_at, d.dead_letter_id, d.dead_letter, d.claimed_at, d.role, d.key, d.size, d.content_type
+		d.died_at, d.dead_letter_id, d.dead_letter, d.claimed_at, d.role, d.key, d.size, d.content_type,
+		d.not_moved
 	FROM message_bus.death_rows() d
 	JOIN message_bus.subscription_rows() s ON s.subscription_id OPERATOR(pg_catalog.=) d.subscription_id
 	JOIN message_bus.channel_rows() c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id;
@@ -1124,6 +1143,7 @@ COMMENT ON COLUMN message_bus.dead_letters.reason IS 'of the last failure';
 COMMENT ON COLUMN message_bus.dead_letters.kind IS 'how the last attempt failed: nacked, released, expired (with reason expired: the message would have, unclaimed), disconnected, crash or corrupt';
 COMMENT ON COLUMN message_bus.dead_letters.dead_letter_id IS 'its copy in the dead-letter channel; NULL: it stays where it is';
 COMMENT ON COLUMN message_bus.dead_letters.dead_letter IS 'the dead-letter channel of that copy';
+COMMENT ON COLUMN message_bus.dead_letters.not_moved IS 'why it stays where it is although its channel had a dead-letter channel: dropped (that was not there any more), denied (the channel''s owner might not publish there)';
 COMMENT ON COLUMN message_bus.dead_letters.claimed_at IS 'when the last attempt began';
 COMMENT ON COLUMN message_bus.dead_letters.role IS 'who ended the last attempt';
 
@@ -1621,7 +1641,7 @@ GRANT EXECUTE ON FUNCTION message_bus.bus_fault TO PUBLIC;		-- tells gateways on
 GRANT SELECT ON message_bus.channels, message_bus.grants, message_bus.messages, message_bus.subscriptions, message_bus.leases,
 	message_bus.dead_letters TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.channel_rows, message_bus.subscription_rows, message_bus.death_rows,
-	message_bus.message_rows TO PUBLIC;
+	message_bus.message_rows, message_bus.dead_letter_target TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.expired_status, message_bus.subscription_expired, message_bus.subscription_lag,
 	message_bus.lease_rows, message_bus.clock, message_bus.clock_off, message_bus.delivery_status,
 	message_bus.last_access TO PUBLIC;

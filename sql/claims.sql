@@ -417,8 +417,9 @@ SELECT message_bus.nack(pg_temp.lease('d1'), reason => 'bad "one"');
 SELECT pg_temp.refused(format('SELECT message_bus.ack(%s)', pg_temp.lease('d1')));
 SELECT * FROM pg_temp.dead WHERE channel = 'dies';
 SELECT p.payload, p.key, p.transaction_id, p.content_type, p.headers -> 'own' AS own, p.publisher,
-		jsonb_pretty((p.headers -> 'dead_letter') - ARRAY['id', 'created_at', 'failed_at', 'deaths']) AS dead_letter,
+		jsonb_pretty((p.headers -> 'dead_letter') - ARRAY['id', 'channel_id', 'created_at', 'failed_at', 'deaths']) AS dead_letter,
 		(p.headers #>> '{dead_letter,id}')::bigint = :id AS id,
+		(p.headers #>> '{dead_letter,channel_id}')::integer = (SELECT channel_id FROM message_bus.channel WHERE name = 'dies') AS channel_id,
 		(p.headers #>> '{dead_letter,created_at}')::timestamptz = m.created_at AS created_at,
 		p.sha256 = m.sha256 AS same_bytes, p.expires_at - p.created_at AS ttl
 	FROM message_bus.peek('letters') p, message_bus.messages m WHERE m.id = :id;

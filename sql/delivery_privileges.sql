@@ -141,9 +141,10 @@ SELECT message_bus.create_subscription('dies', 'sub');
 SELECT message_bus.grant_channel('letters', 'regress_mbus_authenticated', 'all'), message_bus.grant_channel('dies', 'regress_mbus_authenticated', 'all');
 GRANT EXECUTE ON FUNCTION message_bus.redrive TO regress_mbus_authenticated;
 SELECT id AS of_secret FROM message_bus.peek('secret') LIMIT 1 \gset
+SELECT channel_id AS secret_id FROM message_bus.channel WHERE name = 'secret' \gset
 SET ROLE regress_mbus_authenticated;
 SELECT message_bus.publish('letters', '"forged"', headers => jsonb_build_object('dead_letter',
-	jsonb_build_object('channel', 'secret', 'subscription', 'sub', 'id', :of_secret::bigint))) IS NOT NULL AS published;
+	jsonb_build_object('channel', 'secret', 'channel_id', :secret_id, 'subscription', 'sub', 'id', :of_secret::bigint))) IS NOT NULL AS published;
 SELECT message_bus.publish('dies', to_json(n)) IS NOT NULL AS published FROM generate_series(1, 2) AS n;
 SELECT payload, message_bus.nack(lease, ARRAY[id]) FROM message_bus.claim('dies', 'sub', batch => 2);
 \set VERBOSITY sqlstate

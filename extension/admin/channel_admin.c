@@ -41,7 +41,7 @@ enum
 	POLICY_LEASE,
 	POLICY_BACKOFF,
 	POLICY_BACKOFF_MAX,
-	POLICY_DEAD_LETTER,
+	POLICY_DEAD_LETTER,			/* its number, behind policy_check() */
 	POLICY_RETENTION,
 	POLICY_MAX_PAYLOAD,
 	POLICY_COMPRESSION,
@@ -64,7 +64,7 @@ enum
 #define ARG_MAX_LEASE		(POLICIES + 5)	/* of both */
 
 static const Oid param_types[PARAMS] = {
-	INTERVALOID, INT4OID, INTERVALOID, INTERVALOID, INTERVALOID, TEXTOID,
+	INTERVALOID, INT4OID, INTERVALOID, INTERVALOID, INTERVALOID, INT4OID,
 	TEXTOID, INT8OID, TEXTOID, INT4OID, TEXTOID, OIDOID, BOOLOID, BOOLOID,
 	OIDOID, TEXTOID, INTERVALOID
 };
@@ -83,7 +83,8 @@ static void record_reads_read(FunctionCallInfo fcinfo, int argno,
 							  NewPolicy *policy);
 static void visibility_read(FunctionCallInfo fcinfo, NewPolicy *policy);
 static void policy_default(NewPolicy *policy, int which, Datum value);
-static void policy_check(Oid schema, const char *channel, NewPolicy *policy);
+static void policy_check(Oid schema, const char *channel, Oid owner,
+						 NewPolicy *policy);
 static void policy_check_attempts(NewPolicy *policy);
 static void policy_check_lease(NewPolicy *policy);
 static void policy_check_backoff(NewPolicy *policy);
@@ -118,7 +119,7 @@ MBUS_CHANNEL_FUNCTION(create_channel)
 	if (policy.null[POLICY_COMPRESSION] == 'n')
 		policy_default(&policy, POLICY_COMPRESSION,
 					   CStringGetTextDatum(mbus_default_compression));
-	policy_check(schema, name, &policy);
+	policy_check(schema, name, GetUserId(), &policy);
 	if (policy_retention(&policy, "acked"))
 	{
 		mbus_own_series_lock(schema);
@@ -136,13 +137,13 @@ MBUS_CHANNEL_FUNCTION(create_channel)
 
 	rows = mbus_run_as_owner(schema,
 							 "WITH made AS (INSERT INTO message_bus.channel (ttl, max_attempts, lease,"
-							 " backoff, backoff_max, dead_letter, retention, max_payload,"
+							 " backoff, backoff_max, dead_letter_id, retention, max_payload,"
 							 " compression, series, name, owner,"
 							 " dead_letter_expired, record_reads, visibility,"
 							 " max_lease) SELECT $1,"
 							 " COALESCE($2, 5), COALESCE($3, '30 seconds'),"
 							 " COALESCE($4, '1 second'), COALESCE($5, '10 minutes'),"
-							 " NULLIF($6, ''), COALESCE($7, 'ttl'), NULLIF($8, 0), $9,"
+							 " NULLIF($6, -1), COALESCE($7, 'ttl'), NULLIF($8, 0), $9,"
 							 " $10, $11, $12, COALESCE($13, false),"
 							 " COALESCE($14, false), COALESCE($16, 'channel'),"
 							 " NULLIF($17, '0')"
@@ -177,15 +178,17 @@ MBUS_CHANNEL_FUNCTION(alter_channel)
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
 	NewPolicy	policy;
+	Oid			owner;
 	int			rows;
 
 	mbus_write_check("message_bus.alter_channel()");
 	policy_read(fcinfo, &policy);
 	record_reads_read(fcinfo, 11, &policy);
-	policy_default(&policy, PARAM_OWNER,
-				   ObjectIdGetDatum(owner_read(fcinfo, schema, name,
-											   &policy)));
-	policy_check(schema, text_to_cstring(name), &policy);
+	owner = owner_read(fcinfo, schema, name, &policy);
+	policy_default(&policy, PARAM_OWNER, ObjectIdGetDatum(owner));
+	if (policy.null[PARAM_NEW_OWNER] == ' ')
+		owner = DatumGetObjectId(policy.value[PARAM_NEW_OWNER]);
+	policy_check(schema, text_to_cstring(name), owner, &policy);
 	if (policy.null[POLICY_RETENTION] == ' ')
 		series_alter(schema, name, &policy);
 	if (policy.null[PARAM_NEW_OWNER] == ' ' &&
@@ -201,7 +204,7 @@ MBUS_CHANNEL_FUNCTION(alter_channel)
 							 " lease = COALESCE($3, lease),"
 							 " backoff = COALESCE($4, backoff),"
 							 " backoff_max = COALESCE($5, backoff_max),"
-							 " dead_letter = NULLIF(COALESCE($6, dead_letter), ''),"
+							 " dead_letter_id = NULLIF(COALESCE($6, dead_letter_id), -1),"
 							 " retention = COALESCE($7, retention),"
 							 " max_payload = NULLIF(COALESCE($8, max_payload), 0),"
 							 " compression = COALESCE($9, compression),"
@@ -409,11 +412,12 @@ policy_default(NewPolicy *policy, int which, Datum value)
 }
 
 /*
- * policy_check errors with 22023 for what no channel can have, and sets the
- * series that belongs to the TTL.
+ * policy_check errors with 22023 for what no channel can have, or none of that
+ * owner, and sets the series that belongs to the TTL and the number of the
+ * dead-letter channel.
  */
 static void
-policy_check(Oid schema, const char *channel, NewPolicy *policy)
+policy_check(Oid schema, const char *channel, Oid owner, NewPolicy *policy)
 {
 	if (policy->null[POLICY_TTL] == ' ')
 	{
@@ -426,8 +430,9 @@ policy_check(Oid schema, const char *channel, NewPolicy *policy)
 	policy_check_lease(policy);
 	policy_check_backoff(policy);
 	if (policy->null[POLICY_DEAD_LETTER] == ' ')
-		mbus_dead_letter_channel_check(schema, channel,
-									   TextDatumGetCString(policy->value[POLICY_DEAD_LETTER]));
+		policy->value[POLICY_DEAD_LETTER] =
+			Int32GetDatum(mbus_dead_letter_channel(schema, channel, owner,
+												   TextDatumGetCString(policy->value[POLICY_DEAD_LETTER])));
 	policy_check_retention(policy);
 	if (policy->null[POLICY_MAX_PAYLOAD] == ' ' &&
 		DatumGetInt64(policy->value[POLICY_MAX_PAYLOAD]) < 0)

@@ -9,8 +9,8 @@
  * at the table as it is then, whatever his snapshot.  Who gives none does not
  * wait: he adds nothing to a chain.
  *
- * A channel is named, and may be dropped and made again: so a new one is looked
- * at as one that is changed.
+ * The interface goes by names, the table by numbers: a channel that is made
+ * anew, whatever its name, is in no chain yet.
  */
 #include "postgres.h"
 
@@ -22,19 +22,24 @@
 #include "base/schema.h"
 #include "channel/channel.h"
 
-static bool leads_to(Oid schema, const char *from, const char *channel);
+static bool leads_to(Oid schema, int32 from, int32 channel_id);
 
 /*
- * mbus_dead_letter_channel_check errors unless a channel may have the other
- * one for its dead letters ('' is none): 42P01 if that is not there, 42501 if
- * the current user may not publish there, 22023 if it is the channel itself or
- * leads back to it.
+ * mbus_dead_letter_channel returns the number of the channel that another one
+ * is to have for its dead letters, -1 for '', which is none.  Errors: 42P01 if
+ * it is not there, 42501 if the current user may not publish there, nor the
+ * owner that the channel is to have, 22023 if it is the channel itself or leads
+ * back to it.  Of an owner that is missing nothing is asked: the channel
+ * will get another one.
  */
-void
-mbus_dead_letter_channel_check(Oid schema, const char *channel,
-							   const char *dead_letter)
+int32
+mbus_dead_letter_channel(Oid schema, const char *channel, Oid owner,
+						 const char *dead_letter)
 {
 	const MbusChannel *target;
+	const MbusChannel *found;
+	int32		target_id;
+	char	   *owner_name;
 
 	if (strcmp(dead_letter, channel) == 0)
 		ereport(ERROR,
@@ -42,7 +47,7 @@ mbus_dead_letter_channel_check(Oid schema, const char *channel,
 				 errmsg("channel \"%s\" cannot be its own dead-letter channel",
 						channel)));
 	if (dead_letter[0] == '\0')
-		return;
+		return -1;
 	/* no channel has that number; redrive locks those of channels */
 	LockDatabaseObject(mbus_relation(schema, "channel"), 0, 0, ExclusiveLock);
 	target = mbus_channel_by_name(schema, dead_letter);
@@ -53,13 +58,26 @@ mbus_dead_letter_channel_check(Oid schema, const char *channel,
 				 errdetail("It was to be the dead-letter channel of \"%s\".",
 						   channel)));
 	mbus_channel_check(target, MBUS_PUBLISH);
+	/* a superuser may alter the channel of one who may not */
+	owner_name = GetUserNameFromId(owner, true);
+	if (owner_name &&
+		!mbus_channel_allows_role(target, owner, MBUS_PUBLISH))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("channel \"%s\" cannot be the dead-letter channel of \"%s\"",
+						dead_letter, channel),
+				 errdetail("Role \"%s\", who is to own the channel, has no privilege to publish there.",
+						   owner_name)));
+	target_id = target->channel_id;
+	found = mbus_channel_by_name(schema, channel);
 	/* names between the two are not for everybody */
-	if (leads_to(schema, dead_letter, channel))
+	if (found && leads_to(schema, target_id, found->channel_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("channel \"%s\" cannot be the dead-letter channel of \"%s\"",
 						dead_letter, channel),
 				 errdetail("Its own dead letters would come back there.")));
+	return target_id;
 }
 
 /*
@@ -67,25 +85,21 @@ mbus_dead_letter_channel_check(Oid schema, const char *channel,
  * restore may have brought a circle: a channel that is met twice ends the way.
  */
 static bool
-leads_to(Oid schema, const char *from, const char *channel)
+leads_to(Oid schema, int32 from, int32 channel_id)
 {
 	List	   *passed = NIL;
-	char	   *at = pstrdup(from);
+	int32		at = from;
 
-	for (;;)
+	while (at != channel_id)
 	{
-		const MbusChannel *found = mbus_channel_by_name(schema, at);
-		const MbusPolicy *policy;
+		const MbusPolicy *policy = mbus_channel_policy(schema, at);
 
 		CHECK_FOR_INTERRUPTS();
-		if (found == NULL || list_member_int(passed, found->channel_id))
+		if (policy == NULL || !policy->dead_letters ||
+			list_member_int(passed, at))
 			return false;
-		passed = lappend_int(passed, found->channel_id);
-		policy = mbus_channel_policy(schema, found->channel_id);
-		if (policy == NULL || policy->dead_letter[0] == '\0')
-			return false;
-		if (strcmp(policy->dead_letter, channel) == 0)
-			return true;
-		at = pstrdup(policy->dead_letter);
+		passed = lappend_int(passed, at);
+		at = policy->dead_letter_id;
 	}
+	return true;
 }

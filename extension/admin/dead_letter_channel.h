@@ -7,7 +7,8 @@
 
 #include "postgres.h"
 
-extern void mbus_dead_letter_channel_check(Oid schema, const char *channel,
-										   const char *dead_letter);
+extern int32 mbus_dead_letter_channel(Oid schema, const char *channel,
+									  Oid owner,
+									  const char *dead_letter);
 
 #endif							/* MBUS_DEAD_LETTER_CHANNEL_H */

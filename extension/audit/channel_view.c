@@ -15,12 +15,14 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "base/columns.h"
 #include "base/schema.h"
 #include "channel/channel.h"
+#include "channel/dead_letter_target.h"
 #include "state/fault.h"
 
 static void rows_return(FunctionCallInfo fcinfo, const char *table,
@@ -48,6 +50,38 @@ MBUS_FUNCTION(subscription_rows)
 	rows_return(fcinfo, "subscription", MBUS_SUBSCRIPTION_CHANNEL_ID,
 				MBUS_SEE);
 	return (Datum) 0;
+}
+
+/*
+ * dead_letter_target(channel_id) returns the name of a channel's dead-letter
+ * channel, and whether dead letters go there.
+ */
+MBUS_FUNCTION(dead_letter_target)
+{
+	Oid			schema = mbus_schema();
+	const MbusChannel *channel = mbus_channel_by_id(schema,
+													PG_GETARG_INT32(0));
+	TupleDesc	desc;
+	Datum		values[2];
+	bool		isnull[2] = {true, true};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (channel && (mbus_monitors() ||
+					mbus_channel_allows(channel, MBUS_PUBLISH | MBUS_SEE)))
+	{
+		const MbusChannel *target;
+		const char *state =
+		mbus_target_name(mbus_target_find(schema, PG_GETARG_INT32(0),
+										  &target));
+
+		isnull[0] = target == NULL;
+		isnull[1] = state == NULL;
+		values[0] = target ? CStringGetTextDatum(target->name) : (Datum) 0;
+		values[1] = state ? CStringGetTextDatum(state) : (Datum) 0;
+	}
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values,
+											 isnull));
 }
 
 /* Returns those rows of a table that may be seen. */

@@ -44,6 +44,7 @@ static const Metric metrics[MBUS_COUNTERS] = {
 	[MBUS_C_NACKED] = {"messages_nacked_total", "Messages given back by nack."},
 	[MBUS_C_LEASES_EXPIRED] = {"deliveries_expired_total", "Messages whose lease passed its deadline."},
 	[MBUS_C_DEAD_LETTERED] = {"messages_dead_lettered_total", "Messages that used up their attempts, moved to a dead-letter channel or kept."},
+	[MBUS_C_NOT_MOVED] = {"messages_not_moved_total", "Messages of these that stayed in place because the dead-letter channel was dropped, or the owner of theirs may not publish there."},
 	[MBUS_C_REDRIVEN] = {"messages_redriven_total", "Dead messages given back for delivery by redrive."},
 	[MBUS_C_WAITS] = {"waits_total", "Claims and calls of message_bus.wait() that went to sleep."},
 	[MBUS_C_CORRUPT_SKIPPED] = {"corrupt_skipped_total", "Messages that a claim passed over because their bytes do not match their checksum."},

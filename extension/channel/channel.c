@@ -27,6 +27,7 @@
 #include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/about.h"
@@ -64,6 +65,8 @@ static void channel_read(HeapTuple tuple, TupleDesc desc,
 						 MbusChannel *channel);
 static void policy_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy);
 static void purge_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy);
+static bool role_allowed(const MbusChannel *channel, Oid user,
+						 MbusPrivilege privilege);
 static void grants_load(Oid schema, MbusChannel *channel);
 
 static MbusCatalogCache cache = {"channel", "message_bus channels", cache_fill};
@@ -160,12 +163,30 @@ mbus_monitors(void)
 bool
 mbus_channel_allows(const MbusChannel *channel, MbusPrivilege privilege)
 {
-	Oid			user = GetUserId();
+	return role_allowed(channel, GetUserId(), privilege);
+}
 
+/*
+ * mbus_channel_allows_role tells that of a role; false of one that is not there
+ * (any more), whatever it had.
+ */
+bool
+mbus_channel_allows_role(const MbusChannel *channel, Oid role,
+						 MbusPrivilege privilege)
+{
+	return OidIsValid(role) &&
+		SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)) &&
+		role_allowed(channel, role, privilege);
+}
+
+/* Whether a role that is there has the privilege. */
+static bool
+role_allowed(const MbusChannel *channel, Oid user, MbusPrivilege privilege)
+{
 	if (has_privs_of_role(user, channel->owner))
 		return true;
 	if ((privilege & MBUS_WHOLE) != 0 && channel->by_subject &&
-		!mbus_channel_allows(channel, MBUS_ALL_SUBJECTS))
+		!role_allowed(channel, user, MBUS_ALL_SUBJECTS))
 		return false;
 	for (int i = 0; i < channel->ngrants; i++)
 	{
@@ -426,10 +447,9 @@ policy_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy)
 	policy->backoff_us = mbus_interval_us(DatumGetIntervalP(value));
 	value = heap_getattr(tuple, MBUS_CHANNEL_BACKOFF_MAX, desc, &isnull);
 	policy->backoff_max_us = mbus_interval_us(DatumGetIntervalP(value));
-	value = heap_getattr(tuple, MBUS_CHANNEL_DEAD_LETTER, desc, &isnull);
-	if (!isnull)
-		strlcpy(policy->dead_letter, TextDatumGetCString(value),
-				sizeof(policy->dead_letter));
+	value = heap_getattr(tuple, MBUS_CHANNEL_DEAD_LETTER_ID, desc, &isnull);
+	policy->dead_letters = !isnull;
+	policy->dead_letter_id = isnull ? 0 : DatumGetInt32(value);
 	value = heap_getattr(tuple, MBUS_CHANNEL_RETENTION, desc, &isnull);
 	policy->acked = strcmp(TextDatumGetCString(value), "acked") == 0;
 	purge_read(tuple, desc, policy);

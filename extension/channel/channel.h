@@ -61,7 +61,8 @@ typedef struct MbusPolicy
 	int64		purged_to;		/* ids at or below are gone, but for kept */
 	int			nkept;			/* of pairs */
 	const int64 *kept;			/* lo, behind the last */
-	char		dead_letter[256];	/* "" : none */
+	bool		dead_letters;	/* it has a channel for them ... */
+	int32		dead_letter_id; /* ... which may have been dropped */
 } MbusPolicy;
 
 extern void mbus_channel_init(void);
@@ -70,6 +71,8 @@ extern const MbusChannel *mbus_channel_named(Oid schema, text *name);
 extern const MbusChannel *mbus_channel_by_id(Oid schema, int32 channel_id);
 extern bool mbus_channel_allows(const MbusChannel *channel,
 								MbusPrivilege privilege);
+extern bool mbus_channel_allows_role(const MbusChannel *channel, Oid role,
+									 MbusPrivilege privilege);
 extern bool mbus_channel_any(Oid schema, MbusPrivilege privileges);
 extern bool mbus_monitors(void);
 extern void mbus_channel_check(const MbusChannel *channel,

@@ -5,10 +5,13 @@
  * A copy is published to the dead-letter channel of the message's channel,
  * with the same bytes, key and content type, and a header "dead_letter" that
  * tells where it came from and why, and of all its deaths (deaths.c).  Those
- * that a redrive in place has undone are found in the table of failures.  The one whose nack was the last, or the
- * worker, needs no privilege for it.  Without a dead-letter channel the
- * message stays where it is, with an ack of outcome 'kept'.  redrive.c undoes
- * both.
+ * that a redrive in place has undone are found in the table of failures.
+ *
+ * The one whose nack was the last, or the worker, needs no privilege for it:
+ * the channel's owner does (channel/dead_letter_target.c).  Without a
+ * dead-letter channel, or that right, the message stays where it is, with an
+ * ack of outcome 'kept'.  redrive.c undoes both.  Limits of the dead-letter
+ * channel do not stop a copy, which would have nowhere else to go.
  */
 #include "postgres.h"
 
@@ -36,6 +39,7 @@
 #include "base/ids.h"
 #include "base/payload.h"
 #include "channel/channel.h"
+#include "channel/dead_letter_target.h"
 #include "channel/publisher.h"
 #include "channel/subscription.h"
 #include "delivery/dead_letter.h"
@@ -64,11 +68,13 @@ typedef struct Mortal
 {
 	const MbusStored *message;
 	text	   *publisher;		/* or NULL */
+	int32		channel_id;
 	const char *channel;		/* or NULL */
 	const char *subscription;	/* or NULL */
 } Mortal;
 
-static Datum dead_headers(Oid schema, const MbusStored *message, const char *channel,
+static Datum dead_headers(Oid schema, const MbusStored *message,
+						  int32 channel_id, const char *channel,
 						  int32 subscription_id, const char *subscription,
 						  const MbusFailure *failure);
 static int	deaths_before(Oid schema, int32 subscription_id, int64 id,
@@ -88,16 +94,18 @@ static void member_name(JsonbParseState **state, const char *name);
 
 /*
  * mbus_dead_letter publishes a copy of a message that failed for the last
- * time to the channel of that name, and sets failure->dead_letter_id.  It
+ * time to the dead-letter channel, and sets failure->dead_letter_id.  It
  * returns the outcome of the ack that closes the message: "dead", also if
- * there is nothing left to copy; "kept" if there is no such channel (or it is
- * the message's own); "corrupt" if its bytes do not match.
+ * there is nothing left to copy; "kept" if there is no dead-letter channel, or
+ * it does not take the copy, which failure->not_moved tells; "corrupt" if its
+ * bytes do not match.
  */
 const char *
 mbus_dead_letter(Oid schema, const MbusHolding *holding,
-				 const char *dead_letter, MbusFailure *failure)
+				 MbusFailure *failure)
 {
 	const MbusChannel *channel;
+	MbusTarget	goes;
 	const MbusSubscription *subscription;
 	MbusChannel target;
 	MemoryContext each;
@@ -107,10 +115,12 @@ mbus_dead_letter(Oid schema, const MbusHolding *holding,
 	const char *outcome = "dead";
 	struct varlena *payload;
 
-	channel = dead_letter[0] ?
-		mbus_channel_by_name(schema, dead_letter) : NULL;
-	if (channel == NULL || channel->channel_id == holding->channel_id)
+	goes = mbus_target_find(schema, holding->channel_id, &channel);
+	if (goes != MBUS_TARGET_READY)
+	{
+		failure->not_moved = mbus_target_name(goes);
 		return "kept";
+	}
 	target = *channel;
 
 	each = AllocSetContextCreate(CurrentMemoryContext,
@@ -133,7 +143,7 @@ mbus_dead_letter(Oid schema, const MbusHolding *holding,
 		mbus_draft_init(&draft, payload, message.content_type, false);
 		mbus_draft_copy(&draft, &message, target.by_subject ||
 						(channel && channel->by_subject));
-		draft.headers = dead_headers(schema, &message, name,
+		draft.headers = dead_headers(schema, &message, holding->channel_id, name,
 									 holding->subscription_id,
 									 subscription ?
 									 pstrdup(subscription->name) : NULL,
@@ -170,11 +180,11 @@ mbus_sound_payload(const MbusStored *message)
  * tells of this death and lists all.
  */
 static Datum
-dead_headers(Oid schema, const MbusStored *message, const char *channel,
-			 int32 subscription_id, const char *subscription,
+dead_headers(Oid schema, const MbusStored *message, int32 channel_id,
+			 const char *channel, int32 subscription_id, const char *subscription,
 			 const MbusFailure *failure)
 {
-	Mortal		mortal = {message, NULL, channel, subscription};
+	Mortal		mortal = {message, NULL, channel_id, channel, subscription};
 	Death		death = {0, failure->held->attempt - failure->unclaimed,
 	failure->reason, failure->kind, mbus_now()};
 	MbusDeaths	deaths = {0};
@@ -289,6 +299,7 @@ death_members(JsonbParseState **state, const Mortal *mortal,
 	text	   *publisher = mortal->publisher;
 
 	member_text(state, "channel", mortal->channel, -1);
+	member_number(state, "channel_id", mortal->channel_id);
 	member_text(state, "subscription", mortal->subscription, -1);
 	member_number(state, "id", message->id);
 	member_number(state, "attempts", death->attempts);

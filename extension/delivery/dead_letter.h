@@ -12,7 +12,6 @@
 
 extern struct varlena *mbus_sound_payload(const MbusStored *message);
 extern const char *mbus_dead_letter(Oid schema, const MbusHolding *holding,
-									const char *dead_letter,
 									MbusFailure *failure);
 
 #endif							/* MBUS_DEAD_LETTER_H */

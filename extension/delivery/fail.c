@@ -157,8 +157,10 @@ failing_one(Failing *failing, const MbusHeld *held)
 			failure->reason = late_reason(failing->reason);
 		}
 		*outcome = mbus_dead_letter(failing->schema, failing->holding,
-									failing->policy.dead_letter, failure);
+									failure);
 		mbus_count(MBUS_C_DEAD_LETTERED, 1);
+		if (failure->not_moved)
+			mbus_count(MBUS_C_NOT_MOVED, 1);
 	}
 }
 

@@ -5,10 +5,10 @@
  * A lease may outlast its messages.  While their segment is there a failed one
  * still becomes a dead letter (fail.c), and an ack is recorded.  So before the
  * worker drops a segment it ends the leases in it of channels that have a
- * dead-letter channel: they have expired, and who held one is told that he
- * does not (55000).  What an open transaction holds or has pinned is left to
- * it, and the segment waits.  In other channels nothing could be kept: there
- * a lease goes on.
+ * dead-letter channel to which dead letters may go: they have expired, and who
+ * held one is told that he does not (55000).  What an open transaction holds
+ * or has pinned is left to it, and the segment waits.  In other channels
+ * nothing could be kept: there a lease goes on.
  *
  * Which channels these are is looked up between two looks under the delivery
  * lock; a lease that comes between is seen by the worker's next pass at the
@@ -20,7 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
-#include "channel/channel.h"
+#include "channel/dead_letter_target.h"
 #include "delivery/deadline.h"
 #include "delivery/overdue.h"
 #include "delivery/pool.h"
@@ -47,9 +47,10 @@ mbus_overdue_end(Oid schema, MbusDatabase *db, int32 segment)
 
 	for (int i = 0; i < n; i++)
 	{
-		const MbusPolicy *policy = mbus_channel_policy(schema, channels[i]);
+		const MbusChannel *target;
 
-		if (policy != NULL && policy->dead_letter[0] != '\0')
+		if (mbus_target_find(schema, channels[i], &target) ==
+			MBUS_TARGET_READY)
 			channels[kept++] = channels[i];
 	}
 	if (kept > 0)

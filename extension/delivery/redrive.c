@@ -7,9 +7,11 @@
  * all its attempts; no other subscription sees anything.  The row's lease is
  * taken after the snapshot that shows the dead letters, so it is above that of
  * the ack that closed them.  Where the message or the subscription is gone, a
- * copy is published to the channel it came from.  The dead letter is then
- * marked as deleted.  A message that was kept in its place (dead_letter.c) is
- * redriven in the first way.
+ * copy is published to the channel it came from: that of the number in the
+ * dead letter's header, and of its name, too, since a number means nothing in
+ * another bus.  One that was made later under that name is not taken for it.
+ * The dead letter is then marked as deleted.  A message that was kept in its
+ * place (dead_letter.c) is redriven in the first way.
  *
  * With ids only those are redriven, of dead letters or of messages that were
  * kept; what is not dead (any more) is left out.
@@ -84,6 +86,7 @@ typedef struct Redrive
 typedef struct Origin
 {
 	char	   *channel;
+	int32		channel_id;
 	char	   *subscription;
 	int64		id;
 } Origin;
@@ -107,6 +110,8 @@ static bool id_wanted(const Redrive *redrive, int64 id);
 static Datum headers_back(const MbusStored *letter);
 static bool letter_redrive(Redrive *redrive, const MbusStored *letter);
 static bool origin_read(const struct varlena *headers, Origin *origin);
+static int64 number_read(JsonbContainer *object, const char *name,
+						 int64 most);
 static bool copy_back(Redrive *redrive, const MbusChannel *channel,
 					  const MbusStored *letter);
 static void message_redrive(Redrive *redrive, const MbusSubscription *found,
@@ -279,8 +284,8 @@ letter_redrive(Redrive *redrive, const MbusStored *letter)
 		mbus_message_purged(schema, letter->channel_id, letter->id) ||
 		mbus_message_deleted(schema, letter->id))
 		return false;
-	found = mbus_channel_by_name(schema, origin.channel);
-	if (found == NULL)
+	found = mbus_channel_by_id(schema, origin.channel_id);
+	if (found == NULL || strcmp(found->name, origin.channel) != 0)
 		return false;
 	if (!mbus_channel_allows(found, MBUS_PUBLISH))
 	{
@@ -318,8 +323,7 @@ origin_read(const struct varlena *headers, Origin *origin)
 	JsonbValue	object;
 	JsonbValue	channel;
 	JsonbValue	subscription;
-	JsonbValue	id;
-	char	   *digits;
+	int64		channel_id;
 
 	if (!JsonContainerIsObject(root) ||
 		getKeyJsonValueFromContainer(root, MBUS_DEAD_LETTER_HEADER,
@@ -332,21 +336,37 @@ origin_read(const struct varlena *headers, Origin *origin)
 	if (getKeyJsonValueFromContainer(root, "channel", 7, &channel) == NULL ||
 		getKeyJsonValueFromContainer(root, "subscription", 12,
 									 &subscription) == NULL ||
-		getKeyJsonValueFromContainer(root, "id", 2, &id) == NULL ||
-		channel.type != jbvString || subscription.type != jbvString ||
-		id.type != jbvNumeric)
+		channel.type != jbvString || subscription.type != jbvString)
 		return false;
 	origin->channel = pnstrdup(channel.val.string.val, channel.val.string.len);
 	origin->subscription = pnstrdup(subscription.val.string.val,
 									subscription.val.string.len);
-	/* digits only, and not more than an id has */
+	origin->id = number_read(root, "id", PG_INT64_MAX);
+	channel_id = number_read(root, "channel_id", PG_INT32_MAX);
+	origin->channel_id = (int32) channel_id;
+	return origin->id >= 0 && channel_id >= 0;
+}
+
+/* A member that is a whole number from 0 to "most"; -1 if it is none. */
+static int64
+number_read(JsonbContainer *object, const char *name, int64 most)
+{
+	JsonbValue	value;
+	char	   *digits;
+	int64		number;
+
+	if (getKeyJsonValueFromContainer(object, name, strlen(name),
+									 &value) == NULL ||
+		value.type != jbvNumeric)
+		return -1;
 	digits = DatumGetCString(DirectFunctionCall1(numeric_out,
-												 NumericGetDatum(id.val.numeric)));
+												 NumericGetDatum(value.val.numeric)));
+	/* digits only, and not more than an id has */
 	if (strlen(digits) > 16 ||
 		strspn(digits, "0123456789") != strlen(digits))
-		return false;
-	origin->id = strtoll(digits, NULL, 10);
-	return true;
+		return -1;
+	number = strtoll(digits, NULL, 10);
+	return number <= most ? number : -1;
 }
 
 /*

@@ -16,6 +16,10 @@
  *
  * What is out is left alone: if it fails too late it becomes a dead letter then
  * (fail.c).  Keys do not matter: what expires has no place behind another.
+ *
+ * Where dead letters do not go, because the dead-letter channel was dropped or
+ * the channel's owner may not publish there, nothing is moved: in its place it
+ * would only lie until it expires, and a consumer may still get it until then.
  */
 #include "postgres.h"
 
@@ -23,6 +27,7 @@
 #include "storage/lwlock.h"
 
 #include "base/ids.h"
+#include "channel/dead_letter_target.h"
 #include "channel/subscription.h"
 #include "delivery/fail.h"
 #include "delivery/hold.h"
@@ -47,6 +52,7 @@ mbus_rescue(Oid schema, MbusDatabase *db, int32 subscription_id,
 			TimestampTz until, int *moved)
 {
 	const MbusSubscription *subscription;
+	const MbusChannel *target;
 	MbusScan	scan = {0};
 	MbusHolding holding;
 	bool		recorded;
@@ -59,6 +65,9 @@ mbus_rescue(Oid schema, MbusDatabase *db, int32 subscription_id,
 	scan.db = db;
 	scan.channel_id = subscription->channel_id;
 	scan.wanted_at = subscription->wanted_at;
+	if (mbus_target_find(schema, scan.channel_id, &target) !=
+		MBUS_TARGET_READY)
+		return MBUS_RESCUE_DONE;
 	scan.batch = BATCH;
 	scan.max_bytes = PG_INT64_MAX;
 	scan.lease_us = LEASE_US;

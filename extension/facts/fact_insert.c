@@ -36,10 +36,12 @@
  */
 typedef struct MbusSaid
 {
-	const char *kind_of;		/* what "kind" and "reason" were made of */
+	const char *kind_of;		/* what the texts were made of */
 	const char *reason_of;
+	const char *not_moved_of;
 	text	   *kind;
 	text	   *reason;			/* NULL: none */
+	text	   *not_moved;		/* NULL: none */
 	text	   *role;
 	text	   *subject;		/* NULL: none */
 } MbusSaid;
@@ -284,8 +286,11 @@ said_set(MbusSaid *said, const MbusFailure *failure)
 		said->kind = text_or_null(failure->kind);
 	if (said->reason_of != failure->reason)
 		said->reason = text_or_null(failure->reason);
+	if (said->not_moved_of != failure->not_moved)
+		said->not_moved = text_or_null(failure->not_moved);
 	said->kind_of = failure->kind;
 	said->reason_of = failure->reason;
+	said->not_moved_of = failure->not_moved;
 }
 
 static text *
@@ -324,6 +329,7 @@ failure_fill(TupleTableSlot *slot, Oid schema, const MbusHolding *holding,
 	isnull[MBUS_FAILURE_SESSION] = mbus_caller.session == 0;
 	fill_text(slot, MBUS_FAILURE_KIND, said->kind);
 	fill_text(slot, MBUS_FAILURE_REASON, said->reason);
+	fill_text(slot, MBUS_FAILURE_NOT_MOVED, said->not_moved);
 	fill_text(slot, MBUS_FAILURE_ROLE, said->role);
 	fill_text(slot, MBUS_FAILURE_SUBJECT, said->subject);
 }

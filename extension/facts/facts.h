@@ -66,6 +66,7 @@ typedef struct MbusFailure
 	TimestampTz retry_at;		/* 0: never */
 	int64		dead_letter_id; /* 0: none */
 	const char *reason;			/* or NULL */
+	const char *not_moved;		/* why no dead letter was made; or NULL */
 	bool		unclaimed;		/* this attempt has not begun */
 } MbusFailure;
 

@@ -26,6 +26,7 @@
 
 #include "base/argument.h"
 #include "base/settings.h"
+#include "channel/dead_letter_target.h"
 #include "delivery/rescue.h"
 #include "state/clock.h"
 #include "worker/rescue_task.h"
@@ -120,7 +121,7 @@ readers_move(MbusWork *work, int64 lead_us)
 	return all;
 }
 
-/* Lists the subscriptions. */
+/* Lists the subscriptions, of channels whose dead letters go somewhere. */
 static MbusOutcome
 readers_find(MbusWork *work, void *arg)
 {
@@ -128,14 +129,12 @@ readers_find(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	if (SPI_execute("SELECT s.subscription_id, c.ttl"
+	if (SPI_execute("SELECT s.subscription_id, c.ttl, c.channel_id"
 					" FROM message_bus.channel c"
 					" JOIN message_bus.subscription s"
 					" ON s.channel_id = c.channel_id"
 					" WHERE c.dead_letter_expired"
-					" AND EXISTS (SELECT FROM message_bus.channel d"
-					" WHERE d.name = c.dead_letter"
-					" AND d.channel_id <> c.channel_id)"
+					" AND c.dead_letter_id IS NOT NULL"
 					" ORDER BY s.subscription_id", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read message_bus.channel");
 	readers->reader = MemoryContextAlloc(readers->context,
@@ -144,10 +143,17 @@ readers_find(MbusWork *work, void *arg)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
-		Reader	   *reader = &readers->reader[readers->n++];
+		Reader	   *reader = &readers->reader[readers->n];
+		const MbusChannel *target;
 		Datum		ttl;
 		bool		isnull;
 
+		if (mbus_target_find(work->schema,
+							 DatumGetInt32(SPI_getbinval(row, desc, 3,
+														 &isnull)),
+							 &target) != MBUS_TARGET_READY)
+			continue;
+		readers->n++;
 		reader->subscription_id =
 			DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 		ttl = SPI_getbinval(row, desc, 2, &isnull);

@@ -72,6 +72,41 @@ $old->safe_psql(
 $old->safe_psql('postgres', q{SELECT message_bus.end_sessions('ann', 'app');
 	SELECT message_bus.end_sessions(NULL, 'app')});
 
+# dead letters: of a channel that has one for them, one whose was dropped and
+# made again, and one whose owner may not publish there
+$old->safe_psql(
+	'postgres', q{
+	SELECT message_bus.create_channel('letters'),
+		message_bus.create_channel('lost');
+	SELECT message_bus.create_channel('dies', max_attempts => 1, dead_letter => 'letters'),
+		message_bus.create_channel('bereft', max_attempts => 1, dead_letter => 'lost'),
+		message_bus.create_channel('poor', max_attempts => 1, dead_letter => 'letters');
+	SELECT message_bus.drop_channel('lost'), message_bus.create_channel('lost');
+	SELECT message_bus.alter_channel('poor', owner => 'writer');
+	SELECT message_bus.create_subscription(c, 's')
+	FROM unnest(ARRAY['dies', 'bereft', 'poor']) c});
+$old->safe_psql('postgres',
+	qq{SELECT message_bus.publish('$_', '"$_"');
+	   SELECT message_bus.nack(lease) FROM message_bus.claim('$_', 's')})
+  foreach 'dies', 'bereft', 'poor';
+my $dead = q{
+	SELECT channel, dead_letter, dead_letter_state FROM message_bus.channels
+		WHERE channel IN ('dies', 'bereft', 'poor', 'lost') ORDER BY channel;
+	SELECT channel, message_id, dead_letter, not_moved
+		FROM message_bus.dead_letters ORDER BY channel};
+my $dead_before = $old->safe_psql('postgres', $dead);
+
+like(
+	$dead_before =~ s/\|\d+\|/|N|/gr,
+	qr/^bereft\|\|dropped
+dies\|letters\|ready
+lost\|\|
+poor\|letters\|denied
+bereft\|N\|\|dropped
+dies\|N\|letters\|
+poor\|N\|\|denied$/,
+	'there are dead letters, and what stayed in place');
+
 my $before = $old->safe_psql('postgres', $summary);
 my $last_id = $old->safe_psql('postgres',
 	q{SELECT max(id) FROM message_bus.messages});
@@ -100,7 +135,7 @@ is( $new->safe_psql(
 		q{SELECT count(*) FROM message_bus.messages m,
 		  LATERAL message_bus.get_bytes(m.id) AS bytes
 		  WHERE sha256(bytes) = m.sha256 AND channel <> 'default'}),
-	1002,
+	1006,
 	'their bytes are right');
 is( $new->safe_psql(
 		'restored',
@@ -162,6 +197,15 @@ is( $new->safe_psql(
 		  = (SELECT id FROM message_bus.get_by_transaction('a', 'after'))}),
 	't',
 	'restored transaction ids are known');
+is($new->safe_psql('restored', $dead),
+	$dead_before, 'dead letters, and what stayed in place, are there');
+is( $new->safe_psql(
+		'restored', q{
+		SELECT message_bus.alter_channel('bereft', dead_letter => 'lost');
+		SELECT message_bus.redrive('bereft') + message_bus.redrive('letters');
+		SELECT payload FROM message_bus.claim('bereft', 's');
+		SELECT payload FROM message_bus.claim('dies', 's')}),
+	qq{\n2\n"bereft"\n"dies"}, 'and are redriven');
 is( $new->safe_psql(
 		'restored',
 		q{SELECT count(*) FROM message_bus.create_channel('new channel')}),

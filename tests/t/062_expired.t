@@ -197,6 +197,8 @@ sql(q{
 	FROM message_bus.claim('kept', 's', 1)});
 is(claim_all($node, 'kept', batch => 1), '3:1', 'one is claimed');
 
+my $lease;
+
 # letters tells of dead letters.
 sub letters
 {
@@ -240,6 +242,48 @@ is(sql(q{SELECT message_bus.redrive('letters') > 0}),
 	't', 'dead letters are redriven');
 sql(q{SELECT message_bus.alter_channel('kept', dead_letter_expired => false)});
 
+# where dead letters may not go nothing is moved: it can be claimed until it
+# expires, is counted then, and a lease on it goes on
+sql(q{
+	CREATE ROLE poor;
+	SELECT message_bus.create_channel('rich letters', ttl => '1 hour');
+	SELECT message_bus.create_channel('lost letters', ttl => '1 hour');
+	SELECT message_bus.create_channel('poor', ttl => '3 seconds',
+		dead_letter => 'rich letters', dead_letter_expired => true);
+	SELECT message_bus.create_channel('bereft', ttl => '3 seconds',
+		dead_letter => 'lost letters', dead_letter_expired => true);
+	SELECT message_bus.create_subscription(c, 's')
+	FROM unnest(ARRAY['poor', 'bereft']) c;
+	SELECT message_bus.alter_channel('poor', owner => 'poor');
+	SELECT message_bus.drop_channel('lost letters');
+	SELECT message_bus.create_channel('lost letters')});
+publish_some($node, $_, 3) foreach 'poor', 'bereft';
+is(claim_all($node, 'poor', batch => 1), '1:1', 'one of them is out');
+$lease = lease_of($node, 'poor');
+all_expired($_) foreach 'poor', 'bereft';
+sql(q{SELECT message_bus.expire()});
+is(expired('poor'), 's 2', 'what may not go to another channel has expired');
+is(expired('bereft'), 's 3', 'as what would go to one that was dropped');
+is( sql(q{SELECT count(*) FROM message_bus.dead_letters
+		WHERE channel IN ('poor', 'bereft')}),
+	0,
+	'and is no dead letter');
+is( sql(q{SELECT count(*) FROM message_bus.peek('rich letters')})
+	  + sql(q{SELECT count(*) FROM message_bus.peek('lost letters')}),
+	0,
+	'in no channel');
+is(sql(qq{SELECT message_bus.ack($lease)}), 1, 'what is out can be acked');
+sql(q{SELECT message_bus.grant_channel('rich letters', 'poor', 'publish')});
+publish_some($node, 'poor', 3);
+# and what had expired before, if its segment is still there
+wait_for(
+	'dead letters when the right is there',
+	sub {
+		return sql(q{SELECT count(*) FROM message_bus.peek('rich letters')})
+		  >= 3;
+	});
+ok(1, 'with the right they are moved');
+
 # the server was down when they expired
 sql(q{
 	SELECT message_bus.create_channel('down letters', ttl => '1 hour');
@@ -270,7 +314,7 @@ sql(q{
 	SELECT message_bus.create_subscription('out', 's')});
 publish_some($node, 'out', 2);
 is(claim_all($node, 'out'), '1:1 2:1', 'two are claimed for an hour');
-my $lease = lease_of($node, 'out');
+$lease = lease_of($node, 'out');
 all_expired('out');
 is(sql(qq{SELECT message_bus.ack($lease, ARRAY[min(message_id)])
 		FROM message_bus.leases WHERE lease = $lease}),
