@@ -1130,7 +1130,7 @@ CREATE VIEW message_bus.errors WITH (security_barrier) AS
 		e.transaction_id, e.channel, e.subject, e.detail
 	FROM message_bus.error e;
 COMMENT ON VIEW message_bus.errors IS 'failed calls and failed checks of the last seven days; for pg_monitor';
-COMMENT ON COLUMN message_bus.errors.function IS 'what failed: a function, a method of JSON-RPC, relay (a frame of which no method could be read), verify (a stored message does not match its checksum), errors (how many failures of a role or session were left out: of a second 100 and 50 are here)';
+COMMENT ON COLUMN message_bus.errors.function IS 'what failed: a function, a method of JSON-RPC, relay (a frame of which no method could be read), verify (a stored message does not match its checksum), errors (how many failures of a role, a subject or a session were left out: of a second 100, 50 and 50 are here, and the first 10 of each subject whatever its role has)';
 COMMENT ON COLUMN message_bus.errors.message_id IS 'the message that does not match its checksum';
 COMMENT ON COLUMN message_bus.errors.transaction_id IS 'the transaction id of the message that the call was about; up to 255 bytes, as given';
 COMMENT ON COLUMN message_bus.errors.channel IS 'the channel that the call was about, as given';
