@@ -1481,7 +1481,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mbus_end_sessions';
 COMMENT ON FUNCTION message_bus.end_sessions(text, text) IS
 'end_sessions: ends the sessions of a subject, of a role, or of a subject with a role, on every connection, and what their tokens would open: tokens that were issued (iat) until now, or do not say when, are refused from now on; for administrators.
-Frames of such a session are refused with 28000 until its client brings a newer token. What it has claimed it keeps until its socket closes or the lease ends.
+Frames of such a session are refused with 28000 until its client brings a newer token; a claim that waits gets nothing any more, and is refused within a second. A session without a token is ended if it was opened, on whatever connection, until now. What it has claimed it keeps until its socket closes or the lease ends.
 Errors: 22004 both are NULL, 25006 read-only.';
 
 CREATE FUNCTION message_bus.open_session(session bigint, token text DEFAULT NULL, options json DEFAULT NULL)

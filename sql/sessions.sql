@@ -179,7 +179,8 @@ $$ SELECT '\x01' || convert_to(format('{"jsonrpc":"2.0","id":%s,"method":"%s","p
 CREATE FUNCTION control(what text, token text DEFAULT '') RETURNS bytea IMMUTABLE LANGUAGE sql AS
 $$ SELECT '\x00'::bytea || convert_to(what || token, 'UTF8') $$;
 CREATE FUNCTION send(sessions bigint[], VARIADIC frames bytea[]) RETURNS TABLE (session bigint, reply text) LANGUAGE sql AS $$
-	SELECT r.session, get_byte(r.frame, 0) || ' ' || regexp_replace(convert_from(substr(r.frame, 2), 'UTF8'), '"eyJ[^"]*"', 'TOKEN')
+	SELECT r.session, get_byte(r.frame, 0) || ' ' || regexp_replace(regexp_replace(convert_from(substr(r.frame, 2), 'UTF8'), '"eyJ[^"]*"', 'TOKEN'),
+		'"since":\d+', '"since":TIME')
 	FROM message_bus.relay(sessions, frames) r
 $$;
 SET SESSION AUTHORIZATION regress_session_login;
@@ -289,6 +290,18 @@ SELECT reply LIKE '%"open"%' AS opened FROM send('{51}', control('O', :'alice'))
 SELECT pg_temp.fails('SELECT message_bus.end_sessions(''alice'')');
 RESET SESSION AUTHORIZATION;
 SELECT pg_temp.fails('SELECT message_bus.end_sessions()');
+-- one without a token is as old as where it was opened first, and not from the future
+BEGIN;
+SELECT (extract(epoch FROM clock_timestamp() - '2000-01-01Z'::timestamptz) * 1e6)::bigint AS since \gset
+SELECT message_bus.end_sessions(NULL, 'regress_session_anon');
+SET LOCAL SESSION AUTHORIZATION regress_session_login;
+SELECT * FROM send('{54,54,55,55,56,56}', '\x0041' || int8send(:since - 1000), call('ping'), control('O'), call('ping'),
+	'\x0041' || int8send(9000000000000000000), call('ping'));
+SET LOCAL SESSION AUTHORIZATION DEFAULT;
+SELECT message_bus.end_sessions(NULL, 'regress_session_anon');
+SET LOCAL SESSION AUTHORIZATION regress_session_login;
+SELECT * FROM send('{56,56}', call('ping'), '\x0041');
+ROLLBACK;
 
 -- rights are those of each frame's role, to functions and to channels
 BEGIN;

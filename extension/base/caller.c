@@ -78,6 +78,17 @@ mbus_subject(void)
 }
 
 /*
+ * mbus_caller_check errors if the session whose frame runs has been ended, or
+ * may not speak for its role any more: for who sleeps in a frame.
+ */
+void
+mbus_caller_check(void)
+{
+	if (mbus_caller.check)
+		mbus_caller.check();
+}
+
+/*
  * mbus_claims_given tells whether the request has claims, with a subject or
  * without one.
  */

@@ -5,9 +5,10 @@
  * end_sessions() notes in message_bus.session_end that what was issued until
  * now to a subject, a role, or a subject with a role, is good no more: tokens
  * by their "iat" (one without was issued before everything), sessions without
- * a token by when they were opened.  Each frame is compared with that, and
- * each token that is shown, so the end holds on every connection and for
- * whoever connects again with the same token.
+ * a token by when they were opened first, on whatever connection: the gateway
+ * tells the others.  Each frame is compared with that, and each token that is
+ * shown, so the end holds on every connection and for whoever connects again
+ * with the same token.
  *
  * "iat" is in whole seconds: a token that is issued in the second of the end,
  * but after it, is refused, too.

@@ -24,6 +24,7 @@
 
 /* What control frames ask for: their second byte. */
 #define GW_CONTROL_OPEN		'O'
+#define GW_CONTROL_AGAIN	'A' /* to open, since when */
 #define GW_CONTROL_CLOSE	'C'
 #define GW_CONTROL_OVER_LIMIT	'L'
 
