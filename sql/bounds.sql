@@ -112,6 +112,37 @@ FROM unnest(ARRAY['bounds', 'nobody']) AS role,
 ORDER BY role, n;
 -- bytes of a binary frame are not parsed, only its line
 SELECT regexp_replace(pg_temp.broken('regress_mbus_nobody', '{"jsonrpc":"2.0","id":7,"method":"publish","params":{"channel":"bounds"}}' || E'\n', 100000, '', '\x02'), '"detail".*', '');
+-- what that costs: a scan once, until channels or roles change; none where there was a privilege the last time
+CREATE FUNCTION pg_temp.scans(role text) RETURNS TABLE (code text, scans bigint, loads boolean) LANGUAGE plpgsql AS $$
+DECLARE
+	before bigint;
+	loaded bigint;
+BEGIN
+	SELECT sum(x.seq_scan), sum(x.idx_scan) INTO before, loaded FROM pg_stat_xact_all_tables x
+		WHERE x.schemaname = 'message_bus' AND x.relname IN ('channel', 'channel_grant');
+	FOR i IN 1 .. 5 LOOP
+		code := substring(pg_temp.broken('regress_mbus_' || role, '{"id":7,"method":"get","params":{"x":', 100000, '') FROM '"code":(-\d+)');
+	END LOOP;
+	RETURN QUERY SELECT code, sum(x.seq_scan)::bigint - before, sum(x.idx_scan) - loaded > 20 FROM pg_stat_xact_all_tables x
+		WHERE x.schemaname = 'message_bus' AND x.relname IN ('channel', 'channel_grant');
+END
+$$;
+SELECT count(message_bus.create_channel('bounds ' || i)) FROM generate_series(1, 50) AS i;
+SELECT * FROM pg_temp.scans('nobody');
+SELECT * FROM pg_temp.scans('nobody');
+SELECT * FROM pg_temp.scans('bounds');
+SELECT message_bus.alter_channel('bounds 1', ttl => '1 hour');
+SELECT * FROM pg_temp.scans('bounds');
+SELECT * FROM pg_temp.scans('nobody');
+GRANT regress_mbus_bounds TO regress_mbus_nobody;
+SELECT * FROM pg_temp.scans('nobody');
+REVOKE regress_mbus_bounds FROM regress_mbus_nobody;
+SELECT * FROM pg_temp.scans('nobody');
+SELECT message_bus.grant_channel('bounds 2', 'regress_mbus_nobody', 'audit');
+SELECT * FROM pg_temp.scans('nobody');
+SELECT message_bus.revoke_channel('bounds 2', 'regress_mbus_nobody', 'audit');
+SELECT * FROM pg_temp.scans('nobody');
+SELECT count(message_bus.drop_channel('bounds ' || i)) FROM generate_series(1, 50) AS i;
 SELECT message_bus.drop_channel('bounds closed');
 DROP ROLE regress_mbus_nobody;
 

@@ -69,7 +69,7 @@ extern const MbusChannel *mbus_channel_named(Oid schema, text *name);
 extern const MbusChannel *mbus_channel_by_id(Oid schema, int32 channel_id);
 extern bool mbus_channel_allows(const MbusChannel *channel,
 								MbusPrivilege privilege);
-extern bool mbus_channel_any(Oid schema, MbusPrivilege privileges);
+extern bool mbus_channel_any(Oid schema);
 extern bool mbus_monitors(void);
 extern void mbus_channel_check(const MbusChannel *channel,
 							   MbusPrivilege privilege);
