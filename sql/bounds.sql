@@ -110,6 +110,16 @@ FROM unnest(ARRAY['bounds', 'nobody']) AS role,
 		(6, 'batch', '[{"jsonrpc":"2.0","id":7,"method":"ping"},' || :head, 100000),
 		(7, 'authenticate', '{"jsonrpc":"2.0","id":7,"method":"authenticate","params":{"token":', 100000)) AS frames(n, frame, front, size)
 ORDER BY role, n;
+-- in whatever order the members come, and whatever is in front; a batch behind blanks is one
+SELECT frame, substring(pg_temp.broken('regress_mbus_bounds', front, 100000, back) FROM '"code":-\d+,"message":"[^"]*\\?"?') AS told
+FROM (VALUES (1, 'payload first', '{"jsonrpc":"2.0","id":7,"method":"publish","params":{"payload":', ',"channel":"bounds closed"}'),
+	(2, 'params first', '{"params":{"channel":"bounds closed","payload":', '},"method":"publish"'),
+	(3, 'channel beside', '{"channel":"bounds","method":"publish","params":{"channel":"bounds closed","payload":', '}'),
+	(4, 'channel in the payload', '{"method":"publish","params":{"payload":{"channel":"bounds closed"},"channel":"bounds","x":', '}'),
+	(5, 'blanks', E' \n\t' || :head, ''),
+	(6, 'batch', '[' || :head, ''),
+	(7, 'batch behind blanks', E' \n\t\r[' || :head, '')) AS frames(n, frame, front, back)
+ORDER BY n;
 -- bytes of a binary frame are not parsed, only its line
 SELECT regexp_replace(pg_temp.broken('regress_mbus_nobody', '{"jsonrpc":"2.0","id":7,"method":"publish","params":{"channel":"bounds"}}' || E'\n', 100000, '', '\x02'), '"detail".*', '');
 -- what that costs: a scan once, until channels or roles change; none where there was a privilege the last time
