@@ -1482,7 +1482,8 @@ AS 'MODULE_PATHNAME', 'mbus_end_sessions';
 COMMENT ON FUNCTION message_bus.end_sessions(text, text) IS
 'end_sessions: ends the sessions of a subject, of a role, or of a subject with a role, on every connection, and what their tokens would open: tokens that were issued (iat) until now, or do not say when, are refused from now on; for administrators.
 Frames of such a session are refused with 28000 until its client brings a newer token; a claim that waits gets nothing any more, and is refused within a second. A session without a token is ended if it was opened, on whatever connection, until now. What it has claimed it keeps until its socket closes or the lease ends.
-Errors: 22004 both are NULL, 25006 read-only.';
+How many there were is not known: sessions are in the memory of backends. What has been ended is kept in message_bus.session_end until an end that says as much for more subjects or roles takes its place, or message_bus.token_max_age is over.
+Errors: 22004 both are NULL, 42704 no such role, 25006 read-only.';
 
 CREATE FUNCTION message_bus.open_session(session bigint, token text DEFAULT NULL, options json DEFAULT NULL)
 RETURNS json

@@ -290,6 +290,40 @@ SELECT reply LIKE '%"open"%' AS opened FROM send('{51}', control('O', :'alice'))
 SELECT pg_temp.fails('SELECT message_bus.end_sessions(''alice'')');
 RESET SESSION AUTHORIZATION;
 SELECT pg_temp.fails('SELECT message_bus.end_sessions()');
+SELECT pg_temp.fails('SELECT message_bus.end_sessions(''alice'', ''regress_session_nobody'')');
+-- what is said of more takes the place of what is said of less
+BEGIN;
+SELECT message_bus.end_sessions(s, r) FROM (VALUES ('alice', 'regress_session_app'), ('alice', 'regress_session_service'), ('bob', 'regress_session_app'),
+	('bob', NULL), ('carol', 'regress_session_app'), ('alice', 'regress_session_app')) AS t (s, r);
+SELECT subject, role FROM message_bus.session_end ORDER BY 1, 2;
+SELECT message_bus.end_sessions('alice');
+SELECT subject, role FROM message_bus.session_end ORDER BY 1, 2;
+SELECT message_bus.end_sessions(NULL, 'regress_session_app');
+SELECT subject, role FROM message_bus.session_end ORDER BY 1, 2;
+ROLLBACK;
+-- and what is older than any token may be is removed
+SELECT extract(epoch FROM clock_timestamp())::bigint AS epoch \gset
+SELECT message_bus.open_session(57, token(format('{"role": "regress_session_app", "iat": %s}', :epoch - 7000))) IS NOT NULL AS opened;
+ALTER SYSTEM SET message_bus.token_max_age = '1 h';
+SELECT pg_reload_conf();
+SELECT pg_sleep(0.5), 'a command reads the file when the one before has ended';
+SHOW message_bus.token_max_age;
+SET SESSION AUTHORIZATION regress_session_login;
+SELECT regexp_replace(opened(token(claims)), ',"sub".*', '') FROM (VALUES ('{"role": "regress_session_app"}'), (format('{"role": "regress_session_app", "iat": %s}', :epoch - 3640)),
+	(format('{"role": "regress_session_app", "iat": %s}', :epoch - 3600))) AS t (claims);
+RESET SESSION AUTHORIZATION;
+SELECT reply FROM send('{57}', call('ping'));
+SET SESSION AUTHORIZATION regress_session_login;
+SELECT reply FROM send('{58,58,59,59}', '\x0041' || int8send((:epoch - 946684800 - 3640) * 1000000::bigint), call('ping'),
+	'\x0041' || int8send((:epoch - 946684800 - 3000) * 1000000::bigint), call('ping'));
+RESET SESSION AUTHORIZATION;
+BEGIN;
+INSERT INTO message_bus.session_end VALUES ('old', NULL, clock_timestamp() - interval '66 minutes'), ('young', NULL, clock_timestamp() - interval '64 minutes');
+SELECT message_bus.end_sessions('now');
+SELECT subject, role FROM message_bus.session_end ORDER BY 1, 2;
+ROLLBACK;
+ALTER SYSTEM RESET message_bus.token_max_age;
+SELECT pg_reload_conf();
 -- one without a token is as old as where it was opened first, and not from the future
 BEGIN;
 SELECT (extract(epoch FROM clock_timestamp() - '2000-01-01Z'::timestamptz) * 1e6)::bigint AS since \gset

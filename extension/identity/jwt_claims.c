@@ -15,6 +15,7 @@
 
 #include "base/json_slice.h"
 #include "base/settings.h"
+#include "identity/ended.h"
 #include "identity/jwt_claims.h"
 #include "identity/token.h"
 
@@ -71,8 +72,8 @@ claim_string(const MbusNode *root, const char *name)
 }
 
 /*
- * Compares exp, which may be demanded, and nbf with the clock, give or take
- * the skew; of iat only that it is a time.
+ * Compares exp and iat, which may be demanded, and nbf with the clock, give or
+ * take the skew.
  */
 static void
 times_check(const MbusNode *root, int skew, MbusClaims *claims)
@@ -92,6 +93,10 @@ times_check(const MbusNode *root, int skew, MbusClaims *claims)
 		mbus_token_fault("It is not valid yet.");
 	if (!claim_time(root, "iat", &claims->issued_at))
 		claims->issued_at = DT_NOBEGIN;
+	if (mbus_token_max_age > 0 && claims->issued_at == DT_NOBEGIN)
+		mbus_token_fault("It has no claim \"iat\".");
+	if (mbus_too_old(claims->issued_at, skew))
+		mbus_token_fault("It was issued too long ago.");
 }
 
 /*

@@ -68,6 +68,7 @@ typedef struct Session
 	uint64		key;			/* that signed it; 0: there was no token */
 	TimestampTz issued_at;		/* of the token; without one of the session */
 	TimestampTz ends_at;		/* DT_NOEND: never */
+	int			skew;			/* seconds */
 	Size		bytes;			/* of claims and subject; 0: refused */
 	char	   *claims;			/* where its memory begins */
 	char	   *subject;		/* for the audit columns; NULL: none */
@@ -324,6 +325,7 @@ mbus_session_open(int64 number, const MbusIdentity *identity)
 	session->claimed = identity->claimed;
 	session->key = identity->key;
 	session->issued_at = identity->issued_at;
+	session->skew = identity->skew;
 	session->ends_at = identity->expires_at == DT_NOEND ? DT_NOEND :
 		identity->expires_at + identity->skew * USECS_PER_SEC;
 	memcpy(memory, identity->claims, claims_size);
@@ -540,6 +542,9 @@ session_sound(const Session *session)
 	else if (session->key != 0 && session->ends_at == DT_NOEND &&
 			 mbus_token_must_expire)
 		fault = "Its token has no claim \"exp\".";
+	else if (mbus_too_old(session->issued_at, session->skew))
+		fault = session->key != 0 ? "Its token was issued too long ago." :
+			"It was opened too long ago.";
 	else if (mbus_ended(session->role, session->subject, session->issued_at))
 		fault = "It has been ended.";
 	if (fault)

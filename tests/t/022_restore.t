@@ -69,8 +69,8 @@ $old->safe_psql(
 	SELECT message_bus.publish('default', '1', recipient => 'bob')});
 
 # sessions that have been ended
-$old->safe_psql('postgres', q{SELECT message_bus.end_sessions('ann', 'app');
-	SELECT message_bus.end_sessions(NULL, 'app')});
+$old->safe_psql('postgres', q{SELECT message_bus.end_sessions('ann', 'writer');
+	SELECT message_bus.end_sessions(NULL, 'other')});
 
 my $before = $old->safe_psql('postgres', $summary);
 my $last_id = $old->safe_psql('postgres',
