@@ -47,5 +47,6 @@ extern bool mbus_claims_given(void);
 extern bool mbus_subject_unusable(void);
 extern void mbus_receipt_add(bool repeated);
 extern void mbus_subject_cut(char *subject);
+extern bool mbus_subject_seems_cut(const char *subject);
 
 #endif							/* MBUS_CALLER_H */

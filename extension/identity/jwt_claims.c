@@ -13,6 +13,7 @@
 
 #include "utils/timestamp.h"
 
+#include "base/caller.h"
 #include "base/json_slice.h"
 #include "base/settings.h"
 #include "identity/ended.h"
@@ -49,6 +50,8 @@ mbus_claims_read(char *payload, int len, const MbusTokenRules *rules,
 	issuer_check(&root, rules->issuer);
 	audience_check(&root, rules->audience);
 	claims->sub = claim_string(&root, "sub");
+	if (claims->sub && mbus_subject_seems_cut(claims->sub))
+		mbus_token_fault("Its subject is what a longer one is cut to.");
 	claims->role = claim_string(&root, "role");
 	if (claims->role && claims->role[0] == '\0')
 		mbus_token_fault("Its claim \"role\" is empty.");
