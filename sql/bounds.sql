@@ -47,6 +47,27 @@ RESET message_bus.client_frame_max;
 RESET message_bus.relay_role;
 SELECT length(payload) FROM (SELECT message_bus.get_bytes(:id)) AS whole(payload);
 
+-- what others have published is passed over where it lies, and not read
+SELECT message_bus.create_channel('bounds apart', visibility => 'subject');
+SELECT message_bus.grant_channel('bounds apart', 'regress_mbus_bounds', 'all');
+SET ROLE regress_mbus_bounds;
+SET request.jwt.claims = '{"sub": "others"}';
+SELECT count(message_bus.publish('bounds apart', '1', headers => jsonb_build_object('h', encode(pg_temp.noise('h' || i, 50000), 'hex')))) FROM generate_series(1, 20) AS i;
+SET request.jwt.claims = '{"sub": "own"}';
+SELECT message_bus.publish('bounds apart', '2') > 0 AS published;
+SELECT pg_stat_force_next_flush();
+SELECT pg_temp.toast_reads() AS before \gset
+SELECT payload FROM message_bus.peek('bounds apart');
+SELECT pg_stat_force_next_flush();
+SELECT pg_temp.toast_reads() - :before AS blocks_read;
+SET request.jwt.claims = '{"sub": "others"}';
+SELECT count(*) FROM message_bus.peek('bounds apart');
+SELECT pg_stat_force_next_flush();
+SELECT pg_temp.toast_reads() - :before > 100 AS blocks_read;
+RESET request.jwt.claims;
+RESET ROLE;
+SELECT message_bus.drop_channel('bounds apart');
+
 -- the reason of a nack is kept with each message: of many it is less
 SELECT message_bus.create_channel('reasons', max_attempts => 2, dead_letter => 'bounds');
 CREATE FUNCTION pg_temp.nacked(messages integer, why text) RETURNS TABLE (rows bigint, longest integer, total bigint, said text) LANGUAGE plpgsql AS $$
