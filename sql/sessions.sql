@@ -240,6 +240,14 @@ SET SESSION AUTHORIZATION regress_session_login;
 SELECT * FROM check_roles();
 RESET SESSION AUTHORIZATION;
 
+-- so is whether a token must have an end; there is none without a token
+RESET SESSION AUTHORIZATION;
+BEGIN;
+SET LOCAL message_bus.token_must_expire = on;
+SET LOCAL SESSION AUTHORIZATION regress_session_login;
+SELECT * FROM check_roles();
+ROLLBACK;
+
 -- a key that is gone ends the sessions whose tokens it has signed, no others
 SET SESSION AUTHORIZATION regress_session_login;
 SELECT * FROM check_roles();
