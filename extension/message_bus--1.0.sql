@@ -728,7 +728,7 @@ CREATE FUNCTION message_bus.publish(channel text, payload json, headers jsonb DE
 	available_at timestamp with time zone DEFAULT NULL, recipient text DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_publish' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish IS
-'publish: stores a JSON message, its text unchanged, and returns its id. headers: an object of the publisher''s. key: orders messages. transaction_id: the publisher''s idempotency key; a live message of the channel with the same id and bytes is returned instead. ttl: not above the channel''s. delay: before it is delivered. sha256: expected checksum, 32 bytes or 64 hex digits. available_at: when it is delivered, in place of delay (both are refused); before it expires, at once if the time has passed. recipient: a subject that it is addressed to, up to 255 bytes; who that is may see it where the channel''s visibility is subject. A transaction id that somebody else has used there is 23505, whatever the bytes. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad ttl, delay, available_at or checksum, 23505 transaction id used before, 54000 too large, 25006 read-only, 55000 not ready, 57000 disabled.';
+'publish: stores a JSON message, its text unchanged, and returns its id. headers: an object of the publisher''s. key: orders messages. transaction_id: the publisher''s idempotency key; a live message of the channel with the same id and bytes is returned instead. ttl: not above the channel''s. delay: before it is delivered. sha256: expected checksum, 32 bytes or 64 hex digits. available_at: when it is delivered, in place of delay (both are refused); before it expires, at once if the time has passed. recipient: a subject that it is addressed to, up to 16 KiB (above 255 bytes it is kept as subjects are: cut, with a digest); who that is may see it where the channel''s visibility is subject. A transaction id that somebody else has used there is 23505, whatever the bytes. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad ttl, delay, available_at or checksum, 23505 transaction id used before, 54000 too large, 25006 read-only, 55000 not ready, 57000 disabled.';
 
 CREATE FUNCTION message_bus.publish_once(channel text, payload json, headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
@@ -1152,7 +1152,7 @@ CREATE VIEW message_bus.errors WITH (security_barrier) AS
 		e.transaction_id, e.channel, e.subject, e.detail
 	FROM message_bus.error e;
 COMMENT ON VIEW message_bus.errors IS 'failed calls and failed checks of the last seven days; for pg_monitor';
-COMMENT ON COLUMN message_bus.errors.function IS 'what failed: a function, a method of JSON-RPC, relay (a frame of which no method could be read), verify (a stored message does not match its checksum), errors (how many failures of a role or session were left out: of a second 100 and 50 are here)';
+COMMENT ON COLUMN message_bus.errors.function IS 'what failed: a function, a method of JSON-RPC, relay (a frame of which no method could be read), verify (a stored message does not match its checksum), errors (how many failures of a role, a subject or a session were left out: of a second 100, 50 and 50 are here, and the first 10 of each subject whatever its role has)';
 COMMENT ON COLUMN message_bus.errors.message_id IS 'the message that does not match its checksum';
 COMMENT ON COLUMN message_bus.errors.transaction_id IS 'the transaction id of the message that the call was about; up to 255 bytes, as given';
 COMMENT ON COLUMN message_bus.errors.channel IS 'the channel that the call was about, as given';
@@ -1509,8 +1509,9 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mbus_end_sessions';
 COMMENT ON FUNCTION message_bus.end_sessions(text, text) IS
 'end_sessions: ends the sessions of a subject, of a role, or of a subject with a role, on every connection, and what their tokens would open: tokens that were issued (iat) until now, or do not say when, are refused from now on; for administrators.
-Frames of such a session are refused with 28000 until its client brings a newer token. What it has claimed it keeps until its socket closes or the lease ends.
-Errors: 22004 both are NULL, 25006 read-only.';
+Frames of such a session are refused with 28000 until its client brings a newer token; a claim that waits gets nothing any more, and is refused within a second. A session without a token is ended if it was opened, on whatever connection, until now. What it has claimed it keeps until its socket closes or the lease ends.
+How many there were is not known: sessions are in the memory of backends. What has been ended is kept in message_bus.session_end until an end that says as much for more subjects or roles takes its place, or message_bus.token_max_age is over.
+Errors: 22004 both are NULL, 42704 no such role, 25006 read-only.';
 
 CREATE FUNCTION message_bus.open_session(session bigint, token text DEFAULT NULL, options json DEFAULT NULL)
 RETURNS json

@@ -47,6 +47,27 @@ RESET message_bus.client_frame_max;
 RESET message_bus.relay_role;
 SELECT length(payload) FROM (SELECT message_bus.get_bytes(:id)) AS whole(payload);
 
+-- what others have published is passed over where it lies, and not read
+SELECT message_bus.create_channel('bounds apart', visibility => 'subject');
+SELECT message_bus.grant_channel('bounds apart', 'regress_mbus_bounds', 'all');
+SET ROLE regress_mbus_bounds;
+SET request.jwt.claims = '{"sub": "others"}';
+SELECT count(message_bus.publish('bounds apart', '1', headers => jsonb_build_object('h', encode(pg_temp.noise('h' || i, 50000), 'hex')))) FROM generate_series(1, 20) AS i;
+SET request.jwt.claims = '{"sub": "own"}';
+SELECT message_bus.publish('bounds apart', '2') > 0 AS published;
+SELECT pg_stat_force_next_flush();
+SELECT pg_temp.toast_reads() AS before \gset
+SELECT payload FROM message_bus.peek('bounds apart');
+SELECT pg_stat_force_next_flush();
+SELECT pg_temp.toast_reads() - :before AS blocks_read;
+SET request.jwt.claims = '{"sub": "others"}';
+SELECT count(*) FROM message_bus.peek('bounds apart');
+SELECT pg_stat_force_next_flush();
+SELECT pg_temp.toast_reads() - :before > 100 AS blocks_read;
+RESET request.jwt.claims;
+RESET ROLE;
+SELECT message_bus.drop_channel('bounds apart');
+
 -- the reason of a nack is kept with each message: of many it is less
 SELECT message_bus.create_channel('reasons', max_attempts => 2, dead_letter => 'bounds');
 CREATE FUNCTION pg_temp.nacked(messages integer, why text) RETURNS TABLE (rows bigint, longest integer, total bigint, said text) LANGUAGE plpgsql AS $$
@@ -110,8 +131,49 @@ FROM unnest(ARRAY['bounds', 'nobody']) AS role,
 		(6, 'batch', '[{"jsonrpc":"2.0","id":7,"method":"ping"},' || :head, 100000),
 		(7, 'authenticate', '{"jsonrpc":"2.0","id":7,"method":"authenticate","params":{"token":', 100000)) AS frames(n, frame, front, size)
 ORDER BY role, n;
+-- in whatever order the members come, and whatever is in front; a batch behind blanks is one
+SELECT frame, substring(pg_temp.broken('regress_mbus_bounds', front, 100000, back) FROM '"code":-\d+,"message":"[^"]*\\?"?') AS told
+FROM (VALUES (1, 'payload first', '{"jsonrpc":"2.0","id":7,"method":"publish","params":{"payload":', ',"channel":"bounds closed"}'),
+	(2, 'params first', '{"params":{"channel":"bounds closed","payload":', '},"method":"publish"'),
+	(3, 'channel beside', '{"channel":"bounds","method":"publish","params":{"channel":"bounds closed","payload":', '}'),
+	(4, 'channel in the payload', '{"method":"publish","params":{"payload":{"channel":"bounds closed"},"channel":"bounds","x":', '}'),
+	(5, 'blanks', E' \n\t' || :head, ''),
+	(6, 'batch', '[' || :head, ''),
+	(7, 'batch behind blanks', E' \n\t\r[' || :head, '')) AS frames(n, frame, front, back)
+ORDER BY n;
 -- bytes of a binary frame are not parsed, only its line
 SELECT regexp_replace(pg_temp.broken('regress_mbus_nobody', '{"jsonrpc":"2.0","id":7,"method":"publish","params":{"channel":"bounds"}}' || E'\n', 100000, '', '\x02'), '"detail".*', '');
+-- what that costs: a scan once, until channels or roles change; none where there was a privilege the last time
+CREATE FUNCTION pg_temp.scans(role text) RETURNS TABLE (code text, scans bigint, loads boolean) LANGUAGE plpgsql AS $$
+DECLARE
+	before bigint;
+	loaded bigint;
+BEGIN
+	SELECT sum(x.seq_scan), sum(x.idx_scan) INTO before, loaded FROM pg_stat_xact_all_tables x
+		WHERE x.schemaname = 'message_bus' AND x.relname IN ('channel', 'channel_grant');
+	FOR i IN 1 .. 5 LOOP
+		code := substring(pg_temp.broken('regress_mbus_' || role, '{"id":7,"method":"get","params":{"x":', 100000, '') FROM '"code":(-\d+)');
+	END LOOP;
+	RETURN QUERY SELECT code, sum(x.seq_scan)::bigint - before, sum(x.idx_scan) - loaded > 20 FROM pg_stat_xact_all_tables x
+		WHERE x.schemaname = 'message_bus' AND x.relname IN ('channel', 'channel_grant');
+END
+$$;
+SELECT count(message_bus.create_channel('bounds ' || i)) FROM generate_series(1, 50) AS i;
+SELECT * FROM pg_temp.scans('nobody');
+SELECT * FROM pg_temp.scans('nobody');
+SELECT * FROM pg_temp.scans('bounds');
+SELECT message_bus.alter_channel('bounds 1', ttl => '1 hour');
+SELECT * FROM pg_temp.scans('bounds');
+SELECT * FROM pg_temp.scans('nobody');
+GRANT regress_mbus_bounds TO regress_mbus_nobody;
+SELECT * FROM pg_temp.scans('nobody');
+REVOKE regress_mbus_bounds FROM regress_mbus_nobody;
+SELECT * FROM pg_temp.scans('nobody');
+SELECT message_bus.grant_channel('bounds 2', 'regress_mbus_nobody', 'audit');
+SELECT * FROM pg_temp.scans('nobody');
+SELECT message_bus.revoke_channel('bounds 2', 'regress_mbus_nobody', 'audit');
+SELECT * FROM pg_temp.scans('nobody');
+SELECT count(message_bus.drop_channel('bounds ' || i)) FROM generate_series(1, 50) AS i;
 SELECT message_bus.drop_channel('bounds closed');
 DROP ROLE regress_mbus_nobody;
 

@@ -179,7 +179,8 @@ $$ SELECT '\x01' || convert_to(format('{"jsonrpc":"2.0","id":%s,"method":"%s","p
 CREATE FUNCTION control(what text, token text DEFAULT '') RETURNS bytea IMMUTABLE LANGUAGE sql AS
 $$ SELECT '\x00'::bytea || convert_to(what || token, 'UTF8') $$;
 CREATE FUNCTION send(sessions bigint[], VARIADIC frames bytea[]) RETURNS TABLE (session bigint, reply text) LANGUAGE sql AS $$
-	SELECT r.session, get_byte(r.frame, 0) || ' ' || regexp_replace(convert_from(substr(r.frame, 2), 'UTF8'), '"eyJ[^"]*"', 'TOKEN')
+	SELECT r.session, get_byte(r.frame, 0) || ' ' || regexp_replace(regexp_replace(convert_from(substr(r.frame, 2), 'UTF8'), '"eyJ[^"]*"', 'TOKEN'),
+		'"since":\d+', '"since":TIME')
 	FROM message_bus.relay(sessions, frames) r
 $$;
 SET SESSION AUTHORIZATION regress_session_login;
@@ -239,6 +240,14 @@ SET SESSION AUTHORIZATION regress_session_login;
 SELECT * FROM check_roles();
 RESET SESSION AUTHORIZATION;
 
+-- so is whether a token must have an end; there is none without a token
+RESET SESSION AUTHORIZATION;
+BEGIN;
+SET LOCAL message_bus.token_must_expire = on;
+SET LOCAL SESSION AUTHORIZATION regress_session_login;
+SELECT * FROM check_roles();
+ROLLBACK;
+
 -- a key that is gone ends the sessions whose tokens it has signed, no others
 SET SESSION AUTHORIZATION regress_session_login;
 SELECT * FROM check_roles();
@@ -289,6 +298,52 @@ SELECT reply LIKE '%"open"%' AS opened FROM send('{51}', control('O', :'alice'))
 SELECT pg_temp.fails('SELECT message_bus.end_sessions(''alice'')');
 RESET SESSION AUTHORIZATION;
 SELECT pg_temp.fails('SELECT message_bus.end_sessions()');
+SELECT pg_temp.fails('SELECT message_bus.end_sessions(''alice'', ''regress_session_nobody'')');
+-- what is said of more takes the place of what is said of less
+BEGIN;
+SELECT message_bus.end_sessions(s, r) FROM (VALUES ('alice', 'regress_session_app'), ('alice', 'regress_session_service'), ('bob', 'regress_session_app'),
+	('bob', NULL), ('carol', 'regress_session_app'), ('alice', 'regress_session_app')) AS t (s, r);
+SELECT subject, role FROM message_bus.session_end ORDER BY 1, 2;
+SELECT message_bus.end_sessions('alice');
+SELECT subject, role FROM message_bus.session_end ORDER BY 1, 2;
+SELECT message_bus.end_sessions(NULL, 'regress_session_app');
+SELECT subject, role FROM message_bus.session_end ORDER BY 1, 2;
+ROLLBACK;
+-- and what is older than any token may be is removed
+SELECT extract(epoch FROM clock_timestamp())::bigint AS epoch \gset
+SELECT message_bus.open_session(57, token(format('{"role": "regress_session_app", "iat": %s}', :epoch - 7000))) IS NOT NULL AS opened;
+ALTER SYSTEM SET message_bus.token_max_age = '1 h';
+SELECT pg_reload_conf();
+SELECT pg_sleep(0.5), 'a command reads the file when the one before has ended';
+SHOW message_bus.token_max_age;
+SET SESSION AUTHORIZATION regress_session_login;
+SELECT regexp_replace(opened(token(claims)), ',"sub".*', '') FROM (VALUES ('{"role": "regress_session_app"}'), (format('{"role": "regress_session_app", "iat": %s}', :epoch - 3640)),
+	(format('{"role": "regress_session_app", "iat": %s}', :epoch - 3600))) AS t (claims);
+RESET SESSION AUTHORIZATION;
+SELECT reply FROM send('{57}', call('ping'));
+SET SESSION AUTHORIZATION regress_session_login;
+SELECT reply FROM send('{58,58,59,59}', '\x0041' || int8send((:epoch - 946684800 - 3640) * 1000000::bigint), call('ping'),
+	'\x0041' || int8send((:epoch - 946684800 - 3000) * 1000000::bigint), call('ping'));
+RESET SESSION AUTHORIZATION;
+BEGIN;
+INSERT INTO message_bus.session_end VALUES ('old', NULL, clock_timestamp() - interval '66 minutes'), ('young', NULL, clock_timestamp() - interval '64 minutes');
+SELECT message_bus.end_sessions('now');
+SELECT subject, role FROM message_bus.session_end ORDER BY 1, 2;
+ROLLBACK;
+ALTER SYSTEM RESET message_bus.token_max_age;
+SELECT pg_reload_conf();
+-- one without a token is as old as where it was opened first, and not from the future
+BEGIN;
+SELECT (extract(epoch FROM clock_timestamp() - '2000-01-01Z'::timestamptz) * 1e6)::bigint AS since \gset
+SELECT message_bus.end_sessions(NULL, 'regress_session_anon');
+SET LOCAL SESSION AUTHORIZATION regress_session_login;
+SELECT * FROM send('{54,54,55,55,56,56}', '\x0041' || int8send(:since - 1000), call('ping'), control('O'), call('ping'),
+	'\x0041' || int8send(9000000000000000000), call('ping'));
+SET LOCAL SESSION AUTHORIZATION DEFAULT;
+SELECT message_bus.end_sessions(NULL, 'regress_session_anon');
+SET LOCAL SESSION AUTHORIZATION regress_session_login;
+SELECT * FROM send('{56,56}', call('ping'), '\x0041');
+ROLLBACK;
 
 -- rights are those of each frame's role, to functions and to channels
 BEGIN;

@@ -80,6 +80,25 @@ SELECT pg_temp.fails($$SELECT message_bus.publish('nowhere', '1')$$);
 SELECT pg_temp.wait_for($$SELECT sum(substring(message FROM '^(\d+) more failures of this role in one second were left out$')::integer)
 	+ (SELECT count(*) FROM message_bus.errors WHERE message LIKE '%nowhere at all%') = 1000
 	FROM message_bus.errors WHERE function = 'errors' AND pid = pg_backend_pid()$$) AS told;
+-- that a message is damaged is not lost behind what the same role fails for
+SELECT message_bus.publish('v', '{"n": 1}', transaction_id => 'damaged') AS damaged \gset
+UPDATE message_bus.message SET payload = '{"n": 2}' WHERE id = :damaged;
+SELECT set_config('regress.damaged', :'damaged', false) IS NOT NULL AS known;
+DO $$
+BEGIN
+	FOR i IN 1 .. 300 LOOP
+		BEGIN
+			PERFORM message_bus.publish('nowhere else', '1');
+		EXCEPTION WHEN undefined_table THEN
+			NULL;
+		END;
+	END LOOP;
+	PERFORM * FROM message_bus.get(current_setting('regress.damaged')::bigint);
+EXCEPTION WHEN data_corrupted THEN
+	NULL;
+END
+$$;
+SELECT pg_temp.wait_for(format('SELECT count(*) = 1 FROM message_bus.errors WHERE message_id = %s AND function = %L', :damaged, 'verify')) AS damaged_too;
 DROP ROLE regress_mbus_unlucky;
 
 -- metrics: names as Prometheus wants them, each explained, counting what happens

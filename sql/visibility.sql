@@ -131,7 +131,7 @@ SELECT pg_temp.says(1, 'publish_text', '{"channel": "vis", "payload": "t", "cont
 SELECT pg_temp.says(1, 'publish_batch', '{"channel": "vis", "messages": [{"payload": "b1", "recipient": "bob"}, {"payload": "b2", "recipient": null}]}');
 SELECT pg_temp.says(1, 'publish_batch', '{"channel": "vis", "messages": [{"payload": "b1", "recipient": 1}]}');
 SELECT pg_temp.says(1, 'publish', '{"channel": "vis", "payload": 1, "recipient": ""}');
-SELECT (pg_temp.says(1, 'publish', json_build_object('channel', 'vis', 'payload', 1, 'recipient', repeat('x', 256)))::json) ->> 'message';
+SELECT (pg_temp.says(1, 'publish', json_build_object('channel', 'vis', 'payload', 1, 'recipient', repeat('x', 16385)))::json) ->> 'message';
 SELECT s, count(*) FROM unnest(ARRAY[1, 2, 3]) s, json_array_elements(pg_temp.ask(s, 'peek', '{"channel": "vis"}') -> 'result') GROUP BY s ORDER BY s;
 RESET SESSION AUTHORIZATION;
 SELECT message_bus.publish_once('vis', '1', recipient => 'r') IS NOT NULL, message_bus.publish_bytes('vis', 'x', recipient => 'r') > 0,
@@ -144,8 +144,30 @@ SELECT count(*) FROM message_bus.relay('{8,9}', ARRAY[pg_temp.control(json_build
 	pg_temp.control(json_build_object('role', 'regress_vis_user', 'sub', repeat('l', 301))::text)]);
 SELECT pg_temp.ask(8, 'publish', '{"channel": "vis", "payload": "long"}') ->> 'result' AS long \gset
 SELECT s, pg_temp.gets(s, :long) FROM unnest(ARRAY[8, 9]) s;
+-- nor is what is addressed to it
+SELECT pg_temp.ask(1, 'publish', format('{"channel": "vis", "payload": "to long", "recipient": "%s"}', repeat('l', 300))::json) ->> 'result' AS tolong \gset
+SELECT pg_temp.ask(1, 'publish_batch', format('{"channel": "vis", "messages": [{"payload": "to longer", "recipient": "%s"}]}', repeat('l', 301))::json) -> 'result' ->> 0 AS tolonger \gset
+SELECT s, pg_temp.gets(s, :tolong), pg_temp.gets(s, :tolonger) FROM unnest(ARRAY[8, 9]) s;
 RESET SESSION AUTHORIZATION;
 SELECT length(subject) FROM message_bus.messages WHERE id = :long;
+SELECT recipient AS cut FROM message_bus.messages WHERE id = :tolong \gset
+-- nobody takes the name that it has when it is cut
+SET SESSION AUTHORIZATION regress_vis_login;
+SELECT count(*), min(convert_from(substr(frame, 2), 'UTF8')) AS told FROM message_bus.relay('{10}', ARRAY[pg_temp.control(json_build_object('role', 'regress_vis_user', 'sub', :'cut')::text)]);
+RESET SESSION AUTHORIZATION;
+SET ROLE regress_vis_user;
+SELECT set_config('request.jwt.claims', json_build_object('sub', :'cut')::text, false) IS NULL;
+SELECT count(*) FROM message_bus.get(:tolong);
+SELECT set_config('request.jwt.claims', json_build_object('sub', repeat('l', 300))::text, false) IS NULL;
+SELECT count(*) FROM message_bus.get(:tolong);
+RESET request.jwt.claims;
+RESET ROLE;
+-- an end is of one of them
+BEGIN;
+SELECT message_bus.end_sessions(repeat('l', 301));
+SET LOCAL SESSION AUTHORIZATION regress_vis_login;
+SELECT s, pg_temp.gets(s, :tolong), pg_temp.gets(s, :tolonger) FROM unnest(ARRAY[8, 9]) s;
+ROLLBACK;
 
 -- SQL: the role that has published, and who has its privileges; claims only take away
 SELECT channel_id AS vis FROM message_bus.channel WHERE name = 'vis' \gset

@@ -22,6 +22,7 @@
 
 #define MBUS_SUBJECT_MAX 255
 #define MBUS_SUBJECT_DIGEST 16	/* bytes of it, of one that is cut */
+#define MAX_UTF8_BYTES	4		/* of a character */
 
 typedef struct SubjectState
 {
@@ -78,6 +79,17 @@ mbus_subject(void)
 }
 
 /*
+ * mbus_caller_check errors if the session whose frame runs has been ended, or
+ * may not speak for its role any more: for who sleeps in a frame.
+ */
+void
+mbus_caller_check(void)
+{
+	if (mbus_caller.check)
+		mbus_caller.check();
+}
+
+/*
  * mbus_claims_given tells whether the request has claims, with a subject or
  * without one.
  */
@@ -91,7 +103,7 @@ mbus_claims_given(void)
 
 /*
  * mbus_subject_unusable tells whether the claims are no JSON, or their "sub" is
- * nothing that can be compared.  Who has such claims is nobody in particular.
+ * nothing that can be compared, or what another's is when it is cut.  Who has such claims is nobody in particular.
  */
 bool
 mbus_subject_unusable(void)
@@ -103,8 +115,10 @@ mbus_subject_unusable(void)
 }
 
 /*
- * mbus_subject_cut cuts a subject to what the audit columns hold.  The digest
- * behind what is left lets no two be the same that were not.
+ * mbus_subject_cut cuts a subject to what the columns hold that name one.  All
+ * that is compared was cut likewise, and the digest behind what is left lets no
+ * two be the same that were not.  So that nobody can take the name that somebody
+ * else's has then, a subject that seems to be cut is none of a caller's.
  */
 void
 mbus_subject_cut(char *subject)
@@ -120,6 +134,22 @@ mbus_subject_cut(char *subject)
 	subject[left++] = '~';
 	left += hex_encode((char *) digest, MBUS_SUBJECT_DIGEST, subject + left);
 	subject[left] = '\0';
+}
+
+/*
+ * mbus_subject_seems_cut tells whether a subject looks like what is left of one
+ * that was cut: a tilde and a digest in hex, where they are then.
+ */
+bool
+mbus_subject_seems_cut(const char *subject)
+{
+	int			len = strlen(subject);
+	int			digits = 2 * MBUS_SUBJECT_DIGEST;
+
+	return len <= MBUS_SUBJECT_MAX && len > MBUS_SUBJECT_MAX - MAX_UTF8_BYTES &&
+		subject[len - digits - 1] == '~' &&
+		strspn(subject + len - digits, "0123456789abcdef") ==
+		(size_t) digits;
 }
 
 /*
@@ -165,7 +195,7 @@ subject_parse(const char *claims, bool *unusable)
 	actions.scalar = subject_scalar;
 	lex = MbusMakeLexer(pstrdup(claims), strlen(claims), true);
 	*unusable = pg_parse_json(lex, &actions) != JSON_SUCCESS ||
-		state.unusable;
+		state.unusable || (state.sub && mbus_subject_seems_cut(state.sub));
 	if (*unusable)
 		return NULL;
 	if (state.sub)

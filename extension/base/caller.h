@@ -38,14 +38,17 @@ typedef struct MbusCaller
 								 * 55P03 */
 	bool		verified;		/* its token was: "subject" is what it says */
 	const char *subject;		/* borrowed; NULL: it names none */
+	void		(*check) (void);	/* errors if its session may not go on */
 } MbusCaller;
 
 extern MbusCaller mbus_caller;
 
 extern const char *mbus_subject(void);
+extern void mbus_caller_check(void);
 extern bool mbus_claims_given(void);
 extern bool mbus_subject_unusable(void);
 extern void mbus_receipt_add(bool repeated);
 extern void mbus_subject_cut(char *subject);
+extern bool mbus_subject_seems_cut(const char *subject);
 
 #endif							/* MBUS_CALLER_H */

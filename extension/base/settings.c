@@ -54,6 +54,7 @@ char	   *mbus_token_issuer = NULL;
 char	   *mbus_token_audience = NULL;
 int			mbus_token_skew = 30;
 bool		mbus_token_must_expire = false;
+int			mbus_token_max_age = 0;
 char	   *mbus_anonymous_role = NULL;
 int			mbus_frame_timeout = 120000;
 int			mbus_frame_max = 32 * 1024 * 1024;
@@ -293,6 +294,10 @@ define_token_settings(void)
 							 "Refuses tokens without an end (exp).",
 							 NULL, &mbus_token_must_expire, false,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.token_max_age",
+							"Refuses tokens that were issued (iat) longer ago, or do not say when; 0 is no limit.",
+							NULL, &mbus_token_max_age, 0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.token_skew",
 							"How far clocks may differ where a token's times are checked.",
 							NULL, &mbus_token_skew, 30, 0, 300,

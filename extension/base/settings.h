@@ -50,6 +50,7 @@ extern char *mbus_token_issuer; /* that a token must name; "" : any */
 extern char *mbus_token_audience;
 extern int	mbus_token_skew;	/* seconds */
 extern bool mbus_token_must_expire;
+extern int	mbus_token_max_age; /* seconds; 0: any */
 extern char *mbus_anonymous_role;
 extern int	mbus_frame_timeout; /* ms */
 extern int	mbus_frame_max;		/* bytes */

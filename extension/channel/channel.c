@@ -6,6 +6,12 @@
  * in a cache of its own, see base/catalog_cache.c.  Triggers on both tables
  * invalidate the relation cache entry of message_bus.channel.
  *
+ * Whether a role has a privilege on any channel at all is kept by role until
+ * channels, grants or roles change.  Somebody may change them all the time, so
+ * that is cheap to find out anew: a channel where the role had one the last
+ * time is looked at first, and else the rows are only passed through, none of
+ * them is loaded (channel_any).
+ *
  * Rows are read with the catalog snapshot, through the tables' indexes, with
  * no right needed: the privilege that counts is the channel's own.
  */
@@ -53,7 +59,25 @@ typedef struct MbusCachedName
 	int32		channel_id;
 } MbusCachedName;
 
+typedef struct MbusCachedAny
+{
+	Oid			role;			/* hash key */
+	bool		any;			/* it has a privilege on a channel */
+}			MbusCachedAny;
+
+#define ANY_SLOTS	64			/* roles whose channel is remembered */
+
 static HTAB *cache_by_id = NULL;
+static HTAB *cache_any = NULL;
+static bool roles_changed = false;
+
+/* Where a role had a privilege once; outlives the cache. */
+static struct
+{
+	Oid			role;
+	int32		channel_id;
+}			any_at[ANY_SLOTS];
+
 static HTAB *cache_by_name = NULL;
 
 static void cache_fill(Oid schema);
@@ -68,6 +92,11 @@ static void purge_read(HeapTuple tuple, TupleDesc desc, MbusPolicy *policy);
 static bool role_allowed(const MbusChannel *channel, Oid user,
 						 MbusPrivilege privilege);
 static void grants_load(Oid schema, MbusChannel *channel);
+static int	grant_privileges(HeapTuple tuple, TupleDesc desc);
+static void roles_invalidate(Datum arg, int cacheid, uint32 hashvalue);
+static bool channel_any(Oid schema);
+static int32 owned_any(Oid schema);
+static int32 granted_any(Oid schema);
 
 static MbusCatalogCache cache = {"channel", "message_bus channels", cache_fill};
 
@@ -81,6 +110,14 @@ void
 mbus_channel_init(void)
 {
 	mbus_catalog_cache_init(&cache);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, roles_invalidate, 0);
+	CacheRegisterSyscacheCallback(AUTHOID, roles_invalidate, 0);
+}
+
+static void
+roles_invalidate(Datum arg, int cacheid, uint32 hashvalue)
+{
+	roles_changed = true;
 }
 
 /*
@@ -199,34 +236,136 @@ role_allowed(const MbusChannel *channel, Oid user, MbusPrivilege privilege)
 
 /*
  * mbus_channel_any tells whether there is a channel on which the current user
- * has one of the privileges.  It reads them all, with the active snapshot.
+ * may publish, or see something.  Of a role it is found out once, until
+ * channels or roles change.
  */
 bool
-mbus_channel_any(Oid schema, MbusPrivilege privileges)
+mbus_channel_any(Oid schema)
+{
+	Oid			role = GetUserId();
+	MbusCachedAny *cached;
+	bool		any;
+
+	mbus_catalog_cache_look(&cache, schema);
+	if (roles_changed || cache_any == NULL)
+	{
+		roles_changed = false;
+		if (cache_any)
+			hash_destroy(cache_any);
+		cache_any = NULL;
+		cache_any = mbus_catalog_cache_hash(&cache,
+											"message_bus roles with a channel",
+											sizeof(Oid),
+											sizeof(MbusCachedAny),
+											HASH_BLOBS);
+	}
+	cached = hash_search(cache_any, &role, HASH_FIND, NULL);
+	if (cached)
+		return cached->any;
+	any = channel_any(schema);
+	/* what has changed meanwhile is looked at next time */
+	if (cache_any && !cache.stale && !roles_changed)
+	{
+		cached = hash_search(cache_any, &role, HASH_ENTER, NULL);
+		cached->any = any;
+	}
+	return any;
+}
+
+/* Looks where the role had a privilege the last time, and then at all. */
+static bool
+channel_any(Oid schema)
+{
+	Oid			role = GetUserId();
+	int			slot = role % ANY_SLOTS;
+	int32		found = 0;
+
+	if (any_at[slot].role == role)
+	{
+		const MbusChannel *channel =
+		mbus_channel_by_id(schema, any_at[slot].channel_id);
+
+		if (channel && mbus_channel_allows(channel, MBUS_PUBLISH | MBUS_SEE))
+			return true;
+	}
+	found = granted_any(schema);
+	if (found == 0)
+		found = owned_any(schema);
+	if (found == 0)
+		return false;
+	any_at[slot].role = role;
+	any_at[slot].channel_id = found;
+	return true;
+}
+
+/* A channel that the current user owns; 0: none. */
+static int32
+owned_any(Oid schema)
 {
 	Relation	rel = table_open(mbus_relation(schema, "channel"),
 								 AccessShareLock);
 	SysScanDesc rows = systable_beginscan(rel, InvalidOid, false,
 										  GetActiveSnapshot(), 0, NULL);
 	HeapTuple	tuple;
-	bool		any = false;
+	Oid			user = GetUserId();
+	Oid			last = InvalidOid;
+	int32		found = 0;
 
-	while (!any && HeapTupleIsValid(tuple = systable_getnext(rows)))
+	while (found == 0 && HeapTupleIsValid(tuple = systable_getnext(rows)))
 	{
+		TupleDesc	desc = RelationGetDescr(rel);
 		bool		isnull;
-		const MbusChannel *channel =
-		mbus_channel_by_id(schema,
-						   DatumGetInt32(heap_getattr(tuple,
-													  MBUS_CHANNEL_ID,
-													  RelationGetDescr(rel),
-													  &isnull)));
+		Oid			owner = mbus_role_live(heap_getattr(tuple,
+														MBUS_CHANNEL_OWNER,
+														desc, &isnull));
 
 		CHECK_FOR_INTERRUPTS();
-		any = channel && mbus_channel_allows(channel, privileges);
+		/* mostly it is the same again */
+		if (owner == last)
+			continue;
+		last = owner;
+		if (has_privs_of_role(user, owner))
+			found = DatumGetInt32(heap_getattr(tuple, MBUS_CHANNEL_ID, desc,
+											   &isnull));
 	}
 	systable_endscan(rows);
 	table_close(rel, AccessShareLock);
-	return any;
+	return found;
+}
+
+/* A channel on which the current user was granted something; 0: none. */
+static int32
+granted_any(Oid schema)
+{
+	Relation	rel = table_open(mbus_relation(schema, "channel_grant"),
+								 AccessShareLock);
+	SysScanDesc rows = systable_beginscan(rel, InvalidOid, false,
+										  GetActiveSnapshot(), 0, NULL);
+	HeapTuple	tuple;
+	Oid			user = GetUserId();
+	Oid			last = InvalidOid;
+	int32		found = 0;
+
+	while (found == 0 && HeapTupleIsValid(tuple = systable_getnext(rows)))
+	{
+		TupleDesc	desc = RelationGetDescr(rel);
+		bool		isnull;
+		Oid			grantee = mbus_role_live(heap_getattr(tuple,
+														  MBUS_GRANT_GRANTEE,
+														  desc, &isnull));
+
+		CHECK_FOR_INTERRUPTS();
+		if (grantee == last ||
+			(grant_privileges(tuple, desc) & (MBUS_PUBLISH | MBUS_SEE)) == 0)
+			continue;
+		last = grantee;
+		if (has_privs_of_role(user, grantee))
+			found = DatumGetInt32(heap_getattr(tuple, MBUS_GRANT_CHANNEL_ID,
+											   desc, &isnull));
+	}
+	systable_endscan(rows);
+	table_close(rel, AccessShareLock);
+	return found;
 }
 
 /*
@@ -342,6 +481,7 @@ cached_by_id(Oid schema, int32 channel_id)
 static void
 cache_fill(Oid schema)
 {
+	cache_any = NULL;
 	cache_by_id = mbus_catalog_cache_hash(&cache,
 										  "message_bus channels by id",
 										  sizeof(int32),
@@ -516,16 +656,24 @@ grants_load(Oid schema, MbusChannel *channel)
 		grant->grantee =
 			mbus_role_live(heap_getattr(tuple, MBUS_GRANT_GRANTEE, desc,
 										&isnull));
-		grant->privileges =
-			(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_PUBLISH, desc,
-									   &isnull)) ? MBUS_PUBLISH : 0) |
-			(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_CONSUME, desc,
-									   &isnull)) ? MBUS_CONSUME : 0) |
-			(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_AUDIT, desc,
-									   &isnull)) ? MBUS_AUDIT : 0) |
-			(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_ALL_SUBJECTS, desc,
-									   &isnull)) ? MBUS_ALL_SUBJECTS : 0);
+		grant->privileges = grant_privileges(tuple, desc);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
+}
+
+/* What a row of grants gives. */
+static int
+grant_privileges(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+
+	return (DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_PUBLISH, desc,
+									  &isnull)) ? MBUS_PUBLISH : 0) |
+		(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_CONSUME, desc,
+								   &isnull)) ? MBUS_CONSUME : 0) |
+		(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_MAY_AUDIT, desc,
+								   &isnull)) ? MBUS_AUDIT : 0) |
+		(DatumGetBool(heap_getattr(tuple, MBUS_GRANT_ALL_SUBJECTS, desc,
+								   &isnull)) ? MBUS_ALL_SUBJECTS : 0);
 }

@@ -73,7 +73,7 @@ extern bool mbus_channel_allows(const MbusChannel *channel,
 								MbusPrivilege privilege);
 extern bool mbus_channel_allows_role(const MbusChannel *channel, Oid role,
 									 MbusPrivilege privilege);
-extern bool mbus_channel_any(Oid schema, MbusPrivilege privileges);
+extern bool mbus_channel_any(Oid schema);
 extern bool mbus_monitors(void);
 extern void mbus_channel_check(const MbusChannel *channel,
 							   MbusPrivilege privilege);

@@ -17,6 +17,8 @@
  * If there is nothing and the caller waits, it sleeps until a publish or
  * something else wakes its channel's waiters, or until the time the scan has
  * said that something is due.  It enters itself as a waiter before it scans.
+ * A gateway's session may be ended meanwhile: the claim looks once a second,
+ * and before it returns what was published to somebody who has left.
  *
  * A message whose bytes do not match its checksum is left out of the result;
  * the worker gives it up when the claim has committed.
@@ -95,6 +97,7 @@ static int64 wait_argument(FunctionCallInfo fcinfo, int argno);
 static int64 ack_argument(FunctionCallInfo fcinfo, int argno);
 static int64 lease_argument(FunctionCallInfo fcinfo, int argno,
 							const Claim *claim);
+static void claim_sleep(const Claim *claim, TimestampTz until);
 static void consume_check(const Claim *claim);
 static bool claim_once(Claim *claim);
 static const MbusSubscription *claim_subscription(Claim *claim);
@@ -159,15 +162,16 @@ claim_run(FunctionCallInfo fcinfo, bool bytes)
 		found = claim_once(&claim);
 		MemoryContextSwitchTo(caller);
 		if (found)
+		{
+			if (waiting)
+				mbus_caller_check();
 			break;
+		}
 		now = mbus_now();
 		if (!waiting || now >= claim.until)
 			break;
 		if (claim.scan.next > now)
-		{
-			mbus_wait_sleep(Min(claim.until, claim.scan.next));
-			consume_check(&claim);
-		}
+			claim_sleep(&claim, Min(claim.until, claim.scan.next));
 	}
 	if (waiting)
 		mbus_wait_end();
@@ -282,7 +286,23 @@ lease_argument(FunctionCallInfo fcinfo, int argno, const Claim *claim)
 	return lease_us;
 }
 
-/* After a sleep: the channel may be gone, or the privilege. */
+/* Sleeps until something has happened, or a time; looks at the caller. */
+static void
+claim_sleep(const Claim *claim, TimestampTz until)
+{
+	TimestampTz look;
+
+	do
+	{
+		look = until;
+		if (mbus_caller.check)
+			look = Min(until, mbus_now() + USECS_PER_SEC);
+		mbus_wait_sleep(look);
+		consume_check(claim);
+	} while (look < until && mbus_now() >= look);
+}
+
+/* After a sleep: the channel may be gone, or the privilege, or the session. */
 static void
 consume_check(const Claim *claim)
 {
@@ -296,6 +316,7 @@ consume_check(const Claim *claim)
 				 errmsg("channel %d does not exist", claim->channel_id),
 				 errdetail("It was dropped meanwhile.")));
 	mbus_channel_check(channel, MBUS_CLAIM);
+	mbus_caller_check();
 }
 
 /*

@@ -5,15 +5,19 @@
  * end_sessions() notes in message_bus.session_end that what was issued until
  * now to a subject, a role, or a subject with a role, is good no more: tokens
  * by their "iat" (one without was issued before everything), sessions without
- * a token by when they were opened.  Each frame is compared with that, and
- * each token that is shown, so the end holds on every connection and for
- * whoever connects again with the same token.
+ * a token by when they were opened first, on whatever connection: the gateway
+ * tells the others.  Each frame is compared with that, and each token that is
+ * shown, so the end holds on every connection and for whoever connects again
+ * with the same token.
  *
  * "iat" is in whole seconds: a token that is issued in the second of the end,
  * but after it, is refused, too.
  *
- * A row stays: only who issues tokens knows how long they last.  Of a pair
- * there is one.  A backend keeps them in a cache of its own, see
+ * Only who issues tokens knows how long they last.  So a row stays until one
+ * that says as much for more (its subject whatever the role, its role whatever
+ * the subject) takes its place.  With message_bus.token_max_age nobody comes any
+ * more with what was issued that long ago, nor goes on: what was ended before
+ * is removed by the next end_sessions().  A backend keeps them in a cache of its own, see
  * base/catalog_cache.c.
  */
 #include "postgres.h"
@@ -26,6 +30,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -38,8 +43,11 @@
 #include "base/columns.h"
 #include "base/owner.h"
 #include "base/schema.h"
+#include "base/settings.h"
 #include "identity/ended.h"
 #include "state/fault.h"
+
+#define SKEW_MAX	300			/* seconds, that clocks may differ */
 
 typedef struct Ended
 {
@@ -77,12 +85,14 @@ mbus_ended_init(void)
  */
 MBUS_FUNCTION(end_sessions)
 {
-	static const Oid types[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID};
+	static const Oid types[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID,
+	TIMESTAMPTZOID};
 	Oid			schema = mbus_schema();
 	char	   *subject = text_argument(fcinfo, 0);
 	char	   *role = text_argument(fcinfo, 1);
-	Datum		values[3] = {0};
-	char		nulls[] = "nn ";
+	TimestampTz now = GetCurrentTimestamp();
+	Datum		values[4] = {0};
+	char		nulls[] = "nn  ";
 
 	mbus_write_check("message_bus.end_sessions()");
 	if (subject == NULL && role == NULL)
@@ -98,23 +108,26 @@ MBUS_FUNCTION(end_sessions)
 	}
 	if (role)
 	{
+		(void) get_role_oid(role, false);
 		values[1] = CStringGetTextDatum(role);
 		nulls[1] = ' ';
 	}
-	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[2] = TimestampTzGetDatum(now);
+	values[3] = TimestampTzGetDatum(mbus_token_max_age == 0 ? DT_NOBEGIN :
+									now - (mbus_token_max_age + (int64) SKEW_MAX) *
+									USECS_PER_SEC);
 	LockRelationOid(mbus_relation(schema, "session_end"),
 					ShareRowExclusiveLock);
 	mbus_run_as_owner(schema,
 					  "DELETE FROM message_bus.session_end WHERE"
-					  " (subject OPERATOR(pg_catalog.=) $1"
-					  " OR (subject IS NULL AND $1 IS NULL)) AND"
-					  " (role OPERATOR(pg_catalog.=) $2"
-					  " OR (role IS NULL AND $2 IS NULL))",
-					  2, types, values, nulls);
+					  " (($1 IS NULL OR subject OPERATOR(pg_catalog.=) $1)"
+					  " AND ($2 IS NULL OR role OPERATOR(pg_catalog.=) $2))"
+					  " OR ended_at OPERATOR(pg_catalog.<) $4",
+					  lengthof(types), types, values, nulls);
 	mbus_run_as_owner(schema,
 					  "INSERT INTO message_bus.session_end (subject, role,"
 					  " ended_at) VALUES ($1, $2, $3)",
-					  lengthof(types), types, values, nulls);
+					  3, types, values, nulls);
 	PG_RETURN_VOID();
 }
 
@@ -135,6 +148,18 @@ mbus_session_end_changed(PG_FUNCTION_ARGS)
 	CacheInvalidateRelcacheByRelid(mbus_relation(mbus_schema(),
 												 "session_end"));
 	return PointerGetDatum(NULL);
+}
+
+/*
+ * mbus_too_old tells whether what was issued at a time is older than anything
+ * may be, give or take the seconds that clocks may differ.
+ */
+bool
+mbus_too_old(TimestampTz since, int skew)
+{
+	return mbus_token_max_age > 0 &&
+		since < GetCurrentTimestamp() -
+		(mbus_token_max_age + (int64) skew) * USECS_PER_SEC;
 }
 
 /*

@@ -10,6 +10,7 @@
 #include "datatype/timestamp.h"
 
 extern void mbus_ended_init(void);
+extern bool mbus_too_old(TimestampTz since, int skew);
 extern bool mbus_ended(Oid role, const char *subject, TimestampTz since);
 
 #endif							/* MBUS_ENDED_H */

@@ -13,8 +13,10 @@
 
 #include "utils/timestamp.h"
 
+#include "base/caller.h"
 #include "base/json_slice.h"
 #include "base/settings.h"
+#include "identity/ended.h"
 #include "identity/jwt_claims.h"
 #include "identity/token.h"
 
@@ -48,6 +50,8 @@ mbus_claims_read(char *payload, int len, const MbusTokenRules *rules,
 	issuer_check(&root, rules->issuer);
 	audience_check(&root, rules->audience);
 	claims->sub = claim_string(&root, "sub");
+	if (claims->sub && mbus_subject_seems_cut(claims->sub))
+		mbus_token_fault("Its subject is what a longer one is cut to.");
 	claims->role = claim_string(&root, "role");
 	if (claims->role && claims->role[0] == '\0')
 		mbus_token_fault("Its claim \"role\" is empty.");
@@ -71,8 +75,8 @@ claim_string(const MbusNode *root, const char *name)
 }
 
 /*
- * Compares exp, which may be demanded, and nbf with the clock, give or take
- * the skew; of iat only that it is a time.
+ * Compares exp and iat, which may be demanded, and nbf with the clock, give or
+ * take the skew.
  */
 static void
 times_check(const MbusNode *root, int skew, MbusClaims *claims)
@@ -92,6 +96,10 @@ times_check(const MbusNode *root, int skew, MbusClaims *claims)
 		mbus_token_fault("It is not valid yet.");
 	if (!claim_time(root, "iat", &claims->issued_at))
 		claims->issued_at = DT_NOBEGIN;
+	if (mbus_token_max_age > 0 && claims->issued_at == DT_NOBEGIN)
+		mbus_token_fault("It has no claim \"iat\".");
+	if (mbus_too_old(claims->issued_at, skew))
+		mbus_token_fault("It was issued too long ago.");
 }
 
 /*

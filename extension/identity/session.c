@@ -16,7 +16,9 @@
  * role exists, is no superuser, bypasses row security only if the token
  * itself names it, and that the user who logged in is a member of it;
  * that this user is the one who opened the session; and that the key which
- * signed its token is still one of the keys.
+ * signed its token is still one of the keys; and that it has not been ended.
+ * A claim that waits is looked at once a second, and when it has found
+ * something (mbus_caller.check): nothing goes to a session that has been ended.
  *
  * A token that was refused is remembered likewise, with the reason: frames that
  * came behind it are refused for the same one.  Of these the newest few are
@@ -66,6 +68,7 @@ typedef struct Session
 	uint64		key;			/* that signed it; 0: there was no token */
 	TimestampTz issued_at;		/* of the token; without one of the session */
 	TimestampTz ends_at;		/* DT_NOEND: never */
+	int			skew;			/* seconds */
 	Size		bytes;			/* of claims and subject; 0: refused */
 	char	   *claims;			/* where its memory begins */
 	char	   *subject;		/* for the audit columns; NULL: none */
@@ -92,6 +95,8 @@ static void session_unlink(Session *session);
 static void session_fault(const Session *session);
 static void sessions_bound(void);
 static Session *session_find(int64 number);
+static void session_check(void);
+static void session_sound(const Session *session);
 static void session_remove(Session *session);
 
 static const char *const role_faults[] = {
@@ -320,6 +325,7 @@ mbus_session_open(int64 number, const MbusIdentity *identity)
 	session->claimed = identity->claimed;
 	session->key = identity->key;
 	session->issued_at = identity->issued_at;
+	session->skew = identity->skew;
 	session->ends_at = identity->expires_at == DT_NOEND ? DT_NOEND :
 		identity->expires_at + identity->skew * USECS_PER_SEC;
 	memcpy(memory, identity->claims, claims_size);
@@ -485,7 +491,6 @@ Oid
 mbus_session_enter(int64 number)
 {
 	Session    *session = session_find(number);
-	const char *fault;
 
 	if (session == NULL || session->login != GetSessionUserId())
 		ereport(ERROR,
@@ -500,19 +505,7 @@ mbus_session_enter(int64 number)
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("session has expired"),
 				 errhint("Call authenticate with a new token.")));
-	fault = role_faults[mbus_role_fault(session->role, session->claimed)];
-	if (session->key != 0 && !mbus_jwt_key_known(session->key))
-		fault = "The key that has signed its token is not one of the keys any more.";
-	else if (session->key != 0 && session->ends_at == DT_NOEND &&
-			 mbus_token_must_expire)
-		fault = "Its token has no claim \"exp\".";
-	else if (mbus_ended(session->role, session->subject, session->issued_at))
-		fault = "It has been ended.";
-	if (fault)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("session cannot be used any more"),
-				 errdetail_internal("%s", fault)));
+	session_sound(session);
 
 	dlist_move_head(&by_use, &session->used);
 	(void) set_config_option("request.jwt.claims", session->claims,
@@ -520,7 +513,45 @@ mbus_session_enter(int64 number)
 							 true, 0, false);
 	mbus_caller.verified = true;
 	mbus_caller.subject = session->subject;
+	mbus_caller.check = session_check;
 	return session->role;
+}
+
+/*
+ * session_check looks again at the session whose frame runs.  That its token
+ * has expired meanwhile is no fault: the next frame is told.
+ */
+static void
+session_check(void)
+{
+	const Session *session = session_find(mbus_caller.session);
+
+	if (session)
+		session_sound(session);
+}
+
+/* Errors with 28000 if a session may no longer speak for its role. */
+static void
+session_sound(const Session *session)
+{
+	const char *fault;
+
+	fault = role_faults[mbus_role_fault(session->role, session->claimed)];
+	if (session->key != 0 && !mbus_jwt_key_known(session->key))
+		fault = "The key that has signed its token is not one of the keys any more.";
+	else if (session->key != 0 && session->ends_at == DT_NOEND &&
+			 mbus_token_must_expire)
+		fault = "Its token has no claim \"exp\".";
+	else if (mbus_too_old(session->issued_at, session->skew))
+		fault = session->key != 0 ? "Its token was issued too long ago." :
+			"It was opened too long ago.";
+	else if (mbus_ended(session->role, session->subject, session->issued_at))
+		fault = "It has been ended.";
+	if (fault)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("session cannot be used any more"),
+				 errdetail_internal("%s", fault)));
 }
 
 /* Errors for what was said when the session's token was refused. */
@@ -559,4 +590,5 @@ mbus_session_leave(void)
 {
 	mbus_caller.verified = false;
 	mbus_caller.subject = NULL;
+	mbus_caller.check = NULL;
 }

@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "base/argument.h"
+#include "base/caller.h"
 #include "base/compat.h"
 #include "base/limits.h"
 #include "base/payload.h"
@@ -27,6 +28,7 @@ static void delay_set(MbusDraft *draft, Interval *delay,
 static void delay_check(MbusDraft *draft);
 static void payload_size_check(const MbusChannel *channel, size_t size);
 static void text_size_check(const char *what, size_t size);
+static void recipient_check(MbusDraft *draft);
 static void headers_check(Datum headers);
 
 /*
@@ -135,7 +137,7 @@ mbus_draft_check(const MbusChannel *channel, MbusDraft *draft)
 		text_size_check("transaction_id",
 						VARSIZE_ANY_EXHDR(draft->transaction_id));
 	if (draft->recipient)
-		text_size_check("recipient", VARSIZE_ANY_EXHDR(draft->recipient));
+		recipient_check(draft);
 	if (draft->headers != (Datum) 0)
 		headers_check(draft->headers);
 
@@ -216,7 +218,7 @@ payload_size_check(const MbusChannel *channel, size_t size)
 						   limit, whose)));
 }
 
-/* Keys, transaction ids, recipients and content types are 1 to 255 bytes. */
+/* Keys, transaction ids and content types are 1 to 255 bytes. */
 static void
 text_size_check(const char *what, size_t size)
 {
@@ -227,6 +229,27 @@ text_size_check(const char *what, size_t size)
 				 errmsg("%s of %zu bytes", what, size),
 				 errdetail("It has from 1 to %d bytes.",
 						   MBUS_TRANSACTION_ID_MAX)));
+}
+
+/* A recipient is a subject, and is cut as those are. */
+static void
+recipient_check(MbusDraft *draft)
+{
+	size_t		size = VARSIZE_ANY_EXHDR(draft->recipient);
+	char	   *subject;
+
+	if (size < 1 || size > MBUS_RECIPIENT_MAX)
+		ereport(ERROR,
+				(errcode(size < 1 ? ERRCODE_INVALID_PARAMETER_VALUE :
+						 ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("recipient of %zu bytes", size),
+				 errdetail("It has from 1 to %d bytes.",
+						   MBUS_RECIPIENT_MAX)));
+	if (size <= MBUS_TRANSACTION_ID_MAX)
+		return;
+	subject = text_to_cstring(draft->recipient);
+	mbus_subject_cut(subject);
+	draft->recipient = cstring_to_text(subject);
 }
 
 /* Headers are an object of limited size. */

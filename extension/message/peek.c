@@ -166,6 +166,7 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 		bool		isnull[MBUS_STORED_COLUMNS];
 		bool		visible;
 
+		CHECK_FOR_INTERRUPTS();
 		/* of others there may be many: they are not even copied */
 		visible = !left->own ||
 			mbus_visible_row(schema, tuple, RelationGetDescr(leaf),

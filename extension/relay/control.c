@@ -7,6 +7,8 @@
  *
  *	in	0 'O' token		open the frame's session, anew if it is open; an empty
  *						token is for the anonymous role
+ *		0 'A' since		the same without a token, as one that was opened on
+ *						another connection then (8 bytes, in network order)
  *		0 'C'			close it; behind it may be the code that its WebSocket
  *						was closed with (2 bytes), and pairs of a lease and 0
  *						for what was not written to it (8 bytes each, in
@@ -16,7 +18,8 @@
  *						written
  *		0 'L'			a frame was refused by the gateway: over_limit.c
  *	out	0 {"open": {"session", "role", "sub", "expires_at", "expires_ms",
- *			"sub_hash"; "token", "max_message_bytes" of an authenticate}}
+ *			"sub_hash"; "since" of one without a token; "token",
+ *			"max_message_bytes" of an authenticate}}
  *		0 {"refused": {"message", "detail", "sqlstate"}}
  *
  * A refused token leaves the session closed, so that the frames behind it in
@@ -45,6 +48,7 @@
 #include "relay/session_sql.h"
 
 #define CONTROL_OPEN	'O'
+#define CONTROL_AGAIN	'A'
 #define CONTROL_CLOSE	'C'
 #define CLOSE_ONLY		0x8000
 #define SUB_HASH_BYTES	8		/* of the SHA-256 of a subject, for logs */
@@ -59,7 +63,8 @@ static void refuse_without_sessions(void);
 bool
 mbus_control_opens(const char *bytes, int len)
 {
-	return len >= 2 && bytes[1] == CONTROL_OPEN;
+	return len >= 2 &&
+		(bytes[1] == CONTROL_OPEN || bytes[1] == CONTROL_AGAIN);
 }
 
 /*
@@ -84,13 +89,14 @@ mbus_control_run(int64 session, const char *bytes, int len, StringInfo out)
 {
 	MbusTokenRules rules;
 	MbusIdentity identity;
+	bool		again = len == 2 + sizeof(int64) && bytes[1] == CONTROL_AGAIN;
 
 	if (len >= 2 && bytes[1] == CONTROL_CLOSE)
 	{
 		control_close(session, bytes + 2, len - 2);
 		return;
 	}
-	if (len < 2 || bytes[1] != CONTROL_OPEN)
+	if (!again && (len < 2 || bytes[1] != CONTROL_OPEN))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 mbus_rpc(MBUS_RPC_REQUEST),
@@ -98,7 +104,15 @@ mbus_control_run(int64 session, const char *bytes, int len, StringInfo out)
 	mbus_session_forget(session);
 	refuse_without_sessions();
 	mbus_session_rules(&rules);
-	mbus_session_verify(bytes + 2, len - 2, &rules, &identity);
+	mbus_session_verify(bytes + 2, again ? 0 : len - 2, &rules, &identity);
+	if (again)
+	{
+		uint64		since;
+
+		memcpy(&since, bytes + 2, sizeof(since));
+		identity.issued_at = Min(identity.issued_at,
+								 (TimestampTz) pg_ntoh64(since));
+	}
 	appendStringInfoString(out, "{\"open\":");
 	mbus_control_describe(out, session, &identity, NULL, 0);
 	appendStringInfoChar(out, '}');
@@ -165,6 +179,9 @@ mbus_control_describe(StringInfo out, int64 session,
 	}
 	else
 		appendStringInfoString(out, "null");
+	if (identity->key == 0)
+		appendStringInfo(out, ",\"since\":" INT64_FORMAT,
+						 identity->issued_at);
 	if (limit > 0)
 		appendStringInfo(out, ",\"max_message_bytes\":%d", limit);
 	appendStringInfoChar(out, '}');

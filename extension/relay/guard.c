@@ -32,11 +32,13 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -55,8 +57,9 @@
 
 #define ERROR_TEXT_MAX	1000	/* bytes of an error's message, detail, hint */
 #define LOGGED_MAX		100		/* failed frames that a process logs a second */
-#define LOGGED_SESSION	50		/* of these, of one session; and how many ... */
-#define LOGGED_SLOTS	256		/* ... sessions are told apart */
+#define LOGGED_SHARE	50		/* of these, of one session, or subject */
+#define LOGGED_FIRST	3		/* of one subject, beside these */
+#define LOGGED_SLOTS	256		/* so many of each are told apart */
 #define BRIEF_TEXT_MAX	60		/* of its message, where room is short */
 
 #define WAIT_PART	100			/* one of so many */
@@ -86,8 +89,9 @@ static void about_param(const MbusNode *params, const char *name, char *to,
 						size_t size);
 static void report_failure(MbusRelayed *relayed, ErrorData *edata,
 						   MbusRpcCode code);
-static void log_failure(const ErrorData *edata, MbusRpcCode code,
-						const char *method);
+static void log_failure(const MbusRelayed *relayed, const ErrorData *edata,
+						MbusRpcCode code, const char *method);
+static bool may_log(const MbusRelayed *relayed);
 static void answer_failed(MbusRelayed *relayed, const MbusRequest *request,
 						  const ErrorData *edata, MbusRpcCode code);
 static bool fits(const MbusRelayed *relayed);
@@ -413,6 +417,20 @@ cut_text(char *words)
 }
 
 /*
+ * mbus_guard_whose notes whom a frame that has not run would have run for, if
+ * anybody: his failures, and not those of strangers, it is one of.
+ */
+void
+mbus_guard_whose(MbusRelayed *relayed)
+{
+	const char *subject = NULL;
+
+	relayed->role = mbus_relay_of_one() ? get_role_oid(mbus_relay_role, true) :
+		mbus_session_speaks_for(mbus_caller.session, &subject);
+	relayed->subject = subject ? pstrdup(subject) : NULL;
+}
+
+/*
  * report_failure counts, keeps and logs a frame's error, under the role that
  * it ran as, and appends it as the reply.
  */
@@ -420,18 +438,15 @@ static void
 report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code)
 {
 	const char *method = relayed->request.method;
-	Oid			caller;
-	int			sec_context;
 
-	GetUserIdAndSecContext(&caller, &sec_context);
-	if (OidIsValid(relayed->role))
-		SetUserIdAndSecContext(relayed->role, sec_context);
+	if (!relayed->control && !OidIsValid(relayed->role))
+		mbus_guard_whose(relayed);
 	about_request(&relayed->request);
-	mbus_fault_record(method ? method : "relay", edata, GetUserId(),
-					  relayed->subject);
-	SetUserIdAndSecContext(caller, sec_context);
+	mbus_fault_record(method ? method : "relay", edata,
+					  OidIsValid(relayed->role) ? relayed->role : GetUserId(),
+					  relayed->subject, !mbus_relay_of_one());
 
-	log_failure(edata, code, method ? method : "");
+	log_failure(relayed, edata, code, method ? method : "");
 
 	if (!relayed->control)
 	{
@@ -478,40 +493,13 @@ about_param(const MbusNode *params, const char *name, char *to, size_t size)
 		mbus_about_copy(to, size, string, (int) strlen(string));
 }
 
-/*
- * log_failure logs a frame's error; of a second no more than LOGGED_MAX, and
- * LOGGED_SESSION of one session: who sends must neither fill the log nor keep
- * others out of it.
- */
+/* log_failure logs a frame's error, if there is room for it. */
 static void
-log_failure(const ErrorData *edata, MbusRpcCode code, const char *method)
+log_failure(const MbusRelayed *relayed, const ErrorData *edata,
+			MbusRpcCode code, const char *method)
 {
-	static TimestampTz second = 0;
-	static int	logged = 0;
-	static int	left_out = 0;
-	static uint8 by_session[LOGGED_SLOTS];
-	TimestampTz now = GetCurrentTimestamp();
-	uint8	   *mine = &by_session[(uint64) mbus_caller.session % LOGGED_SLOTS];
-
-	if (now < second || now - second >= USECS_PER_SEC)
-	{
-		if (left_out > 0)
-			ereport(LOG,
-					(errmsg("%d failed frames were not logged", left_out),
-					 errdetail("Of one second %d are, of one session %d.",
-							   LOGGED_MAX, LOGGED_SESSION),
-					 errhidestmt(true)));
-		second = now;
-		logged = left_out = 0;
-		memset(by_session, 0, sizeof(by_session));
-	}
-	if (logged >= LOGGED_MAX || *mine >= LOGGED_SESSION)
-	{
-		left_out++;
+	if (!may_log(relayed))
 		return;
-	}
-	logged++;
-	(*mine)++;
 	/* what the parser stumbles over may be a token */
 	ereport(LOG,
 			(errcode(edata->sqlerrcode),
@@ -521,6 +509,55 @@ log_failure(const ErrorData *edata, MbusRpcCode code, const char *method)
 			 errcontext("session " INT64_FORMAT ", method \"%s\"",
 						mbus_caller.session, method),
 			 errhidestmt(true)));
+}
+
+/*
+ * may_log tells whether a failure may be logged: who sends must neither fill
+ * the log nor keep others out of it.  Of a second LOGGED_MAX are, LOGGED_SHARE
+ * of one session, and of one role and subject; beside those the first of each
+ * subject, and of each role that has none.  Whose slots are the same differs
+ * from second to second.  Tells how many were not.
+ */
+static bool
+may_log(const MbusRelayed *relayed)
+{
+	static TimestampTz second = 0;
+	static int	logged = 0;
+	static int	left_out = 0;
+	static uint8 by_session[LOGGED_SLOTS];
+	static uint8 by_subject[LOGGED_SLOTS];
+	TimestampTz now = GetCurrentTimestamp();
+	uint8	   *sent = &by_session[(uint64) mbus_caller.session % LOGGED_SLOTS];
+	const char *subject = relayed->subject ? relayed->subject : "";
+	uint8	   *mine;
+
+	if (now < second || now - second >= USECS_PER_SEC)
+	{
+		if (left_out > 0)
+			ereport(LOG,
+					(errmsg("%d failed frames were not logged", left_out),
+					 errdetail("Of one second %d are, of one session or subject %d, and %d of each subject.",
+							   LOGGED_MAX, LOGGED_SHARE, LOGGED_FIRST),
+					 errhidestmt(true)));
+		second = now;
+		logged = left_out = 0;
+		memset(by_session, 0, sizeof(by_session));
+		memset(by_subject, 0, sizeof(by_subject));
+	}
+	mine = &by_subject[hash_bytes_extended((const unsigned char *) subject,
+										   (int) strlen(subject),
+										   (uint64) second ^ relayed->role) %
+					   LOGGED_SLOTS];
+	if (*sent >= LOGGED_SHARE || *mine >= LOGGED_SHARE ||
+		(logged >= LOGGED_MAX && *mine >= LOGGED_FIRST))
+	{
+		left_out++;
+		return false;
+	}
+	logged++;
+	(*sent)++;
+	(*mine)++;
+	return true;
 }
 
 /*

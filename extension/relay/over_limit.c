@@ -16,13 +16,10 @@
 #include "postgres.h"
 
 #include "port/pg_bswap.h"
-#include "utils/acl.h"
 
 #include "base/about.h"
 #include "base/caller.h"
 #include "base/json_slice.h"
-#include "base/settings.h"
-#include "identity/session.h"
 #include "relay/relay_internal.h"
 #include "relay/rpc.h"
 
@@ -50,7 +47,6 @@ mbus_over_limit(MbusRelayed *relayed)
 	const char *begins = relayed->bytes + HEAD_BYTES;
 	int			len = relayed->len - HEAD_BYTES;
 	char		method[NAMEDATALEN] = "";
-	const char *subject = NULL;
 	MbusSalvaged found = {0};
 	uint32		limit;
 
@@ -66,12 +62,7 @@ mbus_over_limit(MbusRelayed *relayed)
 				sizeof(mbus_about.transaction_id));
 	relayed->request.method = method[0] != '\0' ? pstrdup(method) : NULL;
 
-	if (mbus_relay_role && mbus_relay_role[0] != '\0')
-		relayed->role = get_role_oid(mbus_relay_role, true);
-	else
-		relayed->role = mbus_session_speaks_for(mbus_caller.session, &subject);
-	if (subject)
-		relayed->subject = pstrdup(subject);
+	mbus_guard_whose(relayed);
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 mbus_rpc(MBUS_RPC_LIMIT),

@@ -644,9 +644,7 @@ run_method(MbusRelayed *relayed, MbusAnswer *answer)
 static void
 enter_role(MbusRelayed *relayed)
 {
-	bool		of_all = mbus_relay_role && mbus_relay_role[0] != '\0';
-
-	relayed->role = of_all ? relay_role() :
+	relayed->role = mbus_relay_of_one() ? relay_role() :
 		mbus_session_enter(mbus_caller.session);
 	if (mbus_subject())
 		relayed->subject = pstrdup(mbus_subject());

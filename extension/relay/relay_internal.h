@@ -12,6 +12,7 @@
 
 #include "base/compat.h"
 #include "base/json_slice.h"
+#include "base/settings.h"
 #include "relay/rpc.h"
 
 /* One frame on its way; lives in the frame's context. */
@@ -39,6 +40,13 @@ typedef struct MbusRelayed
 	List	   *notices;		/* StringInfo: frames behind the reply */
 } MbusRelayed;
 
+/* Whether all frames run as one role, whatever their session is. */
+static inline bool
+mbus_relay_of_one(void)
+{
+	return mbus_relay_role && mbus_relay_role[0] != '\0';
+}
+
 typedef void (*MbusRelayStep) (MbusRelayed *relayed);
 
 /* guard.c */
@@ -47,6 +55,7 @@ extern void mbus_guard_init(void);
 extern void mbus_guard_call(void);
 extern void mbus_guard_frame(void);
 extern void mbus_guard_time_out(void);
+extern void mbus_guard_whose(MbusRelayed *relayed);
 
 /* early.c */
 extern bool mbus_early_needs(const MbusFrame *frame);

@@ -5,11 +5,24 @@
  * Every error of a public function passes mbus_call(), which counts it and
  * puts it into a ring in shared memory before it goes on to the caller: the
  * caller's transaction will be rolled back, so the row in message_bus.error
- * is written by the worker.  Of one session at most SESSION_RATE failures of a
- * second are kept, of one role ROLE_RATE, so that nobody's hide those of
- * others; a row tells how many more there were.  If the ring is full (the
- * worker is behind, or this is a standby) the failure is counted as lost from
- * the view; the server's log has it all the same.
+ * is written by the worker.
+ *
+ * Who may keep how many, so that nobody's failures hide those of others, is
+ * counted by shares of a second:
+ *
+ *	a session		SESSION_RATE
+ *	a subject		SUBJECT_RATE, if a token was verified that names it.  What
+ *					is only said (request.jwt.claims in SQL) has no share:
+ *					anybody can say a hundred names
+ *	a role			ROLE_RATE, of its subjects together, beside the first
+ *					FIRST_ROWS of each of them
+ *
+ * The first rows of each go into the last quarter of the ring too, where others
+ * stop.  More sessions, subjects or roles in a second than there is room for
+ * have one share in common.  A row tells how many more there were: of the one
+ * whose share it was, when he fails again or the worker comes by.  If the ring
+ * is full (the worker is behind, or this is a standby) the failure is counted
+ * as lost from the view; the server's log has it all the same.
  *
  * Inside message_bus.relay() the relay records a frame's error itself, once.
  *
@@ -31,18 +44,30 @@
 #include "state/state.h"
 
 #define SESSION_RATE	50
+#define SUBJECT_RATE	50
 #define ROLE_RATE		100
+#define FIRST_ROWS		10		/* that others cannot take from one */
+#define COMMON_BYTES	(MBUS_FAULT_BYTES / 4 * 3)	/* of the ring, that are
+													 * not kept for first rows */
 
 static Datum call_recorded(PGFunction body, const char *function,
 						   FunctionCallInfo fcinfo);
 static bool quotes_input(int sqlerrcode);
-static bool share_takes(MbusFaultRing *faults, const MbusFault *fault);
-static bool share_has_room(MbusFaultRing *faults, const MbusFault *fault,
-						   int64 whose, int most);
-static void left_out_put(MbusFaultRing *faults, const MbusFaultShare *share);
+static bool share_takes(MbusFaultRing *faults, const MbusFault *fault,
+						const char *subject);
+static MbusFaultShare *share_of(MbusFaultRing *faults, const MbusFault *fault,
+								int64 session, Oid role, const char *subject);
+static bool share_is(const MbusFaultShare *share, int64 session, Oid role,
+					 const char *subject);
+static bool share_has_room(MbusFaultRing *faults, MbusFaultShare *share,
+						   int most);
+static void share_leave_out(MbusFaultRing *faults, MbusFaultShare *share);
+static void left_out_tell(MbusFaultRing *faults);
+static void left_out_put(MbusFaultRing *faults, MbusFaultShare *share);
+static bool ring_has_room(const MbusFaultRing *faults, int size, int most);
 static void fault_put(const char *function, Oid user, const char *subject,
-					  int sqlerrcode, int64 message_id, const char *message,
-					  const char *detail);
+					  bool verified, int sqlerrcode, int64 message_id,
+					  const char *message, const char *detail);
 static char *text_put(char *at, const char *text, size_t size);
 
 /*
@@ -89,7 +114,8 @@ call_recorded(PGFunction body, const char *function, FunctionCallInfo fcinfo)
 			MemoryContextSwitchTo(caller);
 			edata = CopyErrorData();
 			/* under the caller's name, whoever it ran as when it failed */
-			mbus_fault_record(function, edata, user, mbus_subject());
+			mbus_fault_record(function, edata, user, mbus_subject(),
+							  mbus_caller.verified);
 			FreeErrorData(edata);
 		}
 		PG_RE_THROW();
@@ -99,15 +125,17 @@ call_recorded(PGFunction body, const char *function, FunctionCallInfo fcinfo)
 }
 
 /*
- * mbus_fault_record counts a user's error and keeps it for the view errors.
- * It takes the database's lock and cannot fail.
+ * mbus_fault_record counts a user's error and keeps it for the view errors;
+ * "verified" says that a token names the subject.  It takes the database's
+ * lock and cannot fail.
  */
 void
 mbus_fault_record(const char *function, ErrorData *edata, Oid user,
-				  const char *subject)
+				  const char *subject, bool verified)
 {
 	mbus_count(MBUS_C_ERRORS, 1);
-	fault_put(function, user, subject, edata->sqlerrcode, 0, edata->message,
+	fault_put(function, user, subject, verified, edata->sqlerrcode, 0,
+			  edata->message,
 			  quotes_input(edata->sqlerrcode) ? NULL : edata->detail);
 }
 
@@ -119,8 +147,8 @@ void
 mbus_fault_checksum(int64 message_id, const char *message)
 {
 	mbus_count(MBUS_C_CHECKSUM_FAILURES, 1);
-	fault_put("verify", GetUserId(), mbus_subject(), ERRCODE_DATA_CORRUPTED,
-			  message_id, message, NULL);
+	fault_put("verify", GetUserId(), mbus_subject(), mbus_caller.verified,
+			  ERRCODE_DATA_CORRUPTED, message_id, message, NULL);
 }
 
 /* Whether an error's detail may have pieces of what could not be read. */
@@ -138,7 +166,7 @@ quotes_input(int sqlerrcode)
  * full.  Takes the state lock; cannot fail.
  */
 static void
-fault_put(const char *function, Oid user, const char *subject,
+fault_put(const char *function, Oid user, const char *subject, bool verified,
 		  int sqlerrcode, int64 message_id, const char *message,
 		  const char *detail)
 {
@@ -171,9 +199,7 @@ fault_put(const char *function, Oid user, const char *subject,
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	if (sqlerrcode == ERRCODE_DISK_FULL)
 		db->disk.told = true;
-	if (!share_takes(&db->faults, fault) ||
-		db->faults.ring.head - db->faults.ring.tail + fault->size >
-		MBUS_FAULT_BYTES)
+	if (!share_takes(&db->faults, fault, verified ? subject : NULL))
 		pg_atomic_fetch_add_u64(&db->counter[MBUS_C_FAULTS_LOST], 1);
 	else
 		mbus_ring_put(&db->faults.ring, db->faults.bytes, MBUS_FAULT_BYTES,
@@ -182,72 +208,159 @@ fault_put(const char *function, Oid user, const char *subject,
 }
 
 /*
- * Whether a failure is one of those that its session and its role may keep.  A
+ * share_takes tells whether a failure is one of those that its session, its
+ * subject (NULL: none) and its role may keep, and there is room for it.  A
  * role's other failures do not hide that a message is damaged.
  */
 static bool
-share_takes(MbusFaultRing *faults, const MbusFault *fault)
+share_takes(MbusFaultRing *faults, const MbusFault *fault, const char *subject)
 {
-	return (fault->session <= 0 ||
-			share_has_room(faults, fault, fault->session, SESSION_RATE)) &&
-		(fault->message_id != 0 ||
-		 share_has_room(faults, fault, -(int64) fault->role, ROLE_RATE));
+	MbusFaultShare *mine = NULL;
+	bool		first = fault->message_id != 0;
+
+	if (fault->session > 0)
+	{
+		mine = share_of(faults, fault, fault->session, InvalidOid, "");
+		if (!share_has_room(faults, mine, SESSION_RATE))
+			return false;
+	}
+	if (!first && subject)
+	{
+		mine = share_of(faults, fault, 0, fault->role, subject);
+		if (!share_has_room(faults, mine, SUBJECT_RATE))
+			return false;
+		first = mine->count <= FIRST_ROWS;
+	}
+	if (!first)
+	{
+		mine = share_of(faults, fault, 0, fault->role, "");
+		if (!share_has_room(faults, mine, ROLE_RATE))
+			return false;
+		first = subject == NULL && mine->count <= FIRST_ROWS;
+	}
+	if (ring_has_room(faults, fault->size,
+					  first ? MBUS_FAULT_BYTES : COMMON_BYTES))
+		return true;
+	if (mine)
+		share_leave_out(faults, mine);
+	return false;
 }
 
 /*
- * share_has_room counts a failure in its share of this second, which begins in
- * the place of the one that is oldest.  Where all are of this second, the rest
- * have the last one in common.
+ * share_of returns a share of a failure's second, which begins in the place of
+ * the one that is oldest.  Where all are of this second, the rest have the last
+ * one in common.
  */
-static bool
-share_has_room(MbusFaultRing *faults, const MbusFault *fault, int64 whose,
-			   int most)
+static MbusFaultShare *
+share_of(MbusFaultRing *faults, const MbusFault *fault, int64 session,
+		 Oid role, const char *subject)
 {
 	int64		second = fault->at / USECS_PER_SEC;
-	int			from = whose < 0 ? 0 : MBUS_FAULT_ROLES;
-	int			rest = (whose < 0 ? MBUS_FAULT_ROLES : MBUS_FAULT_SHARES) - 1;
-	MbusFaultShare *share = &faults->share[from];
+	MbusFaultShare *from = faults->share;
+	int			n = MBUS_FAULT_ROLES;
+	MbusFaultShare *share;
 
-	for (int i = from; i < rest; i++)
+	if (session > 0)
 	{
-		if (faults->share[i].whose == whose)
+		from += MBUS_FAULT_ROLES + MBUS_FAULT_SUBJECTS;
+		n = MBUS_FAULT_SESSIONS;
+	}
+	else if (subject[0] != '\0')
+	{
+		from += MBUS_FAULT_ROLES;
+		n = MBUS_FAULT_SUBJECTS;
+	}
+	share = from;
+	for (int i = 0; i < n - 1; i++)
+	{
+		if (share_is(&from[i], session, role, subject))
 		{
-			share = &faults->share[i];
+			share = &from[i];
 			break;
 		}
-		if (faults->share[i].second < share->second)
-			share = &faults->share[i];
+		if (from[i].second < share->second)
+			share = &from[i];
 	}
-	if (share->whose != whose && share->second == second)
+	if (share->second == second && !share_is(share, session, role, subject))
 	{
-		share = &faults->share[rest];
-		whose = 0;
+		share = &from[n - 1];
+		session = 0;
+		role = InvalidOid;
+		subject = "";
 	}
-	if (share->whose != whose || share->second != second)
+	if (share->second != second ||
+		!share_is(share, session, role, subject))
 	{
 		if (share->left_out > 0)
 			left_out_put(faults, share);
-		share->whose = whose;
+		share->session = session;
+		share->role = role;
+		text_put(share->subject, subject, sizeof(share->subject));
 		share->second = second;
 		share->count = share->left_out = 0;
 	}
-	share->role = fault->role;
+	share->caller = fault->role;
 	share->pid = fault->pid;
+	return share;
+}
+
+static bool
+share_is(const MbusFaultShare *share, int64 session, Oid role,
+		 const char *subject)
+{
+	return share->session == session && share->role == role &&
+		strcmp(share->subject, subject) == 0;
+}
+
+/* Counts a failure in a share, and whether that still has room for it. */
+static bool
+share_has_room(MbusFaultRing *faults, MbusFaultShare *share, int most)
+{
 	if (share->count++ < most)
 		return true;
-	share->left_out++;
+	share_leave_out(faults, share);
 	return false;
+}
+
+static void
+share_leave_out(MbusFaultRing *faults, MbusFaultShare *share)
+{
+	share->left_out++;
+	faults->left_out = true;
+}
+
+/* Tells of shares whose second is over what was left out. */
+static void
+left_out_tell(MbusFaultRing *faults)
+{
+	int64		second = GetCurrentTimestamp() / USECS_PER_SEC;
+
+	if (!faults->left_out)
+		return;
+	faults->left_out = false;
+	for (int i = 0; i < MBUS_FAULT_SHARES; i++)
+	{
+		MbusFaultShare *share = &faults->share[i];
+
+		if (share->left_out > 0 && share->second != second)
+			left_out_put(faults, share);
+		if (share->left_out > 0)
+			faults->left_out = true;
+	}
 }
 
 /* Tells in the ring, if there is room, how many failures are not in it. */
 static void
-left_out_put(MbusFaultRing *faults, const MbusFaultShare *share)
+left_out_put(MbusFaultRing *faults, MbusFaultShare *share)
 {
 	union
 	{
 		MbusFault	fault;
 		char		room[MBUS_FAULT_MAX];
 	}			put;
+	const char *whose = share->session > 0 ? "this session" :
+	share->subject[0] != '\0' ? "this subject" :
+	OidIsValid(share->role) ? "this role" : "several";
 	char		message[MBUS_FAULT_TEXT];
 	char	   *at = put.fault.texts;
 
@@ -255,20 +368,29 @@ left_out_put(MbusFaultRing *faults, const MbusFaultShare *share)
 	put.fault.at = share->second * USECS_PER_SEC;
 	put.fault.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
 	put.fault.pid = share->pid;
-	put.fault.role = share->role;
-	put.fault.session = share->whose > 0 ? share->whose : 0;
+	put.fault.role = share->caller;
+	put.fault.session = share->session;
 	snprintf(message, sizeof(message),
-			 "%d more failures of this %s in one second were left out",
-			 share->left_out, share->whose < 0 ? "role" : "session");
+			 "%d more failures of %s in one second were left out",
+			 share->left_out, whose);
 	at = text_put(at, "errors", NAMEDATALEN);
 	at = text_put(at, message, MBUS_FAULT_TEXT);
-	for (int i = 0; i < 4; i++)
-		at = text_put(at, NULL, MBUS_FAULT_NAME);
+	at = text_put(at, NULL, MBUS_FAULT_NAME);
+	at = text_put(at, NULL, MBUS_FAULT_NAME);
+	at = text_put(at, share->subject, MBUS_FAULT_NAME);
+	at = text_put(at, NULL, MBUS_FAULT_TEXT);
 	put.fault.size = (int) MAXALIGN(at - put.room);
-	if (faults->ring.head - faults->ring.tail + put.fault.size <=
-		MBUS_FAULT_BYTES)
-		mbus_ring_put(&faults->ring, faults->bytes, MBUS_FAULT_BYTES,
-					  &put.fault, put.fault.size);
+	if (!ring_has_room(faults, put.fault.size, MBUS_FAULT_BYTES))
+		return;
+	mbus_ring_put(&faults->ring, faults->bytes, MBUS_FAULT_BYTES, &put.fault,
+				  put.fault.size);
+	share->left_out = 0;
+}
+
+static bool
+ring_has_room(const MbusFaultRing *faults, int size, int most)
+{
+	return faults->ring.head - faults->ring.tail + size <= most;
 }
 
 /* Appends a text (NULL: none), at most size - 1 bytes of it. */
@@ -285,6 +407,7 @@ text_put(char *at, const char *text, size_t size)
 /*
  * mbus_fault_take copies what the ring has, [*from, *to), to a buffer in the
  * current memory context; NULL if it is empty.  The tail stays where it is.
+ * What shares have left out is put into the ring before.
  */
 char *
 mbus_fault_take(MbusDatabase *db, uint64 *from, uint64 *to)
@@ -292,7 +415,8 @@ mbus_fault_take(MbusDatabase *db, uint64 *from, uint64 *to)
 	MbusFaultRing *faults = &db->faults;
 	char	   *bytes;
 
-	LWLockAcquire(&db->lock, LW_SHARED);
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	left_out_tell(faults);
 	*from = faults->ring.tail;
 	*to = faults->ring.head;
 	LWLockRelease(&db->lock);

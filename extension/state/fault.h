@@ -12,7 +12,7 @@
 #include "state/state.h"
 
 extern void mbus_fault_record(const char *function, ErrorData *edata,
-							  Oid user, const char *subject);
+							  Oid user, const char *subject, bool verified);
 extern void mbus_fault_checksum(int64 message_id, const char *message);
 extern Datum mbus_call(PGFunction body, const char *function,
 					   FunctionCallInfo fcinfo);

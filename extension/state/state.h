@@ -32,8 +32,11 @@
 											 * yet */
 #define MBUS_FAULT_TEXT		512 /* of a message or detail, with its end */
 #define MBUS_FAULT_NAME		256 /* of what it is about, likewise */
-#define MBUS_FAULT_ROLES	32	/* that are told apart, when many fail */
-#define MBUS_FAULT_SHARES	96	/* with as many sessions as are left */
+#define MBUS_FAULT_ROLES	32	/* that are told apart, when many fail; ... */
+#define MBUS_FAULT_SUBJECTS 96	/* ... of them, subjects; ... */
+#define MBUS_FAULT_SESSIONS 64	/* ... and sessions */
+#define MBUS_FAULT_SHARES \
+	(MBUS_FAULT_ROLES + MBUS_FAULT_SUBJECTS + MBUS_FAULT_SESSIONS)
 #define MBUS_CHANNEL_SLOTS	131072
 #define MBUS_CHANNEL_SHARE	1024	/* of them, sure for each database */
 #define MBUS_DEFAULTS_WANTED 16
@@ -219,25 +222,32 @@ typedef struct MbusFault
 	MAXALIGN(sizeof(MbusFault) + NAMEDATALEN + 2 * MBUS_FAULT_TEXT + \
 			 3 * MBUS_FAULT_NAME)
 
-/* How often one role, or one session, has failed in a second. */
+/*
+ * How often a session, a role, or a subject of a role has failed in a second.
+ */
 typedef struct MbusFaultShare
 {
-	int64		whose;			/* the session, or below 0 the role; 0: free */
+	int64		session;		/* whose it is: of a session, ... */
+	Oid			role;			/* ... or of a role, ... */
+	char		subject[MBUS_FAULT_NAME];	/* ... or of its subject; none of
+											 * them: of all others */
 	int64		second;
 	int32		count;
 	int32		left_out;		/* of these, not in the ring */
-	Oid			role;			/* who failed last, ... */
+	Oid			caller;			/* who failed last, ... */
 	int			pid;			/* ... and where */
 } MbusFaultShare;
 
 /*
  * Failures not yet stored: the state lock.  Who failed adds at the head, the
- * worker moves the tail.
+ * worker moves the tail, and tells what was left out.
  */
 typedef struct MbusFaultRing
 {
 	MbusRing	ring;
-	MbusFaultShare share[MBUS_FAULT_SHARES];	/* of roles, of sessions */
+	MbusFaultShare share[MBUS_FAULT_SHARES];	/* of roles, of subjects, of
+												 * sessions */
+	bool		left_out;		/* by a share, and perhaps not yet told */
 	char		bytes[MBUS_FAULT_BYTES];
 } MbusFaultRing;
 

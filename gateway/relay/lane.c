@@ -63,7 +63,7 @@ static void end_batch(const GwLane *lane, GwBatch *batch,
 static const GwDatabaseEvents lane_events = {lane_done, lane_lost};
 
 void
-gw_lanes_init(const GwConfig *settings)
+gw_lanes_init(const GwConfig *settings, GwQueue *waiting)
 {
 	size_t		i;
 
@@ -77,6 +77,7 @@ gw_lanes_init(const GwConfig *settings)
 		lane->depth = i == GW_LANE_SHORT ? 2 : 1;
 		lane->generation = 1;
 		gw_queue_init(&lane->queue, i < GW_LANE_WAIT ? i : GW_LANES);
+		lane->turns = i < GW_LANE_WAIT ? &lane->queue : waiting;
 		STAILQ_INIT(&lane->flight);
 	}
 }
@@ -613,6 +614,7 @@ deliver_row(const GwLane *lane, GwRequest *request, const GwRow *row)
 		gw_text_copy(request->sqlstate, sizeof(request->sqlstate),
 					 row->sqlstate);
 	}
+	request->brought += body.length;
 	gw_row_leases(row, &leases);
 	identity->leased = identity->leased || leases.length > 0;
 	if (identity->client != NULL)
@@ -638,6 +640,7 @@ end_batch(const GwLane *lane, GwBatch *batch, const GwError *error,
 	while ((request = TAILQ_FIRST(&batch->requests)) != NULL)
 	{
 		TAILQ_REMOVE(&batch->requests, request, entry);
+		gw_queue_charge(lane->turns, request->identity, request->brought);
 		gw_request_end(lane->kind, request, error, result);
 	}
 	gw_batch_free(batch);

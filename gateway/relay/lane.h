@@ -25,6 +25,7 @@ typedef struct GwLane
 	size_t		depth;			/* batches in flight at a time */
 	GwDatabase *database;		/* NULL: not needed so far */
 	uint32_t	generation;		/* of the connection's lives */
+	GwQueue    *turns;			/* in which its sessions take turns */
 	GwQueue		queue;
 	int64_t		session;		/* whose claim it has, in the pool */
 				STAILQ_HEAD(, GwBatch) flight;	/* sent, oldest first */
@@ -36,7 +37,7 @@ typedef struct GwLane
 /* By database connection: short, long, and those that wait. */
 extern GwLane gw_lanes[GW_CONNECTIONS_MAX];
 
-extern void gw_lanes_init(const GwConfig *config);
+extern void gw_lanes_init(const GwConfig *config, GwQueue *waiting);
 extern bool gw_lane_open(GwLane *lane);
 extern bool gw_lane_takes(const GwLane *lane, GwError *error);
 extern void gw_lane_weigh(GwRequest *request);

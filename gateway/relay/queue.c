@@ -3,7 +3,8 @@
  *		Requests that wait to be sent, taken by turns.
  *
  * Each session has its own requests in the order in which they came, and a
- * turn: a number that grows by what is taken of it, in calls and bytes. It is
+ * turn: a number that grows by what is taken of it, in calls and bytes, and by
+ * what its replies had when they have come. It is
  * the session's with the least number that goes next. Who has sent nothing
  * lately begins where the queue is, so that it goes before all that have much
  * in the queue, and gains nothing by having been silent. So 20 sessions that
@@ -11,7 +12,7 @@
  * nothing that they have queued.
  *
  * The turns lie in a wheel: nobody is ahead of the clock by more than one
- * request may cost. All that is done here costs the same however many sessions
+ * request may cost; what replies have cost beyond that is forgotten. All that is done here costs the same however many sessions
  * and requests there are, but for gw_queue_restore. What cannot go yet is set
  * aside, with all that is behind it of the same session, and comes back.
  *
@@ -27,6 +28,8 @@
 #define COST_MAX		(GW_PLACES / 2 - 1)
 
 static GwTurn *queue_turn(GwQueue *queue, const GwRequest *request);
+static void turn_refund(GwQueue *queue, GwTurn *turn,
+						const GwRequest *request);
 static void queue_place(GwQueue *queue, GwTurn *turn);
 static void queue_unplace(GwQueue *queue, GwTurn *turn);
 static uint64_t request_cost(const GwRequest *request);
@@ -57,18 +60,23 @@ gw_queue_append(GwQueue *queue, GwRequest *request)
 	TAILQ_INSERT_TAIL(&turn->requests, request, entry);
 }
 
-/* gw_queue_return puts a request back in front of its session's others. */
+/*
+ * gw_queue_return puts a request that was taken back in front of its session's
+ * others. That it was taken has cost nothing then.
+ */
 void
 gw_queue_return(GwQueue *queue, GwRequest *request)
 {
 	GwTurn	   *turn = queue_turn(queue, request);
 
-	queue->count++;
-	if (turn->count++ == 0)
-	{
+	if (turn->count > 0)
+		queue_unplace(queue, turn);
+	else
 		TAILQ_INIT(&turn->requests);
-		queue_place(queue, turn);
-	}
+	turn_refund(queue, turn, request);
+	queue->count++;
+	turn->count++;
+	queue_place(queue, turn);
 	TAILQ_INSERT_HEAD(&turn->requests, request, entry);
 }
 
@@ -106,6 +114,31 @@ gw_queue_take(GwQueue *queue, GwRequest *request)
 	return request;
 }
 
+/*
+ * gw_queue_charge counts what a session was replied. None may be set aside.
+ */
+void
+gw_queue_charge(GwQueue *queue, GwIdentity *identity, size_t bytes)
+{
+	GwTurn	   *turn = &identity->turns[queue->index];
+	uint64_t	most = (queue->clock | 1) + GW_PLACES - 2;
+	uint64_t	cost = bytes / CALL_BYTES;
+
+	if (cost == 0)
+		return;
+	if (cost > COST_MAX)
+		cost = COST_MAX;
+	if (turn->count > 0)
+		queue_unplace(queue, turn);
+	if (turn->at < queue->clock)
+		turn->at = queue->clock;
+	turn->at = (turn->at + 2 * cost) | 1;
+	if (turn->at > most)
+		turn->at = most;
+	if (turn->count > 0)
+		queue_place(queue, turn);
+}
+
 /* gw_queue_set_aside passes over a session until gw_queue_restore. */
 void
 gw_queue_set_aside(GwQueue *queue, const GwRequest *request)
@@ -141,6 +174,15 @@ queue_turn(GwQueue *queue, const GwRequest *request)
 {
 	return queue->index < GW_LANES ?
 		&request->identity->turns[queue->index] : &queue->only;
+}
+
+/* turn_refund takes back what a request has cost its session. */
+static void
+turn_refund(GwQueue *queue, GwTurn *turn, const GwRequest *request)
+{
+	uint64_t	cost = 2 * request_cost(request);
+
+	turn->at = turn->at > queue->clock + cost ? turn->at - cost : queue->clock;
 }
 
 /*

@@ -46,7 +46,7 @@ gw_relay_open(const GwConfig *settings)
 	config = settings;
 	gw_queue_init(&waiting, GW_LANE_WAIT);
 	lane_count = GW_LANE_WAIT + (size_t) config->wait_connections;
-	gw_lanes_init(config);
+	gw_lanes_init(config, &waiting);
 	return gw_lane_open(&gw_lanes[GW_LANE_SHORT]) &&
 		gw_lane_open(&gw_lanes[GW_LANE_LONG]);
 }

@@ -149,7 +149,18 @@ request_read_batch(GwRequest *request, GwFrame frame)
 GwRequest *
 gw_request_open(GwIdentity *identity)
 {
-	return request_control(identity, GW_CONTROL_OPEN, &identity->token);
+	GwBuffer	since = {0};
+	GwRequest  *request = NULL;
+
+	if (identity->token.length > 0 || identity->since == 0)
+		return request_control(identity, GW_CONTROL_OPEN, &identity->token);
+	gw_buffer_int64(&since, (uint64_t) identity->since);
+	if (!since.failed)
+		request = request_control(identity, GW_CONTROL_AGAIN, &since);
+	if (request != NULL)
+		request->control = GW_CONTROL_OPEN;
+	gw_buffer_free(&since);
+	return request;
 }
 
 /*

@@ -24,6 +24,7 @@
 
 /* What control frames ask for: their second byte. */
 #define GW_CONTROL_OPEN		'O'
+#define GW_CONTROL_AGAIN	'A' /* to open, since when */
 #define GW_CONTROL_CLOSE	'C'
 #define GW_CONTROL_OVER_LIMIT	'L'
 
@@ -58,6 +59,7 @@ typedef struct GwRequest
 	bool		brings;			/* it may bring as much as a reply can be */
 	bool		lists;			/* it brings as many ids as it has messages */
 	size_t		reply;			/* bytes that it may bring */
+	size_t		brought;		/* bytes that it has brought */
 	size_t		expected;		/* these, if its client counts them */
 	size_t		calls;			/* of its elements and itself: each is a
 								 * subtransaction */

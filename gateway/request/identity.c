@@ -11,6 +11,11 @@
  * new token beside the reply: from then on the other connections, which know
  * the session by an older version, are shown that.
  *
+ * A session without a token is as old as where it was opened first: the
+ * database may have ended what was opened until some time, and no other
+ * connection opens that anew. So each is told since when it is; one that was
+ * told nothing, because the first had not answered yet, is told again.
+ *
  * An identity outlives its socket: frames that came whole are relayed even
  * when the socket has closed behind them. It goes with its last reference.
  *
@@ -50,6 +55,8 @@ static const char *subject_member = "\"sub_hash\"";
 
 static int64_t next_session(void);
 static bool flood_takes(int64_t now_ms);
+static void take_since(GwIdentity *identity, int64_t since, size_t connection,
+					   uint32_t generation);
 static void take_text(GwSpan object, const char *name, char *to, size_t size);
 static bool take_token(GwIdentity *identity, GwSpan string);
 
@@ -267,6 +274,9 @@ gw_identity_take(GwIdentity *identity, size_t connection,
 	if (version != identity->version)
 		return true;
 	identity->refused = false;
+	if (gw_json_member(open, "\"since\"", &value))
+		take_since(identity, strtoll((const char *) value.data, NULL, 10),
+				   connection, generation);
 	take_text(open, "\"role\"", identity->role, sizeof(identity->role));
 	if (subject_member != NULL)
 		take_text(open, subject_member, identity->subject,
@@ -279,6 +289,23 @@ gw_identity_take(GwIdentity *identity, size_t connection,
 	if (gw_json_member(open, "\"expires_ms\"", &value))
 		identity->expires_ms = strtoll((const char *) value.data, NULL, 10);
 	return true;
+}
+
+/*
+ * take_since takes when a session without a token was opened. If others have
+ * been told of a later time they open it anew.
+ */
+static void
+take_since(GwIdentity *identity, int64_t since, size_t connection,
+		   uint32_t generation)
+{
+	if (identity->since != 0 && since > identity->since)
+		gw_identity_mark(identity, connection, 0, 0);
+	else if (identity->since != 0 && since < identity->since)
+		gw_identity_mark(identity, connection, generation,
+						 ++identity->version);
+	if (identity->since == 0 || since < identity->since)
+		identity->since = since;
 }
 
 /* take_text copies a string, as it is written, cut; NULL is none. */
@@ -311,6 +338,7 @@ take_token(GwIdentity *identity, GwSpan string)
 	gw_buffer_wipe(&identity->token);
 	identity->token = token;
 	identity->version++;
+	identity->since = 0;
 	identity->expired_ms = 0;
 	return true;
 }

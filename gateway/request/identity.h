@@ -59,6 +59,8 @@ typedef struct GwIdentity
 	int			close_code;		/* of its socket */
 	uint32_t	version;		/* of the token: each fresh one counts */
 	bool		refused;		/* the database says no to this token */
+	int64_t		since;			/* without a token: when it was opened first,
+								 * as the database says; 0: not known */
 	int64_t		expires_ms;		/* Unix time; 0: never */
 	int64_t		expired_ms;		/* when the client was told; 0: not yet */
 	GwTurn		turns[GW_LANES];	/* by queue */

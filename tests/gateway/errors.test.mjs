@@ -5,6 +5,8 @@
 
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
+import fs from 'node:fs';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Bus, until } from './bus.mjs';
 
@@ -129,4 +131,45 @@ describe('a token of the handshake that is refused', () => {
 				`^publish\\|28000\\|gateway\\|events\\|t\\|token is not valid\\|${detail}`));
 		});
 	}
+});
+
+describe('one subject', () => {
+	test('does not hide what others of its role fail for, and is told of',
+		async () => {
+			const log = path.join(bus.directory, 'server.log');
+			const logged = fs.readFileSync(log, 'utf8').length;
+			const as = (sub) => gateway.client(bearer({ role: 'app', sub }));
+			const greedy = await Promise.all(['greedy', 'greedy', 'second',
+				'second', 'third', 'third'].map(as));
+			const names = Array.from({ length: 20 }, (_, n) => `modest${n}`);
+			const modest = await Promise.all(names.map(as));
+			await Promise.all([...greedy, ...modest].map((client) =>
+				client.call('ping')));
+			const start = Date.now();
+			const calls = greedy.flatMap((client) => Array.from({ length: 100 },
+				() => fails(client.call('no_such'))));
+			await calls[99];
+			// one is refused before it runs
+			modest[0].socket.send('{"id":1,"method":"unread","params":{"a":');
+			calls.push(...modest.slice(1).map((client, n) =>
+				fails(client.call(`missing${n + 1}`))));
+			await Promise.all(calls);
+			const seconds = Math.ceil((Date.now() - start) / 1000) + 1;
+			await until('a row of each', async () => await bus.sql(`SELECT
+				count(DISTINCT subject) FROM message_bus.errors
+				WHERE subject LIKE 'modest%' AND role = 'app'`) === '20');
+			assert.equal(await until('what was left out', () => bus.sql(`SELECT
+				sum(n) FROM (SELECT coalesce(substring(message FROM
+					'^(\\d+) more failures of this (?:subject|session) in one')::int,
+					1) AS n FROM message_bus.errors WHERE subject = 'greedy' OR
+					session IN (SELECT session FROM message_bus.errors
+						WHERE subject = 'greedy')) t HAVING sum(n) = 200`)), '200');
+			assert.ok(Number(await bus.sql(`SELECT count(*)
+				FROM message_bus.errors WHERE subject = 'greedy'
+				AND function = 'no_such'`)) <= 50 * seconds);
+			const lines = fs.readFileSync(log, 'utf8').slice(logged);
+			for (let n = 1; n < 20; n++) {
+				assert.match(lines, new RegExp(`method "missing${n}"`));
+			}
+		});
 });

@@ -537,6 +537,82 @@ describe('claims that wait', () => {
 	}
 });
 
+describe('what has been ended', () => {
+	const other = base64('another secret of thirty-two bytes or more');
+	const keys = (...k) => bus.sql(`SELECT message_bus.set_jwt_keys('${
+		JSON.stringify({ keys: k.map((one) =>
+			({ kty: 'oct', alg: 'HS256', k: one })) })}')`);
+
+	for (const [how, sub, end, mend] of [
+		['end_sessions()', 'leaver', () => bus.sql(
+			`SELECT message_bus.end_sessions('leaver', 'alice')`), () => {}],
+		['its key, which is gone', 'keyless', () => keys(other),
+			() => keys(base64(secret))]]) {
+		test(`by ${how} gets nothing by a claim that waits, and is told`,
+			async () => {
+				const subscription = `ended by ${how.slice(0, 3)}`;
+				await bus.sql(`SELECT message_bus.create_subscription('events',
+					'${subscription}', start => 'latest')`);
+				const client = await gateway.client(bearer({ role: 'alice',
+					sub, iat: inSeconds(-60) }));
+				for (const late of [true, false]) {
+					const claimed = fails(client.call('claim', { channel:
+						'events', subscription, wait: 20 })
+						.then((rows) => { throw Error(JSON.stringify(rows)); }));
+					if (late) {
+						await until('the claim to wait', async () =>
+							(await bus.sql(`SELECT count(*) FROM pg_stat_activity
+							WHERE application_name = 'message-bus-gateway' AND
+							wait_event = 'Extension'`)).trim() !== '0');
+						await end();
+					}
+					const begin = Date.now();
+					if (how === 'end_sessions()' && late) {
+						await bus.sql(`SELECT message_bus.publish('events',
+							'"for others"')`);
+					}
+					assert.equal((await claimed).code, -32001);
+					assert.ok(Date.now() - begin < 5000);
+				}
+				await mend();
+				await client.close();
+				if (how === 'end_sessions()') {
+					const worker = await gateway.client(bearer({ role: 'alice',
+						sub: 'stays' }));
+					const [row] = await worker.call('claim', { channel: 'events',
+						subscription });
+					assert.equal(row.payload, 'for others');
+					assert.equal(row.attempt, 1);
+					await worker.close();
+				}
+			});
+	}
+
+	test('without a token is opened anew by no lane', async () => {
+		const own = await start();
+		const client = await own.client();
+		assert.equal(await client.call('ping'), 'pong');
+		await bus.sql(`SELECT message_bus.end_sessions(NULL, 'anon')`);
+		assert.equal((await fails(client.call('ping'))).code, -32001);
+		// the long lane and the pool have not seen it so far
+		assert.equal((await fails(client.call('peek', { channel: 'events' })))
+			.code, -32001);
+		assert.equal((await fails(client.call('claim', { channel: 'events',
+			wait: 1 }))).code, -32001);
+		// nor a connection that is new
+		await bus.sql(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE application_name = 'message-bus-gateway'`);
+		assert.equal(await until('the lane', async () => {
+			const { code } = await fails(client.call('ping'));
+			return code !== -32010 && code !== -32050 && code;
+		}), -32001);
+		const fresh = await own.client();
+		assert.equal(await fresh.call('ping'), 'pong');
+		assert.ok(await fresh.call('peek', { channel: 'events' }));
+		await own.kill();
+	});
+});
+
 describe('a login that cannot authenticate clients', () => {
 	async function refusal(settings) {
 		const other = await start({ ready: false, ...settings });

@@ -136,7 +136,7 @@ bus(q{SELECT message_bus.gateway_fault('postgres', false)});
 bus(q{SELECT message_bus.bus_fault()});
 bus(q{SELECT message_bus.set_jwt_keys('{"keys": [{"kty": "oct", "kid": "k", "alg": "HS256",
 	"k": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE"}]}')});
-bus(q{SELECT message_bus.end_sessions('ann', 'app')});
+bus(q{SELECT message_bus.end_sessions('ann', 'pg_monitor')});
 bus(qq{SET message_bus.relay_role = 'postgres';
 	SELECT message_bus.relay(ARRAY[1]::bigint[],
 	ARRAY[pg_catalog.convert_to(pg_catalog.chr(1) OPERATOR(pg_catalog.||)

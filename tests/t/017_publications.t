@@ -101,7 +101,7 @@ sub work
 		SELECT message_bus.seek('$channel', 's', 'earliest');
 		SELECT message_bus.purge_channel('short$round');
 		SELECT message_bus.set_jwt_keys('{"keys": []}');
-		SELECT message_bus.end_sessions('ann', 'app')
+		SELECT message_bus.end_sessions('ann', 'pg_monitor')
 		FROM pg_catalog.generate_series(1, 2);
 		SELECT message_bus.drop_subscription('$channel', 'gone')});
 	sql(qq{

@@ -69,8 +69,8 @@ $old->safe_psql(
 	SELECT message_bus.publish('default', '1', recipient => 'bob')});
 
 # sessions that have been ended
-$old->safe_psql('postgres', q{SELECT message_bus.end_sessions('ann', 'app');
-	SELECT message_bus.end_sessions(NULL, 'app')});
+$old->safe_psql('postgres', q{SELECT message_bus.end_sessions('ann', 'writer');
+	SELECT message_bus.end_sessions(NULL, 'other')});
 
 # dead letters: of a channel that has one for them, one whose was dropped and
 # made again, and one whose owner may not publish there

@@ -82,6 +82,64 @@ turn_tests(void)
 	gw_identity_release(modest);
 }
 
+/*
+ * reply_tests: what a session is replied counts, when it has come; what is put
+ * back has cost nothing.
+ */
+static void
+reply_tests(void)
+{
+	GwIdentity *reader = session();
+	GwIdentity *other = session();
+	GwRequest  *request;
+	size_t		of_reader = 0;
+	size_t		i;
+
+	for (i = 0; i < 200; i++)
+	{
+		put(reader, 1);
+		put(other, 1);
+	}
+	for (i = 0; i < 180; i++)
+	{
+		if (take() != reader)
+			continue;
+		of_reader++;
+		gw_queue_charge(&queue, reader, 1024 * 1024);
+	}
+	ok(of_reader >= 8 && of_reader <= 12,
+	   "a reply of 1 MiB counts as much as 16 calls");
+	gw_queue_charge(&queue, reader, SIZE_MAX);
+	gw_queue_charge(&queue, reader, SIZE_MAX);
+	put(reader, SIZE_MAX);
+	for (i = 0; take() != NULL; i++)
+		continue;
+	ok(i == 221 && queue.count == 0, "however large, its session comes again");
+
+	gw_queue_charge(&queue, reader, 1024 * 1024);
+	put(reader, 1);
+	put(other, 1);
+	ok(take() == other, "also when it had nothing in the queue");
+	(void) take();
+
+	for (i = 0; i < 4; i++)
+	{
+		put(reader, 1);
+		put(other, 1);
+	}
+	request = gw_queue_next(&queue);
+	for (i = 0; i < 20; i++)
+		gw_queue_return(&queue, gw_queue_take(&queue, request));
+	of_reader = 0;
+	for (i = 0; i < 4; i++)
+		of_reader += take() == reader;
+	ok(of_reader == 2, "what is taken and put back costs nothing");
+	while (take() != NULL)
+		continue;
+	gw_identity_release(reader);
+	gw_identity_release(other);
+}
+
 static void
 order_tests(void)
 {
@@ -115,5 +173,6 @@ queue_tests(void)
 {
 	gw_queue_init(&queue, GW_LANE_SHORT);
 	turn_tests();
+	reply_tests();
 	order_tests();
 }
