@@ -18,8 +18,9 @@
  *					FIRST_ROWS of each of them
  *
  * The first rows of each go into the last quarter of the ring too, where others
- * stop.  More sessions, subjects or roles in a second than there is room for
- * have one share in common.  A row tells how many more there were: of the one
+ * stop.  More subjects or roles in a second than there is room for have one share
+ * in common; more sessions have none, and go by their subject's and role's.  A
+ * row tells how many more there were: of the one
  * whose share it was, when he fails again or the worker comes by.  If the ring
  * is full (the worker is behind, or this is a standby) the failure is counted
  * as lost from the view; the server's log has it all the same.
@@ -221,7 +222,7 @@ share_takes(MbusFaultRing *faults, const MbusFault *fault, const char *subject)
 	if (fault->session > 0)
 	{
 		mine = share_of(faults, fault, fault->session, InvalidOid, "");
-		if (!share_has_room(faults, mine, SESSION_RATE))
+		if (mine->session > 0 && !share_has_room(faults, mine, SESSION_RATE))
 			return false;
 	}
 	if (!first && subject)

@@ -145,7 +145,13 @@ describe('one subject', () => {
 			const modest = await Promise.all(names.map(as));
 			await Promise.all([...greedy, ...modest].map((client) =>
 				client.call('ping')));
+			// so many sessions that not each can have a share of its own
+			const crowd = await Promise.all(Array.from({ length: 130 }, () =>
+				gateway.client()));
+			await Promise.all(crowd.map((client) => client.call('ping')));
 			const start = Date.now();
+			const crowded = crowd.map((client) => fails(client.call('no_such')));
+			await crowded[129];
 			const calls = greedy.flatMap((client) => Array.from({ length: 100 },
 				() => fails(client.call('no_such'))));
 			await calls[99];
@@ -153,7 +159,7 @@ describe('one subject', () => {
 			modest[0].socket.send('{"id":1,"method":"unread","params":{"a":');
 			calls.push(...modest.slice(1).map((client, n) =>
 				fails(client.call(`missing${n + 1}`))));
-			await Promise.all(calls);
+			await Promise.all([...calls, ...crowded]);
 			const seconds = Math.ceil((Date.now() - start) / 1000) + 1;
 			await until('a row of each', async () => await bus.sql(`SELECT
 				count(DISTINCT subject) FROM message_bus.errors
