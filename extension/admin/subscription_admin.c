@@ -193,6 +193,7 @@ MBUS_CHANNEL_FUNCTION(drop_subscription)
 	MbusSubscription subscription;
 	Datum		value[1];
 	static const Oid types[1] = {INT4OID};
+	MbusDatabase *db;
 	uint32		slot;
 
 	mbus_write_check("message_bus.drop_subscription()");
@@ -209,6 +210,9 @@ MBUS_CHANNEL_FUNCTION(drop_subscription)
 	LWLockRelease(mbus_delivery_lock());
 	if (slot != MBUS_NONE)
 		mbus_effect_drop(slot, schema, subscription.subscription_id);
+	db = mbus_database_or_null();
+	if (db != NULL && strcmp(subscription.name, "default") == 0)
+		mbus_slot_drop_default(db, subscription.channel_id);
 	mbus_effect_wake(subscription.channel_id);
 	PG_RETURN_VOID();
 }

@@ -165,3 +165,23 @@ mbus_slot_want_default(MbusDatabase *db, int32 channel_id)
 	call->loads_wanted++;
 	LWLockRelease(mbus_delivery_lock());
 }
+
+/*
+ * mbus_slot_drop_default forgets who has asked for one: a claim may ask again
+ * while the worker makes it, and what is dropped then must not come again.
+ * Takes the delivery lock.
+ */
+void
+mbus_slot_drop_default(MbusDatabase *db, int32 channel_id)
+{
+	MbusDeliveryCall *call = &db->delivery;
+
+	LWLockAcquire(mbus_delivery_lock(), LW_EXCLUSIVE);
+	for (int i = 0; i < call->ndefault_wanted; i++)
+	{
+		if (call->default_wanted[i] == channel_id)
+			call->default_wanted[i] =
+				call->default_wanted[--call->ndefault_wanted];
+	}
+	LWLockRelease(mbus_delivery_lock());
+}
