@@ -46,6 +46,7 @@ static void session_close(size_t index, GwIdentity *identity,
 						  GwEnding ending);
 static void lane_send(GwLane *lane, long wait_ms);
 static GwBatch *lane_take_batch(GwLane *lane);
+static bool lane_has_many(const GwLane *lane);
 static bool client_takes(GwClient *client, const GwRequest *request);
 static bool lane_knows(const GwLane *lane, const GwRequest *request);
 static bool lane_open_session(GwLane *lane, GwBatch *batch,
@@ -395,7 +396,9 @@ lane_send(GwLane *lane, long wait_ms)
  * lane_take_batch moves requests from the queue into a new batch, by turns,
  * each session's first behind what opens it. What a client has no room for,
  * or more than one reply's worth of one client, stays behind, and all behind
- * it that is of the same client. It returns NULL if none can go.
+ * it that is of the same client; so does a frame of many calls while another
+ * one is in flight: who comes meanwhile waits for one of them, not for two. It
+ * returns NULL if none can go.
  */
 static GwBatch *
 lane_take_batch(GwLane *lane)
@@ -412,8 +415,9 @@ lane_take_batch(GwLane *lane)
 		bool		known = lane_knows(lane, request);
 
 		gw_lane_weigh(request);
-		if (client != NULL && request->control == 0 &&
-			!client_takes(client, request))
+		if ((client != NULL && request->control == 0 &&
+			 !client_takes(client, request)) ||
+			(request->calls > GW_CALLS_FEW && lane_has_many(lane)))
 		{
 			gw_queue_set_aside(&lane->queue, request);
 			continue;
@@ -437,6 +441,22 @@ lane_take_batch(GwLane *lane)
 		return batch;
 	gw_batch_free(batch);
 	return NULL;
+}
+
+/* lane_has_many tells that a frame of many calls is in flight. */
+static bool
+lane_has_many(const GwLane *lane)
+{
+	const GwBatch *batch;
+	const GwRequest *request;
+
+	STAILQ_FOREACH(batch, &lane->flight, entry)
+	{
+		TAILQ_FOREACH(request, &batch->requests, entry)
+			if (request->calls > GW_CALLS_FEW)
+			return true;
+	}
+	return false;
 }
 
 /*

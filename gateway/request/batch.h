@@ -18,6 +18,9 @@
 #include "request/identity.h"
 
 #define GW_BATCH_CALLS	60
+
+/* A frame of more calls than this goes when none such is in flight. */
+#define GW_CALLS_FEW	(GW_BATCH_CALLS / 4)
 #define GW_BATCH_BYTES	((size_t) 64 * 1024 * 1024)
 
 #define GW_METHOD_MAX	32
