@@ -119,17 +119,17 @@ MBUS_CHANNEL_FUNCTION(create_channel)
 	if (policy.null[POLICY_COMPRESSION] == 'n')
 		policy_default(&policy, POLICY_COMPRESSION,
 					   CStringGetTextDatum(mbus_default_compression));
-	policy_check(schema, name, GetUserId(), &policy);
+	/* locks in this order, the last in policy_check() */
 	if (policy_retention(&policy, "acked"))
-	{
 		mbus_own_series_lock(schema);
-		if (mbus_channel_by_name(schema, name) == NULL)
-			policy_default(&policy, PARAM_SERIES,
-						   Int32GetDatum(mbus_own_series_choose(schema)));
-	}
-	policy_default(&policy, PARAM_CHANNEL, CStringGetTextDatum(name));
 	if (mbus_channel_by_name(schema, name) == NULL)
 		mbus_owned_lock(schema, MBUS_OWNED_CHANNELS, GetUserId());
+	policy_check(schema, name, GetUserId(), &policy);
+	if (policy_retention(&policy, "acked") &&
+		mbus_channel_by_name(schema, name) == NULL)
+		policy_default(&policy, PARAM_SERIES,
+					   Int32GetDatum(mbus_own_series_choose(schema)));
+	policy_default(&policy, PARAM_CHANNEL, CStringGetTextDatum(name));
 	mbus_role_hold(GetUserId());
 	policy_default(&policy, PARAM_OWNER, ObjectIdGetDatum(GetUserId()));
 	if (!PG_ARGISNULL(11))
@@ -188,13 +188,16 @@ MBUS_CHANNEL_FUNCTION(alter_channel)
 	policy_default(&policy, PARAM_OWNER, ObjectIdGetDatum(owner));
 	if (policy.null[PARAM_NEW_OWNER] == ' ')
 		owner = DatumGetObjectId(policy.value[PARAM_NEW_OWNER]);
-	policy_check(schema, text_to_cstring(name), owner, &policy);
+	/* locks in the order of create_channel() */
 	if (policy.null[POLICY_RETENTION] == ' ')
-		series_alter(schema, name, &policy);
+		mbus_own_series_lock(schema);
 	if (policy.null[PARAM_NEW_OWNER] == ' ' &&
 		policy.value[PARAM_NEW_OWNER] != policy.value[PARAM_OWNER])
 		mbus_owned_lock(schema, MBUS_OWNED_CHANNELS,
 						DatumGetObjectId(policy.value[PARAM_NEW_OWNER]));
+	policy_check(schema, text_to_cstring(name), owner, &policy);
+	if (policy.null[POLICY_RETENTION] == ' ')
+		series_alter(schema, name, &policy);
 	policy_default(&policy, PARAM_CHANNEL, PointerGetDatum(name));
 	if (!PG_ARGISNULL(10))
 		policy_default(&policy, PARAM_DEAD_LETTER_EXPIRED, PG_GETARG_DATUM(10));
@@ -266,7 +269,8 @@ owner_read(FunctionCallInfo fcinfo, Oid schema, text *name, NewPolicy *policy)
 
 /*
  * series_alter sets the series of a channel whose retention is given: a
- * channel's own series stays what it is, else it is that of the TTL.
+ * channel's own series stays what it is, else it is that of the TTL.  Caller
+ * holds the lock of own series.
  */
 static void
 series_alter(Oid schema, text *name, NewPolicy *policy)
@@ -275,7 +279,6 @@ series_alter(Oid schema, text *name, NewPolicy *policy)
 	int64		ttl_us;
 	bool		was_acked;
 
-	mbus_own_series_lock(schema);
 	channel = mbus_channel_owned(schema, name);
 	ttl_us = channel->ttl_us;
 	was_acked = channel->series >= mbus_own_series();

@@ -304,8 +304,8 @@ owned_any(Oid schema)
 {
 	Relation	rel = table_open(mbus_relation(schema, "channel"),
 								 AccessShareLock);
-	SysScanDesc rows = systable_beginscan(rel, InvalidOid, false,
-										  GetActiveSnapshot(), 0, NULL);
+	SysScanDesc rows = systable_beginscan(rel, InvalidOid, false, NULL, 0,
+										  NULL);
 	HeapTuple	tuple;
 	Oid			user = GetUserId();
 	Oid			last = InvalidOid;
@@ -339,8 +339,8 @@ granted_any(Oid schema)
 {
 	Relation	rel = table_open(mbus_relation(schema, "channel_grant"),
 								 AccessShareLock);
-	SysScanDesc rows = systable_beginscan(rel, InvalidOid, false,
-										  GetActiveSnapshot(), 0, NULL);
+	SysScanDesc rows = systable_beginscan(rel, InvalidOid, false, NULL, 0,
+										  NULL);
 	HeapTuple	tuple;
 	Oid			user = GetUserId();
 	Oid			last = InvalidOid;

@@ -17,14 +17,20 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/rel.h"
 
-#include "base/owner.h"
+#include "base/columns.h"
+#include "base/role.h"
 #include "base/schema.h"
 #include "base/settings.h"
 #include "channel/owned.h"
+
+static int	owned_count(Oid schema, MbusOwned what, Oid owner, int most);
 
 /*
  * mbus_owned_lock makes those wait who let the role own one more, and checks
@@ -35,6 +41,8 @@ mbus_owned_lock(Oid schema, MbusOwned what, Oid owner)
 {
 	if (superuser_arg(owner))
 		return;
+	/* first, as who chooses a series has it: see admin/channel_admin.c */
+	LockRelationOid(mbus_relation(schema, "channel"), RowExclusiveLock);
 	/* others have locks on channels, with 0 */
 	LockDatabaseObject(mbus_relation(schema, "channel"), owner,
 					   (uint16) what + 1, ExclusiveLock);
@@ -50,21 +58,10 @@ mbus_owned_check(Oid schema, MbusOwned what, Oid owner)
 	bool		channels = what == MBUS_OWNED_CHANNELS;
 	int			most = channels ? mbus_max_channels_per_role :
 	mbus_max_subscriptions_per_role;
-	static const Oid types[2] = {OIDOID, INT4OID};
-	Datum		value[2];
 
 	if (superuser_arg(owner))
 		return;
-	value[0] = ObjectIdGetDatum(owner);
-	value[1] = Int32GetDatum(most);
-	if (mbus_run_as_owner_latest(schema, channels ?
-								 "SELECT FROM message_bus.channel c"
-								 " WHERE message_bus.role_live(c.owner) = $1"
-								 " LIMIT $2" :
-								 "SELECT FROM message_bus.subscription s"
-								 " WHERE message_bus.role_live(s.owner) = $1"
-								 " LIMIT $2",
-								 2, types, value) < most)
+	if (owned_count(schema, what, owner, most) < most)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -75,4 +72,37 @@ mbus_owned_check(Oid schema, MbusOwned what, Oid owner)
 					   most, channels ? "max_channels_per_role" :
 					   "max_subscriptions_per_role"),
 			 errhint("Drop some, or have an administrator raise the setting.")));
+}
+
+/*
+ * owned_count counts what a role owns, as it is committed or own by now, up to
+ * "most".  It locks nothing for longer than it looks: a claim that waits calls
+ * it, too.
+ */
+static int
+owned_count(Oid schema, MbusOwned what, Oid owner, int most)
+{
+	bool		channels = what == MBUS_OWNED_CHANNELS;
+	AttrNumber	column = channels ? MBUS_CHANNEL_OWNER :
+	MBUS_SUBSCRIPTION_OWNER;
+	Relation	rel = table_open(mbus_relation(schema, channels ? "channel" :
+											   "subscription"),
+								 AccessShareLock);
+	SysScanDesc rows;
+	HeapTuple	tuple;
+	int			n = 0;
+
+	rows = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (n < most && HeapTupleIsValid(tuple = systable_getnext(rows)))
+	{
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		if (mbus_role_live(heap_getattr(tuple, column, RelationGetDescr(rel),
+										&isnull)) == owner)
+			n++;
+	}
+	systable_endscan(rows);
+	table_close(rel, AccessShareLock);
+	return n;
 }

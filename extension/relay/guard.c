@@ -19,10 +19,11 @@
  * WAIT_PART of the time that goes by: who waits again and again holds up others
  * for no larger part of theirs.  A frame gets half of what is in store: whoever
  * waits first does not take it all.  Who is out of it does not wait for the
- * transaction of a rival (message/transaction_id.c), and 1 ms for any other
- * lock.  A step that has waited for a lock is charged its whole time, since
- * when the wait began is known and not when it ended; one that has not costs
- * nothing.
+ * transaction of a rival (message/transaction_id.c), and for any other lock,
+ * which may be that of a table that is extended, WAIT_LEAST the first time and
+ * then 1 ms.  A step that has waited for a lock is charged its time since then,
+ * since when the wait began is known and not when it ended; one that has not
+ * costs nothing.
  *
  * The role that a step takes (relay.c) is the caller's again behind it.
  *
@@ -63,11 +64,14 @@
 #define BRIEF_TEXT_MAX	60		/* of its message, where room is short */
 
 #define WAIT_PART	100			/* one of so many */
+#define WAIT_LEAST	10			/* ms that the first wait of a frame may take */
 
 /* How long steps may yet wait for locks: in store, of this frame; us. */
 static int64 wait_store = 0;
-static TimestampTz wait_store_at = 0;	/* 0: full */
+static TimestampTz wait_store_at = 0;
+static bool wait_begun = false; /* the store was filled */
 static int64 frame_wait_left = 0;
+static bool frame_waited = false;
 static int	wait_budget = 0;	/* lock_timeout as the call began; 0: none */
 
 static TimeoutId frame_timeout_id = MAX_TIMEOUTS;
@@ -121,12 +125,15 @@ mbus_guard_call(void)
 
 	wait_budget = LockTimeout;
 	most = (int64) wait_budget * 2 * 1000;
-	if (wait_store_at == 0)
-		wait_store = most;
-	else if (now > wait_store_at)
+	if (wait_store_at == 0 || now < wait_store_at)
+		wait_store_at = now;
+	else
 		wait_store += (now - wait_store_at) / WAIT_PART;
+	wait_store_at = now - (now - wait_store_at) % WAIT_PART;
+	if (!wait_begun)
+		wait_store = most;
+	wait_begun = true;
 	wait_store = Min(wait_store, most);
-	wait_store_at = now;
 }
 
 /*
@@ -136,6 +143,7 @@ void
 mbus_guard_frame(void)
 {
 	frame_wait_left = wait_store / 2;
+	frame_waited = false;
 }
 
 /*
@@ -151,20 +159,27 @@ wait_limit(void)
 	if (wait_budget == 0 || frame_wait_left >= (int64) wait_budget * 1000)
 		return;
 	snprintf(limit, sizeof(limit), "%d",
-			 Max((int) (frame_wait_left / 1000), 1));
+			 Max((int) (frame_wait_left / 1000),
+				 frame_waited ? 1 : WAIT_LEAST));
 	(void) set_config_option("lock_timeout", limit, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 }
 
-/* wait_charge takes the time of a step that has waited from what is left. */
+/*
+ * wait_charge takes the time of a step since it began to wait for the last time
+ * from what is left.
+ */
 static void
 wait_charge(TimestampTz started)
 {
+	TimestampTz waited = get_timeout_start_time(LOCK_TIMEOUT);
 	int64		took;
 
-	if (wait_budget == 0 || get_timeout_start_time(LOCK_TIMEOUT) < started)
+	if (wait_budget == 0 || waited < started)
 		return;
-	took = Max(GetCurrentTimestamp() - started, 0);
+	frame_waited = true;
+	took = Max(GetCurrentTimestamp() - waited, 0);
+	took = Min(took, (int64) wait_budget * 1000);
 	frame_wait_left = Max(frame_wait_left - took, 0);
 	wait_store = Max(wait_store - took, 0);
 }

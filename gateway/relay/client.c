@@ -481,6 +481,9 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 	{
 		size_t		whole = length + (more < limit ? more : 0) + 1;
 
+		/* no memory on the word of who is not known */
+		if (client->identity->unknown)
+			whole = 1;
 		if (gw_buffer_reserve(message, whole <= limit + 1 ? whole : 1))
 			client_append(client, &opcode, 1);
 	}
@@ -521,7 +524,9 @@ client_greet(GwClient *client)
 
 	if (!gw_intake_must_greet(client->identity))
 		return true;
-	if (client->in_flight == 0 && !client->identity->greeted &&
+	/* claims may wait for long */
+	if (client->identity->pending == client->identity->claiming &&
+		!client->identity->greeted &&
 		!events->greet(client->identity, &error))
 	{
 		client_refuse(client, GW_REFUSED_BUFFERED, &error);

@@ -8,7 +8,9 @@
  *	all connections			MESSAGE_BUS_MAX_BUFFERED_MB; what comes over that
  *							is refused
  *	all without a token		a quarter of that, so that strangers take nothing
- *							from others; what comes over that is refused
+ *							from others; what comes over that is refused, but
+ *							not who has only so much that a token fits into it,
+ *							or 64 KiB if he has brought one: he may be none
  *	one connection			a quarter of all, of one without a token a
  *							sixteenth, but one largest message in any case: who
  *							has as much unanswered is not read from
@@ -26,6 +28,9 @@
 #include <stdio.h>
 
 #define GREETING_MAX	((size_t) 64 * 1024)
+
+/* A frame with a token, of whoever. */
+#define TOKEN_MAX		((size_t) 20 * 1024)
 
 /* The parts of the whole: that of strangers, of a client, of a stranger. */
 #define STRANGERS_PART	4
@@ -101,11 +106,14 @@ gw_intake_limit(const GwIdentity *identity, bool *anonymous)
 bool
 gw_intake_is_full(const GwIdentity *identity, char *why, size_t size)
 {
+	size_t		unbounded = identity->unknown && identity->token.length > 0 ?
+	GREETING_MAX : TOKEN_MAX;
+
 	if (gw_intake_totals.bytes > part_of_all(1))
 		(void) snprintf(why, size, "The limit is %ld MiB for all connections"
 						" (MESSAGE_BUS_MAX_BUFFERED_MB).",
 						config->max_buffered_mb);
-	else if (identity->stranger &&
+	else if (identity->stranger && identity->buffered > unbounded &&
 			 gw_intake_totals.strangers > part_of_all(STRANGERS_PART))
 		(void) snprintf(why, size, "The limit is %zu bytes for all connections"
 						" without a token (a quarter of"

@@ -679,6 +679,30 @@ describe('strangers', () => {
 		await other.kill();
 	});
 
+	test('that have all they may keep out nobody who brings a token', async () => {
+		const other = await start({ MESSAGE_BUS_MAX_BUFFERED_MB: '64',
+			WS_MAX_MSG_BYTES: String(16 * MIB) });
+		const raws = await Promise.all(Array.from({ length: 16 }, () =>
+			Raw.open(other.port)));
+		// all that strangers may have, to the byte, with the opcodes
+		for (const raw of raws) {
+			raw.write(frame(BINARY, Buffer.alloc(MIB - 1, 'x'), { fin: false }));
+		}
+		await until('all of it', async () => await buffered(other) === 16 * MIB);
+		const client = await other.client(bearer({ role: 'alice' }));
+		assert.ok(await publish(client, 1) > 0);
+		const late = await other.client();
+		await late.call('authenticate', { token: token({ role: 'alice' }) });
+		assert.ok(await publish(late, 1) > 0);
+		// who brings none has no more room
+		const raw = await Raw.open(other.port);
+		raw.write(frame(TEXT, rpc(7, 'publish', { channel: 'events',
+			payload: 'x'.repeat(100000) })));
+		assert.match(await raw.message(), /"id":7.*-32011.*without a token/);
+		for (const one of [raw, ...raws]) one.destroy();
+		await other.kill();
+	});
+
 	test('send messages of 1 MiB at most', async () => {
 		const other = await start({ MESSAGE_BUS_ANON_MAX_BYTES: '100000' });
 		const small = await other.client();
