@@ -104,13 +104,35 @@ enum
 	MBUS_ENTERED_DELAYED
 };
 
+/* message_bus.log_state */
+enum
+{
+	MBUS_STATE_ONLY_ROW = 1,
+	MBUS_STATE_LOG_ID,
+	MBUS_STATE_ORIGIN,
+	MBUS_STATE_PREFIX,
+	MBUS_STATE_SYSTEM_ID,
+	MBUS_STATE_TIMELINE,
+	MBUS_STATE_DATABASE,
+	MBUS_STATE_SIZE,
+	MBUS_STATE_FACTS_TO,
+	MBUS_STATE_FACTS_PENDING
+};
+
+/* message_bus.log_key */
+enum
+{
+	MBUS_SIGNER_ONLY_ROW = 1,
+	MBUS_SIGNER_SEED
+};
+
 /* message_bus.log_tile */
 enum
 {
 	MBUS_TILE_LEVEL = 1,
 	MBUS_TILE_N,
 	MBUS_TILE_FROM_HASH,
-	MBUS_TILE_HASH
+	MBUS_TILE_HASHES
 };
 
 /* message_bus.log_run */

@@ -39,11 +39,11 @@ level_append(MbusEdge *edge, int level, const MbusHash *hash,
 	MbusHash	root;
 
 	edge->hash[level][edge->count[level]++] = *hash;
-	if (edge->count[level] < MBUS_TILE_HASHES)
+	if (edge->count[level] < MBUS_TILE_WIDTH)
 		return;
 	part.level = level;
 	part.n = tile_number(edge, level);
-	part.count = MBUS_TILE_HASHES;
+	part.count = MBUS_TILE_WIDTH;
 	part.whole = true;
 	part.hash = edge->hash[level];
 	writer(arg, &part);
@@ -58,8 +58,8 @@ level_append(MbusEdge *edge, int level, const MbusHash *hash,
 static void
 tile_root(const MbusHash *hashes, MbusHash *root)
 {
-	MbusHash	node[MBUS_TILE_HASHES / 2];
-	int			n = MBUS_TILE_HASHES / 2;
+	MbusHash	node[MBUS_TILE_WIDTH / 2];
+	int			n = MBUS_TILE_WIDTH / 2;
 
 	for (int i = 0; i < n; i++)
 		mbus_hash_node(&hashes[2 * i], &hashes[2 * i + 1], &node[i]);
@@ -107,7 +107,7 @@ edge_hash(void *arg, int level, int64 n)
 
 	/* all that is complete and not at the edge is below one that is */
 	Assert(n >> MBUS_TILE_BITS == tile_number(edge, level));
-	return &edge->hash[level][n % MBUS_TILE_HASHES];
+	return &edge->hash[level][n % MBUS_TILE_WIDTH];
 }
 
 /*

@@ -29,7 +29,7 @@ typedef struct MbusEdge
 	int64		size;			/* entries */
 	int			count[MBUS_TILE_LEVELS];	/* hashes in the last tile */
 	int			stored[MBUS_TILE_LEVELS];	/* of them, in the tables */
-	MbusHash	hash[MBUS_TILE_LEVELS][MBUS_TILE_HASHES];
+	MbusHash	hash[MBUS_TILE_LEVELS][MBUS_TILE_WIDTH];
 } MbusEdge;
 
 extern void mbus_edge_append(MbusEdge *edge, const MbusHash *leaf,

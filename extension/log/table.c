@@ -23,10 +23,6 @@
 #include "log/table.h"
 #include "segment/leaf_scan.h"
 
-/* columns of the tables that have one row */
-#define STATE_ORIGIN	3
-#define KEY_SEED		2
-
 typedef struct TileKey
 {
 	int64		level;
@@ -37,7 +33,7 @@ typedef struct Tile
 {
 	TileKey		key;
 	int			count;			/* hashes that are there, from the first on */
-	MbusHash	hash[MBUS_TILE_HASHES];
+	MbusHash	hash[MBUS_TILE_WIDTH];
 } Tile;
 
 /* A table of the log and an index of it. */
@@ -109,7 +105,7 @@ static const MbusHash *
 tiles_hash(void *arg, int level, int64 n)
 {
 	Tile	   *tile = tile_find(arg, level, n >> MBUS_TILE_BITS);
-	int			place = (int) (n % MBUS_TILE_HASHES);
+	int			place = (int) (n % MBUS_TILE_WIDTH);
 
 	if (place >= tile->count)
 		ereport(ERROR,
@@ -164,10 +160,10 @@ tile_read(MbusTiles *tiles, Tile *tile)
 		int32		from = DatumGetInt32(column(&reading, tuple,
 												MBUS_TILE_FROM_HASH, &isnull));
 		bytea	   *hashes = DatumGetByteaPP(column(&reading, tuple,
-													MBUS_TILE_HASH, &isnull));
+													MBUS_TILE_HASHES, &isnull));
 		int			n = VARSIZE_ANY_EXHDR(hashes) / MBUS_HASH_BYTES;
 
-		if (from != tile->count || from + n > MBUS_TILE_HASHES)
+		if (from != tile->count || from + n > MBUS_TILE_WIDTH)
 			break;				/* a gap: what is behind it is not there */
 		memcpy(&tile->hash[from], VARDATA_ANY(hashes), n * MBUS_HASH_BYTES);
 		tile->count += n;
@@ -185,7 +181,7 @@ mbus_edge_read(MbusEdge *edge, MbusTiles *tiles, int64 size)
 	for (int level = 0; level < MBUS_TILE_LEVELS; level++)
 	{
 		int64		hashes = size >> (MBUS_TILE_BITS * level);
-		int			count = (int) (hashes % MBUS_TILE_HASHES);
+		int			count = (int) (hashes % MBUS_TILE_WIDTH);
 		Tile	   *tile;
 
 		if (count == 0)
@@ -318,7 +314,7 @@ mbus_log_key_read(Oid schema, Snapshot snapshot, uint8 *seed)
 
 	if (tuple == NULL)
 		return false;
-	value = DatumGetByteaPP(heap_getattr(tuple, KEY_SEED, desc, &isnull));
+	value = DatumGetByteaPP(heap_getattr(tuple, MBUS_SIGNER_SEED, desc, &isnull));
 	if (VARSIZE_ANY_EXHDR(value) != MBUS_SEED_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
@@ -340,7 +336,7 @@ mbus_log_origin_read(Oid schema, Snapshot snapshot)
 	bool		isnull;
 
 	return tuple ?
-		TextDatumGetCString(heap_getattr(tuple, STATE_ORIGIN, desc, &isnull)) :
+		TextDatumGetCString(heap_getattr(tuple, MBUS_STATE_ORIGIN, desc, &isnull)) :
 		NULL;
 }
 

@@ -9,7 +9,7 @@
 
 #define MBUS_HASH_BYTES		32
 #define MBUS_TILE_BITS		8
-#define MBUS_TILE_HASHES	(1 << MBUS_TILE_BITS)
+#define MBUS_TILE_WIDTH	(1 << MBUS_TILE_BITS)
 #define MBUS_TILE_LEVELS	7	/* 2^56 entries */
 #define MBUS_PROOF_MAX		64	/* hashes in a proof */
 

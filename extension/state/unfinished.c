@@ -125,8 +125,11 @@ mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
 /*
  * mbus_segments_look says how far each open segment is reserved, and which
  * publishes of the database have not ended, in one step; take the snapshot
- * AFTER this call.  No id below a limit is given out any more.  The array is
- * the caller's, in the current memory context.
+ * AFTER this call.  The array is the caller's, in the current memory context.
+ *
+ * No id below a limit is given out any more, though the mark "told" is left
+ * alone: what may go back is the end of what is reserved, and unfinished until
+ * then.  A limit is below that.
  */
 void
 mbus_segments_look(MbusDatabase *db, Oid schema, MbusSegmentsSeen *seen)
@@ -150,9 +153,8 @@ mbus_segments_look(MbusDatabase *db, Oid schema, MbusSegmentsSeen *seen)
 			if (series->open_segment == 0)
 				continue;
 			seen->open[seen->nopen] = series->open_segment;
-			seen->limit[seen->nopen] =
+			seen->limit[seen->nopen++] =
 				MbusFirstId(series->open_segment) + series->next_row;
-			limit_tell(db, s, seen->limit[seen->nopen++]);
 		}
 		range_scan(&scan, db, 0);
 		while ((range = range_next(&scan)) != NULL)
@@ -168,6 +170,16 @@ mbus_segments_look(MbusDatabase *db, Oid schema, MbusSegmentsSeen *seen)
 		room = seen->nranges + MBUS_RANGES_GUESS;
 	}
 	seen->nranges = ranges_join(seen->range, seen->nranges, PG_INT64_MAX);
+	for (int i = 0; i < seen->nopen; i++)
+	{
+		for (int r = seen->nranges - 1; r >= 0; r--)
+		{
+			const MbusRange *range = &seen->range[r];
+
+			if (range->lo < seen->limit[i] && range->hi >= seen->limit[i])
+				seen->limit[i] = Max(range->lo, MbusFirstId(seen->open[i]));
+		}
+	}
 }
 
 /*

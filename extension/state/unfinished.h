@@ -16,7 +16,7 @@ typedef struct MbusSegmentsSeen
 	bool		ready;			/* the worker has numbered */
 	int			nopen;			/* segments; into no other any id is given out */
 	int32		open[MBUS_MAX_SERIES];
-	int64		limit[MBUS_MAX_SERIES]; /* of each, the first unreserved id */
+	int64		limit[MBUS_MAX_SERIES]; /* of each: all ids below are reserved */
 	int			nranges;		/* unfinished, of all channels; by ascending
 								 * id, */
 	MbusRange  *range;			/* apart from each other */

@@ -7,57 +7,21 @@ use strict;
 use warnings;
 
 use MIME::Base64;
+use MessageBus::Log;
 use MessageBus::Test;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $sizes = 200;
-my $verify = "$ENV{TESTDATADIR}/log_verify";
 my $node = bus_node('log',
 	conf => "message_bus.log_interval = 10ms\n"
 	  . "message_bus.log_origin = 'example.com/bus'\n");
 
 sub query { return $node->safe_psql('postgres', $_[0]) }
 
-# of_base64 is the SQL that gives bytes as base64 in one line.
-sub of_base64 { return "translate(encode($_[0], 'base64'), E'\\n', '')" }
-
-{
-	local $ENV{GO111MODULE} = 'off';
-	local $ENV{GOPATH} = '/usr/share/gocode';
-	local $ENV{GOCACHE} = "$ENV{TESTDATADIR}/gocache";
-	local $ENV{GOFLAGS} = '';
-	plan skip_all => 'there is no Go with golang.org/x/mod'
-	  if system("cd '$ENV{MBUS_TREE}/tests/t/log_verify' && go build -o '$verify' . 2>&1") != 0;
-}
-
-# judged returns what log_verify says of each case.
-sub judged
-{
-	my (@cases) = @_;
-	my ($out, $err);
-
-	IPC::Run::run([$verify], '<', \join('', map { "$_\n" } @cases),
-		'>', \$out, '2>', \$err) or die "log_verify: $err";
-	my @verdicts = split /\n/, $out;
-	die 'log_verify has judged ' . @verdicts . ' of ' . @cases if @verdicts != @cases;
-	return @verdicts;
-}
-
-# covered waits until a checkpoint covers all that was published.
-sub covered
-{
-	wait_for(
-		'a checkpoint',
-		sub {
-			return query(
-				q{SELECT (SELECT max(size) FROM message_bus.log_checkpoint) =
-					(SELECT size FROM message_bus.log_state) AND
-					(SELECT sum(n) FROM message_bus.log_run WHERE kind = 0) =
-					(SELECT count(*) FROM message_bus.message)}) eq 't';
-		});
-}
+plan skip_all => 'there is no Go with golang.org/x/mod'
+  if !log_judge_built();
 
 create_bus($node);
 query(q{SELECT message_bus.create_channel('load')});
@@ -70,7 +34,7 @@ foreach my $round (1 .. $sizes)
 	my $n = $round % 20 == 0 ? 2000 : 1 + int rand 40;
 
 	query("SELECT count(message_bus.publish('load', to_json(i))) FROM generate_series(1, $n) AS i");
-	covered();
+	log_covered($node);
 	$key //= query('SELECT message_bus.audit_key()');
 	my ($size, $note) = split /\|/,
 	  query('SELECT (SELECT max(size) FROM message_bus.log_checkpoint), '
@@ -80,7 +44,7 @@ foreach my $round (1 .. $sizes)
 }
 like($key, qr{^example\.com/bus/[0-9a-f-]{36}\+[0-9a-f]{8}\+}, 'the key has the log\'s name');
 cmp_ok($seen[-1], '>', 20000, 'the log has grown');
-is_deeply([ grep { $_ ne 'ok' } judged(@cases) ], [], "the checkpoints of $sizes sizes are signed");
+is_deeply([ grep { $_ ne 'ok' } log_judged(@cases) ], [], "the checkpoints of $sizes sizes are signed");
 
 # consistency, of each with the next and with any other
 my @consistency = map {
@@ -88,7 +52,7 @@ my @consistency = map {
 	"consistency $old $new "
 	  . query("SELECT string_agg(" . of_base64('h') . ", ' ') FROM message_bus.audit_consistency($old, $new) AS h")
   } map { [ $seen[ $_ - 1 ], $seen[$_] ], [ sort { $a <=> $b } $seen[ rand @seen ], $seen[ rand @seen ] ] } 1 .. $#seen;
-my @verdicts = judged(@cases, @consistency);
+my @verdicts = log_judged(@cases, @consistency);
 is_deeply([ grep { $_ ne 'ok' } @verdicts ], [], 'each is the beginning of those behind it');
 
 # inclusion, of messages anywhere
@@ -96,7 +60,7 @@ my @proofs = map { "proof $key $_" } split /\n/,
   query('SELECT ' . of_base64('message_bus.audit_proof(id)::bytea')
 	  . ' FROM (SELECT id FROM message_bus.messages ORDER BY hashtext(id::text) LIMIT 300) AS m');
 is(scalar @proofs, 300, 'there are proofs');
-is_deeply([ grep { $_ ne 'ok' } judged(@proofs) ], [], 'what was published is in the log');
+is_deeply([ grep { $_ ne 'ok' } log_judged(@proofs) ], [], 'what was published is in the log');
 
 # tampered ones
 my @tampered;
@@ -133,12 +97,12 @@ foreach my $proof (@proofs[ 0 .. 19 ])
 	}
 	push @tampered, "$word $with " . encode_base64(join("\n", @line), '');
 }
-is(scalar(grep { /^refused/ } judged(@tampered)), 20, 'tampered proofs are refused');
+is(scalar(grep { /^refused/ } log_judged(@tampered)), 20, 'tampered proofs are refused');
 my ($first) = grep { /^consistency (?!(\d+) \1 )\d+ \d+ \S+/ } @consistency;
 my @words = split / /, $first;
 is_deeply(
 	[
-		map { s/:.*//r } judged(
+		map { s/:.*//r } log_judged(
 			@cases,
 			join(' ', @words[ 0 .. $#words - 1 ]),
 			join(' ', @words[ 0 .. 2 ], reverse @words[ 3 .. $#words ], $words[3]))

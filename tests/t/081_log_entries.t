@@ -9,6 +9,7 @@ use warnings;
 
 use Digest::SHA qw(sha256 sha256_hex hmac_sha256);
 use MIME::Base64;
+use MessageBus::Log;
 use MessageBus::Test;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -83,46 +84,6 @@ my $node = bus_node('log_entries',
 
 sub query { return $node->safe_psql('postgres', $_[0]) }
 
-# covered waits until a checkpoint covers all rows there are.
-sub covered
-{
-	wait_for(
-		'all to be logged',
-		sub {
-			return query(q{SELECT (SELECT max(size) FROM message_bus.log_checkpoint) =
-					(SELECT size FROM message_bus.log_state) AND NOT EXISTS (
-					SELECT FROM message_bus.segment WHERE log_to IS NULL OR log_pending <> '{}' OR log_facts <> '{}') AND
-					(SELECT facts_pending = '{}' FROM message_bus.log_state) AND
-					(SELECT facts_to FROM message_bus.log_state) = (SELECT next FROM message_bus.fact_numbers())}) eq 't';
-		});
-}
-
-# in_log checks that the log has each row once, and nothing else.
-sub in_log
-{
-	my ($what) = @_;
-
-	covered();
-	is( query(q{
-		WITH logged AS (
-			SELECT kind, segment_no, lo + coalesce(o, 0) + g AS number
-			FROM message_bus.log_run
-				LEFT JOIN LATERAL (SELECT runs[2 * i - 1] AS o, runs[2 * i] AS len FROM generate_series(1, cardinality(runs) / 2) AS i) AS r ON true,
-				LATERAL generate_series(0, coalesce(len, n) - 1) AS g
-			WHERE kind < 4 AND segment_no IN (SELECT segment_no FROM message_bus.segment)),
-		there AS (
-			SELECT 0 AS kind, id >> 24 AS segment_no, id AS number FROM message_bus.message
-			UNION ALL SELECT 1, message_id >> 24, no FROM message_bus.event
-			UNION ALL SELECT 2, lo >> 24, no FROM message_bus.ack
-			UNION ALL SELECT 3, message_id >> 24, no FROM message_bus.failure)
-		SELECT (SELECT count(*) FROM (TABLE logged EXCEPT ALL TABLE there) AS x),
-			(SELECT count(*) FROM (TABLE there EXCEPT ALL TABLE logged) AS x)}),
-		'0|0',
-		$what);
-	is( query('SELECT (SELECT size FROM message_bus.log_state) - sum(n) FROM message_bus.log_run'),
-		0, 'and the runs are all of it');
-}
-
 create_bus($node);
 query(q{
 	SELECT message_bus.create_channel('plain', backoff => '0', backoff_max => '0', max_attempts => 2);
@@ -141,7 +102,7 @@ query(q{
 	SELECT message_bus.ack(lease, array_agg(id) FILTER (WHERE id % 3 > 0)) FROM message_bus.claim('plain', 'reader', batch => 8) GROUP BY lease;
 	SELECT message_bus.record_event(id, 'accessed', clock_timestamp()) FROM message_bus.messages WHERE content_type = 'text/plain; charset=utf-8';
 	SELECT message_bus.record_event(id, 'deleted', clock_timestamp()) FROM message_bus.messages WHERE content_type = 'application/octet-stream'});
-in_log('each row is in the log once');
+log_has_all($node, 'each row is in the log once');
 
 # ----------
 # The entries of all rows
@@ -285,7 +246,7 @@ is(query('SELECT count(*) FROM message_bus.audit_consistency(0, 1)'), 0, 'from n
 	$_->query_safe('COMMIT') foreach @open;
 	$_->quit foreach @open;
 }
-in_log('also where transactions overlapped');
+log_has_all($node, 'also where transactions overlapped');
 
 # ----------
 # A segment goes
@@ -297,7 +258,7 @@ query("SELECT message_bus.record_event(id, 'accessed', clock_timestamp()) FROM m
 wait_for('the segment to go', sub { query('SELECT message_bus.expire()'); query("SELECT count(*) FROM message_bus.segment WHERE segment_no = $short") eq '0' });
 is(query("SELECT n FROM (SELECT kind, sum(n) AS n FROM message_bus.log_run WHERE segment_no = $short GROUP BY kind ORDER BY kind) AS x"), "5\n5", 'all of it was logged');
 my ($action, $at, $entries, $k) = split /\|/, query('SELECT no, ' . us('at') . ", entries, encode(k, 'hex') FROM message_bus.log_action WHERE segment_no = $short");
-covered();
+log_covered($node);
 same_entry('drop-segment', $action, entry('drop-segment', pack('H*', $k), [ no => $action ], [ at => $at ], [ segment => $short ], [ entries => 10 ]));
 is($entries, 10, 'and that it went');
 
@@ -312,7 +273,7 @@ $node->stop('immediate');
 $node->start;
 bus_ready($node);
 query("SELECT message_bus.publish('plain', '1')");
-in_log('a crash loses nothing of it');
+log_has_all($node, 'a crash loses nothing of it');
 is(query('SELECT origin FROM message_bus.log_state'), $origin, 'and it is the same log');
 is(query("SELECT encode(root, 'base64') FROM message_bus.log_checkpoint WHERE size = $size"), $root, 'with the same beginning');
 
@@ -321,7 +282,7 @@ $node->append_conf('postgresql.conf', "message_bus.log_origin = 'other.example'\
 $node->restart;
 bus_ready($node);
 query("SELECT message_bus.publish('plain', '1')");
-in_log('the log goes on under another origin');
+log_has_all($node, 'the log goes on under another origin');
 like(query('SELECT message_bus.audit_checkpoint()'), qr{\Aother\.example/[0-9a-f-]{36}\n}, 'which checkpoints have');
 like(query("SELECT convert_from(message_bus.audit_entry(NULL, 'log'), 'UTF8')"),
 	qr{^continues \Q$origin\E \d+ [A-Za-z0-9+/]{43}=$}m, 'and an entry says what it continues');
