@@ -419,7 +419,7 @@ COMMENT ON TABLE message_bus.log_run IS 'the log: which entries are of which row
 
 -- What is done to the log, and to segments.
 CREATE TABLE message_bus.log_action (
-	no bigint PRIMARY KEY,					-- of the entry
+	no bigint PRIMARY KEY,					-- of the entry; below 0: it is not logged yet
 	at timestamp with time zone NOT NULL,
 	kind text NOT NULL,						-- log, drop-segment, gap
 	k bytea NOT NULL,						-- what its salts are made of
@@ -1415,7 +1415,7 @@ COMMENT ON FUNCTION message_bus.audit_key IS
 CREATE FUNCTION message_bus.audit_entry(id bigint, kind text DEFAULT 'message') RETURNS bytea
 	AS 'MODULE_PATHNAME', 'mbus_audit_entry' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.audit_entry IS
-'audit_entry: the exact bytes of the entry that the log has, or will have, of a message, by its id, or of an ack, failure, redrive, access or delete, by the number of the fact; NULL where there is none that one may see. For pg_monitor also log and drop-segment, NULL is the newest. Errors: 42501, 22023.';
+'audit_entry: the exact bytes of the entry that the log has, or will have, of a message, by its id, or of an ack, failure, redrive, access or delete, by the number of the fact; NULL where there is none that one may see. For pg_monitor also log, drop-segment and gap, NULL is the newest. Errors: 42501, 22023.';
 
 CREATE FUNCTION message_bus.audit_proof(id bigint, kind text DEFAULT 'message') RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_audit_proof' LANGUAGE C;

@@ -41,6 +41,7 @@ static const Word words[] = {
 	{"delete", MBUS_EVENT},
 	{"log", MBUS_LOG_ACTION},
 	{"drop-segment", MBUS_LOG_ACTION},
+	{"gap", MBUS_LOG_ACTION},
 };
 
 static int	kind_of(const char *word);
@@ -93,7 +94,7 @@ kind_of(const char *word)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("\"%s\" is no kind of entry of the log", word),
-			 errhint("Kinds are message, ack, failure, redrive, access, delete, log and drop-segment.")));
+			 errhint("Kinds are message, ack, failure, redrive, access, delete, log, drop-segment and gap.")));
 }
 
 /* A message, as get() finds it. */

@@ -62,6 +62,7 @@ static void facts_collect(Pass *pass);
 static int	fact_segments(const Pass *pass, int32 *numbers);
 static void brought_collect(Pass *pass);
 static void pass_write(Pass *pass);
+static void gaps_log(Pass *pass);
 static MbusSpans ranges_spans(const MbusLogLook *look);
 static MbusSpans facts_spans(const MbusLogLook *look);
 
@@ -131,6 +132,7 @@ mbus_log_pass(MbusDatabase *db, Oid schema, MbusLog *log, MbusLogLook *look)
 	facts_collect(&pass);
 	brought_collect(&pass);
 	pass_write(&pass);
+	gaps_log(&pass);
 	look->more = !pass.all;
 	look->since = pass.state.facts_pending.n > 0 ?
 		pass.state.facts_pending.span[0].lo : pass.state.facts_to;
@@ -403,4 +405,48 @@ mbus_log_drop(Oid schema, MbusLog *log, int32 segment)
 		mbus_log_action(schema, log, &state, "drop-segment", segment, NULL);
 	}
 	PopActiveSnapshot();
+}
+
+/*
+ * mbus_log_drop_unlogged notes that a segment is dropped while nothing is
+ * logged, in the transaction that drops it; a later pass logs that as a gap.
+ */
+void
+mbus_log_drop_unlogged(int32 segment)
+{
+	static const Oid types[] = {INT4OID};
+	Datum		values[] = {Int32GetDatum(segment)};
+
+	/* no entry has such a number */
+	mbus_log_execute("INSERT INTO message_bus.log_action"
+					 " (no, at, kind, k, segment_no)"
+					 " SELECT -$1::bigint, message_bus.clock(), 'gap', '', $1"
+					 " FROM message_bus.log_state",
+					 lengthof(types), types, values);
+}
+
+/*
+ * gaps_log logs which segments were dropped unlogged.
+ */
+static void
+gaps_log(Pass *pass)
+{
+	int			n;
+	int32	   *segments;
+
+	mbus_log_execute("DELETE FROM message_bus.log_action WHERE no < 0"
+					 " RETURNING segment_no", 0, NULL, NULL);
+	n = (int) SPI_processed;
+	segments = palloc(Max(n, 1) * sizeof(int32));
+	for (int i = 0; i < n; i++)
+	{
+		bool		isnull;
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[i],
+										  SPI_tuptable->tupdesc, 1, &isnull);
+
+		segments[i] = DatumGetInt32(value);
+	}
+	for (int i = 0; i < n; i++)
+		mbus_log_action(pass->schema, pass->log, &pass->state, "gap",
+						segments[i], NULL);
 }

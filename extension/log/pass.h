@@ -31,5 +31,6 @@ extern void mbus_log_pass(MbusDatabase *db, Oid schema, MbusLog *log,
 extern void mbus_log_passed(MbusLog *log, const MbusLogLook *look);
 extern bool mbus_log_waits(Oid schema, int32 segment);
 extern void mbus_log_drop(Oid schema, MbusLog *log, int32 segment);
+extern void mbus_log_drop_unlogged(int32 segment);
 
 #endif							/* MBUS_LOG_PASS_H */

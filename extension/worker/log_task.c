@@ -198,12 +198,14 @@ segment_ask(MbusWork *work, void *arg)
 }
 
 /*
- * mbus_log_dropped logs what a segment still has, and that it is dropped; in
- * the transaction that drops it.
+ * mbus_log_dropped logs what a segment still has, and that it is dropped, or
+ * notes that it goes unlogged; in the transaction that drops it.
  */
 void
 mbus_log_dropped(MbusWork *work, int32 segment)
 {
 	if (mbus_log_enabled)
 		mbus_log_drop(work->schema, work->log, segment);
+	else
+		mbus_log_drop_unlogged(segment);
 }

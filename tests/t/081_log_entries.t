@@ -263,6 +263,23 @@ same_entry('drop-segment', $action, entry('drop-segment', pack('H*', $k), [ no =
 is($entries, 10, 'and that it went');
 
 # ----------
+# One goes while the log is off
+# ----------
+
+$node->append_conf('postgresql.conf', "message_bus.log = off\n");
+$node->reload;
+query("SELECT count(message_bus.publish('short', to_json(i))) FROM generate_series(1, 5) AS i");
+$short = query("SELECT max(id) >> 24 FROM message_bus.messages WHERE channel = 'short'");
+wait_for('it to go unlogged', sub { query('SELECT message_bus.expire()'); query("SELECT count(*) FROM message_bus.segment WHERE segment_no = $short") eq '0' });
+$node->append_conf('postgresql.conf', "message_bus.log = on\n");
+$node->reload;
+query("SELECT message_bus.publish('plain', '1')");
+log_has_all($node, 'the log goes on when it is on again');
+($action, $at, $entries, $k) = split /\|/, query('SELECT no, ' . us('at') . ", entries, encode(k, 'hex') FROM message_bus.log_action WHERE kind = 'gap' AND segment_no = $short");
+same_entry('gap', $action, entry('gap', pack('H*', $k), [ no => $action ], [ at => $at ], [ segment => $short ], [ entries => $entries ]));
+is($kinds{gap}, 1, 'and says what went unlogged');
+
+# ----------
 # A crash, and another origin
 # ----------
 
