@@ -126,7 +126,7 @@ mbus_log_pass(MbusDatabase *db, Oid schema, MbusLog *log, MbusLogLook *look)
 	if (!mbus_log_open(schema, log, &pass.state, look->facts.next,
 					   &unfinished))
 		return;
-	pass.nsegments = mbus_log_segments_read(&pass.state, &pass.segment);
+	pass.nsegments = mbus_log_segments_read(&pass.state, 0, &pass.segment);
 	segments_adopt(&pass);
 	messages_collect(&pass);
 	facts_collect(&pass);
@@ -355,12 +355,9 @@ mbus_log_waits(Oid schema, int32 segment)
 	int			n = 0;
 
 	if (mbus_log_state_lock(&state))
-		n = mbus_log_segments_read(&state, &found);
-	for (int i = 0; i < n; i++)
-	{
-		if (found[i].segment == segment && found[i].ours)
-			return !segment_sealed(&found[i]);
-	}
+		n = mbus_log_segments_read(&state, segment, &found);
+	if (n > 0 && found->ours)
+		return !segment_sealed(found);
 	leaf = mbus_leaf_open(schema, segment, MBUS_MESSAGE, AccessShareLock);
 	if (leaf == NULL)
 		return false;			/* another bus's, which nobody reads */
@@ -391,13 +388,11 @@ mbus_log_drop(Oid schema, MbusLog *log, int32 segment)
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	n = mbus_log_state_lock(&state) ?
-		mbus_log_segments_read(&state, &found) : 0;
-	for (int i = 0; i < n; i++)
+		mbus_log_segments_read(&state, segment, &found) : 0;
+	if (n > 0 && found->ours)
 	{
 		MbusCursor	cursor = {state.facts_to, state.facts_pending};
 
-		if (found[i].segment != segment || !found[i].ours)
-			continue;
 		mbus_log_edge_ready(schema, log, &state);
 		(void) mbus_collect(schema, &segment, 1, MBUS_EVENT, MBUS_FAILURE,
 							&cursor, PG_INT64_MAX, &none, &rows);

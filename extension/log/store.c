@@ -109,19 +109,22 @@ mbus_log_state_update(const MbusLogState *state)
 }
 
 /*
- * mbus_log_segments_read reads all segments, by ascending number; returns how
- * many there are.
+ * mbus_log_segments_read reads one segment or, with 0, all, by ascending
+ * number; returns how many there are.
  */
 int
-mbus_log_segments_read(const MbusLogState *state, MbusLogSegment **segments)
+mbus_log_segments_read(const MbusLogState *state, int32 only,
+					   MbusLogSegment **segments)
 {
-	static const Oid types[] = {UUIDOID};
-	Datum		values[] = {UUIDPGetDatum(&state->log_id)};
+	static const Oid types[] = {UUIDOID, INT4OID};
+	Datum		values[] = {UUIDPGetDatum(&state->log_id),
+	Int32GetDatum(only)};
 	int			n;
 
 	mbus_log_execute("SELECT segment_no, coalesce(log_id = $1, false), log_to,"
 					 " log_pending, log_facts FROM message_bus.segment"
-					 " ORDER BY segment_no", 1, types, values);
+					 " WHERE $2 = 0 OR segment_no = $2"
+					 " ORDER BY segment_no", lengthof(types), types, values);
 	n = (int) SPI_processed;
 	*segments = palloc0(Max(n, 1) * sizeof(MbusLogSegment));
 	for (int i = 0; i < n; i++)

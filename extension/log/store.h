@@ -50,7 +50,7 @@ typedef struct MbusLogged
 extern bool mbus_log_state_lock(MbusLogState *state);
 extern void mbus_log_state_insert(const MbusLogState *state);
 extern void mbus_log_state_update(const MbusLogState *state);
-extern int	mbus_log_segments_read(const MbusLogState *state,
+extern int	mbus_log_segments_read(const MbusLogState *state, int32 only,
 								   MbusLogSegment **segments);
 extern void mbus_log_segment_update(const MbusLogState *state,
 									const MbusLogSegment *segment);
