@@ -218,7 +218,11 @@ CREATE TABLE message_bus.segment (
 	closed_at timestamp with time zone,		-- NULL: open, or open at a crash
 	expires_at timestamp with time zone,	-- latest expiry in it, once closed
 	detached boolean NOT NULL DEFAULT false,	-- waits for its drop
-	told boolean NOT NULL DEFAULT false		-- what it has is counted in message_bus.expired
+	told boolean NOT NULL DEFAULT false,	-- what it has is counted in message_bus.expired
+	log_id uuid,							-- the log that the rest is about, see log_state
+	log_to bigint,							-- ids below are logged or pending; its end: all are known
+	log_pending bigint[],					-- ranges [lo, hi): unfinished when they were passed
+	log_facts bigint[]						-- likewise, numbers of facts that it had before
 );
 COMMENT ON TABLE message_bus.segment IS 'segments: the partitions that hold messages of one time window';
 
@@ -375,6 +379,73 @@ CREATE TABLE message_bus.failure (
 	not_moved text					-- dead in place, where there was a dead-letter channel: why
 ) PARTITION BY RANGE (message_id);
 COMMENT ON TABLE message_bus.failure IS 'deliveries that failed; partitioned as messages are';
+
+-- The log: an append-only tree over all messages and facts, extension/log/README.md.
+-- Only the worker writes; one row, once there is a log.
+CREATE TABLE message_bus.log_state (
+	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+	log_id uuid NOT NULL,					-- of this incarnation
+	origin text NOT NULL,					-- its name in checkpoints
+	prefix text NOT NULL,					-- setting log_origin, when it began
+	system_id bigint NOT NULL,				-- of the cluster, when it began
+	timeline bigint NOT NULL,
+	database oid NOT NULL,
+	size bigint NOT NULL,					-- entries
+	facts_to bigint NOT NULL,				-- numbers below are logged or pending
+	facts_pending bigint[] NOT NULL			-- ranges [lo, hi)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE message_bus.log_state IS 'the log: its incarnation and how far it is';
+
+-- Hashes: 256 of a tile, or parts of one at the right edge.
+CREATE TABLE message_bus.log_tile (
+	level integer NOT NULL,
+	n bigint NOT NULL,
+	from_hash integer NOT NULL,				-- place of the first in the tile
+	hashes bytea NOT NULL,
+	PRIMARY KEY (level, n, from_hash)
+);
+ALTER TABLE message_bus.log_tile ALTER COLUMN hashes SET STORAGE EXTERNAL;
+COMMENT ON TABLE message_bus.log_tile IS 'the log: hashes of the tree';
+
+-- Which rows the entries are of.
+CREATE TABLE message_bus.log_run (
+	first_index bigint PRIMARY KEY,
+	lo bigint NOT NULL,						-- number of its first row
+	segment_no integer NOT NULL,			-- 0: actions
+	kind integer NOT NULL,					-- 0 message, 1 event, 2 ack, 3 failure, 4 action
+	n integer NOT NULL,						-- entries
+	runs integer[]							-- offsets from lo and lengths in turn; NULL: no gap
+);
+CREATE INDEX log_run_number_idx ON message_bus.log_run (segment_no, kind, lo);
+COMMENT ON TABLE message_bus.log_run IS 'the log: which entries are of which rows';
+
+-- What is done to the log, and to segments.
+CREATE TABLE message_bus.log_action (
+	no bigint PRIMARY KEY,					-- of the entry; below 0: it is not logged yet
+	at timestamp with time zone NOT NULL,
+	kind text NOT NULL,						-- log, drop-segment, gap
+	k bytea NOT NULL,						-- what its salts are made of
+	segment_no integer,
+	entries bigint,							-- of the segment
+	continues text							-- origin, size and root in base64
+);
+COMMENT ON TABLE message_bus.log_action IS 'the log: what happened to it';
+
+CREATE TABLE message_bus.log_checkpoint (
+	size bigint PRIMARY KEY,
+	at timestamp with time zone NOT NULL,
+	origin text NOT NULL,
+	root bytea NOT NULL,
+	signature text NOT NULL					-- a line of a signed note
+);
+COMMENT ON TABLE message_bus.log_checkpoint IS 'the log: roots that were signed';
+
+-- One row, not dumped: a copy of the log has a key of its own.
+CREATE TABLE message_bus.log_key (
+	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+	seed bytea NOT NULL						-- private key of Ed25519
+);
+COMMENT ON TABLE message_bus.log_key IS 'the log: what signs its checkpoints';
 
 -- Keys that tokens are verified with; set_jwt_keys() writes it.
 CREATE TABLE message_bus.jwt_key (
@@ -1359,6 +1430,32 @@ COMMENT ON FUNCTION message_bus.lease_node(bigint) IS
  * Segments and the worker.
  */
 
+CREATE FUNCTION message_bus.audit_checkpoint() RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_audit_checkpoint' LANGUAGE C STRICT;
+COMMENT ON FUNCTION message_bus.audit_checkpoint IS
+'audit_checkpoint: the newest checkpoint of the log, a signed note of C2SP; NULL before the first. It is on disk, and on synchronous standbys.';
+
+CREATE FUNCTION message_bus.audit_key() RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_audit_key' LANGUAGE C STRICT;
+COMMENT ON FUNCTION message_bus.audit_key IS
+'audit_key: the key that the log signs its checkpoints with, as a verifier key of signed notes; NULL while there is no log.';
+
+CREATE FUNCTION message_bus.audit_entry(id bigint, kind text DEFAULT 'message') RETURNS bytea
+	AS 'MODULE_PATHNAME', 'mbus_audit_entry' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.audit_entry IS
+'audit_entry: the exact bytes of the entry that the log has, or will have, of a message, by its id, or of an ack, failure, redrive, access or delete, by the number of the fact; NULL where there is none that one may see. For pg_monitor also log, drop-segment and gap, NULL is the newest. Errors: 42501, 22023.';
+
+CREATE FUNCTION message_bus.audit_proof(id bigint, kind text DEFAULT 'message') RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_audit_proof' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.audit_proof IS
+'audit_proof: the proof that an entry is in the log of the newest checkpoint, a tlog-proof of C2SP; "extra" has the entry, an empty line, and for each of its commitments a line "name salt value" that opens it. Arguments as for audit_entry. Errors: 42501, 22023; 55000 if no checkpoint covers it yet.';
+
+CREATE FUNCTION message_bus.audit_consistency(old_size bigint, new_size bigint) RETURNS SETOF bytea
+	AS 'MODULE_PATHNAME', 'mbus_audit_consistency' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.audit_consistency IS
+'audit_consistency: the hashes that prove that the log of the first size is the beginning of that of the second (RFC 6962, 2.1.2); none if they are equal or the first is 0. Errors: 22023 if the second is above the newest checkpoint.';
+
+
 CREATE FUNCTION message_bus.expire() RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mbus_expire';
@@ -1649,7 +1746,9 @@ GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.expired_s
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
 	message_bus.pools TO pg_monitor;
-GRANT EXECUTE ON FUNCTION message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments,
+GRANT EXECUTE ON FUNCTION message_bus.audit_entry, message_bus.audit_proof TO PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.audit_checkpoint, message_bus.audit_key, message_bus.audit_consistency,
+	message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments,
 	message_bus.tables_size, message_bus.worker_status_row,
 	message_bus.listed_databases TO pg_monitor;
 

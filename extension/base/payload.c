@@ -135,6 +135,21 @@ mbus_sha256(const void *bytes, size_t len, uint8 *digest)
 }
 
 /*
+ * mbus_sha256_pair computes that of two pieces, one behind the other.
+ */
+void
+mbus_sha256_pair(const void *first, size_t first_len, const void *second,
+				 size_t second_len, uint8 *digest)
+{
+	EVP_MD_CTX *context = sha256_context();
+
+	if (EVP_DigestUpdate(context, first, first_len) != 1 ||
+		EVP_DigestUpdate(context, second, second_len) != 1 ||
+		EVP_DigestFinal_ex(context, digest, NULL) != 1)
+		sha256_error();
+}
+
+/*
  * sha256_context returns the process's context, ready for a new digest.
  */
 static EVP_MD_CTX *

@@ -28,6 +28,9 @@ extern char mbus_compression_code(MbusCompression compression);
 extern MbusCompression mbus_compression_of(char code);
 
 extern void mbus_sha256(const void *bytes, size_t len, uint8 *digest);
+extern void mbus_sha256_pair(const void *first, size_t first_len,
+							 const void *second, size_t second_len,
+							 uint8 *digest);
 extern struct varlena *mbus_payload_encode(MbusCompression compression,
 										   struct varlena *payload,
 										   MbusCompression *used);

@@ -39,6 +39,9 @@ int			mbus_leases_per_epoch = MBUS_LEASES_LIMIT;
 int			mbus_facts_per_chunk = 1024 * 1024;
 int			mbus_acked_idle = 600;
 int			mbus_disk_reserve = 64;
+bool		mbus_log_enabled = false;
+int			mbus_log_interval = 10000;
+char	   *mbus_log_origin = NULL;
 bool		mbus_enabled = true;
 char	   *mbus_default_channel = NULL;
 char	   *mbus_default_ttl = NULL;
@@ -63,12 +66,14 @@ int			mbus_claim_wait_max = -1;
 
 static void define_server_settings(void);
 static void define_share_settings(void);
+static void define_log_settings(void);
 static void define_start_settings(void);
 static void define_session_settings(void);
 static void define_relay_settings(void);
 static void define_token_settings(void);
 static bool check_databases(char **newval, void **extra, GucSource source);
 static void assign_databases(const char *newval, void *extra);
+static bool check_log_origin(char **newval, void **extra, GucSource source);
 static bool check_ttl(char **newval, void **extra, GucSource source);
 static bool check_compression(char **newval, void **extra, GucSource source);
 
@@ -80,6 +85,7 @@ mbus_settings_init(void)
 {
 	define_server_settings();
 	define_share_settings();
+	define_log_settings();
 	if (process_shared_preload_libraries_in_progress)
 		define_start_settings();
 	define_session_settings();
@@ -182,6 +188,27 @@ define_share_settings(void)
 							"Those that are called default belong to the channel's owner.",
 							&mbus_max_subscriptions_per_role, 1000, 0,
 							INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+}
+
+/* Settings of the log, likewise. */
+static void
+define_log_settings(void)
+{
+	DefineCustomBoolVariable("message_bus.log",
+							 "Logs all messages and what happens to them in a tree of hashes.",
+							 "Turned off, segments are dropped unlogged.",
+							 &mbus_log_enabled, false,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.log_interval",
+							"Time between two checkpoints of the log.",
+							"A checkpoint is the signed root of the tree.",
+							&mbus_log_interval, 10000, 10, 3600000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("message_bus.log_origin",
+							   "What the log's name in checkpoints begins with.",
+							   "A slash and a random id follow. Empty: message_bus.",
+							   &mbus_log_origin, "",
+							   PGC_SIGHUP, 0, check_log_origin, NULL, NULL);
 }
 
 /*
@@ -334,6 +361,25 @@ static void
 assign_databases(const char *newval, void *extra)
 {
 	mbus_databases_version++;
+}
+
+/* A name of signed notes: no spaces, and no plus. */
+static bool
+check_log_origin(char **newval, void **extra, GucSource source)
+{
+	if (strlen(*newval) > 200)
+	{
+		GUC_check_errdetail("It is at most 200 bytes long.");
+		return false;
+	}
+	for (const char *c = *newval; *c != '\0'; c++)
+	{
+		if (*c > 0x20 && *c < 0x7f && *c != '+')
+			continue;
+		GUC_check_errdetail("It has ASCII letters, digits and signs, but no space and no plus.");
+		return false;
+	}
+	return true;
 }
 
 /* The text is parsed where it is used; here only what would be no TTL. */

@@ -32,6 +32,11 @@ extern int	mbus_facts_per_chunk;	/* likewise */
 extern int	mbus_acked_idle;	/* seconds; reload */
 extern int	mbus_disk_reserve;	/* MB of each database; reload */
 
+/* of the log; reload */
+extern bool mbus_log_enabled;
+extern int	mbus_log_interval;	/* ms between two checkpoints */
+extern char *mbus_log_origin;	/* begins its name; "": message_bus */
+
 /* of a session */
 extern bool mbus_enabled;
 extern char *mbus_default_channel;

@@ -51,7 +51,6 @@ static int	next_verified = 0;
 static void check_reply(const MbusStored *message, int64 bytes, bool is_json);
 static bool is_verified(Oid schema, const MbusStored *message);
 static void remember_verified(Oid schema, const MbusStored *message);
-static bool readable_fetch(Oid schema, int64 id, MbusStored *message);
 static void may_read(Oid schema, const MbusStored *message);
 static void read_record(Oid schema, const MbusStored *message);
 static Datum stored_message_result(FunctionCallInfo fcinfo, Oid schema,
@@ -76,7 +75,7 @@ MBUS_FUNCTION(get)
 	call = SRF_FIRSTCALL_INIT();
 	schema = mbus_schema();
 	if (PG_ARGISNULL(0) ||
-		!readable_fetch(schema, PG_GETARG_INT64(0), &message))
+		!mbus_message_readable(schema, PG_GETARG_INT64(0), &message))
 		SRF_RETURN_DONE(call);
 	SRF_RETURN_NEXT(call, stored_message_result(fcinfo, schema, &message,
 												true));
@@ -185,7 +184,7 @@ MBUS_FUNCTION(record_event)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown kind of event \"%s\"", kind),
 				 errdetail("An event is accessed or deleted.")));
-	if (!readable_fetch(schema, PG_GETARG_INT64(0), &message))
+	if (!mbus_message_readable(schema, PG_GETARG_INT64(0), &message))
 		PG_RETURN_BOOL(false);
 	if (deletes)
 	{
@@ -212,7 +211,7 @@ MBUS_FUNCTION(get_bytes)
 	int64		count;
 
 	if (PG_ARGISNULL(0) ||
-		!readable_fetch(schema, PG_GETARG_INT64(0), &message))
+		!mbus_message_readable(schema, PG_GETARG_INT64(0), &message))
 		PG_RETURN_NULL();
 	from = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
 	count = PG_ARGISNULL(2) ? Max(message.size, 0) : PG_GETARG_INT64(2);
@@ -254,7 +253,7 @@ mbus_message_preview(int64 id, int32 max_bytes)
 	Oid			schema = mbus_schema();
 	MbusStored	message;
 
-	if (!readable_fetch(schema, id, &message) ||
+	if (!mbus_message_readable(schema, id, &message) ||
 		message.compression > MBUS_COMPRESS_LZ4)
 		return NULL;
 	return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored), 0,
@@ -314,11 +313,11 @@ remember_verified(Oid schema, const MbusStored *message)
 }
 
 /*
- * Finds a message; false also where its channel has been dropped, or hides it
- * from the current user.
+ * mbus_message_readable finds a message; false also where its channel has been
+ * dropped, or hides it from the current user.  42501 if he may not read it.
  */
-static bool
-readable_fetch(Oid schema, int64 id, MbusStored *message)
+bool
+mbus_message_readable(Oid schema, int64 id, MbusStored *message)
 {
 	const MbusChannel *channel;
 

@@ -1,12 +1,15 @@
 /*
  * read.h
- *		The first bytes of a message, for those who only refer to it.
+ *		A message as its readers may have it, and its first bytes.
  */
 #ifndef MBUS_READ_H
 #define MBUS_READ_H
 
 #include "postgres.h"
 
+#include "message/stored.h"
+
+extern bool mbus_message_readable(Oid schema, int64 id, MbusStored *message);
 extern struct varlena *mbus_message_preview(int64 id, int32 max_bytes);
 
 #endif							/* MBUS_READ_H */

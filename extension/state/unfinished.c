@@ -123,6 +123,66 @@ mbus_unfinished_copy(MbusDatabase *db, Oid schema, int32 channel_id,
 }
 
 /*
+ * mbus_segments_look says how far each open segment is reserved, and which
+ * publishes of the database have not ended, in one step; take the snapshot
+ * AFTER this call.  The array is the caller's, in the current memory context.
+ *
+ * No id below a limit is given out any more, though the mark "told" is left
+ * alone: what may go back is the end of what is reserved, and unfinished until
+ * then.  A limit is below that.
+ */
+void
+mbus_segments_look(MbusDatabase *db, Oid schema, MbusSegmentsSeen *seen)
+{
+	int			room = MBUS_RANGES_GUESS;
+
+	for (;;)
+	{
+		RangeScan	scan;
+		const MbusRange *range;
+
+		seen->nranges = 0;
+		seen->nopen = 0;
+		seen->range = palloc(room * sizeof(MbusRange));
+		LWLockAcquire(&db->lock, LW_SHARED);
+		seen->ready = db->numbering.ready && db->schema == schema;
+		for (int s = 1; s <= MBUS_MAX_SERIES && seen->ready; s++)
+		{
+			const MbusSeries *series = &db->series[s];
+
+			if (series->open_segment == 0)
+				continue;
+			seen->open[seen->nopen] = series->open_segment;
+			seen->limit[seen->nopen++] =
+				MbusFirstId(series->open_segment) + series->next_row;
+		}
+		range_scan(&scan, db, 0);
+		while ((range = range_next(&scan)) != NULL)
+		{
+			if (seen->nranges < room)
+				seen->range[seen->nranges] = *range;
+			seen->nranges++;
+		}
+		LWLockRelease(&db->lock);
+		if (seen->nranges <= room)
+			break;
+		pfree(seen->range);
+		room = seen->nranges + MBUS_RANGES_GUESS;
+	}
+	seen->nranges = ranges_join(seen->range, seen->nranges, PG_INT64_MAX);
+	for (int i = 0; i < seen->nopen; i++)
+	{
+		for (int r = seen->nranges - 1; r >= 0; r--)
+		{
+			const MbusRange *range = &seen->range[r];
+
+			if (range->lo < seen->limit[i] && range->hi >= seen->limit[i])
+				seen->limit[i] = Max(range->lo, MbusFirstId(seen->open[i]));
+		}
+	}
+}
+
+/*
  * mbus_segment_hidden tells whether a segment is that of a restore that is at
  * work, or has just been: the worker has not numbered above it, or knows that
  * it is not filled yet.  Without a worker, or before it is ready, none is.

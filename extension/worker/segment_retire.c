@@ -97,6 +97,7 @@
 #include "state/clock.h"
 #include "state/state.h"
 #include "state/unfinished.h"
+#include "worker/log_task.h"
 #include "worker/numbers.h"
 #include "worker/rescue_task.h"
 #include "worker/segment_catalog.h"
@@ -256,7 +257,8 @@ segment_retire(MbusWork *work, int32 segment)
 	Retiring	retiring = {.segment = segment};
 	MbusOutcome outcome;
 
-	if (mbus_segment_unfinished(work->db, segment))
+	if (mbus_segment_unfinished(work->db, segment) ||
+		!mbus_log_lets_go(work, segment))
 		return MBUS_BLOCKED;
 	outcome = mbus_task_run(work, MBUS_TASK_RETIRE, segment_inspect,
 							&retiring, "inspecting segment %d", segment);
@@ -580,6 +582,7 @@ segment_drop(MbusWork *work, void *arg)
 		return MBUS_BLOCKED;
 	}
 
+	mbus_log_dropped(work, segment);
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 	{
 		if (retiring->state[f] != MBUS_LEAF_GONE)

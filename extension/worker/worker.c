@@ -15,7 +15,8 @@
  *	2. open what publishers want, roll what is old or full
  *	3. begin a lease epoch, load subscriptions, end leases (epoch.c, load.c,
  *	   expiry.c)
- *	4. write checkpoints that are due
+ *	4. write checkpoints of subscriptions that are due, and log what has been
+ *	   committed (log_task.c)
  *	5. close what is not open any more and was not closed in an orderly way
  *	6. attach segments that were opened without, find what is acknowledged in
  *	   full, retire that and what has expired
@@ -91,6 +92,7 @@
 #include "worker/disk_reserve.h"
 #include "worker/era_enter.h"
 #include "worker/expiry.h"
+#include "worker/log_task.h"
 #include "worker/names.h"
 #include "worker/numbers.h"
 #include "worker/reads.h"
@@ -143,6 +145,7 @@ mbus_worker_main(Datum main_arg)
 	mbus_worker_settle();
 
 	work = MemoryContextAllocZero(TopMemoryContext, sizeof(MbusWork));
+	work->log = MemoryContextAllocZero(TopMemoryContext, sizeof(MbusLog));
 	work->db = mbus_database_attach(MyDatabaseId);
 	work->serve = worker_serve;
 	work->numbered_at = mbus_now();
@@ -223,9 +226,9 @@ worker_exit(int code, Datum arg)
 }
 
 /*
- * worker_sleep waits for the next pass: the latch, the end of a lease, or
- * worker_interval after the last full pass, but never longer than until the
- * next look at the database's lock.
+ * worker_sleep waits for the next pass: the latch, the end of a lease, what is
+ * to be logged, or worker_interval after the last full pass, but never longer
+ * than until the next look at the database's lock.
  */
 static void
 worker_sleep(MbusWork *work)
@@ -233,18 +236,25 @@ worker_sleep(MbusWork *work)
 	TimestampTz now = mbus_now();
 	TimestampTz next = TimestampTzPlusMilliseconds(work->pass.full_at,
 												   mbus_worker_interval);
-	long		ms;
+	int			events;
 
 	next = Min(next, TimestampTzPlusMilliseconds(now, MBUS_LET_GO_EVERY_MS));
 	next = mbus_deliveries_wake(work, next);
 	if (work->entering.more)
 		next = now;
-	next = Max(next, now);
-	ms = TimestampDifferenceMilliseconds(now, next);
 	pgstat_report_activity(STATE_IDLE, NULL);
-	(void) WaitLatch(MyLatch,
-					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Max(ms, 1), PG_WAIT_EXTENSION);
+	do
+	{
+		TimestampTz wake = mbus_log_wake(work, next);
+		long		ms;
+
+		now = mbus_now();
+		ms = TimestampDifferenceMilliseconds(now, Max(wake, now));
+		events = WaitLatch(MyLatch,
+						   WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						   Max(ms, 1), PG_WAIT_EXTENSION);
+	} while ((events & WL_LATCH_SET) == 0 && mbus_now() < next &&
+			 !mbus_log_moved(work));
 	ResetLatch(MyLatch);
 }
 
@@ -295,6 +305,7 @@ worker_pass(MbusWork *work)
 			mbus_reads_store(work);
 		if (!work->disk.full)
 			mbus_checkpoints_write(work);
+		mbus_log_run(work);
 		if (work->pass.ticket != 0 ||
 			TimestampDifferenceExceeds(work->pass.full_at, started,
 									   mbus_worker_interval))
@@ -368,6 +379,7 @@ worker_ready(MbusWork *work)
 		MemSet(&work->restore, 0, sizeof(work->restore));
 		MemSet(work->backoff, 0, sizeof(work->backoff));
 		MemSet(&work->retire, 0, sizeof(work->retire));
+		mbus_log_forget(work);
 	}
 	if (!OidIsValid(work->schema))
 	{

@@ -2,8 +2,9 @@
 
 RIGHT is what "run" explores, and LONG what "run --long" explores besides: (name, settings of actors.Scene).
 WRONG are single deviations: (what is wrong, name of the switch, kind of fault, settings).  A switch is looked up in
-scene.wrong where the model deviates.
+scene.wrong where the model deviates.  Those of the log have settings of log.Scene, and its steps.
 """
+import log
 from actors import Plan
 from bus import Message
 
@@ -17,6 +18,7 @@ BOTH = ("ack", "nack")
 DEAD = dict(redrive=1, dead=True)
 ORDERED = dict(ordered=True, order=True)
 CRASH = dict(checkpoints=1, crashes=1)
+LOG = dict(model=log)
 
 RIGHT = [
     # publishing and the scan
@@ -192,9 +194,17 @@ RIGHT = [
      dict(messages=KEYS, restored=1, ordered=True, **CRASH)),
     ("ordered: a restore with one of a key that waits for a retry",
      dict(messages=KEYS, restored=2, restored_retries=(1,), last_tick=2, **ORDERED)),
+
+    # the log
+    ("log: numbers, commits, savepoints vs two passes", dict(savepoint=True, **LOG)),
+    ("log: late commits vs two passes and a retirement", dict(retires=True, **LOG)),
+    ("log: two passes, what was shown, a crash or a promotion", dict(crashes=True, **LOG)),
+    ("log: a retirement and a crash or a promotion", dict(passes=1, retires=True, crashes=True, **LOG)),
 ]
 
 LONG = [
+    ("log: savepoints, two passes, a retirement, a crash or a promotion",
+     dict(savepoint=True, retires=True, crashes=True, **LOG)),
     ("keys: retries with a delay vs late commits of lower ids; two consumers",
      dict(publishers=(Plan(), Plan()), consumers=2, commits=BOTH, delays=(1,), last_tick=2, **ORDERED)),
     ("delayed publish vs scans that read redeliveries last; two consumers",
@@ -443,4 +453,14 @@ WRONG = [
      dict(messages=KEYS, restored=2, restored_retries=(1,), last_tick=2, **ORDERED)),
     ("a checkpoint's cursor stays above what was restored", "restore-keeps-checkpoint", "lost",
      dict(messages=TWO, restored=1, **CRASH)),
+
+    # the log
+    ("log: a number is taken and then registered", "log-number", "lost", LOG),
+    ("log: the callback runs before the rows are visible", "log-callback", "lost", LOG),
+    ("log: the snapshot is taken before the registry is looked at", "log-snapshot", "lost", LOG),
+    ("log: what is pending is forgotten", "log-pending", "lost", LOG),
+    ("log: a retirement looks what is unlogged before it locks", "log-lock", "dropped", dict(retires=True, **LOG)),
+    ("log: a retirement does not look what is unlogged", "log-sweep", "dropped", dict(retires=True, **LOG)),
+    ("log: what is shown is not flushed", "log-flush", "forked", dict(crashes=True, **LOG)),
+    ("log: a promoted standby goes on under the same origin", "log-origin", "forked", dict(crashes=True, **LOG)),
 ]

@@ -1,0 +1,44 @@
+/*
+ * entry.h
+ *		Entries of the log: lines, commitments, openings.
+ */
+#ifndef MBUS_ENTRY_H
+#define MBUS_ENTRY_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "lib/stringinfo.h"
+
+#include "log/tree.h"
+
+#define MBUS_SECRET_BYTES	32
+#define MBUS_SALT_BYTES		16
+
+/* An entry that is being written; one is used again and again. */
+typedef struct MbusEntry
+{
+	StringInfoData text;
+	StringInfoData openings;	/* lines, if they are wanted */
+	bool		open;			/* they are */
+	uint8		key[MBUS_HASH_BYTES];	/* what its salts are made of */
+} MbusEntry;
+
+extern void mbus_entry_init(MbusEntry *entry, bool open);
+extern void mbus_entry_begin(MbusEntry *entry, const char *kind,
+							 const uint8 *secret, int64 number);
+extern void mbus_entry_begin_with(MbusEntry *entry, const char *kind,
+								  const uint8 *key);
+extern void mbus_entry_number(MbusEntry *entry, const char *name, int64 value);
+extern void mbus_entry_time(MbusEntry *entry, const char *name,
+							TimestampTz value);
+extern void mbus_entry_text(MbusEntry *entry, const char *name,
+							const char *value, int len);
+extern void mbus_entry_words(MbusEntry *entry, const char *name,
+							 const char *words);
+extern void mbus_entry_hidden(MbusEntry *entry, const char *name,
+							  const char *value, int len);
+extern void mbus_entry_end(MbusEntry *entry);
+extern void mbus_entry_hash(const MbusEntry *entry, MbusHash *hash);
+
+#endif							/* MBUS_ENTRY_H */

@@ -1,0 +1,27 @@
+/*
+ * found.h
+ *		A row that the log has an entry of, for who may see it.
+ */
+#ifndef MBUS_FOUND_H
+#define MBUS_FOUND_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/snapshot.h"
+
+#include "log/entry.h"
+
+/* Its entry, made again; in the current memory context. */
+typedef struct MbusFound
+{
+	int32		segment;		/* 0: none */
+	int			kind;
+	int64		number;
+	MbusEntry	entry;			/* with openings */
+} MbusFound;
+
+extern bool mbus_found(FunctionCallInfo fcinfo, Oid schema, Snapshot snapshot,
+					   MbusFound *found);
+
+#endif							/* MBUS_FOUND_H */

@@ -1,0 +1,30 @@
+/*
+ * row.h
+ *		Rows and the entries that the log has of them.
+ */
+#ifndef MBUS_ROW_H
+#define MBUS_ROW_H
+
+#include "postgres.h"
+
+#include "access/htup.h"
+#include "access/tupdesc.h"
+#include "utils/relcache.h"
+#include "utils/snapshot.h"
+
+#include "base/ids.h"
+#include "log/entry.h"
+
+/* What has entries: the families of tables, and what is not of a segment. */
+#define MBUS_LOG_ACTION		((int) MBUS_FAMILIES)
+#define MBUS_LOG_KINDS		(MBUS_LOG_ACTION + 1)
+
+extern int64 mbus_row_entry(MbusEntry *entry, Oid schema, int kind,
+							HeapTuple tuple, TupleDesc desc,
+							const uint8 *secret);
+extern Relation mbus_row_table(Oid schema, int kind, int32 segment);
+extern AttrNumber mbus_row_number(int kind);
+extern bool mbus_segment_secret(Oid schema, int32 segment, Snapshot snapshot,
+								uint8 *secret);
+
+#endif							/* MBUS_ROW_H */

@@ -1,0 +1,211 @@
+/*
+ * log_task.c
+ *		The worker logs.
+ *
+ * Every LOOK_EVERY_MS it looks whether anything has moved, and then logs a
+ * slice (log/pass.c); where more is left it comes again at once, after what
+ * others wait for was seen to.  A checkpoint is a task of its own.
+ *
+ * A segment is not retired before all its messages are logged.  If they cannot
+ * be it stays, and the server's log says why, until message_bus.log is turned
+ * off.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "base/settings.h"
+#include "log/checkpoint.h"
+#include "log/pass.h"
+#include "state/clock.h"
+#include "worker/log_task.h"
+#include "worker/task.h"
+
+#define LOOK_EVERY_MS	200
+#define CATCH_UP_MS		1000	/* for who wants to retire a segment */
+
+/* Whether a segment has to wait. */
+typedef struct Waiting
+{
+	int32		segment;
+	bool		waits;
+} Waiting;
+
+static bool log_works(const MbusWork *work);
+static MbusOutcome slice_log(MbusWork *work, void *arg);
+static MbusOutcome checkpoint_make(MbusWork *work, void *arg);
+static MbusOutcome segment_ask(MbusWork *work, void *arg);
+
+/* Whether there is a log to be written, and room for it. */
+static bool
+log_works(const MbusWork *work)
+{
+	return mbus_log_enabled && OidIsValid(work->schema) && !work->disk.full;
+}
+
+/*
+ * mbus_log_moved tells whether the worker is to log, if it is time to look.
+ */
+bool
+mbus_log_moved(MbusWork *work)
+{
+	TimestampTz now = mbus_now();
+	MbusLogLook look = {0};
+
+	if (!log_works(work))
+		return false;
+	if (work->log_more || mbus_log_checkpoint_due(work->log))
+		return true;
+	if (!TimestampDifferenceExceeds(work->log_looked_at, now, LOOK_EVERY_MS))
+		return false;
+	if (mbus_log_look(work->db, work->schema, work->log, &look))
+		return true;
+	work->log_looked_at = now;
+	return false;
+}
+
+/*
+ * mbus_log_run logs a slice, if it is time to look and anything has moved, and
+ * makes a checkpoint that is due.
+ */
+void
+mbus_log_run(MbusWork *work)
+{
+	TimestampTz now = mbus_now();
+	MbusLogLook look = {0};
+
+	if (!log_works(work))
+	{
+		work->log_more = false;
+		return;
+	}
+	if (!work->log_more &&
+		!TimestampDifferenceExceeds(work->log_looked_at, now, LOOK_EVERY_MS))
+		return;
+	work->log_looked_at = now;
+	work->log_more = false;
+	if (!mbus_tasks_begin(work, MBUS_TASK_LOG, false))
+		return;
+	if (mbus_log_look(work->db, work->schema, work->log, &look) &&
+		mbus_task_run(work, MBUS_TASK_LOG, slice_log, &look,
+					  "logging") == MBUS_DONE)
+		work->log_more = look.more;
+	if (mbus_log_checkpoint_due(work->log))
+		(void) mbus_task_run(work, MBUS_TASK_LOG, checkpoint_make, NULL,
+							 "making a checkpoint of the log");
+	mbus_tasks_end(work, MBUS_TASK_LOG);
+}
+
+static MbusOutcome
+slice_log(MbusWork *work, void *arg)
+{
+	MbusLogLook *look = arg;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	mbus_log_pass(work->db, work->schema, work->log, look);
+	mbus_task_commit();
+	mbus_log_passed(work->log, look);
+	return MBUS_DONE;
+}
+
+static MbusOutcome
+checkpoint_make(MbusWork *work, void *arg)
+{
+	int64		size;
+	TimestampTz at;
+	bool		made;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	made = mbus_log_checkpoint(work->schema, work->log, &size, &at);
+	mbus_task_commit();
+	if (made)
+	{
+		work->log->checkpoint_size = size;
+		work->log->checkpoint_at = at;
+	}
+	return MBUS_DONE;
+}
+
+/*
+ * mbus_log_forget forgets what was known of the log: the extension is another
+ * one.
+ */
+void
+mbus_log_forget(MbusWork *work)
+{
+	memset(work->log, 0, sizeof(MbusLog));
+	work->log_more = false;
+}
+
+/*
+ * mbus_log_wake says when the worker is to look again, at the latest at
+ * "next".
+ */
+TimestampTz
+mbus_log_wake(MbusWork *work, TimestampTz next)
+{
+	if (!log_works(work))
+		return next;
+	if (work->log_more)
+		return mbus_now();
+	return Min(next, TimestampTzPlusMilliseconds(work->log_looked_at,
+												 LOOK_EVERY_MS));
+}
+
+/*
+ * mbus_log_lets_go tells whether a segment may be retired: nothing in it is to
+ * be logged any more but facts that are still to come.  It catches up, if need
+ * be, for a while.
+ */
+bool
+mbus_log_lets_go(MbusWork *work, int32 segment)
+{
+	TimestampTz started = mbus_now();
+	Waiting		waiting = {.segment = segment,.waits = true};
+
+	if (!mbus_log_enabled)
+		return true;
+	for (;;)
+	{
+		if (mbus_task_run(work, MBUS_TASK_LOG, segment_ask, &waiting,
+						  "asking whether segment %d is logged",
+						  segment) != MBUS_DONE)
+			return false;
+		if (!waiting.waits && work->log->origin_known)
+			return true;
+		if (TimestampDifferenceExceeds(started, mbus_now(), CATCH_UP_MS))
+			return false;
+		work->log_more = true;
+		mbus_log_run(work);
+		if (!work->log_more)
+			started = 0;		/* all that can be is logged: ask once more */
+		work->serve(work);
+	}
+}
+
+static MbusOutcome
+segment_ask(MbusWork *work, void *arg)
+{
+	Waiting    *waiting = arg;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	waiting->waits = mbus_log_waits(work->schema, waiting->segment);
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+/*
+ * mbus_log_dropped logs what a segment still has, and that it is dropped, or
+ * notes that it goes unlogged; in the transaction that drops it.
+ */
+void
+mbus_log_dropped(MbusWork *work, int32 segment)
+{
+	if (mbus_log_enabled)
+		mbus_log_drop(work->schema, work->log, segment);
+	else
+		mbus_log_drop_unlogged(segment);
+}
