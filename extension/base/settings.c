@@ -33,7 +33,7 @@ int			mbus_max_leases = 65536;
 int			mbus_database_share = 75;
 int			mbus_subscription_share = 50;
 int			mbus_channel_share = 75;
-int			mbus_holder_share = 75;
+int			mbus_holder_share = 40;
 int			mbus_session_share = 50;
 int			mbus_leases_per_epoch = MBUS_LEASES_LIMIT;
 int			mbus_facts_per_chunk = 1024 * 1024;
@@ -173,7 +173,7 @@ define_share_settings(void)
 	DefineCustomIntVariable("message_bus.holder_share",
 							"Percentage that one role, or one subject of it, may hold of what the others leave of the database's share of max_leases.",
 							"All sessions without a token that have one role are one.",
-							&mbus_holder_share, 75, 1, 100,
+							&mbus_holder_share, 40, 1, 100,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.session_share",
 							"Percentage that one session may hold of what the other sessions of its role and subject leave of their share of max_leases.",

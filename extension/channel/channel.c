@@ -180,6 +180,8 @@ mbus_channel_check(const MbusChannel *channel, MbusPrivilege privilege)
 				 errmsg("permission denied for channel \"%s\"", channel->name),
 				 errdetail("Role \"%s\" has no privilege to %s.",
 						   GetUserNameFromId(GetUserId(), false), verb),
+				 privilege == MBUS_CLAIM && mbus_channel_allows(channel, MBUS_CONSUME) ?
+				 errhint("Users of a channel with visibility \"subject\" read their messages with peek and get; who claims gets everybody's.") :
 				 errhint("The channel's owner can grant it with message_bus.grant_channel().")));
 }
 

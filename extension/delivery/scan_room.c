@@ -25,6 +25,11 @@
 
 #define ROOM_FIRST	64
 
+#define HINT \
+	"Acknowledge or give back what is held: message_bus.release_lease() is for the channel's owner, " \
+	"the view message_bus.leases shows leases. An administrator can change the setting; " \
+	"the view message_bus.pools shows members of pg_monitor who holds what."
+
 static uint32 claimer = MBUS_NONE;	/* who has a use of this scan: party.c */
 static uint32 set_aside = MBUS_NONE;
 static int	nset_aside = 0;		/* by this scan, used ones too */
@@ -145,10 +150,13 @@ mbus_scan_room_refuse(const MbusScan *scan)
 			 errmsg("too many messages are claimed from subscription \"%s\" of channel \"%s\"",
 					subscription ? subscription->name : "",
 					channel ? channel->name : ""),
-			 errdetail("It holds %d messages and may hold %d; its database holds %d and may hold %d of the %d that the server follows.",
-					   quota.held, quota.most, quota.database_held,
-					   quota.database_most, mbus_max_leases),
-			 errhint("Acknowledge some, or raise \"message_bus.max_leases\" and restart the server. The view message_bus.pools shows who holds them.")));
+			 errdetail("It holds %d messages and may hold %d, as \"message_bus.%s\" says; its database holds %d and may hold %d of the %d of \"message_bus.max_leases\".",
+					   quota.held, quota.most,
+					   quota.database_held < quota.database_most ?
+					   "subscription_share" : "database_share",
+					   quota.database_held, quota.database_most,
+					   mbus_max_leases),
+			 errhint(HINT)));
 }
 
 /* The same, by the name of who holds too much, and of the setting. */
@@ -181,5 +189,5 @@ refuse_party(const MbusScan *scan, const MbusPartyQuota *quota)
 					" and this subject" : ""),
 			 errdetail("It holds %d messages and may hold %d, as \"%s\" says.",
 					   quota->held, quota->most, setting),
-			 errhint("Acknowledge some. The view message_bus.pools shows who holds them.")));
+			 errhint(HINT)));
 }

@@ -633,6 +633,11 @@ deliver_row(const GwLane *lane, GwRequest *request, const GwRow *row)
 		request->code = row->code;
 		gw_text_copy(request->sqlstate, sizeof(request->sqlstate),
 					 row->sqlstate);
+		/* It has been ended, or its key is gone: as if it had expired. */
+		if (row->code == GW_ERROR_NOT_AUTHENTICATED &&
+			identity->role[0] != '\0' &&
+			strcmp(request->method, "authenticate") != 0)
+			identity->expires_ms = gw_unix_ms();
 	}
 	request->brought += body.length;
 	gw_row_leases(row, &leases);

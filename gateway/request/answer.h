@@ -10,6 +10,7 @@
 
 /* JSON-RPC codes of the gateway's own errors. */
 #define GW_ERROR_INTERNAL			(-32603)
+#define GW_ERROR_NOT_AUTHENTICATED	(-32001)
 #define GW_ERROR_TOO_LARGE			(-32004)
 #define GW_ERROR_DATABASE_AWAY		(-32010)
 #define GW_ERROR_TOO_MANY			(-32011)

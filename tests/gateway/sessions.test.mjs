@@ -593,6 +593,31 @@ describe('what has been ended', () => {
 			});
 	}
 
+	test('is closed when it asks, and what it had claimed goes back', async () => {
+		const own = await start({ MESSAGE_BUS_EXPIRY_GRACE_SECS: '1' });
+		const claims = { role: 'alice', sub: 'thief', iat: inSeconds(-60) };
+		const client = await own.client(bearer(claims));
+		const left = () => bus.sql(`SELECT count(*) FROM message_bus.leases
+			WHERE subscription = 'thieves'`);
+		await bus.sql(`SELECT message_bus.create_subscription('events',
+			'thieves', start => 'latest')`);
+		await publish(client, 1);
+		assert.equal((await client.call('claim', { channel: 'events',
+			subscription: 'thieves', lease_for: 86400 })).length, 1);
+		await bus.sql(`SELECT message_bus.end_sessions('thief', 'alice')`);
+		assert.equal((await fails(client.call('ping'))).code, -32001);
+		await until('the close', () => own.event('close', ({ code }) =>
+			code === 1008));
+		await until('the lease', async () => (await left()).trim() === '0');
+		// a token that is refused does not end a session
+		const other = await own.client(bearer({ role: 'alice', sub: 'stays' }));
+		assert.equal((await fails(other.call('authenticate',
+			{ token: token(claims) }))).code, -32001);
+		await sleep(2500);
+		assert.equal(await other.call('ping'), 'pong');
+		await own.kill();
+	});
+
 	test('without a token is opened anew by no lane', async () => {
 		const own = await start();
 		const client = await own.client();

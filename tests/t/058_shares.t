@@ -17,6 +17,7 @@ my $node = bus_node(
 	conf => "message_bus.worker_interval = 100ms\n"
 	  . "message_bus.max_leases = 4096\n"
 	  . "message_bus.channel_share = 100\n"
+	  . "message_bus.holder_share = 75\n"
 	  . "message_bus.max_subscriptions = 64\n");
 
 create_bus($node);
