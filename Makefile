@@ -50,8 +50,8 @@ lint:
 
 ## build: the extension and the gateway
 build:
-	$(MAKE) -C extension PG_CONFIG=$(PG_CONFIG)
-	$(MAKE) -C gateway
+	$(MAKE) -j $(shell nproc) -C extension PG_CONFIG=$(PG_CONFIG)
+	$(MAKE) -j $(shell nproc) -C gateway
 
 ## install: the extension and the gateway into the system (as root or sudo)
 install: build

@@ -38,6 +38,7 @@ level_append(MbusEdge *edge, int level, const MbusHash *hash,
 	MbusTilePart part = {0};
 	MbusHash	root;
 
+	Assert(edge->count[level] < MBUS_TILE_WIDTH);
 	edge->hash[level][edge->count[level]++] = *hash;
 	if (edge->count[level] < MBUS_TILE_WIDTH)
 		return;

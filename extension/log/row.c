@@ -378,11 +378,13 @@ mbus_segment_secret(Oid schema, int32 segment, Snapshot snapshot,
 		for (int half = 0; half < 2; half++)
 		{
 			bool		isnull;
-			pg_uuid_t  *bytes =
-			DatumGetUUIDP(heap_getattr(tuple, half + 1, RelationGetDescr(rel),
-									   &isnull));
+			Datum		bytes = heap_getattr(tuple, half + 1,
+											 RelationGetDescr(rel), &isnull);
 
-			memcpy(secret + half * UUID_LEN, bytes->data, UUID_LEN);
+			if (isnull)
+				elog(ERROR, "segment %d has no whole secret", segment);
+			memcpy(secret + half * UUID_LEN, DatumGetUUIDP(bytes)->data,
+				   UUID_LEN);
 		}
 	}
 	systable_endscan(scan);

@@ -165,12 +165,14 @@ mbus_log_segment_update(const MbusLogState *state,
 }
 
 /*
- * mbus_log_append writes rows' hashes to the tree, and which they are.  Those
- * of a segment and kind stand together, by ascending number.
+ * mbus_log_append writes rows' hashes to the tree, and which they are: a run
+ * for those of a segment and kind that stand together by ascending number.
  */
 void
 mbus_log_append(MbusEdge *edge, const MbusLogged *rows, int n)
 {
+	/* an error leaves a torn edge: then it is read again */
+	edge->read = false;
 	for (int i = 0; i < n;)
 	{
 		int			written = run_write(edge->size, &rows[i], n - i);
@@ -179,6 +181,7 @@ mbus_log_append(MbusEdge *edge, const MbusLogged *rows, int n)
 			mbus_edge_append(edge, &rows[i].hash, tile_write, NULL);
 	}
 	mbus_edge_flush(edge, tile_write, NULL);
+	edge->read = true;
 }
 
 /* Writes a tile, or a part of one. */
@@ -220,6 +223,7 @@ run_write(int64 first_index, const MbusLogged *rows, int n)
 
 	while (end < n && rows[end].segment == rows[0].segment &&
 		   rows[end].kind == rows[0].kind &&
+		   rows[end].number > rows[end - 1].number &&
 		   rows[end].number - rows[0].number < PG_INT32_MAX)
 		end++;
 	values[4] = Int32GetDatum(end);

@@ -14,6 +14,7 @@ use Test::More;
 
 my $node = bus_node('delivery_pools',
 	conf => "message_bus.worker_interval = 100ms\n"
+	  . "message_bus.holder_share = 75\n"
 	  . "message_bus.max_leases = 16\n"
 	  . "message_bus.database_share = 100\n"
 	  . "message_bus.subscription_share = 100\n"
@@ -35,9 +36,9 @@ is(claim_all($node, 'c', batch => 10),
 is(claim_all($node, 'c', batch => 10),
 	join(' ', map { "$_:1" } 11 .. 16), 'the next claim gets what has room');
 sql_fails($node, 'postgres', $claim, '53400',
-	qr/too many messages are claimed from subscription "s" of channel "c".*It holds 16 messages and may hold 16.*HINT:.*max_leases/s, 'a full pool');
+	qr/too many messages are claimed from subscription "s" of channel "c".*It holds 16 messages and may hold 16.*max_leases.*HINT:.*release_lease/s, 'a full pool');
 sql_fails($node, 'postgres', $claim =~ s/'s'/'o'/r, '53400',
-	qr/HINT:.*max_leases/s, 'also for another subscription');
+	qr/max_leases.*HINT:.*release_lease/s, 'also for another subscription');
 is( $node->safe_psql(
 		'postgres', q{SELECT message_bus.ack(min(lease)) FROM message_bus.leases}
 	),

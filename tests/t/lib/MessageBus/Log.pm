@@ -66,8 +66,9 @@ sub log_has_all
 				UNION ALL SELECT 3, message_id >> 24, no FROM message_bus.failure)
 			SELECT (SELECT count(*) FROM (TABLE logged EXCEPT ALL TABLE there) AS x),
 				(SELECT count(*) FROM (TABLE there EXCEPT ALL TABLE logged) AS x),
-				(SELECT size FROM message_bus.log_state) - (SELECT sum(n) FROM message_bus.log_run)}),
-		'0|0|0',
+				(SELECT size FROM message_bus.log_state) - (SELECT sum(n) FROM message_bus.log_run),
+				(SELECT count(*) FROM message_bus.log_run WHERE 0 > ANY (runs))}),
+		'0|0|0|0',
 		$what);
 	return;
 }
