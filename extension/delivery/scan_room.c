@@ -140,8 +140,10 @@ mbus_scan_room_refuse(const MbusScan *scan)
 	bool		full;
 
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
-	full = mbus_quota_full(scan->slot, claimer, &party);
 	mbus_quota_of(scan->slot, &quota);
+	/* where there is nothing left it is not for him who has most */
+	full = quota.database_held < quota.database_most &&
+		mbus_quota_full(scan->slot, claimer, &party);
 	LWLockRelease(mbus_delivery_lock());
 	if (full)
 		refuse_party(scan, &party);

@@ -14,7 +14,6 @@ use Test::More;
 
 my $node = bus_node('delivery_pools',
 	conf => "message_bus.worker_interval = 100ms\n"
-	  . "message_bus.holder_share = 75\n"
 	  . "message_bus.max_leases = 16\n"
 	  . "message_bus.database_share = 100\n"
 	  . "message_bus.subscription_share = 100\n"
