@@ -48,7 +48,7 @@ sub peeked
 	my $sql = q{SELECT coalesce(string_agg(payload #>> '{}', ' ' ORDER BY payload::text), '')
 		FROM message_bus.peek('default', max_messages => 1000)};
 
-	for (1 .. 100)
+	for (1 .. 600)
 	{
 		last if split(' ', query($database, $sql)) >= $number;
 		select undef, undef, undef, 0.1;
