@@ -223,7 +223,8 @@ CREATE TABLE message_bus.segment (
 	log_id uuid,							-- the log that the rest is about, see log_state
 	log_to bigint,							-- ids below are logged or pending; its end: all are known
 	log_pending bigint[],					-- ranges [lo, hi): unfinished when they were passed
-	log_facts bigint[]						-- likewise, numbers of facts that it had before
+	log_facts bigint[],						-- likewise, numbers of facts that it had before
+	log_fault text							-- why some of it cannot be read for the log
 );
 COMMENT ON TABLE message_bus.segment IS 'segments: the partitions that hold messages of one time window';
 
@@ -1534,7 +1535,8 @@ SELECT s.segment_no, s.series,
 	s.opened_at, s.closed_at,
 	COALESCE(s.expires_at, o.expires_at) AS expires_at,
 	o.rows_reserved, o.rows_max,
-	message_bus.tables_size(t.relids) AS size_bytes
+	message_bus.tables_size(t.relids) AS size_bytes,
+	s.log_fault
 FROM message_bus.segment AS s
 LEFT JOIN message_bus.open_segments() AS o ON o.segment_no OPERATOR(pg_catalog.=) s.segment_no
 CROSS JOIN LATERAL (
@@ -1555,6 +1557,7 @@ COMMENT ON COLUMN message_bus.segments.expires_at IS 'when the last of its messa
 COMMENT ON COLUMN message_bus.segments.rows_reserved IS 'ids given out so far, if open; NULL on a standby';
 COMMENT ON COLUMN message_bus.segments.rows_max IS 'ids it has, if open; NULL on a standby';
 COMMENT ON COLUMN message_bus.segments.size_bytes IS 'size on disk of its tables, with indexes';
+COMMENT ON COLUMN message_bus.segments.log_fault IS 'why some of its rows cannot be read, so that the log has no entries of them; NULL: all can be';
 
 CREATE FUNCTION message_bus.listed_databases() RETURNS text[]
 LANGUAGE c STABLE PARALLEL SAFE

@@ -18,8 +18,10 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -53,7 +55,7 @@ bool
 mbus_log_open(Oid schema, MbusLog *log, MbusLogState *state, int64 facts_to,
 			  const MbusSpans *facts_pending)
 {
-	if (!mbus_log_state_lock(state))
+	if (!mbus_log_state_read(state, true))
 	{
 		mbus_log_execute("SELECT 1 FROM message_bus.segment LIMIT 1", 0, NULL,
 						 NULL);
@@ -96,6 +98,8 @@ log_begin(Oid schema, MbusLog *log, MbusLogState *state, int64 facts_to,
 	mbus_log_state_insert(state);
 	key_make();
 	mbus_log_action(schema, log, state, "log", 0, NULL);
+	/* origin and key are shown at once */
+	ForceSyncCommit();
 }
 
 /* Goes on under a new origin. */
@@ -132,6 +136,7 @@ log_continue(Oid schema, MbusLog *log, MbusLogState *state)
 					psprintf("%s " INT64_FORMAT " %s", before.origin,
 							 before.size,
 							 mbus_base64(root.bytes, MBUS_HASH_BYTES)));
+	ForceSyncCommit();
 	ereport(LOG,
 			(errmsg("the log of message_bus goes on as \"%s\"", state->origin),
 			 errdetail("It was \"%s\", and is on another timeline, or in another database, or its setting is another one.",
@@ -163,6 +168,19 @@ state_here(MbusLogState *state)
 	state->system_id = (int64) GetSystemIdentifier();
 	state->timeline = GetWALInsertionTimeLine();
 	state->database = MyDatabaseId;
+}
+
+/*
+ * mbus_log_here_hash returns a hash of what can become another one while the
+ * server runs.
+ */
+uint64
+mbus_log_here_hash(void)
+{
+	const char *prefix = prefix_set();
+
+	return hash_bytes_extended((const unsigned char *) prefix,
+							   (int) strlen(prefix), 0);
 }
 
 static const char *

@@ -10,6 +10,7 @@
 #include "log/log.h"
 #include "log/store.h"
 
+extern uint64 mbus_log_here_hash(void);
 extern bool mbus_log_open(Oid schema, MbusLog *log, MbusLogState *state,
 						  int64 facts_to, const MbusSpans *facts_pending);
 extern void mbus_log_edge_ready(Oid schema, MbusLog *log,

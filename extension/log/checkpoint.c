@@ -60,7 +60,7 @@ mbus_log_checkpoint(Oid schema, MbusLog *log, int64 *size, TimestampTz *at)
 	if (!log->checkpoint_known)
 		newest_read(log);
 	log->checkpoint_known = true;
-	if (!mbus_log_state_lock(&state) || state.size == 0 ||
+	if (!mbus_log_state_read(&state, true) || state.size == 0 ||
 		state.size <= log->checkpoint_size)
 		return false;
 	mbus_log_edge_ready(schema, log, &state);

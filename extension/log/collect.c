@@ -11,7 +11,11 @@
  *
  * If there are more rows than a slice may have, the numbers are cut: only those
  * below the cut count, and the rest is as it was.  That works across tables,
- * which are read one after the other.
+ * which are read one after the other.  So it is when the slice's time is over:
+ * the numbers are cut at the row that was read, what other tables have below
+ * that is read too, and they are cut again if that takes long.
+ *
+ * What is being read is said to who has to know after an error (unread.c).
  *
  * Memory: entries are made in a context that is reset with each row; a row
  * that is found takes 48 bytes.
@@ -19,6 +23,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "portability/instr_time.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -27,6 +32,11 @@
 #include "log/collect.h"
 #include "log/row.h"
 #include "segment/leaf_scan.h"
+
+#define SLICE_ROWS		8192
+#define SLICE_US		50000
+#define SLICE_MORE_US	5000	/* until it is cut again */
+#define TIME_EVERY		16		/* rows */
 
 /* One reading of tables. */
 typedef struct Collection
@@ -40,6 +50,7 @@ typedef struct Collection
 	MemoryContext context;		/* for a row */
 } Collection;
 
+static uint64 clock_us(void);
 static void segment_collect(Collection *collection, int32 segment,
 							int kind_from, int kind_to);
 static void table_collect(Collection *collection, Relation rel, int32 segment,
@@ -47,11 +58,34 @@ static void table_collect(Collection *collection, Relation rel, int32 segment,
 static bool span_collect(Collection *collection, MbusLeafScan *scan,
 						 const MbusSpan *span, int32 segment, int kind,
 						 const uint8 *secret);
+static bool slice_late(MbusRows *rows);
 static void row_add(Collection *collection, int32 segment, int kind,
 					HeapTuple tuple, TupleDesc desc, const uint8 *secret);
 static void rows_cut(Collection *collection);
 static int	number_compare(const void *a, const void *b);
 static int	place_compare(const void *a, const void *b);
+
+/*
+ * mbus_rows_begin begins a slice.
+ */
+void
+mbus_rows_begin(MbusRows *rows, MbusLog *log)
+{
+	memset(rows, 0, sizeof(*rows));
+	rows->most = SLICE_ROWS;
+	rows->end_us = clock_us() + SLICE_US;
+	rows->reading = &log->reading;
+	memset(rows->reading, 0, sizeof(*rows->reading));
+}
+
+static uint64
+clock_us(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
 
 /*
  * mbus_collect adds the rows of some kinds in some segments that are to be
@@ -66,10 +100,10 @@ mbus_collect(Oid schema, const int32 *segments, int nsegments, int kind_from,
 	Collection	collection = {0};
 	MbusSpans	window;
 	MbusSpans	fresh = {0};
-	MbusSpans	done;
 	int64		to;
 
-	if (rows->n >= rows->most)
+	memset(&cursor->done, 0, sizeof(cursor->done));
+	if (rows->n >= rows->most || (rows->late && rows->n > 0))
 		return false;
 	mbus_spans_add(&fresh, cursor->to, limit);
 	window = mbus_spans_union(&cursor->pending, &fresh);
@@ -86,6 +120,7 @@ mbus_collect(Oid schema, const int32 *segments, int nsegments, int kind_from,
 	{
 		for (int i = 0; i < nsegments; i++)
 			segment_collect(&collection, segments[i], kind_from, kind_to);
+		memset(rows->reading, 0, sizeof(*rows->reading));
 		rows_cut(&collection);
 	}
 	MemoryContextDelete(collection.context);
@@ -94,8 +129,8 @@ mbus_collect(Oid schema, const int32 *segments, int nsegments, int kind_from,
 	fresh.n = 0;
 	mbus_spans_add(&fresh, cursor->to, to);
 	window = mbus_spans_union(&cursor->pending, &fresh);
-	done = mbus_spans_below(&collection.settled, collection.cut);
-	cursor->pending = mbus_spans_minus(&window, &done);
+	cursor->done = mbus_spans_below(&collection.settled, collection.cut);
+	cursor->pending = mbus_spans_minus(&window, &cursor->done);
 	cursor->to = to;
 	return collection.cut == PG_INT64_MAX;
 }
@@ -108,12 +143,14 @@ segment_collect(Collection *collection, int32 segment, int kind_from,
 	uint8		secret[MBUS_SECRET_BYTES];
 	bool		known = false;
 
+	collection->rows->reading->segment = segment;
 	for (int kind = kind_from; kind <= kind_to; kind++)
 	{
 		Relation	rel = mbus_row_table(collection->schema, kind, segment);
 
 		if (rel == NULL)
 			continue;
+		collection->rows->reading->kind = kind;
 		if (!known && !mbus_segment_secret(collection->schema, segment,
 										   GetActiveSnapshot(), secret))
 			ereport(ERROR,
@@ -166,7 +203,7 @@ span_collect(Collection *collection, MbusLeafScan *scan, const MbusSpan *span,
 	while (all && (tuple = mbus_leaf_scan_next(scan)) != NULL)
 	{
 		row_add(collection, segment, kind, tuple, desc, secret);
-		all = rows->n < end;
+		all = rows->n < end && !slice_late(rows);
 	}
 	mbus_leaf_scan_end(scan);
 	if (!all)
@@ -194,12 +231,27 @@ row_add(Collection *collection, int32 segment, int kind, HeapTuple tuple,
 	row = &rows->row[rows->n++];
 	row->segment = segment;
 	row->kind = kind;
+	rows->reading->number = mbus_row_number_of(kind, tuple, desc);
 	caller = MemoryContextSwitchTo(collection->context);
 	row->number = mbus_row_entry(&collection->entry, collection->schema, kind,
 								 tuple, desc, secret);
 	mbus_entry_hash(&collection->entry, &row->hash);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(collection->context);
+	rows->reading->number = 0;
+}
+
+/* Whether the slice's time is over; if so there is some more for the rest. */
+static bool
+slice_late(MbusRows *rows)
+{
+	uint64		now;
+
+	if (rows->n % TIME_EVERY != 0 || (now = clock_us()) < rows->end_us)
+		return false;
+	rows->end_us = now + SLICE_MORE_US;
+	rows->late = true;
+	return true;
 }
 
 /*

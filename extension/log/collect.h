@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "log/log.h"
 #include "log/spans.h"
 #include "log/store.h"
 
@@ -15,17 +16,22 @@ typedef struct MbusCursor
 {
 	int64		to;				/* below it all are logged or pending */
 	MbusSpans	pending;
+	MbusSpans	done;			/* out: what is not to be looked for any more */
 } MbusCursor;
 
-/* Rows of a slice. */
+/* Rows of a slice; collect.c tells how it ends. */
 typedef struct MbusRows
 {
 	MbusLogged *row;
 	int			n;
 	int			room;
 	int			most;			/* that the slice may have */
+	uint64		end_us;			/* of its time, by the clock of instr_time */
+	bool		late;			/* that was passed */
+	MbusLogReading *reading;	/* kept up to date */
 } MbusRows;
 
+extern void mbus_rows_begin(MbusRows *rows, MbusLog *log);
 extern bool mbus_collect(Oid schema, const int32 *segments, int nsegments,
 						 int kind_from, int kind_to, MbusCursor *cursor,
 						 int64 limit, const MbusSpans *unfinished,

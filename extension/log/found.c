@@ -203,7 +203,8 @@ action_found(Oid schema, Snapshot snapshot, const char *word, bool newest,
 	HeapTuple	tuple;
 	bool		there = false;
 
-	if (!mbus_monitors())
+	/* below 0: not logged yet, and no entry */
+	if (!mbus_monitors() || found->number < 0)
 		return false;
 	rel = table_open(mbus_relation(schema, "log_action"), AccessShareLock);
 	mbus_leaf_scan_open(&rows, rel, MBUS_ACTION_NO, 0, false);

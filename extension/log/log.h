@@ -11,6 +11,30 @@
 
 #include "log/edge.h"
 
+#define MBUS_UNREAD_ROWS	16
+
+/* What is being read, for who has to know where an error was; 0: nothing. */
+typedef struct MbusLogReading
+{
+	int32		segment;
+	int			kind;
+	int64		number;			/* 0: no row yet */
+} MbusLogReading;
+
+/* A segment with rows that cannot be read; unread.c. */
+typedef struct MbusUnread
+{
+	int32		segment;
+	bool		whole;			/* it is not known which, or they are many */
+	int			n;
+	int			kind[MBUS_UNREAD_ROWS];
+	int64		number[MBUS_UNREAD_ROWS];	/* ascending */
+	int			failures;
+	TimestampTz retry_at;
+	bool		tried;			/* in the pass that runs */
+	char		error[256];
+} MbusUnread;
+
 /* All zero when it begins; nothing of it is needed but to save reading. */
 typedef struct MbusLog
 {
@@ -21,6 +45,14 @@ typedef struct MbusLog
 								 * known */
 	int64		everywhere_to;	/* facts below this number may be in any
 								 * segment */
+
+	bool		facts_done;		/* the last pass had room for all facts */
+
+	/* segments that are put off */
+	MbusLogReading reading;
+	MbusUnread *unread;
+	int			nunread;
+	int			unread_room;
 
 	/* the newest checkpoint */
 	bool		checkpoint_known;

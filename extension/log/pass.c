@@ -8,14 +8,18 @@
  * their numbers, in the segments that were touched; and what segments had that
  * have just come to this log.  It commits asynchronously.
  *
- * A slice has SLICE_ROWS entries at most; what is left the next pass does.
- * When a look sees what the last complete pass saw, nothing is done: no table
- * is read.
+ * A slice has so many entries, or so much time (collect.c); what is left the
+ * next pass does.  When a look sees what the last complete pass saw, nothing is
+ * done: no table is read.
  *
  * A segment comes to the log when a pass first sees that it is readable: then
  * its messages are logged from its first id on, and its facts below the log's
  * number, each in slices.  That is so for one that was just opened, too, which
  * has none.  From then on its facts are read with those of the others.
+ *
+ * A segment with rows that cannot be read is put off (unread.c): its messages
+ * that are left out stay pending, and its facts are not read with those of the
+ * others, but noted as if it had brought them, and read by themselves.
  *
  * README.md tells what a crash at each step leaves.
  */
@@ -33,9 +37,8 @@
 #include "log/pass.h"
 #include "log/row.h"
 #include "log/store.h"
+#include "log/unread.h"
 #include "segment/leaf.h"
-
-#define SLICE_ROWS		8192
 
 /* A pass that is at work. */
 typedef struct Pass
@@ -54,14 +57,20 @@ typedef struct Pass
 static uint64 look_hash(MbusDatabase *db, const MbusLogLook *look);
 static uint64 hash_add(uint64 hash, int64 value);
 static void segments_adopt(Pass *pass);
+static void segments_unread(Pass *pass);
 static bool segment_readable(const Pass *pass, int32 segment);
 static void messages_collect(Pass *pass);
 static int64 segment_limit(const MbusLogLook *look, int32 segment);
-static bool segment_sealed(const MbusLogSegment *segment);
+static bool segment_sealed(const MbusLogSegment *segment,
+						   const MbusUnread *unread);
 static void facts_collect(Pass *pass);
-static int	fact_segments(const Pass *pass, int32 *numbers);
+static bool fact_segment(const Pass *pass, const MbusLogSegment *segment);
+static void facts_put_off(Pass *pass, const MbusSpans *done);
 static void brought_collect(Pass *pass);
 static void pass_write(Pass *pass);
+static bool drop_collect(Oid schema, const MbusLogState *state,
+						 const MbusLogSegment *segment,
+						 const MbusUnread *unread, MbusRows *rows);
 static void gaps_log(Pass *pass);
 static MbusSpans ranges_spans(const MbusLogLook *look);
 static MbusSpans facts_spans(const MbusLogLook *look);
@@ -79,7 +88,7 @@ mbus_log_look(MbusDatabase *db, Oid schema, const MbusLog *log,
 	mbus_facts_look(db, schema, log->since, &look->facts);
 	look->hash = look_hash(db, look);
 	return look->segments.ready && look->facts.next != 0 &&
-		look->hash != log->logged;
+		(look->hash != log->logged || mbus_unread_due(log));
 }
 
 /* A hash of what was seen; also of which segments are hidden. */
@@ -99,6 +108,7 @@ look_hash(MbusDatabase *db, const MbusLogLook *look)
 	hash = hash_add(hash, pg_atomic_read_u32(&db->numbering.hiding));
 	hash = hash_add(hash, pg_atomic_read_u32(&db->numbering.known));
 	hash = hash_add(hash, pg_atomic_read_u32(&db->numbering.fills));
+	hash = hash_add(hash, mbus_log_here_hash());
 	return hash != 0 ? hash : 1;
 }
 
@@ -120,14 +130,20 @@ mbus_log_pass(MbusDatabase *db, Oid schema, MbusLog *log, MbusLogLook *look)
 	MbusSpans	unfinished = facts_spans(look);
 
 	pass.all = true;
-	pass.rows.most = SLICE_ROWS;
+	mbus_rows_begin(&pass.rows, log);
+	mbus_unread_try(log);
 	look->more = false;
+	look->facts_done = true;
 	look->since = look->facts.next;
+	/* what was touched by numbers of this pass, and the next does not ask for */
+	if (look->facts.ntouched < 0)
+		log->everywhere_to = Max(log->everywhere_to, look->facts.next);
 	if (!mbus_log_open(schema, log, &pass.state, look->facts.next,
 					   &unfinished))
 		return;
 	pass.nsegments = mbus_log_segments_read(&pass.state, 0, &pass.segment);
 	segments_adopt(&pass);
+	segments_unread(&pass);
 	messages_collect(&pass);
 	facts_collect(&pass);
 	brought_collect(&pass);
@@ -146,7 +162,9 @@ mbus_log_passed(MbusLog *log, const MbusLogLook *look)
 {
 	log->origin_known = true;
 	log->since = look->since;
-	log->logged = look->more ? 0 : look->hash;
+	log->facts_done = look->facts_done;
+	mbus_unread_passed(log);
+	log->logged = look->more || look->only != 0 ? 0 : look->hash;
 }
 
 /*
@@ -174,6 +192,7 @@ segments_adopt(Pass *pass)
 			0
 		};
 		segment->facts = before;
+		segment->fault = NULL;
 
 		/*
 		 * what it has brought may be above what is logged, and touched by
@@ -181,6 +200,25 @@ segments_adopt(Pass *pass)
 		 */
 		pass->log->everywhere_to = Max(pass->log->everywhere_to,
 									   pass->look->facts.next);
+	}
+}
+
+/* Sees to it that it is shown which segments cannot be read. */
+static void
+segments_unread(Pass *pass)
+{
+	for (int i = 0; i < pass->nsegments; i++)
+	{
+		MbusLogSegment *segment = &pass->segment[i];
+		const MbusUnread *unread = mbus_unread_find(pass->log,
+													segment->segment);
+		char	   *fault = unread ? pstrdup(unread->error) : NULL;
+
+		if (!segment->ours || (!fault && !segment->fault) ||
+			(fault && segment->fault && strcmp(fault, segment->fault) == 0))
+			continue;
+		segment->fault = fault;
+		segment->changed = true;
 	}
 }
 
@@ -209,18 +247,30 @@ messages_collect(Pass *pass)
 	for (int i = 0; i < pass->nsegments; i++)
 	{
 		MbusLogSegment *segment = &pass->segment[i];
+		const MbusUnread *unread = mbus_unread_find(pass->log,
+													segment->segment);
 		int64		limit = segment_limit(pass->look, segment->segment);
 		MbusCursor	cursor = {segment->to, segment->pending};
+		MbusSpans	left_out = unfinished;
 
-		if (!segment->ours || (segment->to >= limit && segment->pending.n == 0))
+		if (!segment->ours || (unread && unread->whole) ||
+			(segment->to >= limit && segment->pending.n == 0) ||
+			(pass->look->only != 0 && pass->look->only != segment->segment))
 			continue;
+		if (unread)
+		{
+			MbusSpans	rows = mbus_unread_spans(unread, false);
+
+			left_out = mbus_spans_union(&unfinished, &rows);
+		}
 		if (!mbus_collect(pass->schema, &segment->segment, 1, MBUS_MESSAGE,
-						  MBUS_MESSAGE, &cursor, limit, &unfinished,
+						  MBUS_MESSAGE, &cursor, limit, &left_out,
 						  &pass->rows))
 			pass->all = false;
+		segment->changed = segment->changed || segment->to != cursor.to ||
+			!mbus_spans_equal(&segment->pending, &cursor.pending);
 		segment->to = cursor.to;
 		segment->pending = cursor.pending;
-		segment->changed = true;
 	}
 }
 
@@ -244,57 +294,78 @@ facts_collect(Pass *pass)
 	MbusCursor	cursor = {state->facts_to, state->facts_pending};
 	MbusSpans	unfinished = facts_spans(pass->look);
 	int32	   *numbers = palloc(Max(pass->nsegments, 1) * sizeof(int32));
-	int			n = fact_segments(pass, numbers);
-
-	if (!mbus_collect(pass->schema, numbers, n, MBUS_EVENT, MBUS_FAILURE,
-					  &cursor, pass->look->facts.next, &unfinished,
-					  &pass->rows))
-		pass->all = false;
-	state->facts_to = cursor.to;
-	state->facts_pending = cursor.pending;
-}
-
-/* The segments of the log that may have facts; returns how many. */
-static int
-fact_segments(const Pass *pass, int32 *numbers)
-{
-	const MbusFactsSeen *facts = &pass->look->facts;
-	bool		everywhere = facts->ntouched < 0 ||
-	pass->state.facts_to < pass->log->everywhere_to;
 	int			n = 0;
 
 	for (int i = 0; i < pass->nsegments; i++)
 	{
-		bool		touched = everywhere;
+		const MbusLogSegment *segment = &pass->segment[i];
 
-		if (!pass->segment[i].ours)
-			continue;
-		for (int t = 0; t < facts->ntouched && !touched; t++)
-			touched = facts->touched[t] == pass->segment[i].segment;
-		if (touched)
-			numbers[n++] = pass->segment[i].segment;
+		if (fact_segment(pass, segment) &&
+			mbus_unread_find(pass->log, segment->segment) == NULL)
+			numbers[n++] = segment->segment;
 	}
-	return n;
+	if (!mbus_collect(pass->schema, numbers, n, MBUS_EVENT, MBUS_FAILURE,
+					  &cursor, pass->look->facts.next, &unfinished,
+					  &pass->rows))
+		pass->all = pass->look->facts_done = false;
+	facts_put_off(pass, &cursor.done);
+	state->facts_to = cursor.to;
+	state->facts_pending = cursor.pending;
+}
+
+/* Whether a segment is of the log and may have facts to be logged. */
+static bool
+fact_segment(const Pass *pass, const MbusLogSegment *segment)
+{
+	const MbusFactsSeen *facts = &pass->look->facts;
+	bool		touched = facts->ntouched < 0 ||
+	pass->state.facts_to < pass->log->everywhere_to;
+
+	for (int t = 0; t < facts->ntouched && !touched; t++)
+		touched = facts->touched[t] == segment->segment;
+	return segment->ours && touched;
+}
+
+/* Has the facts looked for later in the segments that are put off. */
+static void
+facts_put_off(Pass *pass, const MbusSpans *done)
+{
+	for (int i = 0; i < pass->nsegments && done->n > 0; i++)
+	{
+		MbusLogSegment *segment = &pass->segment[i];
+
+		if (!fact_segment(pass, segment) ||
+			mbus_unread_find(pass->log, segment->segment) == NULL)
+			continue;
+		segment->facts = mbus_spans_union(&segment->facts, done);
+		segment->changed = true;
+	}
 }
 
 /* Collects the facts that segments had when they came to the log. */
 static void
 brought_collect(Pass *pass)
 {
-	MbusSpans	none = {0};
-
 	for (int i = 0; i < pass->nsegments; i++)
 	{
 		MbusLogSegment *segment = &pass->segment[i];
+		const MbusUnread *unread = mbus_unread_find(pass->log,
+													segment->segment);
 		MbusCursor	cursor = {0, segment->facts};
+		MbusSpans	left_out = {0};
 
-		if (!segment->ours || segment->facts.n == 0)
+		if (!segment->ours || segment->facts.n == 0 ||
+			(unread && unread->whole) ||
+			(pass->look->only != 0 && pass->look->only != segment->segment))
 			continue;
+		if (unread)
+			left_out = mbus_unread_spans(unread, true);
 		if (!mbus_collect(pass->schema, &segment->segment, 1, MBUS_EVENT,
-						  MBUS_FAILURE, &cursor, 0, &none, &pass->rows))
+						  MBUS_FAILURE, &cursor, 0, &left_out, &pass->rows))
 			pass->all = false;
+		segment->changed = segment->changed ||
+			!mbus_spans_equal(&segment->facts, &cursor.pending);
 		segment->facts = cursor.pending;
-		segment->changed = true;
 	}
 }
 
@@ -343,21 +414,22 @@ facts_spans(const MbusLogLook *look)
 
 /*
  * mbus_log_waits tells whether a segment is readable and not sealed, which
- * means logged but for facts that are still to come: it must not go yet.  In
- * a transaction with SPI.
+ * means logged but for facts that are still to come: it must not go yet.  One
+ * with rows that cannot be read may, when they were tried often enough.  In a
+ * transaction with SPI.
  */
 bool
-mbus_log_waits(Oid schema, int32 segment)
+mbus_log_waits(Oid schema, const MbusLog *log, int32 segment)
 {
 	MbusLogState state;
 	MbusLogSegment *found;
 	Relation	leaf;
 	int			n = 0;
 
-	if (mbus_log_state_lock(&state))
+	if (mbus_log_state_read(&state, false))
 		n = mbus_log_segments_read(&state, segment, &found);
 	if (n > 0 && found->ours)
-		return !segment_sealed(found);
+		return !segment_sealed(found, mbus_unread_find(log, segment));
 	leaf = mbus_leaf_open(schema, segment, MBUS_MESSAGE, AccessShareLock);
 	if (leaf == NULL)
 		return false;			/* another bus's, which nobody reads */
@@ -365,41 +437,85 @@ mbus_log_waits(Oid schema, int32 segment)
 	return true;
 }
 
+/* Whether all is logged of a segment, but for what it is to go without. */
 static bool
-segment_sealed(const MbusLogSegment *segment)
+segment_sealed(const MbusLogSegment *segment, const MbusUnread *unread)
 {
+	MbusSpans	messages = {0};
+	MbusSpans	facts = {0};
+
+	if (unread)
+	{
+		if (unread->failures < MBUS_UNREAD_TRIES)
+			return false;
+		if (unread->whole)
+			return true;
+		messages = mbus_unread_spans(unread, false);
+		facts = mbus_unread_spans(unread, true);
+	}
+	messages = mbus_spans_minus(&segment->pending, &messages);
+	facts = mbus_spans_minus(&segment->facts, &facts);
 	return segment->to >= MbusFirstId(segment->segment + 1) &&
-		segment->pending.n == 0 && segment->facts.n == 0;
+		messages.n == 0 && facts.n == 0;
 }
 
 /*
  * mbus_log_drop logs what is left of a segment, which is sealed, and that it
  * is dropped; in the transaction that drops it, with SPI, when its tables are
- * locked.  Nobody can have facts in them that are not visible then.
+ * locked.  Nobody can have facts in them that are not visible then.  False,
+ * and nothing is logged, if there is more left than a slice may have.
  */
-void
+bool
 mbus_log_drop(Oid schema, MbusLog *log, int32 segment)
 {
+	const MbusUnread *unread = mbus_unread_find(log, segment);
 	MbusLogState state;
 	MbusLogSegment *found;
-	MbusRows	rows = {.most = PG_INT32_MAX / 4};
-	MbusSpans	none = {0};
-	int			n;
+	MbusRows	rows;
+	bool		all = true;
 
+	mbus_rows_begin(&rows, log);
 	PushActiveSnapshot(GetLatestSnapshot());
-	n = mbus_log_state_lock(&state) ?
-		mbus_log_segments_read(&state, segment, &found) : 0;
-	if (n > 0 && found->ours)
+	if (mbus_log_state_read(&state, true) &&
+		mbus_log_segments_read(&state, segment, &found) > 0 && found->ours)
 	{
-		MbusCursor	cursor = {state.facts_to, state.facts_pending};
-
-		mbus_log_edge_ready(schema, log, &state);
-		(void) mbus_collect(schema, &segment, 1, MBUS_EVENT, MBUS_FAILURE,
-							&cursor, PG_INT64_MAX, &none, &rows);
-		mbus_log_append(&log->edge, rows.row, rows.n);
-		mbus_log_action(schema, log, &state, "drop-segment", segment, NULL);
+		all = drop_collect(schema, &state, found, unread, &rows);
+		if (all)
+		{
+			mbus_log_edge_ready(schema, log, &state);
+			mbus_log_append(&log->edge, rows.row, rows.n);
+			mbus_log_action(schema, log, &state,
+							unread ? "gap" : "drop-segment", segment, NULL);
+		}
 	}
 	PopActiveSnapshot();
+	if (all && unread)
+		ereport(LOG,
+				(errmsg("message_bus drops segment %d, of which the log has not all",
+						segment),
+				 unread->whole ?
+				 errdetail("It could not be read as a whole: %s", unread->error) :
+				 errdetail_plural("%d row could not be read: %s",
+								  "%d rows could not be read: %s",
+								  unread->n, unread->n, unread->error)));
+	return all;
+}
+
+/* Collects the facts of a segment that no pass has logged. */
+static bool
+drop_collect(Oid schema, const MbusLogState *state,
+			 const MbusLogSegment *segment, const MbusUnread *unread,
+			 MbusRows *rows)
+{
+	MbusCursor	cursor = {state->facts_to, state->facts_pending};
+	MbusSpans	left_out = {0};
+
+	if (unread && unread->whole)
+		return true;
+	if (unread)
+		left_out = mbus_unread_spans(unread, true);
+	return mbus_collect(schema, &segment->segment, 1, MBUS_EVENT, MBUS_FAILURE,
+						&cursor, PG_INT64_MAX, &left_out, rows);
 }
 
 /*

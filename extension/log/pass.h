@@ -19,8 +19,11 @@ typedef struct MbusLogLook
 	MbusFactsSeen facts;
 	uint64		hash;			/* of all that */
 
+	int32		only;			/* messages of this segment alone; 0: of all */
+
 	/* out, to be believed when the pass has committed */
 	bool		more;			/* it has not logged all */
+	bool		facts_done;		/* but all facts */
 	int64		since;
 } MbusLogLook;
 
@@ -29,8 +32,8 @@ extern bool mbus_log_look(MbusDatabase *db, Oid schema, const MbusLog *log,
 extern void mbus_log_pass(MbusDatabase *db, Oid schema, MbusLog *log,
 						  MbusLogLook *look);
 extern void mbus_log_passed(MbusLog *log, const MbusLogLook *look);
-extern bool mbus_log_waits(Oid schema, int32 segment);
-extern void mbus_log_drop(Oid schema, MbusLog *log, int32 segment);
+extern bool mbus_log_waits(Oid schema, const MbusLog *log, int32 segment);
+extern bool mbus_log_drop(Oid schema, MbusLog *log, int32 segment);
 extern void mbus_log_drop_unlogged(int32 segment);
 
 #endif							/* MBUS_LOG_PASS_H */

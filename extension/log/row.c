@@ -6,8 +6,7 @@
  * publisher alone, none of which changes: whoever makes it again gets the same
  * bytes.  README.md lists the lines.  Memory is that of the current context.
  *
- * Tables are found by their names: one that is detached is read as long as it
- * is there.
+ * A table that is detached is read as long as it is there.
  */
 #include "postgres.h"
 
@@ -29,6 +28,7 @@
 #include "channel/publisher.h"
 #include "log/row.h"
 #include "segment/leaf.h"
+#include "segment/leaf_keep.h"
 
 /* A row taken apart; columns count from 1. */
 typedef struct Row
@@ -316,21 +316,29 @@ row_string(const Row *row, int column)
 }
 
 /*
- * mbus_row_table opens the table of a kind of rows in a segment, by its name,
- * or returns NULL if it is gone.  It is locked AccessShare.
+ * mbus_row_table opens the table of a kind of rows in a segment, or returns
+ * NULL if it is gone, or has never had a row.  One that is detached, or hidden,
+ * is found by its name.  It is locked AccessShare.
  */
 Relation
 mbus_row_table(Oid schema, int kind, int32 segment)
 {
+	Relation	rel;
 	Oid			relid;
 
 	if (kind == MBUS_LOG_ACTION)
-		relid = mbus_relation(schema, "log_action");
-	else
-		relid = get_relname_relid(psprintf("%s_%d",
-										   mbus_family_name((MbusFamily) kind),
-										   segment), schema);
-	return OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
+		return try_table_open(mbus_relation(schema, "log_action"),
+							  AccessShareLock);
+	rel = mbus_leaf_open_written(schema, segment, (MbusFamily) kind);
+	if (rel || mbus_leaf_attached(schema, segment, (MbusFamily) kind))
+		return rel;
+	relid = get_relname_relid(psprintf("%s_%d",
+									   mbus_family_name((MbusFamily) kind),
+									   segment), schema);
+	rel = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
+	if (rel)
+		mbus_leaf_keep(rel);
+	return rel;
 }
 
 /*
@@ -352,6 +360,18 @@ mbus_row_number(int kind)
 		default:
 			return MBUS_ACTION_NO;
 	}
+}
+
+/*
+ * mbus_row_number_of returns the number of a row.
+ */
+int64
+mbus_row_number_of(int kind, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+
+	return DatumGetInt64(heap_getattr(tuple, mbus_row_number(kind), desc,
+									  &isnull));
 }
 
 /*

@@ -24,6 +24,7 @@ extern int64 mbus_row_entry(MbusEntry *entry, Oid schema, int kind,
 							const uint8 *secret);
 extern Relation mbus_row_table(Oid schema, int kind, int32 segment);
 extern AttrNumber mbus_row_number(int kind);
+extern int64 mbus_row_number_of(int kind, HeapTuple tuple, TupleDesc desc);
 extern bool mbus_segment_secret(Oid schema, int32 segment, Snapshot snapshot,
 								uint8 *secret);
 

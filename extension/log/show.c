@@ -74,6 +74,7 @@ MBUS_FUNCTION(audit_key)
 	UnregisterSnapshot(snapshot);
 	if (key == NULL)
 		PG_RETURN_NULL();
+	standbys_wait();
 	PG_RETURN_TEXT_P(cstring_to_text(key));
 }
 

@@ -104,6 +104,16 @@ mbus_spans_below(const MbusSpans *spans, int64 end)
 }
 
 /*
+ * mbus_spans_equal tells whether two are the same.
+ */
+bool
+mbus_spans_equal(const MbusSpans *a, const MbusSpans *b)
+{
+	return a->n == b->n &&
+		(a->n == 0 || memcmp(a->span, b->span, a->n * sizeof(MbusSpan)) == 0);
+}
+
+/*
  * mbus_spans_array returns them as a bigint[]: lo and hi in turn.
  */
 Datum

@@ -44,17 +44,19 @@ value_of(int row, int column, bool *isnull)
 }
 
 /*
- * mbus_log_state_lock reads and locks the one row; false if there is no log.
+ * mbus_log_state_read reads the one row, and locks it; false if there is no
+ * log.
  */
 bool
-mbus_log_state_lock(MbusLogState *state)
+mbus_log_state_read(MbusLogState *state, bool lock)
 {
 	bool		isnull;
 	Datum		pending;
 
-	mbus_log_execute("SELECT log_id, origin, prefix, system_id, timeline,"
-					 " database, size, facts_to, facts_pending"
-					 " FROM message_bus.log_state FOR UPDATE", 0, NULL, NULL);
+	mbus_log_execute(psprintf("SELECT log_id, origin, prefix, system_id,"
+							  " timeline, database, size, facts_to,"
+							  " facts_pending FROM message_bus.log_state%s",
+							  lock ? " FOR UPDATE" : ""), 0, NULL, NULL);
 	if (SPI_processed == 0)
 		return false;
 	state->log_id = *DatumGetUUIDP(value_of(0, 1, &isnull));
@@ -122,7 +124,8 @@ mbus_log_segments_read(const MbusLogState *state, int32 only,
 	int			n;
 
 	mbus_log_execute("SELECT segment_no, coalesce(log_id = $1, false), log_to,"
-					 " log_pending, log_facts FROM message_bus.segment"
+					 " log_pending, log_facts, log_fault"
+					 " FROM message_bus.segment"
 					 " WHERE $2 = 0 OR segment_no = $2"
 					 " ORDER BY segment_no", lengthof(types), types, values);
 	n = (int) SPI_processed;
@@ -141,6 +144,8 @@ mbus_log_segments_read(const MbusLogState *state, int32 only,
 		segment->pending = mbus_spans_read(value, isnull);
 		value = value_of(i, 5, &isnull);
 		segment->facts = mbus_spans_read(value, isnull);
+		value = value_of(i, 6, &isnull);
+		segment->fault = isnull ? NULL : TextDatumGetCString(value);
 	}
 	return n;
 }
@@ -153,14 +158,16 @@ mbus_log_segment_update(const MbusLogState *state,
 						const MbusLogSegment *segment)
 {
 	static const Oid types[] = {INT4OID, UUIDOID, INT8OID, INT8ARRAYOID,
-	INT8ARRAYOID};
+	INT8ARRAYOID, TEXTOID};
 	Datum		values[] = {Int32GetDatum(segment->segment),
 		UUIDPGetDatum(&state->log_id), Int64GetDatum(segment->to),
 		mbus_spans_array(&segment->pending),
-	mbus_spans_array(&segment->facts)};
+		mbus_spans_array(&segment->facts),
+	CStringGetTextDatum(segment->fault ? segment->fault : "")};
 
 	mbus_log_execute("UPDATE message_bus.segment SET log_id = $2, log_to = $3,"
-					 " log_pending = $4, log_facts = $5 WHERE segment_no = $1",
+					 " log_pending = $4, log_facts = $5,"
+					 " log_fault = nullif($6, '') WHERE segment_no = $1",
 					 lengthof(types), types, values);
 }
 

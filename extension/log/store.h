@@ -35,6 +35,7 @@ typedef struct MbusLogSegment
 	int64		to;
 	MbusSpans	pending;
 	MbusSpans	facts;			/* that are still to be looked for */
+	char	   *fault;			/* why some of it cannot be read; NULL: all can */
 	bool		changed;
 } MbusLogSegment;
 
@@ -47,7 +48,7 @@ typedef struct MbusLogged
 	MbusHash	hash;
 } MbusLogged;
 
-extern bool mbus_log_state_lock(MbusLogState *state);
+extern bool mbus_log_state_read(MbusLogState *state, bool lock);
 extern void mbus_log_state_insert(const MbusLogState *state);
 extern void mbus_log_state_update(const MbusLogState *state);
 extern int	mbus_log_segments_read(const MbusLogState *state, int32 only,

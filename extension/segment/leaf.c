@@ -225,6 +225,16 @@ mbus_leaf_open_written(Oid schema, int32 segment, MbusFamily family)
 }
 
 /*
+ * mbus_leaf_attached tells whether a segment has a table that
+ * mbus_leaf_open() finds.
+ */
+bool
+mbus_leaf_attached(Oid schema, int32 segment, MbusFamily family)
+{
+	return leaf_find(schema, segment, family) != NULL;
+}
+
+/*
  * leaf_empty tells whether a table has no row, if that can be told without
  * opening it.  One that is asked for often is opened.
  */

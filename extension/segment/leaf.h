@@ -98,6 +98,7 @@ extern Relation mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
 							   LOCKMODE lockmode);
 extern Relation mbus_leaf_open_written(Oid schema, int32 segment,
 									   MbusFamily family);
+extern bool mbus_leaf_attached(Oid schema, int32 segment, MbusFamily family);
 extern Relation mbus_leaf_index(Relation leaf, AttrNumber first,
 								AttrNumber second, bool partial);
 

@@ -8,7 +8,9 @@
  *
  * A segment is not retired before all its messages are logged.  If they cannot
  * be it stays, and the server's log says why, until message_bus.log is turned
- * off.
+ * off.  So on a full disk, where nothing else is logged, those of a segment that
+ * is to be retired are: that takes some bytes for each, out of the reserve of
+ * space (disk_reserve.c) if need be, and the drop gives back all.
  */
 #include "postgres.h"
 
@@ -17,12 +19,14 @@
 #include "base/settings.h"
 #include "log/checkpoint.h"
 #include "log/pass.h"
+#include "log/unread.h"
 #include "state/clock.h"
 #include "worker/log_task.h"
 #include "worker/task.h"
 
 #define LOOK_EVERY_MS	200
 #define CATCH_UP_MS		1000	/* for who wants to retire a segment */
+#define SAY_WAITS_MS	60000
 
 /* Whether a segment has to wait. */
 typedef struct Waiting
@@ -32,6 +36,9 @@ typedef struct Waiting
 } Waiting;
 
 static bool log_works(const MbusWork *work);
+static bool log_on(const MbusWork *work);
+static void log_slice(MbusWork *work, int32 only);
+static void waits_say(MbusWork *work, int32 segment);
 static MbusOutcome slice_log(MbusWork *work, void *arg);
 static MbusOutcome checkpoint_make(MbusWork *work, void *arg);
 static MbusOutcome segment_ask(MbusWork *work, void *arg);
@@ -40,7 +47,13 @@ static MbusOutcome segment_ask(MbusWork *work, void *arg);
 static bool
 log_works(const MbusWork *work)
 {
-	return mbus_log_enabled && OidIsValid(work->schema) && !work->disk.full;
+	return log_on(work) && !work->disk.full;
+}
+
+static bool
+log_on(const MbusWork *work)
+{
+	return mbus_log_enabled && OidIsValid(work->schema);
 }
 
 /*
@@ -72,7 +85,6 @@ void
 mbus_log_run(MbusWork *work)
 {
 	TimestampTz now = mbus_now();
-	MbusLogLook look = {0};
 
 	if (!log_works(work))
 	{
@@ -86,14 +98,45 @@ mbus_log_run(MbusWork *work)
 	work->log_more = false;
 	if (!mbus_tasks_begin(work, MBUS_TASK_LOG, false))
 		return;
-	if (mbus_log_look(work->db, work->schema, work->log, &look) &&
-		mbus_task_run(work, MBUS_TASK_LOG, slice_log, &look,
-					  "logging") == MBUS_DONE)
-		work->log_more = look.more;
+	log_slice(work, 0);
 	if (mbus_log_checkpoint_due(work->log))
 		(void) mbus_task_run(work, MBUS_TASK_LOG, checkpoint_make, NULL,
 							 "making a checkpoint of the log");
 	mbus_tasks_end(work, MBUS_TASK_LOG);
+}
+
+/*
+ * Logs a slice, of one segment's messages or of all, and says whether there
+ * is more to do.
+ */
+static void
+log_slice(MbusWork *work, int32 only)
+{
+	MbusLogLook look = {.only = only};
+	MbusOutcome outcome;
+
+	work->log_more = false;
+	if (!mbus_log_look(work->db, work->schema, work->log, &look) && only == 0)
+		return;
+	if (!look.segments.ready || look.facts.next == 0)
+		return;
+	outcome = mbus_task_run(work, MBUS_TASK_LOG, slice_log, &look, "logging");
+	if (outcome == MBUS_DONE)
+		work->log_more = look.more;
+	else
+		mbus_log_failed(work, outcome);
+}
+
+/*
+ * mbus_log_failed notes what could not be read, if an error has ended a
+ * transaction that logs.
+ */
+void
+mbus_log_failed(MbusWork *work, MbusOutcome outcome)
+{
+	/* nobody but this process writes last_error */
+	(void) mbus_unread_failed(work->log, outcome == MBUS_FAILED ?
+							  work->db->worker.last_error : NULL);
 }
 
 static MbusOutcome
@@ -135,6 +178,8 @@ checkpoint_make(MbusWork *work, void *arg)
 void
 mbus_log_forget(MbusWork *work)
 {
+	if (work->log->unread)
+		pfree(work->log->unread);
 	memset(work->log, 0, sizeof(MbusLog));
 	work->log_more = false;
 }
@@ -156,33 +201,58 @@ mbus_log_wake(MbusWork *work, TimestampTz next)
 
 /*
  * mbus_log_lets_go tells whether a segment may be retired: nothing in it is to
- * be logged any more but facts that are still to come.  It catches up, if need
- * be, for a while.
+ * be logged any more but facts that are still to come, and few of these.  It
+ * catches up, if need be, for a while.
  */
 bool
 mbus_log_lets_go(MbusWork *work, int32 segment)
 {
 	TimestampTz started = mbus_now();
 	Waiting		waiting = {.segment = segment,.waits = true};
+	bool		once_more = false;
 
 	if (!mbus_log_enabled)
 		return true;
 	for (;;)
 	{
-		if (mbus_task_run(work, MBUS_TASK_LOG, segment_ask, &waiting,
+		if (mbus_task_run(work, MBUS_TASK_RETIRE, segment_ask, &waiting,
 						  "asking whether segment %d is logged",
 						  segment) != MBUS_DONE)
 			return false;
-		if (!waiting.waits && work->log->origin_known)
+		if (!waiting.waits && work->log->origin_known &&
+			work->log->facts_done)
 			return true;
-		if (TimestampDifferenceExceeds(started, mbus_now(), CATCH_UP_MS))
-			return false;
-		work->log_more = true;
-		mbus_log_run(work);
-		if (!work->log_more)
-			started = 0;		/* all that can be is logged: ask once more */
+		if (once_more ||
+			TimestampDifferenceExceeds(started, mbus_now(), CATCH_UP_MS) ||
+			!mbus_tasks_begin(work, MBUS_TASK_LOG, false))
+			break;
+		log_slice(work, segment);
+		/* all that can be is logged, or an error is in the way */
+		once_more = !work->log_more;
+		work->disk.wanted = work->disk.wanted || work->disk.lacking;
+		mbus_tasks_end(work, MBUS_TASK_LOG);
 		work->serve(work);
 	}
+	waits_say(work, segment);
+	return false;
+}
+
+/* Tells the server's log that an error in the log keeps a segment. */
+static void
+waits_say(MbusWork *work, int32 segment)
+{
+	TimestampTz now = mbus_now();
+
+	if (work->backoff[MBUS_TASK_LOG].failures == 0 ||
+		(work->retire.log_said != 0 &&
+		 !TimestampDifferenceExceeds(work->retire.log_said, now, SAY_WAITS_MS)))
+		return;
+	work->retire.log_said = now;
+	ereport(LOG,
+			(errmsg("message_bus does not drop segment %d, which has expired: it is not logged",
+					segment),
+			 errdetail("Logging fails: %s", work->db->worker.last_error),
+			 errhint("With message_bus.log = off it is dropped all the same.")));
 }
 
 static MbusOutcome
@@ -192,20 +262,22 @@ segment_ask(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	waiting->waits = mbus_log_waits(work->schema, waiting->segment);
+	waiting->waits = mbus_log_waits(work->schema, work->log,
+								   waiting->segment);
 	mbus_task_commit();
 	return MBUS_DONE;
 }
 
 /*
  * mbus_log_dropped logs what a segment still has, and that it is dropped, or
- * notes that it goes unlogged; in the transaction that drops it.
+ * notes that it goes unlogged; in the transaction that drops it.  False if it
+ * has too much for that.
  */
-void
+bool
 mbus_log_dropped(MbusWork *work, int32 segment)
 {
 	if (mbus_log_enabled)
-		mbus_log_drop(work->schema, work->log, segment);
-	else
-		mbus_log_drop_unlogged(segment);
+		return mbus_log_drop(work->schema, work->log, segment);
+	mbus_log_drop_unlogged(segment);
+	return true;
 }

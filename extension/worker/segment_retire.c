@@ -92,6 +92,7 @@
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
+#include "log/unread.h"
 #include "segment/dump.h"
 #include "segment/leaf.h"
 #include "state/clock.h"
@@ -276,9 +277,14 @@ segment_retire(MbusWork *work, int32 segment)
 									&retiring, "detaching segment %d",
 									segment);
 	}
-	if (outcome == MBUS_DONE)
-		outcome = mbus_task_run(work, MBUS_TASK_RETIRE, segment_drop,
-								&retiring, "dropping segment %d", segment);
+	if (outcome != MBUS_DONE)
+		return outcome;
+	outcome = mbus_task_run(work, MBUS_TASK_RETIRE, segment_drop,
+							&retiring, "dropping segment %d", segment);
+	if (outcome != MBUS_DONE)
+		mbus_log_failed(work, outcome);
+	else
+		mbus_unread_forget(work->log, segment);
 	return outcome;
 }
 
@@ -574,7 +580,7 @@ segment_drop(MbusWork *work, void *arg)
 	}
 	if (locked && OidIsValid(secret))
 		locked = ConditionalLockRelationOid(secret, AccessExclusiveLock);
-	if (!locked)
+	if (!locked || !mbus_log_dropped(work, segment))
 	{
 		mbus_sql("UPDATE message_bus.segment SET detached = true"
 				 " WHERE segment_no = %d AND NOT detached", segment);
@@ -582,7 +588,6 @@ segment_drop(MbusWork *work, void *arg)
 		return MBUS_BLOCKED;
 	}
 
-	mbus_log_dropped(work, segment);
 	for (int f = 0; f < MBUS_FAMILIES; f++)
 	{
 		if (retiring->state[f] != MBUS_LEAF_GONE)

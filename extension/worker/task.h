@@ -113,6 +113,7 @@ typedef struct MbusRetirement
 	MbusInWay	finalizing[MBUS_FAMILIES];	/* of the table that is pending:
 											 * who has its parent locked */
 	TimestampTz blocked_said;	/* when the log was last told of it */
+	TimestampTz log_said;		/* the same, that one is not logged */
 } MbusRetirement;
 
 /* The segment whose transaction ids are entered; era_enter.c. */
