@@ -144,6 +144,8 @@ my $holder = $node->background_psql('postgres');
 
 $holder->query_safe(
 	'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id()');
+# when the disk is full what is to go is not logged yet
+$node->append_conf('postgresql.conf', "message_bus.log = on\n");
 fill_disk();
 is( try_sql(q{
 		SET synchronous_commit = off;
@@ -169,6 +171,8 @@ is( sql(q{SELECT count(*) FROM message_bus.claim('long', 's', 5)}),
 is( sql(q{SELECT count(*) FROM message_bus.segment WHERE expires_at < now()}),
 	0, 'nothing has expired yet');
 is(reserve(), $reserve_mb, 'the reserve is kept until it is needed');
+is(sql('SELECT count(*) FROM message_bus.log_state'), 0, 'nothing is logged');
+$node->reload;
 wait_for(
 	'what has expired to be dropped',
 	sub {
@@ -179,6 +183,9 @@ wait_for(
 ok(1, 'what has expired is dropped on a full disk');
 like(slurp_file($node->logfile), qr/gives up its reserve/,
 	'with the reserve');
+is( sql(q{SELECT sum(n) FROM message_bus.log_run WHERE kind = 0
+		AND segment_no IN (SELECT segment_no FROM message_bus.log_action WHERE kind = 'drop-segment')}),
+	48 + 1, 'and all of it was logged before');
 wait_for('the reserve', sub { reserve() == $reserve_mb });
 wait_for('the bus to go on', sub { full() == 0 });
 is(try_sql(q{SELECT message_bus.publish('long', '1')}),
