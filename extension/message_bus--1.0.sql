@@ -224,6 +224,7 @@ CREATE TABLE message_bus.segment (
 	log_to bigint,							-- ids below are logged or pending; its end: all are known
 	log_pending bigint[],					-- ranges [lo, hi): unfinished when they were passed
 	log_facts bigint[],						-- likewise, numbers of facts that it had before
+	log_again boolean NOT NULL DEFAULT false,	-- the log had some of it before it came
 	log_fault text							-- why some of it cannot be read for the log
 );
 COMMENT ON TABLE message_bus.segment IS 'segments: the partitions that hold messages of one time window';
@@ -394,7 +395,8 @@ CREATE TABLE message_bus.log_state (
 	database oid NOT NULL,
 	size bigint NOT NULL,					-- entries
 	facts_to bigint NOT NULL,				-- numbers below are logged or pending
-	facts_pending bigint[] NOT NULL			-- ranges [lo, hi)
+	facts_pending bigint[] NOT NULL,		-- ranges [lo, hi)
+	bus uuid NOT NULL						-- server_state.bus of who writes it
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE message_bus.log_state IS 'the log: its incarnation and how far it is';
 
@@ -441,7 +443,8 @@ CREATE TABLE message_bus.log_action (
 	k bytea NOT NULL,						-- what its salts are made of
 	segment_no integer,
 	entries bigint,							-- of the segment
-	continues text							-- origin, size and root in base64
+	continues text,							-- origin, size and root in base64
+	reason text								-- for which it goes on anew
 );
 CREATE INDEX log_action_at_idx ON message_bus.log_action (at);
 COMMENT ON TABLE message_bus.log_action IS 'the log: what happened to it';
@@ -719,11 +722,32 @@ BEGIN
 	END IF;
 	-- what was counted before is in no dump
 	NEW.told := false;
+	-- what the log has of it its runs tell
+	NEW.log_to := NULL;
 	RETURN NEW;
 END
 $$;
 CREATE TRIGGER segment_restored BEFORE INSERT ON message_bus.segment
 	FOR EACH ROW EXECUTE FUNCTION message_bus.segment_restored();
+
+-- A dump has the log.  Where there is one already that is this bus's own, its rows
+-- are left out: two logs cannot be one.  The worker writes its own: log/brought.c.
+CREATE FUNCTION message_bus.log_restored() RETURNS trigger
+	LANGUAGE C AS 'MODULE_PATHNAME', 'mbus_log_restored';
+CREATE TRIGGER log_restored BEFORE INSERT ON message_bus.log_state
+	FOR EACH ROW EXECUTE FUNCTION message_bus.log_restored();
+CREATE TRIGGER log_restored BEFORE INSERT ON message_bus.log_tile
+	FOR EACH ROW EXECUTE FUNCTION message_bus.log_restored();
+CREATE TRIGGER log_restored BEFORE INSERT ON message_bus.log_run
+	FOR EACH ROW EXECUTE FUNCTION message_bus.log_restored();
+CREATE TRIGGER log_restored BEFORE INSERT ON message_bus.log_gone
+	FOR EACH ROW EXECUTE FUNCTION message_bus.log_restored();
+CREATE TRIGGER log_restored BEFORE INSERT ON message_bus.log_tile_look
+	FOR EACH ROW EXECUTE FUNCTION message_bus.log_restored();
+CREATE TRIGGER log_restored BEFORE INSERT ON message_bus.log_action
+	FOR EACH ROW EXECUTE FUNCTION message_bus.log_restored();
+CREATE TRIGGER log_restored BEFORE INSERT ON message_bus.log_checkpoint
+	FOR EACH ROW EXECUTE FUNCTION message_bus.log_restored();
 
 -- A restore may bring a name that is here already.
 CREATE FUNCTION message_bus.publisher_restored() RETURNS trigger
@@ -1457,6 +1481,12 @@ CREATE FUNCTION message_bus.audit_key() RETURNS text
 COMMENT ON FUNCTION message_bus.audit_key IS
 'audit_key: the key that the log signs its checkpoints with, as a verifier key of signed notes; NULL while there is no log.';
 
+CREATE FUNCTION message_bus.audit_restart(reason text) RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_audit_restart' LANGUAGE C STRICT
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION message_bus.audit_restart IS
+'audit_restart: the log goes on under a new origin, which it returns, or begins, if a restore has brought only a part of one; for administrators. To be called when a disk was set back by a snapshot: what was shown since contradicts what comes, and must not come under the same name. The next entry, log, says what is continued, and commits to the reason, of at most 1000 bytes. Nothing is logged until the transaction ends. Errors: 22023 a reason that is too long, 25006 on a standby, 42501, 55000 while there is nothing to log or no worker.';
+
 CREATE FUNCTION message_bus.audit_entry(id bigint, kind text DEFAULT 'message') RETURNS bytea
 	AS 'MODULE_PATHNAME', 'mbus_audit_entry' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.audit_entry IS
@@ -1796,6 +1826,13 @@ SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription_id', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.publisher', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.unattached', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.log_state', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.log_tile', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.log_run', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.log_gone', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.log_tile_look', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.log_action', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.log_checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.error', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.jwt_key', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.session_end', '');

@@ -6,11 +6,15 @@
  * later under the same origin.  A standby that lags and is promoted, a restored
  * backup, and a copy of the database cannot keep that.  So the origin has a
  * random id, and where the log was written is recorded: system, timeline,
- * database and the setting log_origin.  If any of it is another one in a
- * pass, the tree goes on under a new origin, and its first entry
- * there says which origin, size and root it continues.  A copy (another system
- * or database) signs with a new key: whoever has the other one signs for
- * himself.
+ * database, bus and the setting log_origin.  If any of it is another one in a
+ * pass, or somebody says so (audit_restart), the tree goes on under a new
+ * origin, and its first entry there says which origin, size and root it
+ * continues.  A copy (another system, database or bus) signs with a new key:
+ * whoever has the other one signs for himself.
+ *
+ * A log that a restore has brought goes on when it is whole (brought.c).  Its
+ * segments come when each can be read, and what the log has of them its runs
+ * tell (pass.c).
  *
  * What the log says of itself, and of segments that were dropped, are actions:
  * rows of log_action, logged in the transaction that inserts them.  Their
@@ -28,19 +32,27 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/argument.h"
+#include "base/schema.h"
 #include "base/settings.h"
 #include "log/begin.h"
+#include "log/brought.h"
 #include "log/note.h"
 #include "log/prune.h"
 #include "log/row.h"
 #include "log/table.h"
 #include "state/clock.h"
+#include "state/fault.h"
 
 #define DEFAULT_PREFIX	"message_bus"
+#define REASON_MAX		1000
 
 static void log_begin(Oid schema, MbusLog *log, MbusLogState *state,
 					  int64 facts_to, const MbusSpans *facts_pending);
-static void log_continue(Oid schema, MbusLog *log, MbusLogState *state);
+static void log_continue(Oid schema, MbusLog *log, MbusLogState *state,
+						 const char *reason);
+static char *log_restart(Oid schema, const char *reason);
+static bool state_is_own(const MbusLogState *state);
 static bool state_is_here(const MbusLogState *state);
 static void state_here(MbusLogState *state);
 static const char *prefix_set(void);
@@ -60,14 +72,22 @@ mbus_log_open(Oid schema, MbusLog *log, MbusLogState *state, int64 facts_to,
 	{
 		mbus_log_execute("SELECT 1 FROM message_bus.segment LIMIT 1", 0, NULL,
 						 NULL);
-		if (SPI_processed == 0)
+		if (SPI_processed == 0 || mbus_brought_some(schema, log))
 			return false;
 		log_begin(schema, log, state, facts_to, facts_pending);
 		return true;
 	}
+	if (!state_is_own(state) && !mbus_brought_whole(schema, log, state))
+		return false;
 	mbus_log_edge_ready(schema, log, state);
 	if (!state_is_here(state))
-		log_continue(schema, log, state);
+	{
+		log_continue(schema, log, state, NULL);
+		ereport(LOG,
+				(errmsg("the log of message_bus goes on as \"%s\"",
+						state->origin),
+				 errdetail("It is on another timeline, or in another database, or its setting is another one.")));
+	}
 	return true;
 }
 
@@ -78,11 +98,15 @@ void
 mbus_log_edge_ready(Oid schema, MbusLog *log, const MbusLogState *state)
 {
 	MbusTiles	tiles;
+	Snapshot	snapshot;
 
 	if (log->edge.read && log->edge.size == state->size)
 		return;
-	mbus_tiles_open(&tiles, schema, GetActiveSnapshot());
+	/* as new as the row that is locked */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	mbus_tiles_open(&tiles, schema, snapshot);
 	mbus_edge_read(&log->edge, &tiles, state->size);
+	UnregisterSnapshot(snapshot);
 }
 
 /* Begins a log; what was published before is logged as if it were new. */
@@ -92,23 +116,26 @@ log_begin(Oid schema, MbusLog *log, MbusLogState *state, int64 facts_to,
 {
 	memset(&log->edge, 0, sizeof(log->edge));
 	log->edge.read = true;
+	log->checkpoint_known = false;
+	log->checkpoint_size = 0;
 	state_here(state);
 	state->size = 0;
 	state->facts_to = facts_to;
 	state->facts_pending = *facts_pending;
 	mbus_log_state_insert(state);
 	key_make();
-	mbus_log_action(schema, log, state, "log", 0, NULL);
+	mbus_log_action(schema, log, state, "log", 0, NULL, NULL);
 	/* origin and key are shown at once */
 	ForceSyncCommit();
 }
 
-/* Goes on under a new origin. */
+/* Goes on under a new origin; NULL: without a reason. */
 static void
-log_continue(Oid schema, MbusLog *log, MbusLogState *state)
+log_continue(Oid schema, MbusLog *log, MbusLogState *state,
+			 const char *reason)
 {
 	static const Oid types[] = {UUIDOID, TEXTOID, TEXTOID, INT8OID, INT8OID,
-	OIDOID, UUIDOID};
+	OIDOID, UUIDOID, UUIDOID};
 	MbusLogState before = *state;
 	MbusHash	root;
 	Datum		values[lengthof(types)];
@@ -120,14 +147,17 @@ log_continue(Oid schema, MbusLog *log, MbusLogState *state)
 	values[3] = Int64GetDatum(state->system_id);
 	values[4] = Int64GetDatum(state->timeline);
 	values[5] = ObjectIdGetDatum(state->database);
-	values[6] = UUIDPGetDatum(&before.log_id);
+	values[6] = UUIDPGetDatum(&state->bus);
+	values[7] = UUIDPGetDatum(&before.log_id);
 	mbus_log_execute("UPDATE message_bus.log_state SET log_id = $1,"
 					 " origin = $2, prefix = $3, system_id = $4,"
-					 " timeline = $5, database = $6", 6, types, values);
+					 " timeline = $5, database = $6, bus = $7", 7, types,
+					 values);
 	mbus_log_execute("UPDATE message_bus.segment SET log_id = $1"
-					 " WHERE log_id = $7", lengthof(types), types, values);
+					 " WHERE log_id = $8 AND log_to IS NOT NULL",
+					 lengthof(types), types, values);
 	if (before.system_id != state->system_id ||
-		before.database != state->database)
+		before.database != state->database || !state_is_own(&before))
 	{
 		mbus_log_execute("DELETE FROM message_bus.log_key", 0, NULL, NULL);
 		key_make();
@@ -136,19 +166,79 @@ log_continue(Oid schema, MbusLog *log, MbusLogState *state)
 	mbus_log_action(schema, log, state, "log", 0,
 					psprintf("%s " INT64_FORMAT " %s", before.origin,
 							 before.size,
-							 mbus_base64(root.bytes, MBUS_HASH_BYTES)));
+							 mbus_base64(root.bytes, MBUS_HASH_BYTES)),
+					reason);
 	ForceSyncCommit();
-	ereport(LOG,
-			(errmsg("the log of message_bus goes on as \"%s\"", state->origin),
-			 errdetail("It was \"%s\", and is on another timeline, or in another database, or its setting is another one.",
-					   before.origin)));
+}
+
+/*
+ * audit_restart(reason) has the log go on under a new origin, which it
+ * returns; NULL if what was brought of one is removed, and one begins.
+ */
+MBUS_FUNCTION(audit_restart)
+{
+	char	   *reason = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *origin = NULL;
+
+	mbus_write_check("audit_restart()");
+	if (strlen(reason) > REASON_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("reason has %d bytes", (int) strlen(reason)),
+				 errdetail("A reason has at most %d.", REASON_MAX)));
+	mbus_brought_own(true);
+	PG_TRY();
+	{
+		origin = log_restart(mbus_schema(), reason);
+	}
+	PG_FINALLY();
+	{
+		mbus_brought_own(false);
+	}
+	PG_END_TRY();
+	if (origin == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(origin));
+}
+
+/* Does so; a log that is not this bus's own is removed. */
+static char *
+log_restart(Oid schema, const char *reason)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MbusLogState state;
+	MbusLog    *log = palloc0(sizeof(MbusLog));
+	char	   *origin = NULL;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (mbus_log_state_read(&state, true) && state_is_own(&state))
+	{
+		mbus_log_edge_ready(schema, log, &state);
+		log_continue(schema, log, &state, reason);
+		origin = MemoryContextStrdup(caller, state.origin);
+	}
+	else
+		mbus_brought_clear();
+	PopActiveSnapshot();
+	SPI_finish();
+	return origin;
+}
+
+/* Whether a log is this bus's own, and no restore has brought it. */
+static bool
+state_is_own(const MbusLogState *state)
+{
+	return memcmp(&state->bus, &state->here, sizeof(state->bus)) == 0;
 }
 
 /* Whether a log was written here, and nowhere else since. */
 static bool
 state_is_here(const MbusLogState *state)
 {
-	return state->system_id == (int64) GetSystemIdentifier() &&
+	return state_is_own(state) &&
+		state->system_id == (int64) GetSystemIdentifier() &&
 		state->timeline == GetWALInsertionTimeLine() &&
 		state->database == MyDatabaseId &&
 		strcmp(state->prefix, prefix_set()) == 0;
@@ -169,6 +259,7 @@ state_here(MbusLogState *state)
 	state->system_id = (int64) GetSystemIdentifier();
 	state->timeline = GetWALInsertionTimeLine();
 	state->database = MyDatabaseId;
+	state->bus = state->here;
 }
 
 /*
@@ -220,16 +311,18 @@ random_bytes(void *bytes, Size len)
  */
 void
 mbus_log_action(Oid schema, MbusLog *log, MbusLogState *state,
-				const char *kind, int32 segment, const char *continues)
+				const char *kind, int32 segment, const char *continues,
+				const char *reason)
 {
 	static const Oid types[] = {INT8OID, TIMESTAMPTZOID, TEXTOID, BYTEAOID,
-	INT4OID, TEXTOID};
+	INT4OID, TEXTOID, TEXTOID};
 	bytea	   *key = palloc(VARHDRSZ + MBUS_HASH_BYTES);
 	Datum		values[] = {Int64GetDatum(log->edge.size),
 		TimestampTzGetDatum(mbus_now()), CStringGetTextDatum(kind),
 		PointerGetDatum(key), Int32GetDatum(segment),
-	continues ? CStringGetTextDatum(continues) : (Datum) 0};
-	char		nulls[] = "      ";
+		continues ? CStringGetTextDatum(continues) : (Datum) 0,
+	reason ? CStringGetTextDatum(reason) : (Datum) 0};
+	char		nulls[] = "       ";
 	MbusEntry	entry;
 	MbusLogged	row = {0};
 
@@ -237,15 +330,17 @@ mbus_log_action(Oid schema, MbusLog *log, MbusLogState *state,
 	random_bytes(VARDATA(key), MBUS_HASH_BYTES);
 	nulls[4] = segment == 0 ? 'n' : ' ';
 	nulls[5] = continues == NULL ? 'n' : ' ';
+	nulls[6] = reason == NULL ? 'n' : ' ';
 	if (SPI_execute_with_args("INSERT INTO message_bus.log_action"
-							  " (no, at, kind, k, segment_no, entries, continues)"
+							  " (no, at, kind, k, segment_no, entries, continues,"
+							  "  reason)"
 							  " SELECT $1, $2, $3, $4, $5,"
 							  " CASE WHEN $5 IS NOT NULL THEN"
 							  " (SELECT coalesce(sum(n), 0)"
 							  "  FROM message_bus.log_run"
-							  "  WHERE segment_no = $5) END, $6"
+							  "  WHERE segment_no = $5) END, $6, $7"
 							  " RETURNING no, at, kind, k, segment_no, entries,"
-							  " continues",
+							  " continues, reason",
 							  lengthof(types), unconstify(Oid *, &types[0]),
 							  values, nulls, false, 0) < 0)
 		elog(ERROR, "could not insert into message_bus.log_action");

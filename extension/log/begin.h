@@ -17,6 +17,6 @@ extern void mbus_log_edge_ready(Oid schema, MbusLog *log,
 								const MbusLogState *state);
 extern void mbus_log_action(Oid schema, MbusLog *log, MbusLogState *state,
 							const char *kind, int32 segment,
-							const char *continues);
+							const char *continues, const char *reason);
 
 #endif							/* MBUS_LOG_BEGIN_H */

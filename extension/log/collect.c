@@ -45,6 +45,7 @@ typedef struct Collection
 	MbusSpans	settled;
 	int64		cut;			/* numbers below it are read */
 	int			first;			/* row of this reading */
+	const MbusSpans *logged;
 	MbusRows   *rows;
 	MbusEntry	entry;
 	MemoryContext context;		/* for a row */
@@ -60,7 +61,8 @@ static bool span_collect(Collection *collection, MbusLeafScan *scan,
 						 const uint8 *secret);
 static bool slice_late(MbusRows *rows);
 static void row_add(Collection *collection, int32 segment, int kind,
-					HeapTuple tuple, TupleDesc desc, const uint8 *secret);
+					int64 number, HeapTuple tuple, TupleDesc desc,
+					const uint8 *secret);
 static void rows_cut(Collection *collection);
 static int	number_compare(const void *a, const void *b);
 static int	place_compare(const void *a, const void *b);
@@ -103,7 +105,7 @@ mbus_collect(Oid schema, const int32 *segments, int nsegments, int kind_from,
 	int64		to;
 
 	memset(&cursor->done, 0, sizeof(cursor->done));
-	if (rows->n >= rows->most || (rows->late && rows->n > 0))
+	if (rows->n >= rows->most || rows->late)
 		return false;
 	mbus_spans_add(&fresh, cursor->to, limit);
 	window = mbus_spans_union(&cursor->pending, &fresh);
@@ -111,6 +113,7 @@ mbus_collect(Oid schema, const int32 *segments, int nsegments, int kind_from,
 	collection.settled = mbus_spans_minus(&window, unfinished);
 	collection.cut = PG_INT64_MAX;
 	collection.first = rows->n;
+	collection.logged = &cursor->logged;
 	collection.rows = rows;
 	collection.context = AllocSetContextCreate(CurrentMemoryContext,
 											   "message_bus log row",
@@ -195,6 +198,7 @@ span_collect(Collection *collection, MbusLeafScan *scan, const MbusSpan *span,
 	TupleDesc	desc = RelationGetDescr(scan->leaf);
 	MbusRows   *rows = collection->rows;
 	int			end = rows->n + rows->most;
+	int64		number = 0;
 	bool		all = true;
 	HeapTuple	tuple;
 
@@ -202,20 +206,21 @@ span_collect(Collection *collection, MbusLeafScan *scan, const MbusSpan *span,
 	mbus_leaf_scan_begin(scan, GetActiveSnapshot());
 	while (all && (tuple = mbus_leaf_scan_next(scan)) != NULL)
 	{
-		row_add(collection, segment, kind, tuple, desc, secret);
+		number = mbus_row_number_of(kind, tuple, desc);
+		if (!mbus_spans_have(collection->logged, number))
+			row_add(collection, segment, kind, number, tuple, desc, secret);
 		all = rows->n < end && !slice_late(rows);
 	}
 	mbus_leaf_scan_end(scan);
 	if (!all)
-		collection->cut = Min(collection->cut,
-							  rows->row[rows->n - 1].number + 1);
+		collection->cut = Min(collection->cut, number + 1);
 	return all;
 }
 
 /* Adds a row, hashed. */
 static void
-row_add(Collection *collection, int32 segment, int kind, HeapTuple tuple,
-		TupleDesc desc, const uint8 *secret)
+row_add(Collection *collection, int32 segment, int kind, int64 number,
+		HeapTuple tuple, TupleDesc desc, const uint8 *secret)
 {
 	MbusRows   *rows = collection->rows;
 	MemoryContext caller;
@@ -231,10 +236,10 @@ row_add(Collection *collection, int32 segment, int kind, HeapTuple tuple,
 	row = &rows->row[rows->n++];
 	row->segment = segment;
 	row->kind = kind;
-	rows->reading->number = mbus_row_number_of(kind, tuple, desc);
+	row->number = rows->reading->number = number;
 	caller = MemoryContextSwitchTo(collection->context);
-	row->number = mbus_row_entry(&collection->entry, collection->schema, kind,
-								 tuple, desc, secret);
+	(void) mbus_row_entry(&collection->entry, collection->schema, kind, tuple,
+						  desc, secret);
 	mbus_entry_hash(&collection->entry, &row->hash);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(collection->context);
@@ -247,7 +252,7 @@ slice_late(MbusRows *rows)
 {
 	uint64		now;
 
-	if (rows->n % TIME_EVERY != 0 || (now = clock_us()) < rows->end_us)
+	if (++rows->looked % TIME_EVERY != 0 || (now = clock_us()) < rows->end_us)
 		return false;
 	rows->end_us = now + SLICE_MORE_US;
 	rows->late = true;

@@ -16,6 +16,7 @@ typedef struct MbusCursor
 {
 	int64		to;				/* below it all are logged or pending */
 	MbusSpans	pending;
+	MbusSpans	logged;			/* rows that are not to be logged again */
 	MbusSpans	done;			/* out: what is not to be looked for any more */
 } MbusCursor;
 
@@ -28,6 +29,7 @@ typedef struct MbusRows
 	int			most;			/* that the slice may have */
 	uint64		end_us;			/* of its time, by the clock of instr_time */
 	bool		late;			/* that was passed */
+	uint32		looked;			/* rows that were read */
 	MbusLogReading *reading;	/* kept up to date */
 } MbusRows;
 

@@ -54,6 +54,11 @@ typedef struct MbusLog
 	int			nunread;
 	int			unread_room;
 
+	/* a log that a restore brings; 0: none, or it is not whole */
+	TimestampTz brought_at;
+	TimestampTz brought_said;
+	TimestampTz whole_at;
+
 	/* the newest checkpoint */
 	bool		checkpoint_known;
 	int64		checkpoint_size;

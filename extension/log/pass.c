@@ -134,13 +134,17 @@ mbus_log_pass(MbusDatabase *db, Oid schema, MbusLog *log, MbusLogLook *look)
 	mbus_unread_try(log);
 	look->more = false;
 	look->facts_done = true;
+	look->waits = false;
 	look->since = look->facts.next;
 	/* what was touched by numbers of this pass, and the next does not ask for */
 	if (look->facts.ntouched < 0)
 		log->everywhere_to = Max(log->everywhere_to, look->facts.next);
 	if (!mbus_log_open(schema, log, &pass.state, look->facts.next,
 					   &unfinished))
+	{
+		look->waits = log->brought_at != 0;
 		return;
+	}
 	pass.nsegments = mbus_log_segments_read(&pass.state, 0, &pass.segment);
 	segments_adopt(&pass);
 	segments_unread(&pass);
@@ -160,11 +164,12 @@ mbus_log_pass(MbusDatabase *db, Oid schema, MbusLog *log, MbusLogLook *look)
 void
 mbus_log_passed(MbusLog *log, const MbusLogLook *look)
 {
-	log->origin_known = true;
+	log->origin_known = !look->waits;
 	log->since = look->since;
 	log->facts_done = look->facts_done;
 	mbus_unread_passed(log);
-	log->logged = look->more || look->only != 0 ? 0 : look->hash;
+	log->logged = look->more || look->waits || look->only != 0 ? 0 :
+		look->hash;
 }
 
 /*
@@ -193,6 +198,7 @@ segments_adopt(Pass *pass)
 		};
 		segment->facts = before;
 		segment->fault = NULL;
+		segment->again = mbus_log_segment_known(segment->segment);
 
 		/*
 		 * what it has brought may be above what is logged, and touched by
@@ -263,6 +269,8 @@ messages_collect(Pass *pass)
 
 			left_out = mbus_spans_union(&unfinished, &rows);
 		}
+		if (segment->again)
+			cursor.logged = mbus_log_logged(segment->segment, false);
 		if (!mbus_collect(pass->schema, &segment->segment, 1, MBUS_MESSAGE,
 						  MBUS_MESSAGE, &cursor, limit, &left_out,
 						  &pass->rows))
@@ -360,6 +368,8 @@ brought_collect(Pass *pass)
 			continue;
 		if (unread)
 			left_out = mbus_unread_spans(unread, true);
+		if (segment->again)
+			cursor.logged = mbus_log_logged(segment->segment, true);
 		if (!mbus_collect(pass->schema, &segment->segment, 1, MBUS_EVENT,
 						  MBUS_FAILURE, &cursor, 0, &left_out, &pass->rows))
 			pass->all = false;
@@ -485,7 +495,8 @@ mbus_log_drop(Oid schema, MbusLog *log, int32 segment)
 			mbus_log_edge_ready(schema, log, &state);
 			mbus_log_append(&log->edge, rows.row, rows.n);
 			mbus_log_action(schema, log, &state,
-							unread ? "gap" : "drop-segment", segment, NULL);
+							unread ? "gap" : "drop-segment", segment, NULL,
+							NULL);
 		}
 	}
 	PopActiveSnapshot();
@@ -559,5 +570,5 @@ gaps_log(Pass *pass)
 	}
 	for (int i = 0; i < n; i++)
 		mbus_log_action(pass->schema, pass->log, &pass->state, "gap",
-						segments[i], NULL);
+						segments[i], NULL, NULL);
 }

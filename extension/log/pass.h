@@ -24,6 +24,7 @@ typedef struct MbusLogLook
 	/* out, to be believed when the pass has committed */
 	bool		more;			/* it has not logged all */
 	bool		facts_done;		/* but all facts */
+	bool		waits;			/* a log is brought, and not whole */
 	int64		since;
 } MbusLogLook;
 

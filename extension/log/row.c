@@ -200,6 +200,7 @@ failure_lines(MbusEntry *entry, const Row *row)
 	line_time(entry, "claimed", row, MBUS_FAILURE_CLAIMED_AT);
 	line_time(entry, "retry", row, MBUS_FAILURE_RETRY_AT);
 	line_number(entry, "dead", row, MBUS_FAILURE_DEAD_LETTER_ID);
+	line_text(entry, "kept", row, MBUS_FAILURE_NOT_MOVED);
 	line_time(entry, "at", row, MBUS_FAILURE_AT);
 	line_text(entry, "role", row, MBUS_FAILURE_ROLE);
 	line_hidden(entry, "subject", row, MBUS_FAILURE_SUBJECT);
@@ -220,6 +221,7 @@ action_lines(MbusEntry *entry, const Row *row)
 	if (!row->isnull[MBUS_ACTION_CONTINUES])
 		mbus_entry_words(entry, "continues",
 						 row_string(row, MBUS_ACTION_CONTINUES));
+	line_hidden(entry, "reason", row, MBUS_ACTION_REASON);
 }
 
 /* One line, unless it is NULL. */

@@ -104,6 +104,27 @@ mbus_spans_below(const MbusSpans *spans, int64 end)
 }
 
 /*
+ * mbus_spans_have tells whether a number is among them.
+ */
+bool
+mbus_spans_have(const MbusSpans *spans, int64 number)
+{
+	int			lo = 0;
+	int			hi = spans->n;
+
+	while (lo < hi)
+	{
+		int			at = (lo + hi) / 2;
+
+		if (number >= spans->span[at].hi)
+			lo = at + 1;
+		else
+			hi = at;
+	}
+	return lo < spans->n && number >= spans->span[lo].lo;
+}
+
+/*
  * mbus_spans_equal tells whether two are the same.
  */
 bool

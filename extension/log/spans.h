@@ -25,6 +25,7 @@ extern void mbus_spans_add(MbusSpans *spans, int64 lo, int64 hi);
 extern MbusSpans mbus_spans_union(const MbusSpans *a, const MbusSpans *b);
 extern MbusSpans mbus_spans_minus(const MbusSpans *a, const MbusSpans *b);
 extern MbusSpans mbus_spans_below(const MbusSpans *spans, int64 end);
+extern bool mbus_spans_have(const MbusSpans *spans, int64 number);
 extern bool mbus_spans_equal(const MbusSpans *a, const MbusSpans *b);
 extern Datum mbus_spans_array(const MbusSpans *spans);
 extern MbusSpans mbus_spans_read(Datum array, bool isnull);

@@ -55,7 +55,9 @@ mbus_log_state_read(MbusLogState *state, bool lock)
 
 	mbus_log_execute(psprintf("SELECT log_id, origin, prefix, system_id,"
 							  " timeline, database, size, facts_to,"
-							  " facts_pending FROM message_bus.log_state%s",
+							  " facts_pending, bus, (SELECT s.bus"
+							  "  FROM message_bus.server_state AS s)"
+							  " FROM message_bus.log_state%s",
 							  lock ? " FOR UPDATE" : ""), 0, NULL, NULL);
 	if (SPI_processed == 0)
 		return false;
@@ -69,6 +71,8 @@ mbus_log_state_read(MbusLogState *state, bool lock)
 	state->facts_to = DatumGetInt64(value_of(0, 8, &isnull));
 	pending = value_of(0, 9, &isnull);
 	state->facts_pending = mbus_spans_read(pending, isnull);
+	state->bus = *DatumGetUUIDP(value_of(0, 10, &isnull));
+	state->here = *DatumGetUUIDP(value_of(0, 11, &isnull));
 	return true;
 }
 
@@ -89,8 +93,9 @@ mbus_log_state_insert(const MbusLogState *state)
 
 	mbus_log_execute("INSERT INTO message_bus.log_state (log_id, origin,"
 					 " prefix, system_id, timeline, database, size, facts_to,"
-					 " facts_pending)"
-					 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+					 " facts_pending, bus)"
+					 " SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, bus"
+					 " FROM message_bus.server_state",
 					 lengthof(types), types, values);
 }
 
@@ -124,7 +129,7 @@ mbus_log_segments_read(const MbusLogState *state, int32 only,
 	int			n;
 
 	mbus_log_execute("SELECT segment_no, coalesce(log_id = $1, false), log_to,"
-					 " log_pending, log_facts, log_fault"
+					 " log_pending, log_facts, log_fault, log_again"
 					 " FROM message_bus.segment"
 					 " WHERE $2 = 0 OR segment_no = $2"
 					 " ORDER BY segment_no", lengthof(types), types, values);
@@ -146,6 +151,7 @@ mbus_log_segments_read(const MbusLogState *state, int32 only,
 		segment->facts = mbus_spans_read(value, isnull);
 		value = value_of(i, 6, &isnull);
 		segment->fault = isnull ? NULL : TextDatumGetCString(value);
+		segment->again = DatumGetBool(value_of(i, 7, &isnull));
 	}
 	return n;
 }
@@ -158,17 +164,64 @@ mbus_log_segment_update(const MbusLogState *state,
 						const MbusLogSegment *segment)
 {
 	static const Oid types[] = {INT4OID, UUIDOID, INT8OID, INT8ARRAYOID,
-	INT8ARRAYOID, TEXTOID};
+	INT8ARRAYOID, TEXTOID, BOOLOID};
 	Datum		values[] = {Int32GetDatum(segment->segment),
 		UUIDPGetDatum(&state->log_id), Int64GetDatum(segment->to),
 		mbus_spans_array(&segment->pending),
 		mbus_spans_array(&segment->facts),
-	CStringGetTextDatum(segment->fault ? segment->fault : "")};
+		CStringGetTextDatum(segment->fault ? segment->fault : ""),
+	BoolGetDatum(segment->again)};
 
 	mbus_log_execute("UPDATE message_bus.segment SET log_id = $2, log_to = $3,"
 					 " log_pending = $4, log_facts = $5,"
-					 " log_fault = nullif($6, '') WHERE segment_no = $1",
+					 " log_fault = nullif($6, ''), log_again = $7"
+					 " WHERE segment_no = $1",
 					 lengthof(types), types, values);
+}
+
+/*
+ * mbus_log_segment_known tells whether the log has entries of a segment; then
+ * it is not to be pruned any more.
+ */
+bool
+mbus_log_segment_known(int32 segment)
+{
+	static const Oid types[] = {INT4OID};
+	Datum		values[] = {Int32GetDatum(segment)};
+
+	mbus_log_execute("DELETE FROM message_bus.log_gone WHERE segment_no = $1",
+					 lengthof(types), types, values);
+	mbus_log_execute("SELECT 1 FROM message_bus.log_run WHERE segment_no = $1"
+					 " LIMIT 1", lengthof(types), types, values);
+	return SPI_processed > 0;
+}
+
+/*
+ * mbus_log_logged returns which messages, or facts, of a segment the log has
+ * by its runs.
+ */
+MbusSpans
+mbus_log_logged(int32 segment, bool facts)
+{
+	static const Oid types[] = {INT4OID, BOOLOID};
+	Datum		values[] = {Int32GetDatum(segment), BoolGetDatum(facts)};
+	MbusSpans	spans = {0};
+
+	mbus_log_execute("SELECT r.lo + coalesce(r.runs[i], 0) AS lo,"
+					 " coalesce(r.runs[i + 1], r.n)"
+					 " FROM message_bus.log_run AS r,"
+					 " generate_series(1, greatest(cardinality(r.runs), 1), 2) AS i"
+					 " WHERE r.segment_no = $1 AND (r.kind <> 0) = $2"
+					 " ORDER BY 1", lengthof(types), types, values);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		int64		lo = DatumGetInt64(value_of((int) i, 1, &isnull));
+
+		mbus_spans_add(&spans, lo,
+					   lo + DatumGetInt32(value_of((int) i, 2, &isnull)));
+	}
+	return spans;
 }
 
 /*

@@ -25,6 +25,8 @@ typedef struct MbusLogState
 	int64		size;
 	int64		facts_to;
 	MbusSpans	facts_pending;
+	pg_uuid_t	bus;
+	pg_uuid_t	here;			/* bus that reads it */
 } MbusLogState;
 
 /* A row of message_bus.segment, as far as the log goes; palloc'd. */
@@ -35,6 +37,7 @@ typedef struct MbusLogSegment
 	int64		to;
 	MbusSpans	pending;
 	MbusSpans	facts;			/* that are still to be looked for */
+	bool		again;			/* some of these the log may have: runs tell */
 	char	   *fault;			/* why some of it cannot be read; NULL: all can */
 	bool		changed;
 } MbusLogSegment;
@@ -53,6 +56,8 @@ extern void mbus_log_state_insert(const MbusLogState *state);
 extern void mbus_log_state_update(const MbusLogState *state);
 extern int	mbus_log_segments_read(const MbusLogState *state, int32 only,
 								   MbusLogSegment **segments);
+extern bool mbus_log_segment_known(int32 segment);
+extern MbusSpans mbus_log_logged(int32 segment, bool facts);
 extern void mbus_log_segment_update(const MbusLogState *state,
 									const MbusLogSegment *segment);
 extern void mbus_log_append(MbusEdge *edge, const MbusLogged *rows, int n);
