@@ -18,21 +18,22 @@ use Test::More;
 our @EXPORT = qw(log_covered log_has_all log_judge_built log_judged
   of_base64);
 
-# log_covered waits until a checkpoint covers all rows there are.
+# log_covered waits until a checkpoint covers all rows there are; in the
+# database postgres, unless it is told another.
 sub log_covered
 {
-	my ($node) = @_;
+	my ($node, $database) = @_;
 
 	wait_for(
 		'all to be logged',
 		sub {
 			my ($status, $out) = $node->psql(
-				'postgres', q{
+				$database // 'postgres', q{
 				SELECT facts_to = (SELECT next FROM message_bus.fact_numbers())
 					AND facts_pending = '{}'
 					AND size = (SELECT max(size) FROM message_bus.log_checkpoint)
-					AND NOT EXISTS (SELECT FROM message_bus.segment
-						WHERE log_to IS NULL OR log_pending <> '{}' OR log_facts <> '{}')
+					AND NOT EXISTS (SELECT FROM message_bus.segment AS s
+						WHERE s.log_id IS DISTINCT FROM log_state.log_id OR log_to IS NULL OR log_pending <> '{}' OR log_facts <> '{}')
 					AND (SELECT sum(n) FROM message_bus.log_run JOIN message_bus.segment USING (segment_no)
 						WHERE kind = 0) = (SELECT count(*) FROM message_bus.message)
 				FROM message_bus.log_state});
@@ -46,11 +47,11 @@ sub log_covered
 # once, and that its runs are all it has.
 sub log_has_all
 {
-	my ($node, $what) = @_;
+	my ($node, $what, $database) = @_;
 
-	log_covered($node);
+	log_covered($node, $database);
 	is( $node->safe_psql(
-			'postgres', q{
+			$database // 'postgres', q{
 			WITH logged AS (
 				SELECT kind, segment_no, lo + coalesce(o, 0) + g AS number
 				FROM message_bus.log_run
