@@ -783,6 +783,13 @@ ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.channel_grant ENABLE ALWAYS TRIGGER channel_truncated;
 ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER channel_changed;
 ALTER TABLE message_bus.subscription ENABLE ALWAYS TRIGGER channel_truncated;
+ALTER TABLE message_bus.log_state ENABLE ALWAYS TRIGGER log_restored;
+ALTER TABLE message_bus.log_tile ENABLE ALWAYS TRIGGER log_restored;
+ALTER TABLE message_bus.log_run ENABLE ALWAYS TRIGGER log_restored;
+ALTER TABLE message_bus.log_gone ENABLE ALWAYS TRIGGER log_restored;
+ALTER TABLE message_bus.log_tile_look ENABLE ALWAYS TRIGGER log_restored;
+ALTER TABLE message_bus.log_action ENABLE ALWAYS TRIGGER log_restored;
+ALTER TABLE message_bus.log_checkpoint ENABLE ALWAYS TRIGGER log_restored;
 
 /*
  * Channels
