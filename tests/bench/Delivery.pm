@@ -21,7 +21,7 @@ use Server;
 
 our @EXPORT = qw(bench_consume bench_consume_peer bench_consume_pgq bench_hold bench_backlog
   bench_channels bench_wake bench_delayed bench_idle_waiters
-  bench_acked_size);
+  bench_acked_size drain_of);
 
 my $hold_seconds = $ENV{BENCH_HOLD_SECONDS} || 60;
 my $backlog = $ENV{BENCH_BACKLOG} || 5_000_000;
