@@ -107,6 +107,10 @@ sub drain_of
 
 		sql_file('queue_indexed.sql') if $kind eq 'indexed' || $kind eq 'plain';
 		fill($kind, $messages);
+		# what was stored is not what is measured
+		wait_until(q{SELECT count(*) = 0 FROM message_bus.segment
+			WHERE log_to IS NULL OR EXISTS (SELECT FROM message_bus.message WHERE id >= log_to AND id >> 29 = segment_no >> 5)})
+		  if sql('SHOW message_bus.log') eq 'on';
 		sql('CHECKPOINT');
 		return drained(
 			measure('consume', @options,
