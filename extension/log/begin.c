@@ -156,6 +156,10 @@ log_continue(Oid schema, MbusLog *log, MbusLogState *state,
 	mbus_log_execute("UPDATE message_bus.segment SET log_id = $1"
 					 " WHERE log_id = $8 AND log_to IS NOT NULL",
 					 lengthof(types), types, values);
+	/* of another log, which a restore has brought beside this one */
+	values[7] = Int64GetDatum(state->size);
+	mbus_log_execute("DELETE FROM message_bus.log_checkpoint WHERE size > $1",
+					 1, &types[3], &values[7]);
 	if (before.system_id != state->system_id ||
 		before.database != state->database || !state_is_own(&before))
 	{

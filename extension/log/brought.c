@@ -17,10 +17,12 @@
  * server_state.bus.
  *
  * Where there is a log of its own, a trigger leaves out what a restore brings
- * of another: two cannot be one.  It asks once for a statement: COPY holds
- * RowExclusive on its table to its end, and a log begins, or goes on, under
- * ShareRowExclusive on all of them, had without waiting.  The worker is not
- * asked, nor audit_restart().
+ * of another: two cannot be one.  So it does with COPY into a table that another
+ * restore has filled, of which each COPY is of one dump; with INSERT keys may
+ * meet, unless pg_dump was told --on-conflict-do-nothing, and then the log is
+ * never whole.  It asks once for a statement: COPY holds RowExclusive on its
+ * table to its end, and a log begins, or goes on, under ShareRowExclusive on all
+ * of them, had without waiting.  The worker is not asked, nor audit_restart().
  */
 #include "postgres.h"
 
@@ -28,6 +30,10 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "tcop/pquery.h"
+#include "utils/builtins.h"
+#include "utils/portal.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "base/schema.h"
@@ -43,6 +49,7 @@ static const char *const tables[] = {"log_state", "log_tile", "log_run",
 
 static bool own = false;		/* this process writes the log */
 
+static bool restored_left_out(const char *table);
 static bool tables_lock(Oid schema);
 static bool asked(const char *sql);
 static bool waits(MbusLog *log);
@@ -208,14 +215,33 @@ mbus_log_restored(PG_FUNCTION_ARGS)
 		return PointerGetDatum(data->tg_trigtuple);
 	if (answer == NULL)
 	{
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "SPI_connect failed");
-		answer = asked("SELECT EXISTS (SELECT FROM message_bus.log_state AS s,"
-					   " message_bus.server_state AS b"
-					   " WHERE s.bus OPERATOR(pg_catalog.=) b.bus)") ?
+		answer = restored_left_out(RelationGetRelationName(data->tg_relation)) ?
 			"left out" : "taken";
-		SPI_finish();
 		fcinfo->flinfo->fn_extra = unconstify(char *, answer);
 	}
 	return PointerGetDatum(*answer == 'l' ? NULL : data->tg_trigtuple);
+}
+
+/* Whether what a statement brings is left out. */
+static bool
+restored_left_out(const char *table)
+{
+	bool		copied = ActivePortal != NULL &&
+	ActivePortal->commandTag == CMDTAG_COPY;
+	bool		left_out;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	left_out = asked("SELECT EXISTS (SELECT FROM message_bus.log_state AS s,"
+					 " message_bus.server_state AS b"
+					 " WHERE s.bus OPERATOR(pg_catalog.=) b.bus)");
+	/* what was changed here is there before a log is */
+	if (!left_out && copied)
+		left_out = asked(strcmp(table, "log_action") == 0 ?
+						 "SELECT EXISTS (SELECT FROM message_bus.log_action"
+						 " WHERE kind OPERATOR(pg_catalog.=) 'log')" :
+						 psprintf("SELECT EXISTS (SELECT FROM message_bus.%s)",
+								  quote_identifier(table)));
+	SPI_finish();
+	return left_out;
 }

@@ -470,6 +470,20 @@ segment_sealed(const MbusLogSegment *segment, const MbusUnread *unread)
 }
 
 /*
+ * mbus_log_has tells whether a segment has come to the log; in a transaction
+ * with SPI.
+ */
+bool
+mbus_log_has(int32 segment)
+{
+	MbusLogState state;
+	MbusLogSegment *found;
+
+	return mbus_log_state_read(&state, false) &&
+		mbus_log_segments_read(&state, segment, &found) > 0 && found->ours;
+}
+
+/*
  * mbus_log_drop logs what is left of a segment, which is sealed, and that it
  * is dropped; in the transaction that drops it, with SPI, when its tables are
  * locked.  Nobody can have facts in them that are not visible then.  False,
@@ -543,7 +557,8 @@ mbus_log_drop_unlogged(int32 segment)
 	mbus_log_execute("INSERT INTO message_bus.log_action"
 					 " (no, at, kind, k, segment_no)"
 					 " SELECT -$1::bigint, message_bus.clock(), 'gap', '', $1"
-					 " FROM message_bus.log_state",
+					 " FROM message_bus.log_state"
+					 " ON CONFLICT DO NOTHING",
 					 lengthof(types), types, values);
 }
 

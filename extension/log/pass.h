@@ -34,6 +34,7 @@ extern void mbus_log_pass(MbusDatabase *db, Oid schema, MbusLog *log,
 						  MbusLogLook *look);
 extern void mbus_log_passed(MbusLog *log, const MbusLogLook *look);
 extern bool mbus_log_waits(Oid schema, const MbusLog *log, int32 segment);
+extern bool mbus_log_has(int32 segment);
 extern bool mbus_log_drop(Oid schema, MbusLog *log, int32 segment);
 extern void mbus_log_drop_unlogged(int32 segment);
 

@@ -25,6 +25,7 @@
 #include "log/prune.h"
 #include "log/unread.h"
 #include "state/clock.h"
+#include "worker/foreign.h"
 #include "worker/log_task.h"
 #include "worker/task.h"
 
@@ -330,14 +331,19 @@ segment_ask(MbusWork *work, void *arg)
 /*
  * mbus_log_dropped logs what a segment still has, and that it is dropped, or
  * notes that it goes unlogged; in the transaction that drops it.  False if it
- * has too much for that.
+ * has too much for that.  Another bus's segment was never to be logged.
  */
 bool
 mbus_log_dropped(MbusWork *work, int32 segment)
 {
 	work->log_prune = true;
-	if (mbus_log_enabled)
-		return mbus_log_drop(work->schema, work->log, segment);
-	mbus_log_drop_unlogged(segment);
+	if (mbus_log_has(segment))
+	{
+		if (mbus_log_enabled)
+			return mbus_log_drop(work->schema, work->log, segment);
+		mbus_log_drop_unlogged(segment);
+	}
+	else if (!mbus_foreign_judge(segment))
+		mbus_log_drop_unlogged(segment);
 	return true;
 }

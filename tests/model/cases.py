@@ -200,6 +200,8 @@ RIGHT = [
     ("log: late commits vs two passes and a retirement", dict(retires=True, **LOG)),
     ("log: two passes, what was shown, a crash or a promotion", dict(crashes=True, **LOG)),
     ("log: a retirement and a crash or a promotion", dict(passes=1, retires=True, crashes=True, **LOG)),
+    ("log: a row that cannot be read for a while, and a retirement", dict(passes=1, retires=True, damaged=True, **LOG)),
+    ("log: a dump of any moment is restored", dict(restored=True, **LOG)),
 ]
 
 LONG = [
@@ -463,4 +465,6 @@ WRONG = [
     ("log: a retirement does not look what is unlogged", "log-sweep", "dropped", dict(retires=True, **LOG)),
     ("log: what is shown is not flushed", "log-flush", "forked", dict(crashes=True, **LOG)),
     ("log: a promoted standby goes on under the same origin", "log-origin", "forked", dict(crashes=True, **LOG)),
+    ("log: a row that cannot be read is passed over", "log-unread", "lost", dict(damaged=True, **LOG)),
+    ("log: a restored log does not look what it has", "log-again", "twice", dict(restored=True, **LOG)),
 ]

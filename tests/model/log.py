@@ -8,8 +8,11 @@ snapshot, logs what is in no run, and drops.
 In every state nothing is logged twice, nothing is logged that did not commit, nothing is dropped unlogged, and what was
 shown is a prefix of the log of that incarnation.  At rest, after one more pass, everything is logged.
 
+A row that cannot be read is left out of a pass, which keeps it pending, and of a retirement.  A dump that is restored
+has rows and entries of one snapshot and no cursor: the passes look at all, and log what has no entry.
+
 A scene's settings: how many passes there are, whether the first writer has a savepoint, and whether there are a
-retirement and a crash.
+retirement, a crash, a row that cannot be read for a while, and a restore.
 """
 from functools import lru_cache
 from typing import NamedTuple, Optional
@@ -38,6 +41,9 @@ class State(NamedTuple):
     durable: int = 0                # so many commits are flushed
     crashed: bool = False
     incarnation: int = 0
+    bad: frozenset = NONE           # rows that cannot be read
+    was_bad: bool = False
+    again: bool = False             # what entries there are is looked at
 
 
 class Tables(NamedTuple):
@@ -67,13 +73,16 @@ def tables(commits):
 class Scene:
     """How much happens, and what is wrong."""
 
-    def __init__(self, name, wrong, passes=2, savepoint=False, retires=False, crashes=False):
+    def __init__(self, name, wrong, passes=2, savepoint=False, retires=False, crashes=False, damaged=False,
+                 restored=False):
         self.name = name
         self.wrong = wrong
         self.passes = passes
         self.savepoint = savepoint
         self.retires = retires
         self.crashes = crashes
+        self.damaged = damaged
+        self.restored = restored
 
     def start(self):
         """Nothing has happened."""
@@ -90,7 +99,7 @@ def judge(scene, state):
         return Fault("never", "what is logged was never committed")
     if state.shown and state.shown[0] == state.incarnation and seen.log[:len(state.shown[1])] != state.shown[1]:
         return Fault("forked", "what was shown is not in the log")
-    if seen.dropped and set(rows_dropped(state.commits)) - logged:
+    if seen.dropped and set(rows_dropped(state.commits)) - logged - state.bad:
         return Fault("dropped", "unlogged")
     if state.worker is None and all(w.at in (GONE, DEAD) for w in state.writers):
         return judge_rest(scene, state, seen)
@@ -107,6 +116,8 @@ def judge_rest(scene, state, seen):
     window = set(range(seen.cursor, state.next))
     if "log-pending" not in scene.wrong:
         window |= seen.pending
+    if state.again and "log-again" not in scene.wrong:
+        window -= set(seen.log)
     final = seen.log if seen.dropped else seen.log + tuple(r for r in seen.rows if r in window)
     if len(set(final)) != len(final):
         return Fault("twice", "at rest")
@@ -130,6 +141,10 @@ def steps(scene, state):
         yield "a checkpoint is shown", state._replace(shown=(state.incarnation, seen.log), durable=flushed)
     if scene.crashes and not state.crashed:
         yield from crash_steps(scene, state)
+    if scene.damaged:
+        yield from damage_steps(state, seen)
+    if scene.restored and not state.crashed:
+        yield from restore_steps(state)
 
 
 def writer_steps(scene, state, seen, i, writer):
@@ -184,7 +199,11 @@ def pass_commit(scene, state, seen):
     if "log-pending" not in scene.wrong:
         window |= seen.pending - unfinished
     rows = () if seen.dropped else tables(state.commits[:snapshot]).rows
-    entries = tuple(sorted(r for r in rows if r in window))
+    if state.again and "log-again" not in scene.wrong:
+        window -= set(seen.log)
+    entries = tuple(sorted(r for r in rows if r in window and r not in state.bad))
+    if "log-unread" not in scene.wrong:
+        unfinished = unfinished | (state.bad & window)
     pending = frozenset(n for n in unfinished if n < limit)
     return "log", entries, max(limit, seen.cursor), pending
 
@@ -192,7 +211,7 @@ def pass_commit(scene, state, seen):
 def retirement_steps(scene, state, seen):
     """A retirement, between two passes; its lock needs that nobody has an uncommitted row in the leaf."""
     lockable = not any(w.rows and w.at in (INSERTED, ROLLED_BACK, EARLY) for w in state.writers)
-    missing = tuple(sorted(set(seen.rows) - set(seen.log)))
+    missing = tuple(sorted(set(seen.rows) - set(seen.log) - state.bad))
     worker = state.worker
     if worker and worker[0] == "sweep" and lockable:
         yield "it locks and drops", state._replace(worker=None, commits=state.commits + (("drop", worker[1]),))
@@ -216,3 +235,23 @@ def crash_steps(scene, state):
     for kept in range(state.durable):
         yield f"a standby with {kept} commits is promoted", after._replace(commits=state.commits[:kept], durable=kept,
                                                                            incarnation=origin)
+
+
+def damage_steps(state, seen):
+    """A row cannot be read, until it is repaired; one that is dropped so is gone."""
+    if seen.dropped:
+        return
+    if state.bad:
+        yield "the row is repaired", state._replace(bad=NONE)
+    elif not state.was_bad and seen.rows:
+        yield "a row is damaged", state._replace(bad=frozenset(seen.rows[:1]), was_bad=True)
+
+
+def restore_steps(state):
+    """A dump of any moment is restored into another database, where no cursor is known."""
+    dead = tuple(Writer(DEAD) if w.at < GONE else w for w in state.writers)
+    for kept in range(len(state.commits) + 1):
+        commits = state.commits[:kept] + (("log", (), 0, NONE),)
+        yield f"a dump of {kept} commits is restored", state._replace(
+            writers=dead, worker=None, passes=max(state.passes - 2, 0), crashed=True, commits=commits,
+            durable=len(commits), incarnation=state.incarnation + 1, again=True)

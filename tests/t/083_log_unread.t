@@ -36,7 +36,7 @@ create_bus($node);
 query(q{
 	CREATE EXTENSION pg_surgery;
 	SELECT message_bus.create_channel('sound');
-	SELECT message_bus.create_channel('torn', ttl => '20 seconds', backoff => '0', backoff_max => '0');
+	SELECT message_bus.create_channel('torn', ttl => '9 seconds', backoff => '0', backoff_max => '0');
 	SELECT message_bus.create_channel('mute', ttl => '3 hours');
 	SELECT message_bus.create_subscription('torn', 's');
 	SELECT message_bus.publish('torn', '0')});
