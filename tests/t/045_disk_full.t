@@ -45,6 +45,7 @@ $node->append_conf('postgresql.conf', bus_conf('postgres')
 	  . "shared_buffers = 16MB\n"
 	  . "max_connections = 20\n"
 	  . "autovacuum = off\n"
+	  . "message_bus.log = off\n"
 	  . "min_wal_size = 32MB\n"
 	  . "max_wal_size = 48MB\n"
 	  . "message_bus.disk_reserve = '${reserve_mb}MB'\n"

@@ -63,6 +63,7 @@ $node->safe_psql(
 kill_rounds(
 	node => $node,
 	channel => 'load',
+	rounds => 50,
 	kill => sub {
 		my ($status, $out) = some();
 		my ($pid) = ($out // '') =~ /(\d+)\s*\z/;
@@ -71,13 +72,13 @@ kill_rounds(
 		return 0 if $status != 0 || !$pid;
 		sleep rand 0.3;
 		show();
-		return kill 9, $pid if ++$round % 2;
+		return kill 9, $pid if ++$round % 4;
 		my @others = node_processes($node);
 		$node->kill9;
 		kill 9, @others;
 		return 1;
 	},
-	recover => sub { restart_killed($node) if $round % 2 == 0 });
+	recover => sub { restart_killed($node) if $round % 4 == 0 });
 
 wait_for(
 	'the expired segments to be dropped',
