@@ -63,7 +63,6 @@ $node->safe_psql(
 kill_rounds(
 	node => $node,
 	channel => 'load',
-	rounds => 50,
 	kill => sub {
 		my ($status, $out) = some();
 		my ($pid) = ($out // '') =~ /(\d+)\s*\z/;
@@ -72,13 +71,26 @@ kill_rounds(
 		return 0 if $status != 0 || !$pid;
 		sleep rand 0.3;
 		show();
-		return kill 9, $pid if ++$round % 4;
+		return kill 9, $pid if ++$round % 2;
 		my @others = node_processes($node);
 		$node->kill9;
 		kill 9, @others;
 		return 1;
 	},
-	recover => sub { restart_killed($node) if $round % 4 == 0 });
+	recover => sub { restart_killed($node) if $round % 2 == 0 });
+
+# and 30 more, of the worker alone, when it may be anywhere in a pass
+foreach (1 .. 30)
+{
+	my $pid;
+
+	wait_for('a worker to kill',
+		sub { my ($status, $out) = some(); ($pid) = $out =~ /(\d+)\s*\z/ if $status == 0; $pid });
+	sleep rand 0.2;
+	show();
+	kill 9, $pid;
+}
+bus_ready($node);
 
 wait_for(
 	'the expired segments to be dropped',
