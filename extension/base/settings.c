@@ -41,6 +41,7 @@ int			mbus_acked_idle = 600;
 int			mbus_disk_reserve = 64;
 bool		mbus_log_enabled = false;
 int			mbus_log_interval = 10000;
+int			mbus_log_action_ttl = 365 * 86400;
 char	   *mbus_log_origin = NULL;
 bool		mbus_enabled = true;
 char	   *mbus_default_channel = NULL;
@@ -204,6 +205,11 @@ define_log_settings(void)
 							"A checkpoint is the signed root of the tree.",
 							&mbus_log_interval, 10000, 10, 3600000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.log_action_ttl",
+							"How long it is kept who has changed what.",
+							"Changes of channels, grants, subscriptions and keys, and what was done to the log.",
+							&mbus_log_action_ttl, 365 * 86400, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomStringVariable("message_bus.log_origin",
 							   "What the log's name in checkpoints begins with.",
 							   "A slash and a random id follow. Empty: message_bus.",

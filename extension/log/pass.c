@@ -28,6 +28,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/ids.h"
+#include "log/action.h"
 #include "log/begin.h"
 #include "log/collect.h"
 #include "log/pass.h"
@@ -60,6 +61,7 @@ static int64 segment_limit(const MbusLogLook *look, int32 segment);
 static bool segment_sealed(const MbusLogSegment *segment);
 static void facts_collect(Pass *pass);
 static int	fact_segments(const Pass *pass, int32 *numbers);
+static bool segment_touched(const Pass *pass, int32 segment);
 static void brought_collect(Pass *pass);
 static void pass_write(Pass *pass);
 static void gaps_log(Pass *pass);
@@ -126,6 +128,7 @@ mbus_log_pass(MbusDatabase *db, Oid schema, MbusLog *log, MbusLogLook *look)
 	if (!mbus_log_open(schema, log, &pass.state, look->facts.next,
 					   &unfinished))
 		return;
+	pass.all = mbus_log_actions(db, schema, &pass.state, &pass.rows);
 	pass.nsegments = mbus_log_segments_read(&pass.state, 0, &pass.segment);
 	segments_adopt(&pass);
 	messages_collect(&pass);
@@ -243,7 +246,7 @@ facts_collect(Pass *pass)
 	MbusLogState *state = &pass->state;
 	MbusCursor	cursor = {state->facts_to, state->facts_pending};
 	MbusSpans	unfinished = facts_spans(pass->look);
-	int32	   *numbers = palloc(Max(pass->nsegments, 1) * sizeof(int32));
+	int32	   *numbers = palloc((pass->nsegments + 1) * sizeof(int32));
 	int			n = fact_segments(pass, numbers);
 
 	if (!mbus_collect(pass->schema, numbers, n, MBUS_EVENT, MBUS_FAILURE,
@@ -254,27 +257,37 @@ facts_collect(Pass *pass)
 	state->facts_pending = cursor.pending;
 }
 
-/* The segments of the log that may have facts; returns how many. */
+/*
+ * The segments of the log that may have facts, and 0 if there may be actions;
+ * returns how many.
+ */
 static int
 fact_segments(const Pass *pass, int32 *numbers)
 {
-	const MbusFactsSeen *facts = &pass->look->facts;
-	bool		everywhere = facts->ntouched < 0 ||
-	pass->state.facts_to < pass->log->everywhere_to;
 	int			n = 0;
 
+	if (segment_touched(pass, 0))
+		numbers[n++] = 0;
 	for (int i = 0; i < pass->nsegments; i++)
 	{
-		bool		touched = everywhere;
-
-		if (!pass->segment[i].ours)
-			continue;
-		for (int t = 0; t < facts->ntouched && !touched; t++)
-			touched = facts->touched[t] == pass->segment[i].segment;
-		if (touched)
+		if (pass->segment[i].ours &&
+			segment_touched(pass, pass->segment[i].segment))
 			numbers[n++] = pass->segment[i].segment;
 	}
 	return n;
+}
+
+/* Whether a segment may have facts that are to be logged. */
+static bool
+segment_touched(const Pass *pass, int32 segment)
+{
+	const MbusFactsSeen *facts = &pass->look->facts;
+	bool		touched = facts->ntouched < 0 ||
+	pass->state.facts_to < pass->log->everywhere_to;
+
+	for (int t = 0; t < facts->ntouched && !touched; t++)
+		touched = facts->touched[t] == segment;
+	return touched;
 }
 
 /* Collects the facts that segments had when they came to the log. */
@@ -429,7 +442,8 @@ gaps_log(Pass *pass)
 	int			n;
 	int32	   *segments;
 
-	mbus_log_execute("DELETE FROM message_bus.log_action WHERE no < 0"
+	mbus_log_execute("DELETE FROM message_bus.log_action"
+					 " WHERE no < 0 AND kind = 'gap'"
 					 " RETURNING segment_no", 0, NULL, NULL);
 	n = (int) SPI_processed;
 	segments = palloc(Max(n, 1) * sizeof(int32));
