@@ -17,7 +17,7 @@ use Test::More;
 
 my $node = bus_node('log_erasure',
 	conf => "message_bus.log = on\nmessage_bus.log_interval = 10ms\n"
-	  . "message_bus.segment_interval = 0\n");
+	  . "message_bus.segment_interval = 0\nmessage_bus.log_keep = 1d\n");
 
 sub query { return $node->safe_psql('postgres', $_[0]) }
 
