@@ -381,6 +381,13 @@ CREATE TABLE message_bus.failure (
 ) PARTITION BY RANGE (message_id);
 COMMENT ON TABLE message_bus.failure IS 'deliveries that failed; partitioned as messages are';
 
+-- What is personal is not in statistics, whose old rows stay in pg_statistic long after
+-- a segment has gone; leaves have the same (worker/segment_open.c).
+ALTER TABLE message_bus.message ALTER sha256 SET STATISTICS 0, ALTER payload SET STATISTICS 0, ALTER session SET STATISTICS 0, ALTER subject SET STATISTICS 0, ALTER key SET STATISTICS 0, ALTER key_hash SET STATISTICS 0, ALTER transaction_id SET STATISTICS 0, ALTER headers SET STATISTICS 0, ALTER recipient SET STATISTICS 0;
+ALTER TABLE message_bus.event ALTER session SET STATISTICS 0, ALTER subject SET STATISTICS 0;
+ALTER TABLE message_bus.ack ALTER session SET STATISTICS 0, ALTER subject SET STATISTICS 0;
+ALTER TABLE message_bus.failure ALTER session SET STATISTICS 0, ALTER key_hash SET STATISTICS 0, ALTER subject SET STATISTICS 0, ALTER reason SET STATISTICS 0, ALTER not_moved SET STATISTICS 0;
+
 -- The log: an append-only tree over all messages and facts, extension/log/README.md.
 -- Only the worker writes; one row, once there is a log.
 CREATE TABLE message_bus.log_state (
