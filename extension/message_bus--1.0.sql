@@ -383,6 +383,13 @@ CREATE TABLE message_bus.failure (
 ) PARTITION BY RANGE (message_id);
 COMMENT ON TABLE message_bus.failure IS 'deliveries that failed; partitioned as messages are';
 
+-- What is personal is not in statistics, whose old rows stay in pg_statistic long after
+-- a segment has gone; leaves have the same (worker/segment_open.c).
+ALTER TABLE message_bus.message ALTER sha256 SET STATISTICS 0, ALTER payload SET STATISTICS 0, ALTER session SET STATISTICS 0, ALTER subject SET STATISTICS 0, ALTER key SET STATISTICS 0, ALTER key_hash SET STATISTICS 0, ALTER transaction_id SET STATISTICS 0, ALTER headers SET STATISTICS 0, ALTER recipient SET STATISTICS 0;
+ALTER TABLE message_bus.event ALTER session SET STATISTICS 0, ALTER subject SET STATISTICS 0;
+ALTER TABLE message_bus.ack ALTER session SET STATISTICS 0, ALTER subject SET STATISTICS 0;
+ALTER TABLE message_bus.failure ALTER session SET STATISTICS 0, ALTER key_hash SET STATISTICS 0, ALTER subject SET STATISTICS 0, ALTER reason SET STATISTICS 0, ALTER not_moved SET STATISTICS 0;
+
 -- The log: an append-only tree over all messages and facts, extension/log/README.md.
 -- Only the worker writes; one row, once there is a log.
 CREATE TABLE message_bus.log_state (
@@ -396,7 +403,8 @@ CREATE TABLE message_bus.log_state (
 	size bigint NOT NULL,					-- entries
 	facts_to bigint NOT NULL,				-- numbers below are logged or pending
 	facts_pending bigint[] NOT NULL,		-- ranges [lo, hi)
-	bus uuid NOT NULL						-- server_state.bus of who writes it
+	bus uuid NOT NULL,						-- server_state.bus of who writes it
+	actions_pending bigint[]				-- likewise: of actions, from before the log
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE message_bus.log_state IS 'the log: its incarnation and how far it is';
 
@@ -435,19 +443,25 @@ CREATE TABLE message_bus.log_tile_look (
 );
 COMMENT ON TABLE message_bus.log_tile_look IS 'the log: tiles that may be needed no more';
 
--- What is done to the log, and to segments.
+-- Who has changed what; and what is done to the log, and to segments.
 CREATE TABLE message_bus.log_action (
-	no bigint PRIMARY KEY,					-- of the entry; below 0: it is not logged yet
+	no bigint PRIMARY KEY,					-- of facts; of the first three kinds the place in the log;
+											-- below 0: it has none yet
 	at timestamp with time zone NOT NULL,
-	kind text NOT NULL,						-- log, drop-segment, gap
+	kind text NOT NULL,						-- log, drop-segment, gap; channel, grant, subscription, purge, keys
 	k bytea NOT NULL,						-- what its salts are made of
 	segment_no integer,
 	entries bigint,							-- of the segment
 	continues text,							-- origin, size and root in base64
-	reason text								-- for which it goes on anew
+	reason text,							-- for which it goes on anew
+	channel_id integer,
+	role text,
+	subject text,
+	session bigint,
+	details text							-- a JSON object: "change", and the row
 );
 CREATE INDEX log_action_at_idx ON message_bus.log_action (at);
-COMMENT ON TABLE message_bus.log_action IS 'the log: what happened to it';
+COMMENT ON TABLE message_bus.log_action IS 'who has changed what, and what was done to the log';
 
 CREATE TABLE message_bus.log_checkpoint (
 	size bigint PRIMARY KEY,
@@ -1497,7 +1511,7 @@ COMMENT ON FUNCTION message_bus.audit_restart IS
 CREATE FUNCTION message_bus.audit_entry(id bigint, kind text DEFAULT 'message') RETURNS bytea
 	AS 'MODULE_PATHNAME', 'mbus_audit_entry' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.audit_entry IS
-'audit_entry: the exact bytes of the entry that the log has, or will have, of a message, by its id, or of an ack, failure, redrive, access or delete, by the number of the fact; NULL where there is none that one may see. For pg_monitor also log, drop-segment and gap, NULL is the newest. Errors: 42501, 22023.';
+'audit_entry: the exact bytes of the entry that the log has, or will have, of a message, by its id, or of an ack, failure, redrive, access or delete, by the number of the fact; NULL where there is none that one may see. What was changed, by the number that audit_log has: channel, subscription and purge, for who may consume or audit all of the channel; grant for its owner; keys for pg_monitor, as all of these. For pg_monitor also log, drop-segment and gap, NULL is the newest. Errors: 42501, 22023.';
 
 CREATE FUNCTION message_bus.audit_proof(id bigint, kind text DEFAULT 'message') RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_audit_proof' LANGUAGE C;
@@ -1509,6 +1523,30 @@ CREATE FUNCTION message_bus.audit_consistency(old_size bigint, new_size bigint) 
 COMMENT ON FUNCTION message_bus.audit_consistency IS
 'audit_consistency: the hashes that prove that the log of the first size is the beginning of that of the second (RFC 6962, 2.1.2); none if they are equal or the first is 0. Errors: 22023 if the second is above the newest checkpoint.';
 
+
+/*
+ * Who did what.
+ */
+
+CREATE FUNCTION message_bus.audit_log_rows(since timestamp with time zone DEFAULT NULL, OUT no bigint,
+	OUT at timestamp with time zone, OUT kind text, OUT what text, OUT channel text, OUT subscription text,
+	OUT message_id bigint, OUT role text, OUT subject text, OUT session bigint, OUT details text) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_audit_log_rows' LANGUAGE C STABLE COST 10000 ROWS 10000;
+COMMENT ON FUNCTION message_bus.audit_log_rows IS
+'audit_log_rows: the rows of the view audit_log from a time on (NULL: all), in no order. Changes are found by an index; facts of messages are read through, so that a short time saves memory and not all of the reading.';
+
+CREATE VIEW message_bus.audit_log AS
+	SELECT r.at, r.kind, r.what, r.channel, r.subscription, r.message_id, r.role, r.subject, r.session,
+		r.details::pg_catalog.jsonb AS details, r.no
+	FROM message_bus.audit_log_rows() r;
+COMMENT ON VIEW message_bus.audit_log IS 'who did what, when: changes of channels, grants, subscriptions and keys, and what became of messages, as far as the current user may see it. Changes of a channel and its subscriptions, and facts: who may consume or audit all of its messages; grants: who owns it; all changes, also of dropped channels, keys, and what was done to the log: pg_monitor';
+COMMENT ON COLUMN message_bus.audit_log.kind IS 'channel, grant, subscription, purge, keys; ack, failure, redrive, access, delete; log, drop-segment, gap. It is the kind of audit_entry() and audit_proof()';
+COMMENT ON COLUMN message_bus.audit_log.what IS 'channel: created, altered, dropped; grant: granted, revoked; subscription: created, paused, resumed, moved (seek), dropped; purge: purged; keys: keys set, sessions ended; ack: acked, dead, kept, corrupt; failure: as view dead_letters has it; access: accessed; delete: deleted';
+COMMENT ON COLUMN message_bus.audit_log.channel IS 'its name now; NULL of one that was dropped, whose name is in the details';
+COMMENT ON COLUMN message_bus.audit_log.subscription IS 'of facts; its name now. Of changes it is in the details';
+COMMENT ON COLUMN message_bus.audit_log.message_id IS 'of an ack the first; details have the last (to_id) and how many';
+COMMENT ON COLUMN message_bus.audit_log.details IS 'of a change: the row as it is behind it (of a drop: was before), without what is null, times in UTC. Of keys: kid, alg and SHA-256; of a secret that of bytes nobody is shown and the secret';
+COMMENT ON COLUMN message_bus.audit_log.no IS 'number of the fact, for audit_entry() and audit_proof(); NULL of what has none yet';
 
 CREATE FUNCTION message_bus.expire() RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -1802,7 +1840,8 @@ GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.expired_s
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
 	message_bus.pools TO pg_monitor;
-GRANT EXECUTE ON FUNCTION message_bus.audit_entry, message_bus.audit_proof TO PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.audit_entry, message_bus.audit_proof, message_bus.audit_log_rows TO PUBLIC;
+GRANT SELECT ON message_bus.audit_log TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.audit_checkpoint, message_bus.audit_key, message_bus.audit_consistency,
 	message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments,
 	message_bus.tables_size, message_bus.worker_status_row,

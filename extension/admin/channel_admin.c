@@ -3,10 +3,12 @@
  *		create_channel, alter_channel and drop_channel.
  *
  * These functions check what the caller may do, then run their one statement
- * as the owner of the tables (base/owner.c).
+ * as the owner of the tables (base/owner.c), and record what they have done
+ * (action/action.c).  What a channel has goes with it, and is not told row by row.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -14,6 +16,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "action/action.h"
 #include "admin/channel_admin.h"
 #include "admin/dead_letter_channel.h"
 #include "admin/own_series.h"
@@ -75,6 +78,7 @@ typedef struct NewPolicy
 	char		null[PARAMS];	/* as SPI wants it: 'n' or ' ' */
 } NewPolicy;
 
+static void channel_tell(Oid schema, const char *name, const char *change);
 static Oid	owner_read(FunctionCallInfo fcinfo, Oid schema, text *name,
 					   NewPolicy *policy);
 static void series_alter(Oid schema, text *name, NewPolicy *policy);
@@ -166,6 +170,8 @@ MBUS_CHANNEL_FUNCTION(create_channel)
 		ereport(NOTICE,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("channel \"%s\" already exists, skipping", name)));
+	else
+		channel_tell(schema, name, "created");
 	PG_RETURN_VOID();
 }
 
@@ -231,7 +237,21 @@ MBUS_CHANNEL_FUNCTION(alter_channel)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("backoff is longer than backoff_max")));
 	}
+	channel_tell(schema, text_to_cstring(name), "altered");
 	PG_RETURN_VOID();
+}
+
+/* Records what was done to a channel. */
+static void
+channel_tell(Oid schema, const char *name, const char *change)
+{
+	const MbusChannel *channel;
+
+	CommandCounterIncrement();
+	channel = mbus_channel_by_name(schema, name);
+	if (channel == NULL)
+		elog(ERROR, "channel was changed and is not there");
+	mbus_action_channel(schema, channel->channel_id, change);
 }
 
 /*
@@ -304,6 +324,7 @@ MBUS_CHANNEL_FUNCTION(drop_channel)
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
 	const MbusChannel *channel;
 	int32		channel_id;
+	MbusAction	action;
 	Datum		value[2];
 	static const Oid types[2] = {INT4OID, OIDOID};
 	static const char *const belonging[] = {
@@ -331,6 +352,8 @@ MBUS_CHANNEL_FUNCTION(drop_channel)
 	channel_id = channel->channel_id;
 	value[0] = Int32GetDatum(channel_id);
 	value[1] = ObjectIdGetDatum(channel->owner);
+	mbus_action_begin(&action, "channel", channel_id, "dropped");
+	mbus_action_row(&action, schema, "channel", "channel_pkey", channel_id);
 	if (mbus_run_as_owner(schema,
 						  "DELETE FROM message_bus.channel WHERE channel_id = $1"
 						  " AND message_bus.role_live(owner) = $2",
@@ -345,6 +368,7 @@ MBUS_CHANNEL_FUNCTION(drop_channel)
 		(void) mbus_run_as_owner_latest(schema, belonging[i], 1, types, value);
 	mbus_subscriptions_drop(schema, channel_id);
 	mbus_channel_dropped(channel_id);
+	mbus_action_end(&action, schema);
 	PG_RETURN_VOID();
 }
 

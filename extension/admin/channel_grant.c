@@ -4,11 +4,20 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
 
+#include "action/action.h"
 #include "admin/channel_admin.h"
 #include "base/argument.h"
+#include "base/columns.h"
 #include "base/owner.h"
 #include "base/role.h"
 #include "base/schema.h"
@@ -25,6 +34,9 @@ static const Oid grant_types[GRANT_PARAMS] = {
 static void grant_read(FunctionCallInfo fcinfo, Oid schema, text *name,
 					   int all, Datum *value);
 static int	privileges_parse(text *privileges, int all);
+static void grant_tell(FunctionCallInfo fcinfo, Oid schema, int32 channel_id,
+					   const char *change);
+static void grant_tuple(MbusAction *action, Oid schema, Oid grantee);
 
 /*
  * grant_channel(channel, grantee regrole, privileges) lets a role publish,
@@ -57,6 +69,7 @@ MBUS_CHANNEL_FUNCTION(grant_channel)
 						  " all_subjects = g.all_subjects OR $6",
 						  GRANT_PARAMS, grant_types, value, NULL) == 0)
 		mbus_channel_unseen(schema, name);
+	grant_tell(fcinfo, schema, DatumGetInt32(value[0]), "granted");
 	PG_RETURN_VOID();
 }
 
@@ -69,6 +82,7 @@ MBUS_CHANNEL_FUNCTION(revoke_channel)
 	Oid			schema = mbus_schema();
 	text	   *name = mbus_required_text(fcinfo, 0, "channel");
 	Datum		value[GRANT_PARAMS];
+	bool		changed;
 
 	mbus_write_check("message_bus.revoke_channel()");
 	if (PG_ARGISNULL(1))
@@ -78,22 +92,76 @@ MBUS_CHANNEL_FUNCTION(revoke_channel)
 	grant_read(fcinfo, schema, name,
 			   MBUS_PUBLISH | MBUS_CONSUME | MBUS_AUDIT | MBUS_ALL_SUBJECTS,
 			   value);
-	(void) mbus_run_as_owner(schema,
-							 "UPDATE message_bus.channel_grant SET"
-							 " may_publish = may_publish AND NOT $3,"
-							 " may_consume = may_consume AND NOT $4,"
-							 " may_audit = may_audit AND NOT $5,"
-							 " all_subjects = all_subjects AND NOT $6"
-							 " WHERE channel_id = $1 AND ($2 = 0 AND"
-							 " message_bus.role_missing(grantee) IS NOT NULL"
-							 " OR message_bus.role_number(grantee) = $2)",
-							 GRANT_PARAMS, grant_types, value, NULL);
+	changed = mbus_run_as_owner(schema,
+								"UPDATE message_bus.channel_grant SET"
+								" may_publish = may_publish AND NOT $3,"
+								" may_consume = may_consume AND NOT $4,"
+								" may_audit = may_audit AND NOT $5,"
+								" all_subjects = all_subjects AND NOT $6"
+								" WHERE channel_id = $1 AND ($2 = 0 AND"
+								" message_bus.role_missing(grantee) IS NOT NULL"
+								" OR message_bus.role_number(grantee) = $2)",
+								GRANT_PARAMS, grant_types, value, NULL) > 0;
 	(void) mbus_run_as_owner(schema,
 							 "DELETE FROM message_bus.channel_grant WHERE channel_id = $1"
 							 " AND NOT may_publish AND NOT may_consume"
 							 " AND NOT may_audit AND NOT all_subjects",
 							 1, grant_types, value, NULL);
+	if (changed)
+		grant_tell(fcinfo, schema, DatumGetInt32(value[0]), "revoked");
 	PG_RETURN_VOID();
+}
+
+/*
+ * grant_tell records what was granted or revoked by these arguments, and what
+ * the grantee has now.
+ */
+static void
+grant_tell(FunctionCallInfo fcinfo, Oid schema, int32 channel_id,
+		   const char *change)
+{
+	Oid			grantee = PG_GETARG_OID(1);
+	MbusAction	action;
+
+	mbus_action_begin(&action, "grant", channel_id, change);
+	mbus_action_text(&action, "privileges",
+					 text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	/* of those that are missing there is no one name */
+	mbus_action_text(&action, "to", OidIsValid(grantee) ?
+					 GetUserNameFromId(grantee, true) : "-");
+	if (OidIsValid(grantee))
+		grant_tuple(&action, schema, grantee);
+	mbus_action_end(&action, schema);
+}
+
+/* Adds the row of a grantee, if he has one. */
+static void
+grant_tuple(MbusAction *action, Oid schema, Oid grantee)
+{
+	Relation	rel = table_open(mbus_relation(schema, "channel_grant"),
+								 AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(rel);
+	ScanKeyData key;
+	SysScanDesc rows;
+	HeapTuple	tuple;
+	bool		found = false;
+
+	CommandCounterIncrement();
+	ScanKeyInit(&key, MBUS_GRANT_CHANNEL_ID, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(action->channel_id));
+	rows = systable_beginscan(rel, mbus_relation(schema, "channel_grant_pkey"),
+							  true, NULL, 1, &key);
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(rows)))
+	{
+		bool		isnull;
+
+		found = mbus_role_live(heap_getattr(tuple, MBUS_GRANT_GRANTEE, desc,
+											&isnull)) == grantee;
+		if (found)
+			mbus_action_tuple(action, tuple, desc);
+	}
+	systable_endscan(rows);
+	table_close(rel, AccessShareLock);
 }
 
 /*

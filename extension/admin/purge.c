@@ -33,6 +33,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "action/action.h"
 #include "admin/channel_admin.h"
 #include "base/argument.h"
 #include "base/ids.h"
@@ -67,6 +68,7 @@ static void channel_hold(Purge *purge, text *name);
 static void purge_count(Purge *purge);
 static void purge_count_leaf(Purge *purge, int32 segment, Snapshot snapshot);
 static void purge_write(const Purge *purge);
+static void purge_tell(const Purge *purge);
 static int	purge_kept(const Purge *purge, Datum **kept);
 static int	kept_add(Datum *kept, int n, int64 lo, int64 hi);
 
@@ -88,6 +90,7 @@ MBUS_CHANNEL_FUNCTION(purge_channel)
 									   &purge.unfinished, &purge.nunfinished);
 	purge_count(&purge);
 	purge_write(&purge);
+	purge_tell(&purge);
 	PG_RETURN_INT64(purge.count);
 }
 
@@ -224,6 +227,19 @@ purge_write(const Purge *purge)
 						  3, types, value, nulls) != 1)
 		elog(ERROR, "channel %d is locked and was not updated",
 			 purge->channel_id);
+}
+
+/* Records it. */
+static void
+purge_tell(const Purge *purge)
+{
+	MbusAction	action;
+
+	mbus_action_begin(&action, "purge", purge->channel_id, "purged");
+	mbus_action_number(&action, "messages", purge->count);
+	mbus_action_row(&action, purge->schema, "channel", "channel_pkey",
+					purge->channel_id);
+	mbus_action_end(&action, purge->schema);
 }
 
 /*

@@ -22,6 +22,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lwlock.h"
@@ -31,6 +32,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "action/action.h"
 #include "admin/subscription_admin.h"
 #include "base/argument.h"
 #include "base/columns.h"
@@ -71,6 +73,7 @@ typedef struct Start
 static bool subscription_insert(Oid schema, int32 channel_id, text *name,
 								bool ordered, const Start *start,
 								int32 epoch);
+static void subscription_tell(Oid schema, int32 channel_id, const char *name);
 static void subscription_pause(FunctionCallInfo fcinfo, bool paused);
 static int64 seek_begin(Oid schema, MbusDatabase *db,
 						const MbusSubscription *subscription, uint32 *slot);
@@ -121,7 +124,10 @@ MBUS_CHANNEL_FUNCTION(create_subscription)
 	if (subscription_insert(schema, channel_id, name,
 							!PG_ARGISNULL(3) && PG_GETARG_BOOL(3), &start,
 							epoch))
+	{
+		subscription_tell(schema, channel_id, cname);
 		PG_RETURN_VOID();
+	}
 
 	(void) mbus_channel_open(schema, channel_name, MBUS_CLAIM); /* dropped? */
 	if (mbus_subscription_by_name(schema, channel_id, cname) == NULL)
@@ -182,6 +188,20 @@ subscription_insert(Oid schema, int32 channel_id, text *name, bool ordered,
 							 7, types, value, nulls) > 0;
 }
 
+/* Records that a subscription was made. */
+static void
+subscription_tell(Oid schema, int32 channel_id, const char *name)
+{
+	const MbusSubscription *made;
+
+	CommandCounterIncrement();
+	made = mbus_subscription_by_name(schema, channel_id, name);
+	if (made == NULL)
+		elog(ERROR, "subscription was made and is not there");
+	mbus_action_subscription(schema, channel_id, made->subscription_id,
+							 "created");
+}
+
 /*
  * drop_subscription(channel, subscription, if_exists) removes a subscription;
  * its leases end.
@@ -191,6 +211,7 @@ MBUS_CHANNEL_FUNCTION(drop_subscription)
 	Oid			schema = mbus_schema();
 	bool		if_exists = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	MbusSubscription subscription;
+	MbusAction	action;
 	Datum		value[1];
 	static const Oid types[1] = {INT4OID};
 	MbusDatabase *db;
@@ -200,9 +221,14 @@ MBUS_CHANNEL_FUNCTION(drop_subscription)
 	if (!subscription_find(schema, fcinfo, if_exists, &subscription))
 		PG_RETURN_VOID();
 	value[0] = Int32GetDatum(subscription.subscription_id);
+	mbus_action_begin(&action, "subscription", subscription.channel_id,
+					  "dropped");
+	mbus_action_row(&action, schema, "subscription", "subscription_pkey",
+					subscription.subscription_id);
 	subscription_write(schema, &subscription,
 					   "DELETE FROM message_bus.subscription"
 					   " WHERE subscription_id = $1", 1, types, value, NULL);
+	mbus_action_end(&action, schema);
 	if (!mbus_preloaded())
 		PG_RETURN_VOID();
 	LWLockAcquire(mbus_delivery_lock(), LW_SHARED);
@@ -312,6 +338,9 @@ subscription_pause(FunctionCallInfo fcinfo, bool paused)
 	subscription_write(schema, &subscription,
 					   "UPDATE message_bus.subscription SET paused = $2"
 					   " WHERE subscription_id = $1", 2, types, value, NULL);
+	mbus_action_subscription(schema, subscription.channel_id,
+							 subscription.subscription_id,
+							 paused ? "paused" : "resumed");
 	if (!paused && mbus_preloaded())
 		mbus_effect_wake(subscription.channel_id);
 }
@@ -357,6 +386,8 @@ MBUS_CHANNEL_FUNCTION(seek)
 							 "DELETE FROM message_bus.checkpoint"
 							 " WHERE subscription_id = $1", 1, types, value,
 							 NULL);
+	mbus_action_subscription(schema, subscription.channel_id,
+							 subscription.subscription_id, "moved");
 	if (slot != MBUS_NONE)
 		mbus_effect_seek(slot, start.id, start.at, since_lease);
 	PG_RETURN_VOID();

@@ -37,6 +37,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "action/action.h"
 #include "base/argument.h"
 #include "base/caller.h"
 #include "base/catalog_cache.h"
@@ -91,6 +92,7 @@ MBUS_FUNCTION(end_sessions)
 	char	   *subject = text_argument(fcinfo, 0);
 	char	   *role = text_argument(fcinfo, 1);
 	TimestampTz now = GetCurrentTimestamp();
+	MbusAction	action;
 	Datum		values[4] = {0};
 	char		nulls[] = "nn  ";
 
@@ -128,6 +130,10 @@ MBUS_FUNCTION(end_sessions)
 					  "INSERT INTO message_bus.session_end (subject, role,"
 					  " ended_at) VALUES ($1, $2, $3)",
 					  3, types, values, nulls);
+	mbus_action_begin(&action, "keys", 0, "sessions ended");
+	mbus_action_text(&action, "subject", subject);
+	mbus_action_text(&action, "role", role);
+	mbus_action_end(&action, schema);
 	PG_RETURN_VOID();
 }
 

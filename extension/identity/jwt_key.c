@@ -32,12 +32,14 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "action/action.h"
 #include "base/argument.h"
 #include "base/catalog_cache.h"
 #include "base/columns.h"
 #include "base/compat.h"
 #include "base/json_slice.h"
 #include "base/owner.h"
+#include "base/payload.h"
 #include "base/schema.h"
 #include "identity/jwt_key.h"
 #include "identity/token.h"
@@ -93,6 +95,8 @@ static void jwk_use(Jwk *jwk, const char *alg, StringInfo key);
 static void jwk_check_public(const Jwk *jwk);
 static void jwks_compare(const Jwk *keys, int n);
 static void jwks_store(Oid schema, const Jwk *keys, int n);
+static void jwks_tell(Oid schema, const Jwk *keys, int n);
+static void jwk_tell(MbusAction *action, const Jwk *jwk);
 pg_noreturn static void bad_jwk(const Jwk *jwk, const char *what);
 pg_noreturn static void bad_jwks(const char *detail);
 static void der_append(StringInfo out, uint8 tag, const void *value, int len);
@@ -141,6 +145,7 @@ MBUS_FUNCTION(set_jwt_keys)
 	n = jwks_read(&json, keys);
 	jwks_compare(keys, n);
 	jwks_store(schema, keys, n);
+	jwks_tell(schema, keys, n);
 	PG_RETURN_INT32(n);
 }
 
@@ -432,6 +437,44 @@ jwks_store(Oid schema, const Jwk *keys, int n)
 						  " VALUES ($1, $2, $3, $4)",
 						  lengthof(types), types, values, nulls);
 	}
+}
+
+/* Records which keys there are now. */
+static void
+jwks_tell(Oid schema, const Jwk *keys, int n)
+{
+	MbusAction	action;
+
+	mbus_action_begin(&action, "keys", 0, "keys set");
+	appendStringInfoString(&action.details, ",\"keys\":[");
+	for (int i = 0; i < n; i++)
+	{
+		if (i > 0)
+			appendStringInfoChar(&action.details, ',');
+		jwk_tell(&action, &keys[i]);
+	}
+	appendStringInfoChar(&action.details, ']');
+	mbus_action_end(&action, schema);
+}
+
+/*
+ * Tells of a key kid, alg and SHA-256; that of a secret behind the action's own
+ * random bytes, which no view shows: a weak secret could be guessed from it.
+ */
+static void
+jwk_tell(MbusAction *action, const Jwk *jwk)
+{
+	bool		secret = strcmp(jwk->alg, "HS256") == 0;
+	uint8		digest[MBUS_ACTION_KEY_BYTES];
+	char		hex[2 * MBUS_ACTION_KEY_BYTES + 1];
+
+	mbus_sha256_pair(action->key, secret ? sizeof(action->key) : 0,
+					 VARDATA(jwk->key), VARSIZE(jwk->key) - VARHDRSZ, digest);
+	hex[hex_encode((const char *) digest, sizeof(digest), hex)] = '\0';
+	appendStringInfo(&action->details, "{\"alg\":\"%s\"", jwk->alg);
+	mbus_action_text(action, "kid", jwk->kid);
+	mbus_action_text(action, "sha256", hex);
+	appendStringInfoChar(&action->details, '}');
 }
 
 static void

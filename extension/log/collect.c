@@ -138,15 +138,17 @@ mbus_collect(Oid schema, const int32 *segments, int nsegments, int kind_from,
 	return collection.cut == PG_INT64_MAX;
 }
 
-/* Reads the tables of a segment. */
+/* Reads the tables of a segment; 0: actions, which have keys of their own. */
 static void
 segment_collect(Collection *collection, int32 segment, int kind_from,
 				int kind_to)
 {
-	uint8		secret[MBUS_SECRET_BYTES];
-	bool		known = false;
+	uint8		secret[MBUS_SECRET_BYTES] = {0};
+	bool		known = segment == 0;
 
 	collection->rows->reading->segment = segment;
+	if (segment == 0)
+		kind_from = kind_to = MBUS_LOG_ACTION;
 	for (int kind = kind_from; kind <= kind_to; kind++)
 	{
 		Relation	rel = mbus_row_table(collection->schema, kind, segment);

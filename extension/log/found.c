@@ -4,7 +4,8 @@
  *
  * A message is for whom get() gives it to; a fact for whom may consume the
  * channel of its message, and see all of it where subjects are kept apart; what
- * is done to the log for pg_monitor.  What one may not see is not there.
+ * was changed for whom action/action.c says; what is done to the log for
+ * pg_monitor.  What one may not see is not there.
  *
  * The row is found by its number, the entry made again from it (row.c).
  */
@@ -16,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 
+#include "action/action.h"
 #include "base/columns.h"
 #include "base/schema.h"
 #include "channel/channel.h"
@@ -42,6 +44,11 @@ static const Word words[] = {
 	{"log", MBUS_LOG_ACTION},
 	{"drop-segment", MBUS_LOG_ACTION},
 	{"gap", MBUS_LOG_ACTION},
+	{"channel", MBUS_LOG_ACTION},
+	{"grant", MBUS_LOG_ACTION},
+	{"subscription", MBUS_LOG_ACTION},
+	{"purge", MBUS_LOG_ACTION},
+	{"keys", MBUS_LOG_ACTION},
 };
 
 static int	kind_of(const char *word);
@@ -52,6 +59,8 @@ static bool fact_shown(Oid schema, Snapshot snapshot, int kind,
 					   HeapTuple tuple, TupleDesc desc);
 static bool action_found(Oid schema, Snapshot snapshot, const char *word,
 						 bool newest, MbusFound *found);
+static bool action_shown(Oid schema, const char *word, HeapTuple tuple,
+						 TupleDesc desc);
 static bool entry_make(Oid schema, Snapshot snapshot, MbusFound *found,
 					   HeapTuple tuple, TupleDesc desc);
 static bool entry_is(const MbusFound *found, const char *word);
@@ -94,7 +103,7 @@ kind_of(const char *word)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("\"%s\" is no kind of entry of the log", word),
-			 errhint("Kinds are message, ack, failure, redrive, access, delete, log, drop-segment and gap.")));
+			 errhint("Kinds are message, ack, failure, redrive, access, delete, channel, grant, subscription, purge, keys, log, drop-segment and gap.")));
 }
 
 /* A message, as get() finds it. */
@@ -193,7 +202,10 @@ fact_shown(Oid schema, Snapshot snapshot, int kind, HeapTuple tuple,
 	return channel && mbus_channel_allows(channel, MBUS_CLAIM);
 }
 
-/* What was done to the log; the newest of that kind, or by its number. */
+/*
+ * What was changed, by its number; or what was done to the log, the newest of
+ * that kind, too, whose numbers are below.
+ */
 static bool
 action_found(Oid schema, Snapshot snapshot, const char *word, bool newest,
 			 MbusFound *found)
@@ -204,25 +216,38 @@ action_found(Oid schema, Snapshot snapshot, const char *word, bool newest,
 	bool		there = false;
 
 	/* below 0: not logged yet, and no entry */
-	if (!mbus_monitors() || found->number < 0)
+	if (found->number < 0 || (newest && !mbus_monitors()))
 		return false;
 	rel = table_open(mbus_relation(schema, "log_action"), AccessShareLock);
 	mbus_leaf_scan_open(&rows, rel, MBUS_ACTION_NO, 0, false);
 	mbus_leaf_scan_int8(&rows, MBUS_ACTION_NO,
 						newest ? 0 : found->number,
-						newest ? PG_INT64_MAX : found->number);
+						newest ? MBUS_ACTION_FIRST - 1 : found->number);
 	mbus_leaf_scan_begin(&rows, snapshot);
 	while (!there &&
 		   (tuple = systable_getnext_ordered(rows.rows,
 											 BackwardScanDirection)) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
-		there = entry_make(schema, snapshot, found, tuple,
-						   RelationGetDescr(rel)) && entry_is(found, word);
+		there = action_shown(schema, word, tuple, RelationGetDescr(rel)) &&
+			entry_make(schema, snapshot, found, tuple,
+					   RelationGetDescr(rel)) && entry_is(found, word);
 	}
 	mbus_leaf_scan_close(&rows);
 	table_close(rel, AccessShareLock);
 	return there;
+}
+
+/* Whether the current user may see an action, if it is of that kind. */
+static bool
+action_shown(Oid schema, const char *word, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		channel = heap_getattr(tuple, MBUS_ACTION_CHANNEL_ID, desc,
+									   &isnull);
+
+	return mbus_action_shown(schema, word,
+							 isnull ? 0 : DatumGetInt32(channel));
 }
 
 /* Makes the entry; false if the secret has gone. */

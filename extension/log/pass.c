@@ -32,6 +32,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/ids.h"
+#include "log/action.h"
 #include "log/begin.h"
 #include "log/collect.h"
 #include "log/pass.h"
@@ -66,6 +67,7 @@ static bool segment_sealed(const MbusLogSegment *segment,
 static void facts_collect(Pass *pass);
 static bool fact_segment(const Pass *pass, const MbusLogSegment *segment);
 static void facts_put_off(Pass *pass, const MbusSpans *done);
+static bool segment_touched(const Pass *pass, int32 segment);
 static void brought_collect(Pass *pass);
 static void pass_write(Pass *pass);
 static bool drop_collect(Oid schema, const MbusLogState *state,
@@ -145,6 +147,7 @@ mbus_log_pass(MbusDatabase *db, Oid schema, MbusLog *log, MbusLogLook *look)
 		look->waits = log->brought_at != 0;
 		return;
 	}
+	pass.all = mbus_log_actions(db, schema, &pass.state, &pass.rows);
 	pass.nsegments = mbus_log_segments_read(&pass.state, 0, &pass.segment);
 	segments_adopt(&pass);
 	segments_unread(&pass);
@@ -301,9 +304,11 @@ facts_collect(Pass *pass)
 	MbusLogState *state = &pass->state;
 	MbusCursor	cursor = {state->facts_to, state->facts_pending};
 	MbusSpans	unfinished = facts_spans(pass->look);
-	int32	   *numbers = palloc(Max(pass->nsegments, 1) * sizeof(int32));
+	int32	   *numbers = palloc((pass->nsegments + 1) * sizeof(int32));
 	int			n = 0;
 
+	if (segment_touched(pass, 0))
+		numbers[n++] = 0;
 	for (int i = 0; i < pass->nsegments; i++)
 	{
 		const MbusLogSegment *segment = &pass->segment[i];
@@ -325,13 +330,7 @@ facts_collect(Pass *pass)
 static bool
 fact_segment(const Pass *pass, const MbusLogSegment *segment)
 {
-	const MbusFactsSeen *facts = &pass->look->facts;
-	bool		touched = facts->ntouched < 0 ||
-	pass->state.facts_to < pass->log->everywhere_to;
-
-	for (int t = 0; t < facts->ntouched && !touched; t++)
-		touched = facts->touched[t] == segment->segment;
-	return segment->ours && touched;
+	return segment->ours && segment_touched(pass, segment->segment);
 }
 
 /* Has the facts looked for later in the segments that are put off. */
@@ -348,6 +347,19 @@ facts_put_off(Pass *pass, const MbusSpans *done)
 		segment->facts = mbus_spans_union(&segment->facts, done);
 		segment->changed = true;
 	}
+}
+
+/* Whether a segment may have facts that are to be logged. */
+static bool
+segment_touched(const Pass *pass, int32 segment)
+{
+	const MbusFactsSeen *facts = &pass->look->facts;
+	bool		touched = facts->ntouched < 0 ||
+	pass->state.facts_to < pass->log->everywhere_to;
+
+	for (int t = 0; t < facts->ntouched && !touched; t++)
+		touched = facts->touched[t] == segment;
+	return touched;
 }
 
 /* Collects the facts that segments had when they came to the log. */
@@ -571,7 +583,8 @@ gaps_log(Pass *pass)
 	int			n;
 	int32	   *segments;
 
-	mbus_log_execute("DELETE FROM message_bus.log_action WHERE no < 0"
+	mbus_log_execute("DELETE FROM message_bus.log_action"
+					 " WHERE no < 0 AND kind = 'gap'"
 					 " RETURNING segment_no", 0, NULL, NULL);
 	n = (int) SPI_processed;
 	segments = palloc(Max(n, 1) * sizeof(int32));

@@ -244,7 +244,8 @@ actions_expire(void)
 
 	mbus_log_execute("WITH a AS (DELETE FROM message_bus.log_action WHERE no IN"
 					 "  (SELECT no FROM message_bus.log_action"
-					 "   WHERE at < $1 AND no >= 0 AND kind <> 'log'"
+					 "   WHERE at < $1 AND kind <> 'log'"
+					 "   AND (no >= 0 OR kind <> 'gap')"
 					 "   ORDER BY at LIMIT " CppAsString2(SLICE_ACTIONS) ")"
 					 "  RETURNING no),"
 					 " looks AS (INSERT INTO message_bus.log_tile_look (n)"

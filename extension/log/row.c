@@ -69,6 +69,7 @@ mbus_row_entry(MbusEntry *entry, Oid schema, int kind, HeapTuple tuple,
 
 	if (desc->natts > MBUS_MESSAGE_COLUMNS)
 		elog(ERROR, "table of a segment has %d columns", desc->natts);
+	memset(row.isnull, true, sizeof(row.isnull));
 	heap_deform_tuple(tuple, desc, row.value + 1, row.isnull + 1);
 	number = DatumGetInt64(row.value[mbus_row_number(kind)]);
 	if (kind == MBUS_LOG_ACTION)
@@ -212,7 +213,14 @@ static void
 action_lines(MbusEntry *entry, const Row *row)
 {
 	line_number(entry, "no", row, MBUS_ACTION_NO);
+	if (!row->isnull[MBUS_ACTION_CHANNEL_ID])
+		mbus_entry_number(entry, "channel",
+						  DatumGetInt32(row->value[MBUS_ACTION_CHANNEL_ID]));
 	line_time(entry, "at", row, MBUS_ACTION_AT);
+	line_text(entry, "role", row, MBUS_ACTION_ROLE);
+	line_hidden(entry, "subject", row, MBUS_ACTION_SUBJECT);
+	line_session(entry, row, MBUS_ACTION_SESSION);
+	line_hidden(entry, "details", row, MBUS_ACTION_DETAILS);
 	if (!row->isnull[MBUS_ACTION_SEGMENT_NO])
 		mbus_entry_number(entry, "segment",
 						  DatumGetInt32(row->value[MBUS_ACTION_SEGMENT_NO]));

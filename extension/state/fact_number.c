@@ -2,7 +2,7 @@
  * fact_number.c
  *		Numbers of facts.
  *
- * Each row of an ack, a failure or an event has a number, epoch << 32 | n; the
+ * Each row of an ack, a failure, an event or an action has a number, epoch << 32 | n; the
  * epoch is that of leases, so numbers only grow, across restarts and restores,
  * and none is given out twice.  Who reads facts by number must learn of rows
  * that become visible late, and of none that has not.  So a number is taken
@@ -29,7 +29,7 @@
  * with.  Numbers of a chunk that are taken without the lock are above the one
  * that its segment is entered with; the chunk is unfinished meanwhile, and who
  * asks for what was touched since the lowest unfinished number finds the
- * segment.
+ * segment.  Segment 0 is what has none: actions (action/action.c).
  *
  * Locks: the state lock, exclusive to take and shared to look.  A backend
  * ends its ranges without it, since only their number goes to zero: a reader
@@ -62,6 +62,8 @@ typedef struct Rest
 
 static Rest rest;
 
+static int64 number_try(MbusDatabase *db, Oid schema, int32 segment,
+						bool *spent);
 static int64 number_take(MbusDatabase *db, MbusBackend *me, int32 segment,
 						 bool *spent);
 static bool chunk_take(MbusDatabase *db, MbusBackend *me, bool *spent);
@@ -85,24 +87,13 @@ static int	range_compare(const void *a, const void *b);
 int64
 mbus_fact_number(MbusDatabase *db, Oid schema, int32 segment)
 {
-	MbusBackend *me = &mbus_shared->backend[MbusMyProcno()];
 	TimestampTz started = 0;
 
-	if (rest.next < rest.end && rest.segment == segment &&
-		me->database == db->database && me->schema == schema)
-		return rest.next++;
 	for (;;)
 	{
-		int64		no = 0;
 		bool		spent = false;
+		int64		no = number_try(db, schema, segment, &spent);
 
-		LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-		if (db->facts.next != 0 && db->schema == schema)
-		{
-			mbus_backend_enter(db, schema);
-			no = number_take(db, me, segment, &spent);
-		}
-		LWLockRelease(&db->lock);
 		if (spent)
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -119,6 +110,41 @@ mbus_fact_number(MbusDatabase *db, Oid schema, int32 segment)
 			ConditionVariablePrepareToSleep(&db->changed);
 		mbus_worker_wait(db, &started, NULL);
 	}
+}
+
+/*
+ * mbus_fact_number_now does not wait: it returns 0 where no number is to be had
+ * now, or no more for this transaction.
+ */
+int64
+mbus_fact_number_now(MbusDatabase *db, Oid schema, int32 segment)
+{
+	bool		spent = false;
+
+	return number_try(db, schema, segment, &spent);
+}
+
+/*
+ * number_try takes a number, of the rest of the last chunk without the lock;
+ * 0 if there is none, *spent if this transaction may have no more.
+ */
+static int64
+number_try(MbusDatabase *db, Oid schema, int32 segment, bool *spent)
+{
+	MbusBackend *me = &mbus_shared->backend[MbusMyProcno()];
+	int64		no = 0;
+
+	if (rest.next < rest.end && rest.segment == segment &&
+		me->database == db->database && me->schema == schema)
+		return rest.next++;
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	if (db->facts.next != 0 && db->schema == schema)
+	{
+		mbus_backend_enter(db, schema);
+		no = number_take(db, me, segment, spent);
+	}
+	LWLockRelease(&db->lock);
+	return no;
 }
 
 /*

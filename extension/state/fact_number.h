@@ -22,6 +22,7 @@ typedef struct MbusFactsSeen
 } MbusFactsSeen;
 
 extern int64 mbus_fact_number(MbusDatabase *db, Oid schema, int32 segment);
+extern int64 mbus_fact_number_now(MbusDatabase *db, Oid schema, int32 segment);
 extern void mbus_fact_numbers_begin(MbusDatabase *db, int64 epoch);
 extern bool mbus_fact_numbers_low(MbusDatabase *db);
 extern void mbus_facts_look(MbusDatabase *db, Oid schema, int64 since,

@@ -114,7 +114,7 @@ registry_xact_callback(XactEvent event, void *arg)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 me->nranges > 0 ?
 					 errmsg("cannot PREPARE a transaction that has published messages") :
-					 errmsg("cannot PREPARE a transaction that has acknowledged, given back or deleted messages"),
+					 errmsg("cannot PREPARE a transaction that has acknowledged, given back or deleted messages, or changed channels or keys"),
 					 errhint("Use COMMIT.")));
 			break;
 		default:

@@ -26,6 +26,7 @@
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
+#include "action/action.h"
 #include "base/ids.h"
 #include "base/settings.h"
 #include "delivery/pool.h"
@@ -164,6 +165,7 @@ static MbusOutcome
 default_make(MbusWork *work, void *arg)
 {
 	int32		channel_id = *(int32 *) arg;
+	bool		isnull;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
@@ -176,8 +178,14 @@ default_make(MbusWork *work, void *arg)
 			 " FROM message_bus.channel WHERE channel_id = %d"
 			 " FOR KEY SHARE ON CONFLICT DO NOTHING RETURNING subscription_id)"
 			 " INSERT INTO message_bus.subscription_made"
-			 " SELECT subscription_id, %d FROM made",
+			 " SELECT subscription_id, %d FROM made RETURNING subscription_id",
 			 channel_id, work->db->delivery.lease_epoch);
+	if (SPI_processed > 0)
+		mbus_action_subscription(work->schema, channel_id,
+								 DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+															 SPI_tuptable->tupdesc,
+															 1, &isnull)),
+								 "created");
 	mbus_task_commit();
 	return MBUS_DONE;
 }

@@ -113,6 +113,23 @@ static const char *const range_column[MBUS_FAMILIES] = {
 	[MBUS_FAILURE] = "message_id",
 };
 
+/*
+ * What is personal in each family is not in statistics, as in the parents:
+ * their old rows stay in pg_statistic long after a segment has gone.
+ */
+#define UNSAMPLED(column) "ALTER " column " SET STATISTICS 0"
+
+static const char *const unsampled[MBUS_FAMILIES] = {
+	[MBUS_MESSAGE] = UNSAMPLED("sha256") ", " UNSAMPLED("payload") ", "
+	UNSAMPLED("session") ", " UNSAMPLED("subject") ", " UNSAMPLED("key") ", "
+	UNSAMPLED("key_hash") ", " UNSAMPLED("transaction_id") ", "
+	UNSAMPLED("headers") ", " UNSAMPLED("recipient"),
+	[MBUS_EVENT] = UNSAMPLED("session") ", " UNSAMPLED("subject"),
+	[MBUS_ACK] = UNSAMPLED("session") ", " UNSAMPLED("subject"),
+	[MBUS_FAILURE] = UNSAMPLED("session") ", " UNSAMPLED("key_hash") ", "
+	UNSAMPLED("subject") ", " UNSAMPLED("reason") ", " UNSAMPLED("not_moved"),
+};
+
 /* What a numbering begins with. */
 typedef struct NumberingStart
 {
@@ -532,6 +549,7 @@ leaf_create(MbusWork *work, MbusFamily family, int32 segment)
 	if (!OidIsValid(leaf))
 		elog(ERROR, "table \"message_bus.%s\" was not created", name);
 
+	mbus_sql("ALTER TABLE message_bus.%s %s", name, unsampled[family]);
 	leaf_index(family, name);
 	mbus_segment_revoke(name, leaf);
 	mbus_sql("ALTER TABLE message_bus.%s ENABLE ROW LEVEL SECURITY", name);

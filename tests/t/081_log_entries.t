@@ -40,7 +40,7 @@ sub entry
 
 sub key_of { return hmac_sha256("$_[1] $_[2]", $_[0]) }
 
-# the three examples
+# the examples
 {
 	open(my $fh, '<:raw', "$ENV{MBUS_TREE}/extension/log/README.md") or die;
 	my $readme = do { local $/; <$fh> };
@@ -65,7 +65,15 @@ sub key_of { return hmac_sha256("$_[1] $_[2]", $_[0]) }
 		entry(
 			'drop-segment', join('', map { chr } 32 .. 63),
 			[ no => 4242 ], [ at => 1764712060123456 ], [ segment => 160 ],
-			[ entries => 2 ]));
+			[ entries => 2 ]),
+		entry(
+			'grant', join('', map { chr } 64 .. 95),
+			[ no => $no + 1 ], [ channel => 17 ], [ at => 1764452863000000 ],
+			[ role => 'alice' ],
+			[ subject => 'ada', 1 ],
+			[ details => '{"change":"granted","privileges":"consume","to":"bob","channel_id":17,'
+				. '"grantee":"bob","may_publish":false,"may_consume":true,'
+				. '"grantee_at":"7301234567890123456 16401","may_audit":false,"all_subjects":false}', 1 ]));
 	foreach my $example (@examples)
 	{
 		my ($kind) = $example =~ /^mbus.1 (\S+)/;
@@ -90,7 +98,12 @@ query(q{
 	SELECT message_bus.create_subscription('plain', 'reader');
 	SELECT message_bus.create_channel('short', ttl => '1 second');
 	CREATE ROLE "odd %role" IN ROLE pg_monitor;
-	SELECT message_bus.grant_channel('plain', '"odd %role"', 'all')});
+	SELECT message_bus.grant_channel('plain', '"odd %role"', 'all');
+	GRANT EXECUTE ON FUNCTION message_bus.set_jwt_keys, message_bus.create_channel, message_bus.purge_channel TO "odd %role"});
+query(q{SET ROLE "odd %role"; SET request.jwt.claims = '{"sub": "kä"}';
+	SELECT message_bus.create_channel('odd " channel');
+	SELECT message_bus.purge_channel('odd " channel');
+	SELECT message_bus.set_jwt_keys('{"keys": []}')});
 query(q{SET ROLE "odd %role";
 	SELECT message_bus.publish('plain', '{"a": 1}', headers => '{"b": [2, "x"], "a": null}', key => 'kä', transaction_id => E't\n1');
 	SELECT message_bus.publish_text('plain', 'text', content_type => 'text/plain; charset=utf-8', delay => '1 hour');
@@ -201,7 +214,18 @@ foreach my $row (rows('message_bus.event', [ qw(no message_id), us('at'), qw(kin
 		entry($word, key_of(secret_of($id >> 24), $word, $no),
 			[ no => $no ], [ id => $id ], [ at => $at ], [ role => escaped($role) ], map { [ $_ => shift @hidden, 1 ] } qw(subject session)));
 }
-is_deeply([ sort keys %kinds ], [qw(access ack delete failure message)], 'there were entries of all kinds, each right');
+foreach my $row (rows('message_bus.log_action WHERE details IS NOT NULL',
+		[ qw(no kind channel_id), us('at'), qw(role subject session details), "encode(k, 'hex')" ]))
+{
+	my ($no, $kind, $channel, $at, $role, $subject, $session, $details, $k) = @$row;
+
+	same_entry($kind, $no,
+		entry($kind, pack('H*', $k),
+			[ no => $no ], [ channel => $channel ], [ at => $at ], [ role => escaped($role) ],
+			[ subject => $subject, 1 ], [ session => $session, 1 ], [ details => $details, 1 ]));
+}
+is_deeply([ sort keys %kinds ], [qw(access ack channel delete failure grant keys message purge subscription)],
+	'there were entries of all kinds, each right');
 
 # ----------
 # Who may
@@ -235,6 +259,7 @@ is(query('SELECT count(*) FROM message_bus.audit_consistency(0, 1)'), 0, 'from n
 			$open[$i]->query_safe('SAVEPOINT s');
 			$open[$i]->query_safe("SELECT message_bus.record_event(id, 'accessed', clock_timestamp()) FROM message_bus.peek('plain') LIMIT 3");
 			$open[$i]->query_safe("SELECT message_bus.publish('plain', '0')");
+			$open[$i]->query_safe("SELECT message_bus.create_channel('of $i in $round')");
 			$open[$i]->query_safe($round % 2 ? 'ROLLBACK TO s' : 'RELEASE s');
 		}
 		query("SELECT message_bus.publish('plain', '1')");
@@ -278,6 +303,31 @@ log_has_all($node, 'the log goes on when it is on again');
 ($action, $at, $entries, $k) = split /\|/, query('SELECT no, ' . us('at') . ", entries, encode(k, 'hex') FROM message_bus.log_action WHERE kind = 'gap' AND segment_no = $short");
 same_entry('gap', $action, entry('gap', pack('H*', $k), [ no => $action ], [ at => $at ], [ segment => $short ], [ entries => $entries ]));
 is($kinds{gap}, 1, 'and says what went unlogged');
+
+# ----------
+# Changes that have no number yet, and from before the log
+# ----------
+
+$node->append_conf('postgresql.conf', "message_bus.log = off\n");
+$node->reload;
+query('CREATE DATABASE later');
+$node->safe_psql('later', q{CREATE EXTENSION message_bus; SELECT message_bus.create_channel('unserved')});
+is($node->safe_psql('later', 'SELECT count(*) FROM message_bus.log_action WHERE no < 0 AND k IS NOT NULL'), 2, 'without a worker changes have no number');
+is($node->safe_psql('later', 'SELECT count(*) FROM message_bus.audit_log WHERE no IS NULL'), 2, 'nor in the view');
+$node->append_conf('postgresql.conf', "message_bus.databases = 'postgres, later'\n");
+$node->reload;
+wait_for('the worker', sub { $node->safe_psql('later', 'SELECT next IS NOT NULL FROM message_bus.fact_numbers()') eq 't' });
+$node->safe_psql('later', q{SELECT count(message_bus.create_channel('before ' || i)) FROM generate_series(1, 9000) AS i});
+my $unlogged = $node->background_psql('later');
+$unlogged->query_safe(q{BEGIN; SELECT message_bus.create_channel('open meanwhile')});
+$node->append_conf('postgresql.conf', "message_bus.log = on\n");
+$node->reload;
+$node->safe_psql('later', q{SELECT message_bus.publish('unserved', '1')});
+wait_for('the log to begin', sub { $node->safe_psql('later', "SELECT count(*) FROM message_bus.log_state WHERE actions_pending = '{}'") eq '1' });
+$unlogged->query_safe('COMMIT');
+$unlogged->quit;
+log_has_all($node, 'what was changed before there was a log or a number is in it once', 'later');
+is($node->safe_psql('later', "SELECT sum(n) FROM message_bus.log_run WHERE kind = 4"), 9004, 'all of it');
 
 # ----------
 # A crash, and another origin

@@ -47,7 +47,9 @@ sub some
 		BEGIN;
 		SELECT message_bus.publish('short', '"not"');
 		SELECT message_bus.ack(lease) FROM message_bus.claim('short', 's', batch => 5) GROUP BY lease;
+		SELECT message_bus.pause('short', 's');
 		ROLLBACK;
+		SELECT message_bus.alter_channel('short', max_attempts => 4);
 		SELECT message_bus.ack(lease) FROM message_bus.claim('short', 's', batch => 10) GROUP BY lease;
 		SELECT message_bus.nack(lease) FROM message_bus.claim('short', 's', batch => 3) GROUP BY lease;
 		SELECT pid FROM pg_stat_activity

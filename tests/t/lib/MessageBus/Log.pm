@@ -30,7 +30,8 @@ sub log_covered
 			my ($status, $out) = $node->psql(
 				$database // 'postgres', q{
 				SELECT facts_to = (SELECT next FROM message_bus.fact_numbers())
-					AND facts_pending = '{}'
+					AND facts_pending = '{}' AND actions_pending = '{}'
+					AND NOT EXISTS (SELECT FROM message_bus.log_action WHERE no < 0)
 					AND size = (SELECT max(size) FROM message_bus.log_checkpoint)
 					AND NOT EXISTS (SELECT FROM message_bus.segment AS s
 						WHERE s.log_id IS DISTINCT FROM log_state.log_id OR log_to IS NULL OR log_pending <> '{}' OR log_facts <> '{}')
@@ -44,7 +45,7 @@ sub log_covered
 }
 
 # log_has_all checks that the log has each row of the segments that are there
-# once, and that its runs are all it has.
+# once, and each action, and that its runs are all it has.
 sub log_has_all
 {
 	my ($node, $what, $database) = @_;
@@ -58,13 +59,13 @@ sub log_has_all
 					LEFT JOIN LATERAL (SELECT runs[2 * i - 1] AS o, runs[2 * i] AS len
 						FROM generate_series(1, cardinality(runs) / 2) AS i) AS r ON true,
 					LATERAL generate_series(0, coalesce(len, n) - 1) AS g
-				WHERE kind < 4
-					AND segment_no IN (SELECT segment_no FROM message_bus.segment)),
+				WHERE kind = 4 OR segment_no IN (SELECT segment_no FROM message_bus.segment)),
 			there AS (
 				SELECT 0 AS kind, id >> 24 AS segment_no, id AS number FROM message_bus.message
 				UNION ALL SELECT 1, message_id >> 24, no FROM message_bus.event
 				UNION ALL SELECT 2, lo >> 24, no FROM message_bus.ack
-				UNION ALL SELECT 3, message_id >> 24, no FROM message_bus.failure)
+				UNION ALL SELECT 3, message_id >> 24, no FROM message_bus.failure
+				UNION ALL SELECT 4, 0, no FROM message_bus.log_action)
 			SELECT (SELECT count(*) FROM (TABLE logged EXCEPT ALL TABLE there) AS x),
 				(SELECT count(*) FROM (TABLE there EXCEPT ALL TABLE logged) AS x),
 				(SELECT size FROM message_bus.log_state) - (SELECT sum(n) FROM message_bus.log_run),
