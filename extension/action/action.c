@@ -242,6 +242,7 @@ action_fill(const MbusAction *action, Oid schema, TupleTableSlot *slot)
 	isnull[MBUS_ACTION_SEGMENT_NO] = true;
 	isnull[MBUS_ACTION_ENTRIES] = true;
 	isnull[MBUS_ACTION_CONTINUES] = true;
+	isnull[MBUS_ACTION_REASON] = true;
 	values[MBUS_ACTION_CHANNEL_ID] = Int32GetDatum(action->channel_id);
 	isnull[MBUS_ACTION_CHANNEL_ID] = action->channel_id == 0;
 	mbus_slot_text(slot, MBUS_ACTION_ROLE,

@@ -45,7 +45,7 @@
 #define SAY_MS		60000
 
 static const char *const tables[] = {"log_state", "log_tile", "log_run",
-	"log_gone", "log_tile_look", "log_action", "log_checkpoint"};
+"log_gone", "log_tile_look", "log_action", "log_checkpoint"};
 
 static bool own = false;		/* this process writes the log */
 

@@ -38,7 +38,8 @@ typedef struct MbusLogSegment
 	MbusSpans	pending;
 	MbusSpans	facts;			/* that are still to be looked for */
 	bool		again;			/* some of these the log may have: runs tell */
-	char	   *fault;			/* why some of it cannot be read; NULL: all can */
+	char	   *fault;			/* why some of it cannot be read; NULL: all
+								 * can */
 	bool		changed;
 } MbusLogSegment;
 

@@ -41,6 +41,7 @@
 #include "segment/leaf.h"
 #include "segment/leaf_keep.h"
 
+static bool triggers_known(const TriggerDesc *triggers);
 static void inserter_check(Relation rel, int ncolumns);
 pg_noreturn static void leaf_changed(Relation rel);
 static void indexes_check(MbusInserter *inserter);
@@ -239,9 +240,24 @@ inserter_check(Relation rel, int ncolumns)
 	TupleDesc	desc = RelationGetDescr(rel);
 
 	if (rel->rd_rel->relkind != RELKIND_RELATION || desc->natts != ncolumns ||
-		rel->trigdesc || rel->rd_rules ||
+		!triggers_known(rel->trigdesc) || rel->rd_rules ||
 		(desc->constr && desc->constr->has_generated_stored))
 		leaf_changed(rel);
+}
+
+/*
+ * Whether a table has no trigger but the one that looks at what a restore
+ * brings, which is not for what is inserted here.
+ */
+static bool
+triggers_known(const TriggerDesc *triggers)
+{
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	{
+		if (strcmp(triggers->triggers[i].tgname, "log_restored") != 0)
+			return false;
+	}
+	return true;
 }
 
 static void

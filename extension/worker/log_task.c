@@ -323,7 +323,7 @@ segment_ask(MbusWork *work, void *arg)
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	waiting->waits = mbus_log_waits(work->schema, work->log,
-								   waiting->segment);
+									waiting->segment);
 	mbus_task_commit();
 	return MBUS_DONE;
 }

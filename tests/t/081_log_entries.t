@@ -94,7 +94,9 @@ sub query { return $node->safe_psql('postgres', $_[0]) }
 
 create_bus($node);
 query(q{
-	SELECT message_bus.create_channel('plain', backoff => '0', backoff_max => '0', max_attempts => 2);
+	SELECT message_bus.create_channel('letters');
+	SELECT message_bus.create_channel('plain', backoff => '0', backoff_max => '0', max_attempts => 2, dead_letter => 'letters');
+	SELECT message_bus.drop_channel('letters');
 	SELECT message_bus.create_subscription('plain', 'reader');
 	SELECT message_bus.create_channel('short', ttl => '1 second');
 	CREATE ROLE "odd %role" IN ROLE pg_monitor;
@@ -195,15 +197,16 @@ foreach my $row (rows('message_bus.ack',
 			[ role => escaped($role) ], map { [ $_ => shift @hidden, 1 ] } qw(subject session)));
 }
 foreach my $row (rows('message_bus.failure',
-		[ qw(no message_id subscription_id lease attempt kind), us('claimed_at'), us('retry_at'), 'dead_letter_id', us('at'), qw(role subject session reason) ]))
+		[ qw(no message_id subscription_id lease attempt kind), us('claimed_at'), us('retry_at'), qw(dead_letter_id not_moved), us('at'), qw(role subject session reason) ]))
 {
-	my ($no, $id, $subscription, $lease, $attempt, $what, $claimed, $retry, $dead, $at, $role, @hidden) = @$row;
+	my ($no, $id, $subscription, $lease, $attempt, $what, $claimed, $retry, $dead, $kept, $at, $role, @hidden) = @$row;
 
 	same_entry('failure', $no,
 		entry('failure', key_of(secret_of($id >> 24), 'failure', $no),
 			[ no => $no ], [ id => $id ], [ subscription => $subscription ], [ lease => $lease ], [ attempt => $attempt ], [ what => $what ],
-			[ claimed => $claimed ], [ retry => $retry ], [ dead => $dead ], [ at => $at ], [ role => escaped($role) ],
+			[ claimed => $claimed ], [ retry => $retry ], [ dead => $dead ], [ kept => $kept ], [ at => $at ], [ role => escaped($role) ],
 			map { [ $_ => shift @hidden, 1 ] } qw(subject session reason)));
+	$kinds{kept}++ if defined $kept;
 }
 foreach my $row (rows('message_bus.event', [ qw(no message_id), us('at'), qw(kind role subject session) ]))
 {
@@ -224,7 +227,7 @@ foreach my $row (rows('message_bus.log_action WHERE details IS NOT NULL',
 			[ no => $no ], [ channel => $channel ], [ at => $at ], [ role => escaped($role) ],
 			[ subject => $subject, 1 ], [ session => $session, 1 ], [ details => $details, 1 ]));
 }
-is_deeply([ sort keys %kinds ], [qw(access ack channel delete failure grant keys message purge subscription)],
+is_deeply([ sort keys %kinds ], [qw(access ack channel delete failure grant kept keys message purge subscription)],
 	'there were entries of all kinds, each right');
 
 # ----------
@@ -238,6 +241,7 @@ is(query("SET ROLE stranger; SELECT message_bus.audit_entry($no, 'ack') IS NULL"
 is(query("SET ROLE stranger; SELECT message_bus.audit_entry(NULL, 'log') IS NULL"), 't', 'nor what is done to the log');
 sql_fails($node, 'postgres', "SET ROLE stranger; SELECT message_bus.audit_proof($id)", '42501', qr/permission denied for message/, 'nor a message');
 sql_fails($node, 'postgres', 'SET ROLE stranger; SELECT message_bus.audit_checkpoint()', '42501', qr/permission denied/, 'nor checkpoints');
+is(query("SELECT message_bus.audit_entry(-1, 'gap') IS NULL"), 't', 'a number that no entry has');
 sql_fails($node, 'postgres', "SELECT message_bus.audit_entry(1, 'what')", '22023', qr/"what" is no kind/, 'a kind that is none');
 sql_fails($node, 'postgres', 'SELECT message_bus.audit_consistency(5, 4)', '22023', qr/newest checkpoint has/, 'a proof backwards');
 sql_fails($node, 'postgres', 'SELECT message_bus.audit_consistency(0, 100000)', '22023', qr/newest checkpoint has/, 'a proof of what is not there');
@@ -346,9 +350,8 @@ is(query("SELECT encode(root, 'base64') FROM message_bus.log_checkpoint WHERE si
 
 my ($before) = query('SELECT size FROM message_bus.log_state');
 $node->append_conf('postgresql.conf', "message_bus.log_origin = 'other.example'\n");
-$node->restart;
-bus_ready($node);
-query("SELECT message_bus.publish('plain', '1')");
+$node->reload;
+wait_for('the other name', sub { query('SELECT origin FROM message_bus.log_state') ne $origin });
 log_has_all($node, 'the log goes on under another origin');
 like(query('SELECT message_bus.audit_checkpoint()'), qr{\Aother\.example/[0-9a-f-]{36}\n}, 'which checkpoints have');
 like(query("SELECT convert_from(message_bus.audit_entry(NULL, 'log'), 'UTF8')"),

@@ -41,7 +41,9 @@ sub show
 # some publishes, claims, acks and gives back; some of it is rolled back.
 sub some
 {
-	return $node->psql(
+	# psql may be gone before it is told what to do
+	local $SIG{PIPE} = 'IGNORE';
+	my @result = eval { $node->psql(
 		'postgres', q{
 		SELECT count(message_bus.publish('short', to_json(i))) FROM generate_series(1, 20) AS i;
 		BEGIN;
@@ -53,7 +55,9 @@ sub some
 		SELECT message_bus.ack(lease) FROM message_bus.claim('short', 's', batch => 10) GROUP BY lease;
 		SELECT message_bus.nack(lease) FROM message_bus.claim('short', 's', batch => 3) GROUP BY lease;
 		SELECT pid FROM pg_stat_activity
-		WHERE datname = 'postgres' AND backend_type LIKE 'message_bus%worker%'});
+		WHERE datname = 'postgres' AND backend_type LIKE 'message_bus%worker%'}) };
+
+	return @result ? @result : (2, '');
 }
 
 create_bus($node);
