@@ -25,8 +25,6 @@
 
 #define HMAC_BLOCK		64
 #define TEXT_MAX		4096	/* bytes of a text, escaped */
-#define UNIX_EPOCH_US \
-	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
 static void hmac(const uint8 *key, const char *value, int len, uint8 *mac);
 static void salt_make(const MbusEntry *entry, const char *name, uint8 *salt);
@@ -91,7 +89,7 @@ mbus_entry_number(MbusEntry *entry, const char *name, int64 value)
 void
 mbus_entry_time(MbusEntry *entry, const char *name, TimestampTz value)
 {
-	mbus_entry_number(entry, name, value + UNIX_EPOCH_US);
+	mbus_entry_number(entry, name, value + MBUS_UNIX_EPOCH_US);
 }
 
 /*
