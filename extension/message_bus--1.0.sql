@@ -420,6 +420,18 @@ CREATE TABLE message_bus.log_run (
 CREATE INDEX log_run_number_idx ON message_bus.log_run (segment_no, kind, lo);
 COMMENT ON TABLE message_bus.log_run IS 'the log: which entries are of which rows';
 
+-- What is to be pruned: segments that were dropped, and tiles that may be needed no more.
+CREATE TABLE message_bus.log_gone (
+	segment_no integer PRIMARY KEY,
+	at timestamp with time zone NOT NULL,
+	tiles_to bigint NOT NULL DEFAULT 0		-- of its tiles, those below were looked at
+);
+COMMENT ON TABLE message_bus.log_gone IS 'the log: segments that were dropped, to be pruned';
+CREATE TABLE message_bus.log_tile_look (
+	n bigint PRIMARY KEY
+);
+COMMENT ON TABLE message_bus.log_tile_look IS 'the log: tiles that may be needed no more';
+
 -- What is done to the log, and to segments.
 CREATE TABLE message_bus.log_action (
 	no bigint PRIMARY KEY,					-- of the entry; below 0: it is not logged yet
@@ -430,6 +442,7 @@ CREATE TABLE message_bus.log_action (
 	entries bigint,							-- of the segment
 	continues text							-- origin, size and root in base64
 );
+CREATE INDEX log_action_at_idx ON message_bus.log_action (at);
 COMMENT ON TABLE message_bus.log_action IS 'the log: what happened to it';
 
 CREATE TABLE message_bus.log_checkpoint (
@@ -1647,8 +1660,8 @@ CREATE FUNCTION message_bus.audit_lookup(entry bytea, OUT kind text, OUT number 
 	AS 'MODULE_PATHNAME', 'mbus_audit_lookup' LANGUAGE C STRICT;
 COMMENT ON FUNCTION message_bus.audit_lookup IS
 'audit_lookup: what an entry says, whose bytes the caller has (audit_entry() gave them, or the proof''s extra), and whether the log has exactly these: also when message and segment have gone. entry: at most 65,535 bytes.
-number: the id of a message, else the number of the fact. logged: a checkpoint covers an entry of that number with the hash of these bytes; entry_index is its place. status: stored (its segment is there), dropped (it has gone), unknown (the log has no such entry, or not with these bytes, or no checkpoint covers it yet). at: when it was published, or happened. size: of the payload, in bytes. NULL: what the entry does not say. Commitments are opened by audit_opening().
-Everybody may call it: an entry has 16 random bytes, so only who has been given it has it. It is no proof; audit_proof() gives one while the message is there. Errors: 22023 it is no entry, 55000 the log lacks its hash.';
+number: the id of a message, else the number of the fact. logged: a checkpoint covers an entry of that number with the hash of these bytes; entry_index is its place. status: stored (its segment is there), dropped (it has gone), pruned (the log had an entry of that number, and its hash has been pruned: logged is NULL), unknown (the log has no such entry, or not with these bytes, or no checkpoint covers it yet, or all of it has been pruned). at: when it was published, or happened. size: of the payload, in bytes. NULL: what the entry does not say. Commitments are opened by audit_opening().
+Everybody may call it: an entry has 16 random bytes, so only who has been given it has it. It is no proof; audit_proof() gives one while the message is there. Errors: 22023 it is no entry.';
 
 CREATE FUNCTION message_bus.audit_opening(entry bytea, opening text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_audit_opening' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;

@@ -10,7 +10,8 @@
  * Everybody may ask: an entry has a nonce of 16 random bytes in it, so that
  * nobody makes one up who has not been given it, and nothing is told but of that
  * one.  To who asks with other bytes the log knows nothing, whether or not it
- * has that number.
+ * has that number; but where the tree has been pruned and the run of the number
+ * not, that is said whatever the bytes are.
  *
  * The bytes are anybody's.  They are ASCII, at most MBUS_ENTRY_MAX, at most
  * LINES_MAX lines of a name, a space and a value; anything else is 22023.  What is
@@ -84,6 +85,8 @@ typedef struct Place
 	int			kind;
 	int32		segment;
 	int64		number;
+	int64		index;			/* of its entry; -1: there is none such */
+	bool		pruned;			/* the tree has lost its hash */
 } Place;
 
 static void entry_parse(const char *bytes, int len, Parsed *parsed);
@@ -92,9 +95,8 @@ static char *line_value(const Parsed *parsed, const char *name);
 static bool line_number(const Parsed *parsed, const char *name, int64 *number);
 static bool number_read(const char *digits, const char *end, int64 *number);
 static void entry_place(const Parsed *parsed, Place *place);
-static int64 entry_find(Oid schema, const Place *place, const char *bytes,
-						int len);
-static const char *entry_status(Oid schema, const Place *place, int64 index);
+static void entry_find(Oid schema, Place *place, const char *bytes, int len);
+static const char *entry_status(Oid schema, const Place *place);
 static void put_number(const Parsed *parsed, const char *name, int to,
 					   Datum *values, bool *isnull);
 static void put_int4(const Parsed *parsed, const char *name, int to,
@@ -121,26 +123,25 @@ MBUS_FUNCTION(audit_lookup)
 	bool		isnull[LOOKUP_COLUMNS];
 	TupleDesc	desc;
 	bytea	   *entry;
-	int64		index;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "audit_lookup: not called for a row");
 	entry = PG_GETARG_BYTEA_PP(0);
 	entry_parse(VARDATA_ANY(entry), VARSIZE_ANY_EXHDR(entry), &parsed);
 	entry_place(&parsed, &place);
-	index = entry_find(schema, &place, VARDATA_ANY(entry),
-					   VARSIZE_ANY_EXHDR(entry));
+	entry_find(schema, &place, VARDATA_ANY(entry), VARSIZE_ANY_EXHDR(entry));
 
 	memset(isnull, true, sizeof(isnull));
 	values[LOOKUP_KIND] = CStringGetTextDatum(parsed.kind);
 	values[LOOKUP_NUMBER] = Int64GetDatum(place.number);
-	values[LOOKUP_LOGGED] = BoolGetDatum(index >= 0);
+	values[LOOKUP_LOGGED] = BoolGetDatum(place.index >= 0);
 	values[LOOKUP_STATUS] =
-		CStringGetTextDatum(entry_status(schema, &place, index));
-	values[LOOKUP_ENTRY_INDEX] = Int64GetDatum(index);
+		CStringGetTextDatum(entry_status(schema, &place));
+	values[LOOKUP_ENTRY_INDEX] = Int64GetDatum(place.index);
 	isnull[LOOKUP_KIND] = isnull[LOOKUP_NUMBER] = isnull[LOOKUP_LOGGED] =
 		isnull[LOOKUP_STATUS] = false;
-	isnull[LOOKUP_ENTRY_INDEX] = index < 0;
+	isnull[LOOKUP_ENTRY_INDEX] = place.index < 0;
+	isnull[LOOKUP_LOGGED] = place.pruned;
 	put_time(&parsed, place.kind == MBUS_MESSAGE ? "created" : "at", LOOKUP_AT,
 			 values, isnull);
 	put_time(&parsed, "expires", LOOKUP_EXPIRES_AT, values, isnull);
@@ -291,42 +292,44 @@ entry_place(const Parsed *parsed, Place *place)
 }
 
 /*
- * The index of an entry that the newest checkpoint covers; -1 if the log has
- * none with that hash there.
+ * Looks where the log has it: at an index that the newest checkpoint covers,
+ * with the hash of these bytes, or one that is not there any more.
  */
-static int64
-entry_find(Oid schema, const Place *place, const char *bytes, int len)
+static void
+entry_find(Oid schema, Place *place, const char *bytes, int len)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	MbusCheckpoint checkpoint;
 	MbusTiles	tiles;
-	MbusTreeSource source;
 	MbusHash	hash;
-	int64		index = mbus_run_find(schema, snapshot, place->segment,
-									  place->kind, place->number);
+	MbusHash	there;
 
+	place->index = mbus_run_find(schema, snapshot, place->segment,
+								 place->kind, place->number);
+	place->pruned = false;
 	if (!mbus_checkpoint_newest(schema, snapshot, &checkpoint) ||
-		index >= checkpoint.size)
-		index = -1;
-	if (index >= 0)
+		place->index >= checkpoint.size)
+		place->index = -1;
+	if (place->index >= 0)
 	{
 		mbus_hash_leaf(bytes, len, &hash);
 		mbus_tiles_open(&tiles, schema, snapshot);
-		source = mbus_tiles_source(&tiles);
-		if (memcmp(source.hash(source.arg, 0, index), &hash, sizeof(hash)) != 0)
-			index = -1;
+		place->pruned = !mbus_tiles_leaf(&tiles, place->index, &there);
+		if (place->pruned || memcmp(&there, &hash, sizeof(hash)) != 0)
+			place->index = -1;
 	}
 	UnregisterSnapshot(snapshot);
-	return index;
 }
 
 /* What has become of what an entry is of, to who has shown that he has it. */
 static const char *
-entry_status(Oid schema, const Place *place, int64 index)
+entry_status(Oid schema, const Place *place)
 {
 	Relation	table;
 
-	if (index < 0)
+	if (place->pruned)
+		return "pruned";
+	if (place->index < 0)
 		return "unknown";
 	table = mbus_row_table(schema, place->kind, place->segment);
 	if (table == NULL)

@@ -17,7 +17,7 @@ use Test::More;
 
 my $node = bus_node('audit',
 	conf => "message_bus.log = on\nmessage_bus.log_interval = 10ms\n"
-	  . "message_bus.segment_interval = 0\n");
+	  . "message_bus.log_keep = 1d\nmessage_bus.segment_interval = 0\n");
 
 sub query { return $node->safe_psql('postgres', $_[0]) }
 
@@ -144,6 +144,8 @@ is(query(q{SELECT count(*) FROM message_bus.deliveries WHERE channel = 'brief'})
 is(lookup($message), "message|t|dropped|$me|14|", 'the entry of what has gone');
 is(lookup($ack), "ack|t|dropped|$me||acked", 'and of its ack');
 is(query("SELECT message_bus.audit_opening('$message', '$payload_opening')"), 't', 'its payload is opened as before');
+is(query("BEGIN; DELETE FROM message_bus.log_tile WHERE level = 0; SELECT logged, status, number > 0 FROM message_bus.audit_lookup('$message'); ROLLBACK"),
+	'|pruned|t', 'of what has been pruned that is said');
 $vars{entry} = $message;
 like(ready(), qr/^message\|\d+\|t\|dropped\|\S+ \S+\|\S+ \S+\|$me\|14\|application\/json$/, 'the README\'s query says so');
 
