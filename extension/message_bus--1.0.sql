@@ -1345,17 +1345,26 @@ COMMENT ON COLUMN message_bus.deliveries.dead_letter_id IS 'its copy in the dead
 COMMENT ON COLUMN message_bus.deliveries.not_moved IS 'dead, but there is no copy although there was to be one: why';
 COMMENT ON COLUMN message_bus.deliveries.kind IS 'ack or failure, and no, are what audit_proof(no, kind) and audit_entry() take; NULL: it is out';
 
-CREATE FUNCTION message_bus.refusal_visible(channel text, role text, subject text) RETURNS boolean
-	AS 'MODULE_PATHNAME', 'mbus_refusal_visible' LANGUAGE C STABLE COST 20;
-COMMENT ON FUNCTION message_bus.refusal_visible IS
-'refusal_visible: whether the current user may know of a failure about a channel: of all, who may consume or audit all of it, and pg_monitor; who else may use it, of what failed for his own role and subject. For the view refusals.';
+CREATE FUNCTION message_bus.failure_ids(since timestamp with time zone) RETURNS SETOF bigint
+	AS 'MODULE_PATHNAME', 'mbus_failure_ids' LANGUAGE C STRICT STABLE COST 10000 ROWS 100;
+COMMENT ON FUNCTION message_bus.failure_ids IS
+'failure_ids: messages that had a failed delivery since a time, of those that the current user may see, 10,000 of the newest segments at most; one may come more than once. For failures().';
 
-CREATE VIEW message_bus.refusals WITH (security_barrier) AS
-	SELECT e.at, e.channel, e.transaction_id, e.sqlstate, e.message, e.detail, e.function, e.role, e.subject, e.session
-	FROM message_bus.error e
-	WHERE e.transaction_id IS NOT NULL AND message_bus.refusal_visible(e.channel, e.role, e.subject);
-COMMENT ON VIEW message_bus.refusals IS
-'failures of the last seven days that were about a transaction id of a channel: all to who may consume or audit all of the channel, his own to who else may use it. See errors for the columns.';
+CREATE FUNCTION message_bus.failures(since timestamp with time zone) RETURNS SETOF message_bus.deliveries
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, message_bus, pg_temp AS $$
+	SELECT * FROM message_bus.deliveries d
+	WHERE d.message_id = ANY (ARRAY(SELECT DISTINCT message_bus.failure_ids(failures.since)))
+		AND d.kind = 'failure' AND d.ended_at >= failures.since
+	ORDER BY d.ended_at, d.message_id
+$$;
+COMMENT ON FUNCTION message_bus.failures IS
+'failures: the deliveries that have failed since a time, in order, as the view deliveries has them, which takes long to find them among many messages. since: up to 10,000 of the newest messages. Errors: none.';
+
+CREATE FUNCTION message_bus.refusal_rows(channel text, transaction_id text, OUT at timestamp with time zone, OUT sqlstate text,
+	OUT message text, OUT detail text, OUT function text, OUT role text, OUT subject text, OUT session bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_refusal_rows' LANGUAGE C STRICT STABLE COST 1000 ROWS 3;
+COMMENT ON FUNCTION message_bus.refusal_rows IS
+'refusal_rows: the newest 100 failures of the last seven days about a transaction id of a channel, see the view errors: to who may consume or audit all of the channel, and pg_monitor, all; to who else may use it, those of his own role and subject. For trace_transaction().';
 
 CREATE TYPE message_bus.life_event AS (at timestamp with time zone, message_id bigint, event text, channel text,
 	subscription text, attempt integer, role text, subject text, session bigint, lease bigint, reason text, detail text,
@@ -1458,12 +1467,10 @@ CREATE FUNCTION message_bus.trace_transaction(channel text, transaction_id text)
 			WHERE m.channel = trace_transaction.channel AND m.transaction_id = trace_transaction.transaction_id
 			ORDER BY m.id DESC LIMIT 16)))
 		UNION ALL
-		(SELECT r.at, NULL, CASE WHEN r.function ~ '^(publish|store_message|relay)' THEN 'refused' ELSE 'failed' END, r.channel,
+		SELECT r.at, NULL, CASE WHEN r.function ~ '^(publish|store_message|relay)' THEN 'refused' ELSE 'failed' END, trace_transaction.channel,
 			NULL, NULL, r.role, r.subject, r.session, NULL, r.message, concat_ws(', ', r.sqlstate, r.function, r.detail),
 			NULL, NULL, NULL, 0
-		FROM message_bus.refusals r
-		WHERE r.channel = trace_transaction.channel AND r.transaction_id = trace_transaction.transaction_id
-		ORDER BY r.at DESC LIMIT 100)
+		FROM message_bus.refusal_rows(trace_transaction.channel, trace_transaction.transaction_id) r
 	) AS e
 	ORDER BY e.at, e.message_id, e.step
 $$;
@@ -1842,10 +1849,10 @@ e AS (
 	FROM message_bus.errors x
 	WHERE x.at > clock_timestamp() - interval '1 hour'),
 checks (name, error, warning, figure, action) AS (
-	SELECT 'publishing', message_bus.bus_fault() IS NOT NULL, false, COALESCE(message_bus.bus_fault(), 'possible'),
+	SELECT 'publishing', message_bus.bus_fault() IS NOT NULL AND NOT pg_is_in_recovery(), false, COALESCE(message_bus.bus_fault(), 'possible'),
 		'Do what the figure says is missing; the README''s section on operating tells of each.'
 	UNION ALL
-	SELECT 'worker', NOT EXISTS (SELECT FROM w WHERE w.pid IS NOT NULL),
+	SELECT 'worker', NOT EXISTS (SELECT FROM w WHERE w.pid IS NOT NULL) AND NOT pg_is_in_recovery(),
 		EXISTS (SELECT FROM w WHERE w.last_pass_at < clock_timestamp() - GREATEST(interval '10 seconds',
 			interval '3 milliseconds' * w.interval_ms)),
 		(SELECT format('pid %s, last pass %s', w.pid, w.last_pass_at) FROM w),
@@ -1933,7 +1940,7 @@ SELECT c.name, CASE WHEN c.error THEN 'error' WHEN c.warning THEN 'warning' ELSE
 FROM checks c
 $$;
 COMMENT ON FUNCTION message_bus.health() IS
-'health: a row for each check of this database. check_name: what is looked at. state: ok, warning or error. figure: what was found. action: what to do; NULL where all is well. It reads the catalog and memory, not messages. For pg_monitor. Errors: 42501.';
+'health: a row for each check of this database. check_name: what is looked at. state: ok, warning or error. figure: what was found. action: what to do; NULL where all is well. A standby needs no worker and is well without. It reads the catalog and memory, not messages. For pg_monitor. Errors: 42501.';
 
 /*
  * The gateway's entry, and who its clients are.
@@ -2093,8 +2100,9 @@ GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.expired_s
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 -- lives: the C functions among these look at rights themselves, the others have the caller's
 GRANT EXECUTE ON FUNCTION message_bus.trace, message_bus.trace_transaction, message_bus.message_rows_kept, message_bus.fact_rows,
-	message_bus.life_ids, message_bus.copy_of, message_bus.life_events, message_bus.refusal_visible TO PUBLIC;
-GRANT SELECT ON message_bus.deliveries, message_bus.refusals TO PUBLIC;
+	message_bus.life_ids, message_bus.copy_of, message_bus.life_events, message_bus.refusal_rows,
+	message_bus.failure_ids, message_bus.failures TO PUBLIC;
+GRANT SELECT ON message_bus.deliveries TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
 	message_bus.pools, message_bus.health_segment, message_bus.health_log TO pg_monitor;
 GRANT EXECUTE ON FUNCTION message_bus.audit_entry, message_bus.audit_proof, message_bus.audit_lookup,

@@ -1,6 +1,6 @@
 --
 -- trace: the whole life of a message, for who may know of it: trace,
--- trace_transaction, the views deliveries and refusals
+-- trace_transaction, the view deliveries
 --
 \getenv here PG_ABS_SRCDIR
 \set prelude :here /sql/include/prelude.sql
@@ -66,6 +66,10 @@ SELECT subscription, attempt, outcome, replace(ended_by, session_user, 'me') AS 
 EXPLAIN (COSTS OFF) SELECT * FROM message_bus.deliveries WHERE message_id = 1;
 SELECT message_bus.ack(pg_temp.lease('out'));
 
+-- and those that have failed
+SELECT subscription, attempt, outcome, reason, message_id = :id AS it FROM message_bus.failures(now() - interval '1 hour') WHERE message_id IN (:id, :letter);
+SELECT count(*) FROM message_bus.failures(clock_timestamp() + interval '1 hour');
+
 -- of a batch each message has its own; a dropped subscription is not forgotten
 SELECT message_bus.publish_batch('life', '[{"payload": 1}, {"payload": 2}, {"payload": 3}]') AS ids \gset
 SELECT * FROM pg_temp.take('batch', $$'life', 'second', 10$$);
@@ -73,6 +77,20 @@ SELECT message_bus.ack(pg_temp.lease('batch'), (:'ids'::bigint[])[1:1] || (:'ids
 SELECT message_bus.nack(pg_temp.lease('batch'), (:'ids'::bigint[])[2:2]);
 SELECT message_bus.drop_subscription('life', 'second');
 SELECT array_position(:'ids'::bigint[], message_id) AS place, regexp_replace(subscription, '\d+', 'N') AS subscription, outcome FROM message_bus.deliveries WHERE message_id = ANY (:'ids') ORDER BY 1;
+
+-- over a socket: which, and that it was lost
+SELECT message_bus.ack(lease) FROM message_bus.claim('life', 'sub', 10) GROUP BY lease;
+SELECT message_bus.publish('life', '{"n": 9}') AS ninth \gset
+SET message_bus.relay_role = 'regress_mbus_life_consumer';
+SELECT r.code FROM message_bus.relay('{77}', ARRAY['\x01'::bytea || convert_to('{"jsonrpc":"2.0","id":1,"method":"claim","params":{"channel":"life","subscription":"sub"}}', 'UTF8')]) r;
+SELECT outcome, role, session, ended_by FROM message_bus.deliveries WHERE message_id = :ninth;
+SELECT message_bus.close_session(77);
+SELECT outcome, role, session, replace(ended_by, session_user, 'me') AS ended_by, reason FROM message_bus.deliveries WHERE message_id = :ninth;
+SELECT r.code FROM message_bus.relay('{78}', ARRAY['\x01'::bytea || convert_to('{"jsonrpc":"2.0","id":1,"method":"claim","params":{"channel":"life","subscription":"sub"}}', 'UTF8')]) r;
+SELECT lease FROM message_bus.leases WHERE message_id = :ninth \gset
+SELECT r.code FROM message_bus.relay('{78}', ARRAY['\x01'::bytea || convert_to(format('{"jsonrpc":"2.0","id":1,"method":"ack","params":{"lease":%s}}', :lease), 'UTF8')]) r;
+RESET message_bus.relay_role;
+SELECT event, attempt, replace(role, session_user, 'me') AS role, session FROM message_bus.trace(:ninth) t;
 
 -- expired, deleted and purged it is told as long as it is there
 SELECT message_bus.publish('life', '{"n": 4}', ttl => '0.2 seconds') AS brief \gset
@@ -94,7 +112,7 @@ SELECT pg_temp.fails($$SELECT message_bus.publish('life', '{"n": 6}', transactio
 SELECT message_bus.publish('life', '{"n": 6}', transaction_id => 'order-6') AS sixth \gset
 INSERT INTO named VALUES (:sixth, 'sixth');
 SELECT pg_temp.fails($$SELECT message_bus.publish('life', '{"n": 7}', transaction_id => 'order-6')$$);
-SELECT pg_temp.wait_for($$SELECT count(*) = 2 FROM message_bus.refusals WHERE transaction_id = 'order-6'$$);
+SELECT pg_temp.wait_for($$SELECT count(*) = 2 FROM message_bus.refusal_rows('life', 'order-6')$$);
 SELECT * FROM pg_temp.life($$message_bus.trace_transaction('life', 'order-6')$$);
 -- also of one that is deleted
 SELECT count(*) > 5 AS told FROM message_bus.trace_transaction('life', 'order-1');
@@ -115,7 +133,7 @@ SELECT count(*) FROM message_bus.fact_rows(:id + 1000);
 -- who may know it
 CREATE FUNCTION pg_temp.known(id bigint) RETURNS TABLE (lives bigint, by_transaction bigint, deliveries bigint, refusals bigint, leases boolean) LANGUAGE sql AS $$
 	SELECT (SELECT count(*) FROM message_bus.trace($1)), (SELECT count(*) FROM message_bus.trace_transaction('life', 'order-6')),
-		(SELECT count(*) FROM message_bus.deliveries WHERE message_id = $1), (SELECT count(*) FROM message_bus.refusals WHERE transaction_id = 'order-6'),
+		(SELECT count(*) FROM message_bus.deliveries WHERE message_id = $1), (SELECT count(*) FROM message_bus.refusal_rows('life', 'order-6')),
 		(SELECT count(lease) > 0 FROM message_bus.trace($1))
 $$;
 SET ROLE regress_mbus_life_consumer;
@@ -126,14 +144,16 @@ SET ROLE regress_mbus_life_publisher;
 SELECT * FROM pg_temp.known(:id);
 -- but what he was refused himself
 SELECT pg_temp.fails($$SELECT message_bus.publish('life', '{"n": 8}', transaction_id => 'order-6')$$);
-SELECT pg_temp.wait_for($$SELECT count(*) = 1 FROM message_bus.refusals WHERE transaction_id = 'order-6'$$);
+SELECT pg_temp.wait_for($$SELECT count(*) = 1 FROM message_bus.refusal_rows('life', 'order-6')$$);
 SELECT event, message_id, sqlstate FROM message_bus.trace_transaction('life', 'order-6') t, LATERAL (SELECT left(detail, 5)) AS d (sqlstate);
 SET ROLE regress_mbus_life_stranger;
 SELECT * FROM pg_temp.known(:id);
 SELECT count(*) FROM message_bus.trace_transaction('no such', 'order-6');
+SELECT count(*) FROM message_bus.failure_ids('-infinity');
 SELECT pg_temp.fails($$SELECT message_bus.publish('life', '{"n": 8}', transaction_id => 'order-6')$$);
-SELECT count(*) FROM message_bus.refusals;
+SELECT pg_temp.wait_for($$SELECT count(*) = 0 FROM message_bus.refusal_rows('life', 'order-6')$$);
 RESET ROLE;
+SELECT pg_temp.wait_for($$SELECT count(*) = 4 FROM message_bus.refusal_rows('life', 'order-6')$$);
 -- the consumer does not see the dead-letter channel: it ends there
 SET ROLE regress_mbus_life_consumer;
 SELECT DISTINCT channel, related_id = :letter AS letter FROM message_bus.trace(:id) t WHERE event = 'dead';
@@ -158,13 +178,18 @@ SET ROLE regress_mbus_life_publisher;
 SET request.jwt.claims = '{"sub": "ann"}';
 SELECT event, subject, lease IS NOT NULL AS lease FROM message_bus.trace(:ann) t;
 SELECT count(*) FROM message_bus.trace(:bob);
+SELECT count(*) FROM message_bus.failure_ids('-infinity');
+SELECT count(*) FROM message_bus.failures('-infinity');
 SELECT DISTINCT message_id = :ann AS own FROM message_bus.deliveries;
 SELECT pg_temp.fails($$SELECT message_bus.publish('apart', '9', transaction_id => 'bob-1')$$);
 SELECT pg_temp.fails($$SELECT message_bus.publish('apart', '9', transaction_id => 'ann-1')$$);
-SELECT pg_temp.wait_for($$SELECT count(*) = 2 FROM message_bus.refusals WHERE channel = 'apart'$$);
+SELECT pg_temp.wait_for($$SELECT count(*) = 1 FROM message_bus.refusal_rows('apart', 'ann-1')$$);
+SELECT count(*) FROM message_bus.refusal_rows('apart', 'bob-1');
 SET request.jwt.claims = '{"sub": "bob"}';
-SELECT count(*) FROM message_bus.refusals;
+SELECT count(*) FROM message_bus.refusal_rows('apart', 'ann-1');
+SELECT count(*) FROM message_bus.refusal_rows('apart', 'bob-1');
 SELECT event FROM message_bus.trace_transaction('apart', 'bob-1');
+SELECT message_id = :bob AS own FROM message_bus.failures('-infinity');
 RESET ROLE;
 RESET request.jwt.claims;
 

@@ -55,7 +55,6 @@ typedef struct AckOutcome
 } AckOutcome;
 
 static TimestampTz last_event(Oid schema, int64 id);
-static bool is_of_channel(Oid schema, int64 id, int32 channel_id, bool own);
 static bool may_see(Oid schema, int64 id, int32 channel_id);
 static int	subscribers_of(Oid schema, int32 channel_id,
 						   Subscriber **subscribers);
@@ -134,7 +133,7 @@ MBUS_FUNCTION(last_access)
 	}
 	/* events do not say whose message it is */
 	event = last_event(schema, id);
-	if (event > latest && is_of_channel(schema, id, channel_id, false))
+	if (event > latest && mbus_message_is_of(schema, id, channel_id, false))
 		latest = event;
 	if (latest == NEVER)
 		PG_RETURN_NULL();
@@ -176,11 +175,11 @@ last_event(Oid schema, int64 id)
 }
 
 /*
- * Whether a message, live or not, is one of the channel, with "own" one of the
- * current user's.
+ * mbus_message_is_of tells whether a message, live or not, is one of the
+ * channel, with "own" one of the current user's.
  */
-static bool
-is_of_channel(Oid schema, int64 id, int32 channel_id, bool own)
+bool
+mbus_message_is_of(Oid schema, int64 id, int32 channel_id, bool own)
 {
 	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id), MBUS_MESSAGE);
 	MbusLeafScan rows;
@@ -225,7 +224,7 @@ may_see(Oid schema, int64 id, int32 channel_id)
 
 	return channel && mbus_channel_allows(channel, MBUS_SEE) &&
 		(mbus_channel_allows(channel, MBUS_SEE_WHOLE) ||
-		 is_of_channel(schema, id, channel_id, true));
+		 mbus_message_is_of(schema, id, channel_id, true));
 }
 
 /*

@@ -70,7 +70,7 @@ sql_fails($node, 'postgres', q{SET ROLE tool; SELECT message_bus.publish('respon
 query(q{SET ROLE reader; SET request.jwt.claims = '{"sub": "agent-7"}';
 	SELECT message_bus.nack(lease, reason => 'not now') FROM message_bus.claim('responses', 'app', 1);
 	SELECT message_bus.ack(lease) FROM message_bus.claim('responses', 'app', 1)});
-wait_for('the refusal to be recorded', sub { query(q{SELECT count(*) FROM message_bus.refusals}) eq '1' });
+wait_for('the refusal to be recorded', sub { query(q{SELECT count(*) FROM message_bus.refusal_rows('responses', 'call-2')}) eq '1' });
 log_covered($node);
 $vars{id} = $id{'call-1'};
 
@@ -181,6 +181,24 @@ like(ready(), qr/^message\|\d+\|t\|dropped\|\S+ \S+\|\S+ \S+\|$me\|14\|applicati
 sql_fails($node, 'postgres', q{SELECT * FROM message_bus.audit_lookup('\x')}, '22023', qr/no entry of a log/, 'no bytes');
 sql_fails($node, 'postgres', q{SELECT * FROM message_bus.audit_lookup(convert_to('mbus/1 message' || E'\n' || repeat('x', 70000), 'UTF8'))}, '22023', qr/no entry of a log/, 'too many bytes');
 sql_fails($node, 'postgres', q{SELECT message_bus.audit_opening('mbus/1 message'::bytea || '\x0a', repeat('x', 17000000))}, '54000', qr/too long/, 'an opening that is too long');
+
+# ----------
+# A life in several segments
+# ----------
+
+query(q{SELECT message_bus.create_channel('graves'); SELECT message_bus.create_channel('ways', backoff => '0', max_attempts => 1, dead_letter => 'graves', ttl => '1 hour');
+	SELECT message_bus.create_subscription('ways', 'w')});
+my $way = query(q{SELECT message_bus.publish('ways', '1', transaction_id => 'way')});
+query(q{SELECT message_bus.nack(lease, reason => 'lost') FROM message_bus.claim('ways', 'w')});
+is(query("SELECT string_agg(event, ',' ORDER BY at, message_id), count(DISTINCT message_id >> 24) > 1 FROM message_bus.trace($way) t"),
+	'published,claimed,published,nacked,dead|t', 'a life goes on in another segment');
+# a lease that ends, and one that a crash has ended
+query(q{SELECT count(*) FROM message_bus.redrive('graves');
+	SELECT count(*) FROM message_bus.claim('ways', 'w', 1, lease_for => '0.1 seconds')});
+wait_for('the lease to end', sub { query("SELECT count(*) FROM message_bus.trace($way) t WHERE event = 'lease_expired'") ne '0' });
+is(query("SELECT count(*), bool_and(role IS NULL) FROM message_bus.deliveries WHERE message_id = $way AND outcome = 'expired' AND dead"),
+	'1|t', 'a lease that ends is told, and not by whom');
+is(query("SELECT count(*) FROM message_bus.failures(now() - interval '1 hour') WHERE message_id = $way"), '2', 'both are failures');
 
 # ----------
 # Health
