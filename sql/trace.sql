@@ -50,6 +50,7 @@ SELECT message_bus.release_lease(pg_temp.lease('letter'));
 SELECT message_bus.redrive('letters');
 SELECT * FROM pg_temp.take('three', $$'life', 'sub'$$);
 SELECT message_bus.ack(pg_temp.lease('three'));
+SELECT pg_temp.wait_for(format($$SELECT count(*) = 1 FROM message_bus.fact_rows(%s) WHERE what = 'accessed'$$, :id));
 SELECT * FROM pg_temp.life(format('message_bus.trace(%s)', :id));
 SELECT count(*) FILTER (WHERE at IS NULL) AS timeless, bool_and(at <= clock_timestamp()) AS passed, count(DISTINCT no) = count(no) - 1 AS numbered, count(DISTINCT lease) AS leases FROM message_bus.trace(:id) t;
 -- the dead letter is gone, and has its life all the same
@@ -85,6 +86,7 @@ SET message_bus.relay_role = 'regress_mbus_life_consumer';
 SELECT r.code FROM message_bus.relay('{77}', ARRAY['\x01'::bytea || convert_to('{"jsonrpc":"2.0","id":1,"method":"claim","params":{"channel":"life","subscription":"sub"}}', 'UTF8')]) r;
 SELECT outcome, role, session, ended_by FROM message_bus.deliveries WHERE message_id = :ninth;
 SELECT message_bus.close_session(77);
+SELECT pg_temp.wait_for(format($$SELECT count(*) = 1 FROM message_bus.deliveries WHERE message_id = %s AND outcome = 'disconnected'$$, :ninth));
 SELECT outcome, role, session, replace(ended_by, session_user, 'me') AS ended_by, reason FROM message_bus.deliveries WHERE message_id = :ninth;
 SELECT r.code FROM message_bus.relay('{78}', ARRAY['\x01'::bytea || convert_to('{"jsonrpc":"2.0","id":1,"method":"claim","params":{"channel":"life","subscription":"sub"}}', 'UTF8')]) r;
 SELECT lease FROM message_bus.leases WHERE message_id = :ninth \gset
@@ -142,6 +144,14 @@ SET ROLE regress_mbus_life_auditor;
 SELECT * FROM pg_temp.known(:id);
 SET ROLE regress_mbus_life_publisher;
 SELECT * FROM pg_temp.known(:id);
+-- not even of what he has published
+SELECT message_bus.publish('life', '{"n": 10}') AS own \gset
+RESET ROLE;
+SELECT message_bus.ack(lease) FROM message_bus.claim('life', 'sub', 10) GROUP BY lease;
+SELECT count(*) FROM message_bus.fact_rows(:own);
+SET ROLE regress_mbus_life_publisher;
+SELECT count(*) FROM message_bus.fact_rows(:own);
+SELECT count(*) FROM message_bus.trace(:own);
 -- but what he was refused himself
 SELECT pg_temp.fails($$SELECT message_bus.publish('life', '{"n": 8}', transaction_id => 'order-6')$$);
 SELECT pg_temp.wait_for($$SELECT count(*) = 1 FROM message_bus.refusal_rows('life', 'order-6')$$);
@@ -149,6 +159,7 @@ SELECT event, message_id, sqlstate FROM message_bus.trace_transaction('life', 'o
 SET ROLE regress_mbus_life_stranger;
 SELECT * FROM pg_temp.known(:id);
 SELECT count(*) FROM message_bus.trace_transaction('no such', 'order-6');
+SELECT count(*) FROM message_bus.fact_rows(:id);
 SELECT count(*) FROM message_bus.failure_ids('-infinity');
 SELECT pg_temp.fails($$SELECT message_bus.publish('life', '{"n": 8}', transaction_id => 'order-6')$$);
 SELECT pg_temp.wait_for($$SELECT count(*) = 0 FROM message_bus.refusal_rows('life', 'order-6')$$);
@@ -178,6 +189,8 @@ SET ROLE regress_mbus_life_publisher;
 SET request.jwt.claims = '{"sub": "ann"}';
 SELECT event, subject, lease IS NOT NULL AS lease FROM message_bus.trace(:ann) t;
 SELECT count(*) FROM message_bus.trace(:bob);
+SELECT count(*) FROM message_bus.fact_rows(:bob);
+SELECT count(*) FROM message_bus.message_rows_kept() WHERE id = :bob;
 SELECT count(*) FROM message_bus.failure_ids('-infinity');
 SELECT count(*) FROM message_bus.failures('-infinity');
 SELECT DISTINCT message_id = :ann AS own FROM message_bus.deliveries;
