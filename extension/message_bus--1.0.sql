@@ -1299,7 +1299,7 @@ CREATE FUNCTION message_bus.message_rows_kept(OUT id bigint, OUT channel_id inte
 	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea, OUT recipient text) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_message_rows_kept' LANGUAGE C STABLE COST 10000 ROWS 10000;
 COMMENT ON FUNCTION message_bus.message_rows_kept IS
-'message_rows_kept: as message_rows(), but also what was deleted or purged, as long as its segment is there: without headers, checksum and payload, and not live. For the view deliveries and trace().';
+'message_rows_kept: as message_rows(), but also what was deleted or purged, as long as its segment is there: without key, headers, checksum and payload, and not live. For the view deliveries and trace().';
 
 CREATE FUNCTION message_bus.fact_rows(message_id bigint, OUT kind text, OUT no bigint, OUT at timestamp with time zone,
 	OUT subscription text, OUT what text, OUT attempt smallint, OUT lease bigint,

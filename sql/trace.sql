@@ -103,7 +103,7 @@ SET message_bus.default_channel = 'life';
 SELECT message_bus.delete_message('order-1');
 RESET message_bus.default_channel;
 SELECT event, replace(role, session_user, 'me') AS role, kind FROM message_bus.trace(:id) t WHERE message_id = :id AND event IN ('published', 'deleted', 'acked') ORDER BY at;
-SELECT headers, sha256, stored, live FROM message_bus.message_rows_kept() WHERE id = :id;
+SELECT key, headers, sha256, stored, live FROM message_bus.message_rows_kept() WHERE id = :id;
 SELECT message_bus.publish('life', '{"n": 5}') AS swept \gset
 SELECT message_bus.purge_channel('life') > 0 AS purged;
 INSERT INTO named VALUES (:swept, 'swept');

@@ -81,7 +81,7 @@ MBUS_FUNCTION(message_rows)
 
 /*
  * message_rows_kept() returns also those that were deleted or purged, as long
- * as they are there, without headers, checksum and payload.
+ * as they are there, without key, headers, checksum and payload.
  */
 MBUS_FUNCTION(message_rows_kept)
 {

@@ -29,8 +29,8 @@
  * lock goes when it has been read.
  *
  * What the snapshot shows as deleted is left out, and what was purged, unless it
- * is asked for: then it comes without headers, checksum and payload.  What has
- * expired is marked.  A segment that a restore is filling is not read.
+ * is asked for: then it comes without key, headers, checksum and payload.  What
+ * has expired is marked.  A segment that a restore is filling is not read.
  *
  * Who may audit a channel, and not consume, gets no payload.
  */
@@ -563,7 +563,6 @@ row_fill(MbusMessageScan *scan, const MbusSeen *seen, HeapTuple tuple,
 		COPY(MBUS_SEEN_AVAILABLE_AT, MBUS_COL_CREATED_AT);
 	else
 		COPY(MBUS_SEEN_AVAILABLE_AT, MBUS_COL_AVAILABLE_AT);
-	COPY(MBUS_SEEN_KEY, MBUS_COL_KEY);
 	COPY(MBUS_SEEN_TRANSACTION_ID, MBUS_COL_TRANSACTION_ID);
 	COPY(MBUS_SEEN_SUBJECT, MBUS_COL_SUBJECT);
 	COPY(MBUS_SEEN_SESSION, MBUS_COL_SESSION);
@@ -573,6 +572,7 @@ row_fill(MbusMessageScan *scan, const MbusSeen *seen, HeapTuple tuple,
 	COPY(MBUS_SEEN_RECIPIENT, MBUS_COL_RECIPIENT);
 	if (!gone)
 	{
+		COPY(MBUS_SEEN_KEY, MBUS_COL_KEY);
 		COPY(MBUS_SEEN_HEADERS, MBUS_COL_HEADERS);
 		COPY(MBUS_SEEN_SHA256, MBUS_COL_SHA256);
 	}
