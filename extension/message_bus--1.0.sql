@@ -1335,6 +1335,195 @@ COMMENT ON COLUMN message_bus.pools.held IS 'how many it has';
 COMMENT ON COLUMN message_bus.pools.may_hold IS 'how many it may have, as long as the others have what they have';
 
 /*
+ * Lives: what has happened to a message, from its facts and from memory.
+ */
+
+CREATE FUNCTION message_bus.message_rows_kept(OUT id bigint, OUT channel_id integer, OUT channel text,
+	OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT live boolean,
+	OUT available_at timestamp with time zone, OUT key text, OUT transaction_id text, OUT publisher text,
+	OUT subject text, OUT session bigint, OUT headers jsonb, OUT content_type text, OUT size integer,
+	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea, OUT recipient text) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_message_rows_kept' LANGUAGE C STABLE COST 10000 ROWS 10000;
+COMMENT ON FUNCTION message_bus.message_rows_kept IS
+'message_rows_kept: as message_rows(), but also what was deleted or purged, as long as its segment is there: without key, headers, checksum and payload, and not live. For the view deliveries and trace().';
+
+CREATE FUNCTION message_bus.fact_rows(message_id bigint, OUT kind text, OUT no bigint, OUT at timestamp with time zone,
+	OUT subscription text, OUT what text, OUT attempt smallint, OUT lease bigint,
+	OUT claimed_at timestamp with time zone, OUT retry_at timestamp with time zone, OUT dead_letter_id bigint,
+	OUT not_moved text, OUT reason text, OUT role text, OUT subject text, OUT session bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_fact_rows' LANGUAGE C STRICT STABLE COST 200 ROWS 3;
+COMMENT ON FUNCTION message_bus.fact_rows IS
+'fact_rows: the acks, failures, redrives, recorded reads (access) and deletions (delete) of a message that the current user may see, live or not; kind and no are what audit_proof() takes. Without lease, subject and session to who sees only his own messages of the channel. For the view deliveries and trace().';
+
+CREATE VIEW message_bus.deliveries AS
+	SELECT m.id AS message_id, m.channel, f.subscription, f.attempt::integer AS attempt, f.claimed_at,
+		CASE WHEN f.what OPERATOR(pg_catalog.=) ANY (ARRAY['acked', 'nacked']) THEN f.role END AS role,
+		CASE WHEN f.what OPERATOR(pg_catalog.=) ANY (ARRAY['acked', 'nacked']) THEN f.subject END AS subject,
+		CASE WHEN f.what OPERATOR(pg_catalog.=) ANY (ARRAY['acked', 'nacked']) THEN f.session END AS session,
+		f.lease, f.what AS outcome, f.at AS ended_at, f.role AS ended_by, f.reason, f.retry_at,
+		f.kind OPERATOR(pg_catalog.=) 'failure' AND f.retry_at IS NULL AS dead, f.dead_letter_id, f.not_moved, f.kind, f.no
+	FROM message_bus.message_rows_kept() m
+	CROSS JOIN LATERAL message_bus.fact_rows(m.id) AS f
+	-- other acks close what a failure tells; and what would have expired unclaimed was not out
+	WHERE (f.kind OPERATOR(pg_catalog.=) 'ack' AND f.what OPERATOR(pg_catalog.=) 'acked')
+		OR (f.kind OPERATOR(pg_catalog.=) 'failure' AND NOT (f.what OPERATOR(pg_catalog.=) 'expired'
+			AND COALESCE(f.reason OPERATOR(pg_catalog.=) 'expired', false)))
+	UNION ALL
+	SELECT l.message_id, c.name, s.name, l.attempt::integer, l.claimed_at, l.role, NULL, l.session, l.lease, 'claimed',
+		NULL, NULL, NULL, NULL, false, NULL, NULL, NULL, NULL
+	FROM message_bus.subscription_rows() s
+	JOIN message_bus.channel_rows() c ON c.channel_id OPERATOR(pg_catalog.=) s.channel_id
+		AND message_bus.may(c.channel_id, 'audit')
+	CROSS JOIN LATERAL message_bus.lease_rows(s.subscription_id) AS l;
+COMMENT ON VIEW message_bus.deliveries IS
+'a row for each message, subscription and attempt that is out or has ended, of the messages that the current user may see of channels that he may consume or audit, also those that have expired, were deleted or purged, as long as their segment is there. Conditions on message_id and channel are found by an index. What is out is in memory: an attempt that ends while it is asked may be missing.';
+COMMENT ON COLUMN message_bus.deliveries.subscription IS 'its name, or "(dropped) " and its number';
+COMMENT ON COLUMN message_bus.deliveries.attempt IS 'from 1; begins again with a redrive';
+COMMENT ON COLUMN message_bus.deliveries.claimed_at IS 'when it was given out; NULL where a crash has lost it';
+COMMENT ON COLUMN message_bus.deliveries.role IS 'who claimed it, as subject and session; known of what is claimed, acked or nacked, else NULL';
+COMMENT ON COLUMN message_bus.deliveries.subject IS 'of the token; NULL: none, or (as session and lease) for who sees only his own messages of the channel';
+COMMENT ON COLUMN message_bus.deliveries.session IS 'the gateway''s number of the socket; NULL: none';
+COMMENT ON COLUMN message_bus.deliveries.outcome IS 'acked; nacked, released, expired (the lease), disconnected, crash or corrupt: it failed; claimed: it is out';
+COMMENT ON COLUMN message_bus.deliveries.ended_by IS 'the role that said so: of what expired or was lost in a crash the worker''s';
+COMMENT ON COLUMN message_bus.deliveries.retry_at IS 'failed: when it is given out again; NULL: never';
+COMMENT ON COLUMN message_bus.deliveries.dead IS 'failed for the last time';
+COMMENT ON COLUMN message_bus.deliveries.dead_letter_id IS 'its copy in the dead-letter channel';
+COMMENT ON COLUMN message_bus.deliveries.not_moved IS 'dead, but there is no copy although there was to be one: why';
+COMMENT ON COLUMN message_bus.deliveries.kind IS 'ack or failure, and no, are what audit_proof(no, kind) and audit_entry() take; NULL: it is out';
+
+CREATE FUNCTION message_bus.failure_ids(since timestamp with time zone) RETURNS SETOF bigint
+	AS 'MODULE_PATHNAME', 'mbus_failure_ids' LANGUAGE C STRICT STABLE COST 10000 ROWS 100;
+COMMENT ON FUNCTION message_bus.failure_ids IS
+'failure_ids: messages that had a failed delivery since a time, of those that the current user may see, 10,000 of the newest segments at most; one may come more than once. For failures().';
+
+CREATE FUNCTION message_bus.failures(since timestamp with time zone) RETURNS SETOF message_bus.deliveries
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, message_bus, pg_temp AS $$
+	SELECT * FROM message_bus.deliveries d
+	WHERE d.message_id = ANY (ARRAY(SELECT DISTINCT message_bus.failure_ids(failures.since)))
+		AND d.kind = 'failure' AND d.ended_at >= failures.since
+	ORDER BY d.ended_at, d.message_id
+$$;
+COMMENT ON FUNCTION message_bus.failures IS
+'failures: the deliveries that have failed since a time, in order, as the view deliveries has them, which takes long to find them among many messages. since: up to 10,000 of the newest messages. Errors: none.';
+
+CREATE FUNCTION message_bus.refusal_rows(channel text, transaction_id text, OUT at timestamp with time zone, OUT sqlstate text,
+	OUT message text, OUT detail text, OUT function text, OUT role text, OUT subject text, OUT session bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_refusal_rows' LANGUAGE C STRICT STABLE COST 1000 ROWS 3;
+COMMENT ON FUNCTION message_bus.refusal_rows IS
+'refusal_rows: the newest 100 failures of the last seven days about a transaction id of a channel, see the view errors: to who may consume or audit all of the channel, and pg_monitor, all; to who else may use it, those of his own role and subject. For trace_transaction().';
+
+CREATE TYPE message_bus.life_event AS (at timestamp with time zone, message_id bigint, event text, channel text,
+	subscription text, attempt integer, role text, subject text, session bigint, lease bigint, reason text, detail text,
+	related_id bigint, kind text, no bigint);
+COMMENT ON TYPE message_bus.life_event IS 'life_event: a row of trace() and trace_transaction()';
+
+CREATE FUNCTION message_bus.life_ids(ids bigint[]) RETURNS bigint[]
+	LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, message_bus, pg_temp AS $$
+DECLARE
+	new bigint[] := ids;
+BEGIN
+	-- each step asks only for what the one before has found
+	FOR step IN 1 .. 8 LOOP
+		SELECT array_agg(DISTINCT r.id) INTO new FROM (
+			SELECT f.dead_letter_id FROM unnest(new) AS n (id), LATERAL message_bus.fact_rows(n.id) f
+			UNION ALL
+			SELECT message_bus.copy_of(m.headers) FROM message_bus.message_rows_kept() m WHERE m.id = ANY (new)
+		) AS r (id) WHERE r.id IS NOT NULL AND r.id <> ALL (ids);
+		EXIT WHEN new IS NULL OR cardinality(ids) >= 64;
+		ids := ids || new;
+	END LOOP;
+	RETURN ids[1:64];
+END
+$$;
+COMMENT ON FUNCTION message_bus.life_ids IS
+'life_ids: these messages, their dead letters, and what they say they are copies of, in 8 steps; 64 at most. For trace().';
+
+CREATE FUNCTION message_bus.copy_of(headers jsonb) RETURNS bigint
+	LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN said.id ~ '^[0-9]{1,16}$' THEN said.id::bigint END
+	FROM (SELECT COALESCE(headers #>> '{dead_letter,id}', headers #>> '{dead_letter_deaths,-1,id}')) AS said (id)
+$$;
+COMMENT ON FUNCTION message_bus.copy_of IS
+'copy_of: of which message a dead letter, or one that was brought back, says it is a copy; NULL: of none. For trace().';
+
+CREATE FUNCTION message_bus.life_events(ids bigint[]) RETURNS TABLE (at timestamp with time zone, message_id bigint,
+		event text, channel text, subscription text, attempt integer, role text, subject text, session bigint, lease bigint,
+		reason text, detail text, related_id bigint, kind text, no bigint, step integer)
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, message_bus, pg_temp AS $$
+	WITH m AS MATERIALIZED (
+		SELECT k.id, k.channel, k.created_at, k.expires_at, k.available_at, k.live, k.publisher, k.subject, k.session,
+			k.size, k.content_type, k.headers
+		FROM message_bus.message_rows_kept() k WHERE k.id = ANY (life_events.ids)),
+	f AS MATERIALIZED (
+		SELECT m.id, m.channel, r.* FROM m CROSS JOIN LATERAL message_bus.fact_rows(m.id) AS r),
+	d AS MATERIALIZED (
+		SELECT * FROM message_bus.deliveries v WHERE v.message_id = ANY (life_events.ids))
+	SELECT m.created_at, m.id, 'published', m.channel, NULL, NULL::integer, m.publisher, m.subject, m.session, NULL::bigint, NULL,
+		format('%s bytes of %s', m.size, m.content_type)
+			|| CASE WHEN m.available_at > m.created_at THEN format(', delayed to %s', to_json(m.available_at) #>> '{}') ELSE '' END,
+		message_bus.copy_of(m.headers), 'message', m.id, 1
+	FROM m
+	UNION ALL
+	SELECT d.claimed_at, d.message_id, 'claimed', d.channel, d.subscription, d.attempt, d.role, d.subject, d.session, d.lease,
+		NULL, NULL, NULL, NULL, NULL, 2
+	FROM d WHERE d.claimed_at IS NOT NULL
+	UNION ALL
+	SELECT d.ended_at, d.message_id, CASE WHEN d.outcome = 'expired' THEN 'lease_expired' ELSE d.outcome END,
+		d.channel, d.subscription, d.attempt, d.ended_by, d.subject, d.session, d.lease, d.reason,
+		CASE WHEN d.retry_at IS NOT NULL THEN format('again from %s on', to_json(d.retry_at) #>> '{}') END, NULL, d.kind, d.no, 3
+	FROM d WHERE d.outcome <> 'claimed'
+	UNION ALL
+	SELECT f.at, f.id, 'dead', f.channel, f.subscription, f.attempt, f.role, f.subject, f.session, f.lease, f.reason,
+		CASE WHEN f.not_moved IS NOT NULL THEN format('not moved: %s', f.not_moved)
+			WHEN f.dead_letter_id IS NULL THEN 'stays in place' END, f.dead_letter_id, f.kind, f.no, 4
+	FROM f WHERE f.kind = 'failure' AND f.retry_at IS NULL
+	UNION ALL
+	SELECT f.at, f.id, CASE f.kind WHEN 'redrive' THEN 'redriven' WHEN 'access' THEN 'read' ELSE 'deleted' END,
+		f.channel, f.subscription, NULL, f.role, f.subject, f.session, NULL, f.reason, NULL, NULL, f.kind, f.no, 5
+	FROM f WHERE f.kind IN ('redrive', 'access', 'delete')
+	UNION ALL
+	SELECT m.expires_at, m.id, 'expired', m.channel, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 6
+	FROM m WHERE m.expires_at <= message_bus.clock()
+	UNION ALL
+	SELECT NULL, m.id, 'purged', m.channel, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 7
+	FROM m WHERE NOT m.live AND m.expires_at > message_bus.clock()
+		AND NOT EXISTS (SELECT FROM f WHERE f.id = m.id AND f.kind = 'delete')
+$$;
+COMMENT ON FUNCTION message_bus.life_events IS
+'life_events: what has happened to these messages, see trace(); step: the order of what happened at one time.';
+
+CREATE FUNCTION message_bus.trace(id bigint) RETURNS SETOF message_bus.life_event
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, message_bus, pg_temp AS $$
+	SELECT e.at, e.message_id, e.event, e.channel, e.subscription, e.attempt, e.role, e.subject, e.session, e.lease,
+		e.reason, e.detail, e.related_id, e.kind, e.no
+	FROM message_bus.life_events(message_bus.life_ids(ARRAY[trace.id])) e
+	ORDER BY e.at, e.message_id, e.step
+$$;
+COMMENT ON FUNCTION message_bus.trace IS
+'trace: the life of a message in order, with those of its dead letters and of what it is a copy of (64 messages at most); no row for what the current user may not see. id: of the message.
+event: published, claimed, acked, nacked, released, lease_expired, disconnected, crash, corrupt, dead, redriven, read (recorded), deleted, purged (at NULL: when is not known), expired (its TTL). role, subject, session: who did it; of claims known only where they were acked or nacked, or are out. reason: that a consumer gave. related_id: of dead its dead letter, of published what it is a copy of. kind and no: what audit_proof(no, kind) takes, of what the log has. What has expired, was deleted or purged is told until its segment goes. Errors: none.';
+
+CREATE FUNCTION message_bus.trace_transaction(channel text, transaction_id text) RETURNS SETOF message_bus.life_event
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, message_bus, pg_temp AS $$
+	SELECT e.at, e.message_id, e.event, e.channel, e.subscription, e.attempt, e.role, e.subject, e.session, e.lease,
+		e.reason, e.detail, e.related_id, e.kind, e.no
+	FROM (
+		SELECT * FROM message_bus.life_events(message_bus.life_ids(ARRAY(
+			SELECT m.id FROM message_bus.message_rows_kept() m
+			WHERE m.channel = trace_transaction.channel AND m.transaction_id = trace_transaction.transaction_id
+			ORDER BY m.id DESC LIMIT 16)))
+		UNION ALL
+		SELECT r.at, NULL, CASE WHEN r.function ~ '^(publish|store_message|relay)' THEN 'refused' ELSE 'failed' END, trace_transaction.channel,
+			NULL, NULL, r.role, r.subject, r.session, NULL, r.message, concat_ws(', ', r.sqlstate, r.function, r.detail),
+			NULL, NULL, NULL, 0
+		FROM message_bus.refusal_rows(trace_transaction.channel, trace_transaction.transaction_id) r
+	) AS e
+	ORDER BY e.at, e.message_id, e.step
+$$;
+COMMENT ON FUNCTION message_bus.trace_transaction IS
+'trace_transaction: as trace(), of the messages of a channel that were published with a transaction id (the newest 16 that are still there), and what failed about it in the last seven days (the newest 100 failures): refused, a publish, or failed, whatever else; reason is the error''s message, detail its SQLSTATE, the function and more. A failure is told to who may consume or audit all of the channel, to others of the channel their own. No row for what the current user may not see, or that does not exist. Errors: none.';
+
+/*
  * The table-shaped face: what a client sees that takes message_bus for a
  * table of its own.
  */
@@ -1523,6 +1712,20 @@ CREATE FUNCTION message_bus.audit_consistency(old_size bigint, new_size bigint) 
 COMMENT ON FUNCTION message_bus.audit_consistency IS
 'audit_consistency: the hashes that prove that the log of the first size is the beginning of that of the second (RFC 6962, 2.1.2); none if they are equal or the first is 0. Errors: 22023 if the second is above the newest checkpoint.';
 
+CREATE FUNCTION message_bus.audit_lookup(entry bytea, OUT kind text, OUT number bigint, OUT logged boolean, OUT entry_index bigint,
+	OUT status text, OUT at timestamp with time zone, OUT expires_at timestamp with time zone, OUT channel_id integer,
+	OUT subscription_id integer, OUT role text, OUT size bigint, OUT content_type text, OUT attempt integer, OUT outcome text,
+	OUT claimed_at timestamp with time zone)
+	AS 'MODULE_PATHNAME', 'mbus_audit_lookup' LANGUAGE C STRICT;
+COMMENT ON FUNCTION message_bus.audit_lookup IS
+'audit_lookup: what an entry says, whose bytes the caller has (audit_entry() gave them, or the proof''s extra), and whether the log has exactly these: also when message and segment have gone. entry: at most 65,535 bytes.
+number: the id of a message, else the number of the fact. logged: a checkpoint covers an entry of that number with the hash of these bytes; entry_index is its place. status: stored (its segment is there), dropped (it has gone), pruned (the log had an entry of that number, and its hash has been pruned: logged is NULL), unknown (the log has no such entry, or not with these bytes, or no checkpoint covers it yet, or all of it has been pruned). at: when it was published, or happened. size: of the payload, in bytes. NULL: what the entry does not say. Commitments are opened by audit_opening().
+Everybody may call it: an entry has 16 random bytes, so only who has been given it has it. It is no proof; audit_proof() gives one while the message is there. Errors: 22023 it is no entry.';
+
+CREATE FUNCTION message_bus.audit_opening(entry bytea, opening text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_audit_opening' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION message_bus.audit_opening IS
+'audit_opening: whether a line "name salt value" (hex, base64) opens the commitment of that name in an entry: SHA-256(salt || value) is what the entry has. Of a payload the value is the 32 bytes of its SHA-256. It looks nothing up. opening: of at most 16 MiB. Errors: 22023 it is no entry, 54000.';
 
 /*
  * Who did what.
@@ -1683,6 +1886,141 @@ COMMENT ON COLUMN message_bus.worker_status.disk_full_since IS 'since when there
 COMMENT ON COLUMN message_bus.worker_status.warning IS 'the server is another node than the database, or numbers are used up to 80 percent; NULL if all is well';
 
 /*
+ * Health: a row for each check.  Another check is one more SELECT of its name, whether
+ * it is an error, whether it is a warning, the figure, and what to do.
+ */
+
+CREATE VIEW message_bus.health_segment AS
+	SELECT g.segment_no, g.closed_at, g.expires_at, g.log_to,
+		EXISTS (SELECT FROM message_bus.unattached u WHERE u.segment_no OPERATOR(pg_catalog.=) g.segment_no) AS unattached
+	FROM message_bus.segment g;
+COMMENT ON VIEW message_bus.health_segment IS 'what health() looks at of segments; for pg_monitor';
+
+CREATE VIEW message_bus.health_log AS
+	SELECT st.size, st.facts_to, (SELECT pg_catalog.max(c.size) FROM message_bus.log_checkpoint c) AS covered,
+		(SELECT pg_catalog.max(c.at) FROM message_bus.log_checkpoint c) AS covered_at
+	FROM message_bus.log_state st;
+COMMENT ON VIEW message_bus.health_log IS 'what health() looks at of the log; for pg_monitor';
+
+CREATE FUNCTION message_bus.health() RETURNS TABLE (check_name text, state text, figure text, action text)
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+WITH w AS (SELECT * FROM message_bus.worker_status_row()),
+s AS (
+	SELECT g.*, (g.segment_no::bigint << 24) AS first_id,
+		(SELECT count(*) FROM unnest(ARRAY['message_', 'event_', 'ack_', 'failure_']) AS t (name)
+			WHERE to_regclass('message_bus.' || t.name || g.segment_no) IS NOT NULL) AS tables,
+		to_regclass('message_bus.secret_' || g.segment_no) IS NOT NULL AS secret
+	FROM message_bus.health_segment g),
+l AS (
+	SELECT g.*, COALESCE(current_setting('message_bus.log', true)::boolean, false) AS turned_on,
+		COALESCE(current_setting('message_bus.log_interval', true)::interval, '10 seconds') AS every
+	FROM (SELECT) AS one LEFT JOIN message_bus.health_log g ON true),
+-- what is not logged: ids below what is reserved, and numbers of facts, of this epoch
+behind AS (
+	SELECT (SELECT COALESCE(sum(GREATEST(0, s.first_id + o.rows_reserved - COALESCE(s.log_to, s.first_id))), 0)
+			FROM message_bus.open_segments() o JOIN s ON s.segment_no = o.segment_no)
+		+ CASE WHEN (SELECT w.ready FROM w) AND current_database() = ANY (message_bus.listed_databases()) THEN (SELECT LEAST(GREATEST(0, n.next - COALESCE(l.facts_to, 0)), n.next & 4294967295)
+			FROM message_bus.fact_numbers(0) AS n, l) ELSE 0 END AS entries),
+e AS (
+	SELECT count(*) AS n,
+		count(*) FILTER (WHERE left(x.sqlstate, 2) = ANY (ARRAY['53', '58', 'XX']) AND x.function <> 'errors') AS grave
+	FROM message_bus.errors x
+	WHERE x.at > clock_timestamp() - interval '1 hour'),
+checks (name, error, warning, figure, action) AS (
+	SELECT 'publishing', message_bus.bus_fault() IS NOT NULL AND NOT pg_is_in_recovery(), false, COALESCE(message_bus.bus_fault(), 'possible'),
+		'Do what the figure says is missing; the README''s section on operating tells of each.'
+	UNION ALL
+	SELECT 'worker', NOT EXISTS (SELECT FROM w WHERE w.pid IS NOT NULL) AND NOT pg_is_in_recovery(),
+		EXISTS (SELECT FROM w WHERE w.last_pass_at < clock_timestamp() - GREATEST(interval '10 seconds',
+			interval '3 milliseconds' * w.interval_ms)),
+		(SELECT format('pid %s, last pass %s', w.pid, w.last_pass_at) FROM w),
+		'See that the database is in message_bus.databases and the library preloaded; look into the server''s log.'
+	UNION ALL
+	SELECT 'worker errors', false, EXISTS (SELECT FROM w WHERE w.last_error_at > clock_timestamp() - interval '1 hour'),
+		(SELECT CASE WHEN w.errors > 0 THEN format('%s since the start, the last at %s: %s', w.errors, w.last_error_at, w.last_error) ELSE '0' END FROM w),
+		'A task of the worker has failed in the last hour and is tried again; if it goes on, remove the cause that the figure names.'
+	UNION ALL
+	SELECT 'disk', EXISTS (SELECT FROM w WHERE w.disk_full_since IS NOT NULL), false,
+		(SELECT COALESCE('full since ' || w.disk_full_since::text, 'there is room for message_bus.disk_reserve') FROM w),
+		'Make room: nothing is published until then.'
+	UNION ALL
+	SELECT 'numbers', EXISTS (SELECT FROM w WHERE GREATEST(w.segments_used, w.epochs_used) >= 95),
+		EXISTS (SELECT FROM w WHERE GREATEST(w.segments_used, w.epochs_used) >= 80),
+		(SELECT format('%s %% of the segments'' numbers, %s %% of the epochs', round(w.segments_used::numeric, 2), round(w.epochs_used::numeric, 2)) FROM w),
+		'Move to a new database before they are used up.'
+	UNION ALL
+	SELECT 'node', false, EXISTS (SELECT FROM w WHERE w.warning IS NOT NULL), (SELECT COALESCE(w.warning, 'node ' || w.node::text) FROM w),
+		'Set message_bus.node to that of the database, and restart.'
+	UNION ALL
+	SELECT 'clock', false, message_bus.clock_off() IS NOT NULL, COALESCE(message_bus.clock_off()::text, '0'),
+		'Set the server''s clock right, or, if it is, call clock_accept().'
+	UNION ALL
+	SELECT 'databases', false, count(*) > 0, COALESCE(string_agg(n, ', '), '0'),
+		'message_bus.databases names what is no database; take the names out.'
+	FROM unnest(message_bus.listed_databases()) AS n
+	WHERE NOT EXISTS (SELECT FROM pg_database d WHERE d.datname = n)
+	UNION ALL
+	SELECT 'segments', count(*) FILTER (WHERE s.tables < 4) > 0, false,
+		format('%s, %s without all of their tables', count(*), count(*) FILTER (WHERE s.tables < 4)),
+		'Tables of segments were dropped by hand; restore them from a backup, or let the segment expire.'
+	FROM s
+	UNION ALL
+	SELECT 'unattached', false, count(*) > 0, count(*)::text,
+		'Something holds a lock on message_bus.message or its like; these segments are in use all the same.'
+	FROM s WHERE s.unattached
+	UNION ALL
+	SELECT 'restores', false, count(*) FILTER (WHERE v.state = 'foreign') > 0,
+		count(*) FILTER (WHERE v.state = 'foreign')::text,
+		'These segments were restored without their channels: restore the rest of the dump, or drop their tables.'
+	FROM message_bus.segments v
+	UNION ALL
+	SELECT 'retiring', false, count(*) > 0,
+		CASE WHEN count(*) = 0 THEN '0' ELSE format('%s segments expired more than 5 minutes ago, %s of them not logged, the oldest snapshot is %s old',
+			count(*), count(*) FILTER (WHERE (SELECT l.turned_on FROM l) AND COALESCE(s.log_to < s.first_id + 16777216, true)),
+			(SELECT COALESCE(max(clock_timestamp() - a.xact_start), interval '0') FROM pg_stat_activity a WHERE a.backend_xmin IS NOT NULL)) END,
+		'End old transactions and readers; where segments are not logged see the check log.'
+	FROM s WHERE s.closed_at IS NOT NULL AND s.expires_at < message_bus.clock() - interval '5 minutes'
+	UNION ALL
+	SELECT 'secrets', count(*) FILTER (WHERE NOT s.secret AND s.tables > 0) > 0, false,
+		count(*) FILTER (WHERE NOT s.secret AND s.tables > 0)::text,
+		'The log cannot take in segments whose secret is missing: restore the tables secret_<n> with the rest of the dump.'
+	FROM s
+	UNION ALL
+	SELECT 'log', false, l.turned_on AND (behind.entries > 1000000
+			OR l.size > COALESCE(l.covered, 0) AND COALESCE(l.covered_at < clock_timestamp()
+				- (interval '10 seconds' + 3 * l.every), false)),
+		CASE WHEN NOT l.turned_on THEN 'off' ELSE format('%s entries, %s to be logged, the newest checkpoint of %s', COALESCE(l.size, 0), behind.entries, COALESCE(l.covered_at::text, 'never')) END,
+		'The log is behind: see the check worker errors for what stops it. Segments that are not logged are not dropped.'
+	FROM l, behind
+	UNION ALL
+	SELECT 'pools', false, count(*) > 0,
+		COALESCE(string_agg(format('%s%s: %s of %s', p.pool, ' in ' || p.channel, p.held, p.may_hold), ', '), '0'),
+		'See the view pools for who holds them; raise message_bus.max_leases, or have consumers claim less at a time.'
+	FROM (SELECT * FROM message_bus.pools x WHERE x.held > 0 AND x.role IS NULL AND x.session IS NULL
+		AND x.held::bigint * 10 >= x.may_hold::bigint * 8 ORDER BY x.held DESC LIMIT 5) AS p
+	UNION ALL
+	SELECT 'dead letters', false, count(*) > 0, COALESCE(string_agg(c.said, ', '), '0'),
+		'Dead letters of these channels stay in place: make the dead-letter channel again, or grant the channel''s owner to publish there.'
+	FROM (SELECT format('%s (%s)', x.channel, x.dead_letter_state) AS said FROM message_bus.channels x
+		WHERE x.dead_letter_state = ANY (ARRAY['dropped', 'denied']) ORDER BY x.channel LIMIT 5) AS c
+	UNION ALL
+	SELECT 'errors', false, e.grave > 0, format('%s in the last hour, %s of them of the server', e.n, e.grave),
+		'See the view errors: SQLSTATE 53 is something full, 58 and XX are damage.'
+	FROM e
+	-- what is quarantined comes here
+	UNION ALL
+	SELECT 'checksums', c.value > 0, false, c.value::text,
+		'Stored bytes do not match their checksum: see the view errors, function verify, and the machine''s disks and memory.'
+	FROM message_bus.counters() AS c WHERE c.metric = 'checksum_failures_total'
+)
+SELECT c.name, CASE WHEN c.error THEN 'error' WHEN c.warning THEN 'warning' ELSE 'ok' END,
+	COALESCE(c.figure, 'unknown'), CASE WHEN c.error OR c.warning THEN c.action END
+FROM checks c
+$$;
+COMMENT ON FUNCTION message_bus.health() IS
+'health: a row for each check of this database. check_name: what is looked at. state: ok, warning or error. figure: what was found. action: what to do; NULL where all is well. A standby needs no worker and is well without. It reads the catalog and memory, not messages. For pg_monitor. Errors: 42501.';
+
+/*
  * The gateway's entry, and who its clients are.
  */
 
@@ -1838,13 +2176,19 @@ GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.expired_s
 	message_bus.lease_rows, message_bus.clock, message_bus.clock_off, message_bus.delivery_status,
 	message_bus.last_access TO PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
+-- lives: the C functions among these look at rights themselves, the others have the caller's
+GRANT EXECUTE ON FUNCTION message_bus.trace, message_bus.trace_transaction, message_bus.message_rows_kept, message_bus.fact_rows,
+	message_bus.life_ids, message_bus.copy_of, message_bus.life_events, message_bus.refusal_rows,
+	message_bus.failure_ids, message_bus.failures TO PUBLIC;
+GRANT SELECT ON message_bus.deliveries TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
-	message_bus.pools TO pg_monitor;
-GRANT EXECUTE ON FUNCTION message_bus.audit_entry, message_bus.audit_proof, message_bus.audit_log_rows TO PUBLIC;
+	message_bus.pools, message_bus.health_segment, message_bus.health_log TO pg_monitor;
+GRANT EXECUTE ON FUNCTION message_bus.audit_entry, message_bus.audit_proof, message_bus.audit_lookup,
+	message_bus.audit_opening, message_bus.audit_log_rows TO PUBLIC;
 GRANT SELECT ON message_bus.audit_log TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.audit_checkpoint, message_bus.audit_key, message_bus.audit_consistency,
 	message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments,
-	message_bus.tables_size, message_bus.worker_status_row,
+	message_bus.tables_size, message_bus.worker_status_row, message_bus.fact_numbers, message_bus.health,
 	message_bus.listed_databases TO pg_monitor;
 
 /*

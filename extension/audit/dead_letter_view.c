@@ -58,14 +58,6 @@ enum
 	DEATH_COLUMNS
 };
 
-/* A subscription whose deaths are read. */
-typedef struct Reader
-{
-	int32		subscription_id;
-	int64		since_lease;
-	bool		own;			/* only of the current user's messages */
-} Reader;
-
 /* What is told of a message. */
 typedef struct Told
 {
@@ -75,12 +67,11 @@ typedef struct Told
 	text	   *content_type;
 } Told;
 
-static int	readers_list(Oid schema, Snapshot snapshot, Reader **readers);
-static void deaths_return(Oid schema, Relation leaf, const Reader *reader,
+static void deaths_return(Oid schema, Relation leaf, const MbusReader *reader,
 						  Snapshot snapshot, ReturnSetInfo *rsinfo);
-static bool is_death(Oid schema, const Reader *reader, HeapTuple tuple,
+static bool is_death(Oid schema, const MbusReader *reader, HeapTuple tuple,
 					 TupleDesc desc);
-static bool death_values(Oid schema, const Reader *reader, HeapTuple tuple,
+static bool death_values(Oid schema, const MbusReader *reader, HeapTuple tuple,
 						 TupleDesc desc, Snapshot snapshot, Datum *values,
 						 bool *isnull);
 static bool message_find(Oid schema, int64 id, bool own, Snapshot snapshot,
@@ -98,14 +89,14 @@ MBUS_FUNCTION(death_rows)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Oid			schema = mbus_schema();
 	Snapshot	snapshot;
-	Reader	   *readers;
+	MbusReader *readers;
 	MbusLeaf   *leaves;
 	int			nreaders;
 	int			nleaves;
 
 	InitMaterializedSRF(fcinfo, 0);
 	snapshot = RegisterSnapshot(GetActiveSnapshot());
-	nreaders = readers_list(schema, snapshot, &readers);
+	nreaders = mbus_readers_list(schema, snapshot, &readers);
 	nleaves = nreaders > 0 ? mbus_leaves(schema, &leaves) : 0;
 	for (int i = 0; i < nleaves; i++)
 	{
@@ -122,9 +113,12 @@ MBUS_FUNCTION(death_rows)
 	return (Datum) 0;
 }
 
-/* Lists the subscriptions of channels that one may consume or audit. */
-static int
-readers_list(Oid schema, Snapshot snapshot, Reader **readers)
+/*
+ * mbus_readers_list lists the subscriptions of channels that one may consume or
+ * audit.
+ */
+int
+mbus_readers_list(Oid schema, Snapshot snapshot, MbusReader **readers)
 {
 	Relation	rel = table_open(mbus_relation(schema, "subscription"),
 								 AccessShareLock);
@@ -134,7 +128,7 @@ readers_list(Oid schema, Snapshot snapshot, Reader **readers)
 	SysScanDesc rows;
 	HeapTuple	tuple;
 
-	*readers = palloc(room * sizeof(Reader));
+	*readers = palloc(room * sizeof(MbusReader));
 	rows = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(rows)))
 	{
@@ -150,7 +144,7 @@ readers_list(Oid schema, Snapshot snapshot, Reader **readers)
 		if (n == room)
 		{
 			room *= 2;
-			*readers = repalloc_huge(*readers, room * sizeof(Reader));
+			*readers = repalloc_huge(*readers, room * sizeof(MbusReader));
 		}
 		(*readers)[n].subscription_id =
 			DatumGetInt32(heap_getattr(tuple, MBUS_SUBSCRIPTION_ID, desc,
@@ -158,6 +152,7 @@ readers_list(Oid schema, Snapshot snapshot, Reader **readers)
 		(*readers)[n].since_lease =
 			DatumGetInt64(heap_getattr(tuple, MBUS_SUBSCRIPTION_SINCE_LEASE,
 									   desc, &isnull));
+		(*readers)[n].channel_id = channel->channel_id;
 		(*readers)[n].own = !mbus_channel_allows(channel, MBUS_SEE_WHOLE);
 		n++;
 	}
@@ -168,7 +163,7 @@ readers_list(Oid schema, Snapshot snapshot, Reader **readers)
 
 /* Returns the deaths of a segment's messages for one subscription. */
 static void
-deaths_return(Oid schema, Relation leaf, const Reader *reader,
+deaths_return(Oid schema, Relation leaf, const MbusReader *reader,
 			  Snapshot snapshot, ReturnSetInfo *rsinfo)
 {
 	TupleDesc	desc = RelationGetDescr(leaf);
@@ -206,7 +201,7 @@ deaths_return(Oid schema, Relation leaf, const Reader *reader,
  * voided, unless its dead letter is elsewhere.
  */
 static bool
-is_death(Oid schema, const Reader *reader, HeapTuple tuple, TupleDesc desc)
+is_death(Oid schema, const MbusReader *reader, HeapTuple tuple, TupleDesc desc)
 {
 	bool		isnull;
 	int64		lease;
@@ -233,7 +228,7 @@ is_death(Oid schema, const Reader *reader, HeapTuple tuple, TupleDesc desc)
  * there any more.
  */
 static bool
-death_values(Oid schema, const Reader *reader, HeapTuple tuple,
+death_values(Oid schema, const MbusReader *reader, HeapTuple tuple,
 			 TupleDesc desc, Snapshot snapshot, Datum *values, bool *isnull)
 {
 	Datum		column[MBUS_FAILURE_COLUMNS + 1];

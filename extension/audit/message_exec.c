@@ -1,7 +1,7 @@
 /*
  * message_exec.c
- *		message_rows(): the function, and the node that stands for its call in
- *		most plans (message_plan.c).
+ *		message_rows() and message_rows_kept(): the functions, and the node that
+ *		stands for their calls in most plans (message_plan.c).
  */
 #include "postgres.h"
 
@@ -37,12 +37,14 @@ typedef struct MessageScanState
 	CustomScanState css;		/* must be first */
 	uint32		columns;		/* that are looked at */
 	bool		ordered;		/* by id */
+	bool		gone;			/* also what was deleted or purged */
 	List	   *kinds;			/* of conditions, ... */
 	List	   *values;			/* ... and their ExprStates */
 	MbusMessageScan *scan;		/* NULL: not begun */
 	MemoryContext context;		/* of it, and of the values it looks for */
 } MessageScanState;
 
+static Datum rows_return(FunctionCallInfo fcinfo, bool gone);
 static void exec_begin(CustomScanState *node, EState *estate, int eflags);
 static uint32 columns_wanted(const Plan *plan);
 static TupleTableSlot *exec_run(CustomScanState *node);
@@ -74,6 +76,22 @@ const CustomExecMethods mbus_message_exec = {
  */
 MBUS_FUNCTION(message_rows)
 {
+	return rows_return(fcinfo, false);
+}
+
+/*
+ * message_rows_kept() returns also those that were deleted or purged, as long
+ * as they are there, without key, headers, checksum and payload.
+ */
+MBUS_FUNCTION(message_rows_kept)
+{
+	return rows_return(fcinfo, true);
+}
+
+/* Returns all rows at once, where no node stands for the call. */
+static Datum
+rows_return(FunctionCallInfo fcinfo, bool gone)
+{
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Datum		values[MBUS_SEEN_COLUMNS];
 	bool		isnull[MBUS_SEEN_COLUMNS];
@@ -85,6 +103,7 @@ MBUS_FUNCTION(message_rows)
 	if (rsinfo->setDesc->natts != MBUS_SEEN_COLUMNS)
 		elog(ERROR, "message_rows: not called for its columns");
 	mbus_message_filter_init(&filter, MBUS_SEEN_ALL);
+	filter.gone = gone;
 	snapshot = RegisterSnapshot(GetActiveSnapshot());
 	scan = mbus_message_scan_begin(&filter, snapshot);
 	while (mbus_message_scan_next(scan, values, isnull))
@@ -93,6 +112,16 @@ MBUS_FUNCTION(message_rows)
 	mbus_message_scan_end(scan);
 	UnregisterSnapshot(snapshot);
 	return (Datum) 0;
+}
+
+/*
+ * mbus_message_gone tells whether a function's name is that of the one that
+ * returns also what was deleted or purged.
+ */
+bool
+mbus_message_gone(const char *name)
+{
+	return strcmp(name, "message_rows_kept") == 0;
 }
 
 /*
@@ -119,6 +148,7 @@ exec_begin(CustomScanState *node, EState *estate, int eflags)
 
 	if (allowed != ACLCHECK_OK)
 		aclcheck_error(allowed, OBJECT_FUNCTION, get_func_name(function));
+	state->gone = mbus_message_gone(get_func_name(function));
 	state->columns = columns_wanted(&plan->scan.plan);
 	state->ordered = intVal(lsecond(plan->custom_private)) != 0;
 	state->kinds = list_copy_tail(plan->custom_private, 2);
@@ -172,6 +202,7 @@ exec_next(ScanState *node)
 
 		mbus_message_filter_init(&filter, state->columns);
 		filter.ordered = state->ordered;
+		filter.gone = state->gone;
 		filter_read(state, &filter);
 		state->scan = mbus_message_scan_begin(&filter, estate->es_snapshot);
 		MemoryContextSwitchTo(caller);

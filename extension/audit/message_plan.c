@@ -137,7 +137,8 @@ message_function(const RangeTblEntry *rte)
 	if (function < FirstNormalObjectId)
 		return InvalidOid;
 	name = get_func_name(function);
-	if (name == NULL || strcmp(name, "message_rows") != 0 ||
+	if (name == NULL ||
+		(strcmp(name, "message_rows") != 0 && !mbus_message_gone(name)) ||
 		get_func_namespace(function) != get_namespace_oid("message_bus", true))
 		return InvalidOid;
 	return function;

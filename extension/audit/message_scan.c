@@ -28,8 +28,9 @@
  * the end of the transaction where payloads or headers are wanted; else the
  * lock goes when it has been read.
  *
- * What the snapshot shows as deleted is left out, and what was purged; what has
- * expired is marked.  A segment that a restore is filling is not read.
+ * What the snapshot shows as deleted is left out, and what was purged, unless it
+ * is asked for: then it comes without key, headers, checksum and payload.  What
+ * has expired is marked.  A segment that a restore is filling is not read.
  *
  * Who may audit a channel, and not consume, gets no payload.
  */
@@ -117,7 +118,7 @@ static bool wants(const MbusMessageScan *scan, int column);
 static bool row_read(MbusMessageScan *scan, HeapTuple tuple, Datum *values,
 					 bool *isnull);
 static void row_fill(MbusMessageScan *scan, const MbusSeen *seen, HeapTuple tuple,
-					 Datum *values, bool *isnull);
+					 bool gone, Datum *values, bool *isnull);
 
 /*
  * mbus_message_filter_init wants all messages, with these columns.
@@ -501,6 +502,7 @@ row_read(MbusMessageScan *scan, HeapTuple tuple, Datum *values, bool *isnull)
 	const MbusSeen *seen;
 	int32		channel_id;
 	bool		null;
+	bool		gone;
 	int64		id;
 
 	channel_id = DatumGetInt32(heap_getattr(tuple, MBUS_COL_CHANNEL_ID, desc,
@@ -514,9 +516,10 @@ row_read(MbusMessageScan *scan, HeapTuple tuple, Datum *values, bool *isnull)
 	if (seen->own && !mbus_row_visible(scan->schema, tuple, desc))
 		return false;
 	id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc, &null));
-	if (mbus_channel_purged(&seen->policy, id) || is_deleted(scan, id))
+	gone = mbus_channel_purged(&seen->policy, id) || is_deleted(scan, id);
+	if (gone && !scan->filter.gone)
 		return false;
-	row_fill(scan, seen, tuple, values, isnull);
+	row_fill(scan, seen, tuple, gone, values, isnull);
 	return true;
 }
 
@@ -526,7 +529,7 @@ row_read(MbusMessageScan *scan, HeapTuple tuple, Datum *values, bool *isnull)
  */
 static void
 row_fill(MbusMessageScan *scan, const MbusSeen *seen, HeapTuple tuple,
-		 Datum *values, bool *isnull)
+		 bool gone, Datum *values, bool *isnull)
 {
 	TupleDesc	desc = RelationGetDescr(scan->leaf);
 	Datum		column[MBUS_MESSAGE_COLUMNS + 1];
@@ -545,7 +548,8 @@ row_fill(MbusMessageScan *scan, const MbusSeen *seen, HeapTuple tuple,
 											   &null[MBUS_COL_EXPIRES_AT]);
 	expires_at = DatumGetTimestampTz(column[MBUS_COL_EXPIRES_AT]);
 	if (wants(scan, MBUS_SEEN_LIVE))
-		PUT(MBUS_SEEN_LIVE, BoolGetDatum(expires_at > mbus_now()), false);
+		PUT(MBUS_SEEN_LIVE, BoolGetDatum(!gone && expires_at > mbus_now()),
+			false);
 	if ((scan->filter.columns & ~MBUS_SEEN(MBUS_SEEN_LIVE)) == 0)
 		return;
 
@@ -559,17 +563,20 @@ row_fill(MbusMessageScan *scan, const MbusSeen *seen, HeapTuple tuple,
 		COPY(MBUS_SEEN_AVAILABLE_AT, MBUS_COL_CREATED_AT);
 	else
 		COPY(MBUS_SEEN_AVAILABLE_AT, MBUS_COL_AVAILABLE_AT);
-	COPY(MBUS_SEEN_KEY, MBUS_COL_KEY);
 	COPY(MBUS_SEEN_TRANSACTION_ID, MBUS_COL_TRANSACTION_ID);
 	COPY(MBUS_SEEN_SUBJECT, MBUS_COL_SUBJECT);
 	COPY(MBUS_SEEN_SESSION, MBUS_COL_SESSION);
-	COPY(MBUS_SEEN_HEADERS, MBUS_COL_HEADERS);
 	COPY(MBUS_SEEN_CONTENT_TYPE, MBUS_COL_CONTENT_TYPE);
 	COPY(MBUS_SEEN_SIZE, MBUS_COL_SIZE);
 	COPY(MBUS_SEEN_ENCODING, MBUS_COL_ENCODING);
-	COPY(MBUS_SEEN_SHA256, MBUS_COL_SHA256);
 	COPY(MBUS_SEEN_RECIPIENT, MBUS_COL_RECIPIENT);
-	if (seen->payload)
+	if (!gone)
+	{
+		COPY(MBUS_SEEN_KEY, MBUS_COL_KEY);
+		COPY(MBUS_SEEN_HEADERS, MBUS_COL_HEADERS);
+		COPY(MBUS_SEEN_SHA256, MBUS_COL_SHA256);
+	}
+	if (seen->payload && !gone)
 		COPY(MBUS_SEEN_STORED, MBUS_COL_PAYLOAD);
 
 	/* and what has to be made */

@@ -43,6 +43,7 @@ typedef struct MbusMessageFilter
 {
 	bool		none;			/* nothing is */
 	bool		ordered;		/* by ascending id */
+	bool		gone;			/* also what was deleted or purged */
 	uint32		columns;		/* of these, MBUS_SEEN(); others come as NULL */
 	int64		lo;				/* ids from lo to hi, inclusive */
 	int64		hi;

@@ -28,4 +28,6 @@ extern void mbus_message_plan_init(void);
 extern const CustomExecMethods mbus_message_exec;
 extern Node *mbus_message_exec_create(CustomScan *plan);
 
+extern bool mbus_message_gone(const char *name);
+
 #endif							/* MBUS_MESSAGE_VIEW_H */

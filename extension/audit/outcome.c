@@ -55,7 +55,6 @@ typedef struct AckOutcome
 } AckOutcome;
 
 static TimestampTz last_event(Oid schema, int64 id);
-static bool is_of_channel(Oid schema, int64 id, int32 channel_id, bool own);
 static bool may_see(Oid schema, int64 id, int32 channel_id);
 static int	subscribers_of(Oid schema, int32 channel_id,
 						   Subscriber **subscribers);
@@ -134,7 +133,7 @@ MBUS_FUNCTION(last_access)
 	}
 	/* events do not say whose message it is */
 	event = last_event(schema, id);
-	if (event > latest && is_of_channel(schema, id, channel_id, false))
+	if (event > latest && mbus_message_is_of(schema, id, channel_id, false))
 		latest = event;
 	if (latest == NEVER)
 		PG_RETURN_NULL();
@@ -176,11 +175,11 @@ last_event(Oid schema, int64 id)
 }
 
 /*
- * Whether a message, live or not, is one of the channel, with "own" one of the
- * current user's.
+ * mbus_message_is_of tells whether a message, live or not, is one of the
+ * channel, with "own" one of the current user's.
  */
-static bool
-is_of_channel(Oid schema, int64 id, int32 channel_id, bool own)
+bool
+mbus_message_is_of(Oid schema, int64 id, int32 channel_id, bool own)
 {
 	Relation	leaf = mbus_leaf_open_written(schema, MbusSegmentOf(id), MBUS_MESSAGE);
 	MbusLeafScan rows;
@@ -225,7 +224,7 @@ may_see(Oid schema, int64 id, int32 channel_id)
 
 	return channel && mbus_channel_allows(channel, MBUS_SEE) &&
 		(mbus_channel_allows(channel, MBUS_SEE_WHOLE) ||
-		 is_of_channel(schema, id, channel_id, true));
+		 mbus_message_is_of(schema, id, channel_id, true));
 }
 
 /*
@@ -312,18 +311,52 @@ acks_read(Relation leaf, bool wide, int32 subscription_id, int64 since_lease,
 	MbusLeafScan rows;
 	HeapTuple	tuple;
 
-	mbus_leaf_scan_open(&rows, leaf, MBUS_ACK_SUBSCRIPTION_ID, MBUS_ACK_LO,
-						wide);
-	mbus_leaf_scan_int4(&rows, MBUS_ACK_SUBSCRIPTION_ID, subscription_id);
-	mbus_leaf_scan_int8(&rows, MBUS_ACK_LO,
-						wide ? id - MBUS_ACK_SPAN + 1 : id,
-						wide ? id - 1 : id);
-	if (wide)
-		mbus_leaf_scan_int8(&rows, MBUS_ACK_HI, id, PG_INT64_MAX);
-	mbus_leaf_scan_begin(&rows, GetActiveSnapshot());
+	mbus_acks_begin(&rows, leaf, wide, subscription_id, id,
+					GetActiveSnapshot());
 	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
 		ack_read(tuple, RelationGetDescr(leaf), since_lease, id, outcome);
 	mbus_leaf_scan_close(&rows);
+}
+
+/*
+ * mbus_acks_begin begins to read the rows of a subscription that begin with an
+ * id, "wide": that begin below it and may hold it; mbus_leaf_scan_close() ends
+ * that.
+ */
+void
+mbus_acks_begin(MbusLeafScan *rows, Relation leaf, bool wide,
+				int32 subscription_id, int64 id, Snapshot snapshot)
+{
+	mbus_leaf_scan_open(rows, leaf, MBUS_ACK_SUBSCRIPTION_ID, MBUS_ACK_LO,
+						wide);
+	mbus_leaf_scan_int4(rows, MBUS_ACK_SUBSCRIPTION_ID, subscription_id);
+	mbus_leaf_scan_int8(rows, MBUS_ACK_LO,
+						wide ? id - MBUS_ACK_SPAN + 1 : id,
+						wide ? id - 1 : id);
+	if (wide)
+		mbus_leaf_scan_int8(rows, MBUS_ACK_HI, id, PG_INT64_MAX);
+	mbus_leaf_scan_begin(rows, snapshot);
+}
+
+/*
+ * mbus_ack_row_covers tells whether a row of acks holds an id.
+ */
+bool
+mbus_ack_row_covers(HeapTuple tuple, TupleDesc desc, int64 id)
+{
+	LOCAL_FCINFO(covers, 4);
+
+#define PUT(n, column) \
+	(covers->args[n].value = heap_getattr(tuple, column, desc, \
+										  &covers->args[n].isnull))
+	InitFunctionCallInfoData(*covers, NULL, 4, InvalidOid, NULL, NULL);
+	PUT(0, MBUS_ACK_LO);
+	PUT(1, MBUS_ACK_RUNS);
+	PUT(2, MBUS_ACK_HI);
+#undef PUT
+	covers->args[3].value = Int64GetDatum(id);
+	covers->args[3].isnull = false;
+	return DatumGetBool(mbus_ack_covers(covers));
 }
 
 /*
@@ -334,7 +367,6 @@ static void
 ack_read(HeapTuple tuple, TupleDesc desc, int64 since_lease, int64 id,
 		 AckOutcome *outcome)
 {
-	LOCAL_FCINFO(covers, 4);
 	int64		lease;
 	TimestampTz at;
 	bool		isnull;
@@ -344,13 +376,7 @@ ack_read(HeapTuple tuple, TupleDesc desc, int64 since_lease, int64 id,
 	lease = DatumGetInt64(READ(MBUS_ACK_LEASE, &isnull));
 	if (lease < since_lease)
 		return;
-	InitFunctionCallInfoData(*covers, NULL, 4, InvalidOid, NULL, NULL);
-	covers->args[0].value = READ(MBUS_ACK_LO, &covers->args[0].isnull);
-	covers->args[1].value = READ(MBUS_ACK_RUNS, &covers->args[1].isnull);
-	covers->args[2].value = READ(MBUS_ACK_HI, &covers->args[2].isnull);
-	covers->args[3].value = Int64GetDatum(id);
-	covers->args[3].isnull = false;
-	if (!DatumGetBool(mbus_ack_covers(covers)))
+	if (!mbus_ack_row_covers(tuple, desc, id))
 		return;
 
 	how = TextDatumGetCString(READ(MBUS_ACK_OUTCOME, &isnull));

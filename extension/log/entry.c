@@ -24,8 +24,6 @@
 #include "log/entry.h"
 
 #define TEXT_MAX		4096	/* bytes of a text, escaped */
-#define UNIX_EPOCH_US \
-	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
 static char *line_begin(MbusEntry *entry, const char *name, int room);
 static void line_end(MbusEntry *entry, char *end);
@@ -103,7 +101,7 @@ mbus_entry_number(MbusEntry *entry, const char *name, int64 value)
 void
 mbus_entry_time(MbusEntry *entry, const char *name, TimestampTz value)
 {
-	mbus_entry_number(entry, name, value + UNIX_EPOCH_US);
+	mbus_entry_number(entry, name, value + MBUS_UNIX_EPOCH_US);
 }
 
 /*

@@ -16,6 +16,10 @@
 #define MBUS_SECRET_BYTES	32
 #define MBUS_SALT_BYTES		16
 
+/* times in entries count from 1970, PostgreSQL's from 2000 */
+#define MBUS_UNIX_EPOCH_US \
+	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+
 /* An entry that is being written; one is used again and again. */
 typedef struct MbusEntry
 {

@@ -127,6 +127,37 @@ entry_kind(int kind, const Row *row)
 	}
 }
 
+/*
+ * mbus_row_kind returns what kind of rows a word in an entry's first line is
+ * for; -1 if it is none.
+ */
+int
+mbus_row_kind(const char *word)
+{
+	static const struct
+	{
+		const char *word;
+		int			kind;
+	}			words[] = {
+		{"message", MBUS_MESSAGE},
+		{"ack", MBUS_ACK},
+		{"failure", MBUS_FAILURE},
+		{"redrive", MBUS_FAILURE},
+		{"access", MBUS_EVENT},
+		{"delete", MBUS_EVENT},
+		{"log", MBUS_LOG_ACTION},
+		{"drop-segment", MBUS_LOG_ACTION},
+		{"gap", MBUS_LOG_ACTION},
+	};
+
+	for (int i = 0; i < (int) lengthof(words); i++)
+	{
+		if (strcmp(words[i].word, word) == 0)
+			return words[i].kind;
+	}
+	return -1;
+}
+
 static void
 message_lines(MbusEntry *entry, Oid schema, const Row *row)
 {

@@ -127,6 +127,22 @@ mbus_tiles_source(MbusTiles *tiles)
 	return source;
 }
 
+/*
+ * mbus_tiles_leaf reads the hash of an entry; false if its tile is not there
+ * (any more).
+ */
+bool
+mbus_tiles_leaf(MbusTiles *tiles, int64 index, MbusHash *hash)
+{
+	Tile	   *tile = tile_find(tiles, 0, index >> MBUS_TILE_BITS);
+	int			place = (int) (index % MBUS_TILE_WIDTH);
+
+	if (place >= tile->count)
+		return false;
+	*hash = tile->hash[place];
+	return true;
+}
+
 /* A tile, read if it was not yet. */
 static Tile *
 tile_find(MbusTiles *tiles, int level, int64 n)

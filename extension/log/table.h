@@ -34,6 +34,7 @@ typedef struct MbusCheckpoint
 
 extern void mbus_tiles_open(MbusTiles *tiles, Oid schema, Snapshot snapshot);
 extern MbusTreeSource mbus_tiles_source(MbusTiles *tiles);
+extern bool mbus_tiles_leaf(MbusTiles *tiles, int64 index, MbusHash *hash);
 extern void mbus_edge_read(MbusEdge *edge, MbusTiles *tiles, int64 size);
 extern int64 mbus_run_find(Oid schema, Snapshot snapshot, int32 segment,
 						   int kind, int64 number);

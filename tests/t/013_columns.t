@@ -20,6 +20,7 @@ my @tables = (
 	[ 'publisher', 'base/columns.h', 'MBUS_PUBLISHER_' ],
 	[ 'segment', 'base/columns.h', 'MBUS_SEGMENT_' ],
 	[ 'segment_era', 'base/columns.h', 'MBUS_ENTERED_' ],
+	[ 'error', 'base/columns.h', 'MBUS_ERROR_' ],
 	[ 'log_state', 'base/columns.h', 'MBUS_STATE_' ],
 	[ 'log_key', 'base/columns.h', 'MBUS_SIGNER_' ],
 	[ 'log_tile', 'base/columns.h', 'MBUS_TILE_' ],

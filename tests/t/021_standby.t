@@ -53,6 +53,11 @@ is( $standby->safe_psql(
 	1,
 	'the view segments tells the open one on the standby');
 
+is( $standby->safe_psql('postgres', q{SELECT string_agg(check_name, ',') FROM message_bus.health() WHERE state <> 'ok'}),
+	'', 'a standby that follows is well');
+is( $standby->safe_psql('postgres', q{SELECT count(*) FROM message_bus.trace_transaction('c', 't7')}),
+	1, 'a life is told on the standby');
+
 # everything that writes is refused
 foreach my $call (
 	q{publish('c', '1')},
