@@ -381,6 +381,30 @@ CREATE TABLE message_bus.failure (
 ) PARTITION BY RANGE (message_id);
 COMMENT ON TABLE message_bus.failure IS 'deliveries that failed; partitioned as messages are';
 
+-- Messages whose bytes are not those published, as long as their segments are there.
+CREATE TABLE message_bus.quarantine (
+	message_id bigint PRIMARY KEY,
+	channel_id integer NOT NULL,			-- 0: its row could not be read
+	found_at timestamp with time zone NOT NULL,
+	kind text NOT NULL,						-- checksum, compression, row, unreadable
+	detail text								-- unreadable: the error
+);
+COMMENT ON TABLE message_bus.quarantine IS 'messages that are damaged and not delivered';
+
+-- Where the scrubber was, when it last wrote it down; the worker only.
+CREATE TABLE message_bus.scrub_state (
+	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+	cycle bigint NOT NULL,
+	started_at timestamp with time zone NOT NULL,
+	ended_at timestamp with time zone,
+	next_id bigint NOT NULL,
+	messages bigint NOT NULL,
+	bytes bigint NOT NULL,
+	bad bigint NOT NULL,
+	unread bigint NOT NULL
+) WITH (fillfactor = 50);
+COMMENT ON TABLE message_bus.scrub_state IS 'place of the scrubber; only saves reading';
+
 -- The log: an append-only tree over all messages and facts, extension/log/README.md.
 -- Only the worker writes; one row, once there is a log.
 CREATE TABLE message_bus.log_state (
@@ -1250,6 +1274,63 @@ CREATE VIEW message_bus.metrics AS
 	FROM message_bus.expired_total() WHERE expired IS NOT NULL;
 COMMENT ON VIEW message_bus.metrics IS 'counters of this database since the server''s start, but for messages_expired_total, which goes on over restarts; for pg_monitor';
 
+CREATE FUNCTION message_bus.scrub(channel text DEFAULT NULL,
+	OUT messages bigint, OUT bytes bigint, OUT bad bigint, OUT found bigint, OUT unread bigint)
+	AS 'MODULE_PATHNAME', 'mbus_scrub' LANGUAGE C COST 1000000;
+COMMENT ON FUNCTION message_bus.scrub IS
+'scrub: reads all live messages of a channel again, or of all channels (NULL, for pg_monitor), and compares each with its SHA-256. What is damaged is put into quarantine, what is sound again let out, when the transaction commits; on a standby or in a read-only transaction it only counts.
+channel: one whose messages the current user may consume or audit, all of them, or pg_monitor.
+Returns messages and bytes (of payload) read, how many of the messages are bad, how many of these were not in quarantine before (found), and how many segments could not be read to their end (unread).
+Errors: 42P01 no such channel, 42501 no privilege.';
+
+CREATE FUNCTION message_bus.scrub_message(id bigint) RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_scrub_message' LANGUAGE C STRICT COST 1000;
+COMMENT ON FUNCTION message_bus.scrub_message IS
+'scrub_message: looks at one message as scrub() does and returns sound, or what is damaged: checksum (the bytes are not those published), compression (they cannot be decompressed), row (lengths in its row are wrong), unreadable (reading it is an error). One that is sound is let out of quarantine. NULL: there is no such live message, or the current user may not see all messages of its channel and is not in pg_monitor.';
+
+CREATE FUNCTION message_bus.is_quarantined(id bigint) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_is_quarantined' LANGUAGE C STRICT STABLE;
+COMMENT ON FUNCTION message_bus.is_quarantined IS
+'is_quarantined: whether a message is in quarantine, of a channel that the current user may consume, audit or monitor; else false. For the view message_bus.';
+
+CREATE FUNCTION message_bus.quarantine_rows() RETURNS SETOF message_bus.quarantine
+	AS 'MODULE_PATHNAME', 'mbus_quarantine_rows' LANGUAGE C STABLE;
+COMMENT ON FUNCTION message_bus.quarantine_rows IS
+'quarantine_rows: messages in quarantine, of the channels all of whose messages the current user may consume or audit, or that he may monitor. For the view quarantined.';
+
+CREATE VIEW message_bus.quarantined AS
+	SELECT c.name AS channel, q.message_id, q.found_at, q.kind, q.detail
+	FROM message_bus.quarantine_rows() q
+	LEFT JOIN message_bus.channel_rows() c ON c.channel_id OPERATOR(pg_catalog.=) q.channel_id;
+COMMENT ON VIEW message_bus.quarantined IS
+'messages that are damaged, of the channels all of whose messages the current user may consume or audit, or that he may monitor: they are not delivered, and reading one is XX001, until scrub_message() or the scrubber finds them sound; as long as their segments are there';
+COMMENT ON COLUMN message_bus.quarantined.channel IS 'NULL: it could not be read, or was dropped';
+COMMENT ON COLUMN message_bus.quarantined.kind IS 'as scrub_message() returns it';
+COMMENT ON COLUMN message_bus.quarantined.detail IS 'of what is unreadable: the error';
+
+CREATE FUNCTION message_bus.scrub_status_row(OUT cycle bigint, OUT state text,
+	OUT started_at timestamp with time zone, OUT ended_at timestamp with time zone,
+	OUT next_at timestamp with time zone, OUT segment_no integer, OUT next_id bigint,
+	OUT messages bigint, OUT bytes bigint, OUT bad bigint, OUT unread bigint, OUT rate bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_scrub_status_row' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.scrub_status_row IS 'scrub_status_row: what the view scrub_status shows';
+
+CREATE VIEW message_bus.scrub_status AS
+	SELECT s.*, (SELECT pg_catalog.count(*) FROM message_bus.quarantine) AS quarantined
+	FROM message_bus.scrub_status_row() s;
+COMMENT ON VIEW message_bus.scrub_status IS 'where the scrubber is; no row where it has not begun; for pg_monitor';
+COMMENT ON COLUMN message_bus.scrub_status.cycle IS 'how often all messages have been read, with this time';
+COMMENT ON COLUMN message_bus.scrub_status.state IS 'running, off (message_bus.scrub_rate is 0), or paused until the next cycle';
+COMMENT ON COLUMN message_bus.scrub_status.next_at IS 'when the next cycle begins at the earliest';
+COMMENT ON COLUMN message_bus.scrub_status.segment_no IS 'that is being read; NULL: paused';
+COMMENT ON COLUMN message_bus.scrub_status.next_id IS 'messages with lower ids have been read';
+COMMENT ON COLUMN message_bus.scrub_status.messages IS 'read in this cycle, or the last';
+COMMENT ON COLUMN message_bus.scrub_status.bytes IS 'of their payloads';
+COMMENT ON COLUMN message_bus.scrub_status.bad IS 'of them, damaged';
+COMMENT ON COLUMN message_bus.scrub_status.unread IS 'segments that were not read to their end: their index is damaged, or they were locked for long';
+COMMENT ON COLUMN message_bus.scrub_status.rate IS 'bytes a second: message_bus.scrub_rate';
+COMMENT ON COLUMN message_bus.scrub_status.quarantined IS 'messages that are in quarantine now';
+
 CREATE FUNCTION message_bus.pool_rows(OUT pool text, OUT database oid, OUT channel_id integer,
 	OUT subscription_id integer, OUT role oid, OUT subject text, OUT session bigint,
 	OUT held integer, OUT may_hold integer) RETURNS SETOF record
@@ -1296,7 +1377,7 @@ CREATE VIEW message_bus.message_bus AS
 		m.headers OPERATOR(pg_catalog.->>) 'session_id' AS session_id,
 		m.headers OPERATOR(pg_catalog.->>) 'tool_name' AS tool_name,
 		m.headers OPERATOR(pg_catalog.->>) 'provider_name' AS provider_name,
-		CASE WHEN m.live THEN
+		CASE WHEN m.live AND NOT message_bus.is_quarantined(m.id) THEN
 			message_bus.stored_json(m.stored, message_bus.compression_name(m.encoding), m.size,
 				m.content_type, m.sha256)
 		END AS payload,
@@ -1740,7 +1821,11 @@ GRANT EXECUTE ON FUNCTION message_bus.id_node, message_bus.lease_node TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login
 GRANT EXECUTE ON FUNCTION message_bus.bus_fault TO PUBLIC;		-- tells gateways only
 GRANT SELECT ON message_bus.channels, message_bus.grants, message_bus.messages, message_bus.subscriptions, message_bus.leases,
-	message_bus.dead_letters TO PUBLIC;
+	message_bus.dead_letters, message_bus.quarantined TO PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.scrub, message_bus.scrub_message, message_bus.is_quarantined,
+	message_bus.quarantine_rows TO PUBLIC;
+GRANT SELECT ON message_bus.scrub_status TO pg_monitor;
+GRANT EXECUTE ON FUNCTION message_bus.scrub_status_row TO pg_monitor;
 GRANT EXECUTE ON FUNCTION message_bus.channel_rows, message_bus.subscription_rows, message_bus.death_rows,
 	message_bus.message_rows, message_bus.dead_letter_target TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.expired_status, message_bus.subscription_expired, message_bus.subscription_lag,

@@ -39,6 +39,8 @@ int			mbus_leases_per_epoch = MBUS_LEASES_LIMIT;
 int			mbus_facts_per_chunk = 1024 * 1024;
 int			mbus_acked_idle = 600;
 int			mbus_disk_reserve = 64;
+int			mbus_scrub_rate = 1024;
+int			mbus_scrub_interval = 86400;
 bool		mbus_log_enabled = false;
 int			mbus_log_interval = 10000;
 char	   *mbus_log_origin = NULL;
@@ -66,6 +68,7 @@ int			mbus_claim_wait_max = -1;
 
 static void define_server_settings(void);
 static void define_share_settings(void);
+static void define_scrub_settings(void);
 static void define_log_settings(void);
 static void define_start_settings(void);
 static void define_session_settings(void);
@@ -85,6 +88,7 @@ mbus_settings_init(void)
 {
 	define_server_settings();
 	define_share_settings();
+	define_scrub_settings();
 	define_log_settings();
 	if (process_shared_preload_libraries_in_progress)
 		define_start_settings();
@@ -188,6 +192,21 @@ define_share_settings(void)
 							"Those that are called default belong to the channel's owner.",
 							&mbus_max_subscriptions_per_role, 1000, 0,
 							INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+}
+
+/* Settings of the scrubber, likewise. */
+static void
+define_scrub_settings(void)
+{
+	DefineCustomIntVariable("message_bus.scrub_rate",
+							"Payload that the worker reads again each second, to see whether it is as it was published.",
+							"0 reads only what somebody has found damaged.",
+							&mbus_scrub_rate, 1024, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.scrub_interval",
+							"Shortest time between the beginnings of two readings of all messages.",
+							NULL, &mbus_scrub_interval, 86400, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 }
 
 /* Settings of the log, likewise. */

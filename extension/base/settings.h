@@ -32,6 +32,9 @@ extern int	mbus_facts_per_chunk;	/* likewise */
 extern int	mbus_acked_idle;	/* seconds; reload */
 extern int	mbus_disk_reserve;	/* MB of each database; reload */
 
+extern int	mbus_scrub_rate;	/* kB of payload a second; 0: none; reload */
+extern int	mbus_scrub_interval;	/* seconds; reload */
+
 /* of the log; reload */
 extern bool mbus_log_enabled;
 extern int	mbus_log_interval;	/* ms between two checkpoints */

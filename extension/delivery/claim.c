@@ -59,6 +59,7 @@
 #include "delivery/scanner.h"
 #include "delivery/scanning.h"
 #include "delivery/slot.h"
+#include "message/quarantine.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
 #include "state/clock.h"
@@ -486,7 +487,7 @@ claim_result(Claim *claim, ReturnSetInfo *rsinfo)
 
 /*
  * delivery_values fills in a row of message_bus.delivery; false if the bytes
- * do not match.
+ * do not match, or it is in quarantine.
  */
 static bool
 delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
@@ -500,6 +501,12 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	struct varlena *payload = NULL;
 	bool		json;
 
+	/* what it points to must not even be read */
+	if (mbus_quarantined(found->id))
+	{
+		mbus_message_damaged(found->id);
+		return false;
+	}
 #define COLUMN(c) (column[(c) - 1])
 	heap_deform_tuple(found->tuple, desc, column, null);
 	MemSet(isnull, 0, COLUMNS * sizeof(bool));

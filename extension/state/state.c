@@ -128,6 +128,11 @@ state_startup(void)
 			pg_atomic_init_u32(&db->numbering.fills, 0);
 			pg_atomic_init_u32(&db->disk.full, 0);
 			pg_atomic_init_u64(&db->numbering.filled_at, 0);
+			pg_atomic_init_u32(&db->scrub.quarantined, 0);
+			for (int i = 0; i < MBUS_QUARANTINE_WORDS; i++)
+				pg_atomic_init_u64(&db->scrub.filter[i], PG_UINT64_MAX);
+			for (int i = 0; i < MBUS_SCRUB_WANTED; i++)
+				pg_atomic_init_u64(&db->scrub.wanted[i], 0);
 			for (int c = 0; c < MBUS_COUNTERS; c++)
 				pg_atomic_init_u64(&db->counter[c], 0);
 			for (int s = 0; s <= MBUS_MAX_SERIES; s++)
