@@ -444,6 +444,18 @@ CREATE TABLE message_bus.log_run (
 CREATE INDEX log_run_number_idx ON message_bus.log_run (segment_no, kind, lo);
 COMMENT ON TABLE message_bus.log_run IS 'the log: which entries are of which rows';
 
+-- What is to be pruned: segments that were dropped, and tiles that may be needed no more.
+CREATE TABLE message_bus.log_gone (
+	segment_no integer PRIMARY KEY,
+	at timestamp with time zone NOT NULL,
+	tiles_to bigint NOT NULL DEFAULT 0		-- of its tiles, those below were looked at
+);
+COMMENT ON TABLE message_bus.log_gone IS 'the log: segments that were dropped, to be pruned';
+CREATE TABLE message_bus.log_tile_look (
+	n bigint PRIMARY KEY
+);
+COMMENT ON TABLE message_bus.log_tile_look IS 'the log: tiles that may be needed no more';
+
 -- What is done to the log, and to segments.
 CREATE TABLE message_bus.log_action (
 	no bigint PRIMARY KEY,					-- of the entry; below 0: it is not logged yet
@@ -454,6 +466,7 @@ CREATE TABLE message_bus.log_action (
 	entries bigint,							-- of the segment
 	continues text							-- origin, size and root in base64
 );
+CREATE INDEX log_action_at_idx ON message_bus.log_action (at);
 COMMENT ON TABLE message_bus.log_action IS 'the log: what happened to it';
 
 CREATE TABLE message_bus.log_checkpoint (

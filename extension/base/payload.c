@@ -8,16 +8,9 @@
  * the server decompresses it by itself.  zstd and gzip are stored as such and
  * undone here.  Where compressing saves nothing the bytes are stored as they
  * are, and the row says so.
- *
- * The digest is OpenSSL's, as the server's own is.  Looking it up by name costs
- * more than hashing a small payload, so that it is looked up once in a process,
- * which keeps it with one context until its end: an error between leaves
- * nothing behind, since each use begins anew.
  */
 #include "postgres.h"
 
-#include <openssl/err.h>
-#include <openssl/evp.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -42,8 +35,6 @@ static const char *const compression_names[] = {
 	[MBUS_COMPRESS_GZIP] = "gzip",
 };
 
-static EVP_MD_CTX *sha256_context(void);
-pg_noreturn static void sha256_error(void);
 static struct varlena *zstd_encode(struct varlena *payload);
 static struct varlena *zstd_decode(struct varlena *stored, int32 size);
 static struct varlena *gzip_encode(struct varlena *payload);
@@ -119,70 +110,6 @@ mbus_compression_name_of(PG_FUNCTION_ARGS)
 	if (compression == MBUS_COMPRESS_UNKNOWN)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(compression_names[compression]));
-}
-
-/*
- * mbus_sha256 computes SHA-256 (FIPS 180-4).
- */
-void
-mbus_sha256(const void *bytes, size_t len, uint8 *digest)
-{
-	EVP_MD_CTX *context = sha256_context();
-
-	if (EVP_DigestUpdate(context, bytes, len) != 1 ||
-		EVP_DigestFinal_ex(context, digest, NULL) != 1)
-		sha256_error();
-}
-
-/*
- * mbus_sha256_pair computes that of two pieces, one behind the other.
- */
-void
-mbus_sha256_pair(const void *first, size_t first_len, const void *second,
-				 size_t second_len, uint8 *digest)
-{
-	EVP_MD_CTX *context = sha256_context();
-
-	if (EVP_DigestUpdate(context, first, first_len) != 1 ||
-		EVP_DigestUpdate(context, second, second_len) != 1 ||
-		EVP_DigestFinal_ex(context, digest, NULL) != 1)
-		sha256_error();
-}
-
-/*
- * sha256_context returns the process's context, ready for a new digest.
- */
-static EVP_MD_CTX *
-sha256_context(void)
-{
-	static const EVP_MD *sha256 = NULL;
-	static EVP_MD_CTX *context = NULL;
-
-	if (sha256 == NULL)
-#if OPENSSL_VERSION_NUMBER >= 0x30000000L
-		sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-#else
-		sha256 = EVP_sha256();
-#endif
-	if (context == NULL)
-		context = EVP_MD_CTX_new();
-	if (sha256 == NULL || context == NULL ||
-		EVP_DigestInit_ex(context, sha256, NULL) != 1)
-		sha256_error();
-	return context;
-}
-
-static void
-sha256_error(void)
-{
-	unsigned long code = ERR_get_error();
-	const char *why = ERR_reason_error_string(code);
-
-	ERR_clear_error();
-	ereport(ERROR,
-			(errcode(ERRCODE_INTERNAL_ERROR),
-			 errmsg("could not compute SHA-256: %s",
-					why ? why : "out of memory")));
 }
 
 /*

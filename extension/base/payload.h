@@ -7,7 +7,8 @@
 
 #include "postgres.h"
 
-#define MBUS_SHA256_BYTES 32
+#include "base/sha256.h"
+
 #define MBUS_PAYLOAD_MAX (512 * 1024 * 1024)	/* bytes, whatever is set */
 
 typedef enum MbusCompression
@@ -27,10 +28,6 @@ extern MbusCompression mbus_compression_parse(const char *name);
 extern char mbus_compression_code(MbusCompression compression);
 extern MbusCompression mbus_compression_of(char code);
 
-extern void mbus_sha256(const void *bytes, size_t len, uint8 *digest);
-extern void mbus_sha256_pair(const void *first, size_t first_len,
-							 const void *second, size_t second_len,
-							 uint8 *digest);
 extern struct varlena *mbus_payload_encode(MbusCompression compression,
 										   struct varlena *payload,
 										   MbusCompression *used);

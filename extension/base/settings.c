@@ -43,6 +43,8 @@ int			mbus_scrub_rate = 1024;
 int			mbus_scrub_interval = 86400;
 bool		mbus_log_enabled = false;
 int			mbus_log_interval = 10000;
+int			mbus_log_keep = 0;
+int			mbus_log_action_ttl = 31536000;
 char	   *mbus_log_origin = NULL;
 bool		mbus_enabled = true;
 char	   *mbus_default_channel = NULL;
@@ -223,6 +225,16 @@ define_log_settings(void)
 							"A checkpoint is the signed root of the tree.",
 							&mbus_log_interval, 10000, 10, 3600000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.log_keep",
+							"For how long the log keeps what it has of a segment after that was dropped.",
+							"The hashes above, 0.4 %, stay for good.",
+							&mbus_log_keep, 0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.log_action_ttl",
+							"For how long it is kept who changed channels, grants, subscriptions and keys, and when segments were dropped.",
+							NULL,
+							&mbus_log_action_ttl, 31536000, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomStringVariable("message_bus.log_origin",
 							   "What the log's name in checkpoints begins with.",
 							   "A slash and a random id follow. Empty: message_bus.",

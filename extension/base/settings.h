@@ -38,6 +38,8 @@ extern int	mbus_scrub_interval;	/* seconds; reload */
 /* of the log; reload */
 extern bool mbus_log_enabled;
 extern int	mbus_log_interval;	/* ms between two checkpoints */
+extern int	mbus_log_keep;		/* s after a segment was dropped */
+extern int	mbus_log_action_ttl;	/* s */
 extern char *mbus_log_origin;	/* begins its name; "": message_bus */
 
 /* of a session */

@@ -29,6 +29,7 @@
 #include "base/settings.h"
 #include "log/begin.h"
 #include "log/note.h"
+#include "log/prune.h"
 #include "log/row.h"
 #include "log/table.h"
 #include "state/clock.h"
@@ -239,4 +240,6 @@ mbus_log_action(Oid schema, MbusLog *log, MbusLogState *state,
 	mbus_log_append(&log->edge, &row, 1);
 	state->size = log->edge.size;
 	mbus_log_state_update(state);
+	if (segment != 0)
+		mbus_log_gone(segment);
 }

@@ -7,7 +7,7 @@
  * with it all entries that the root is over: what is shown is not lost by a
  * crash.  Whoever shows it waits for synchronous standbys besides (show.c).
  *
- * Of checkpoints older than a day the last one of each day is kept.
+ * prune.c tells which are kept.
  */
 #include "postgres.h"
 
@@ -99,7 +99,7 @@ newest_read(MbusLog *log)
 	log->checkpoint_at = DatumGetTimestampTz(value);
 }
 
-/* Inserts one, and removes what is not kept. */
+/* Inserts one. */
 static void
 checkpoint_insert(const MbusLogState *state, const MbusHash *root,
 				  const char *signature, TimestampTz at)
@@ -117,11 +117,4 @@ checkpoint_insert(const MbusLogState *state, const MbusHash *root,
 					 " (size, at, origin, root, signature)"
 					 " VALUES ($1, $2, $3, $4, $5)",
 					 lengthof(types), types, values);
-	/* with each one that which has become a day old, unless its day is over */
-	mbus_log_execute("DELETE FROM message_bus.log_checkpoint AS c"
-					 " WHERE c.at < $2 - interval '1 day' AND c.size <"
-					 " (SELECT max(d.size) FROM message_bus.log_checkpoint AS d"
-					 "  WHERE d.at < $2 - interval '1 day'"
-					 "  AND date_trunc('day', d.at) = date_trunc('day', c.at))",
-					 2, types, values);
 }

@@ -45,7 +45,7 @@ level_append(MbusEdge *edge, int level, const MbusHash *hash,
 	part.level = level;
 	part.n = tile_number(edge, level);
 	part.count = MBUS_TILE_WIDTH;
-	part.whole = true;
+	part.replaces = edge->stored[level] > 0;
 	part.hash = edge->hash[level];
 	writer(arg, &part);
 	tile_root(edge->hash[level], &root);

@@ -16,7 +16,7 @@ typedef struct MbusTilePart
 	int64		n;				/* of the tile */
 	int			from;			/* first hash in it */
 	int			count;
-	bool		whole;			/* in place of the parts that are there */
+	bool		replaces;		/* the parts that are there */
 	const MbusHash *hash;
 } MbusTilePart;
 

@@ -20,15 +20,17 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "base/payload.h"
+#include "base/sha256.h"
 #include "log/entry.h"
 
-#define HMAC_BLOCK		64
 #define TEXT_MAX		4096	/* bytes of a text, escaped */
 #define UNIX_EPOCH_US \
 	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
-static void hmac(const uint8 *key, const char *value, int len, uint8 *mac);
+static char *line_begin(MbusEntry *entry, const char *name, int room);
+static void line_end(MbusEntry *entry, char *end);
+static void line_hex(MbusEntry *entry, const char *name, const uint8 *bytes,
+					 int len);
 static void salt_make(const MbusEntry *entry, const char *name, uint8 *salt);
 static void append_hex(StringInfo to, const uint8 *bytes, int len);
 static void append_escaped(StringInfo to, const char *value, int len);
@@ -43,6 +45,7 @@ mbus_entry_init(MbusEntry *entry, bool open)
 	initStringInfo(&entry->text);
 	initStringInfo(&entry->openings);
 	entry->open = open;
+	entry->keyed = false;
 }
 
 /*
@@ -53,11 +56,20 @@ void
 mbus_entry_begin(MbusEntry *entry, const char *kind, const uint8 *secret,
 				 int64 number)
 {
-	char		label[64];
+	char		label[64];		/* a kind is a short word */
+	char	   *end;
 	uint8		key[MBUS_HASH_BYTES];
 
-	snprintf(label, sizeof(label), "%s " INT64_FORMAT, kind, number);
-	hmac(secret, label, (int) strlen(label), key);
+	if (!entry->keyed ||
+		memcmp(entry->secret, secret, MBUS_SECRET_BYTES) != 0)
+	{
+		memcpy(entry->secret, secret, MBUS_SECRET_BYTES);
+		mbus_hmac_key(&entry->hmac, secret, MBUS_SECRET_BYTES);
+		entry->keyed = true;
+	}
+	end = stpcpy(stpcpy(label, kind), " ");
+	end += pg_lltoa(number, end);
+	mbus_hmac(&entry->hmac, label, end - label, key);
 	mbus_entry_begin_with(entry, kind, key);
 }
 
@@ -70,7 +82,8 @@ mbus_entry_begin_with(MbusEntry *entry, const char *kind, const uint8 *key)
 	memcpy(entry->key, key, MBUS_HASH_BYTES);
 	resetStringInfo(&entry->text);
 	resetStringInfo(&entry->openings);
-	appendStringInfo(&entry->text, "mbus/1 %s\n", kind);
+	line_end(entry, stpcpy(line_begin(entry, "mbus/1", (int) strlen(kind)),
+						   kind));
 }
 
 /*
@@ -79,10 +92,9 @@ mbus_entry_begin_with(MbusEntry *entry, const char *kind, const uint8 *key)
 void
 mbus_entry_number(MbusEntry *entry, const char *name, int64 value)
 {
-	char		digits[MAXINT8LEN + 1];
+	char	   *value_at = line_begin(entry, name, MAXINT8LEN);
 
-	pg_lltoa(value, digits);
-	mbus_entry_words(entry, name, digits);
+	line_end(entry, value_at + pg_lltoa(value, value_at));
 }
 
 /*
@@ -101,10 +113,11 @@ mbus_entry_time(MbusEntry *entry, const char *name, TimestampTz value)
 void
 mbus_entry_words(MbusEntry *entry, const char *name, const char *words)
 {
-	appendStringInfoString(&entry->text, name);
-	appendStringInfoChar(&entry->text, ' ');
-	appendStringInfoString(&entry->text, words);
-	appendStringInfoChar(&entry->text, '\n');
+	size_t		len = strlen(words);
+	char	   *value_at = line_begin(entry, name, (int) len);
+
+	memcpy(value_at, words, len);
+	line_end(entry, value_at + len);
 }
 
 /*
@@ -148,10 +161,7 @@ mbus_entry_hidden(MbusEntry *entry, const char *name, const char *value,
 
 	salt_make(entry, name, salt);
 	mbus_sha256_pair(salt, sizeof(salt), value, len, commitment);
-	appendStringInfoString(&entry->text, name);
-	appendStringInfoChar(&entry->text, ' ');
-	append_hex(&entry->text, commitment, sizeof(commitment));
-	appendStringInfoChar(&entry->text, '\n');
+	line_hex(entry, name, commitment, sizeof(commitment));
 	if (!entry->open)
 		return;
 	appendStringInfoString(&entry->openings, name);
@@ -175,9 +185,7 @@ mbus_entry_end(MbusEntry *entry)
 	uint8		salt[MBUS_SALT_BYTES];
 
 	salt_make(entry, "nonce", salt);
-	appendStringInfoString(&entry->text, "nonce ");
-	append_hex(&entry->text, salt, sizeof(salt));
-	appendStringInfoChar(&entry->text, '\n');
+	line_hex(entry, "nonce", salt, sizeof(salt));
 }
 
 /*
@@ -189,20 +197,38 @@ mbus_entry_hash(const MbusEntry *entry, MbusHash *hash)
 	mbus_hash_leaf(entry->text.data, entry->text.len, hash);
 }
 
-/* HMAC-SHA-256 with a secret (RFC 2104). */
-static void
-hmac(const uint8 *secret, const char *value, int len, uint8 *mac)
+/* Begins a line, with room for a value, and returns where that goes. */
+static char *
+line_begin(MbusEntry *entry, const char *name, int room)
 {
-	uint8		block[HMAC_BLOCK];
-	uint8		inner[MBUS_HASH_BYTES];
+	StringInfo text = &entry->text;
+	size_t		len = strlen(name);
+	char	   *at;
 
-	memset(block, 0x36, sizeof(block));
-	for (int i = 0; i < MBUS_SECRET_BYTES; i++)
-		block[i] ^= secret[i];
-	mbus_sha256_pair(block, sizeof(block), value, len, inner);
-	for (int i = 0; i < HMAC_BLOCK; i++)
-		block[i] ^= 0x36 ^ 0x5c;
-	mbus_sha256_pair(block, sizeof(block), inner, sizeof(inner), mac);
+	enlargeStringInfo(text, (int) len + room + 3);
+	at = text ->data + text->len;
+
+	memcpy(at, name, len);
+	at[len] = ' ';
+	return at + len + 1;
+}
+
+/* Ends a line behind its value. */
+static void
+line_end(MbusEntry *entry, char *end)
+{
+	*end++ = '\n';
+	*end = '\0';
+	entry->text.len = (int) (end - entry->text.data);
+}
+
+/* A line with bytes in hex. */
+static void
+line_hex(MbusEntry *entry, const char *name, const uint8 *bytes, int len)
+{
+	char	   *at = line_begin(entry, name, 2 * len);
+
+	line_end(entry, at + hex_encode((const char *) bytes, len, at));
 }
 
 /* The salt of a line. */

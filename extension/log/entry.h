@@ -10,6 +10,7 @@
 #include "datatype/timestamp.h"
 #include "lib/stringinfo.h"
 
+#include "base/sha256.h"
 #include "log/tree.h"
 
 #define MBUS_SECRET_BYTES	32
@@ -22,6 +23,11 @@ typedef struct MbusEntry
 	StringInfoData openings;	/* lines, if they are wanted */
 	bool		open;			/* they are */
 	uint8		key[MBUS_HASH_BYTES];	/* what its salts are made of */
+
+	/* that of the last secret: most have the same */
+	bool		keyed;
+	uint8		secret[MBUS_SECRET_BYTES];
+	MbusHmac	hmac;
 } MbusEntry;
 
 extern void mbus_entry_init(MbusEntry *entry, bool open);

@@ -19,7 +19,7 @@
 #include "lib/stringinfo.h"
 
 #include "base/compat.h"
-#include "base/payload.h"
+#include "base/sha256.h"
 #include "log/note.h"
 
 #define ED25519			0x01	/* of signed notes */

@@ -24,8 +24,8 @@
 #include "utils/uuid.h"
 
 #include "base/columns.h"
-#include "base/payload.h"
 #include "base/schema.h"
+#include "base/sha256.h"
 #include "channel/publisher.h"
 #include "log/row.h"
 #include "segment/leaf.h"

@@ -15,6 +15,9 @@
 
 #include "log/store.h"
 
+static void execute_planned(SPIPlanPtr *plan, const char *sql, int nargs,
+							const Oid *types, Datum *values,
+							const char *nulls);
 static Datum value_of(int row, int column, bool *isnull);
 static void tile_write(void *arg, const MbusTilePart *part);
 static int	run_write(int64 first_index, const MbusLogged *rows, int n);
@@ -30,6 +33,28 @@ mbus_log_execute(const char *sql, int nargs, const Oid *types, Datum *values)
 											   unconstify(Oid *, types),
 											   values, NULL, false, 0);
 
+	if (result < 0)
+		elog(ERROR, "could not execute \"%s\": %s", sql,
+			 SPI_result_code_string(result));
+}
+
+/* The same for what is run often: its plan is kept as long as the process. */
+static void
+execute_planned(SPIPlanPtr *plan, const char *sql, int nargs,
+				const Oid *types, Datum *values, const char *nulls)
+{
+	int			result;
+
+	if (*plan == NULL)
+	{
+		SPIPlanPtr	made = SPI_prepare(sql, nargs, unconstify(Oid *, types));
+
+		if (made == NULL || SPI_keepplan(made) != 0)
+			elog(ERROR, "could not prepare \"%s\": %s", sql,
+				 SPI_result_code_string(SPI_result));
+		*plan = made;
+	}
+	result = SPI_execute_plan(*plan, values, nulls, false, 0);
 	if (result < 0)
 		elog(ERROR, "could not execute \"%s\": %s", sql,
 			 SPI_result_code_string(result));
@@ -189,6 +214,8 @@ static void
 tile_write(void *arg, const MbusTilePart *part)
 {
 	static const Oid types[] = {INT4OID, INT8OID, INT4OID, BYTEAOID};
+	static SPIPlanPtr remove = NULL;
+	static SPIPlanPtr insert = NULL;
 	Size		len = part->count * sizeof(MbusHash);
 	bytea	   *hashes = palloc(VARHDRSZ + len);
 	Datum		values[] = {Int32GetDatum(part->level),
@@ -197,12 +224,13 @@ tile_write(void *arg, const MbusTilePart *part)
 
 	SET_VARSIZE(hashes, VARHDRSZ + len);
 	memcpy(VARDATA(hashes), part->hash, len);
-	if (part->whole)
-		mbus_log_execute("DELETE FROM message_bus.log_tile"
-						 " WHERE level = $1 AND n = $2", 2, types, values);
-	mbus_log_execute("INSERT INTO message_bus.log_tile"
-					 " (level, n, from_hash, hashes) VALUES ($1, $2, $3, $4)",
-					 lengthof(types), types, values);
+	if (part->replaces)
+		execute_planned(&remove, "DELETE FROM message_bus.log_tile"
+						" WHERE level = $1 AND n = $2", 2, types, values,
+						NULL);
+	execute_planned(&insert, "INSERT INTO message_bus.log_tile"
+					" (level, n, from_hash, hashes) VALUES ($1, $2, $3, $4)",
+					lengthof(types), types, values, NULL);
 	pfree(hashes);
 }
 
@@ -215,6 +243,7 @@ run_write(int64 first_index, const MbusLogged *rows, int n)
 {
 	static const Oid types[] = {INT8OID, INT8OID, INT4OID, INT4OID, INT4OID,
 	INT4ARRAYOID};
+	static SPIPlanPtr insert = NULL;
 	int			end = 1;
 	Datum		values[] = {Int64GetDatum(first_index),
 		Int64GetDatum(rows[0].number), Int32GetDatum(rows[0].segment),
@@ -231,12 +260,10 @@ run_write(int64 first_index, const MbusLogged *rows, int n)
 		nulls[5] = 'n';
 	else
 		values[5] = runs_of(rows, end);
-	if (SPI_execute_with_args("INSERT INTO message_bus.log_run"
-							  " (first_index, lo, segment_no, kind, n, runs)"
-							  " VALUES ($1, $2, $3, $4, $5, $6)",
-							  lengthof(types), unconstify(Oid *, &types[0]),
-							  values, nulls, false, 0) < 0)
-		elog(ERROR, "could not insert into message_bus.log_run");
+	execute_planned(&insert, "INSERT INTO message_bus.log_run"
+					" (first_index, lo, segment_no, kind, n, runs)"
+					" VALUES ($1, $2, $3, $4, $5, $6)",
+					lengthof(types), types, values, nulls);
 	return end;
 }
 

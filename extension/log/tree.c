@@ -15,7 +15,7 @@
 
 #include "port/pg_bitutils.h"
 
-#include "base/payload.h"
+#include "base/sha256.h"
 #include "log/tree.h"
 
 static void range_root(const MbusTreeSource *source, int64 lo, int64 n,

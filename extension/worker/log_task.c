@@ -6,6 +6,9 @@
  * slice (log/pass.c); where more is left it comes again at once, after what
  * others wait for was seen to.  A checkpoint is a task of its own.
  *
+ * What it has of segments that are gone it prunes (log/prune.c) after some were
+ * dropped, when expire() asks, and once in PRUNE_EVERY_MS.
+ *
  * A segment is not retired before all its messages are logged.  If they cannot
  * be it stays, and the server's log says why, until message_bus.log is turned
  * off.
@@ -17,11 +20,14 @@
 #include "base/settings.h"
 #include "log/checkpoint.h"
 #include "log/pass.h"
+#include "log/prune.h"
 #include "state/clock.h"
 #include "worker/log_task.h"
 #include "worker/task.h"
 
 #define LOOK_EVERY_MS	200
+#define PRUNE_EVERY_MS	60000
+#define PRUNE_MS		50		/* in a pass */
 #define CATCH_UP_MS		1000	/* for who wants to retire a segment */
 
 /* Whether a segment has to wait. */
@@ -34,6 +40,8 @@ typedef struct Waiting
 static bool log_works(const MbusWork *work);
 static MbusOutcome slice_log(MbusWork *work, void *arg);
 static MbusOutcome checkpoint_make(MbusWork *work, void *arg);
+static MbusOutcome checkpoints_thin(MbusWork *work, void *arg);
+static MbusOutcome slice_prune(MbusWork *work, void *arg);
 static MbusOutcome segment_ask(MbusWork *work, void *arg);
 
 /* Whether there is a log to be written, and room for it. */
@@ -129,6 +137,57 @@ checkpoint_make(MbusWork *work, void *arg)
 }
 
 /*
+ * mbus_log_prune_run prunes the log for a while, if there may be something to
+ * prune.
+ */
+void
+mbus_log_prune_run(MbusWork *work)
+{
+	TimestampTz started = mbus_now();
+	bool		thin = work->pass.ticket != 0 ||
+	TimestampDifferenceExceeds(work->log_pruned_at, started,
+							   PRUNE_EVERY_MS);
+	bool		more = true;
+
+	if (!work->log_prune && !thin)
+		return;
+	if (!mbus_tasks_begin(work, MBUS_TASK_PRUNE, work->pass.ticket != 0))
+		return;
+	if (thin &&
+		mbus_task_run(work, MBUS_TASK_PRUNE, checkpoints_thin, NULL,
+					  "thinning checkpoints of the log") == MBUS_DONE)
+		work->log_pruned_at = started;
+	while (more && !TimestampDifferenceExceeds(started, mbus_now(), PRUNE_MS) &&
+		   mbus_task_run(work, MBUS_TASK_PRUNE, slice_prune, &more,
+						 "pruning the log") == MBUS_DONE)
+		;
+	work->log_prune = more;
+	mbus_tasks_end(work, MBUS_TASK_PRUNE);
+}
+
+static MbusOutcome
+checkpoints_thin(MbusWork *work, void *arg)
+{
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	mbus_log_thin();
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+static MbusOutcome
+slice_prune(MbusWork *work, void *arg)
+{
+	bool	   *more = arg;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	*more = mbus_log_prune();
+	mbus_task_commit();
+	return MBUS_DONE;
+}
+
+/*
  * mbus_log_forget forgets what was known of the log: the extension is another
  * one.
  */
@@ -204,6 +263,7 @@ segment_ask(MbusWork *work, void *arg)
 void
 mbus_log_dropped(MbusWork *work, int32 segment)
 {
+	work->log_prune = true;
 	if (mbus_log_enabled)
 		mbus_log_drop(work->schema, work->log, segment);
 	else

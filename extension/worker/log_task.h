@@ -11,6 +11,7 @@
 
 extern bool mbus_log_moved(MbusWork *work);
 extern void mbus_log_run(MbusWork *work);
+extern void mbus_log_prune_run(MbusWork *work);
 extern void mbus_log_forget(MbusWork *work);
 extern TimestampTz mbus_log_wake(MbusWork *work, TimestampTz next);
 extern bool mbus_log_lets_go(MbusWork *work, int32 segment);

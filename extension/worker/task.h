@@ -43,6 +43,7 @@ typedef enum MbusTaskKind
 	MBUS_TASK_EXPIRE,
 	MBUS_TASK_CHECKPOINT,
 	MBUS_TASK_LOG,
+	MBUS_TASK_PRUNE,
 	MBUS_TASK_ACKED,
 	MBUS_TASK_ENTER,
 	MBUS_TASK_RESTORE,
@@ -215,12 +216,14 @@ typedef struct MbusWork
 	MbusScrubWork scrub;
 	MbusLog    *log;			/* how far it is, see log/pass.h */
 	bool		log_more;		/* the last pass has left some to do */
+	bool		log_prune;		/* there may be something to prune */
 	bool		expiry_stuck;	/* a lease that has ended could not be seen to */
 
 	/* when these were last done */
 	TimestampTz checkpoints_looked_at;	/* for those that are due */
 	TimestampTz acked_looked_at;	/* for segments that are acked */
 	TimestampTz log_looked_at;
+	TimestampTz log_pruned_at;
 	TimestampTz let_go_looked_at;
 	TimestampTz errors_pruned_at;
 	TimestampTz numbers_warned_at;

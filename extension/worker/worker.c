@@ -325,7 +325,10 @@ worker_pass(MbusWork *work)
 				mbus_expiring_move(work);
 			blocked = mbus_segments_retire(work);
 			if (!work->disk.full)
+			{
 				worker_store(work);
+				mbus_log_prune_run(work);
+			}
 			mbus_numbers_warn(work);
 			mbus_disk_look(work);
 		}

@@ -21,7 +21,7 @@ use Server;
 
 our @EXPORT = qw(bench_consume bench_consume_peer bench_consume_pgq bench_hold bench_backlog
   bench_channels bench_wake bench_delayed bench_idle_waiters
-  bench_acked_size);
+  bench_acked_size drain_of);
 
 my $hold_seconds = $ENV{BENCH_HOLD_SECONDS} || 60;
 my $backlog = $ENV{BENCH_BACKLOG} || 5_000_000;
@@ -107,6 +107,10 @@ sub drain_of
 
 		sql_file('queue_indexed.sql') if $kind eq 'indexed' || $kind eq 'plain';
 		fill($kind, $messages);
+		# what was stored is not what is measured
+		wait_until(q{SELECT count(*) = 0 FROM message_bus.segment
+			WHERE log_to IS NULL OR EXISTS (SELECT FROM message_bus.message WHERE id >= log_to AND id >> 29 = segment_no >> 5)})
+		  if sql('SHOW message_bus.log') eq 'on';
 		sql('CHECKPOINT');
 		return drained(
 			measure('consume', @options,

@@ -16,7 +16,7 @@ use lib dirname(abs_path(__FILE__));
 use Measure;
 use Server;
 
-our @EXPORT = qw(bench_publish_batch bench_publish_single bench_retire);
+our @EXPORT = qw(bench_publish_batch bench_publish_single bench_retire rate_of);
 
 my $rows = $ENV{BENCH_ROWS} || 1_000_000;
 

@@ -21,6 +21,7 @@ plan skip_all => 'there is no Go with golang.org/x/mod'
 my $node = bus_node('log_kill',
 	conf => "fsync = on\n"
 	  . "message_bus.log = on\nmessage_bus.log_interval = 50ms\n"
+	  . "message_bus.log_keep = 1d\n"
 	  . "message_bus.segment_max_rows = 2000\n"
 	  . "message_bus.segment_interval = 0\n"
 	  . "message_bus.worker_interval = 50ms\n");
