@@ -1287,6 +1287,85 @@ CREATE VIEW message_bus.metrics AS
 	FROM message_bus.expired_total() WHERE expired IS NOT NULL;
 COMMENT ON VIEW message_bus.metrics IS 'counters of this database since the server''s start, but for messages_expired_total, which goes on over restarts; for pg_monitor';
 
+CREATE FUNCTION message_bus.channel_counters(channel_id integer,
+	OUT published bigint, OUT published_bytes bigint, OUT delivered bigint, OUT delivered_bytes bigint,
+	OUT acked bigint, OUT nacked bigint, OUT lapsed bigint, OUT dead bigint,
+	OUT since timestamp with time zone) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_channel_counters' LANGUAGE C STRICT ROWS 1;
+COMMENT ON FUNCTION message_bus.channel_counters IS
+'channel_counters: what happened in a channel since the server started, see the view channel_metrics; 0: in all channels that are not counted by themselves. No row where the current user may not consume or audit all its messages, or monitor.';
+
+CREATE VIEW message_bus.channel_metrics AS
+	SELECT c.name AS channel, t.published, t.published_bytes, t.delivered, t.delivered_bytes, t.acked, t.nacked,
+		t.lapsed, t.dead, t.since
+	FROM message_bus.channel_rows() c CROSS JOIN LATERAL message_bus.channel_counters(c.channel_id) AS t
+	UNION ALL
+	SELECT NULL, t.published, t.published_bytes, t.delivered, t.delivered_bytes, t.acked, t.nacked,
+		t.lapsed, t.dead, t.since
+	FROM message_bus.channel_counters(0) AS t;
+COMMENT ON VIEW message_bus.channel_metrics IS
+'what has happened in each channel since the server started, by transactions that committed: of the channels all of whose messages the current user may consume or audit; to pg_monitor of all. Of message_bus.max_channel_metrics channels; NULL where a channel is counted among the others';
+COMMENT ON COLUMN message_bus.channel_metrics.channel IS 'NULL, to pg_monitor: all that were dropped, and all others that are not counted by themselves, together';
+COMMENT ON COLUMN message_bus.channel_metrics.published IS 'messages stored';
+COMMENT ON COLUMN message_bus.channel_metrics.published_bytes IS 'of their payloads';
+COMMENT ON COLUMN message_bus.channel_metrics.delivered IS 'messages given out by claims, each time';
+COMMENT ON COLUMN message_bus.channel_metrics.delivered_bytes IS 'of their payloads, also where these went by reference';
+COMMENT ON COLUMN message_bus.channel_metrics.acked IS 'deliveries acknowledged';
+COMMENT ON COLUMN message_bus.channel_metrics.nacked IS 'deliveries given back, by nack or release_lease';
+COMMENT ON COLUMN message_bus.channel_metrics.lapsed IS 'deliveries whose lease, session or server ended before they were acknowledged';
+COMMENT ON COLUMN message_bus.channel_metrics.dead IS 'messages given up: they used up their attempts, would have expired, or are damaged';
+COMMENT ON COLUMN message_bus.channel_metrics.since IS 'when the server started, and all were 0';
+
+CREATE FUNCTION message_bus.latency_rows(OUT metric text, OUT le double precision, OUT count bigint,
+	OUT sum double precision) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_latency_rows' LANGUAGE C ROWS 60;
+COMMENT ON FUNCTION message_bus.latency_rows IS 'latency_rows: what the view latency shows';
+
+CREATE VIEW message_bus.latency AS
+	SELECT metric, le, count, sum FROM message_bus.latency_rows();
+COMMENT ON VIEW message_bus.latency IS
+'histograms of this database since the server started, of what has committed, as Prometheus has them: for pg_monitor';
+COMMENT ON COLUMN message_bus.latency.metric IS 'publish_seconds: a call that publishes, without the commit; publish_to_claim_seconds: from when a message could be had to its first claim, each subscription''s; claim_to_ack_seconds: from the claim to the ack, of each message';
+COMMENT ON COLUMN message_bus.latency.le IS 'upper bound in seconds; Infinity: any';
+COMMENT ON COLUMN message_bus.latency.count IS 'how many took so long or less';
+COMMENT ON COLUMN message_bus.latency.sum IS 'seconds that all of them took together, the same in each row of a metric';
+
+CREATE FUNCTION message_bus.metrics_text() RETURNS text
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	WITH family (place, name, kind, help) AS (
+		SELECT 1, 'message_bus_' || metric, 'counter', help FROM message_bus.metrics
+		UNION ALL SELECT 2, 'message_bus_' || n, 'histogram', h FROM (VALUES
+			('publish_seconds', 'Calls that publish, without the commit.'),
+			('publish_to_claim_seconds', 'From when a message could be had to its first claim.'),
+			('claim_to_ack_seconds', 'From a claim to its ack, of each message.')) AS v (n, h)
+		UNION ALL SELECT 3, 'message_bus_channel_' || n || '_total', 'counter', h FROM (VALUES
+			('published', 'Messages stored in a channel.'), ('published_bytes', 'Bytes of their payloads.'),
+			('delivered', 'Messages given out by claims.'), ('delivered_bytes', 'Bytes of their payloads.'),
+			('acked', 'Deliveries acknowledged.'), ('nacked', 'Deliveries given back.'),
+			('lapsed', 'Deliveries whose lease, session or server ended.'), ('dead', 'Messages given up.')) AS v (n, h)
+	), sample (name, place, n, line) AS (
+		SELECT 'message_bus_' || metric, '', 0::double precision, 'message_bus_' || metric || ' ' || value FROM message_bus.metrics
+		UNION ALL SELECT 'message_bus_' || metric, '', le, format('message_bus_%s_bucket{le="%s"} %s', metric,
+			CASE le WHEN 'Infinity' THEN '+Inf' ELSE le::text END, count) FROM message_bus.latency
+		UNION ALL SELECT 'message_bus_' || metric, 'total', u.n, format(u.f, metric, u.v)
+			FROM message_bus.latency AS l, LATERAL (VALUES
+				(1, 'message_bus_%s_sum %s', sum::text), (2, 'message_bus_%s_count %s', count::text)) AS u (n, f, v)
+			WHERE le = 'Infinity'
+		UNION ALL SELECT 'message_bus_channel_' || u.n || '_total', COALESCE(channel, ''), 0,
+			format('message_bus_channel_%s_total{channel="%s"} %s', u.n,
+				replace(replace(replace(COALESCE(channel, ''), E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n'), u.v)
+			FROM message_bus.channel_metrics, LATERAL (VALUES ('published', published),
+				('published_bytes', published_bytes), ('delivered', delivered), ('delivered_bytes', delivered_bytes),
+				('acked', acked), ('nacked', nacked), ('lapsed', lapsed), ('dead', dead)) AS u (n, v)
+			WHERE u.v > 0
+	)
+	SELECT string_agg(format(E'# HELP %s %s\n# TYPE %s %s\n', f.name, f.help, f.name, f.kind) || s.lines, '' ORDER BY f.place, f.name COLLATE "C")
+	FROM family f JOIN (SELECT name, string_agg(line || E'\n', '' ORDER BY place COLLATE "C", n) AS lines FROM sample GROUP BY name) AS s
+		USING (name)
+$$;
+COMMENT ON FUNCTION message_bus.metrics_text IS
+'metrics_text: the views metrics, latency and channel_metrics in Prometheus'' text format, for an exporter; for pg_monitor. Names begin with message_bus_. Of channels only what is not 0; channel="" is those that are not counted by themselves.';
+
 CREATE FUNCTION message_bus.scrub(channel text DEFAULT NULL,
 	OUT messages bigint, OUT bytes bigint, OUT bad bigint, OUT found bigint, OUT unread bigint)
 	AS 'MODULE_PATHNAME', 'mbus_scrub' LANGUAGE C COST 1000000;
@@ -1837,8 +1916,10 @@ GRANT SELECT ON message_bus.channels, message_bus.grants, message_bus.messages, 
 	message_bus.dead_letters, message_bus.quarantined TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.scrub, message_bus.scrub_message, message_bus.is_quarantined,
 	message_bus.quarantine_rows TO PUBLIC;
-GRANT SELECT ON message_bus.scrub_status TO pg_monitor;
-GRANT EXECUTE ON FUNCTION message_bus.scrub_status_row TO pg_monitor;
+GRANT SELECT ON message_bus.scrub_status, message_bus.latency TO pg_monitor;
+GRANT EXECUTE ON FUNCTION message_bus.scrub_status_row, message_bus.latency_rows, message_bus.metrics_text TO pg_monitor;
+GRANT SELECT ON message_bus.channel_metrics TO PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.channel_counters TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.channel_rows, message_bus.subscription_rows, message_bus.death_rows,
 	message_bus.message_rows, message_bus.dead_letter_target TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.expired_status, message_bus.subscription_expired, message_bus.subscription_lag,

@@ -30,6 +30,7 @@ int			mbus_segment_interval = 600;
 int			mbus_node = 0;
 int			mbus_max_subscriptions = 4096;
 int			mbus_max_leases = 65536;
+int			mbus_max_channel_metrics = 4096;
 int			mbus_database_share = 75;
 int			mbus_subscription_share = 50;
 int			mbus_channel_share = 75;
@@ -262,6 +263,11 @@ define_start_settings(void)
 							"Messages that can be claimed at one time, in all databases.",
 							"A claim beyond that is refused.",
 							&mbus_max_leases, 65536, 16, 16 * 1024 * 1024,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_channel_metrics",
+							"Channels of which it is counted what happens in them, in all databases.",
+							"All others are counted together.",
+							&mbus_max_channel_metrics, 4096, 64, 1024 * 1024,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 }
 

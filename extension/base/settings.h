@@ -22,6 +22,7 @@ extern int	mbus_segment_interval;	/* seconds between two of a series */
 extern int	mbus_node;			/* in ids and leases */
 extern int	mbus_max_subscriptions; /* that claims are made from */
 extern int	mbus_max_leases;	/* messages outstanding, in all databases */
+extern int	mbus_max_channel_metrics;	/* channels counted by themselves */
 extern int	mbus_database_share;	/* percent of the pools; reload */
 extern int	mbus_subscription_share;	/* percent of that; reload */
 extern int	mbus_channel_share; /* likewise */

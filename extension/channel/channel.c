@@ -63,7 +63,7 @@ typedef struct MbusCachedAny
 {
 	Oid			role;			/* hash key */
 	bool		any;			/* it has a privilege on a channel */
-}			MbusCachedAny;
+} MbusCachedAny;
 
 #define ANY_SLOTS	64			/* roles whose channel is remembered */
 

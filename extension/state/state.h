@@ -87,6 +87,32 @@ typedef enum MbusCounter
 	MBUS_COUNTERS
 } MbusCounter;
 
+/* What is counted of each channel, at commit; see tally.c. */
+typedef enum MbusTally
+{
+	MBUS_T_PUBLISHED,
+	MBUS_T_PUBLISHED_BYTES,
+	MBUS_T_DELIVERED,
+	MBUS_T_DELIVERED_BYTES,
+	MBUS_T_ACKED,
+	MBUS_T_NACKED,
+	MBUS_T_LAPSED,				/* lease, session or server ended */
+	MBUS_T_DEAD,
+	MBUS_TALLIES
+} MbusTally;
+
+/* What is measured, likewise. */
+typedef enum MbusLatency
+{
+	MBUS_L_PUBLISH,				/* a call that publishes */
+	MBUS_L_CLAIM,				/* from when a message could be had to its
+								 * first claim */
+	MBUS_L_ACK,					/* from the claim to the ack */
+	MBUS_LATENCIES
+} MbusLatency;
+
+#define MBUS_LATENCY_BUCKETS 20
+
 /*
  * What is known of segments' numbers: the state lock.  Only the worker writes
  * it, if it is not said; it is all zero until it has numbered.  "known" and
@@ -340,6 +366,13 @@ typedef struct MbusScrubState
 	pg_atomic_uint32 quarantined;	/* rows of the table, about */
 } MbusScrubState;
 
+/* How long something took, since the server's start: no lock. */
+typedef struct MbusSpread
+{
+	pg_atomic_uint64 bucket[MBUS_LATENCY_BUCKETS];
+	pg_atomic_uint64 us;		/* all together */
+} MbusSpread;
+
 /*
  * What is shared of one database; worker/reset.c begins it anew.  A process
  * reads without a lock only what it alone writes (which the worker does) and
@@ -374,6 +407,12 @@ typedef struct MbusDatabase
 
 	ConditionVariable changed;	/* the worker opened, failed or passed */
 	pg_atomic_uint64 counter[MBUS_COUNTERS];
+
+	/* tally.c: no lock */
+	MbusSpread	latency[MBUS_LATENCIES];
+	pg_atomic_uint64 other[MBUS_TALLIES];	/* channels without a slot */
+	pg_atomic_uint32 tallied;	/* slots */
+	pg_atomic_uint32 tally_full;	/* 1: there was none for a channel */
 } MbusDatabase;
 
 extern bool mbus_preloaded(void);
