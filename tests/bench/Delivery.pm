@@ -109,7 +109,7 @@ sub drain_of
 		fill($kind, $messages);
 		# what was stored is not what is measured
 		wait_until(q{SELECT count(*) = 0 FROM message_bus.segment
-			WHERE log_to IS NULL OR EXISTS (SELECT FROM message_bus.message WHERE id >= log_to AND id >> 29 = segment_no >> 5)})
+			WHERE log_to IS NULL OR EXISTS (SELECT FROM message_bus.message WHERE id >= log_to AND id >> 24 = segment_no)})
 		  if sql('SHOW message_bus.log') eq 'on';
 		sql('CHECKPOINT');
 		return drained(
