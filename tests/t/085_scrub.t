@@ -146,9 +146,30 @@ like((sql_error("SELECT message_bus.get_bytes($middle)"))[0], qr/XX001/, 'and th
 query(q{SELECT message_bus.create_channel('short', ttl => '1 second')});
 my $short = publish('short', q{'gone soon'});
 query("UPDATE message_bus.message SET payload = 'gone soom' WHERE id = $short");
-is(query("SELECT message_bus.scrub_message($short)"), 'checksum', 'one of another segment');
+my $session = $node->background_psql('postgres');
+is($session->query_safe("BEGIN; SELECT message_bus.scrub_message($short)"), 'checksum', 'one of another segment');
 until_query('it expires', "SELECT message_bus.expire() >= 0 AND NOT EXISTS (SELECT FROM message_bus.segment WHERE segment_no = $short >> 24)");
-is(query("SELECT count(*) FROM message_bus.quarantine WHERE message_id = $short"), '0', 'what has gone is in no quarantine');
+$session->query_safe('COMMIT');
+$session->quit;
+setting('scrub_rate', '1GB');
+until_query('what has gone is in no quarantine', "SELECT count(*) = 0 FROM message_bus.quarantine WHERE message_id = $short");
+setting('scrub_rate', '0');
+
+# ---- a page that is damaged: all on it is found, and all behind it is read
+$leaf = query("SELECT 'message_bus.message_' || ($middle >> 24)");
+my $page = query("SELECT count(*) FROM $leaf WHERE (ctid::text::point)[0] = 200 AND channel_id = (SELECT channel_id FROM message_bus.channel WHERE name = 'many')");
+cmp_ok($page, '>', 3, 'there is such a page');
+my $before = query('SELECT messages, bad FROM message_bus.scrub()');
+$heap_file = $node->data_dir . '/' . query("SELECT pg_relation_filepath('$leaf')");
+$node->stop;
+change($heap_file, '', 200 * 8192, "\xff" x 24);
+$node->start;
+bus_ready($node);
+my ($messages, $bad) = split /\|/, $before;
+is(query('SELECT messages > 1000, bad, found, unread FROM message_bus.scrub()'), join('|', 't', $bad + $page, $page, 0),
+	'what is on a damaged page is unreadable');
+is(query("SELECT count(*), bool_and(detail LIKE 'invalid page in block 200 of %') FROM message_bus.quarantined WHERE channel IS NULL AND kind = 'unreadable'"),
+	"$page|t", 'and it is said why');
 
 done_testing();
 
