@@ -18,7 +18,8 @@
  * and after PASSED_OVER tries the
  * rest of its segment is left to the next cycle (scrub_status counts it).  A
  * session that has put the same message into quarantine and not committed is
- * in the way likewise.
+ * in the way likewise: after so many tries what the slice has found is left to
+ * it, or to the next cycle.
  *
  * The place is in scrub_state, one row: written with what is put into
  * quarantine, at the beginning and end of a cycle, and each PLACE_EVERY_MS.
@@ -64,7 +65,7 @@
 
 static bool scrub_ready(MbusWork *work);
 static MbusOutcome scrub_load(MbusWork *work, void *arg);
-static void quarantine_load(MbusWork *work);
+static MbusOutcome quarantine_load(MbusWork *work, void *arg);
 static bool cycle_goes_on(MbusWork *work);
 static MbusOutcome cycle_begin(MbusWork *work, void *arg);
 static void wanted_look(MbusWork *work);
@@ -114,10 +115,16 @@ mbus_scrub_forget(MbusWork *work)
 	MemSet(&work->scrub, 0, sizeof(work->scrub));
 }
 
-/* Sees that the place and the quarantine are known. */
+/*
+ * Sees that the place is known, and reads the filter of the quarantine where
+ * that is due and nobody is in the way.
+ */
 static bool
 scrub_ready(MbusWork *work)
 {
+	if (!work->scrub.filtered)
+		(void) mbus_task_run(work, MBUS_TASK_SCRUB, quarantine_load, NULL,
+							 "reading the quarantine");
 	if (!work->scrub.loaded)
 		work->scrub.loaded =
 			mbus_task_run(work, MBUS_TASK_SCRUB, scrub_load, NULL,
@@ -125,7 +132,7 @@ scrub_ready(MbusWork *work)
 	return work->scrub.loaded;
 }
 
-/* Reads the place that was written down last, and the quarantine. */
+/* Reads the place that was written down last. */
 static MbusOutcome
 scrub_load(MbusWork *work, void *arg)
 {
@@ -133,7 +140,6 @@ scrub_load(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	quarantine_load(work);
 	if (SPI_execute("SELECT cycle, started_at, ended_at, next_id, messages,"
 					" bytes, bad, unread FROM message_bus.scrub_state",
 					true, 1) != SPI_OK_SELECT)
@@ -162,15 +168,23 @@ scrub_load(MbusWork *work, void *arg)
 
 /*
  * quarantine_load makes the filter that of the table.  Under Share nobody is
- * between marking a message and its commit.
+ * between marking a message and its commit; while somebody is the filter stays
+ * as it is, which is not wrong.
  */
-static void
-quarantine_load(MbusWork *work)
+static MbusOutcome
+quarantine_load(MbusWork *work, void *arg)
 {
 	int64	   *ids;
 	int			n;
 
-	LockRelationOid(mbus_relation(work->schema, "quarantine"), ShareLock);
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	if (!ConditionalLockRelationOid(mbus_relation(work->schema, "quarantine"),
+									ShareLock))
+	{
+		mbus_task_commit();
+		return MBUS_BLOCKED;
+	}
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute("SELECT message_id FROM message_bus.quarantine", true,
 					0) != SPI_OK_SELECT)
@@ -187,6 +201,9 @@ quarantine_load(MbusWork *work)
 											 &isnull));
 	}
 	mbus_quarantine_known(work->db, ids, n);
+	mbus_task_commit();
+	work->scrub.filtered = true;
+	return MBUS_DONE;
 }
 
 /* Whether there is something to read in this cycle; begins one that is due. */
@@ -220,12 +237,14 @@ cycle_begin(MbusWork *work, void *arg)
 {
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	mbus_sql("DELETE FROM message_bus.quarantine q"
+	mbus_sql("DELETE FROM message_bus.quarantine WHERE message_id IN"
+			 " (SELECT message_id FROM message_bus.quarantine q"
 			 " WHERE NOT EXISTS (SELECT FROM message_bus.segment s"
-			 " WHERE s.segment_no = q.message_id >> %d)", MBUS_ROW_BITS);
-	quarantine_load(work);
+			 " WHERE s.segment_no = q.message_id >> %d)"
+			 " FOR UPDATE SKIP LOCKED)", MBUS_ROW_BITS);
 	place_store(arg);
 	mbus_task_commit();
+	work->scrub.filtered = false;	/* who has left may go from it */
 	return MBUS_DONE;
 }
 
@@ -241,12 +260,12 @@ wanted_look(MbusWork *work)
 		MbusScrub	scrub = {.next = ids[i],.last = ids[i],.bytes_max = 1,
 		.ms_max = 1};
 
+		/* where somebody is in the way it is wanted again by who reads it */
 		if (mbus_task_run(work, MBUS_TASK_SCRUB, slice_look, &scrub,
 						  "looking at message " INT64_FORMAT,
-						  ids[i]) == MBUS_BLOCKED)
-			continue;			/* the next pass looks again */
+						  ids[i]) == MBUS_DONE)
+			slice_tell(work, &scrub, true);
 		mbus_scrub_seen(work->db, ids[i]);
-		slice_tell(work, &scrub, true);
 		work->serve(work);
 	}
 }
@@ -279,7 +298,7 @@ slice_run(MbusWork *work, MbusScrub *scrub)
 	outcome = mbus_task_run(work, MBUS_TASK_SCRUB, slice_look, scrub,
 							"scrubbing segment %d",
 							MbusSegmentOf(scrub->next));
-	if (outcome != MBUS_DONE && ++work->scrub.blocked >= PASSED_OVER)
+	if (outcome != MBUS_DONE && ++work->scrub.blocked > PASSED_OVER)
 	{
 		work->scrub.blocked = 0;
 		status.unread++;
@@ -308,6 +327,8 @@ slice_look(MbusWork *work, void *arg)
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	mbus_scrub_slice(work->schema, scrub);
+	if (work->scrub.blocked >= PASSED_OVER)
+		scrub->n = 0;
 	(void) mbus_quarantine_settle(work->schema, scrub->found, scrub->n);
 	if (scrub->last == PG_INT64_MAX)
 	{

@@ -180,7 +180,8 @@ typedef struct MbusDiskWork
 /* The scrubber; scrub_task.c. */
 typedef struct MbusScrubWork
 {
-	bool		loaded;			/* its place, and the quarantine */
+	bool		loaded;			/* its place */
+	bool		filtered;		/* the filter of the quarantine is as new */
 	bool		more;			/* of what may be read is left */
 	int64		budget;			/* bytes that may be read; below 0: debts */
 	TimestampTz budget_at;

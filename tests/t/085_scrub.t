@@ -154,9 +154,10 @@ my ($short, $again) = split /\n/, query(q{
 is($session->query_safe("BEGIN; SELECT message_bus.scrub_message($short), message_bus.scrub_message($again)"),
 	'checksum|sound', 'two of another segment, one of which is right again');
 until_query('it expires', "SELECT message_bus.expire() >= 0 AND NOT EXISTS (SELECT FROM message_bus.segment WHERE segment_no = $short >> 24)");
+setting('scrub_rate', '1GB');
+until_query('the scrubber goes on beside it', "SELECT cycle > $cycle + 1 FROM message_bus.scrub_status");
 $session->query_safe('COMMIT');
 $session->quit;
-setting('scrub_rate', '1GB');
 until_query('what has gone is in no quarantine', "SELECT count(*) = 0 FROM message_bus.quarantine WHERE message_id IN ($short, $again)");
 setting('scrub_rate', '0');
 
