@@ -9,14 +9,15 @@
  *
  * Pace.  Each pass of the worker reads what scrub_rate allows for the time
  * since the last, a second's worth at most, and SLICE_MS at most; then others
- * are served.  A message that is larger than that is paid for by the passes
- * that follow.  The setting is looked at in each.
+ * are served.  Where passes are many a slice waits until it is worth its
+ * transaction, a tenth of a second's.  A message that is larger than that is
+ * paid for by the passes that follow.  The setting is looked at in each.
  *
  * Locks.  A slice holds AccessShare on one leaf; the worker drops segments
  * itself, so it is never in its own way.  What cannot be locked in
- * MBUS_LOCK_WAIT_MS is tried in the next pass, as is a slice that lacks memory,
- * and after PASSED_OVER tries the
- * rest of its segment is left to the next cycle (scrub_status counts it).  A
+ * MBUS_LOCK_WAIT_MS is tried in the next pass, as is a slice that lacks
+ * memory, and after PASSED_OVER tries the rest of its segment is left to the
+ * next cycle (scrub_status counts it).  A
  * session that has put the same message into quarantine and not committed is
  * in the way likewise: after so many tries what the slice has found is left to
  * it, or to the next cycle.
@@ -58,6 +59,7 @@
 #include "worker/task.h"
 
 #define SLICE_MS		50
+#define SLICES			10		/* a second, where the rate is kept */
 #define PLACE_EVERY_MS	30000
 #define PASSED_OVER		20
 #define SAY_MOST		5
@@ -272,7 +274,7 @@ wanted_look(MbusWork *work)
 
 /*
  * budget_now returns how many bytes may be read now: what the rate allows
- * since it was asked last, a second's at most, less what was read beyond.
+ * since it was asked last, a second's at most, less what was read beyond; 0: none.
  */
 static int64
 budget_now(MbusWork *work)
@@ -285,7 +287,8 @@ budget_now(MbusWork *work)
 		work->scrub.budget += (int64) ((double) rate * us / USECS_PER_SEC);
 	work->scrub.budget = Min(work->scrub.budget, rate);
 	work->scrub.budget_at = now;
-	return rate == 0 ? 0 : work->scrub.budget;
+	/* passes may be many: a slice is worth its transaction */
+	return work->scrub.budget < rate / SLICES ? 0 : work->scrub.budget;
 }
 
 /* Reads a slice of the cycle, and tells how far it is. */
@@ -309,7 +312,8 @@ slice_run(MbusWork *work, MbusScrub *scrub)
 		return;
 	work->scrub.blocked = 0;
 	work->scrub.budget -= scrub->cost;
-	work->scrub.more = work->scrub.budget > 0 && !scrub->ended;
+	work->scrub.more = !scrub->ended &&
+		work->scrub.budget >= scrub->bytes_max / 2;
 	slice_tell(work, scrub, false);
 }
 
