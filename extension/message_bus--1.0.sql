@@ -389,6 +389,29 @@ ALTER TABLE message_bus.message ALTER sha256 SET STATISTICS 0, ALTER payload SET
 ALTER TABLE message_bus.event ALTER session SET STATISTICS 0, ALTER subject SET STATISTICS 0;
 ALTER TABLE message_bus.ack ALTER session SET STATISTICS 0, ALTER subject SET STATISTICS 0;
 ALTER TABLE message_bus.failure ALTER session SET STATISTICS 0, ALTER key_hash SET STATISTICS 0, ALTER subject SET STATISTICS 0, ALTER reason SET STATISTICS 0, ALTER not_moved SET STATISTICS 0;
+-- Messages whose bytes are not those published, as long as their segments are there.
+CREATE TABLE message_bus.quarantine (
+	message_id bigint PRIMARY KEY,
+	channel_id integer NOT NULL,			-- 0: its row could not be read
+	found_at timestamp with time zone NOT NULL,
+	kind text NOT NULL,						-- checksum, compression, row, unreadable
+	detail text								-- unreadable: the error
+);
+COMMENT ON TABLE message_bus.quarantine IS 'messages that are damaged and not delivered';
+
+-- Where the scrubber was, when it last wrote it down; the worker only.
+CREATE TABLE message_bus.scrub_state (
+	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+	cycle bigint NOT NULL,
+	started_at timestamp with time zone NOT NULL,
+	ended_at timestamp with time zone,
+	next_id bigint NOT NULL,
+	messages bigint NOT NULL,
+	bytes bigint NOT NULL,
+	bad bigint NOT NULL,
+	unread bigint NOT NULL
+) WITH (fillfactor = 50);
+COMMENT ON TABLE message_bus.scrub_state IS 'place of the scrubber; only saves reading';
 
 -- The log: an append-only tree over all messages and facts, extension/log/README.md.
 -- Only the worker writes; one row, once there is a log.
@@ -1309,6 +1332,142 @@ CREATE VIEW message_bus.metrics AS
 	FROM message_bus.expired_total() WHERE expired IS NOT NULL;
 COMMENT ON VIEW message_bus.metrics IS 'counters of this database since the server''s start, but for messages_expired_total, which goes on over restarts; for pg_monitor';
 
+CREATE FUNCTION message_bus.channel_counters(channel_id integer,
+	OUT published bigint, OUT published_bytes bigint, OUT delivered bigint, OUT delivered_bytes bigint,
+	OUT acked bigint, OUT nacked bigint, OUT lapsed bigint, OUT dead bigint,
+	OUT since timestamp with time zone) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_channel_counters' LANGUAGE C STRICT ROWS 1;
+COMMENT ON FUNCTION message_bus.channel_counters IS
+'channel_counters: what happened in a channel since the server started, see the view channel_metrics; 0: in all channels that are not counted by themselves. No row where the current user may not consume or audit all its messages, or monitor.';
+
+CREATE VIEW message_bus.channel_metrics AS
+	SELECT c.name AS channel, t.published, t.published_bytes, t.delivered, t.delivered_bytes, t.acked, t.nacked,
+		t.lapsed, t.dead, t.since
+	FROM message_bus.channel_rows() c CROSS JOIN LATERAL message_bus.channel_counters(c.channel_id) AS t
+	UNION ALL
+	SELECT NULL, t.published, t.published_bytes, t.delivered, t.delivered_bytes, t.acked, t.nacked,
+		t.lapsed, t.dead, t.since
+	FROM message_bus.channel_counters(0) AS t;
+COMMENT ON VIEW message_bus.channel_metrics IS
+'what has happened in each channel since the server started, by transactions that committed: of the channels all of whose messages the current user may consume or audit; to pg_monitor of all. Of message_bus.max_channel_metrics channels; NULL where a channel is counted among the others';
+COMMENT ON COLUMN message_bus.channel_metrics.channel IS 'NULL, to pg_monitor: all that were dropped, and all others that are not counted by themselves, together';
+COMMENT ON COLUMN message_bus.channel_metrics.published IS 'messages stored';
+COMMENT ON COLUMN message_bus.channel_metrics.published_bytes IS 'of their payloads';
+COMMENT ON COLUMN message_bus.channel_metrics.delivered IS 'messages given out by claims, each time';
+COMMENT ON COLUMN message_bus.channel_metrics.delivered_bytes IS 'of their payloads, also where these went by reference';
+COMMENT ON COLUMN message_bus.channel_metrics.acked IS 'deliveries acknowledged';
+COMMENT ON COLUMN message_bus.channel_metrics.nacked IS 'deliveries given back, by nack or release_lease';
+COMMENT ON COLUMN message_bus.channel_metrics.lapsed IS 'deliveries whose lease, session or server ended before they were acknowledged';
+COMMENT ON COLUMN message_bus.channel_metrics.dead IS 'messages given up: they used up their attempts, would have expired, or are damaged';
+COMMENT ON COLUMN message_bus.channel_metrics.since IS 'when the server started, and all were 0';
+
+CREATE FUNCTION message_bus.latency_rows(OUT metric text, OUT le double precision, OUT count bigint,
+	OUT sum double precision) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_latency_rows' LANGUAGE C ROWS 60;
+COMMENT ON FUNCTION message_bus.latency_rows IS 'latency_rows: what the view latency shows';
+
+CREATE VIEW message_bus.latency AS
+	SELECT metric, le, count, sum FROM message_bus.latency_rows();
+COMMENT ON VIEW message_bus.latency IS
+'histograms of this database since the server started, of what has committed, as Prometheus has them: for pg_monitor';
+COMMENT ON COLUMN message_bus.latency.metric IS 'publish_seconds: a call that publishes, without the commit; publish_to_claim_seconds: from when a message could be had to its first claim, each subscription''s; claim_to_ack_seconds: from the claim to the ack, of each message';
+COMMENT ON COLUMN message_bus.latency.le IS 'upper bound in seconds; Infinity: any';
+COMMENT ON COLUMN message_bus.latency.count IS 'how many took so long or less';
+COMMENT ON COLUMN message_bus.latency.sum IS 'seconds that all of them took together, the same in each row of a metric';
+
+CREATE FUNCTION message_bus.metrics_text() RETURNS text
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	WITH family (place, name, kind, help) AS (
+		SELECT 1, 'message_bus_' || metric, 'counter', help FROM message_bus.metrics
+		UNION ALL SELECT 2, 'message_bus_' || n, 'histogram', h FROM (VALUES
+			('publish_seconds', 'Calls that publish, without the commit.'),
+			('publish_to_claim_seconds', 'From when a message could be had to its first claim.'),
+			('claim_to_ack_seconds', 'From a claim to its ack, of each message.')) AS v (n, h)
+		UNION ALL SELECT 3, 'message_bus_channel_' || n || '_total', 'counter', h FROM (VALUES
+			('published', 'Messages stored in a channel.'), ('published_bytes', 'Bytes of their payloads.'),
+			('delivered', 'Messages given out by claims.'), ('delivered_bytes', 'Bytes of their payloads.'),
+			('acked', 'Deliveries acknowledged.'), ('nacked', 'Deliveries given back.'),
+			('lapsed', 'Deliveries whose lease, session or server ended.'), ('dead', 'Messages given up.')) AS v (n, h)
+	), sample (name, place, n, line) AS (
+		SELECT 'message_bus_' || metric, '', 0::double precision, 'message_bus_' || metric || ' ' || value FROM message_bus.metrics
+		UNION ALL SELECT 'message_bus_' || metric, '', le, format('message_bus_%s_bucket{le="%s"} %s', metric,
+			CASE le WHEN 'Infinity' THEN '+Inf' ELSE le::text END, count) FROM message_bus.latency
+		UNION ALL SELECT 'message_bus_' || metric, 'total', u.n, format(u.f, metric, u.v)
+			FROM message_bus.latency AS l, LATERAL (VALUES
+				(1, 'message_bus_%s_sum %s', sum::text), (2, 'message_bus_%s_count %s', count::text)) AS u (n, f, v)
+			WHERE le = 'Infinity'
+		UNION ALL SELECT 'message_bus_channel_' || u.n || '_total', COALESCE(channel, ''), 0,
+			format('message_bus_channel_%s_total{channel="%s"} %s', u.n,
+				replace(replace(replace(COALESCE(channel, ''), E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n'), u.v)
+			FROM message_bus.channel_metrics, LATERAL (VALUES ('published', published),
+				('published_bytes', published_bytes), ('delivered', delivered), ('delivered_bytes', delivered_bytes),
+				('acked', acked), ('nacked', nacked), ('lapsed', lapsed), ('dead', dead)) AS u (n, v)
+			WHERE u.v > 0
+	)
+	SELECT string_agg(format(E'# HELP %s %s\n# TYPE %s %s\n', f.name, f.help, f.name, f.kind) || s.lines, '' ORDER BY f.place, f.name COLLATE "C")
+	FROM family f JOIN (SELECT name, string_agg(line || E'\n', '' ORDER BY place COLLATE "C", n) AS lines FROM sample GROUP BY name) AS s
+		USING (name)
+$$;
+COMMENT ON FUNCTION message_bus.metrics_text IS
+'metrics_text: the views metrics, latency and channel_metrics in Prometheus'' text format, for an exporter; for pg_monitor. Names begin with message_bus_. Of channels only what is not 0; channel="" is those that are not counted by themselves.';
+
+CREATE FUNCTION message_bus.scrub(channel text DEFAULT NULL,
+	OUT messages bigint, OUT bytes bigint, OUT bad bigint, OUT found bigint, OUT unread bigint)
+	AS 'MODULE_PATHNAME', 'mbus_scrub' LANGUAGE C COST 1000000;
+COMMENT ON FUNCTION message_bus.scrub IS
+'scrub: reads all live messages of a channel again, or of all channels (NULL, for pg_monitor), and compares each with its SHA-256. What is damaged is put into quarantine, what is sound again let out, when the transaction commits; on a standby or in a read-only transaction it only counts.
+channel: one whose messages the current user may consume or audit, all of them, or pg_monitor.
+Returns messages and bytes (of payload) read, how many of the messages are bad, how many of these were not in quarantine before (found), and how many segments could not be read to their end (unread).
+Errors: 42P01 no such channel, 42501 no privilege.';
+
+CREATE FUNCTION message_bus.scrub_message(id bigint) RETURNS text
+	AS 'MODULE_PATHNAME', 'mbus_scrub_message' LANGUAGE C STRICT COST 1000;
+COMMENT ON FUNCTION message_bus.scrub_message IS
+'scrub_message: looks at one message as scrub() does and returns sound, or what is damaged: checksum (the bytes are not those published), compression (they cannot be decompressed), row (lengths in its row are wrong), unreadable (reading it is an error). One that is sound is let out of quarantine. NULL: there is no such live message, or the current user may not see all messages of its channel and is not in pg_monitor.';
+
+CREATE FUNCTION message_bus.is_quarantined(id bigint) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_is_quarantined' LANGUAGE C STRICT STABLE;
+COMMENT ON FUNCTION message_bus.is_quarantined IS
+'is_quarantined: whether a message is in quarantine, of a channel that the current user may consume, audit or monitor; else false. For the view message_bus.';
+
+CREATE FUNCTION message_bus.quarantine_rows() RETURNS SETOF message_bus.quarantine
+	AS 'MODULE_PATHNAME', 'mbus_quarantine_rows' LANGUAGE C STABLE;
+COMMENT ON FUNCTION message_bus.quarantine_rows IS
+'quarantine_rows: messages in quarantine, of the channels all of whose messages the current user may consume or audit, or that he may monitor. For the view quarantined.';
+
+CREATE VIEW message_bus.quarantined AS
+	SELECT c.name AS channel, q.message_id, q.found_at, q.kind, q.detail
+	FROM message_bus.quarantine_rows() q
+	LEFT JOIN message_bus.channel_rows() c ON c.channel_id OPERATOR(pg_catalog.=) q.channel_id;
+COMMENT ON VIEW message_bus.quarantined IS
+'messages that are damaged, of the channels all of whose messages the current user may consume or audit, or that he may monitor: they are not delivered, and reading one is XX001, until scrub_message() or the scrubber finds them sound; as long as their segments are there';
+COMMENT ON COLUMN message_bus.quarantined.channel IS 'NULL: it could not be read, or was dropped';
+COMMENT ON COLUMN message_bus.quarantined.kind IS 'as scrub_message() returns it';
+COMMENT ON COLUMN message_bus.quarantined.detail IS 'of what is unreadable: the error';
+
+CREATE FUNCTION message_bus.scrub_status_row(OUT cycle bigint, OUT state text,
+	OUT started_at timestamp with time zone, OUT ended_at timestamp with time zone,
+	OUT next_at timestamp with time zone, OUT segment_no integer, OUT next_id bigint,
+	OUT messages bigint, OUT bytes bigint, OUT bad bigint, OUT unread bigint, OUT rate bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_scrub_status_row' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.scrub_status_row IS 'scrub_status_row: what the view scrub_status shows';
+
+CREATE VIEW message_bus.scrub_status AS
+	SELECT s.*, (SELECT pg_catalog.count(*) FROM message_bus.quarantine) AS quarantined
+	FROM message_bus.scrub_status_row() s;
+COMMENT ON VIEW message_bus.scrub_status IS 'where the scrubber is; no row where it has not begun; for pg_monitor';
+COMMENT ON COLUMN message_bus.scrub_status.cycle IS 'how often all messages have been read, with this time';
+COMMENT ON COLUMN message_bus.scrub_status.state IS 'running, off (message_bus.scrub_rate is 0), or paused until the next cycle';
+COMMENT ON COLUMN message_bus.scrub_status.next_at IS 'when the next cycle begins at the earliest';
+COMMENT ON COLUMN message_bus.scrub_status.segment_no IS 'that is being read; NULL: paused';
+COMMENT ON COLUMN message_bus.scrub_status.next_id IS 'messages with lower ids have been read';
+COMMENT ON COLUMN message_bus.scrub_status.messages IS 'read in this cycle, or the last';
+COMMENT ON COLUMN message_bus.scrub_status.bytes IS 'of their payloads';
+COMMENT ON COLUMN message_bus.scrub_status.bad IS 'of them, damaged';
+COMMENT ON COLUMN message_bus.scrub_status.unread IS 'segments that were not read to their end: their index is damaged, or they were locked for long';
+COMMENT ON COLUMN message_bus.scrub_status.rate IS 'bytes a second: message_bus.scrub_rate';
+COMMENT ON COLUMN message_bus.scrub_status.quarantined IS 'messages that are in quarantine now';
+
 CREATE FUNCTION message_bus.pool_rows(OUT pool text, OUT database oid, OUT channel_id integer,
 	OUT subscription_id integer, OUT role oid, OUT subject text, OUT session bigint,
 	OUT held integer, OUT may_hold integer) RETURNS SETOF record
@@ -1544,7 +1703,7 @@ CREATE VIEW message_bus.message_bus AS
 		m.headers OPERATOR(pg_catalog.->>) 'session_id' AS session_id,
 		m.headers OPERATOR(pg_catalog.->>) 'tool_name' AS tool_name,
 		m.headers OPERATOR(pg_catalog.->>) 'provider_name' AS provider_name,
-		CASE WHEN m.live THEN
+		CASE WHEN m.live AND NOT message_bus.is_quarantined(m.id) THEN
 			message_bus.stored_json(m.stored, message_bus.compression_name(m.encoding), m.size,
 				m.content_type, m.sha256)
 		END AS payload,
@@ -2007,7 +2166,10 @@ checks (name, error, warning, figure, action) AS (
 	SELECT 'errors', false, e.grave > 0, format('%s in the last hour, %s of them of the server', e.n, e.grave),
 		'See the view errors: SQLSTATE 53 is something full, 58 and XX are damage.'
 	FROM e
-	-- what is quarantined comes here
+	UNION ALL
+	SELECT 'quarantine', count(*) > 0, false, count(*)::text,
+		'Stored messages are damaged: see the view quarantined, and the machine''s disks and memory. Who has repaired one calls scrub_message().'
+	FROM message_bus.quarantined
 	UNION ALL
 	SELECT 'checksums', c.value > 0, false, c.value::text,
 		'Stored bytes do not match their checksum: see the view errors, function verify, and the machine''s disks and memory.'
@@ -2169,7 +2331,13 @@ GRANT EXECUTE ON FUNCTION message_bus.id_node, message_bus.lease_node TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login
 GRANT EXECUTE ON FUNCTION message_bus.bus_fault TO PUBLIC;		-- tells gateways only
 GRANT SELECT ON message_bus.channels, message_bus.grants, message_bus.messages, message_bus.subscriptions, message_bus.leases,
-	message_bus.dead_letters TO PUBLIC;
+	message_bus.dead_letters, message_bus.quarantined TO PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.scrub, message_bus.scrub_message, message_bus.is_quarantined,
+	message_bus.quarantine_rows TO PUBLIC;
+GRANT SELECT ON message_bus.scrub_status, message_bus.latency TO pg_monitor;
+GRANT EXECUTE ON FUNCTION message_bus.scrub_status_row, message_bus.latency_rows, message_bus.metrics_text TO pg_monitor;
+GRANT SELECT ON message_bus.channel_metrics TO PUBLIC;
+GRANT EXECUTE ON FUNCTION message_bus.channel_counters TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.channel_rows, message_bus.subscription_rows, message_bus.death_rows,
 	message_bus.message_rows, message_bus.dead_letter_target TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.expired_status, message_bus.subscription_expired, message_bus.subscription_lag,

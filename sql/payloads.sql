@@ -93,6 +93,7 @@ RESET message_bus.verify_on_read;
 -- a read without verifying is none for later reads with it
 SELECT left(pg_temp.fails(format('SELECT message_bus.get_bytes(%s)', :id)), 5);
 UPDATE message_bus.message SET payload = '{"n": 1}' WHERE id = :id;
+SELECT message_bus.scrub_message(:id) AS looked_at;
 SELECT payload FROM message_bus.get(:id);
 
 -- other bytes, shorter, longer, empty; a wrong size; a wrong checksum; wrong compressed data

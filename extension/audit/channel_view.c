@@ -53,6 +53,17 @@ MBUS_FUNCTION(subscription_rows)
 }
 
 /*
+ * quarantine_rows() returns the damaged messages of the channels all of whose
+ * messages the current user may see, or that he may monitor.
+ */
+MBUS_FUNCTION(quarantine_rows)
+{
+	rows_return(fcinfo, "quarantine", MBUS_QUARANTINED_CHANNEL_ID,
+				MBUS_SEE_WHOLE);
+	return (Datum) 0;
+}
+
+/*
  * dead_letter_target(channel_id) returns the name of a channel's dead-letter
  * channel, and whether dead letters go there.
  */

@@ -48,6 +48,10 @@ static const Metric metrics[MBUS_COUNTERS] = {
 	[MBUS_C_REDRIVEN] = {"messages_redriven_total", "Dead messages given back for delivery by redrive."},
 	[MBUS_C_WAITS] = {"waits_total", "Claims and calls of message_bus.wait() that went to sleep."},
 	[MBUS_C_CORRUPT_SKIPPED] = {"corrupt_skipped_total", "Messages that a claim passed over because their bytes do not match their checksum."},
+	[MBUS_C_SCRUBBED] = {"messages_scrubbed_total", "Messages whose payloads the scrubber or message_bus.scrub() has read again."},
+	[MBUS_C_SCRUBBED_BYTES] = {"scrubbed_bytes_total", "Bytes of these payloads."},
+	[MBUS_C_QUARANTINED] = {"messages_quarantined_total", "Messages found to be damaged and put into quarantine."},
+	[MBUS_C_QUARANTINE_LEFT] = {"messages_unquarantined_total", "Messages let out of quarantine because their bytes were right again."},
 };
 
 /*

@@ -30,6 +30,7 @@ int			mbus_segment_interval = 600;
 int			mbus_node = 0;
 int			mbus_max_subscriptions = 4096;
 int			mbus_max_leases = 65536;
+int			mbus_max_channel_metrics = 4096;
 int			mbus_database_share = 75;
 int			mbus_subscription_share = 50;
 int			mbus_channel_share = 75;
@@ -39,6 +40,8 @@ int			mbus_leases_per_epoch = MBUS_LEASES_LIMIT;
 int			mbus_facts_per_chunk = 1024 * 1024;
 int			mbus_acked_idle = 600;
 int			mbus_disk_reserve = 64;
+int			mbus_scrub_rate = 1024;
+int			mbus_scrub_interval = 86400;
 bool		mbus_log_enabled = true;
 int			mbus_log_interval = 10000;
 int			mbus_log_keep = 0;
@@ -68,6 +71,7 @@ int			mbus_claim_wait_max = -1;
 
 static void define_server_settings(void);
 static void define_share_settings(void);
+static void define_scrub_settings(void);
 static void define_log_settings(void);
 static void define_start_settings(void);
 static void define_session_settings(void);
@@ -87,6 +91,7 @@ mbus_settings_init(void)
 {
 	define_server_settings();
 	define_share_settings();
+	define_scrub_settings();
 	define_log_settings();
 	if (process_shared_preload_libraries_in_progress)
 		define_start_settings();
@@ -192,6 +197,21 @@ define_share_settings(void)
 							INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
 }
 
+/* Settings of the scrubber, likewise. */
+static void
+define_scrub_settings(void)
+{
+	DefineCustomIntVariable("message_bus.scrub_rate",
+							"Payload that the worker reads again each second, to see whether it is as it was published.",
+							"0 reads only what somebody has found damaged.",
+							&mbus_scrub_rate, 1024, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.scrub_interval",
+							"Shortest time between the beginnings of two readings of all messages.",
+							NULL, &mbus_scrub_interval, 86400, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+}
+
 /* Settings of the log, likewise. */
 static void
 define_log_settings(void)
@@ -243,6 +263,11 @@ define_start_settings(void)
 							"Messages that can be claimed at one time, in all databases.",
 							"A claim beyond that is refused.",
 							&mbus_max_leases, 65536, 16, 16 * 1024 * 1024,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_channel_metrics",
+							"Channels of which it is counted what happens in them, in all databases.",
+							"All others are counted together.",
+							&mbus_max_channel_metrics, 4096, 64, 1024 * 1024,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 }
 

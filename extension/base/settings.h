@@ -22,6 +22,7 @@ extern int	mbus_segment_interval;	/* seconds between two of a series */
 extern int	mbus_node;			/* in ids and leases */
 extern int	mbus_max_subscriptions; /* that claims are made from */
 extern int	mbus_max_leases;	/* messages outstanding, in all databases */
+extern int	mbus_max_channel_metrics;	/* channels counted by themselves */
 extern int	mbus_database_share;	/* percent of the pools; reload */
 extern int	mbus_subscription_share;	/* percent of that; reload */
 extern int	mbus_channel_share; /* likewise */
@@ -31,6 +32,9 @@ extern int	mbus_leases_per_epoch;	/* reload; less than all only for tests */
 extern int	mbus_facts_per_chunk;	/* likewise */
 extern int	mbus_acked_idle;	/* seconds; reload */
 extern int	mbus_disk_reserve;	/* MB of each database; reload */
+
+extern int	mbus_scrub_rate;	/* kB of payload a second; 0: none; reload */
+extern int	mbus_scrub_interval;	/* seconds; reload */
 
 /* of the log; reload */
 extern bool mbus_log_enabled;

@@ -36,6 +36,7 @@
 #include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
+#include "state/tally.h"
 
 #define MBUS_DELAY_MAX_US	(INT64CONST(36525) * USECS_PER_DAY)
 #define NAMED_IDS			5	/* in an error */
@@ -92,6 +93,9 @@ mbus_ack_lease(Oid schema, int64 lease, int nids, const int64 *ids)
 		again += holding.held[i].again;
 	mbus_ack_insert(schema, &holding, "acked");
 	mbus_count(MBUS_C_ACKED, holding.n - again);
+	mbus_tally(holding.channel_id, MBUS_T_ACKED, holding.n - again);
+	mbus_latency(MBUS_L_ACK, mbus_now() - holding.claimed_at,
+				 holding.n - again);
 	return total;
 }
 

@@ -59,15 +59,18 @@
 #include "delivery/scanner.h"
 #include "delivery/scanning.h"
 #include "delivery/slot.h"
+#include "message/quarantine.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
 #include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
+#include "state/tally.h"
 #include "state/waiter.h"
 
 #define WAIT_MAX_US		USECS_PER_DAY
 #define COLUMNS			12
+#define SIZE_AT			8		/* column of them */
 #define WORK_KEPT		(128 * 1024)
 
 typedef struct Claim
@@ -432,6 +435,8 @@ claim_result(Claim *claim, ReturnSetInfo *rsinfo)
 	int			ncorrupt = 0;
 	int			claimed = 0;
 	int			again = 0;
+	int64		bytes = 0;
+	TimestampTz now = mbus_now();
 	Relation	leaf = NULL;
 	int32		segment = 0;
 
@@ -462,7 +467,11 @@ claim_result(Claim *claim, ReturnSetInfo *rsinfo)
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 								 isnull);
 			claimed++;
-			again += found->attempt > 1;
+			bytes += DatumGetInt64(values[SIZE_AT]);
+			if (found->attempt > 1)
+				again++;
+			else
+				mbus_latency(MBUS_L_CLAIM, now - found->since, 1);
 		}
 		else
 		{
@@ -482,11 +491,13 @@ claim_result(Claim *claim, ReturnSetInfo *rsinfo)
 	mbus_count(MBUS_C_CLAIMED, claimed);
 	mbus_count(MBUS_C_REDELIVERED, again);
 	mbus_count(MBUS_C_CORRUPT_SKIPPED, ncorrupt);
+	mbus_tally(claim->channel_id, MBUS_T_DELIVERED, claimed);
+	mbus_tally(claim->channel_id, MBUS_T_DELIVERED_BYTES, bytes);
 }
 
 /*
  * delivery_values fills in a row of message_bus.delivery; false if the bytes
- * do not match.
+ * do not match, or it is in quarantine.
  */
 static bool
 delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
@@ -500,6 +511,12 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	struct varlena *payload = NULL;
 	bool		json;
 
+	/* what it points to must not even be read */
+	if (mbus_quarantined(found->id))
+	{
+		mbus_message_damaged(found->id);
+		return false;
+	}
 #define COLUMN(c) (column[(c) - 1])
 	heap_deform_tuple(found->tuple, desc, column, null);
 	MemSet(isnull, 0, COLUMNS * sizeof(bool));
@@ -527,6 +544,9 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	values[1] = Int64GetDatum(claim->scan.lease);
 	values[2] = Int32GetDatum(found->attempt);
 	values[3] = COLUMN(MBUS_COL_CREATED_AT);
+	found->since = DatumGetTimestampTz(null[MBUS_COL_AVAILABLE_AT - 1] ?
+									   values[3] :
+									   COLUMN(MBUS_COL_AVAILABLE_AT));
 	values[4] = COLUMN(MBUS_COL_EXPIRES_AT);
 	values[5] = COLUMN(MBUS_COL_KEY);
 	isnull[5] = null[MBUS_COL_KEY - 1];
@@ -535,7 +555,7 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	if (!isnull[6])
 		values[6] = PointerGetDatum(PG_DETOAST_DATUM(values[6]));
 	values[7] = COLUMN(MBUS_COL_CONTENT_TYPE);
-	values[8] = Int64GetDatum(message.size);
+	values[SIZE_AT] = Int64GetDatum(message.size);
 	values[9] = COLUMN(MBUS_COL_SHA256);
 	values[10] = BoolGetDatum(payload == NULL);
 	isnull[11] = payload == NULL || (!claim->bytes && !json);

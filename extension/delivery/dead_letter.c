@@ -47,6 +47,7 @@
 #include "facts/facts.h"
 #include "message/draft.h"
 #include "message/publish.h"
+#include "message/quarantine.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
@@ -157,13 +158,14 @@ mbus_dead_letter(Oid schema, const MbusHolding *holding,
 
 /*
  * mbus_sound_payload returns a message's bytes, NULL (and that is recorded) if
- * they are not those published.  It always looks: the copy gets a checksum of
- * its own.
+ * they are not those published, or it is in quarantine.  It always looks: the
+ * copy gets a checksum of its own.
  */
 struct varlena *
 mbus_sound_payload(const MbusStored *message)
 {
-	struct varlena *payload = mbus_payload_read(message);
+	struct varlena *payload = mbus_quarantined(message->id) ? NULL :
+	mbus_payload_read(message);
 	uint8		sha256[MBUS_SHA256_BYTES];
 
 	if (payload == NULL)

@@ -23,6 +23,7 @@
 #include "message/stored.h"
 #include "state/clock.h"
 #include "state/state.h"
+#include "state/tally.h"
 
 #define LATE_REASON	"no retry: the message would have expired by then"
 
@@ -51,6 +52,7 @@ static bool too_late(const Failing *failing, const MbusHeld *held,
 static const char *late_reason(const char *reason);
 static TimestampTz retry_wanted(const Failing *failing, int attempt);
 static void failing_close(Failing *failing, const char *outcome);
+static void failing_tally(const Failing *failing);
 
 /*
  * mbus_fail records that the deliveries held, which are pinned by a nack,
@@ -120,6 +122,7 @@ failing_all(Failing *failing)
 	for (int i = 0; i < failing->n; i++)
 		mbus_hold_retry(failing->failure[i].held->entry,
 						failing->failure[i].retry_at);
+	failing_tally(failing);
 	pfree(failing->failure);
 	pfree(failing->outcome);
 }
@@ -229,4 +232,20 @@ failing_close(Failing *failing, const char *outcome)
 	if (closed.n > 0)
 		mbus_ack_insert(failing->schema, &closed, outcome);
 	pfree(closed.held);
+}
+
+/* Counts them, of their channel. */
+static void
+failing_tally(const Failing *failing)
+{
+	int32		channel_id = failing->holding->channel_id;
+	int			dead = 0;
+
+	for (int i = 0; i < failing->n; i++)
+		dead += failing->outcome[i] != NULL;
+	mbus_tally(channel_id, MBUS_T_DEAD, dead);
+	if (is_kind(failing, "nacked") || is_kind(failing, "released"))
+		mbus_tally(channel_id, MBUS_T_NACKED, failing->n);
+	else if (!is_kind(failing, "corrupt") && !failing->unclaimed)
+		mbus_tally(channel_id, MBUS_T_LAPSED, failing->n);
 }

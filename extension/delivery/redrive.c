@@ -57,6 +57,7 @@
 #include "message/draft.h"
 #include "message/insert.h"
 #include "message/publish.h"
+#include "message/scrub.h"
 #include "message/stored.h"
 #include "segment/channel_scan.h"
 #include "segment/leaf.h"
@@ -627,7 +628,7 @@ kept_one(Redrive *redrive, int32 subscription_id, const Last *last)
 	mbus_channel_check(channel, MBUS_PUBLISH);
 	caller = MemoryContextSwitchTo(redrive->each);
 	if (mbus_message_fetch_latest(schema, last->id, &message) &&
-		(!last->corrupt || mbus_sound_payload(&message) != NULL) &&
+		(!last->corrupt || mbus_scrub_sound(schema, last->id)) &&
 		(subscription = mbus_subscription_by_id(schema,
 												subscription_id)) != NULL)
 	{

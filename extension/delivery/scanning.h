@@ -28,6 +28,7 @@ typedef struct MbusFound
 	uint32		entry;			/* it has one; MBUS_NONE: it is new */
 	int32		attempt;
 	TimestampTz expires_at;
+	TimestampTz since;			/* from when on it was to be had; claim.c */
 	bool		next;			/* no message: its key's next, from "id" on,
 								 * is wanted */
 	HeapTuple	tuple;			/* a copy */

@@ -16,6 +16,7 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -41,6 +42,7 @@
 #include "state/fault.h"
 #include "state/registry.h"
 #include "state/state.h"
+#include "state/tally.h"
 
 /* What a call's drafts have in common. */
 typedef struct Sum
@@ -53,7 +55,8 @@ typedef struct Sum
 static void publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts);
 static void drafts_check(Oid schema, const MbusChannel *channel,
 						 MbusDraft *drafts, int ndrafts, Sum *sum);
-static void drafts_count(const MbusDraft *drafts, int ndrafts);
+static void drafts_count(int32 channel_id, const MbusDraft *drafts,
+						 int ndrafts);
 static void draft_context(void *arg);
 static void insert_reserved(Oid schema, MbusDatabase *db,
 							const MbusChannel *channel,
@@ -79,7 +82,10 @@ publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 	MbusDatabase *db;
 	MbusChannel channel;
 	Sum			sum = {0};
+	instr_time	started;
+	instr_time	took;
 
+	INSTR_TIME_SET_CURRENT(started);
 	mbus_write_check("message_bus.publish()");
 	if (!mbus_enabled)
 		ereport(ERROR,
@@ -104,7 +110,10 @@ publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 		done += run.rows;
 	}
 	CommandCounterIncrement();
-	drafts_count(drafts, ndrafts);
+	drafts_count(channel.channel_id, drafts, ndrafts);
+	INSTR_TIME_SET_CURRENT(took);
+	INSTR_TIME_SUBTRACT(took, started);
+	mbus_latency(MBUS_L_PUBLISH, (int64) INSTR_TIME_GET_MICROSEC(took), 1);
 }
 
 /*
@@ -143,7 +152,7 @@ drafts_check(Oid schema, const MbusChannel *channel, MbusDraft *drafts,
 
 /* Counts what was stored, and what was there before, and tells who asks. */
 static void
-drafts_count(const MbusDraft *drafts, int ndrafts)
+drafts_count(int32 channel_id, const MbusDraft *drafts, int ndrafts)
 {
 	int			published = 0;
 	int64		bytes = 0;
@@ -159,6 +168,8 @@ drafts_count(const MbusDraft *drafts, int ndrafts)
 	mbus_count(MBUS_C_PUBLISHED, published);
 	mbus_count(MBUS_C_PUBLISHED_BYTES, bytes);
 	mbus_count(MBUS_C_DUPLICATES, ndrafts - published);
+	mbus_tally(channel_id, MBUS_T_PUBLISHED, published);
+	mbus_tally(channel_id, MBUS_T_PUBLISHED_BYTES, bytes);
 }
 
 /* Tells which message of a call an error is about, counted from 0. */
@@ -209,6 +220,9 @@ mbus_publish_waived(Oid schema, const MbusChannel *channel, MbusDraft *draft)
 	CommandCounterIncrement();
 	mbus_count(MBUS_C_PUBLISHED, 1);
 	mbus_count(MBUS_C_PUBLISHED_BYTES, VARSIZE_ANY_EXHDR(draft->payload));
+	mbus_tally(channel->channel_id, MBUS_T_PUBLISHED, 1);
+	mbus_tally(channel->channel_id, MBUS_T_PUBLISHED_BYTES,
+			   VARSIZE_ANY_EXHDR(draft->payload));
 	return draft->id;
 }
 

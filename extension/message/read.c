@@ -27,6 +27,7 @@
 #include "channel/channel.h"
 #include "message/access.h"
 #include "message/insert.h"
+#include "message/quarantine.h"
 #include "message/read.h"
 #include "message/stored.h"
 #include "state/clock.h"
@@ -290,6 +291,8 @@ is_verified(Oid schema, const MbusStored *message)
 {
 	if (!mbus_verify_on_read)
 		return true;
+	if (mbus_quarantined(message->id))
+		return false;
 	for (int i = 0; i < MBUS_VERIFIED; i++)
 	{
 		if (verified[i].id == message->id && verified[i].schema == schema &&

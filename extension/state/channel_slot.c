@@ -33,6 +33,7 @@
 #include "state/registry.h"
 #include "state/state.h"
 #include "state/state_internal.h"
+#include "state/tally.h"
 
 #define EVICT_SAMPLES	256
 #define EVICT_PART		8		/* one in so many slots is evicted */
@@ -230,6 +231,7 @@ mbus_registry_forget(MbusDatabase *db)
 	}
 	LWLockRelease(&mbus_shared->channel_lock);
 	LWLockRelease(&db->lock);
+	mbus_tallies_forget(db);
 }
 
 /*
@@ -296,6 +298,8 @@ drop_xact_callback(XactEvent event, void *arg)
 			slot_remove(db, ((Dropped *) lfirst(cell))->channel_id);
 		LWLockRelease(&mbus_shared->channel_lock);
 		LWLockRelease(&db->lock);
+		foreach(cell, dropped)
+			mbus_tally_dropped(db, ((Dropped *) lfirst(cell))->channel_id);
 	}
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
 		event == XACT_EVENT_PREPARE)

@@ -51,6 +51,7 @@ static MbusDatabase *my_database = NULL;	/* this backend's */
 
 static void state_request(void);
 static void state_startup(void);
+static void counters_zero(MbusDatabase *db);
 static Size state_size(void);
 static void check_listed(void);
 pg_noreturn static void not_ready(MbusDatabase *db, const char *what);
@@ -128,8 +129,23 @@ state_startup(void)
 			pg_atomic_init_u32(&db->numbering.fills, 0);
 			pg_atomic_init_u32(&db->disk.full, 0);
 			pg_atomic_init_u64(&db->numbering.filled_at, 0);
+			pg_atomic_init_u32(&db->scrub.quarantined, 0);
+			for (int i = 0; i < MBUS_QUARANTINE_WORDS; i++)
+				pg_atomic_init_u64(&db->scrub.filter[i], PG_UINT64_MAX);
+			for (int i = 0; i < MBUS_SCRUB_WANTED; i++)
+				pg_atomic_init_u64(&db->scrub.wanted[i], 0);
 			for (int c = 0; c < MBUS_COUNTERS; c++)
 				pg_atomic_init_u64(&db->counter[c], 0);
+			for (int t = 0; t < MBUS_TALLIES; t++)
+				pg_atomic_init_u64(&db->other[t], 0);
+			pg_atomic_init_u32(&db->tallied, 0);
+			pg_atomic_init_u32(&db->tally_full, 0);
+			for (int l = 0; l < MBUS_LATENCIES; l++)
+			{
+				pg_atomic_init_u64(&db->latency[l].us, 0);
+				for (int i = 0; i < MBUS_LATENCY_BUCKETS; i++)
+					pg_atomic_init_u64(&db->latency[l].bucket[i], 0);
+			}
 			for (int s = 0; s <= MBUS_MAX_SERIES; s++)
 			{
 				pg_atomic_init_u64(&db->told[s], 0);
@@ -288,11 +304,27 @@ mbus_databases_forget(List *existing,
 			list_member_oid(existing, db->database))
 			continue;
 		reset(db, InvalidOid);
-		for (int c = 0; c < MBUS_COUNTERS; c++)
-			pg_atomic_write_u64(&db->counter[c], 0);
+		counters_zero(db);
 		LWLockAcquire(&mbus_shared->slot_lock, LW_EXCLUSIVE);
 		db->database = InvalidOid;
 		LWLockRelease(&mbus_shared->slot_lock);
+	}
+}
+
+/* What is counted begins anew: the database is another one. */
+static void
+counters_zero(MbusDatabase *db)
+{
+	for (int c = 0; c < MBUS_COUNTERS; c++)
+		pg_atomic_write_u64(&db->counter[c], 0);
+	for (int t = 0; t < MBUS_TALLIES; t++)
+		pg_atomic_write_u64(&db->other[t], 0);
+	pg_atomic_write_u32(&db->tally_full, 0);
+	for (int l = 0; l < MBUS_LATENCIES; l++)
+	{
+		for (int i = 0; i < MBUS_LATENCY_BUCKETS; i++)
+			pg_atomic_write_u64(&db->latency[l].bucket[i], 0);
+		pg_atomic_write_u64(&db->latency[l].us, 0);
 	}
 }
 

@@ -46,6 +46,8 @@
 #define MBUS_FACT_CHUNKS	32	/* a transaction may take */
 #define MBUS_FACT_CHUNK_BITS 20 /* of the largest */
 #define MBUS_TOUCHED_SETS	64
+#define MBUS_QUARANTINE_WORDS 16	/* of a filter of messages */
+#define MBUS_SCRUB_WANTED	16
 #define MBUS_TOUCHED_WAYS	4
 
 /* Counters shown by the view metrics; names in audit/metrics.c. */
@@ -78,8 +80,38 @@ typedef enum MbusCounter
 	MBUS_C_REDRIVEN,
 	MBUS_C_WAITS,
 	MBUS_C_CORRUPT_SKIPPED,
+	MBUS_C_SCRUBBED,
+	MBUS_C_SCRUBBED_BYTES,
+	MBUS_C_QUARANTINED,
+	MBUS_C_QUARANTINE_LEFT,
 	MBUS_COUNTERS
 } MbusCounter;
+
+/* What is counted of each channel, at commit; see tally.c. */
+typedef enum MbusTally
+{
+	MBUS_T_PUBLISHED,
+	MBUS_T_PUBLISHED_BYTES,
+	MBUS_T_DELIVERED,
+	MBUS_T_DELIVERED_BYTES,
+	MBUS_T_ACKED,
+	MBUS_T_NACKED,
+	MBUS_T_LAPSED,				/* lease, session or server ended */
+	MBUS_T_DEAD,
+	MBUS_TALLIES
+} MbusTally;
+
+/* What is measured, likewise. */
+typedef enum MbusLatency
+{
+	MBUS_L_PUBLISH,				/* a call that publishes */
+	MBUS_L_CLAIM,				/* from when a message could be had to its
+								 * first claim */
+	MBUS_L_ACK,					/* from the claim to the ack */
+	MBUS_LATENCIES
+} MbusLatency;
+
+#define MBUS_LATENCY_BUCKETS 20
 
 /*
  * What is known of segments' numbers: the state lock.  Only the worker writes
@@ -312,6 +344,35 @@ typedef struct MbusDisk
 	pg_atomic_uint32 full;
 } MbusDisk;
 
+/* Where the scrubber is: the state lock.  Only the worker writes this. */
+typedef struct MbusScrubStatus
+{
+	int64		cycle;			/* 0: none has begun */
+	TimestampTz started_at;
+	TimestampTz ended_at;		/* 0: it goes on */
+	int64		next_id;		/* ids below have been looked at */
+	int64		messages;		/* in this cycle */
+	int64		bytes;
+	int64		bad;
+	int64		unread;			/* segments that could not be read */
+} MbusScrubStatus;
+
+/* The scrubber and the quarantine, see scrub_state.c: no lock for the rest. */
+typedef struct MbusScrubState
+{
+	MbusScrubStatus status;
+	pg_atomic_uint64 filter[MBUS_QUARANTINE_WORDS];
+	pg_atomic_uint64 wanted[MBUS_SCRUB_WANTED]; /* ids; 0: unused */
+	pg_atomic_uint32 quarantined;	/* rows of the table, about */
+} MbusScrubState;
+
+/* How long something took, since the server's start: no lock. */
+typedef struct MbusSpread
+{
+	pg_atomic_uint64 bucket[MBUS_LATENCY_BUCKETS];
+	pg_atomic_uint64 us;		/* all together */
+} MbusSpread;
+
 /*
  * What is shared of one database; worker/reset.c begins it anew.  A process
  * reads without a lock only what it alone writes (which the worker does) and
@@ -336,6 +397,7 @@ typedef struct MbusDatabase
 	MbusWorkerStatus worker;
 	MbusDeliveryCall delivery;	/* the delivery lock */
 	MbusDisk	disk;
+	MbusScrubState scrub;
 
 	/*
 	 * By series: no id below it is given out again.  Readers raise it,
@@ -345,6 +407,12 @@ typedef struct MbusDatabase
 
 	ConditionVariable changed;	/* the worker opened, failed or passed */
 	pg_atomic_uint64 counter[MBUS_COUNTERS];
+
+	/* tally.c: no lock */
+	MbusSpread	latency[MBUS_LATENCIES];
+	pg_atomic_uint64 other[MBUS_TALLIES];	/* channels without a slot */
+	pg_atomic_uint32 tallied;	/* slots */
+	pg_atomic_uint32 tally_full;	/* 1: there was none for a channel */
 } MbusDatabase;
 
 extern bool mbus_preloaded(void);

@@ -12,6 +12,7 @@
 #include "delivery/pool.h"
 #include "delivery/sub.h"
 #include "state/registry.h"
+#include "state/scrub_state.h"
 #include "state/state.h"
 #include "worker/reset.h"
 
@@ -50,6 +51,8 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	db->faults.ring.tail = db->faults.ring.head;
 	MemSet(db->faults.share, 0, sizeof(db->faults.share));
 	db->reads.ring.tail = db->reads.ring.head;
+	MemSet(&db->scrub.status, 0, sizeof(db->scrub.status));
+	mbus_quarantine_unknown(db);
 	db->disk.full_since = 0;
 	db->disk.told = false;
 	pg_atomic_write_u32(&db->disk.full, 0);

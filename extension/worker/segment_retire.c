@@ -598,6 +598,12 @@ segment_drop(MbusWork *work, void *arg)
 		mbus_sql("DROP TABLE message_bus.secret_%d", segment);
 	mbus_sql("DELETE FROM message_bus.segment_era WHERE segment_no = %d",
 			 segment);
+	/* a session that has just put some there keeps nothing back */
+	mbus_sql("DELETE FROM message_bus.quarantine WHERE message_id IN"
+			 " (SELECT message_id FROM message_bus.quarantine"
+			 " WHERE message_id >= " INT64_FORMAT " AND message_id < "
+			 INT64_FORMAT " FOR UPDATE SKIP LOCKED)",
+			 MbusFirstId(segment), MbusFirstId(segment + 1));
 	mbus_sql("DELETE FROM message_bus.unattached WHERE segment_no = %d",
 			 segment);
 	mbus_sql("DELETE FROM message_bus.segment WHERE segment_no = %d",

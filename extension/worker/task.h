@@ -53,6 +53,7 @@ typedef enum MbusTaskKind
 	MBUS_TASK_AHEAD,
 	MBUS_TASK_RESCUE,
 	MBUS_TASK_ROLES,
+	MBUS_TASK_SCRUB,
 	MBUS_TASK_KINDS
 } MbusTaskKind;
 
@@ -177,6 +178,20 @@ typedef struct MbusDiskWork
 	TimestampTz released_at;
 } MbusDiskWork;
 
+/* The scrubber; scrub_task.c. */
+typedef struct MbusScrubWork
+{
+	bool		loaded;			/* its place */
+	bool		filtered;		/* the filter of the quarantine is as new */
+	bool		more;			/* of what may be read is left */
+	int64		budget;			/* bytes that may be read; below 0: debts */
+	TimestampTz budget_at;
+	TimestampTz stored_at;		/* the place */
+	int			blocked;		/* tries in a row */
+	int			said;			/* damaged messages, since said_at */
+	TimestampTz said_at;
+} MbusScrubWork;
+
 /* The worker's own memory; no other process sees it. */
 typedef struct MbusWork
 {
@@ -200,6 +215,7 @@ typedef struct MbusWork
 	MbusLoad	load;
 	MbusRestore restore;
 	MbusDiskWork disk;
+	MbusScrubWork scrub;
 	MbusLog    *log;			/* how far it is, see log/pass.h */
 	bool		log_more;		/* the last pass has left some to do */
 	bool		log_prune;		/* there may be something to prune */

@@ -22,6 +22,8 @@
  *	   full, retire that and what has expired
  *	7. store failures and reads that backends have left in shared memory, and
  *	   see that the reserve of space is there (disk_reserve.c)
+ *	8. enter transaction ids of closed segments (era_enter.c), and read a little
+ *	   of what is stored again (scrub_task.c)
  *
  * 5 to 7 wait for the interval or for expire(); 2 and 3 are done between
  * their parts too (worker_serve).  Each task is one or more
@@ -101,6 +103,7 @@
 #include "worker/restore.h"
 #include "worker/segment_ahead.h"
 #include "worker/roles.h"
+#include "worker/scrub_task.h"
 #include "worker/segment_attach.h"
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
@@ -240,7 +243,7 @@ worker_sleep(MbusWork *work)
 
 	next = Min(next, TimestampTzPlusMilliseconds(now, MBUS_LET_GO_EVERY_MS));
 	next = mbus_deliveries_wake(work, next);
-	if (work->entering.more)
+	if (work->entering.more || work->scrub.more)
 		next = now;
 	pgstat_report_activity(STATE_IDLE, NULL);
 	do
@@ -330,11 +333,14 @@ worker_pass(MbusWork *work)
 			mbus_disk_look(work);
 		}
 		if (!work->disk.full)
+		{
 			mbus_segments_enter(work);
+			mbus_scrub_run(work);
+		}
 	}
 	else
 	{
-		work->entering.more = false;
+		work->entering.more = work->scrub.more = false;
 		work->pass.full_at = started;
 		if (OidIsValid(work->schema))
 			mbus_disk_look(work);
@@ -383,6 +389,7 @@ worker_ready(MbusWork *work)
 		MemSet(work->backoff, 0, sizeof(work->backoff));
 		MemSet(&work->retire, 0, sizeof(work->retire));
 		mbus_log_forget(work);
+		mbus_scrub_forget(work);
 	}
 	if (!OidIsValid(work->schema))
 	{

@@ -29,6 +29,7 @@ my @tables = (
 	[ 'log_checkpoint', 'base/columns.h', 'MBUS_LOGGED_' ],
 	[ 'jwt_key', 'base/columns.h', 'MBUS_JWT_KEY_' ],
 	[ 'session_end', 'base/columns.h', 'MBUS_SESSION_END_' ],
+	[ 'quarantine', 'base/columns.h', 'MBUS_QUARANTINED_' ],
 	[ 'message', 'segment/leaf.h', 'MBUS_COL_' ],
 	[ 'event', 'segment/leaf.h', 'MBUS_EVENT_' ],
 	[ 'ack', 'segment/leaf.h', 'MBUS_ACK_' ],

@@ -57,6 +57,17 @@ is( $standby->safe_psql('postgres', q{SELECT string_agg(check_name, ',') FROM me
 	'', 'a standby that follows is well');
 is( $standby->safe_psql('postgres', q{SELECT count(*) FROM message_bus.trace_transaction('c', 't7')}),
 	1, 'a life is told on the standby');
+# what is damaged is found there, and only counted
+my $damaged = $primary->safe_psql('postgres', q{SELECT id FROM message_bus.get_by_transaction('c', 't9')});
+$primary->safe_psql('postgres', "UPDATE message_bus.message SET payload = '8' WHERE id = $damaged");
+$primary->wait_for_catchup($standby);
+is( $standby->safe_psql('postgres',
+		q{SELECT messages, bad, found FROM message_bus.scrub('c')}),
+	'1000|1|0',
+	'scrub() counts on the standby');
+is($standby->safe_psql('postgres', "SELECT message_bus.scrub_message($damaged)"),
+	'checksum', 'and so does scrub_message()');
+$primary->safe_psql('postgres', "UPDATE message_bus.message SET payload = '9' WHERE id = $damaged");
 
 # everything that writes is refused
 foreach my $call (

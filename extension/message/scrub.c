@@ -1,0 +1,504 @@
+/*
+ * scrub.c
+ *		Looks at stored messages: whether they are as they were published.
+ *
+ * A look reads a message's row and payload, decompresses it and compares its
+ * length and SHA-256.  It trusts nothing: the row's lengths are checked before
+ * they are used, which the server itself leaves to who asks for it; an error
+ * in reading (a piece of TOAST is missing, a page is damaged) is what was
+ * looked for, and ends the look at this message alone.  So a segment is read
+ * by its index of ids, which tells the id before the row is fetched, and in a
+ * subtransaction, which takes the locks, pins and memory of what failed.
+ * Where the index itself cannot be read the rest of its segment is passed
+ * over and counted.
+ *
+ * Errors that say nothing about what is stored (a lock, a cancel, no memory)
+ * are the caller's.
+ *
+ * A slice ends after so many bytes or milliseconds, and never in a message:
+ * the largest takes a second.  It holds AccessShare on one leaf, and only as
+ * long as it reads; its snapshot likewise.  Who wants to drop the segment
+ * waits for a slice at most, in a session; the worker does both itself.
+ * What has expired is not looked at, nor what a restore is filling.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/nbtree.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "base/ids.h"
+#include "base/payload.h"
+#include "message/quarantine.h"
+#include "message/scrub.h"
+#include "segment/channel_scan.h"
+#include "segment/leaf.h"
+#include "state/clock.h"
+#include "state/state.h"
+
+#define ROW_COST	128			/* of a message beside its payload */
+
+static bool slice_over(const MbusScrub *scrub);
+static int32 segment_next(Oid schema, int32 from);
+static void segment_look(Oid schema, MbusScrub *scrub, int32 segment);
+static void segment_read(Oid schema, MbusScrub *scrub, int32 segment);
+static bool channel_in(Relation leaf, const MbusScrub *scrub, int32 segment);
+static void rows_read(MbusScrub *scrub, Relation leaf, int32 segment);
+static IndexScanDesc rows_begin(const MbusScrub *scrub, Relation leaf,
+								Relation index, Snapshot snapshot);
+static void row_look(MbusScrub *scrub, TupleTableSlot *slot);
+static const char *row_damage(HeapTuple tuple, TupleDesc desc);
+static bool row_walk(HeapTuple tuple, TupleDesc desc);
+static bool value_inside(const char *value, const char *end, int16 len);
+static bool external_sane(const char *value);
+static const char *payload_damage(const Datum *column, const bool *null,
+								  TupleDesc desc);
+static void found_add(MbusScrub *scrub, const char *kind, const char *detail);
+static bool is_damage(int sqlerrcode);
+
+/*
+ * mbus_scrub_slice looks at messages from scrub->next on, and moves it.
+ */
+void
+mbus_scrub_slice(Oid schema, MbusScrub *scrub)
+{
+	scrub->started_at = GetCurrentTimestamp();
+	scrub->messages = scrub->bytes = scrub->cost = scrub->bad = 0;
+	scrub->unread = scrub->n = 0;
+	scrub->channel_seen = 0;
+	while (!scrub->ended && !slice_over(scrub))
+	{
+		int32		segment = segment_next(schema, MbusSegmentOf(scrub->next));
+
+		CHECK_FOR_INTERRUPTS();
+		if (segment == 0 || MbusFirstId(segment) > scrub->last)
+			scrub->ended = true;
+		else
+		{
+			scrub->next = Max(scrub->next, MbusFirstId(segment));
+			segment_look(schema, scrub, segment);
+			scrub->ended = scrub->next > scrub->last;
+		}
+	}
+	mbus_count(MBUS_C_SCRUBBED, scrub->messages);
+	mbus_count(MBUS_C_SCRUBBED_BYTES, scrub->bytes);
+}
+
+/*
+ * mbus_scrub_sound looks at one message, settles what it finds, and returns
+ * whether the message is sound.
+ */
+bool
+mbus_scrub_sound(Oid schema, int64 id)
+{
+	MbusScrub	scrub = {.next = id,.last = id,.bytes_max = 1,.ms_max = 1};
+
+	mbus_scrub_slice(schema, &scrub);
+	(void) mbus_quarantine_settle(schema, scrub.found, scrub.n);
+	return scrub.messages > 0 && scrub.bad == 0;
+}
+
+/* Whether the slice has done what it may. */
+static bool
+slice_over(const MbusScrub *scrub)
+{
+	return scrub->n >= MBUS_SCRUB_FOUND || scrub->cost >= scrub->bytes_max ||
+		TimestampDifferenceExceeds(scrub->started_at, GetCurrentTimestamp(),
+								   scrub->ms_max);
+}
+
+/* The first segment that exists, "from" or above; 0: there is none. */
+static int32
+segment_next(Oid schema, int32 from)
+{
+	uint64		version;
+	int			n;
+	const MbusLeaf *leaves = mbus_leaves_borrow(schema, &n, &version);
+	int			lo = 0;
+
+	while (lo < n)
+	{
+		int			middle = lo + (n - lo) / 2;
+
+		if (leaves[middle].segment < from)
+			lo = middle + 1;
+		else
+			n = middle;
+	}
+	(void) mbus_leaves_borrow(schema, &n, &version);
+	return lo < n ? leaves[lo].segment : 0;
+}
+
+/*
+ * segment_look reads on in a segment in a subtransaction.  An error that says
+ * that something is damaged ends it behind what was looked at.
+ */
+static void
+segment_look(Oid schema, MbusScrub *scrub, int32 segment)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext room = AllocSetContextCreate(caller, "message_bus segment",
+											   ALLOCSET_DEFAULT_SIZES);
+	ResourceOwner owner = CurrentResourceOwner;
+
+	scrub->at = 0;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(room);
+	PG_TRY();
+	{
+		segment_read(schema, scrub, segment);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(caller);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+		if (!is_damage(edata->sqlerrcode))
+			ReThrowError(edata);
+		if (scrub->at != 0)
+		{
+			found_add(scrub, "unreadable", edata->message);
+			scrub->next = scrub->at + 1;
+			scrub->cost += ROW_COST;
+		}
+		else
+		{
+			scrub->unread++;
+			scrub->next = MbusFirstId(segment + 1);
+		}
+		FreeErrorData(edata);
+	}
+	PG_END_TRY();
+	MemoryContextDelete(room);
+}
+
+/*
+ * Whether an error says that what is stored is damaged: all but those of
+ * somebody's lock or cancel, of memory, and of a transaction's state.
+ */
+static bool
+is_damage(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INVALID_TRANSACTION_STATE:
+			return false;
+		default:
+			return true;
+	}
+}
+
+/* Reads on in a segment; one that is gone, or hidden, is passed over. */
+static void
+segment_read(Oid schema, MbusScrub *scrub, int32 segment)
+{
+	Relation	leaf = mbus_leaf_open(schema, segment, MBUS_MESSAGE,
+									  AccessShareLock);
+
+	if (leaf == NULL)
+	{
+		scrub->next = MbusFirstId(segment + 1);
+		return;
+	}
+	if (channel_in(leaf, scrub, segment))
+		rows_read(scrub, leaf, segment);
+	else
+		scrub->next = MbusFirstId(segment + 1);
+	table_close(leaf, AccessShareLock);
+}
+
+/* Whether what is wanted of a segment may have messages of the channel. */
+static bool
+channel_in(Relation leaf, const MbusScrub *scrub, int32 segment)
+{
+	Snapshot	snapshot;
+	MbusChannelScan rows;
+	bool		any;
+
+	if (scrub->channel_id == 0)
+		return true;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	mbus_channel_scan_open(&rows, leaf, scrub->channel_id);
+	mbus_channel_scan_begin(&rows, scrub->next, MbusFirstId(segment + 1) - 1,
+							snapshot);
+	any = mbus_channel_scan_next(&rows) != NULL;
+	mbus_channel_scan_end(&rows);
+	mbus_channel_scan_close(&rows);
+	UnregisterSnapshot(snapshot);
+	return any;
+}
+
+/* Looks at the rows of a segment until the slice is over. */
+static void
+rows_read(MbusScrub *scrub, Relation leaf, int32 segment)
+{
+	MemoryContext each = AllocSetContextCreate(CurrentMemoryContext,
+											   "message_bus scrub",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(each);
+	Relation	index = mbus_leaf_index(leaf, MBUS_COL_ID, 0, false);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	IndexScanDesc rows = rows_begin(scrub, leaf, index, snapshot);
+	TupleTableSlot *slot = table_slot_create(leaf, NULL);
+	bool		isnull;
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		scrub->at = 0;
+		scrub->channel_seen = 0;
+		if (index_getnext_tid(rows, ForwardScanDirection) == NULL)
+		{
+			scrub->next = MbusFirstId(segment + 1);
+			break;
+		}
+		scrub->at = DatumGetInt64(index_getattr(rows->xs_itup, 1,
+												rows->xs_itupdesc, &isnull));
+		if (index_fetch_heap(rows, slot))
+			row_look(scrub, slot);
+		scrub->next = scrub->at + 1;
+		if (slice_over(scrub))
+			break;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	index_endscan(rows);
+	UnregisterSnapshot(snapshot);
+	index_close(index, AccessShareLock);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(each);
+}
+
+/* Begins to read by the index of ids, which tells the id before the row. */
+static IndexScanDesc
+rows_begin(const MbusScrub *scrub, Relation leaf, Relation index,
+		   Snapshot snapshot)
+{
+	IndexScanDesc rows = MbusIndexBeginScan(leaf, index, snapshot, 2);
+	ScanKeyData key[2];
+
+	ScanKeyInit(&key[0], 1, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(scrub->next));
+	ScanKeyInit(&key[1], 1, BTLessEqualStrategyNumber, F_INT8LE,
+				Int64GetDatum(scrub->last));
+	rows->xs_want_itup = true;
+	index_rescan(rows, key, 2, NULL, 0);
+	return rows;
+}
+
+/* Looks at one row, in the memory of its own. */
+static void
+row_look(MbusScrub *scrub, TupleTableSlot *slot)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	MemoryContext each = AllocSetContextCreate(CurrentMemoryContext,
+											   "message_bus look",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(each);
+	HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, NULL);
+	Datum		column[MBUS_MESSAGE_COLUMNS];
+	bool		null[MBUS_MESSAGE_COLUMNS];
+	const char *kind = row_damage(tuple, desc);
+	int32		size = 0;
+
+	if (kind == NULL)
+	{
+		heap_deform_tuple(tuple, desc, column, null);
+		scrub->channel_seen = DatumGetInt32(column[MBUS_COL_CHANNEL_ID - 1]);
+		if ((scrub->channel_id == 0 ||
+			 scrub->channel_seen == scrub->channel_id) &&
+			DatumGetTimestampTz(column[MBUS_COL_EXPIRES_AT - 1]) > mbus_now())
+		{
+			size = Max(DatumGetInt32(column[MBUS_COL_SIZE - 1]), 0);
+			kind = payload_damage(column, null, desc);
+			scrub->messages++;
+			scrub->bytes += size;
+			found_add(scrub, kind, NULL);
+		}
+	}
+	else
+		found_add(scrub, kind, NULL);
+	scrub->cost += size + ROW_COST;
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(each);
+}
+
+/*
+ * found_add takes note of a message that is damaged (kind) and not in
+ * quarantine yet, or sound and in quarantine; not where a channel is wanted
+ * and its own could not be read.  The caller has made room.
+ */
+static void
+found_add(MbusScrub *scrub, const char *kind, const char *detail)
+{
+	MbusDamage *damage = &scrub->found[scrub->n];
+
+	if (scrub->channel_id != 0 && scrub->channel_seen != scrub->channel_id)
+		return;
+	scrub->kind = kind;
+	scrub->bad += kind != NULL;
+	if (mbus_quarantined(scrub->at) == (kind != NULL))
+		return;
+	damage->id = scrub->at;
+	damage->channel_id = scrub->channel_seen;
+	damage->kind = kind;
+	strlcpy(damage->detail, detail ? detail : "", sizeof(damage->detail));
+	scrub->n++;
+}
+
+/* ------------------------------------------------------------------------
+ * One row
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * row_damage returns "row" if the row's lengths, or columns that are never
+ * null, are not what they can be: it must not be taken apart then.  A row may
+ * end at its last column that is not null (segment/inserter.c).
+ */
+static const char *
+row_damage(HeapTuple tuple, TupleDesc desc)
+{
+	HeapTupleHeader header = tuple->t_data;
+	int			natts = HeapTupleHeaderGetNatts(header);
+	Size		head = offsetof(HeapTupleHeaderData, t_bits);
+
+	if (tuple->t_len < head || tuple->t_len > BLCKSZ ||
+		desc->natts != MBUS_MESSAGE_COLUMNS || natts > desc->natts ||
+		natts < MBUS_COL_PAYLOAD)
+		return "row";
+	if (HeapTupleHasNulls(tuple))
+	{
+		head += BITMAPLEN(natts);
+		if (header->t_hoff != MAXALIGN(head) || header->t_hoff > tuple->t_len)
+			return "row";
+		for (int i = 0; i < natts; i++)
+		{
+			if (TupleDescAttr(desc, i)->attnotnull &&
+				att_isnull(i, header->t_bits))
+				return "row";
+		}
+	}
+	if (header->t_hoff != MAXALIGN(head) || header->t_hoff > tuple->t_len ||
+		!row_walk(tuple, desc))
+		return "row";
+	return NULL;
+}
+
+/* Whether all columns lie within the row. */
+static bool
+row_walk(HeapTuple tuple, TupleDesc desc)
+{
+	const char *data = (const char *) tuple->t_data + tuple->t_data->t_hoff;
+	const char *end = (const char *) tuple->t_data + tuple->t_len;
+	int			natts = HeapTupleHeaderGetNatts(tuple->t_data);
+	Size		offset = 0;
+
+	for (int i = 0; i < natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (HeapTupleHasNulls(tuple) && att_isnull(i, tuple->t_data->t_bits))
+			continue;
+		/* padding is looked at too: one byte must be there */
+		if (data + offset >= end)
+			return false;
+		offset = att_align_pointer(offset, att->attalign, att->attlen,
+								   data + offset);
+		if (!value_inside(data + offset, end, att->attlen))
+			return false;
+		offset = att_addlength_pointer(offset, att->attlen, data + offset);
+	}
+	return true;
+}
+
+/* Whether a value lies before "end"; a TOAST pointer must be one on disk. */
+static bool
+value_inside(const char *value, const char *end, int16 len)
+{
+	if (value >= end)
+		return false;
+	if (len > 0)
+		return end - value >= len;
+	if (VARATT_IS_1B_E(value))
+		return end - value >= (Size) TOAST_POINTER_SIZE &&
+			VARTAG_EXTERNAL(value) == VARTAG_ONDISK && external_sane(value);
+	if (VARATT_IS_1B(value))
+		return end - value >= VARSIZE_1B(value);
+	if (end - value < VARHDRSZ || VARSIZE_4B(value) < VARHDRSZ ||
+		end - value < VARSIZE_4B(value))
+		return false;
+	return !VARATT_IS_4B_C(value) || VARSIZE_4B(value) >= VARHDRSZ_COMPRESSED;
+}
+
+/* Whether a TOAST pointer's sizes can be. */
+static bool
+external_sane(const char *value)
+{
+	struct varatt_external pointer;
+
+	VARATT_EXTERNAL_GET_POINTER(pointer, value);
+	return pointer.va_rawsize >= VARHDRSZ &&
+		AllocSizeIsValid(pointer.va_rawsize) &&
+		VARATT_EXTERNAL_GET_EXTSIZE(pointer) <=
+		(Size) pointer.va_rawsize - VARHDRSZ;
+}
+
+/*
+ * payload_damage reads all that a row points to, and returns what its payload
+ * is not: "compression" (it cannot be decompressed), "checksum"; NULL: it is
+ * the one published.
+ */
+static const char *
+payload_damage(const Datum *column, const bool *null, TupleDesc desc)
+{
+	int32		size = DatumGetInt32(column[MBUS_COL_SIZE - 1]);
+	MbusCompression used =
+	mbus_compression_of(DatumGetChar(column[MBUS_COL_ENCODING - 1]));
+	struct varlena *payload;
+	bytea	   *digest;
+	uint8		sha256[MBUS_SHA256_BYTES];
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (!null[i] && TupleDescAttr(desc, i)->attlen == -1 &&
+			i != MBUS_COL_PAYLOAD - 1)
+			(void) PG_DETOAST_DATUM_PACKED(column[i]);
+	}
+	payload = PG_DETOAST_DATUM(column[MBUS_COL_PAYLOAD - 1]);
+	payload = mbus_payload_decode(payload, used, size);
+	if (payload == NULL)
+		return "compression";
+	digest = DatumGetByteaPP(column[MBUS_COL_SHA256 - 1]);
+	if (VARSIZE_ANY_EXHDR(payload) != size ||
+		VARSIZE_ANY_EXHDR(digest) != MBUS_SHA256_BYTES)
+		return "checksum";
+	mbus_sha256(VARDATA_ANY(payload), size, sha256);
+	return memcmp(sha256, VARDATA_ANY(digest), MBUS_SHA256_BYTES) == 0 ?
+		NULL : "checksum";
+}
