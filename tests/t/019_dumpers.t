@@ -6,6 +6,7 @@
 use strict;
 use warnings;
 
+use MessageBus::Log;
 use MessageBus::Test;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -13,7 +14,7 @@ use Test::More;
 
 my $node = bus_node('dumpers',
 	databases => [qw(app copy rest)],
-	conf => "message_bus.worker_interval = 50ms\n");
+	conf => "message_bus.worker_interval = 50ms\nmessage_bus.log_interval = 10ms\n");
 my $dumps = 0;
 
 sub app
@@ -86,6 +87,8 @@ app(q{SELECT message_bus.ack(lease, array_agg(id))
 app(q{SELECT message_bus.nack(lease, array_agg(id), delay => '0')
 	FROM message_bus.claim('orders', 's', 5) GROUP BY lease});
 
+# dumps are compared
+log_covered($node, 'app');
 my $superuser = $node->safe_psql('postgres', 'SELECT current_user');
 my ($ok, $whole) = dump_as($superuser);
 
