@@ -39,7 +39,7 @@ int			mbus_leases_per_epoch = MBUS_LEASES_LIMIT;
 int			mbus_facts_per_chunk = 1024 * 1024;
 int			mbus_acked_idle = 600;
 int			mbus_disk_reserve = 64;
-bool		mbus_log_enabled = false;
+bool		mbus_log_enabled = true;
 int			mbus_log_interval = 10000;
 int			mbus_log_keep = 0;
 int			mbus_log_action_ttl = 31536000;
@@ -199,7 +199,7 @@ define_log_settings(void)
 	DefineCustomBoolVariable("message_bus.log",
 							 "Logs all messages and what happens to them in a tree of hashes.",
 							 "Turned off, segments are dropped unlogged.",
-							 &mbus_log_enabled, false,
+							 &mbus_log_enabled, true,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("message_bus.log_interval",
 							"Time between two checkpoints of the log.",
