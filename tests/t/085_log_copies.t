@@ -22,7 +22,7 @@ plan skip_all => 'there is no Go with golang.org/x/mod'
 
 my $node = bus_node('log_copies',
 	streaming => 1,
-	databases => [qw(postgres copy own part)],
+	databases => [qw(postgres copy own part alien)],
 	conf => "message_bus.log = on\nmessage_bus.log_interval = 10ms\n"
 	  . "message_bus.segment_interval = 0\nmessage_bus.worker_interval = 200ms\n");
 my $dump = $node->basedir . '/dump';
@@ -121,7 +121,7 @@ my $from = [ query($node, 'postgres', 'SELECT message_bus.audit_key()'), note_of
 	$holder->query_safe('COMMIT');
 	$holder->quit;
 }
-query($node, 'postgres', "CREATE DATABASE $_") foreach qw(copy own part);
+query($node, 'postgres', "CREATE DATABASE $_") foreach qw(copy own part alien);
 restore_ok($node, 'copy', $dump, 'it is restored', '--jobs=2');
 some($node, 'copy');
 continues($node, 'copy', $from, 'a restored copy');
@@ -159,6 +159,26 @@ sql_fails($node, 'part', q{SELECT message_bus.audit_restart(repeat('x', 1001))},
 is(query($node, 'part', q{SELECT message_bus.audit_restart('the rest is lost') IS NULL}), 't', 'another one is begun by hand');
 log_has_all($node, 'with all there is', 'part');
 is(query($node, 'part', q{SELECT convert_from(message_bus.audit_entry(NULL, 'log'), 'UTF8') !~ 'continues'}), 't', 'which continues none');
+
+# ----------
+# Another bus's
+# ----------
+
+query($node, 'postgres', q{SELECT message_bus.create_channel('brief', ttl => '5 seconds')});
+my $brief = query($node, 'postgres', q{SELECT message_bus.publish('brief', '1') >> 24});
+$node->command_ok([ 'pg_dump', '-Fc', '-n', 'message_bus', '-f', "$dump.tables", 'postgres' ], 'a dump of tables alone');
+bus_at($node, 'alien', 90);
+log_has_all($node, 'another log', 'alien');
+restore_ok($node, 'alien', "$dump.tables", 'they are restored where they are foreign');
+wait_for(
+	'one to come and go',
+	sub {
+		query($node, 'alien', 'SELECT message_bus.expire()');
+		query($node, 'alien', "SELECT to_regclass('message_bus.message_$brief') IS NULL AND (SELECT count(*) > 0 FROM message_bus.segments WHERE state = 'foreign')") eq 't';
+	});
+query($node, 'alien', q{SELECT message_bus.publish('default', '1')});
+wait_for('a pass', sub { query($node, 'alien', q{SELECT sum(n) = (SELECT count(*) FROM message_bus.message) FROM message_bus.log_run WHERE kind = 0}) eq 't' });
+is(query($node, 'alien', q{SELECT count(*) FROM message_bus.log_action WHERE segment_no IS NOT NULL}), '0', 'of what was never to be logged nothing is said');
 
 # ----------
 # By hand
