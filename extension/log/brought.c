@@ -11,8 +11,9 @@
  * the rest does not come in LONGEST_MS, or if audit_restart() is called, what
  * there is is removed and another log begins.
  *
- * What says that a log is coming: rows of tiles, runs or checkpoints, and
- * segments that were of a log (log_id) and not yet of one here (log_to, which a
+ * What says that a log is coming: rows of tiles, runs or checkpoints, what it
+ * says of itself (log_action, which is not asked for writers: whoever changes a
+ * channel is one to the end of his transaction), and segments that were of a log (log_id) and not yet of one here (log_to, which a
  * trigger leaves out).  A log is this bus's own if it has its identity,
  * server_state.bus.
  *
@@ -67,6 +68,8 @@ mbus_brought_some(Oid schema, MbusLog *log)
 		!asked("SELECT EXISTS (SELECT FROM message_bus.log_tile)"
 			   " OR EXISTS (SELECT FROM message_bus.log_run)"
 			   " OR EXISTS (SELECT FROM message_bus.log_checkpoint)"
+			   " OR EXISTS (SELECT FROM message_bus.log_action"
+			   "  WHERE no >= 0 AND kind = ANY ('{log,drop-segment,gap}'))"
 			   " OR EXISTS (SELECT FROM message_bus.segment"
 			   "  WHERE log_id IS NOT NULL AND log_to IS NULL)"))
 	{
