@@ -454,6 +454,23 @@ CREATE TABLE message_bus.log_checkpoint (
 );
 COMMENT ON TABLE message_bus.log_checkpoint IS 'the log: roots that were signed';
 
+-- Who cosigns checkpoints; set_witnesses() writes it.
+CREATE TABLE message_bus.log_witness (
+	name text PRIMARY KEY,
+	vkey text NOT NULL						-- name+id+key, the key of algorithm 0x04
+);
+COMMENT ON TABLE message_bus.log_witness IS 'the log: its witnesses';
+
+-- What they have signed; audit_cosign() writes it.
+CREATE TABLE message_bus.log_cosignature (
+	size bigint NOT NULL,					-- of the checkpoint
+	name text NOT NULL,
+	line text NOT NULL,						-- of a signed note, with its end
+	at timestamp with time zone NOT NULL,	-- that the witness has signed
+	PRIMARY KEY (size, name)
+);
+COMMENT ON TABLE message_bus.log_cosignature IS 'the log: checkpoints that witnesses have cosigned';
+
 -- One row, not dumped: a copy of the log has a key of its own.
 CREATE TABLE message_bus.log_key (
 	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -1449,7 +1466,7 @@ COMMENT ON FUNCTION message_bus.lease_node(bigint) IS
 CREATE FUNCTION message_bus.audit_checkpoint() RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_audit_checkpoint' LANGUAGE C STRICT;
 COMMENT ON FUNCTION message_bus.audit_checkpoint IS
-'audit_checkpoint: the newest checkpoint of the log, a signed note of C2SP; NULL before the first. It is on disk, and on synchronous standbys.';
+'audit_checkpoint: the newest checkpoint of the log, a signed note of C2SP with the line of the log and those of its witnesses; NULL before the first. It is on disk, and on synchronous standbys.';
 
 CREATE FUNCTION message_bus.audit_key() RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_audit_key' LANGUAGE C STRICT;
@@ -1459,17 +1476,27 @@ COMMENT ON FUNCTION message_bus.audit_key IS
 CREATE FUNCTION message_bus.audit_entry(id bigint, kind text DEFAULT 'message') RETURNS bytea
 	AS 'MODULE_PATHNAME', 'mbus_audit_entry' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.audit_entry IS
-'audit_entry: the exact bytes of the entry that the log has, or will have, of a message, by its id, or of an ack, failure, redrive, access or delete, by the number of the fact; NULL where there is none that one may see. For pg_monitor also log, drop-segment and gap, NULL is the newest. Errors: 42501, 22023.';
+'audit_entry: the exact bytes of the entry that the log has, or will have, of a message, by its id, or of an ack, failure, redrive, access or delete, by the number of the fact. It is made anew, and compared with the log if that has it. NULL where there is none that one may see: a message is for whom get() gives it to; a fact for whom may audit the channel of its message, or may consume it while get() gives him that message; for pg_monitor all of it, as long as the segment is there, and log, drop-segment and gap, of which NULL is the newest. Errors: 42501, 22023; XX001 if what is stored is not what was logged.';
 
 CREATE FUNCTION message_bus.audit_proof(id bigint, kind text DEFAULT 'message') RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_audit_proof' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.audit_proof IS
-'audit_proof: the proof that an entry is in the log of the newest checkpoint, a tlog-proof of C2SP; "extra" has the entry, an empty line, and for each of its commitments a line "name salt value" that opens it. Arguments as for audit_entry. Errors: 42501, 22023; 55000 if no checkpoint covers it yet.';
+'audit_proof: the proof that an entry is in the log, a tlog-proof of C2SP, of the newest checkpoint that a witness has cosigned if it covers the entry, else of the newest; "extra" has the entry, an empty line, and for each of its commitments a line "name salt value" that opens it, but for pg_monitor who could not read these values otherwise. Arguments and who may as for audit_entry. Errors: 42501, 22023; 55000 if no checkpoint covers it yet; XX001 if what is stored is not what was logged.';
 
 CREATE FUNCTION message_bus.audit_consistency(old_size bigint, new_size bigint) RETURNS SETOF bytea
 	AS 'MODULE_PATHNAME', 'mbus_audit_consistency' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.audit_consistency IS
 'audit_consistency: the hashes that prove that the log of the first size is the beginning of that of the second (RFC 6962, 2.1.2); none if they are equal or the first is 0. Errors: 22023 if the second is above the newest checkpoint.';
+
+CREATE FUNCTION message_bus.set_witnesses(vkeys text[]) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_set_witnesses' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.set_witnesses(text[]) IS
+'set_witnesses: replaces the witnesses of the log, who cosign its checkpoints; for administrators. vkeys: verifier keys of C2SP''s tlog-cosignature, "name+id+key" with a key of algorithm 0x04, at most 15, each of another name; {} is none. Lines of who is no witness any more are kept and not shown. Errors: 22023 a key that cannot be used, 22004 NULL, 25006 read-only.';
+
+CREATE FUNCTION message_bus.audit_cosign(size bigint, signature text) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_audit_cosign' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.audit_cosign(bigint, text) IS
+'audit_cosign: keeps a witness'' signature of the checkpoint of that size: a line of C2SP''s tlog-cosignature, with or without its end, in place of an older one of the same witness; for pg_monitor. Errors: 22023 if it is not that of a witness (see set_witnesses) to a checkpoint of that size, 22004 NULL, 25006 read-only.';
 
 
 CREATE FUNCTION message_bus.expire() RETURNS integer
@@ -1764,6 +1791,7 @@ GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, m
 	message_bus.pools TO pg_monitor;
 GRANT EXECUTE ON FUNCTION message_bus.audit_entry, message_bus.audit_proof TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.audit_checkpoint, message_bus.audit_key, message_bus.audit_consistency,
+	message_bus.audit_cosign,
 	message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments,
 	message_bus.tables_size, message_bus.worker_status_row,
 	message_bus.listed_databases TO pg_monitor;
@@ -1794,5 +1822,7 @@ SELECT pg_catalog.pg_extension_config_dump('message_bus.publisher', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.unattached', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.error', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.log_witness', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.log_cosignature', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.jwt_key', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.session_end', '');

@@ -18,7 +18,8 @@ typedef struct MbusFound
 	int32		segment;		/* 0: none */
 	int			kind;
 	int64		number;
-	MbusEntry	entry;			/* with openings */
+	int64		index;			/* of the entry; below 0: not logged yet */
+	MbusEntry	entry;			/* with openings, where these may be seen */
 } MbusFound;
 
 extern bool mbus_found(FunctionCallInfo fcinfo, Oid schema, Snapshot snapshot,

@@ -15,7 +15,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(log_covered log_has_all log_judge_built log_judged
+our @EXPORT = qw(log_covered log_faults log_has_all log_judge_built log_judged
   of_base64);
 
 # log_covered waits until a checkpoint covers all rows there are.
@@ -73,6 +73,19 @@ sub log_has_all
 	return;
 }
 
+# log_faults returns what audit_verify() finds, after some statements that are
+# rolled back; each as "kind id fault", by these.
+sub log_faults
+{
+	my ($node, @statements) = @_;
+
+	return $node->safe_psql('postgres', join(";\n",
+			'BEGIN', @statements,
+			q{SELECT concat_ws(' ', kind, id, fault) FROM message_bus.audit_verify()
+				ORDER BY kind, id, fault},
+			'ROLLBACK'));
+}
+
 # of_base64 is the SQL that gives bytes as base64 in one line.
 sub of_base64
 {
@@ -81,17 +94,19 @@ sub of_base64
 	return "translate(encode($bytes, 'base64'), E'\\n', '')";
 }
 
-# log_judge_built compiles the judge (tests/t/log_verify); false where there
-# is no Go.
+# log_judge_built compiles the judge (tests/t/log_verify), or another program
+# beside it; false where there is no Go.
 sub log_judge_built
 {
+	my $program = shift // 'log_verify';
+
 	local $ENV{GO111MODULE} = 'off';
 	local $ENV{GOPATH} = '/usr/share/gocode';
 	local $ENV{GOCACHE} = "$ENV{TESTDATADIR}/gocache";
 	local $ENV{GOFLAGS} = '';
 
-	return system('cd "$MBUS_TREE/tests/t/log_verify" && '
-		  . 'go build -o "$TESTDATADIR/log_verify" .') == 0;
+	return system("cd \"\$MBUS_TREE/tests/t/$program\" && "
+		  . "go build -o \"\$TESTDATADIR/$program\" .") == 0;
 }
 
 # log_judged returns what it says of each case.
