@@ -1498,6 +1498,25 @@ CREATE FUNCTION message_bus.audit_cosign(size bigint, signature text) RETURNS vo
 COMMENT ON FUNCTION message_bus.audit_cosign(bigint, text) IS
 'audit_cosign: keeps a witness'' signature of the checkpoint of that size: a line of C2SP''s tlog-cosignature, with or without its end, in place of an older one of the same witness; for pg_monitor. Errors: 22023 if it is not that of a witness (see set_witnesses) to a checkpoint of that size, 22004 NULL, 25006 read-only.';
 
+CREATE FUNCTION message_bus.audit_verify(from_index bigint DEFAULT 0, to_index bigint DEFAULT NULL)
+RETURNS TABLE (entry_index bigint, kind text, id bigint, segment_no integer, fault text)
+	AS 'MODULE_PATHNAME', 'mbus_audit_verify' LANGUAGE C PARALLEL UNSAFE;
+COMMENT ON FUNCTION message_bus.audit_verify(bigint, bigint) IS
+'audit_verify: compares what is stored with the log and returns a row for each fault; none: all is well. For pg_monitor; can be cancelled; the view audit_progress shows how far it is. from_index, to_index: of the entries from the first on, up to but without the second (NULL: all); rows that are in no entry are looked for only if that is the whole log.
+entry_index: the entry, NULL where it is about none. kind, id: message, event, ack, failure or action, as the tables, and the number of the row; tile, checkpoint, cosignature and what is its number. segment_no: whose row it is.
+fault: payload (stored bytes and their SHA-256 differ, or cannot be read), changed (a row is not what was logged), removed (logged and not there), added (there, and not logged although all around it is), unreadable (a row, or NULL any row, of a table), segment (gone, and the log does not say so), tile (hashes do not have the hash above them, or are missing; rows are not compared with them), run (entries of which nothing says whose they are, or twice), checkpoint (root or signature are not those of the log). Errors: 22023 numbers that are no range.';
+
+CREATE FUNCTION message_bus.verifying(OUT pid integer, OUT from_index bigint, OUT to_index bigint,
+	OUT at_index bigint, OUT faults bigint, OUT started_at timestamp with time zone)
+RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_verifying' LANGUAGE C PARALLEL RESTRICTED;
+COMMENT ON FUNCTION message_bus.verifying() IS 'verifying: what the view audit_progress shows';
+
+CREATE VIEW message_bus.audit_progress AS
+	SELECT pid, from_index, to_index, at_index, faults, started_at FROM message_bus.verifying();
+COMMENT ON VIEW message_bus.audit_progress IS
+'who runs audit_verify() in this database: process, the entries from from_index on up to to_index, at_index of which it is at, the faults it has found so far, and since when; of 8 calls in the server at most; for pg_monitor';
+
 
 CREATE FUNCTION message_bus.expire() RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -1788,10 +1807,10 @@ GRANT EXECUTE ON FUNCTION message_bus.subscription_status, message_bus.expired_s
 	message_bus.last_access TO PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON message_bus.message_bus TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
-	message_bus.pools TO pg_monitor;
+	message_bus.pools, message_bus.audit_progress TO pg_monitor;
 GRANT EXECUTE ON FUNCTION message_bus.audit_entry, message_bus.audit_proof TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.audit_checkpoint, message_bus.audit_key, message_bus.audit_consistency,
-	message_bus.audit_cosign,
+	message_bus.audit_cosign, message_bus.audit_verify, message_bus.verifying,
 	message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments,
 	message_bus.tables_size, message_bus.worker_status_row,
 	message_bus.listed_databases TO pg_monitor;

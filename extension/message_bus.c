@@ -37,6 +37,7 @@
 #include "state/read_ring.h"
 #include "state/registry.h"
 #include "state/state.h"
+#include "state/verifying.h"
 #include "state/waiter.h"
 #include "worker/launcher.h"
 
@@ -73,6 +74,7 @@ _PG_init(void)
 	mbus_wait_init();
 	mbus_filter_init();
 	mbus_clock_init();
+	mbus_verifying_init();
 	mbus_state_init();
 	mbus_registry_init();
 	mbus_dump_init();
