@@ -26,7 +26,7 @@ typedef struct Reading
 	int32		done;			/* and in this one */
 	bool		alone;			/* one row, of which the payload is apart */
 	Relation	rel;			/* NULL: none is open */
-	int32		segment;
+	MbusVerifySegment *segment;
 	int			kind;
 	MbusLeafScan rows;
 } Reading;
@@ -123,13 +123,14 @@ static bool
 table_use(Reading *reading, const MbusVerifySpan *span)
 {
 	MbusVerify *v = reading->v;
-	MbusVerifySegment *segment = mbus_verify_segment(v, span->segment);
+	MbusVerifySegment *segment;
 
-	if (segment->gone)
-		return false;
-	if (reading->rel && reading->segment == span->segment &&
+	if (reading->rel && reading->segment->segment == span->segment &&
 		reading->kind == span->kind)
 		return true;
+	segment = mbus_verify_segment(v, span->segment);
+	if (segment->gone)
+		return false;
 	table_leave(reading);
 	if (segment->there)
 		reading->rel = mbus_row_table(v->schema, span->kind, span->segment);
@@ -143,7 +144,7 @@ table_use(Reading *reading, const MbusVerifySpan *span)
 		mbus_verify_gone(v, segment, span->index);
 		return false;
 	}
-	reading->segment = span->segment;
+	reading->segment = segment;
 	reading->kind = span->kind;
 	mbus_leaf_scan_open(&reading->rows, reading->rel,
 						mbus_row_number(span->kind), 0, false);
@@ -231,7 +232,7 @@ row_compare(Reading *reading, const MbusVerifySpan *span, int64 index,
 			HeapTuple tuple, TupleDesc desc)
 {
 	MbusVerify *v = reading->v;
-	MbusVerifySegment *segment = mbus_verify_segment(v, span->segment);
+	MbusVerifySegment *segment = reading->segment;
 	MemoryContext caller = MemoryContextSwitchTo(v->row);
 	bool		right = true;
 	MbusHash	hash;

@@ -4,8 +4,8 @@
  *
  * A page that was damaged on disk may have rows whose lengths point anywhere.
  * So each is walked through first, as the server would take it apart, and is
- * refused if that leads out of it; so are an array and a payload that say that
- * they are larger than they are.  Nothing here takes a lock or keeps memory:
+ * refused if that leads out of it; so are an array, a jsonb and a payload that
+ * say that they are larger than they are.  Nothing here takes a lock or keeps memory:
  * all is in the context of the row.
  */
 #include "postgres.h"
@@ -14,8 +14,10 @@
 #include "access/htup_details.h"
 #include "access/tupmacs.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 
 #include "base/compat.h"
 #include "base/payload.h"
@@ -25,6 +27,9 @@
 static bool value_sound(Form_pg_attribute column, const char *value,
 						Size room, Size *len);
 static bool runs_sound(HeapTuple tuple, TupleDesc desc);
+static bool headers_sound(HeapTuple tuple, TupleDesc desc);
+static bool container_sound(const JsonbContainer *container, Size len);
+static bool element_sound(JEntry entry, const char *data, Size from, Size to);
 
 /*
  * mbus_verify_row makes the entry of a row and its hash; returns what is wrong
@@ -35,7 +40,8 @@ mbus_verify_row(MbusVerify *v, MbusVerifySegment *segment, int kind,
 				HeapTuple tuple, TupleDesc desc, MbusHash *hash)
 {
 	if (!mbus_verify_sound(tuple, desc) ||
-		(kind == MBUS_ACK && !runs_sound(tuple, desc)))
+		(kind == MBUS_ACK && !runs_sound(tuple, desc)) ||
+		(kind == MBUS_MESSAGE && !headers_sound(tuple, desc)))
 		return "unreadable";
 	(void) mbus_row_entry(&v->entry, v->schema, kind, tuple, desc,
 						  segment->secret);
@@ -186,4 +192,82 @@ mbus_verify_array(Datum value)
 		(len - ARR_OVERHEAD_NONULLS(1)) / sizeof(int32))
 		return NULL;
 	return array;
+}
+
+/* Whether headers can be read: a jsonb, none of whose lengths leads out of it. */
+static bool
+headers_sound(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, MBUS_COL_HEADERS, desc, &isnull);
+	Jsonb	   *headers;
+
+	if (isnull)
+		return true;
+	headers = DatumGetJsonbP(value);
+	return container_sound(&headers->root, VARSIZE(headers) - VARHDRSZ);
+}
+
+/* Whether an object or array of jsonb, which has that many bytes, is sound. */
+static bool
+container_sound(const JsonbContainer *container, Size len)
+{
+	Size		n;
+	Size		head;
+	Size		end = 0;
+	const char *data;
+
+	check_stack_depth();
+	if (len < sizeof(uint32) ||
+		JsonContainerIsObject(container) == JsonContainerIsArray(container))
+		return false;
+	n = JsonContainerSize(container);
+	if (JsonContainerIsScalar(container) &&
+		(n != 1 || JsonContainerIsObject(container)))
+		return false;
+	if (JsonContainerIsObject(container))
+		n *= 2;
+	head = sizeof(uint32) + n * sizeof(JEntry);
+	if (head > len)
+		return false;
+	data = (const char *) container + head;
+	for (Size i = 0; i < n; i++)
+	{
+		JEntry		entry = container->children[i];
+		Size		from = end;
+
+		end = JBE_HAS_OFF(entry) ? JBE_OFFLENFLD(entry) :
+			from + JBE_OFFLENFLD(entry);
+		if (end < from || end > len - head ||
+			(JsonContainerIsObject(container) && i < n / 2 &&
+			 !JBE_ISSTRING(entry)) ||
+			!element_sound(entry, data, from, end))
+			return false;
+	}
+	return true;
+}
+
+/* Whether an element is sound that lies there in the data. */
+static bool
+element_sound(JEntry entry, const char *data, Size from, Size to)
+{
+	Size		begin = INTALIGN(from);
+	Size		len;
+
+	if (JBE_ISSTRING(entry) || JBE_ISBOOL(entry) || JBE_ISNULL(entry))
+		return true;
+	if (begin >= to)
+		return false;
+	if (JBE_ISCONTAINER(entry))
+		return container_sound((const JsonbContainer *) (data + begin),
+							   to - begin);
+	if (!JBE_ISNUMERIC(entry) ||
+		VARATT_IS_EXTERNAL(data + begin) || VARATT_IS_4B_C(data + begin))
+		return false;
+	if (!VARATT_IS_1B(data + begin) && to - begin < VARHDRSZ)
+		return false;
+	len = VARSIZE_ANY(data + begin);
+	return len <= to - begin &&
+		len >= (VARATT_IS_1B(data + begin) ? VARHDRSZ_SHORT : VARHDRSZ) +
+		sizeof(uint16);
 }

@@ -223,6 +223,70 @@ is(query("BEGIN; SET LOCAL session_replication_role = replica; " . message($one,
 	2, 'it is found in the part it is of');
 
 # ----------
+# Who may see what
+# ----------
+
+query(q{
+	CREATE ROLE consumer;
+	CREATE ROLE auditor;
+	CREATE ROLE monitor IN ROLE pg_monitor;
+	SELECT message_bus.grant_channel('plain', 'consumer', 'consume');
+	SELECT message_bus.grant_channel('plain', 'auditor', 'audit')});
+
+# sees tells what each gets: "opened", "closed" (a proof without openings),
+# "nothing", "refused".
+sub sees
+{
+	my ($number, $kind) = @_;
+
+	return join ' ', map {
+		my ($status, $proof) = $node->psql('postgres', "SET ROLE $_; SELECT message_bus.audit_proof($number, '$kind')");
+		$status != 0 ? 'refused' :
+		  $proof eq '' ? 'nothing' :
+		  decode_base64(($proof =~ /^extra (.*)$/m)[0]) =~ /\n\n./ ? 'opened' : 'closed'
+	} qw(consumer auditor monitor);
+}
+
+my $nacked = query("SELECT message_id FROM message_bus.failure WHERE no = $failure");
+is(sees($nacked, 'message'), 'opened refused closed', 'a message');
+is(sees($failure, 'failure'), 'opened opened closed', 'a fact');
+is(sees(0, 'log'), 'nothing nothing closed', 'what is done to the log');
+is(sees($id[-1] + 1000, 'message'), 'nothing nothing nothing', 'what is not there');
+query("SELECT message_bus.record_event($nacked, 'deleted', clock_timestamp())");
+is(sees($nacked, 'message'), 'nothing nothing closed', 'a message that is deleted');
+is(sees($failure, 'failure'), 'nothing opened closed', 'a fact of one that is deleted');
+
+# ----------
+# While segments go
+# ----------
+
+query(q{SELECT count(message_bus.publish('short', to_json(i))) FROM generate_series(1, 5) AS i});
+log_covered($node);
+{
+	my $short = query("SELECT max(segment_no) FROM message_bus.segment");
+	my $holder = $node->background_psql('postgres', on_error_stop => 1);
+	my $verifier = $node->background_psql('postgres', on_error_stop => 0);
+	my $cancelled = $node->background_psql('postgres', on_error_stop => 0);
+
+	$holder->query_safe("BEGIN; LOCK TABLE $table IN ACCESS EXCLUSIVE MODE");
+	foreach my $psql ($verifier, $cancelled)
+	{
+		$psql->query_until(qr/begins/, "\\echo begins\nSELECT * FROM message_bus.audit_verify();\n\\echo ended\n");
+	}
+	wait_for('both to verify', sub { query("SELECT count(*) FROM message_bus.audit_progress JOIN pg_stat_activity USING (pid)
+		WHERE wait_event_type = 'Lock' AND from_index = 0 AND at_index = 0 AND to_index > 700 AND faults = 0 AND started_at < now()") == 2 });
+	query("SELECT pg_cancel_backend(max(pid)) FROM message_bus.audit_progress");
+	wait_for('one to be cancelled', sub { query("SELECT count(*) FROM message_bus.audit_progress") == 1 });
+	wait_for('a segment to go', sub { query('SELECT message_bus.expire()'); query("SELECT count(*) FROM message_bus.segment WHERE segment_no = $short") == 0 });
+	$holder->query_safe('COMMIT');
+	$_->{timeout}->start(60) foreach $verifier, $cancelled;
+	my @out = map { $_->query_until(qr/ended/, "\\echo\n") } $verifier, $cancelled;
+	unlike("@out", qr/segment|removed/, 'a segment that goes meanwhile is no fault');
+	is(query('SELECT count(*) FROM message_bus.audit_progress'), 0, 'and nobody verifies any more');
+	$_->quit foreach $holder, $verifier, $cancelled;
+}
+
+# ----------
 # While clients work
 # ----------
 
