@@ -48,6 +48,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -58,6 +59,8 @@
 #include "base/schema.h"
 #include "log/table.h"
 #include "log/verify.h"
+#include "segment/leaf.h"
+#include "segment/leaf_keep.h"
 #include "state/fault.h"
 #include "state/verifying.h"
 
@@ -295,6 +298,28 @@ mbus_verify_segment(MbusVerify *v, int32 number)
 		memset((char *) segment + sizeof(int32), 0,
 			   sizeof(MbusVerifySegment) - sizeof(int32));
 	return segment;
+}
+
+/*
+ * mbus_verify_table opens the table of a kind of rows in a segment, by its
+ * name, also if it is detached or empty; NULL if it is gone.
+ */
+Relation
+mbus_verify_table(MbusVerify *v, int kind, int32 segment)
+{
+	Oid			relid;
+	Relation	rel;
+
+	if (kind == MBUS_LOG_ACTION)
+		return table_open(mbus_relation(v->schema, "log_action"),
+						  AccessShareLock);
+	relid = get_relname_relid(psprintf("%s_%d",
+									   mbus_family_name((MbusFamily) kind),
+									   segment), v->schema);
+	rel = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
+	if (rel)
+		mbus_leaf_keep(rel);
+	return rel;
 }
 
 /* Reads how far the log is with each segment; 0 is what is of none. */

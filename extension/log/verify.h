@@ -11,6 +11,7 @@
 #include "access/tupdesc.h"
 #include "utils/array.h"
 #include "utils/hsearch.h"
+#include "utils/relcache.h"
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
@@ -115,6 +116,7 @@ extern void mbus_verify_fault(MbusVerify *v, int64 index, const char *kind,
 							  int64 id, int32 segment, const char *fault);
 extern const char *mbus_verify_kind(int kind);
 extern MbusVerifySegment *mbus_verify_segment(MbusVerify *v, int32 segment);
+extern Relation mbus_verify_table(MbusVerify *v, int kind, int32 segment);
 
 /* verify_tree.c */
 extern void mbus_verify_tiles(MbusVerify *v);

@@ -133,7 +133,7 @@ table_use(Reading *reading, const MbusVerifySpan *span)
 		return false;
 	table_leave(reading);
 	if (segment->there)
-		reading->rel = mbus_row_table(v->schema, span->kind, span->segment);
+		reading->rel = mbus_verify_table(v, span->kind, span->segment);
 	if (reading->rel && !secret_use(v, segment))
 	{
 		table_close(reading->rel, AccessShareLock);

@@ -35,6 +35,9 @@
 #include "segment/leaf_scan.h"
 #include "state/clock.h"
 
+/* Facts have numbers from here on; the log's own actions are below. */
+#define FACTS_FIRST	(INT64CONST(1) << 56)
+
 /* A table whose rows are counted, and then perhaps looked up. */
 typedef struct TableWork
 {
@@ -220,7 +223,7 @@ table_count(void *arg)
 	TableWork  *work = arg;
 	MbusVerify *v = work->v;
 	int32		segment = work->segment->segment;
-	Relation	rel = mbus_row_table(v->schema, work->kind, segment);
+	Relation	rel = mbus_verify_table(v, work->kind, segment);
 	AttrNumber	column = mbus_row_number(work->kind);
 	TupleDesc	desc;
 	TableScanDesc scan;
@@ -259,8 +262,9 @@ static bool
 row_settled(const MbusVerify *v, const MbusVerifySegment *segment, int kind,
 			int64 number)
 {
-	if (kind == MBUS_LOG_ACTION)
-		return number >= 0;		/* logged by who inserts it */
+	/* what the log says of itself is logged by who inserts it; below 0: later */
+	if (kind == MBUS_LOG_ACTION && number < FACTS_FIRST)
+		return number >= 0;
 	if (kind == MBUS_MESSAGE)
 		return number < segment->to && !spans_have(&segment->pending, number);
 	return number < v->state.facts_to &&
