@@ -30,7 +30,6 @@
 #include "channel/channel.h"
 #include "log/found.h"
 #include "log/row.h"
-#include "log/table.h"
 #include "message/read.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
@@ -318,7 +317,6 @@ entry_is(const MbusFound *found, const char *word)
 static void
 entry_check(Oid schema, Snapshot snapshot, MbusFound *found, const char *word)
 {
-	MbusTiles	tiles;
 	MbusTreeSource source;
 	MbusHash	hash;
 
@@ -326,8 +324,8 @@ entry_check(Oid schema, Snapshot snapshot, MbusFound *found, const char *word)
 								 found->kind, found->number);
 	if (found->index < 0)
 		return;
-	mbus_tiles_open(&tiles, schema, snapshot);
-	source = mbus_tiles_source(&tiles);
+	mbus_tiles_open(&found->tiles, schema, snapshot);
+	source = mbus_tiles_source(&found->tiles);
 	mbus_entry_hash(&found->entry, &hash);
 	if (memcmp(source.hash(source.arg, 0, found->index), &hash,
 			   sizeof(hash)) != 0)

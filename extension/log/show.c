@@ -37,7 +37,7 @@ static char *checkpoint_note(Oid schema, Snapshot snapshot,
 static void checkpoint_over(Oid schema, Snapshot snapshot,
 							const MbusFound *found,
 							MbusCheckpoint *checkpoint);
-static char *proof_text(Oid schema, Snapshot snapshot, const MbusFound *found,
+static char *proof_text(Oid schema, Snapshot snapshot, MbusFound *found,
 						const MbusCheckpoint *checkpoint);
 
 /*
@@ -148,10 +148,9 @@ checkpoint_over(Oid schema, Snapshot snapshot, const MbusFound *found,
 
 /* A proof as c2sp.org/tlog-proof@v1 has it. */
 static char *
-proof_text(Oid schema, Snapshot snapshot, const MbusFound *found,
+proof_text(Oid schema, Snapshot snapshot, MbusFound *found,
 		   const MbusCheckpoint *checkpoint)
 {
-	MbusTiles	tiles;
 	MbusTreeSource source;
 	MbusHash	path[MBUS_PROOF_MAX];
 	int			n;
@@ -164,8 +163,7 @@ proof_text(Oid schema, Snapshot snapshot, const MbusFound *found,
 	appendStringInfoChar(&extra, '\n');
 	appendBinaryStringInfo(&extra, found->entry.openings.data,
 						   found->entry.openings.len);
-	mbus_tiles_open(&tiles, schema, snapshot);
-	source = mbus_tiles_source(&tiles);
+	source = mbus_tiles_source(&found->tiles);
 	n = mbus_tree_inclusion(&source, found->index, checkpoint->size, path);
 
 	initStringInfo(&proof);

@@ -103,6 +103,7 @@ mbus_tiles_open(MbusTiles *tiles, Oid schema, Snapshot snapshot)
 	info.hcxt = CurrentMemoryContext;
 	tiles->schema = schema;
 	tiles->snapshot = snapshot;
+	tiles->last = NULL;
 	tiles->read = hash_create("message_bus tiles", 64, &info,
 							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
@@ -163,13 +164,18 @@ tile_find(MbusTiles *tiles, int level, int64 n)
 {
 	TileKey		key = {level, n};
 	bool		found;
-	Tile	   *tile = hash_search(tiles->read, &key, HASH_ENTER, &found);
+	Tile	   *tile = tiles->last;
 
+	/* mostly it is the same again */
+	if (tile && tile->key.level == level && tile->key.n == n)
+		return tile;
+	tile = hash_search(tiles->read, &key, HASH_ENTER, &found);
 	if (!found)
 	{
 		tile->count = 0;
 		tile_read(tiles, tile);
 	}
+	tiles->last = tile;
 	return tile;
 }
 

@@ -24,6 +24,7 @@ typedef struct MbusTiles
 	Oid			schema;
 	Snapshot	snapshot;
 	HTAB	   *read;
+	void	   *last;			/* of these, that was asked for */
 } MbusTiles;
 
 /* A checkpoint; palloc'd. */
