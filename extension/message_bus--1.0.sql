@@ -461,7 +461,7 @@ CREATE TABLE message_bus.log_witness (
 );
 COMMENT ON TABLE message_bus.log_witness IS 'the log: its witnesses';
 
--- What they have signed; audit_cosign() writes it.
+-- What they have signed; audit_cosign() writes it.  Not dumped: it is of checkpoints here.
 CREATE TABLE message_bus.log_cosignature (
 	size bigint NOT NULL,					-- of the checkpoint
 	name text NOT NULL,
@@ -1842,6 +1842,5 @@ SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.unattached', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.error', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.log_witness', '');
-SELECT pg_catalog.pg_extension_config_dump('message_bus.log_cosignature', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.jwt_key', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.session_end', '');

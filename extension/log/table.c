@@ -464,10 +464,10 @@ cosignatures_scan(Oid schema, Snapshot snapshot, int64 lo, int64 hi,
 }
 
 /*
- * mbus_log_state_read reads the log's state; false if there is no log.
+ * mbus_log_state_seen reads the log's state; false if there is no log.
  */
 bool
-mbus_log_state_read(Oid schema, Snapshot snapshot, MbusLogState *state)
+mbus_log_state_seen(Oid schema, Snapshot snapshot, MbusLogState *state)
 {
 	TupleDesc	desc;
 	HeapTuple	tuple = row_only(schema, "log_state", snapshot, &desc);
@@ -523,7 +523,7 @@ mbus_log_origin_read(Oid schema, Snapshot snapshot)
 {
 	MbusLogState state;
 
-	return mbus_log_state_read(schema, snapshot, &state) ? state.origin : NULL;
+	return mbus_log_state_seen(schema, snapshot, &state) ? state.origin : NULL;
 }
 
 /* A copy of the one row of a table, or NULL. */

@@ -54,7 +54,7 @@ extern int	mbus_witnesses_read(Oid schema, Snapshot snapshot,
 								MbusWitness *witness);
 extern char *mbus_cosignatures_read(Oid schema, Snapshot snapshot, int64 size);
 extern int64 mbus_cosigned_newest(Oid schema, Snapshot snapshot);
-extern bool mbus_log_state_read(Oid schema, Snapshot snapshot,
+extern bool mbus_log_state_seen(Oid schema, Snapshot snapshot,
 								MbusLogState *state);
 extern bool mbus_log_key_read(Oid schema, Snapshot snapshot, uint8 *seed);
 extern char *mbus_log_origin_read(Oid schema, Snapshot snapshot);

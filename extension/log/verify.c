@@ -87,7 +87,7 @@ MBUS_FUNCTION(audit_verify)
 	v.schema = mbus_schema();
 	v.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	v.slot = -1;
-	if (mbus_log_state_read(v.schema, v.snapshot, &v.state))
+	if (mbus_log_state_seen(v.schema, v.snapshot, &v.state))
 	{
 		verify_open(&v, fcinfo);
 		v.slot = mbus_verifying_begin(v.from, v.to);

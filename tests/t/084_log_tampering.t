@@ -207,7 +207,7 @@ my @cases = (
 	[ 'a segment that never was', 'segment segment', "DELETE FROM message_bus.segment WHERE segment_no = $segment", map { "DROP TABLE message_bus.${_}_$segment" } qw(message event ack failure) ],
 	[ 'a segment\'s secret', 'segment segment', "DELETE FROM message_bus.secret_$segment" ],
 	[ 'the end of a segment', qr/\Aaction \d+ removed\nsegment segment\z/, "DELETE FROM message_bus.log_action WHERE kind = 'drop-segment'" ],
-	[ 'an end of a segment', 'action 77777777 added', "INSERT INTO message_bus.log_action (no, at, kind, k, segment_no) VALUES (77777777, now(), 'drop-segment', '\\x00', 1)" ]);
+	[ 'an end of a segment', 'action 77777777 added', 'ALTER TABLE message_bus.log_action DISABLE TRIGGER USER', "INSERT INTO message_bus.log_action (no, at, kind, k, segment_no) VALUES (77777777, now(), 'drop-segment', '\\x00', 1)" ]);
 foreach my $case (@cases)
 {
 	my ($what, $faults, @statements) = @$case;

@@ -43,7 +43,7 @@ sub log_covered
 }
 
 # log_has_all checks that the log has each row of the segments that are there
-# once, and that its runs are all it has.
+# once, that its runs are all it has, and that it finds no fault.
 sub log_has_all
 {
 	my ($node, $what) = @_;
@@ -70,6 +70,8 @@ sub log_has_all
 				(SELECT count(*) FROM message_bus.log_run WHERE 0 > ANY (runs))}),
 		'0|0|0|0',
 		$what);
+	is($node->safe_psql('postgres', 'SELECT * FROM message_bus.audit_verify()'),
+		'', "$what: verified");
 	return;
 }
 
