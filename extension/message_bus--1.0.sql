@@ -495,6 +495,23 @@ CREATE TABLE message_bus.log_checkpoint (
 );
 COMMENT ON TABLE message_bus.log_checkpoint IS 'the log: roots that were signed';
 
+-- Who cosigns checkpoints; set_witnesses() writes it.
+CREATE TABLE message_bus.log_witness (
+	name text PRIMARY KEY,
+	vkey text NOT NULL						-- name+id+key, the key of algorithm 0x04
+);
+COMMENT ON TABLE message_bus.log_witness IS 'the log: its witnesses';
+
+-- What they have signed; audit_cosign() writes it.  Not dumped: it is of checkpoints here.
+CREATE TABLE message_bus.log_cosignature (
+	size bigint NOT NULL,					-- of the checkpoint
+	name text NOT NULL,
+	line text NOT NULL,						-- of a signed note, with its end
+	at timestamp with time zone NOT NULL,	-- that the witness has signed
+	PRIMARY KEY (size, name)
+);
+COMMENT ON TABLE message_bus.log_cosignature IS 'the log: checkpoints that witnesses have cosigned';
+
 -- One row, not dumped: a copy of the log has a key of its own.
 CREATE TABLE message_bus.log_key (
 	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -1843,7 +1860,7 @@ COMMENT ON FUNCTION message_bus.lease_node(bigint) IS
 CREATE FUNCTION message_bus.audit_checkpoint() RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_audit_checkpoint' LANGUAGE C STRICT;
 COMMENT ON FUNCTION message_bus.audit_checkpoint IS
-'audit_checkpoint: the newest checkpoint of the log, a signed note of C2SP; NULL before the first. It is on disk, and on synchronous standbys.';
+'audit_checkpoint: the newest checkpoint of the log, a signed note of C2SP with the line of the log and those of its witnesses; NULL before the first. It is on disk, and on synchronous standbys.';
 
 CREATE FUNCTION message_bus.audit_key() RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_audit_key' LANGUAGE C STRICT;
@@ -1859,12 +1876,12 @@ COMMENT ON FUNCTION message_bus.audit_restart IS
 CREATE FUNCTION message_bus.audit_entry(id bigint, kind text DEFAULT 'message') RETURNS bytea
 	AS 'MODULE_PATHNAME', 'mbus_audit_entry' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.audit_entry IS
-'audit_entry: the exact bytes of the entry that the log has, or will have, of a message, by its id, or of an ack, failure, redrive, access or delete, by the number of the fact; NULL where there is none that one may see. What was changed, by the number that audit_log has: channel, subscription and purge, for who may consume or audit all of the channel; grant for its owner; keys for pg_monitor, as all of these. For pg_monitor also log, drop-segment and gap, NULL is the newest. Errors: 42501, 22023.';
+'audit_entry: the exact bytes of the entry that the log has, or will have, of a message, by its id, or of an ack, failure, redrive, access or delete, by the number of the fact. It is made anew, and compared with the log if that has it. NULL where there is none that one may see: a message is for whom get() gives it to; a fact for whom may audit the channel of its message, or may consume it while get() gives him that message; for pg_monitor all of it, as long as the segment is there, and log, drop-segment and gap, of which NULL is the newest. What was changed, by the number that audit_log has: channel, subscription and purge, for who may consume or audit all of the channel; grant for its owner; keys for pg_monitor, as all of these. Errors: 42501, 22023; XX001 if what is stored is not what was logged.';
 
 CREATE FUNCTION message_bus.audit_proof(id bigint, kind text DEFAULT 'message') RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_audit_proof' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.audit_proof IS
-'audit_proof: the proof that an entry is in the log of the newest checkpoint, a tlog-proof of C2SP; "extra" has the entry, an empty line, and for each of its commitments a line "name salt value" that opens it. Arguments as for audit_entry. Errors: 42501, 22023; 55000 if no checkpoint covers it yet.';
+'audit_proof: the proof that an entry is in the log, a tlog-proof of C2SP, of the newest checkpoint that a witness has cosigned if it covers the entry, else of the newest; "extra" has the entry, an empty line, and for each of its commitments a line "name salt value" that opens it, but for pg_monitor who could not read these values otherwise. Arguments and who may as for audit_entry. Errors: 42501, 22023; 55000 if no checkpoint covers it yet; XX001 if what is stored is not what was logged.';
 
 CREATE FUNCTION message_bus.audit_consistency(old_size bigint, new_size bigint) RETURNS SETOF bytea
 	AS 'MODULE_PATHNAME', 'mbus_audit_consistency' LANGUAGE C;
@@ -1909,6 +1926,35 @@ COMMENT ON COLUMN message_bus.audit_log.subscription IS 'of facts; its name now.
 COMMENT ON COLUMN message_bus.audit_log.message_id IS 'of an ack the first; details have the last (to_id) and how many';
 COMMENT ON COLUMN message_bus.audit_log.details IS 'of a change: the row as it is behind it (of a drop: was before), without what is null, times in UTC. Of keys: kid, alg and SHA-256; of a secret that of bytes nobody is shown and the secret';
 COMMENT ON COLUMN message_bus.audit_log.no IS 'number of the fact, for audit_entry() and audit_proof(); NULL of what has none yet';
+CREATE FUNCTION message_bus.set_witnesses(vkeys text[]) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_set_witnesses' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.set_witnesses(text[]) IS
+'set_witnesses: replaces the witnesses of the log, who cosign its checkpoints; for administrators. vkeys: verifier keys of C2SP''s tlog-cosignature, "name+id+key" with a key of algorithm 0x04, at most 15, each of another name; {} is none. Lines of who is no witness any more are kept and not shown. Errors: 22023 a key that cannot be used, 22004 NULL, 25006 read-only.';
+
+CREATE FUNCTION message_bus.audit_cosign(size bigint, signature text) RETURNS void
+	AS 'MODULE_PATHNAME', 'mbus_audit_cosign' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.audit_cosign(bigint, text) IS
+'audit_cosign: keeps a witness'' signature of the checkpoint of that size: a line of C2SP''s tlog-cosignature, with or without its end, in place of an older one of the same witness; for pg_monitor. Errors: 22023 if it is not that of a witness (see set_witnesses) to a checkpoint of that size, 22004 NULL, 25006 read-only.';
+
+CREATE FUNCTION message_bus.audit_verify(from_index bigint DEFAULT 0, to_index bigint DEFAULT NULL)
+RETURNS TABLE (entry_index bigint, kind text, id bigint, segment_no integer, fault text)
+	AS 'MODULE_PATHNAME', 'mbus_audit_verify' LANGUAGE C PARALLEL UNSAFE;
+COMMENT ON FUNCTION message_bus.audit_verify(bigint, bigint) IS
+'audit_verify: compares what is stored with the log and returns a row for each fault; none: all is well. For pg_monitor; can be cancelled; the view audit_progress shows how far it is. from_index, to_index: of the entries from the first on, up to but without the second (NULL: all); rows that are in no entry are looked for only if that is the whole log.
+entry_index: the entry, NULL where it is about none. kind, id: message, event, ack, failure or action, as the tables, and the number of the row; tile, checkpoint, cosignature and what is its number. segment_no: whose row it is.
+fault: payload (stored bytes and their SHA-256 differ, or cannot be read), changed (a row is not what was logged), removed (logged and not there), added (there, and not logged although all around it is), unreadable (a row, or NULL any row, of a table), segment (gone, and the log does not say so), tile (hashes do not have the hash above them, or are missing; rows are not compared with them), run (entries of which nothing says whose they are, or twice), checkpoint (root or signature are not those of the log). Errors: 22023 numbers that are no range.';
+
+CREATE FUNCTION message_bus.verifying(OUT pid integer, OUT from_index bigint, OUT to_index bigint,
+	OUT at_index bigint, OUT faults bigint, OUT started_at timestamp with time zone)
+RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_verifying' LANGUAGE C PARALLEL RESTRICTED;
+COMMENT ON FUNCTION message_bus.verifying() IS 'verifying: what the view audit_progress shows';
+
+CREATE VIEW message_bus.audit_progress AS
+	SELECT pid, from_index, to_index, at_index, faults, started_at FROM message_bus.verifying();
+COMMENT ON VIEW message_bus.audit_progress IS
+'who runs audit_verify() in this database: process, the entries from from_index on up to to_index, at_index of which it is at, the faults it has found so far, and since when; of 8 calls in the server at most; for pg_monitor';
+
 
 CREATE FUNCTION message_bus.expire() RETURNS integer
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -2350,11 +2396,13 @@ GRANT EXECUTE ON FUNCTION message_bus.trace, message_bus.trace_transaction, mess
 	message_bus.failure_ids, message_bus.failures TO PUBLIC;
 GRANT SELECT ON message_bus.deliveries TO PUBLIC;
 GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
-	message_bus.pools, message_bus.health_segment, message_bus.health_log TO pg_monitor;
+	message_bus.pools, message_bus.health_segment, message_bus.health_log,
+	message_bus.audit_progress TO pg_monitor;
 GRANT EXECUTE ON FUNCTION message_bus.audit_entry, message_bus.audit_proof, message_bus.audit_lookup,
 	message_bus.audit_opening, message_bus.audit_log_rows TO PUBLIC;
 GRANT SELECT ON message_bus.audit_log TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.audit_checkpoint, message_bus.audit_key, message_bus.audit_consistency,
+	message_bus.audit_cosign, message_bus.audit_verify, message_bus.verifying,
 	message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments,
 	message_bus.tables_size, message_bus.worker_status_row, message_bus.fact_numbers, message_bus.health,
 	message_bus.listed_databases TO pg_monitor;
@@ -2392,5 +2440,6 @@ SELECT pg_catalog.pg_extension_config_dump('message_bus.log_tile_look', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.log_action', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.log_checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.error', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.log_witness', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.jwt_key', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.session_end', '');

@@ -38,6 +38,7 @@
 #include "state/registry.h"
 #include "state/state.h"
 #include "state/tally.h"
+#include "state/verifying.h"
 #include "state/waiter.h"
 #include "worker/launcher.h"
 
@@ -75,6 +76,7 @@ _PG_init(void)
 	mbus_filter_init();
 	mbus_clock_init();
 	mbus_tally_init();
+	mbus_verifying_init();
 	mbus_state_init();
 	mbus_registry_init();
 	mbus_dump_init();

@@ -196,6 +196,22 @@ enum
 	MBUS_LOGGED_SIGNATURE
 };
 
+/* message_bus.log_witness */
+enum
+{
+	MBUS_WITNESS_NAME = 1,
+	MBUS_WITNESS_VKEY
+};
+
+/* message_bus.log_cosignature */
+enum
+{
+	MBUS_COSIGNED_SIZE = 1,
+	MBUS_COSIGNED_NAME,
+	MBUS_COSIGNED_LINE,
+	MBUS_COSIGNED_AT
+};
+
 /* message_bus.jwt_key */
 enum
 {

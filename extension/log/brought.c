@@ -2,8 +2,8 @@
  * brought.c
  *		A log that a restore has brought.
  *
- * A dump has the log's tables but for the key, and a restore fills them in an
- * order of its own, in many transactions.  So as long as anything says that a
+ * A dump has the log's tables but for the key and what witnesses have signed,
+ * and a restore fills them in an order of its own, in many transactions.  So as long as anything says that a
  * log is coming none is begun, and one that has come does not go on before it
  * is whole: its runs go up to its size, the edge of its tree is there, nobody
  * writes to its tables, and so it was SETTLE_MS ago.  Meanwhile nothing is
@@ -183,6 +183,7 @@ mbus_brought_clear(void)
 		"DELETE FROM message_bus.log_gone",
 		"DELETE FROM message_bus.log_tile_look",
 		"DELETE FROM message_bus.log_checkpoint",
+		"DELETE FROM message_bus.log_cosignature",
 		"DELETE FROM message_bus.log_action"
 		" WHERE kind = ANY ('{log,drop-segment,gap}')",
 		"UPDATE message_bus.segment SET log_id = NULL, log_to = NULL"

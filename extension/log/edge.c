@@ -16,7 +16,6 @@
 
 static void level_append(MbusEdge *edge, int level, const MbusHash *hash,
 						 MbusTileWriter writer, void *arg);
-static void tile_root(const MbusHash *hashes, MbusHash *root);
 static int64 tile_number(const MbusEdge *edge, int level);
 
 /*
@@ -48,16 +47,18 @@ level_append(MbusEdge *edge, int level, const MbusHash *hash,
 	part.replaces = edge->stored[level] > 0;
 	part.hash = edge->hash[level];
 	writer(arg, &part);
-	tile_root(edge->hash[level], &root);
+	mbus_tile_root(edge->hash[level], &root);
 	edge->count[level] = 0;
 	edge->stored[level] = 0;
 	if (level + 1 < MBUS_TILE_LEVELS)
 		level_append(edge, level + 1, &root, writer, arg);
 }
 
-/* The root over a tile's hashes. */
-static void
-tile_root(const MbusHash *hashes, MbusHash *root)
+/*
+ * mbus_tile_root computes the root over the hashes of a full tile.
+ */
+void
+mbus_tile_root(const MbusHash *hashes, MbusHash *root)
 {
 	MbusHash	node[MBUS_TILE_WIDTH / 2];
 	int			n = MBUS_TILE_WIDTH / 2;

@@ -35,6 +35,7 @@ typedef struct MbusEdge
 extern void mbus_edge_append(MbusEdge *edge, const MbusHash *leaf,
 							 MbusTileWriter writer, void *arg);
 extern void mbus_edge_flush(MbusEdge *edge, MbusTileWriter writer, void *arg);
+extern void mbus_tile_root(const MbusHash *hashes, MbusHash *root);
 extern void mbus_edge_root(const MbusEdge *edge, MbusHash *root);
 
 #endif							/* MBUS_EDGE_H */

@@ -2,12 +2,21 @@
  * found.c
  *		A row that the log has an entry of, for who may see it.
  *
- * A message is for whom get() gives it to; a fact for whom may consume the
- * channel of its message, and see all of it where subjects are kept apart; what
- * was changed for whom action/action.c says; what is done to the log for
- * pg_monitor.  What one may not see is not there.
+ * What one may not see is not there:
  *
- * The row is found by its number, the entry made again from it (row.c).
+ *	a message	for whom get() gives it to, with its openings; for pg_monitor
+ *				as long as its segment is there, without
+ *	a fact		for whom may audit the channel of its message, as long as
+ *				that one's segment is there; for whom may consume it, while
+ *				get() gives him the message; of a channel that keeps subjects
+ *				apart only for whom sees all of it.  For pg_monitor any,
+ *				without openings
+ *	a change	for whom action/action.c says
+ *	what is done to the log, for pg_monitor
+ *
+ * The row is found by its number, the entry made again from it (row.c).  If
+ * the log has it already, its hash must be that of the tree: an entry that
+ * differs is never handed out, but told as XX001.
  */
 #include "postgres.h"
 
@@ -52,11 +61,14 @@ static const Word words[] = {
 };
 
 static int	kind_of(const char *word);
+static bool message_open(Oid schema, int64 id);
 static bool message_found(Oid schema, Snapshot snapshot, MbusFound *found);
 static bool fact_found(Oid schema, Snapshot snapshot, const char *word,
 					   MbusFound *found);
-static bool fact_shown(Oid schema, Snapshot snapshot, int kind,
+static bool fact_shown(Oid schema, Snapshot snapshot, MbusFound *found,
 					   HeapTuple tuple, TupleDesc desc);
+static const MbusChannel *message_channel(Oid schema, Snapshot snapshot,
+										  int64 id);
 static bool action_found(Oid schema, Snapshot snapshot, const char *word,
 						 bool newest, MbusFound *found);
 static bool action_shown(Oid schema, const char *word, HeapTuple tuple,
@@ -64,6 +76,8 @@ static bool action_shown(Oid schema, const char *word, HeapTuple tuple,
 static bool entry_make(Oid schema, Snapshot snapshot, MbusFound *found,
 					   HeapTuple tuple, TupleDesc desc);
 static bool entry_is(const MbusFound *found, const char *word);
+static void entry_check(Oid schema, Snapshot snapshot, MbusFound *found,
+						const char *word);
 
 /*
  * mbus_found finds what the arguments (id, kind) of an SQL function name, and
@@ -74,6 +88,7 @@ mbus_found(FunctionCallInfo fcinfo, Oid schema, Snapshot snapshot,
 		   MbusFound *found)
 {
 	char	   *word;
+	bool		there;
 
 	if (PG_ARGISNULL(1))
 		return false;
@@ -83,12 +98,16 @@ mbus_found(FunctionCallInfo fcinfo, Oid schema, Snapshot snapshot,
 	found->number = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
 	mbus_entry_init(&found->entry, true);
 	if (found->kind == MBUS_LOG_ACTION)
-		return action_found(schema, snapshot, word, PG_ARGISNULL(0), found);
-	if (PG_ARGISNULL(0))
-		return false;
-	if (found->kind == MBUS_MESSAGE)
-		return message_found(schema, snapshot, found);
-	return fact_found(schema, snapshot, word, found);
+		there = action_found(schema, snapshot, word, PG_ARGISNULL(0), found);
+	else if (PG_ARGISNULL(0))
+		there = false;
+	else if (found->kind == MBUS_MESSAGE)
+		there = message_found(schema, snapshot, found);
+	else
+		there = fact_found(schema, snapshot, word, found);
+	if (there)
+		entry_check(schema, snapshot, found, word);
+	return there;
 }
 
 /* The kind of rows that a word is for; 22023 if it is none. */
@@ -106,17 +125,26 @@ kind_of(const char *word)
 			 errhint("Kinds are message, ack, failure, redrive, access, delete, channel, grant, subscription, purge, keys, log, drop-segment and gap.")));
 }
 
-/* A message, as get() finds it. */
+/*
+ * A message, as get() finds it; pg_monitor is not refused one, and finds what
+ * get() does not.
+ */
 static bool
 message_found(Oid schema, Snapshot snapshot, MbusFound *found)
 {
+	bool		monitors = mbus_monitors();
 	MbusStored	message;
 	Relation	leaf;
 	MbusLeafScan rows;
 	HeapTuple	tuple;
 	bool		there;
 
-	if (!mbus_message_readable(schema, found->number, &message))
+	if (found->number <= 0 ||
+		(found->number >> MBUS_ROW_BITS) > MBUS_SEGMENT_MAX)
+		return false;
+	found->entry.open = monitors ? message_open(schema, found->number) :
+		mbus_message_readable(schema, found->number, &message);
+	if (!found->entry.open && !monitors)
 		return false;
 	found->segment = MbusSegmentOf(found->number);
 	leaf = mbus_leaf_open(schema, found->segment, MBUS_MESSAGE,
@@ -132,6 +160,20 @@ message_found(Oid schema, Snapshot snapshot, MbusFound *found)
 	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);
 	return there;
+}
+
+/* Whether get() would give a message to the current user; no error. */
+static bool
+message_open(Oid schema, int64 id)
+{
+	MbusStored	message;
+	const MbusChannel *channel;
+
+	if (!mbus_message_fetch(schema, id, &message))
+		return false;
+	channel = mbus_channel_by_id(schema, message.channel_id);
+	return channel && mbus_channel_allows(channel, MBUS_CONSUME) &&
+		mbus_message_visible(schema, &message);
 }
 
 /* A fact, in whichever segment. */
@@ -159,7 +201,7 @@ fact_found(Oid schema, Snapshot snapshot, const char *word, MbusFound *found)
 		mbus_leaf_scan_begin(&rows, snapshot);
 		tuple = mbus_leaf_scan_next(&rows);
 		there = tuple != NULL &&
-			fact_shown(schema, snapshot, found->kind, tuple,
+			fact_shown(schema, snapshot, found, tuple,
 					   RelationGetDescr(leaf)) &&
 			entry_make(schema, snapshot, found, tuple,
 					   RelationGetDescr(leaf)) &&
@@ -170,36 +212,53 @@ fact_found(Oid schema, Snapshot snapshot, const char *word, MbusFound *found)
 	return there;
 }
 
-/* Whether the current user may see a fact: that depends on its message. */
+/*
+ * Whether the current user may see a fact, and whether with openings: that
+ * depends on its message, of an ack on the first one.
+ */
 static bool
-fact_shown(Oid schema, Snapshot snapshot, int kind, HeapTuple tuple,
+fact_shown(Oid schema, Snapshot snapshot, MbusFound *found, HeapTuple tuple,
 		   TupleDesc desc)
 {
-	int			column = kind == MBUS_ACK ? MBUS_ACK_LO :
-	kind == MBUS_EVENT ? MBUS_EVENT_MESSAGE_ID : MBUS_FAILURE_MESSAGE_ID;
+	int			column = found->kind == MBUS_ACK ? MBUS_ACK_LO :
+	found->kind == MBUS_EVENT ? MBUS_EVENT_MESSAGE_ID :
+	MBUS_FAILURE_MESSAGE_ID;
 	bool		isnull;
 	int64		id = DatumGetInt64(heap_getattr(tuple, column, desc, &isnull));
+	const MbusChannel *channel = message_channel(schema, snapshot, id);
+	MbusStored	message;
+
+	found->entry.open = channel &&
+		(mbus_channel_allows(channel, MBUS_AUDIT | MBUS_WHOLE) ||
+		 (mbus_channel_allows(channel, MBUS_CLAIM) &&
+		  mbus_message_fetch(schema, id, &message)));
+	return found->entry.open || mbus_monitors();
+}
+
+/* The channel of a message whose row is there; or NULL. */
+static const MbusChannel *
+message_channel(Oid schema, Snapshot snapshot, int64 id)
+{
 	Relation	leaf = mbus_leaf_open(schema, MbusSegmentOf(id), MBUS_MESSAGE,
 									  AccessShareLock);
-	const MbusChannel *channel = NULL;
+	int32		channel_id = 0;
 	MbusLeafScan rows;
 	HeapTuple	message;
+	bool		isnull;
 
 	if (leaf == NULL)
-		return false;
+		return NULL;
 	mbus_leaf_scan_open(&rows, leaf, MBUS_COL_ID, 0, false);
 	mbus_leaf_scan_int8(&rows, MBUS_COL_ID, id, id);
 	mbus_leaf_scan_begin(&rows, snapshot);
 	message = mbus_leaf_scan_next(&rows);
 	if (message)
-		channel = mbus_channel_by_id(schema,
-									 DatumGetInt32(heap_getattr(message,
-																MBUS_COL_CHANNEL_ID,
-																RelationGetDescr(leaf),
-																&isnull)));
+		channel_id = DatumGetInt32(heap_getattr(message, MBUS_COL_CHANNEL_ID,
+												RelationGetDescr(leaf),
+												&isnull));
 	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);
-	return channel && mbus_channel_allows(channel, MBUS_CLAIM);
+	return message ? mbus_channel_by_id(schema, channel_id) : NULL;
 }
 
 /*
@@ -274,4 +333,32 @@ entry_is(const MbusFound *found, const char *word)
 
 	return strncmp(line, word, strlen(word)) == 0 &&
 		line[strlen(word)] == '\n';
+}
+
+/*
+ * entry_check compares an entry with the tree, if the log has it: XX001 if
+ * what is stored is not what was logged.
+ */
+static void
+entry_check(Oid schema, Snapshot snapshot, MbusFound *found, const char *word)
+{
+	MbusTreeSource source;
+	MbusHash	hash;
+
+	found->index = mbus_run_find(schema, snapshot, found->segment,
+								 found->kind, found->number);
+	if (found->index < 0)
+		return;
+	mbus_tiles_open(&found->tiles, schema, snapshot);
+	source = mbus_tiles_source(&found->tiles);
+	mbus_entry_hash(&found->entry, &hash);
+	if (memcmp(source.hash(source.arg, 0, found->index), &hash,
+			   sizeof(hash)) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("%s " INT64_FORMAT " does not match the log", word,
+						found->number),
+				 errdetail("What is stored is not what was logged as entry " INT64_FORMAT ".",
+						   found->index),
+				 errhint("message_bus.audit_verify() tells what else was changed.")));
 }

@@ -11,6 +11,7 @@
 #include "utils/snapshot.h"
 
 #include "log/entry.h"
+#include "log/table.h"
 
 /* Its entry, made again; in the current memory context. */
 typedef struct MbusFound
@@ -18,7 +19,9 @@ typedef struct MbusFound
 	int32		segment;		/* 0: none */
 	int			kind;
 	int64		number;
-	MbusEntry	entry;			/* with openings */
+	int64		index;			/* of the entry; below 0: not logged yet */
+	MbusTiles	tiles;			/* that were read; unless it is not logged */
+	MbusEntry	entry;			/* with openings, where these may be seen */
 } MbusFound;
 
 extern bool mbus_found(FunctionCallInfo fcinfo, Oid schema, Snapshot snapshot,

@@ -11,7 +11,7 @@
  * A tile that a checkpoint ends in stays as long as the checkpoint does, or
  * nothing could be shown to be consistent with that.  Checkpoints are thinned:
  * all of the last hour stay, of a day the last of each hour, of older ones the
- * last of each day.
+ * last of each day, and always those that a witness' newest line is of.
  *
  * Nothing is searched for.  What may have become free says so: log_gone has
  * the segments whose runs were not looked through since they were dropped,
@@ -95,10 +95,18 @@ mbus_log_thin(void)
 					 "   AND date_trunc('hour', o.at) = date_trunc('hour', o.next)"
 					 "   OR c.at < $1 - interval '1 day'"
 					 "   AND date_trunc('day', o.at) = date_trunc('day', o.next))"
+					 "  AND c.size <> ALL (SELECT max(s.size)"
+					 "   FROM message_bus.log_cosignature AS s GROUP BY s.name)"
 					 " RETURNING c.size)"
 					 " INSERT INTO message_bus.log_tile_look (n)"
 					 " SELECT DISTINCT size >> 8 FROM thinned WHERE size & 255 <> 0"
 					 " ON CONFLICT DO NOTHING", lengthof(types), types, values);
+	mbus_log_execute("DELETE FROM message_bus.log_cosignature AS s"
+					 " WHERE NOT EXISTS (SELECT FROM message_bus.log_checkpoint AS c"
+					 "  WHERE c.size = s.size)"
+					 " AND s.size < (SELECT max(n.size)"
+					 "  FROM message_bus.log_cosignature AS n"
+					 "  WHERE n.name = s.name)", 0, NULL, NULL);
 }
 
 /*

@@ -32,11 +32,13 @@
 
 static Snapshot shown_snapshot(void);
 static void standbys_wait(void);
-static char *checkpoint_note(const MbusCheckpoint *checkpoint);
-static int64 entry_index(Oid schema, Snapshot snapshot, const MbusFound *found,
-						 const MbusCheckpoint *checkpoint);
-static char *proof_text(Oid schema, Snapshot snapshot, const MbusFound *found,
-						int64 index, const MbusCheckpoint *checkpoint);
+static char *checkpoint_note(Oid schema, Snapshot snapshot,
+							 const MbusCheckpoint *checkpoint);
+static void checkpoint_over(Oid schema, Snapshot snapshot,
+							const MbusFound *found,
+							MbusCheckpoint *checkpoint);
+static char *proof_text(Oid schema, Snapshot snapshot, MbusFound *found,
+						const MbusCheckpoint *checkpoint);
 
 /*
  * audit_checkpoint() returns the newest checkpoint, a signed note; NULL before
@@ -44,16 +46,18 @@ static char *proof_text(Oid schema, Snapshot snapshot, const MbusFound *found,
  */
 MBUS_FUNCTION(audit_checkpoint)
 {
+	Oid			schema = mbus_schema();
 	Snapshot	snapshot = shown_snapshot();
 	MbusCheckpoint checkpoint;
-	bool		there = mbus_checkpoint_newest(mbus_schema(), snapshot,
-											   &checkpoint);
+	char	   *note = NULL;
 
+	if (mbus_checkpoint_newest(schema, snapshot, &checkpoint))
+		note = checkpoint_note(schema, snapshot, &checkpoint);
 	UnregisterSnapshot(snapshot);
-	if (!there)
+	if (note == NULL)
 		PG_RETURN_NULL();
 	standbys_wait();
-	PG_RETURN_TEXT_P(cstring_to_text(checkpoint_note(&checkpoint)));
+	PG_RETURN_TEXT_P(cstring_to_text(note));
 }
 
 /*
@@ -105,16 +109,13 @@ MBUS_FUNCTION(audit_proof)
 	Oid			schema = mbus_schema();
 	Snapshot	snapshot = shown_snapshot();
 	MbusFound	found;
-	MbusCheckpoint checkpoint = {0};
+	MbusCheckpoint checkpoint;
 	char	   *proof = NULL;
 
 	if (mbus_found(fcinfo, schema, snapshot, &found))
 	{
-		if (!mbus_checkpoint_newest(schema, snapshot, &checkpoint))
-			checkpoint.size = 0;
-		proof = proof_text(schema, snapshot, &found,
-						   entry_index(schema, snapshot, &found, &checkpoint),
-						   &checkpoint);
+		checkpoint_over(schema, snapshot, &found, &checkpoint);
+		proof = proof_text(schema, snapshot, &found, &checkpoint);
 	}
 	UnregisterSnapshot(snapshot);
 	if (proof == NULL)
@@ -123,29 +124,34 @@ MBUS_FUNCTION(audit_proof)
 	PG_RETURN_TEXT_P(cstring_to_text(proof));
 }
 
-/* The place of an entry that the checkpoint covers, else 55000. */
-static int64
-entry_index(Oid schema, Snapshot snapshot, const MbusFound *found,
-			const MbusCheckpoint *checkpoint)
+/*
+ * The newest checkpoint that a witness has cosigned if it covers an entry,
+ * else the newest; 55000 if that does not either.
+ */
+static void
+checkpoint_over(Oid schema, Snapshot snapshot, const MbusFound *found,
+				MbusCheckpoint *checkpoint)
 {
-	int64		index = mbus_run_find(schema, snapshot, found->segment,
-									  found->kind, found->number);
+	int64		cosigned = mbus_cosigned_newest(schema, snapshot);
 
-	if (index < 0 || index >= checkpoint->size)
+	if (found->index >= 0 && found->index < cosigned &&
+		mbus_checkpoint_of(schema, snapshot, cosigned, checkpoint))
+		return;
+	if (found->index < 0 ||
+		!mbus_checkpoint_newest(schema, snapshot, checkpoint) ||
+		found->index >= checkpoint->size)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("no checkpoint of the log covers " INT64_FORMAT " yet",
 						found->number),
 				 errhint("Try again in message_bus.log_interval.")));
-	return index;
 }
 
 /* A proof as c2sp.org/tlog-proof@v1 has it. */
 static char *
-proof_text(Oid schema, Snapshot snapshot, const MbusFound *found, int64 index,
+proof_text(Oid schema, Snapshot snapshot, MbusFound *found,
 		   const MbusCheckpoint *checkpoint)
 {
-	MbusTiles	tiles;
 	MbusTreeSource source;
 	MbusHash	path[MBUS_PROOF_MAX];
 	int			n;
@@ -158,18 +164,18 @@ proof_text(Oid schema, Snapshot snapshot, const MbusFound *found, int64 index,
 	appendStringInfoChar(&extra, '\n');
 	appendBinaryStringInfo(&extra, found->entry.openings.data,
 						   found->entry.openings.len);
-	mbus_tiles_open(&tiles, schema, snapshot);
-	source = mbus_tiles_source(&tiles);
-	n = mbus_tree_inclusion(&source, index, checkpoint->size, path);
+	source = mbus_tiles_source(&found->tiles);
+	n = mbus_tree_inclusion(&source, found->index, checkpoint->size, path);
 
 	initStringInfo(&proof);
 	appendStringInfo(&proof, "c2sp.org/tlog-proof@v1\nextra %s\nindex "
 					 INT64_FORMAT "\n", mbus_base64(extra.data, extra.len),
-					 index);
+					 found->index);
 	for (int i = 0; i < n; i++)
 		appendStringInfo(&proof, "%s\n",
 						 mbus_base64(path[i].bytes, MBUS_HASH_BYTES));
-	appendStringInfo(&proof, "\n%s", checkpoint_note(checkpoint));
+	appendStringInfo(&proof, "\n%s",
+					 checkpoint_note(schema, snapshot, checkpoint));
 	return proof.data;
 }
 
@@ -224,14 +230,17 @@ MBUS_FUNCTION(audit_consistency)
 	return (Datum) 0;
 }
 
-/* The text and the signature of a checkpoint. */
+/* The text of a checkpoint, and the lines of the log and of witnesses. */
 static char *
-checkpoint_note(const MbusCheckpoint *checkpoint)
+checkpoint_note(Oid schema, Snapshot snapshot,
+				const MbusCheckpoint *checkpoint)
 {
-	return psprintf("%s\n%s", mbus_note_text(checkpoint->origin,
-											 checkpoint->size,
-											 &checkpoint->root),
-					checkpoint->signature);
+	return psprintf("%s\n%s%s",
+					mbus_note_text(checkpoint->origin, checkpoint->size,
+								   &checkpoint->root),
+					checkpoint->signature,
+					mbus_cosignatures_read(schema, snapshot,
+										   checkpoint->size));
 }
 
 /* What has been committed by now, whatever the transaction's isolation. */

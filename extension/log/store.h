@@ -25,6 +25,7 @@ typedef struct MbusLogState
 	int64		size;
 	int64		facts_to;
 	MbusSpans	facts_pending;
+	MbusSpans	actions_pending;	/* of before the log; of one that is seen */
 	pg_uuid_t	bus;
 	pg_uuid_t	here;			/* bus that reads it */
 } MbusLogState;

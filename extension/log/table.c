@@ -14,10 +14,13 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "lib/stringinfo.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
+#include "utils/uuid.h"
 
+#include "action/action.h"
 #include "base/columns.h"
 #include "base/schema.h"
 #include "log/table.h"
@@ -51,6 +54,10 @@ static Datum column(const Reading *reading, HeapTuple tuple, int number,
 static Tile *tile_find(MbusTiles *tiles, int level, int64 n);
 static void tile_read(MbusTiles *tiles, Tile *tile);
 static int64 run_index(const Reading *reading, HeapTuple tuple, int64 number);
+static bool checkpoint_read(Oid schema, Snapshot snapshot, int64 lo, int64 hi,
+							MbusCheckpoint *checkpoint);
+static int64 cosignatures_scan(Oid schema, Snapshot snapshot, int64 lo,
+							   int64 hi, StringInfo lines);
 static HeapTuple row_only(Oid schema, const char *table, Snapshot snapshot,
 						  TupleDesc *desc);
 
@@ -97,22 +104,47 @@ mbus_tiles_open(MbusTiles *tiles, Oid schema, Snapshot snapshot)
 	info.hcxt = CurrentMemoryContext;
 	tiles->schema = schema;
 	tiles->snapshot = snapshot;
+	tiles->last = NULL;
 	tiles->read = hash_create("message_bus tiles", 64, &info,
 							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * mbus_tiles_hash returns a hash, or NULL if it is not there.
+ */
+const MbusHash *
+mbus_tiles_hash(MbusTiles *tiles, int level, int64 n)
+{
+	Tile	   *tile = tile_find(tiles, level, n >> MBUS_TILE_BITS);
+	int			place = (int) (n % MBUS_TILE_WIDTH);
+
+	return place < tile->count ? &tile->hash[place] : NULL;
+}
+
+/*
+ * mbus_tiles_read copies the hashes that a tile has, for which there is room;
+ * returns how many they are.
+ */
+int
+mbus_tiles_read(MbusTiles *tiles, int level, int64 n, MbusHash *hashes)
+{
+	Tile	   *tile = tile_find(tiles, level, n);
+
+	memcpy(hashes, tile->hash, tile->count * sizeof(MbusHash));
+	return tile->count;
 }
 
 static const MbusHash *
 tiles_hash(void *arg, int level, int64 n)
 {
-	Tile	   *tile = tile_find(arg, level, n >> MBUS_TILE_BITS);
-	int			place = (int) (n % MBUS_TILE_WIDTH);
+	const MbusHash *hash = mbus_tiles_hash(arg, level, n);
 
-	if (place >= tile->count)
+	if (hash == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the log lacks hash " INT64_FORMAT " of level %d",
 						n, level)));
-	return &tile->hash[place];
+	return hash;
 }
 
 /*
@@ -149,13 +181,18 @@ tile_find(MbusTiles *tiles, int level, int64 n)
 {
 	TileKey		key = {level, n};
 	bool		found;
-	Tile	   *tile = hash_search(tiles->read, &key, HASH_ENTER, &found);
+	Tile	   *tile = tiles->last;
 
+	/* mostly it is the same again */
+	if (tile && tile->key.level == level && tile->key.n == n)
+		return tile;
+	tile = hash_search(tiles->read, &key, HASH_ENTER, &found);
 	if (!found)
 	{
 		tile->count = 0;
 		tile_read(tiles, tile);
 	}
+	tiles->last = tile;
 	return tile;
 }
 
@@ -179,7 +216,7 @@ tile_read(MbusTiles *tiles, Tile *tile)
 													MBUS_TILE_HASHES, &isnull));
 		int			n = VARSIZE_ANY_EXHDR(hashes) / MBUS_HASH_BYTES;
 
-		if (from != tile->count || from + n > MBUS_TILE_WIDTH)
+		if (from != tile->count || n <= 0 || n > MBUS_TILE_WIDTH - from)
 			break;				/* a gap: what is behind it is not there */
 		memcpy(&tile->hash[from], VARDATA_ANY(hashes), n * MBUS_HASH_BYTES);
 		tile->count += n;
@@ -290,31 +327,190 @@ bool
 mbus_checkpoint_newest(Oid schema, Snapshot snapshot,
 					   MbusCheckpoint *checkpoint)
 {
+	return checkpoint_read(schema, snapshot, 0, PG_INT64_MAX, checkpoint);
+}
+
+/*
+ * mbus_checkpoint_of reads that of a size; false if there is none.
+ */
+bool
+mbus_checkpoint_of(Oid schema, Snapshot snapshot, int64 size,
+				   MbusCheckpoint *checkpoint)
+{
+	return checkpoint_read(schema, snapshot, size, size, checkpoint);
+}
+
+/* Reads the newest one of these sizes. */
+static bool
+checkpoint_read(Oid schema, Snapshot snapshot, int64 lo, int64 hi,
+				MbusCheckpoint *checkpoint)
+{
 	Reading		reading;
 	HeapTuple	tuple;
 
 	reading_open(&reading, schema, "log_checkpoint", "log_checkpoint_pkey");
+	mbus_leaf_scan_int8(&reading.rows, MBUS_LOGGED_SIZE, lo, hi);
 	mbus_leaf_scan_begin(&reading.rows, snapshot);
 	tuple = systable_getnext_ordered(reading.rows.rows, BackwardScanDirection);
 	if (tuple)
-	{
-		bool		isnull;
-		bytea	   *root = DatumGetByteaPP(column(&reading, tuple,
-												  MBUS_LOGGED_ROOT, &isnull));
-
-		checkpoint->size = DatumGetInt64(column(&reading, tuple,
-												MBUS_LOGGED_SIZE, &isnull));
-		checkpoint->origin =
-			TextDatumGetCString(column(&reading, tuple, MBUS_LOGGED_ORIGIN,
-									   &isnull));
-		checkpoint->signature =
-			TextDatumGetCString(column(&reading, tuple, MBUS_LOGGED_SIGNATURE,
-									   &isnull));
-		memcpy(checkpoint->root.bytes, VARDATA_ANY(root),
-			   Min(VARSIZE_ANY_EXHDR(root), MBUS_HASH_BYTES));
-	}
+		mbus_checkpoint_row(tuple, RelationGetDescr(reading.rel), checkpoint);
 	reading_close(&reading);
 	return tuple != NULL;
+}
+
+/*
+ * mbus_checkpoint_row reads a row of log_checkpoint.
+ */
+void
+mbus_checkpoint_row(HeapTuple tuple, TupleDesc desc,
+					MbusCheckpoint *checkpoint)
+{
+	bool		isnull;
+	bytea	   *root = DatumGetByteaPP(heap_getattr(tuple, MBUS_LOGGED_ROOT,
+													desc, &isnull));
+
+	checkpoint->size = DatumGetInt64(heap_getattr(tuple, MBUS_LOGGED_SIZE,
+												  desc, &isnull));
+	checkpoint->origin =
+		TextDatumGetCString(heap_getattr(tuple, MBUS_LOGGED_ORIGIN, desc,
+										 &isnull));
+	checkpoint->signature =
+		TextDatumGetCString(heap_getattr(tuple, MBUS_LOGGED_SIGNATURE, desc,
+										 &isnull));
+	memset(&checkpoint->root, 0, sizeof(checkpoint->root));
+	memcpy(checkpoint->root.bytes, VARDATA_ANY(root),
+		   Min(VARSIZE_ANY_EXHDR(root), MBUS_HASH_BYTES));
+}
+
+/*
+ * mbus_witnesses_read reads who cosigns, for whom there is room for
+ * MBUS_WITNESSES; returns how many there are.
+ */
+int
+mbus_witnesses_read(Oid schema, Snapshot snapshot, MbusWitness *witness)
+{
+	Relation	rel = table_open(mbus_relation(schema, "log_witness"),
+								 AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0,
+										  NULL);
+	HeapTuple	tuple;
+	int			n = 0;
+
+	while (n < MBUS_WITNESSES && (tuple = systable_getnext(scan)) != NULL)
+	{
+		bool		isnull;
+		Datum		vkey = heap_getattr(tuple, MBUS_WITNESS_VKEY,
+										RelationGetDescr(rel), &isnull);
+
+		if (mbus_witness_parse(TextDatumGetCString(vkey), &witness[n]))
+			n++;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return n;
+}
+
+/*
+ * mbus_cosignatures_read returns the lines of the witnesses that there are
+ * under the checkpoint of a size; '' if there are none.
+ */
+char *
+mbus_cosignatures_read(Oid schema, Snapshot snapshot, int64 size)
+{
+	StringInfoData lines;
+
+	initStringInfo(&lines);
+	(void) cosignatures_scan(schema, snapshot, size, size, &lines);
+	return lines.data;
+}
+
+/*
+ * mbus_cosigned_newest returns the size of the newest checkpoint with the line
+ * of a witness; 0 if there is none.
+ */
+int64
+mbus_cosigned_newest(Oid schema, Snapshot snapshot)
+{
+	return cosignatures_scan(schema, snapshot, 0, PG_INT64_MAX, NULL);
+}
+
+/*
+ * Reads cosignatures of some sizes by the witnesses that there are, newest
+ * first: all, whose lines it adds, or one.  Returns the last one's size.
+ */
+static int64
+cosignatures_scan(Oid schema, Snapshot snapshot, int64 lo, int64 hi,
+				  StringInfo lines)
+{
+	MbusWitness witness[MBUS_WITNESSES];
+	int			n = mbus_witnesses_read(schema, snapshot, witness);
+	int64		size = 0;
+	Reading		reading;
+	HeapTuple	tuple;
+
+	if (n == 0)
+		return 0;
+	reading_open(&reading, schema, "log_cosignature", "log_cosignature_pkey");
+	mbus_leaf_scan_int8(&reading.rows, MBUS_COSIGNED_SIZE, lo, hi);
+	mbus_leaf_scan_begin(&reading.rows, snapshot);
+	while ((lines || size == 0) &&
+		   (tuple = systable_getnext_ordered(reading.rows.rows,
+											 BackwardScanDirection)) != NULL)
+	{
+		bool		isnull;
+		char	   *name = TextDatumGetCString(column(&reading, tuple,
+													  MBUS_COSIGNED_NAME,
+													  &isnull));
+		int			w = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		while (w < n && strcmp(witness[w].name, name) != 0)
+			w++;
+		if (w == n)
+			continue;
+		size = DatumGetInt64(column(&reading, tuple, MBUS_COSIGNED_SIZE,
+									&isnull));
+		if (lines)
+			appendStringInfoString(lines,
+								   TextDatumGetCString(column(&reading, tuple,
+															  MBUS_COSIGNED_LINE,
+															  &isnull)));
+	}
+	reading_close(&reading);
+	return size;
+}
+
+/*
+ * mbus_log_state_seen reads the log's state; false if there is no log.
+ */
+bool
+mbus_log_state_seen(Oid schema, Snapshot snapshot, MbusLogState *state)
+{
+	TupleDesc	desc;
+	HeapTuple	tuple = row_only(schema, "log_state", snapshot, &desc);
+	bool		isnull;
+	Datum		pending;
+
+	if (tuple == NULL)
+		return false;
+#define READ(column) heap_getattr(tuple, column, desc, &isnull)
+	state->log_id = *DatumGetUUIDP(READ(MBUS_STATE_LOG_ID));
+	state->origin = TextDatumGetCString(READ(MBUS_STATE_ORIGIN));
+	state->prefix = TextDatumGetCString(READ(MBUS_STATE_PREFIX));
+	state->system_id = DatumGetInt64(READ(MBUS_STATE_SYSTEM_ID));
+	state->timeline = DatumGetInt64(READ(MBUS_STATE_TIMELINE));
+	state->database = DatumGetObjectId(READ(MBUS_STATE_DATABASE));
+	state->size = DatumGetInt64(READ(MBUS_STATE_SIZE));
+	state->facts_to = DatumGetInt64(READ(MBUS_STATE_FACTS_TO));
+	pending = READ(MBUS_STATE_FACTS_PENDING);
+	state->facts_pending = mbus_spans_read(pending, isnull);
+	pending = READ(MBUS_STATE_ACTIONS_PENDING);
+	state->actions_pending = mbus_spans_read(pending, isnull);
+	if (isnull && state->facts_to > MBUS_ACTION_FIRST)
+		mbus_spans_add(&state->actions_pending, MBUS_ACTION_FIRST,
+					   state->facts_to);
+#undef READ
+	return true;
 }
 
 /*
@@ -347,13 +543,9 @@ mbus_log_key_read(Oid schema, Snapshot snapshot, uint8 *seed)
 char *
 mbus_log_origin_read(Oid schema, Snapshot snapshot)
 {
-	TupleDesc	desc;
-	HeapTuple	tuple = row_only(schema, "log_state", snapshot, &desc);
-	bool		isnull;
+	MbusLogState state;
 
-	return tuple ?
-		TextDatumGetCString(heap_getattr(tuple, MBUS_STATE_ORIGIN, desc, &isnull)) :
-		NULL;
+	return mbus_log_state_seen(schema, snapshot, &state) ? state.origin : NULL;
 }
 
 /* A copy of the one row of a table, or NULL. */

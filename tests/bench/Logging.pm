@@ -11,7 +11,7 @@ use warnings;
 use Cwd qw(abs_path);
 use Exporter 'import';
 use File::Basename qw(dirname);
-use List::Util qw(max);
+use List::Util qw(max min);
 use Time::HiRes qw(sleep time);
 
 use lib dirname(abs_path(__FILE__));
@@ -20,11 +20,14 @@ use Measure;
 use Publishing;
 use Server;
 
-our @EXPORT = qw(bench_log_publish bench_log_consume bench_log_lag);
+our @EXPORT = qw(bench_log_publish bench_log_consume bench_log_lag bench_audit);
+
+my $audited = $ENV{BENCH_AUDITED} || 1_000_000;
 
 use constant {
 	BATCH => 100,
 	AFTER_SECONDS => 10,
+	PROOFS => 2000,
 };
 
 # with_log returns a measurement with the log on or off.
@@ -152,6 +155,98 @@ sub lag_ms
 	return sql( q{SELECT coalesce(max(extract(epoch FROM clock_timestamp()
 		- (SELECT created_at FROM message_bus.message AS m WHERE m.id >= s.log_to ORDER BY m.id LIMIT 1)) * 1000), 0)
 		FROM message_bus.segment AS s WHERE s.log_to IS NOT NULL});
+}
+
+# bench_audit measures what is asked of a log with many messages: whether all
+# is as it was logged, proofs, and how large it is.
+sub bench_audit
+{
+	say_line('audit: %d messages', $audited);
+	settings('message_bus.log' => 'on');
+	bus_reset();
+	sql('SET synchronous_commit = off',
+		"SELECT count(message_bus.publish_batch_bytes('bench', (SELECT"
+		  . " array_agg(convert_to(rpad(i::text, 210, 'x'), 'UTF8')) FROM generate_series(n,"
+		  . " least(n + 999, $audited)) AS i)))"
+		  . " FROM generate_series(1, $audited, 1000) AS n");
+	wait_until("SELECT max(size) > $audited FROM message_bus.log_checkpoint");
+	sql('SET client_min_messages = error', 'DROP TABLE IF EXISTS audited',
+		'CREATE TABLE audited AS SELECT row_number() OVER () AS i, id FROM (SELECT id FROM message_bus.message'
+		  . ' TABLESAMPLE BERNOULLI (' . min(100, 125 * PROOFS / $audited) . ') LIMIT ' . PROOFS . ') AS m',
+		'CREATE UNIQUE INDEX ON audited (i)',
+		'VACUUM ANALYZE');
+	my $verified = alternate(
+		undef,
+		timed('ours', 'SELECT count(*) FROM message_bus.audit_verify()', 0),
+		timed('base', 'SELECT count(sha256(payload)) FROM message_bus.message', $audited + 1));
+	report(
+		bench => 'audit_verify',
+		unit => 'messages/s',
+		figure => 'rate',
+		ours => $verified->{ours},
+		base => $verified->{base},
+		target => 0.5,
+		better => 'higher');
+	my $proved = alternate(
+		undef,
+		asked('ours', 'audit_proof'),
+		asked('base', 'get'));
+	report(
+		bench => 'audit_proof',
+		unit => 'us',
+		figure => 'us',
+		ours => $proved->{ours},
+		base => $proved->{base},
+		target => 20,
+		better => 'lower');
+	report_alone(
+		bench => 'log_bytes',
+		unit => 'bytes',
+		name => 'bytes',
+		value => sql( q{SELECT sum(pg_total_relation_size('message_bus.' || t))
+			FROM unnest(ARRAY['log_tile', 'log_run', 'log_action', 'log_checkpoint']) AS t}) / logged(),
+		target => 40,
+		better => 'lower',
+		more => { entries => logged() });
+}
+
+# asked returns a measurement of one client that calls a function of ids in
+# turn, each a statement.
+sub asked
+{
+	my ($name, $function) = @_;
+
+	return [
+		$name => sub {
+			my $us = 1e6 / calls_rate("audit_$function",
+				"\\set i random(1, " . PROOFS . ")\n"
+				  . "SELECT message_bus.$function((SELECT id FROM audited WHERE i = :i));");
+
+			return { us => $us, text => sprintf '%8.0f us', $us };
+		}
+	];
+}
+
+# timed returns a measurement of how long a statement takes, whose result must
+# be a number.
+sub timed
+{
+	my ($name, $statement, $expected) = @_;
+
+	return [
+		$name => sub {
+			my $started = time;
+			# one process, as audit_verify() is
+			my $got = sql('SET max_parallel_workers_per_gather = 0', $statement);
+			my $took = time - $started;
+
+			die "tests/bench/run: $got is not $expected: $statement\n" if $got != $expected;
+			return {
+				rate => $audited / $took,
+				text => sprintf '%8.0f ms', 1000 * $took
+			};
+		}
+	];
 }
 
 1;

@@ -16,11 +16,33 @@ use JSON::PP;
 use lib dirname(abs_path(__FILE__));
 use Server;
 
-our @EXPORT = qw(alternate measure median middle report report_alone short
+our @EXPORT = qw(alternate calls_rate measure median middle report report_alone short
   values_of $pairs $seconds);
 
 our $pairs = $ENV{BENCH_PAIRS} || 7;
 our $seconds = $ENV{BENCH_SECONDS} || 10;
+
+# calls_rate returns how many times a second one client runs a prepared script
+# of pgbench.
+sub calls_rate
+{
+	my ($name, $text, @options) = @_;
+	my $script = work_directory() . "/$name.sql";
+	my $tps;
+
+	write_file($script, "$text\n");
+	open(
+		my $pgbench, '-|', pg_config('--bindir') . '/pgbench',
+		'-n', '-c', 1, '-M', 'prepared', '-T', $seconds, @options,
+		'-f', $script) || die "could not run pgbench: $!\n";
+	while (my $line = <$pgbench>)
+	{
+		$tps = $1 if $line =~ /^tps = ([0-9.]+)/;
+	}
+	close($pgbench) || die "tests/bench/run: pgbench failed: $name\n";
+	die "tests/bench/run: pgbench has told no rate\n" if !$tps;
+	return $tps;
+}
 
 # measure runs a client and returns its figures.
 sub measure

@@ -140,27 +140,14 @@ sub max_rows_set
 sub rate
 {
 	my ($name) = @_;
-	my $script = work_directory() . "/$name.sql";
 	my $id = sql(q{SELECT max(id) FROM message_bus.get_by_transaction('bench', 't1')});
-	my $tps;
 
-	write_file($script, "$operations{$name}\n");
 	sql('SELECT count(message_bus.publish_batch(\'bench\', messages)) FROM '
 		  . '(SELECT json_agg(json_build_object(\'payload\', n)) AS messages '
 		  . 'FROM generate_series(1, 1000) n) AS m, generate_series(1, '
 		  . int(10 * $seconds)
 		  . ')') if $name eq 'claim' || $name eq 'nack';
-	open(
-		my $pgbench, '-|', pg_config('--bindir') . '/pgbench',
-		'-n', '-c', 1, '-M', 'prepared', '-T', $seconds, '-D', "id=$id",
-		'-f', $script) || die "could not run pgbench: $!\n";
-	while (my $line = <$pgbench>)
-	{
-		$tps = $1 if $line =~ /^tps = ([0-9.]+)/;
-	}
-	close($pgbench) || die "tests/bench/run: pgbench failed: $name\n";
-	die "tests/bench/run: pgbench has told no rate\n" if !$tps;
-	return { rate => $tps };
+	return { rate => calls_rate($name, $operations{$name}, '-D', "id=$id") };
 }
 
 1;

@@ -27,6 +27,8 @@ my @tables = (
 	[ 'log_run', 'base/columns.h', 'MBUS_RUN_' ],
 	[ 'log_action', 'base/columns.h', 'MBUS_ACTION_' ],
 	[ 'log_checkpoint', 'base/columns.h', 'MBUS_LOGGED_' ],
+	[ 'log_witness', 'base/columns.h', 'MBUS_WITNESS_' ],
+	[ 'log_cosignature', 'base/columns.h', 'MBUS_COSIGNED_' ],
 	[ 'jwt_key', 'base/columns.h', 'MBUS_JWT_KEY_' ],
 	[ 'session_end', 'base/columns.h', 'MBUS_SESSION_END_' ],
 	[ 'quarantine', 'base/columns.h', 'MBUS_QUARANTINED_' ],

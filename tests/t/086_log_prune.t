@@ -124,6 +124,7 @@ is_deeply(
 	],
 	[ 'ok', 'ok', 'ok' ],
 	'the log is shown to go on from the checkpoint that was kept');
+is(log_faults($node), '', 'and what was pruned is no fault');
 
 # a size that no checkpoint was of, in a tile that has gone
 my ($hole) = split /\n/,
@@ -140,6 +141,7 @@ my $before = tiles();
 some();
 pruned('kept');
 cmp_ok(tiles(), '>=', $before + 10, 'with log_keep it stays for a while');
+is(log_faults($node), '', 'nor is what is to be');
 set(log_keep => 0);
 pruned();
 cmp_ok(tiles(), '<=', $before + 3, 'and then goes');
@@ -148,6 +150,7 @@ cmp_ok(tiles(), '<=', $before + 3, 'and then goes');
 query( q{ALTER TABLE message_bus.log_checkpoint DISABLE TRIGGER log_restored;
 	INSERT INTO message_bus.log_checkpoint (size, at, origin, root, signature)
 	SELECT i - 2000, now() - make_interval(mins => 1560 - i), 'x', '', '' FROM generate_series(1, 1499) AS i;
+	INSERT INTO message_bus.log_cosignature VALUES (-1990, 'w', '', now()), (-1991, 'w', '', now());
 	ALTER TABLE message_bus.log_checkpoint ENABLE ALWAYS TRIGGER log_restored});
 pruned();
 my ($hour, $day, $older) = split /\|/, query(q{
@@ -157,7 +160,10 @@ my ($hour, $day, $older) = split /\|/, query(q{
 	FROM message_bus.log_checkpoint WHERE origin = 'x'});
 cmp_ok($day, '>=', 22, 'checkpoints of a day are kept by the hour');
 cmp_ok($day, '<=', 25, 'no more of them');
-cmp_ok($older, '<=', 2, 'older ones by the day');
+cmp_ok($older, '<=', 3, 'older ones by the day');
+is(query('SELECT string_agg(size::text, NULL) FROM message_bus.log_checkpoint JOIN message_bus.log_cosignature USING (size)'), -1990,
+	'and that which a witness has signed last');
+is(query('SELECT count(*) FROM message_bus.log_cosignature'), 1, 'whose other lines go');
 
 $node->restart;
 some();

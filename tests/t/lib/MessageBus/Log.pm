@@ -15,7 +15,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(log_covered log_has_all log_judge_built log_judged
+our @EXPORT = qw(log_covered log_faults log_has_all log_judge_built log_judged
   of_base64);
 
 # log_covered waits until a checkpoint covers all rows there are; in the
@@ -45,7 +45,8 @@ sub log_covered
 }
 
 # log_has_all checks that the log has each row of the segments that are there
-# once, and each action, and that its runs are all it has.
+# once, and each action, that its runs are all it has, and that it finds no
+# fault.
 sub log_has_all
 {
 	my ($node, $what, $database) = @_;
@@ -72,7 +73,22 @@ sub log_has_all
 				(SELECT count(*) FROM message_bus.log_run WHERE 0 > ANY (runs))}),
 		'0|0|0|0',
 		$what);
+	is($node->safe_psql($database // 'postgres', 'SELECT * FROM message_bus.audit_verify()'),
+		'', "$what: verified");
 	return;
+}
+
+# log_faults returns what audit_verify() finds, after some statements that are
+# rolled back; each as "kind id fault", by these.
+sub log_faults
+{
+	my ($node, @statements) = @_;
+
+	return $node->safe_psql('postgres', join(";\n",
+			'BEGIN', @statements,
+			q{SELECT concat_ws(' ', kind, id, fault) FROM message_bus.audit_verify()
+				ORDER BY kind, id, fault},
+			'ROLLBACK'));
 }
 
 # of_base64 is the SQL that gives bytes as base64 in one line.
@@ -83,17 +99,19 @@ sub of_base64
 	return "translate(encode($bytes, 'base64'), E'\\n', '')";
 }
 
-# log_judge_built compiles the judge (tests/t/log_verify); false where there
-# is no Go.
+# log_judge_built compiles the judge (tests/t/log_verify), or another program
+# beside it; false where there is no Go.
 sub log_judge_built
 {
+	my $program = shift // 'log_verify';
+
 	local $ENV{GO111MODULE} = 'off';
 	local $ENV{GOPATH} = '/usr/share/gocode';
 	local $ENV{GOCACHE} = "$ENV{TESTDATADIR}/gocache";
 	local $ENV{GOFLAGS} = '';
 
-	return system('cd "$MBUS_TREE/tests/t/log_verify" && '
-		  . 'go build -o "$TESTDATADIR/log_verify" .') == 0;
+	return system("cd \"\$MBUS_TREE/tests/t/$program\" && "
+		  . "go build -o \"\$TESTDATADIR/$program\" .") == 0;
 }
 
 # log_judged returns what it says of each case.
