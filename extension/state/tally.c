@@ -47,7 +47,7 @@ typedef struct Slot
 {
 	pg_atomic_uint64 key;		/* database and channel; 0: free */
 	pg_atomic_uint64 n[MBUS_TALLIES];
-}			Slot;
+} Slot;
 
 /* What this transaction has done in a channel. */
 typedef struct Pending
@@ -68,7 +68,7 @@ typedef struct Taken
 	}			of[MBUS_LATENCIES];
 } Taken;
 
-static Slot * slots = NULL;
+static Slot *slots = NULL;
 
 /* of this transaction, in TopTransactionContext */
 static Pending *pending = NULL;
@@ -104,10 +104,10 @@ static void sums_commit(void);
 static void taken_commit(MbusDatabase *db);
 static pg_atomic_uint64 *counters_of(MbusDatabase *db, int32 channel_id);
 static uint64 slot_key(MbusDatabase *db, int32 channel_id);
-static Slot * slot_set(uint64 key);
-static Slot * slot_find(uint64 key);
-static Slot * slot_take(MbusDatabase *db, uint64 key);
-static void slot_give(MbusDatabase *db, Slot * slot);
+static Slot *slot_set(uint64 key);
+static Slot *slot_find(uint64 key);
+static Slot *slot_take(MbusDatabase *db, uint64 key);
+static void slot_give(MbusDatabase *db, Slot *slot);
 
 /*
  * mbus_tally_init asks for the memory and registers the callbacks; from
@@ -439,7 +439,7 @@ taken_commit(MbusDatabase *db)
 static pg_atomic_uint64 *
 counters_of(MbusDatabase *db, int32 channel_id)
 {
-	static Slot * last = NULL;
+	static Slot *last = NULL;
 	uint64		key = slot_key(db, channel_id);
 
 	if (last == NULL || pg_atomic_read_u64(&last->key) != key)
@@ -510,7 +510,7 @@ slot_take(MbusDatabase *db, uint64 key)
 
 /* Counts what a slot has in "other", and gives it back. */
 static void
-slot_give(MbusDatabase *db, Slot * slot)
+slot_give(MbusDatabase *db, Slot *slot)
 {
 	for (int t = 0; t < MBUS_TALLIES; t++)
 		pg_atomic_fetch_add_u64(&db->other[t],
