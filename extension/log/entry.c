@@ -111,11 +111,9 @@ mbus_entry_time(MbusEntry *entry, const char *name, TimestampTz value)
 void
 mbus_entry_words(MbusEntry *entry, const char *name, const char *words)
 {
-	size_t		len = strlen(words);
-	char	   *value_at = line_begin(entry, name, (int) len);
+	char	   *value_at = line_begin(entry, name, (int) strlen(words));
 
-	memcpy(value_at, words, len);
-	line_end(entry, value_at + len);
+	line_end(entry, stpcpy(value_at, words));
 }
 
 /*
@@ -199,16 +197,10 @@ mbus_entry_hash(const MbusEntry *entry, MbusHash *hash)
 static char *
 line_begin(MbusEntry *entry, const char *name, int room)
 {
-	StringInfo text = &entry->text;
-	size_t		len = strlen(name);
-	char	   *at;
+	StringInfo	lines = &entry->text;
 
-	enlargeStringInfo(text, (int) len + room + 3);
-	at = text ->data + text->len;
-
-	memcpy(at, name, len);
-	at[len] = ' ';
-	return at + len + 1;
+	enlargeStringInfo(lines, (int) strlen(name) + room + 3);
+	return stpcpy(stpcpy(lines->data + lines->len, name), " ");
 }
 
 /* Ends a line behind its value. */

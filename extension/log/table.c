@@ -490,11 +490,15 @@ mbus_log_state_seen(Oid schema, Snapshot snapshot, MbusLogState *state)
 	HeapTuple	tuple = row_only(schema, "log_state", snapshot, &desc);
 	bool		isnull;
 	Datum		pending;
+	pg_uuid_t  *log_id;
 
 	if (tuple == NULL)
 		return false;
 #define READ(column) heap_getattr(tuple, column, desc, &isnull)
-	state->log_id = *DatumGetUUIDP(READ(MBUS_STATE_LOG_ID));
+	log_id = DatumGetUUIDP(READ(MBUS_STATE_LOG_ID));
+	if (log_id == NULL)
+		elog(ERROR, "the log has no id");
+	state->log_id = *log_id;
 	state->origin = TextDatumGetCString(READ(MBUS_STATE_ORIGIN));
 	state->prefix = TextDatumGetCString(READ(MBUS_STATE_PREFIX));
 	state->system_id = DatumGetInt64(READ(MBUS_STATE_SYSTEM_ID));

@@ -17,6 +17,7 @@
  *	verify_rest.c	what is gone, and what is there and in no run: the tables
  *					are counted, and where one has more rows than the log,
  *					each is looked up
+ *	verify_state.c	whether channels are as they were last changed
  *
  * Memory: 256 kB of hashes and the runs of a part; a row at a time, with its
  * payload; 40 bytes for an entry that has no run, up to 65,536 of them; and the
@@ -175,7 +176,10 @@ verify_all(MbusVerify *v)
 	mbus_verify_upper(v);
 	mbus_verify_checkpoints(v);
 	if (v->from == 0 && v->to == v->state.size)
+	{
 		mbus_verify_added(v);
+		mbus_verify_state(v);
+	}
 }
 
 /* Verifies some entries, which are of one part. */

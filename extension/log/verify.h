@@ -145,4 +145,7 @@ extern void mbus_verify_gone(MbusVerify *v, MbusVerifySegment *segment,
 extern bool mbus_verify_expired(MbusVerify *v, int64 index);
 extern void mbus_verify_added(MbusVerify *v);
 
+/* verify_state.c */
+extern void mbus_verify_state(MbusVerify *v);
+
 #endif							/* MBUS_VERIFY_H */

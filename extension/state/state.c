@@ -130,10 +130,10 @@ state_startup(void)
 			pg_atomic_init_u32(&db->disk.full, 0);
 			pg_atomic_init_u64(&db->numbering.filled_at, 0);
 			pg_atomic_init_u32(&db->scrub.quarantined, 0);
-			for (int i = 0; i < MBUS_QUARANTINE_WORDS; i++)
-				pg_atomic_init_u64(&db->scrub.filter[i], PG_UINT64_MAX);
-			for (int i = 0; i < MBUS_SCRUB_WANTED; i++)
-				pg_atomic_init_u64(&db->scrub.wanted[i], 0);
+			for (int w = 0; w < MBUS_QUARANTINE_WORDS; w++)
+				pg_atomic_init_u64(&db->scrub.filter[w], PG_UINT64_MAX);
+			for (int w = 0; w < MBUS_SCRUB_WANTED; w++)
+				pg_atomic_init_u64(&db->scrub.wanted[w], 0);
 			for (int c = 0; c < MBUS_COUNTERS; c++)
 				pg_atomic_init_u64(&db->counter[c], 0);
 			for (int t = 0; t < MBUS_TALLIES; t++)
@@ -143,8 +143,8 @@ state_startup(void)
 			for (int l = 0; l < MBUS_LATENCIES; l++)
 			{
 				pg_atomic_init_u64(&db->latency[l].us, 0);
-				for (int i = 0; i < MBUS_LATENCY_BUCKETS; i++)
-					pg_atomic_init_u64(&db->latency[l].bucket[i], 0);
+				for (int b = 0; b < MBUS_LATENCY_BUCKETS; b++)
+					pg_atomic_init_u64(&db->latency[l].bucket[b], 0);
 			}
 			for (int s = 0; s <= MBUS_MAX_SERIES; s++)
 			{

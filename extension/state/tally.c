@@ -296,22 +296,15 @@ mbus_latency_bound(int bucket)
 static void
 tally_xact(XactEvent event, void *arg)
 {
-	switch (event)
-	{
-		case XACT_EVENT_COMMIT:
-			if (npending > 0 || ntaken > 0)
-				sums_commit();
-			/* fall through */
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			pending = NULL;
-			taken = NULL;
-			npending = maxpending = ntaken = maxtaken = 0;
-			compact_at = SHORT;
-			break;
-		default:
-			break;
-	}
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
+		event != XACT_EVENT_PREPARE)
+		return;
+	if (event == XACT_EVENT_COMMIT && (npending > 0 || ntaken > 0))
+		sums_commit();
+	pending = NULL;
+	taken = NULL;
+	npending = maxpending = ntaken = maxtaken = 0;
+	compact_at = SHORT;
 }
 
 /* What a subtransaction has done is its parent's, or never was. */

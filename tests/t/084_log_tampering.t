@@ -165,6 +165,7 @@ sub another
 
 my $new = $last - 1;
 my $edge = $size >> 8;
+my $channel = query(q{SELECT channel_id FROM message_bus.channel WHERE name = 'packed'});
 my @cases = (
 	[ 'a byte of a payload', "message $one payload", message($one, flip(3, 'payload')) ],
 	[ 'one out of line', "message $long{plain} payload", message($long{plain}, flip(5000, 'payload')) ],
@@ -200,6 +201,12 @@ my @cases = (
 	[ 'a signature', "checkpoint $newest checkpoint", "UPDATE message_bus.log_checkpoint SET signature = overlay(signature PLACING 'AAAA' FROM length(signature) - 20) WHERE size = $newest" ],
 	[ 'a witness\' line', "cosignature $seen checkpoint", q{UPDATE message_bus.log_cosignature SET line = overlay(line PLACING 'AAAA' FROM length(line) - 20)} ],
 	[ 'what a witness has signed', "cosignature $seen checkpoint", "DELETE FROM message_bus.log_checkpoint WHERE size = $seen" ],
+	[ 'a channel', "channel $channel state", "UPDATE message_bus.channel SET ttl = '3 days' WHERE name = 'packed'" ],
+	[ 'a channel\'s visibility', "channel $channel state", "UPDATE message_bus.channel SET visibility = 'subject' WHERE name = 'packed'" ],
+	[ 'a channel that is gone', "channel $channel state", "DELETE FROM message_bus.channel WHERE name = 'packed'" ],
+	[ 'a channel that was dropped', "channel $channel state",
+		"CREATE TEMP TABLE kept AS SELECT * FROM message_bus.channel WHERE name = 'packed'", q{DO $$ BEGIN PERFORM message_bus.drop_channel('packed'); END $$}, 'INSERT INTO message_bus.channel TABLE kept' ],
+	[ 'a channel that is changed by its function', '', q{DO $$ BEGIN PERFORM message_bus.alter_channel('packed', ttl => '3 days'); END $$} ],
 	[
 		'a segment that is dropped', 'segment segment',
 		map { ("ALTER TABLE message_bus.$_ DETACH PARTITION message_bus.${_}_$segment", "DROP TABLE message_bus.${_}_$segment") } qw(message event ack failure)
