@@ -1,6 +1,5 @@
 // log_verify judges what the log shows, by the code of Go's checksum database.
 // For each line of its input it writes "ok", or why that is refused:
-//
 //	checkpoint KEY NOTE         a signed note, whose root is remembered by its size
 //	proof KEY PROOF             a tlog-proof: its entry is in the tree of its note
 //	consistency OLD NEW HASH... the tree of size OLD is the beginning of that of size NEW
