@@ -2096,7 +2096,7 @@ COMMENT ON COLUMN message_bus.worker_status.warning IS 'the server is another no
  */
 
 CREATE VIEW message_bus.health_segment AS
-	SELECT g.segment_no, g.closed_at, g.expires_at, g.log_to,
+	SELECT g.segment_no, g.opened_at, g.closed_at, g.expires_at, g.log_to, g.log_fault,
 		EXISTS (SELECT FROM message_bus.unattached u WHERE u.segment_no OPERATOR(pg_catalog.=) g.segment_no) AS unattached
 	FROM message_bus.segment g;
 COMMENT ON VIEW message_bus.health_segment IS 'what health() looks at of segments; for pg_monitor';
@@ -2193,10 +2193,16 @@ checks (name, error, warning, figure, action) AS (
 	UNION ALL
 	SELECT 'log', false, l.turned_on AND (behind.entries > 1000000
 			OR l.size > COALESCE(l.covered, 0) AND COALESCE(l.covered_at < clock_timestamp()
-				- (interval '10 seconds' + 3 * l.every), false)),
+				- (interval '10 seconds' + 3 * l.every), false)
+			OR behind.entries > 0 AND COALESCE(l.covered_at < clock_timestamp() - (interval '10 minutes' + 3 * l.every), false)
+			OR l.size IS NULL AND EXISTS (SELECT FROM s WHERE s.opened_at < clock_timestamp() - interval '1 minute')),
 		CASE WHEN NOT l.turned_on THEN 'off' ELSE format('%s entries, %s to be logged, the newest checkpoint of %s', COALESCE(l.size, 0), behind.entries, COALESCE(l.covered_at::text, 'never')) END,
 		'The log is behind: see the check worker errors for what stops it. Segments that are not logged are not dropped.'
 	FROM l, behind
+	UNION ALL
+	SELECT 'log faults', false, count(*) > 0, COALESCE(string_agg(format('segment %s: %s', f.segment_no, f.log_fault), ', '), '0'),
+		'The log leaves out what cannot be read of these segments: restore their tables, or wait for their TTL.'
+	FROM (SELECT * FROM s WHERE s.log_fault IS NOT NULL ORDER BY s.segment_no LIMIT 5) AS f
 	UNION ALL
 	SELECT 'pools', false, count(*) > 0,
 		COALESCE(string_agg(format('%s%s: %s of %s', p.pool, ' in ' || p.channel, p.held, p.may_hold), ', '), '0'),

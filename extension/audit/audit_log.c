@@ -129,6 +129,7 @@ static const Detail action_details[] = {
 	{MBUS_FAMILIES, MBUS_ACTION_CONTINUES, "continues"},
 };
 
+static void row_read(AuditLog *log, HeapTuple tuple, TupleDesc desc);
 static void actions_return(AuditLog *log);
 static bool action_row(AuditLog *log);
 static void action_what(AuditLog *log);
@@ -174,6 +175,15 @@ MBUS_FUNCTION(audit_log_rows)
  * ------------------------------------------------------------------------
  */
 
+/* Takes a row apart. */
+static void
+row_read(AuditLog *log, HeapTuple tuple, TupleDesc desc)
+{
+	if (desc->natts >= (int) lengthof(log->column))
+		elog(ERROR, "table has %d columns", desc->natts);
+	heap_deform_tuple(tuple, desc, log->column + 1, log->null + 1);
+}
+
 static void
 actions_return(AuditLog *log)
 {
@@ -190,7 +200,7 @@ actions_return(AuditLog *log)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(log->context);
 
-		heap_deform_tuple(tuple, desc, log->column + 1, log->null + 1);
+		row_read(log, tuple, desc);
 		if (action_row(log))
 		{
 			if (log->isnull[LOG_DETAILS])
@@ -303,7 +313,7 @@ leaf_return(AuditLog *log, Relation leaf, const FactColumns *columns)
 											 &isnull)) < log->since)
 			continue;
 		caller = MemoryContextSwitchTo(log->context);
-		heap_deform_tuple(tuple, desc, log->column + 1, log->null + 1);
+		row_read(log, tuple, desc);
 		if (fact_row(log, columns))
 		{
 			details_set(log, desc, columns->family, fact_details,

@@ -43,7 +43,10 @@ static const int told[] = {
 };
 
 static bool refusal_put(ReturnSetInfo *rsinfo, HeapTuple tuple,
-						TupleDesc desc, const char *channel, bool all);
+						TupleDesc desc, const char *channel,
+						TimestampTz since, bool all);
+static TimestampTz channel_created(Oid schema, Snapshot snapshot,
+								   int32 channel_id);
 static bool is_own(const char *role, const char *subject);
 
 /*
@@ -61,6 +64,7 @@ MBUS_FUNCTION(refusal_rows)
 	MbusLeafScan rows;
 	HeapTuple	tuple;
 	bool		all;
+	TimestampTz since;
 	int			left = REFUSALS_MAX;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -70,6 +74,7 @@ MBUS_FUNCTION(refusal_rows)
 	if (!all && !mbus_channel_allows(channel, MBUS_PUBLISH | MBUS_SEE))
 		return (Datum) 0;
 	snapshot = RegisterSnapshot(GetActiveSnapshot());
+	since = channel_created(schema, snapshot, channel->channel_id);
 	rel = table_open(mbus_relation(schema, "error"), AccessShareLock);
 	mbus_leaf_scan_open(&rows, rel, MBUS_ERROR_TRANSACTION_ID, 0, true);
 	mbus_leaf_scan_text(&rows, MBUS_ERROR_TRANSACTION_ID,
@@ -81,7 +86,8 @@ MBUS_FUNCTION(refusal_rows)
 		tuple = systable_getnext_ordered(rows.rows, BackwardScanDirection);
 		if (tuple == NULL)
 			break;
-		left -= refusal_put(rsinfo, tuple, RelationGetDescr(rel), name, all);
+		left -= refusal_put(rsinfo, tuple, RelationGetDescr(rel), name, since,
+							all);
 	}
 	mbus_leaf_scan_close(&rows);
 	table_close(rel, AccessShareLock);
@@ -92,7 +98,7 @@ MBUS_FUNCTION(refusal_rows)
 /* Returns one, unless it is of another channel, or somebody else's. */
 static bool
 refusal_put(ReturnSetInfo *rsinfo, HeapTuple tuple, TupleDesc desc,
-			const char *channel, bool all)
+			const char *channel, TimestampTz since, bool all)
 {
 	Datum		value[MBUS_ERROR_DETAIL + 1] = {0};
 	bool		isnull[MBUS_ERROR_DETAIL + 1] = {0};
@@ -103,6 +109,7 @@ refusal_put(ReturnSetInfo *rsinfo, HeapTuple tuple, TupleDesc desc,
 		elog(ERROR, "table of errors has %d columns", desc->natts);
 	heap_deform_tuple(tuple, desc, value + 1, isnull + 1);
 	if (isnull[MBUS_ERROR_CHANNEL] ||
+		DatumGetTimestampTz(value[MBUS_ERROR_AT]) < since ||
 		strcmp(TextDatumGetCString(value[MBUS_ERROR_CHANNEL]), channel) != 0)
 		return false;
 	if (!all && !is_own(TextDatumGetCString(value[MBUS_ERROR_ROLE]),
@@ -116,6 +123,34 @@ refusal_put(ReturnSetInfo *rsinfo, HeapTuple tuple, TupleDesc desc,
 	}
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, out, null);
 	return true;
+}
+
+/*
+ * When a channel was made: what is older is of another one of that name, which
+ * may have been somebody else's.
+ */
+static TimestampTz
+channel_created(Oid schema, Snapshot snapshot, int32 channel_id)
+{
+	Relation	rel = table_open(mbus_relation(schema, "channel"),
+								 AccessShareLock);
+	MbusLeafScan rows;
+	HeapTuple	tuple;
+	TimestampTz created = DT_NOEND;
+	bool		isnull;
+
+	mbus_leaf_scan_open(&rows, rel, MBUS_CHANNEL_ID, 0, false);
+	mbus_leaf_scan_int4(&rows, MBUS_CHANNEL_ID, channel_id);
+	mbus_leaf_scan_begin(&rows, snapshot);
+	tuple = mbus_leaf_scan_next(&rows);
+	if (tuple)
+		created = DatumGetTimestampTz(heap_getattr(tuple,
+												   MBUS_CHANNEL_CREATED_AT,
+												   RelationGetDescr(rel),
+												   &isnull));
+	mbus_leaf_scan_close(&rows);
+	table_close(rel, AccessShareLock);
+	return created;
 }
 
 /* Whether a role and a subject are the caller's. */

@@ -346,7 +346,7 @@ entry_check(Oid schema, Snapshot snapshot, MbusFound *found, const char *word)
 	MbusHash	hash;
 
 	found->index = mbus_run_find(schema, snapshot, found->segment,
-								 found->kind, found->number);
+								 found->kind, found->number, PG_INT32_MAX);
 	if (found->index < 0)
 		return;
 	mbus_tiles_open(&found->tiles, schema, snapshot);

@@ -40,6 +40,7 @@
 
 #define MBUS_ENTRY_MAX	65535
 #define LINES_MAX		32
+#define RUNS_MOST		1000	/* looked into: anybody may ask */
 #define OPENING_MAX		(16 * 1024 * 1024)
 #define HEADER			"mbus/1 "
 
@@ -305,7 +306,7 @@ entry_find(Oid schema, Place *place, const char *bytes, int len)
 	MbusHash	there;
 
 	place->index = mbus_run_find(schema, snapshot, place->segment,
-								 place->kind, place->number);
+								 place->kind, place->number, RUNS_MOST);
 	place->pruned = false;
 	if (!mbus_checkpoint_newest(schema, snapshot, &checkpoint) ||
 		place->index >= checkpoint.size)

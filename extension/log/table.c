@@ -260,11 +260,11 @@ mbus_edge_read(MbusEdge *edge, MbusTiles *tiles, int64 size)
 
 /*
  * mbus_run_find returns the index of the entry of a row, -1 if the log has
- * none.
+ * none; it looks into so many runs at most.
  */
 int64
 mbus_run_find(Oid schema, Snapshot snapshot, int32 segment, int kind,
-			  int64 number)
+			  int64 number, int most)
 {
 	Reading		reading;
 	HeapTuple	tuple;
@@ -276,7 +276,7 @@ mbus_run_find(Oid schema, Snapshot snapshot, int32 segment, int kind,
 	mbus_leaf_scan_int8(&reading.rows, MBUS_RUN_LO, PG_INT64_MIN, number);
 	mbus_leaf_scan_begin(&reading.rows, snapshot);
 	/* the nearest is mostly the one; late commits are in others */
-	while (index < 0 &&
+	while (index < 0 && most-- > 0 &&
 		   (tuple = systable_getnext_ordered(reading.rows.rows,
 											 BackwardScanDirection)) != NULL)
 	{

@@ -44,7 +44,7 @@ extern int	mbus_tiles_read(MbusTiles *tiles, int level, int64 n,
 							MbusHash *hashes);
 extern void mbus_edge_read(MbusEdge *edge, MbusTiles *tiles, int64 size);
 extern int64 mbus_run_find(Oid schema, Snapshot snapshot, int32 segment,
-						   int kind, int64 number);
+						   int kind, int64 number, int most);
 extern bool mbus_checkpoint_newest(Oid schema, Snapshot snapshot,
 								   MbusCheckpoint *checkpoint);
 extern bool mbus_checkpoint_of(Oid schema, Snapshot snapshot, int64 size,

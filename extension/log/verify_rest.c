@@ -159,7 +159,7 @@ dropped_read(MbusVerify *v)
 		no = DatumGetInt64(heap_getattr(tuple, MBUS_ACTION_NO, desc, &isnull));
 		/* below 0: dropped while nothing was logged, which will be */
 		if (no < 0 || mbus_run_find(v->schema, snapshot, 0, MBUS_LOG_ACTION,
-									no) >= 0)
+									no, PG_INT32_MAX) >= 0)
 			hash_search(v->dropped, &segment, HASH_ENTER, NULL);
 	}
 	systable_endscan(scan);
@@ -300,7 +300,8 @@ row_look(TableWork *work, HeapTuple tuple, TupleDesc desc, int64 number)
 						&hash) == NULL)
 		logged = hash_search(v->orphans, &hash, HASH_FIND, NULL) != NULL;
 	logged = logged || mbus_run_find(v->schema, v->snapshot, segment,
-									 work->kind, number) >= 0;
+									 work->kind, number,
+									 PG_INT32_MAX) >= 0;
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(v->row);
 	if (!logged)
