@@ -1871,7 +1871,7 @@ CREATE FUNCTION message_bus.audit_restart(reason text) RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_audit_restart' LANGUAGE C STRICT
 	SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION message_bus.audit_restart IS
-'audit_restart: the log goes on under a new origin, which it returns, or begins, if a restore has brought only a part of one; for administrators. To be called when a disk was set back by a snapshot: what was shown since contradicts what comes, and must not come under the same name. The next entry, log, says what is continued, and commits to the reason, of at most 1000 bytes. Nothing is logged until the transaction ends. Errors: 22023 a reason that is too long, 25006 on a standby, 42501, 55000 while there is nothing to log or no worker.';
+'audit_restart: the log goes on under a new origin, which it returns, or begins, if a restore has brought only a part of one; for administrators. To be called when a disk was set back by a snapshot: what was shown since contradicts what comes, and must not come under the same name. The next entry, log, says what is continued, and commits to the reason, of at most 1000 bytes. Nothing is logged until the transaction ends. Errors: 22023 a reason that is too long, 25006 on a standby, 42501. NULL: there was only a part of a log, or its edge was damaged, and it is removed; another one begins.';
 
 CREATE FUNCTION message_bus.audit_entry(id bigint, kind text DEFAULT 'message') RETURNS bytea
 	AS 'MODULE_PATHNAME', 'mbus_audit_entry' LANGUAGE C;

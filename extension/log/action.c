@@ -24,6 +24,7 @@
 #include "action/action.h"
 #include "log/action.h"
 #include "log/row.h"
+#include "log/unread.h"
 #include "state/fact_number.h"
 
 #define NUMBERED_MOST	256		/* in a pass */
@@ -38,11 +39,13 @@ static void pending_write(const MbusSpans *pending);
  * before the facts' cursor is moved.
  */
 bool
-mbus_log_actions(MbusDatabase *db, Oid schema, const MbusLogState *state,
+mbus_log_actions(MbusDatabase *db, Oid schema, const MbusLog *log,
+				 const MbusLogState *state,
 				 MbusRows *rows)
 {
 	static const int32 actions = 0; /* the segment of what has none */
 	MbusSpans	none = {0};
+	MbusSpans	left_out = mbus_unread_without(log, none);
 	MbusCursor	cursor = {0};
 	bool		first;
 	bool		all;
@@ -52,7 +55,7 @@ mbus_log_actions(MbusDatabase *db, Oid schema, const MbusLogState *state,
 	if (cursor.pending.n == 0 && !first)
 		return true;
 	all = mbus_collect(schema, &actions, 1, MBUS_LOG_ACTION, MBUS_LOG_ACTION,
-					   &cursor, 0, &none, rows);
+					   &cursor, 0, &left_out, rows);
 	pending_write(&cursor.pending);
 	return all;
 }

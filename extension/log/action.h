@@ -12,6 +12,7 @@
 #include "state/state.h"
 
 extern bool mbus_log_actions(MbusDatabase *db, Oid schema,
+							 const MbusLog *log,
 							 const MbusLogState *state, MbusRows *rows);
 
 #endif							/* MBUS_LOG_ACTION_H */

@@ -41,6 +41,7 @@
 #include "log/prune.h"
 #include "log/row.h"
 #include "log/table.h"
+#include "log/verify.h"
 #include "state/clock.h"
 #include "state/fault.h"
 
@@ -52,6 +53,8 @@ static void log_begin(Oid schema, MbusLog *log, MbusLogState *state,
 static void log_continue(Oid schema, MbusLog *log, MbusLogState *state,
 						 const char *reason);
 static char *log_restart(Oid schema, const char *reason);
+static void edge_try(void *arg);
+static int64 epoch_wanted(const MbusLogState *state, int64 facts_to);
 static bool state_is_own(const MbusLogState *state);
 static bool state_is_here(const MbusLogState *state);
 static void state_here(MbusLogState *state);
@@ -79,6 +82,9 @@ mbus_log_open(Oid schema, MbusLog *log, MbusLogState *state, int64 facts_to,
 	}
 	if (!state_is_own(state) && !mbus_brought_whole(schema, log, state))
 		return false;
+	log->epoch = epoch_wanted(state, facts_to);
+	if (log->epoch != 0)
+		return false;
 	mbus_log_edge_ready(schema, log, state);
 	if (!state_is_here(state))
 	{
@@ -89,6 +95,30 @@ mbus_log_open(Oid schema, MbusLog *log, MbusLogState *state, int64 facts_to,
 				 errdetail("It is on another timeline, or in another database, or its setting is another one.")));
 	}
 	return true;
+}
+
+/*
+ * The epoch above which facts' numbers must be: what a log has passed, or a
+ * restore has brought with one, is below; 0 if it is so already.
+ */
+static int64
+epoch_wanted(const MbusLogState *state, int64 facts_to)
+{
+	int64		passed = state->facts_to;
+
+	if (!state_is_here(state))
+	{
+		bool		isnull;
+		Datum		highest;
+
+		mbus_log_execute("SELECT max(no) + 1 FROM message_bus.log_action",
+						 0, NULL, NULL);
+		highest = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+								1, &isnull);
+		if (!isnull)
+			passed = Max(passed, DatumGetInt64(highest));
+	}
+	return passed > facts_to ? MbusFactEpoch(passed) : 0;
 }
 
 /*
@@ -205,21 +235,33 @@ MBUS_FUNCTION(audit_restart)
 	PG_RETURN_TEXT_P(cstring_to_text(origin));
 }
 
-/* Does so; a log that is not this bus's own is removed. */
+/* What edge_try needs. */
+typedef struct EdgeTry
+{
+	Oid			schema;
+	MbusLog    *log;
+	const MbusLogState *state;
+} EdgeTry;
+
+/*
+ * Does so; a log that is not this bus's own, or whose edge cannot be read any
+ * more, is removed.
+ */
 static char *
 log_restart(Oid schema, const char *reason)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MbusLogState state;
 	MbusLog    *log = palloc0(sizeof(MbusLog));
+	EdgeTry		edge = {.schema = schema,.log = log,.state = &state};
 	char	   *origin = NULL;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (mbus_log_state_read(&state, true) && state_is_own(&state))
+	if (mbus_log_state_read(&state, true) && state_is_own(&state) &&
+		mbus_verify_try(edge_try, &edge))
 	{
-		mbus_log_edge_ready(schema, log, &state);
 		log_continue(schema, log, &state, reason);
 		origin = MemoryContextStrdup(caller, state.origin);
 	}
@@ -228,6 +270,14 @@ log_restart(Oid schema, const char *reason)
 	PopActiveSnapshot();
 	SPI_finish();
 	return origin;
+}
+
+static void
+edge_try(void *arg)
+{
+	EdgeTry    *edge = arg;
+
+	mbus_log_edge_ready(edge->schema, edge->log, edge->state);
 }
 
 /* Whether a log is this bus's own, and no restore has brought it. */

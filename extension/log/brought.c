@@ -46,14 +46,14 @@
 #define SAY_MS		60000
 
 static const char *const tables[] = {"log_state", "log_tile", "log_run",
-"log_gone", "log_tile_look", "log_action", "log_checkpoint"};
+"log_gone", "log_tile_look", "log_checkpoint"};
 
 static bool own = false;		/* this process writes the log */
 
 static bool restored_left_out(const char *table);
 static bool tables_lock(Oid schema);
 static bool asked(const char *sql);
-static bool waits(MbusLog *log);
+static bool waits(MbusLog *log, bool locked);
 
 PG_FUNCTION_INFO_V1(mbus_log_restored);
 
@@ -64,7 +64,9 @@ PG_FUNCTION_INFO_V1(mbus_log_restored);
 bool
 mbus_brought_some(Oid schema, MbusLog *log)
 {
-	if (tables_lock(schema) &&
+	bool		locked = tables_lock(schema);
+
+	if (locked &&
 		!asked("SELECT EXISTS (SELECT FROM message_bus.log_tile)"
 			   " OR EXISTS (SELECT FROM message_bus.log_run)"
 			   " OR EXISTS (SELECT FROM message_bus.log_checkpoint)"
@@ -76,7 +78,7 @@ mbus_brought_some(Oid schema, MbusLog *log)
 		log->brought_at = 0;
 		return false;
 	}
-	return waits(log);
+	return waits(log, locked);
 }
 
 /*
@@ -85,7 +87,8 @@ mbus_brought_some(Oid schema, MbusLog *log)
 bool
 mbus_brought_whole(Oid schema, MbusLog *log, const MbusLogState *state)
 {
-	bool		whole = tables_lock(schema) &&
+	bool		locked = tables_lock(schema);
+	bool		whole = locked &&
 	asked("SELECT (size & 255 = 0 OR size = (SELECT r.first_index + r.n"
 		  "   FROM message_bus.log_run AS r"
 		  "   ORDER BY r.first_index DESC LIMIT 1))"
@@ -107,21 +110,26 @@ mbus_brought_whole(Oid schema, MbusLog *log, const MbusLogState *state)
 		return true;
 	}
 	/* it may be removed: then there is none, and the next pass begins one */
-	(void) waits(log);
+	if (!whole)
+		(void) waits(log, locked);
 	return false;
 }
 
 /*
  * Says from time to time that the log waits; false if it has waited for too
- * long, and all that was brought is removed.
+ * long, and all that was brought is removed.  As long as a restore is seen to
+ * be at work (it has one of the tables, or segments are hidden) the time begins
+ * anew.
  */
 static bool
-waits(MbusLog *log)
+waits(MbusLog *log, bool locked)
 {
 	TimestampTz now = mbus_now();
 
 	if (log->brought_at == 0)
-		log->brought_at = log->brought_said = now;
+		log->brought_said = now;
+	if (log->brought_at == 0 || !locked || log->hiding)
+		log->brought_at = now;
 	if (TimestampDifferenceExceeds(log->brought_at, now, LONGEST_MS))
 	{
 		mbus_brought_clear();

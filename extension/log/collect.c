@@ -146,6 +146,7 @@ segment_collect(Collection *collection, int32 segment, int kind_from,
 	uint8		secret[MBUS_SECRET_BYTES] = {0};
 	bool		known = segment == 0;
 
+	collection->rows->reading->at = true;
 	collection->rows->reading->segment = segment;
 	if (segment == 0)
 		kind_from = kind_to = MBUS_LOG_ACTION;

@@ -16,7 +16,8 @@
 /* What is being read, for who has to know where an error was; 0: nothing. */
 typedef struct MbusLogReading
 {
-	int32		segment;
+	bool		at;				/* the rest says where */
+	int32		segment;		/* 0: actions */
 	int			kind;
 	int64		number;			/* 0: no row yet */
 } MbusLogReading;
@@ -54,7 +55,12 @@ typedef struct MbusLog
 	int			nunread;
 	int			unread_room;
 
+	/* the epoch that facts must be above, which the worker is to begin; 0: none */
+	int64		epoch;
+	bool		facts_first;	/* in the next slice */
+
 	/* a log that a restore brings; 0: none, or it is not whole */
+	bool		hiding;			/* segments are hidden: a restore is at work */
 	TimestampTz brought_at;
 	TimestampTz brought_said;
 	TimestampTz whole_at;

@@ -41,6 +41,8 @@
 #include "log/unread.h"
 #include "segment/leaf.h"
 
+#define GAPS_MOST	50			/* in a slice */
+
 /* A pass that is at work. */
 typedef struct Pass
 {
@@ -134,6 +136,7 @@ mbus_log_pass(MbusDatabase *db, Oid schema, MbusLog *log, MbusLogLook *look)
 	pass.all = true;
 	mbus_rows_begin(&pass.rows, log);
 	mbus_unread_try(log);
+	log->hiding = pg_atomic_read_u32(&db->numbering.hiding) != 0;
 	look->more = false;
 	look->facts_done = true;
 	look->waits = false;
@@ -144,19 +147,24 @@ mbus_log_pass(MbusDatabase *db, Oid schema, MbusLog *log, MbusLogLook *look)
 	if (!mbus_log_open(schema, log, &pass.state, look->facts.next,
 					   &unfinished))
 	{
-		look->waits = log->brought_at != 0;
+		look->waits = log->brought_at != 0 || log->epoch != 0;
 		return;
 	}
-	pass.all = mbus_log_actions(db, schema, &pass.state, &pass.rows);
+	pass.all = mbus_log_actions(db, schema, log, &pass.state, &pass.rows);
 	pass.nsegments = mbus_log_segments_read(&pass.state, 0, &pass.segment);
 	segments_adopt(&pass);
 	segments_unread(&pass);
+	/* where there is always more than a slice, each has its turn */
+	if (log->facts_first)
+		facts_collect(&pass);
 	messages_collect(&pass);
-	facts_collect(&pass);
+	if (!log->facts_first)
+		facts_collect(&pass);
 	brought_collect(&pass);
 	pass_write(&pass);
 	gaps_log(&pass);
 	look->more = !pass.all;
+	log->facts_first = !pass.all && !log->facts_first;
 	look->since = pass.state.facts_pending.n > 0 ?
 		pass.state.facts_pending.span[0].lo : pass.state.facts_to;
 }
@@ -170,7 +178,7 @@ mbus_log_passed(MbusLog *log, const MbusLogLook *look)
 	log->origin_known = !look->waits;
 	log->since = look->since;
 	log->facts_done = look->facts_done;
-	mbus_unread_passed(log);
+	mbus_unread_passed(log, !look->more && !look->waits && look->only == 0);
 	log->logged = look->more || look->waits || look->only != 0 ? 0 :
 		look->hash;
 }
@@ -303,7 +311,8 @@ facts_collect(Pass *pass)
 {
 	MbusLogState *state = &pass->state;
 	MbusCursor	cursor = {state->facts_to, state->facts_pending};
-	MbusSpans	unfinished = facts_spans(pass->look);
+	MbusSpans	unfinished = mbus_unread_without(pass->log,
+												 facts_spans(pass->look));
 	int32	   *numbers = palloc((pass->nsegments + 1) * sizeof(int32));
 	int			n = 0;
 
@@ -583,10 +592,14 @@ gaps_log(Pass *pass)
 	int			n;
 	int32	   *segments;
 
-	mbus_log_execute("DELETE FROM message_bus.log_action"
-					 " WHERE no < 0 AND kind = 'gap'"
+	mbus_log_execute("DELETE FROM message_bus.log_action WHERE no IN"
+					 " (SELECT no FROM message_bus.log_action"
+					 "  WHERE no < 0 AND kind = 'gap'"
+					 "  ORDER BY no LIMIT " CppAsString2(GAPS_MOST) ")"
 					 " RETURNING segment_no", 0, NULL, NULL);
 	n = (int) SPI_processed;
+	if (n == GAPS_MOST)
+		pass->all = false;
 	segments = palloc(Max(n, 1) * sizeof(int32));
 	for (int i = 0; i < n; i++)
 	{

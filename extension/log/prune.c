@@ -36,7 +36,7 @@
 #include "state/clock.h"
 
 #define SLICE_TILES		256
-#define SLICE_ACTIONS	1000
+#define SLICE_ACTIONS	200
 
 /* A run of which tile t.n has entries. */
 #define RUN_IN_TILE \
@@ -259,7 +259,9 @@ actions_expire(void)
 					 " looks AS (INSERT INTO message_bus.log_tile_look (n)"
 					 "  SELECT DISTINCT t.n FROM a CROSS JOIN LATERAL"
 					 "   (SELECT r.first_index, r.n FROM message_bus.log_run AS r"
-					 "    WHERE r.segment_no = 0 AND r.kind = 4 AND r.lo <= a.no AND"
+					 "    WHERE r.segment_no = 0 AND r.kind = 4 AND r.lo <= a.no"
+					 /* what is not logged is not looked for */
+					 "    AND a.no < (SELECT facts_to FROM message_bus.log_state) AND"
 					 RUN_HAS_ACTION " ORDER BY r.lo DESC LIMIT 1) AS r,"
 					 "   generate_series(r.first_index >> 8,"
 					 "    (r.first_index + r.n - 1) >> 8) AS t (n)"

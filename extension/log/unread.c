@@ -33,7 +33,8 @@ static bool unread_row(MbusUnread *unread, const MbusLogReading *at);
 
 /*
  * mbus_unread_failed notes where the error was that has ended a transaction;
- * false if nothing was being read.  NULL: there was none, but it did not commit.
+ * false if nothing was being read.  NULL: there was none, or it says nothing of
+ * the row, and the pass did not commit.
  */
 bool
 mbus_unread_failed(MbusLog *log, const char *error)
@@ -45,7 +46,8 @@ mbus_unread_failed(MbusLog *log, const char *error)
 	memset(&log->reading, 0, sizeof(log->reading));
 	for (int i = 0; i < log->nunread; i++)
 		log->unread[i].tried = false;
-	if (error == NULL || at.segment == 0)
+	/* an action that is not known, or many: all fail until it is mended */
+	if (error == NULL || !at.at || (at.segment == 0 && at.number == 0))
 		return false;
 	unread = unread_place(log, at.segment);
 	added = unread_row(unread, &at);
@@ -173,14 +175,17 @@ mbus_unread_try(MbusLog *log)
 
 /*
  * mbus_unread_passed takes note that a pass has committed: what it has tried
- * could be read.
+ * could be read, if it has read all.
  */
 void
-mbus_unread_passed(MbusLog *log)
+mbus_unread_passed(MbusLog *log, bool all)
 {
 	for (int i = log->nunread - 1; i >= 0; i--)
 	{
-		if (log->unread[i].tried)
+		if (!log->unread[i].tried)
+			continue;
+		log->unread[i].tried = false;
+		if (all)
 			mbus_unread_forget(log, log->unread[i].segment);
 	}
 }
@@ -199,6 +204,21 @@ mbus_unread_forget(MbusLog *log, int32 segment)
 			return;
 		}
 	}
+}
+
+/*
+ * mbus_unread_without adds the actions that are left out to what is unfinished.
+ */
+MbusSpans
+mbus_unread_without(const MbusLog *log, MbusSpans unfinished)
+{
+	const MbusUnread *actions = mbus_unread_find(log, 0);
+	MbusSpans	rows;
+
+	if (actions == NULL)
+		return unfinished;
+	rows = mbus_unread_spans(actions, true);
+	return mbus_spans_union(&unfinished, &rows);
 }
 
 /*

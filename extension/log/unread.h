@@ -17,7 +17,8 @@ extern bool mbus_unread_failed(MbusLog *log, const char *error);
 extern const MbusUnread *mbus_unread_find(const MbusLog *log, int32 segment);
 extern bool mbus_unread_due(const MbusLog *log);
 extern void mbus_unread_try(MbusLog *log);
-extern void mbus_unread_passed(MbusLog *log);
+extern MbusSpans mbus_unread_without(const MbusLog *log, MbusSpans unfinished);
+extern void mbus_unread_passed(MbusLog *log, bool all);
 extern void mbus_unread_forget(MbusLog *log, int32 segment);
 extern MbusSpans mbus_unread_spans(const MbusUnread *unread, bool facts);
 

@@ -5,20 +5,24 @@
  * What was last done to a channel is the row of log_action with the highest
  * number, which has the channel's row in its details.  A channel that is
  * another one, or is there though it was dropped, or is not there though it
- * was not, was changed by somebody who is no function of the bus.
+ * was not, was changed by somebody who is no function of the bus.  Where a
+ * restore has put a channel in the place of another one, its number has
+ * changes of both: they are told apart by when the channel was made.
  *
  * Not compared is what changes by itself: who owns it and where that was
  * written down, after a restore; what a purge has removed; and the number of the
  * dead-letter channel.  A channel of which no action is left says nothing, nor one
  * that was changed where actions had no number yet.
  *
- * Memory: 24 bytes for a channel that was changed, and a row.
+ * Memory: 32 bytes for a channel, and a row.
  */
 #include "postgres.h"
 
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -38,7 +42,8 @@ typedef struct LastChange
 	int32		channel_id;		/* key */
 	bool		there;			/* the channel */
 	bool		unordered;		/* one of its changes has no number yet */
-	int64		no;
+	uint64		made;			/* a hash of when; 0: whichever */
+	int64		no;				/* 0: none */
 } LastChange;
 
 typedef struct StateWork
@@ -52,14 +57,16 @@ static const char *const passing[] = {"change", "owner", "owner_at", "buses",
 "dead_letter_id", "purged_to", "purge_kept"};
 
 static void state_work(void *arg);
+static void channels_read(StateWork *work);
 static void changes_read(StateWork *work);
-static void channels_compare(StateWork *work);
-static void missing_tell(StateWork *work);
-static Datum details_read(const StateWork *work, const LastChange *last);
-static bool is_dropped(Datum details);
+static void change_take(StateWork *work, HeapTuple tuple, TupleDesc desc);
+static bool state_is_right(const StateWork *work, const LastChange *last);
+static HeapTuple row_read(const StateWork *work, const char *table,
+						  int64 number, TupleDesc *desc);
+static char *member(Datum details, const char *name);
+static uint64 made_hash(Datum details);
 static Datum lasting_part(Datum details);
 static Datum channel_details(HeapTuple tuple, TupleDesc desc);
-static void state_fault(const StateWork *work, int32 channel_id);
 
 /*
  * mbus_verify_state tells of channels that are not as they were last changed.
@@ -81,64 +88,34 @@ state_work(void *arg)
 {
 	StateWork  *work = arg;
 	HASHCTL		info = {0};
+	HASH_SEQ_STATUS status;
+	LastChange *last;
 
 	info.keysize = sizeof(int32);
 	info.entrysize = sizeof(LastChange);
 	info.hcxt = work->v->part;
 	work->changes = hash_create("message_bus changes of channels", 64, &info,
 								HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	channels_read(work);
 	changes_read(work);
-	channels_compare(work);
-	missing_tell(work);
-}
-
-/* Finds the last change of each channel. */
-static void
-changes_read(StateWork *work)
-{
-	Relation	rel = mbus_verify_table(work->v, MBUS_LOG_ACTION, 0);
-	TupleDesc	desc = RelationGetDescr(rel);
-	TableScanDesc scan = table_beginscan(rel, work->v->snapshot, 0, NULL);
-	HeapTuple	tuple;
-
-	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	hash_seq_init(&status, work->changes);
+	while ((last = hash_seq_search(&status)) != NULL)
 	{
-		bool		isnull;
-		bool		found;
-		text	   *kind;
-		int32		channel_id;
-		int64		no;
-		LastChange *last;
+		MemoryContext caller = MemoryContextSwitchTo(work->v->row);
+		bool		right = state_is_right(work, last);
 
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(work->v->row);
+		if (!right)
+			mbus_verify_fault(work->v, -1, "channel", last->channel_id, 0,
+							  "state");
 		CHECK_FOR_INTERRUPTS();
-		if (!mbus_verify_sound(tuple, desc))
-			continue;			/* told as what it is */
-		kind = DatumGetTextPP(heap_getattr(tuple, MBUS_ACTION_KIND, desc,
-										   &isnull));
-		channel_id = DatumGetInt32(heap_getattr(tuple,
-												MBUS_ACTION_CHANNEL_ID, desc,
-												&isnull));
-		if (isnull || VARSIZE_ANY_EXHDR(kind) != strlen("channel") ||
-			memcmp(VARDATA_ANY(kind), "channel", strlen("channel")) != 0)
-			continue;
-		no = DatumGetInt64(heap_getattr(tuple, MBUS_ACTION_NO, desc,
-										&isnull));
-		last = hash_search(work->changes, &channel_id, HASH_ENTER, &found);
-		if (!found)
-		{
-			last->there = last->unordered = false;
-			last->no = no;
-		}
-		last->unordered = last->unordered || no < 0;
-		last->no = Max(last->no, no);
 	}
-	table_endscan(scan);
-	table_close(rel, AccessShareLock);
 }
 
-/* Compares the channels that are there. */
+/* Finds which channels are there. */
 static void
-channels_compare(StateWork *work)
+channels_read(StateWork *work)
 {
 	Relation	rel = table_open(mbus_relation(work->v->schema, "channel"),
 								 AccessShareLock);
@@ -152,7 +129,6 @@ channels_compare(StateWork *work)
 		LastChange *last;
 		bool		isnull;
 		int32		channel_id;
-		Datum		details;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!mbus_verify_sound(tuple, desc))
@@ -161,20 +137,12 @@ channels_compare(StateWork *work)
 					 errmsg("a row of message_bus.channel is damaged")));
 		channel_id = DatumGetInt32(heap_getattr(tuple, MBUS_CHANNEL_ID, desc,
 												&isnull));
-		last = hash_search(work->changes, &channel_id, HASH_FIND, NULL);
-		if (last == NULL)
-			continue;
+		last = hash_search(work->changes, &channel_id, HASH_ENTER, NULL);
 		last->there = true;
-		if (last->unordered)
-			continue;
+		last->unordered = false;
+		last->no = 0;
 		caller = MemoryContextSwitchTo(work->v->row);
-		details = details_read(work, last);
-		if (details != (Datum) 0 &&
-			(is_dropped(details) ||
-			 !DatumGetBool(DirectFunctionCall2(jsonb_eq,
-											   lasting_part(details),
-											   lasting_part(channel_details(tuple, desc))))))
-			state_fault(work, channel_id);
+		last->made = made_hash(channel_details(tuple, desc));
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(work->v->row);
 	}
@@ -182,74 +150,146 @@ channels_compare(StateWork *work)
 	table_close(rel, AccessShareLock);
 }
 
-/* Tells which are not there, and were not dropped. */
+/* Finds the last change of each channel. */
 static void
-missing_tell(StateWork *work)
-{
-	HASH_SEQ_STATUS status;
-	LastChange *last;
-
-	hash_seq_init(&status, work->changes);
-	while ((last = hash_seq_search(&status)) != NULL)
-	{
-		MemoryContext caller;
-		Datum		details;
-
-		CHECK_FOR_INTERRUPTS();
-		if (last->there || last->unordered)
-			continue;
-		caller = MemoryContextSwitchTo(work->v->row);
-		details = details_read(work, last);
-		if (details != (Datum) 0 && !is_dropped(details))
-			state_fault(work, last->channel_id);
-		MemoryContextSwitchTo(caller);
-		MemoryContextReset(work->v->row);
-	}
-}
-
-/* The details of a change, as jsonb; 0 if they are gone. */
-static Datum
-details_read(const StateWork *work, const LastChange *last)
+changes_read(StateWork *work)
 {
 	Relation	rel = mbus_verify_table(work->v, MBUS_LOG_ACTION, 0);
-	MbusLeafScan rows;
+	TableScanDesc scan = table_beginscan(rel, work->v->snapshot, 0, NULL);
 	HeapTuple	tuple;
-	Datum		details = (Datum) 0;
 
-	mbus_leaf_scan_open(&rows, rel, MBUS_ACTION_NO, 0, false);
-	mbus_leaf_scan_int8(&rows, MBUS_ACTION_NO, last->no, last->no);
-	mbus_leaf_scan_begin(&rows, work->v->snapshot);
-	tuple = mbus_leaf_scan_next(&rows);
-	if (tuple && mbus_verify_sound(tuple, RelationGetDescr(rel)))
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
-		bool		isnull;
-		Datum		value = heap_getattr(tuple, MBUS_ACTION_DETAILS,
-										 RelationGetDescr(rel), &isnull);
+		MemoryContext caller = MemoryContextSwitchTo(work->v->row);
 
-		if (!isnull)
-			details = DirectFunctionCall1(jsonb_in,
-										  CStringGetDatum(TextDatumGetCString(value)));
+		change_take(work, tuple, RelationGetDescr(rel));
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(work->v->row);
+		CHECK_FOR_INTERRUPTS();
 	}
-	mbus_leaf_scan_close(&rows);
+	table_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return details;
 }
 
-/* Whether that was a drop. */
+/* Takes note of a change, if it is one of a channel. */
+static void
+change_take(StateWork *work, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull[MBUS_ACTION_DETAILS + 1];
+	Datum		value[MBUS_ACTION_DETAILS + 1];
+	LastChange *last;
+	bool		found;
+	int32		channel_id;
+	int64		no;
+
+	/* told as what it is */
+	if (desc->natts != MBUS_ACTION_DETAILS || !mbus_verify_sound(tuple, desc))
+		return;
+	heap_deform_tuple(tuple, desc, value + 1, isnull + 1);
+	if (isnull[MBUS_ACTION_KIND] || isnull[MBUS_ACTION_CHANNEL_ID] ||
+		isnull[MBUS_ACTION_DETAILS] || isnull[MBUS_ACTION_NO] ||
+		strcmp(TextDatumGetCString(value[MBUS_ACTION_KIND]), "channel") != 0)
+		return;
+	channel_id = DatumGetInt32(value[MBUS_ACTION_CHANNEL_ID]);
+	no = DatumGetInt64(value[MBUS_ACTION_NO]);
+	last = hash_search(work->changes, &channel_id, HASH_ENTER, &found);
+	if (!found)
+	{
+		last->there = last->unordered = false;
+		last->made = 0;
+		last->no = 0;
+	}
+	if (last->made != 0)
+	{
+		char	   *details = TextDatumGetCString(value[MBUS_ACTION_DETAILS]);
+
+		if (made_hash(DirectFunctionCall1(jsonb_in,
+										  CStringGetDatum(details))) != last->made)
+			return;
+	}
+	last->unordered = last->unordered || no < 0;
+	last->no = Max(last->no, no);
+}
+
+/* Whether a channel is as it was last changed, or not there and dropped. */
 static bool
-is_dropped(Datum details)
+state_is_right(const StateWork *work, const LastChange *last)
+{
+	TupleDesc	desc;
+	HeapTuple	tuple;
+	Datum		details;
+	bool		isnull;
+
+	if (last->unordered || last->no == 0)
+		return true;
+	tuple = row_read(work, "log_action", last->no, &desc);
+	if (tuple == NULL || !mbus_verify_sound(tuple, desc))
+		return true;			/* told as what it is */
+	details = heap_getattr(tuple, MBUS_ACTION_DETAILS, desc, &isnull);
+	if (isnull)
+		return true;
+	details = DirectFunctionCall1(jsonb_in,
+								  CStringGetDatum(TextDatumGetCString(details)));
+	if (strcmp(member(details, "change"), "dropped") == 0)
+		return !last->there;
+	if (!last->there)
+		return false;
+	tuple = row_read(work, "channel", last->channel_id, &desc);
+	return tuple != NULL &&
+		DatumGetBool(DirectFunctionCall2(jsonb_eq, lasting_part(details),
+										 lasting_part(channel_details(tuple,
+																	  desc))));
+}
+
+/* A copy of the row that a table has under a number, its first column. */
+static HeapTuple
+row_read(const StateWork *work, const char *table, int64 number,
+		 TupleDesc *desc)
+{
+	Relation	rel = table_open(mbus_relation(work->v->schema, table),
+								 AccessShareLock);
+	MbusLeafScan rows;
+	HeapTuple	tuple;
+
+	*desc = CreateTupleDescCopy(RelationGetDescr(rel));
+	mbus_leaf_scan_open(&rows, rel, 1, 0, false);
+	if (TupleDescAttr(*desc, 0)->atttypid == INT4OID)
+		mbus_leaf_scan_int4(&rows, 1, (int32) number);
+	else
+		mbus_leaf_scan_int8(&rows, 1, number, number);
+	mbus_leaf_scan_begin(&rows, work->v->snapshot);
+	tuple = mbus_leaf_scan_next(&rows);
+	if (tuple)
+		tuple = heap_copytuple(tuple);
+	mbus_leaf_scan_close(&rows);
+	table_close(rel, AccessShareLock);
+	return tuple;
+}
+
+/* A member of an object, as text; "" if there is none. */
+static char *
+member(Datum details, const char *name)
 {
 	LOCAL_FCINFO(fcinfo, 2);
-	Datum		change;
+	Datum		value;
 
 	InitFunctionCallInfoData(*fcinfo, NULL, 2, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = details;
 	fcinfo->args[0].isnull = false;
-	fcinfo->args[1].value = CStringGetTextDatum("change");
+	fcinfo->args[1].value = CStringGetTextDatum(name);
 	fcinfo->args[1].isnull = false;
-	change = jsonb_object_field_text(fcinfo);
-	return !fcinfo->isnull &&
-		strcmp(TextDatumGetCString(change), "dropped") == 0;
+	value = jsonb_object_field_text(fcinfo);
+	return fcinfo->isnull ? pstrdup("") : TextDatumGetCString(value);
+}
+
+/* A hash of when a channel was made, not 0. */
+static uint64
+made_hash(Datum details)
+{
+	char	   *made = member(details, "created_at");
+
+	return hash_bytes_extended((const unsigned char *) made,
+							   (int) strlen(made), 0) | 1;
 }
 
 /* Without what is not compared. */
@@ -272,14 +312,4 @@ channel_details(HeapTuple tuple, TupleDesc desc)
 	mbus_action_tuple(&action, tuple, desc);
 	appendStringInfoChar(&action.details, '}');
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(action.details.data));
-}
-
-/* Adds the fault, whose memory is not a row's. */
-static void
-state_fault(const StateWork *work, int32 channel_id)
-{
-	MemoryContext caller = MemoryContextSwitchTo(work->v->part);
-
-	mbus_verify_fault(work->v, -1, "channel", channel_id, 0, "state");
-	MemoryContextSwitchTo(caller);
 }

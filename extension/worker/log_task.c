@@ -25,6 +25,7 @@
 #include "log/prune.h"
 #include "log/unread.h"
 #include "state/clock.h"
+#include "worker/epoch.h"
 #include "worker/foreign.h"
 #include "worker/log_task.h"
 #include "worker/task.h"
@@ -132,20 +133,31 @@ log_slice(MbusWork *work, int32 only)
 	outcome = mbus_task_run(work, MBUS_TASK_LOG, slice_log, &look, "logging");
 	if (outcome == MBUS_DONE)
 		work->log_more = look.more;
-	else
-		mbus_log_failed(work, outcome);
+	else if (mbus_log_failed(work, outcome))
+		/* the next slice leaves that out: no reason to wait */
+		work->backoff[MBUS_TASK_LOG].failed = false;
+	if (work->log->epoch != 0)
+		(void) mbus_epoch_raise(work, work->log->epoch);
 }
 
 /*
- * mbus_log_failed notes what could not be read, if an error has ended a
- * transaction that logs.
+ * mbus_log_failed forgets what a transaction that logs and did not commit has
+ * left in memory, and notes what could not be read, if an error that speaks of
+ * damage has ended it: then it is true.
  */
-void
+bool
 mbus_log_failed(MbusWork *work, MbusOutcome outcome)
 {
+	int			class = ERRCODE_TO_CATEGORY(work->failed_code);
+	bool		damaged = outcome == MBUS_FAILED &&
+		(class == ERRCODE_TO_CATEGORY(ERRCODE_INTERNAL_ERROR) ||
+		 class == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR));
+
+	work->log->edge.read = false;
+	work->log->logged = 0;
 	/* nobody but this process writes last_error */
-	(void) mbus_unread_failed(work->log, outcome == MBUS_FAILED ?
-							  work->db->worker.last_error : NULL);
+	return mbus_unread_failed(work->log,
+							  damaged ? work->db->worker.last_error : NULL);
 }
 
 static MbusOutcome

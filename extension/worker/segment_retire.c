@@ -282,7 +282,7 @@ segment_retire(MbusWork *work, int32 segment)
 	outcome = mbus_task_run(work, MBUS_TASK_RETIRE, segment_drop,
 							&retiring, "dropping segment %d", segment);
 	if (outcome != MBUS_DONE)
-		mbus_log_failed(work, outcome);
+		(void) mbus_log_failed(work, outcome);
 	else
 		mbus_unread_forget(work->log, segment);
 	return outcome;

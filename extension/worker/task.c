@@ -181,6 +181,7 @@ task_failed(MbusWork *work, MbusTaskKind kind, const char *what,
 	snprintf(db->worker.last_error, sizeof(db->worker.last_error), "%s: %s",
 			 what, edata->message);
 	LWLockRelease(&db->lock);
+	work->failed_code = edata->sqlerrcode;
 	if (edata->sqlerrcode == ERRCODE_DISK_FULL ||
 		edata->saved_errno == ENOSPC || edata->saved_errno == EDQUOT)
 		space_lacking(work, kind);

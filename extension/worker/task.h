@@ -215,6 +215,7 @@ typedef struct MbusWork
 	MbusLoad	load;
 	MbusRestore restore;
 	MbusDiskWork disk;
+	int			failed_code;	/* SQLSTATE of the last error */
 	MbusScrubWork scrub;
 	MbusLog    *log;			/* how far it is, see log/pass.h */
 	bool		log_more;		/* the last pass has left some to do */
