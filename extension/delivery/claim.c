@@ -514,7 +514,7 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	/* what it points to must not even be read */
 	if (mbus_quarantined(found->id))
 	{
-		mbus_message_damaged(found->id);
+		mbus_message_damaged(found->id, true);
 		return false;
 	}
 #define COLUMN(c) (column[(c) - 1])
