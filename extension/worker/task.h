@@ -230,6 +230,8 @@ typedef struct MbusWork
 	TimestampTz log_pruned_at;
 	TimestampTz let_go_looked_at;
 	TimestampTz errors_pruned_at;
+	TimestampTz tallies_looked_at;	/* all of them, for channels that are gone */
+	int			tallies_at;		/* place where the next look begins */
 	TimestampTz numbers_warned_at;
 } MbusWork;
 
