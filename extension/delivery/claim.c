@@ -470,7 +470,7 @@ claim_result(Claim *claim, ReturnSetInfo *rsinfo)
 			bytes += DatumGetInt64(values[SIZE_AT]);
 			if (found->attempt > 1)
 				again++;
-			else
+			else if (!found->failed)
 				mbus_latency(MBUS_L_CLAIM, now - found->since, 1);
 		}
 		else
