@@ -7,7 +7,9 @@
  * the clock before what reads it.  Callbacks of a transaction's
  * end run in the opposite order of registration: delivery/effect.c (what the
  * transaction has done to leases), then delivery/scanner.c (the scanner slots
- * it holds), then state/registry.c (the ids it has published).
+ * it holds), then state/registry.c (the ids it has published), then
+ * state/tally.c (what it has counted), then state/channel_slot.c (the channels
+ * it has dropped, which then have no slot any more).
  *
  * The sources lie in rooms (folders).  README.md tells what each is; ROOMS
  * says which rooms a room may use, and tools/rooms checks it.
@@ -32,6 +34,7 @@
 #include "segment/era.h"
 #include "segment/fill.h"
 #include "segment/leaf.h"
+#include "state/channel_slot.h"
 #include "state/clock.h"
 #include "state/filter.h"
 #include "state/read_ring.h"
@@ -75,6 +78,7 @@ _PG_init(void)
 	mbus_wait_init();
 	mbus_filter_init();
 	mbus_clock_init();
+	mbus_channel_slot_init();
 	mbus_tally_init();
 	mbus_verifying_init();
 	mbus_state_init();

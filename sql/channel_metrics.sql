@@ -95,8 +95,28 @@ SELECT (SELECT split_part(line, ' ', 2) FROM line WHERE line LIKE 'message\_bus\
 	= (SELECT split_part(line, ' ', 2) FROM line WHERE line LIKE 'message\_bus\_publish\_seconds\_count%') AS all_in_the_last;
 SELECT line FROM line WHERE line LIKE '%quoted%' ORDER BY n;
 
+-- what is redriven has waited before: it is claimed again, and how long that took is not counted
+SELECT message_bus.create_channel('redriven', max_attempts => 1);
+SELECT message_bus.publish('redriven', '1') > 0 AS published;
+SELECT count(*) FROM pg_temp.take('d', $$'redriven'$$);
+SELECT message_bus.nack(pg_temp.lease('d'));
+CREATE TEMP TABLE first AS SELECT metric, le, count FROM message_bus.latency;
+SELECT message_bus.redrive('redriven');
+SELECT count(*) FROM pg_temp.take('e', $$'redriven'$$);
+SELECT message_bus.ack(pg_temp.lease('e'));
+SELECT m.metric, m.count - f.count AS n FROM message_bus.latency m JOIN first f USING (metric, le) WHERE le = 'Infinity' ORDER BY metric;
+
 -- what was counted of a channel that is dropped is counted on, with the others
 CREATE TEMP TABLE others AS SELECT published, acked FROM message_bus.channel_metrics WHERE channel IS NULL;
 SELECT message_bus.drop_channel('counted');
 SELECT m.published - o.published AS published, m.acked - o.acked AS acked FROM message_bus.channel_metrics m, others o WHERE channel IS NULL;
-SELECT message_bus.drop_channel(c) FROM unnest(ARRAY['dead ones', E'quoted " and \\']) AS c;
+SELECT message_bus.drop_channel(c) FROM unnest(ARRAY['dead ones', 'redriven', E'quoted " and \\']) AS c;
+
+-- a channel that is used and dropped in one transaction keeps no place
+UPDATE others SET published = m.published, acked = m.acked FROM message_bus.channel_metrics m WHERE channel IS NULL;
+SELECT message_bus.create_channel('brief');
+BEGIN;
+SELECT message_bus.publish('brief', '1') > 0 AS published;
+SELECT message_bus.drop_channel('brief');
+COMMIT;
+SELECT m.published - o.published AS published FROM message_bus.channel_metrics m, others o WHERE channel IS NULL;

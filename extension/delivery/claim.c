@@ -470,7 +470,7 @@ claim_result(Claim *claim, ReturnSetInfo *rsinfo)
 			bytes += DatumGetInt64(values[SIZE_AT]);
 			if (found->attempt > 1)
 				again++;
-			else
+			else if (!found->failed)
 				mbus_latency(MBUS_L_CLAIM, now - found->since, 1);
 		}
 		else
@@ -514,7 +514,7 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	/* what it points to must not even be read */
 	if (mbus_quarantined(found->id))
 	{
-		mbus_message_damaged(found->id);
+		mbus_message_damaged(found->id, true);
 		return false;
 	}
 #define COLUMN(c) (column[(c) - 1])

@@ -136,6 +136,7 @@ mbus_scan_take(MbusScan *scan, const MbusScanRow *row, HeapTuple tuple,
 	}
 	found = found_add(scan, row, tuple, entry,
 					  facts && facts->failed ? facts->attempt : attempt);
+	found->failed = facts && facts->failed;
 	/* of its key, others may have been passed over while it waited */
 	if (facts && facts->failed && row->key_hash != 0)
 		found->passed = mbus_scan_key_behind(scan, row->id);

@@ -27,6 +27,7 @@ typedef struct MbusFound
 	int64		passed;			/* lowest id passed over for its key */
 	uint32		entry;			/* it has one; MBUS_NONE: it is new */
 	int32		attempt;
+	bool		failed;			/* before, also where it was redriven since */
 	TimestampTz expires_at;
 	TimestampTz since;			/* from when on it was to be had; claim.c */
 	bool		next;			/* no message: its key's next, from "id" on,

@@ -47,6 +47,20 @@ static int	damage_insert(Oid schema, MbusDatabase *db,
 						  const MbusDamage *damage);
 
 /*
+ * mbus_damage_code tells whether an error says that what is stored is damaged:
+ * those of data, of the disk, and those that the server does not expect.
+ */
+bool
+mbus_damage_code(int sqlerrcode)
+{
+	int			category = ERRCODE_TO_CATEGORY(sqlerrcode);
+
+	return category == ERRCODE_INTERNAL_ERROR ||
+		category == ERRCODE_SYSTEM_ERROR ||
+		category == ERRCODE_DATA_EXCEPTION;
+}
+
+/*
  * mbus_quarantined tells whether a message is in quarantine.
  */
 bool

@@ -19,6 +19,7 @@ typedef struct MbusDamage
 	char		detail[MBUS_DAMAGE_TEXT];	/* "": none */
 } MbusDamage;
 
+extern bool mbus_damage_code(int sqlerrcode);
 extern bool mbus_quarantined(int64 id);
 extern bool mbus_quarantine_channel(Oid schema, int64 id, int32 *channel_id);
 extern int	mbus_quarantine_settle(Oid schema, const MbusDamage *damage,

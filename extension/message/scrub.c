@@ -31,6 +31,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "executor/tuptable.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -59,19 +60,25 @@ static void segment_read(Oid schema, MbusScrub *scrub, int32 segment);
 static bool channel_in(Relation leaf, const MbusScrub *scrub, int32 segment);
 static void rows_read(MbusScrub *scrub, Relation leaf, int32 segment);
 static IndexScanDesc rows_begin(const MbusScrub *scrub, Relation leaf,
-								Relation index, Snapshot snapshot);
-static void row_look(MbusScrub *scrub, TupleTableSlot *slot);
-static const char *row_damage(HeapTuple tuple, TupleDesc desc);
-static bool row_walk(HeapTuple tuple, TupleDesc desc);
-static bool value_inside(const char *value, const char *end, int16 len);
-static bool external_sane(const char *value);
+								Relation index, Snapshot snapshot,
+								int32 segment);
+static bool row_next(MbusScrub *scrub, IndexScanDesc rows);
+static void row_look(MbusScrub *scrub, TupleTableSlot *slot, Oid toast);
+static const char *row_damage(HeapTuple tuple, TupleDesc desc, Oid toast);
+static bool row_walk(HeapTuple tuple, TupleDesc desc, Oid toast);
+static bool value_inside(const char *value, const char *end, int16 len,
+						 Oid toast);
+static bool external_sane(const char *value, Oid toast);
 static const char *payload_damage(const Datum *column, const bool *null,
 								  TupleDesc desc);
 static void found_add(MbusScrub *scrub, const char *kind, const char *detail);
-static bool is_damage(int sqlerrcode);
+static void error_note(MbusScrub *scrub, int32 segment,
+					   const ErrorData *edata);
 
 /*
- * mbus_scrub_slice looks at messages from scrub->next on, and moves it.
+ * mbus_scrub_slice looks at messages from scrub->next on, and moves it.  It
+ * ends with the segment in which it has read something: where an error ends it
+ * scrub->next is in the segment that is in the way.
  */
 void
 mbus_scrub_slice(Oid schema, MbusScrub *scrub)
@@ -80,22 +87,46 @@ mbus_scrub_slice(Oid schema, MbusScrub *scrub)
 	scrub->messages = scrub->bytes = scrub->cost = scrub->bad = 0;
 	scrub->unread = scrub->n = 0;
 	scrub->channel_seen = 0;
-	while (!scrub->ended && !slice_over(scrub))
+	scrub->kind = NULL;
+	scrub->doubt = scrub->sure = scrub->whole = false;
+	do
 	{
 		int32		segment = segment_next(schema, MbusSegmentOf(scrub->next));
 
 		CHECK_FOR_INTERRUPTS();
 		if (segment == 0 || MbusFirstId(segment) > scrub->last)
 			scrub->ended = true;
+		else if (scrub->cost > 0 && MbusFirstId(segment) >= scrub->next)
+			break;
 		else
 		{
 			scrub->next = Max(scrub->next, MbusFirstId(segment));
 			segment_look(schema, scrub, segment);
 			scrub->ended = scrub->next > scrub->last;
 		}
-	}
+	} while (!scrub->ended && !slice_over(scrub));
+	scrub->whole = true;
 	mbus_count(MBUS_C_SCRUBBED, scrub->messages);
 	mbus_count(MBUS_C_SCRUBBED_BYTES, scrub->bytes);
+}
+
+/*
+ * mbus_scrub_one looks at one message, however long that takes, and twice if
+ * the disk errs; not at its payload if "head".
+ */
+void
+mbus_scrub_one(Oid schema, MbusScrub *scrub, int64 id, bool head)
+{
+	MemSet(scrub, 0, sizeof(*scrub));
+	if (id <= 0 || id >> MBUS_ROW_BITS > MBUS_SEGMENT_MAX)
+		return;
+	scrub->next = scrub->last = id;
+	scrub->bytes_max = 1;
+	scrub->head = head;
+	do
+	{
+		mbus_scrub_slice(schema, scrub);
+	} while (!scrub->ended);
 }
 
 /*
@@ -105,9 +136,9 @@ mbus_scrub_slice(Oid schema, MbusScrub *scrub)
 bool
 mbus_scrub_sound(Oid schema, int64 id)
 {
-	MbusScrub	scrub = {.next = id,.last = id,.bytes_max = 1,.ms_max = 1};
+	MbusScrub	scrub;
 
-	mbus_scrub_slice(schema, &scrub);
+	mbus_scrub_one(schema, &scrub, id, false);
 	(void) mbus_quarantine_settle(schema, scrub.found, scrub.n);
 	return scrub.messages > 0 && scrub.bad == 0;
 }
@@ -116,9 +147,11 @@ mbus_scrub_sound(Oid schema, int64 id)
 static bool
 slice_over(const MbusScrub *scrub)
 {
-	return scrub->n >= MBUS_SCRUB_FOUND || scrub->cost >= scrub->bytes_max ||
-		TimestampDifferenceExceeds(scrub->started_at, GetCurrentTimestamp(),
-								   scrub->ms_max);
+	return scrub->doubt || scrub->n >= MBUS_SCRUB_FOUND ||
+		scrub->cost >= scrub->bytes_max ||
+		(scrub->ms_max > 0 &&
+		 TimestampDifferenceExceeds(scrub->started_at, GetCurrentTimestamp(),
+									scrub->ms_max));
 }
 
 /* The first segment that exists, "from" or above; 0: there is none. */
@@ -129,17 +162,17 @@ segment_next(Oid schema, int32 from)
 	int			n;
 	const MbusLeaf *leaves = mbus_leaves_borrow(schema, &n, &version);
 	int			lo = 0;
+	int			hi = n;
 
-	while (lo < n)
+	while (lo < hi)
 	{
-		int			middle = lo + (n - lo) / 2;
+		int			middle = lo + (hi - lo) / 2;
 
 		if (leaves[middle].segment < from)
 			lo = middle + 1;
 		else
-			n = middle;
+			hi = middle;
 	}
-	(void) mbus_leaves_borrow(schema, &n, &version);
 	return lo < n ? leaves[lo].segment : 0;
 }
 
@@ -175,19 +208,9 @@ segment_look(Oid schema, MbusScrub *scrub, int32 segment)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
-		if (!is_damage(edata->sqlerrcode))
+		if (!mbus_damage_code(edata->sqlerrcode))
 			ReThrowError(edata);
-		if (scrub->at != 0)
-		{
-			found_add(scrub, "unreadable", edata->message);
-			scrub->next = scrub->at + 1;
-			scrub->cost += ROW_COST;
-		}
-		else
-		{
-			scrub->unread++;
-			scrub->next = MbusFirstId(segment + 1);
-		}
+		error_note(scrub, segment, edata);
 		FreeErrorData(edata);
 	}
 	PG_END_TRY();
@@ -195,23 +218,31 @@ segment_look(Oid schema, MbusScrub *scrub, int32 segment)
 }
 
 /*
- * Whether an error says that what is stored is damaged: all but those of
- * somebody's lock or cancel, of memory, and of a transaction's state.
+ * error_note takes note of a message that is unreadable, or a segment that is.
+ * What the disk says may be another tomorrow: at the first such error the slice
+ * ends before the message; it is damaged if the next slice has it again, and
+ * what follows there is believed.
  */
-static bool
-is_damage(int sqlerrcode)
+static void
+error_note(MbusScrub *scrub, int32 segment, const ErrorData *edata)
 {
-	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	scrub->cost += ROW_COST;
+	if (scrub->at == 0)
 	{
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_TRANSACTION_ROLLBACK:
-		case ERRCODE_INVALID_TRANSACTION_STATE:
-			return false;
-		default:
-			return true;
+		scrub->unread++;
+		scrub->next = MbusFirstId(segment + 1);
+		return;
 	}
+	if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_SYSTEM_ERROR &&
+		!scrub->sure && scrub->doubted != scrub->at)
+	{
+		scrub->doubted = scrub->next = scrub->at;
+		scrub->doubt = true;
+		return;
+	}
+	scrub->sure |= scrub->doubted == scrub->at;
+	found_add(scrub, "unreadable", edata->message);
+	scrub->next = scrub->at + 1;
 }
 
 /* Reads on in a segment; one that is gone, or hidden, is passed over. */
@@ -226,6 +257,14 @@ segment_read(Oid schema, MbusScrub *scrub, int32 segment)
 		scrub->next = MbusFirstId(segment + 1);
 		return;
 	}
+	if (RelationGetNumberOfAttributes(leaf) != MBUS_MESSAGE_COLUMNS)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"message_bus.%s\" has %d columns, not %d",
+						RelationGetRelationName(leaf),
+						RelationGetNumberOfAttributes(leaf),
+						MBUS_MESSAGE_COLUMNS),
+				 errhint("Do not change the columns of segments.")));
 	if (channel_in(leaf, scrub, segment))
 		rows_read(scrub, leaf, segment);
 	else
@@ -264,28 +303,24 @@ rows_read(MbusScrub *scrub, Relation leaf, int32 segment)
 	MemoryContext caller = MemoryContextSwitchTo(each);
 	Relation	index = mbus_leaf_index(leaf, MBUS_COL_ID, 0, false);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	IndexScanDesc rows = rows_begin(scrub, leaf, index, snapshot);
+	IndexScanDesc rows = rows_begin(scrub, leaf, index, snapshot, segment);
 	TupleTableSlot *slot = table_slot_create(leaf, NULL);
-	bool		isnull;
+	int64		id = 0;
+	bool		over = false;
 
-	for (;;)
+	while (!over && row_next(scrub, rows))
 	{
-		CHECK_FOR_INTERRUPTS();
-		scrub->at = 0;
-		scrub->channel_seen = 0;
-		if (index_getnext_tid(rows, ForwardScanDirection) == NULL)
-		{
-			scrub->next = MbusFirstId(segment + 1);
-			break;
-		}
-		scrub->at = DatumGetInt64(index_getattr(rows->xs_itup, 1,
-												rows->xs_itupdesc, &isnull));
-		if (index_fetch_heap(rows, slot))
-			row_look(scrub, slot);
-		scrub->next = scrub->at + 1;
-		if (slice_over(scrub))
-			break;
+		/* rows of one id that are dead come before the one that lives */
+		over = id != 0 && id != scrub->at && slice_over(scrub);
+		id = scrub->next = scrub->at;
+		if (over || !index_fetch_heap(rows, slot))
+			continue;
+		row_look(scrub, slot, leaf->rd_rel->reltoastrelid);
+		scrub->next = id + 1;
+		over = slice_over(scrub);
 	}
+	if (!over)
+		scrub->next = MbusFirstId(segment + 1);
 	ExecDropSingleTupleTableSlot(slot);
 	index_endscan(rows);
 	UnregisterSnapshot(snapshot);
@@ -294,10 +329,13 @@ rows_read(MbusScrub *scrub, Relation leaf, int32 segment)
 	MemoryContextDelete(each);
 }
 
-/* Begins to read by the index of ids, which tells the id before the row. */
+/*
+ * rows_begin begins to read by the index of ids, which tells the id before the
+ * row: no id of another segment, which the index has if it is damaged.
+ */
 static IndexScanDesc
 rows_begin(const MbusScrub *scrub, Relation leaf, Relation index,
-		   Snapshot snapshot)
+		   Snapshot snapshot, int32 segment)
 {
 	IndexScanDesc rows = MbusIndexBeginScan(leaf, index, snapshot, 2);
 	ScanKeyData key[2];
@@ -305,15 +343,31 @@ rows_begin(const MbusScrub *scrub, Relation leaf, Relation index,
 	ScanKeyInit(&key[0], 1, BTGreaterEqualStrategyNumber, F_INT8GE,
 				Int64GetDatum(scrub->next));
 	ScanKeyInit(&key[1], 1, BTLessEqualStrategyNumber, F_INT8LE,
-				Int64GetDatum(scrub->last));
+				Int64GetDatum(Min(scrub->last, MbusFirstId(segment + 1) - 1)));
 	rows->xs_want_itup = true;
 	index_rescan(rows, key, 2, NULL, 0);
 	return rows;
 }
 
+/* Goes to the next row, whose id is then scrub->at; false: there is none. */
+static bool
+row_next(MbusScrub *scrub, IndexScanDesc rows)
+{
+	bool		isnull;
+
+	CHECK_FOR_INTERRUPTS();
+	scrub->at = 0;
+	scrub->channel_seen = 0;
+	if (index_getnext_tid(rows, ForwardScanDirection) == NULL)
+		return false;
+	scrub->at = DatumGetInt64(index_getattr(rows->xs_itup, 1,
+											rows->xs_itupdesc, &isnull));
+	return true;
+}
+
 /* Looks at one row, in the memory of its own. */
 static void
-row_look(MbusScrub *scrub, TupleTableSlot *slot)
+row_look(MbusScrub *scrub, TupleTableSlot *slot, Oid toast)
 {
 	TupleDesc	desc = slot->tts_tupleDescriptor;
 	MemoryContext each = AllocSetContextCreate(CurrentMemoryContext,
@@ -323,7 +377,7 @@ row_look(MbusScrub *scrub, TupleTableSlot *slot)
 	HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, NULL);
 	Datum		column[MBUS_MESSAGE_COLUMNS];
 	bool		null[MBUS_MESSAGE_COLUMNS];
-	const char *kind = row_damage(tuple, desc);
+	const char *kind = row_damage(tuple, desc, toast);
 	int32		size = 0;
 
 	if (kind == NULL)
@@ -334,16 +388,20 @@ row_look(MbusScrub *scrub, TupleTableSlot *slot)
 			 scrub->channel_seen == scrub->channel_id) &&
 			DatumGetTimestampTz(column[MBUS_COL_EXPIRES_AT - 1]) > mbus_now())
 		{
+			/* it may be damaged */
 			size = Max(DatumGetInt32(column[MBUS_COL_SIZE - 1]), 0);
-			kind = payload_damage(column, null, desc);
+			size = Min(size, MBUS_PAYLOAD_MAX);
 			scrub->messages++;
-			scrub->bytes += size;
-			found_add(scrub, kind, NULL);
+			if (!scrub->head)
+			{
+				scrub->bytes += size;
+				found_add(scrub, payload_damage(column, null, desc), NULL);
+			}
 		}
 	}
 	else
 		found_add(scrub, kind, NULL);
-	scrub->cost += size + ROW_COST;
+	scrub->cost += (int64) size + ROW_COST;
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(each);
 }
@@ -357,6 +415,7 @@ static void
 found_add(MbusScrub *scrub, const char *kind, const char *detail)
 {
 	MbusDamage *damage = &scrub->found[scrub->n];
+	int			len;
 
 	if (scrub->channel_id != 0 && scrub->channel_seen != scrub->channel_id)
 		return;
@@ -367,7 +426,10 @@ found_add(MbusScrub *scrub, const char *kind, const char *detail)
 	damage->id = scrub->at;
 	damage->channel_id = scrub->channel_seen;
 	damage->kind = kind;
-	strlcpy(damage->detail, detail ? detail : "", sizeof(damage->detail));
+	len = detail ? pg_mbcliplen(detail, strlen(detail),
+								sizeof(damage->detail) - 1) : 0;
+	memcpy(damage->detail, detail ? detail : "", len);
+	damage->detail[len] = '\0';
 	scrub->n++;
 }
 
@@ -382,15 +444,14 @@ found_add(MbusScrub *scrub, const char *kind, const char *detail)
  * end at its last column that is not null (segment/inserter.c).
  */
 static const char *
-row_damage(HeapTuple tuple, TupleDesc desc)
+row_damage(HeapTuple tuple, TupleDesc desc, Oid toast)
 {
 	HeapTupleHeader header = tuple->t_data;
 	int			natts = HeapTupleHeaderGetNatts(header);
 	Size		head = offsetof(HeapTupleHeaderData, t_bits);
 
 	if (tuple->t_len < head || tuple->t_len > BLCKSZ ||
-		desc->natts != MBUS_MESSAGE_COLUMNS || natts > desc->natts ||
-		natts < MBUS_COL_PAYLOAD)
+		natts > desc->natts || natts < MBUS_COL_PAYLOAD)
 		return "row";
 	if (HeapTupleHasNulls(tuple))
 	{
@@ -405,14 +466,14 @@ row_damage(HeapTuple tuple, TupleDesc desc)
 		}
 	}
 	if (header->t_hoff != MAXALIGN(head) || header->t_hoff > tuple->t_len ||
-		!row_walk(tuple, desc))
+		!row_walk(tuple, desc, toast))
 		return "row";
 	return NULL;
 }
 
 /* Whether all columns lie within the row. */
 static bool
-row_walk(HeapTuple tuple, TupleDesc desc)
+row_walk(HeapTuple tuple, TupleDesc desc, Oid toast)
 {
 	const char *data = (const char *) tuple->t_data + tuple->t_data->t_hoff;
 	const char *end = (const char *) tuple->t_data + tuple->t_len;
@@ -430,7 +491,7 @@ row_walk(HeapTuple tuple, TupleDesc desc)
 			return false;
 		offset = att_align_pointer(offset, att->attalign, att->attlen,
 								   data + offset);
-		if (!value_inside(data + offset, end, att->attlen))
+		if (!value_inside(data + offset, end, att->attlen, toast))
 			return false;
 		offset = att_addlength_pointer(offset, att->attlen, data + offset);
 	}
@@ -439,7 +500,7 @@ row_walk(HeapTuple tuple, TupleDesc desc)
 
 /* Whether a value lies before "end"; a TOAST pointer must be one on disk. */
 static bool
-value_inside(const char *value, const char *end, int16 len)
+value_inside(const char *value, const char *end, int16 len, Oid toast)
 {
 	if (value >= end)
 		return false;
@@ -447,7 +508,8 @@ value_inside(const char *value, const char *end, int16 len)
 		return end - value >= len;
 	if (VARATT_IS_1B_E(value))
 		return end - value >= (Size) TOAST_POINTER_SIZE &&
-			VARTAG_EXTERNAL(value) == VARTAG_ONDISK && external_sane(value);
+			VARTAG_EXTERNAL(value) == VARTAG_ONDISK &&
+			external_sane(value, toast);
 	if (VARATT_IS_1B(value))
 		return end - value >= VARSIZE_1B(value);
 	if (end - value < VARHDRSZ || VARSIZE_4B(value) < VARHDRSZ ||
@@ -456,14 +518,14 @@ value_inside(const char *value, const char *end, int16 len)
 	return !VARATT_IS_4B_C(value) || VARSIZE_4B(value) >= VARHDRSZ_COMPRESSED;
 }
 
-/* Whether a TOAST pointer's sizes can be. */
+/* Whether a TOAST pointer's sizes can be, and it points into the leaf's own. */
 static bool
-external_sane(const char *value)
+external_sane(const char *value, Oid toast)
 {
 	struct varatt_external pointer;
 
 	VARATT_EXTERNAL_GET_POINTER(pointer, value);
-	return pointer.va_rawsize >= VARHDRSZ &&
+	return pointer.va_toastrelid == toast && pointer.va_rawsize >= VARHDRSZ &&
 		AllocSizeIsValid(pointer.va_rawsize) &&
 		VARATT_EXTERNAL_GET_EXTSIZE(pointer) <=
 		(Size) pointer.va_rawsize - VARHDRSZ;

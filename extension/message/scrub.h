@@ -23,7 +23,11 @@ typedef struct MbusScrub
 
 	/* how much one slice does at most; one message at least */
 	int64		bytes_max;
-	int			ms_max;
+	int			ms_max;			/* 0: no limit */
+	bool		head;			/* rows alone, not their payloads */
+
+	/* with which error of the disk the next slice begins, 0: none; scrub.c */
+	int64		doubted;
 
 	/* what the last slice has seen */
 	int64		messages;
@@ -31,6 +35,8 @@ typedef struct MbusScrub
 	int64		cost;			/* what counts against bytes_max */
 	int64		bad;			/* also those that were in quarantine */
 	int			unread;			/* segments that could not be read */
+	bool		doubt;			/* it ended before "doubted" */
+	bool		whole;			/* it came to its end, not to an error */
 	bool		ended;			/* there is nothing more */
 	int32		channel_seen;	/* of the last message; 0: not known */
 	const char *kind;			/* and what is damaged of it; NULL: nothing */
@@ -39,10 +45,12 @@ typedef struct MbusScrub
 
 	/* scrub.c only */
 	int64		at;				/* what is looked at; 0: none */
+	bool		sure;			/* that the disk errs */
 	TimestampTz started_at;
 } MbusScrub;
 
 extern void mbus_scrub_slice(Oid schema, MbusScrub *scrub);
+extern void mbus_scrub_one(Oid schema, MbusScrub *scrub, int64 id, bool head);
 extern bool mbus_scrub_sound(Oid schema, int64 id);
 
 #endif							/* MBUS_SCRUB_H */

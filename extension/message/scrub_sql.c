@@ -23,7 +23,7 @@
 #define SLICE_MS	50
 
 static int32 channel_argument(FunctionCallInfo fcinfo, Oid schema);
-static const char *damage_of(Oid schema, MbusScrub *scrub, int64 id);
+static bool seen_by_caller(Oid schema, const MbusScrub *scrub, int64 id);
 
 /*
  * scrub(channel text) looks at all messages of a channel, or of all, and
@@ -80,40 +80,38 @@ channel_argument(FunctionCallInfo fcinfo, Oid schema)
 
 /*
  * scrub_message(id) looks at one message and returns what is damaged, "sound",
- * or NULL where there is none, or the caller may not see it.
+ * or NULL where there is none, or the caller may not see it.  Before it reads
+ * the payload it knows that he may: else he could tell from the time.
  */
 MBUS_FUNCTION(scrub_message)
 {
 	Oid			schema = mbus_schema();
+	int64		id = PG_GETARG_INT64(0);
 	MbusScrub	scrub;
-	const char *damage = damage_of(schema, &scrub, PG_GETARG_INT64(0));
-	const MbusChannel *channel;
-	int32		channel_id = scrub.channel_seen;
 
-	if (damage == NULL)
+	mbus_scrub_one(schema, &scrub, id, true);
+	if (!seen_by_caller(schema, &scrub, id))
 		PG_RETURN_NULL();
-	if (channel_id == 0)
-		(void) mbus_quarantine_channel(schema, PG_GETARG_INT64(0),
-									   &channel_id);
-	channel = mbus_channel_by_id(schema, channel_id);
-	if (!mbus_monitors() &&
-		(channel == NULL || !mbus_channel_allows(channel, MBUS_SEE_WHOLE)))
+	mbus_scrub_one(schema, &scrub, id, false);
+	if (scrub.bad == 0 && scrub.messages == 0)
 		PG_RETURN_NULL();
 	(void) mbus_quarantine_settle(schema, scrub.found, scrub.n);
-	PG_RETURN_TEXT_P(cstring_to_text(damage));
+	PG_RETURN_TEXT_P(cstring_to_text(scrub.bad == 0 ? "sound" : scrub.kind));
 }
 
-/* Looks at one message; NULL: there is none. */
-static const char *
-damage_of(Oid schema, MbusScrub *scrub, int64 id)
+/* Whether there is a message, and the caller may see all of its channel. */
+static bool
+seen_by_caller(Oid schema, const MbusScrub *scrub, int64 id)
 {
-	MemSet(scrub, 0, sizeof(*scrub));
-	scrub->next = scrub->last = id;
-	scrub->bytes_max = scrub->ms_max = 1;
-	if (id <= 0)
-		return NULL;
-	mbus_scrub_slice(schema, scrub);
-	if (scrub->bad == 0)
-		return scrub->messages > 0 ? "sound" : NULL;
-	return scrub->kind;
+	int32		channel_id = scrub->channel_seen;
+	const MbusChannel *channel;
+
+	if (scrub->bad == 0 && scrub->messages == 0)
+		return false;
+	if (mbus_monitors())
+		return true;
+	if (channel_id == 0)
+		(void) mbus_quarantine_channel(schema, id, &channel_id);
+	channel = mbus_channel_by_id(schema, channel_id);
+	return channel != NULL && mbus_channel_allows(channel, MBUS_SEE_WHOLE);
 }

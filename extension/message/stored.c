@@ -50,7 +50,7 @@ static Snapshot read_snapshot(void);
 static bool scan_one(MbusLeafScan *rows, Snapshot snapshot,
 					 MbusStored *message);
 static text *text_or_null(HeapTuple tuple, TupleDesc desc, int column);
-static struct varlena *payload_detoast(const MbusStored *message);
+static struct varlena *payload_detoast(const MbusStored *message, bool known);
 static bool payload_matches(const MbusStored *message,
 							struct varlena *payload);
 
@@ -357,22 +357,24 @@ mbus_message_payload(Oid schema, const MbusStored *message)
 /*
  * mbus_payload_read returns a message's payload, or NULL, and records that, if
  * the bytes are not those published, or it is in quarantine and the session
- * verifies reads.  What it finds damaged the worker looks at soon.
+ * verifies reads.  What it finds damaged the worker looks at soon, unless it is
+ * in quarantine already.
  */
 struct varlena *
 mbus_payload_read(const MbusStored *message)
 {
 	struct varlena *payload = NULL;
+	bool		known = mbus_quarantined(message->id);
 
-	if (!mbus_verify_on_read || !mbus_quarantined(message->id))
+	if (!mbus_verify_on_read || !known)
 	{
-		payload = payload_detoast(message);
+		payload = payload_detoast(message, known);
 		payload = mbus_payload_decode(payload, message->compression,
 									  message->size);
 	}
 	if (!payload_matches(message, payload))
 	{
-		mbus_message_damaged(message->id);
+		mbus_message_damaged(message->id, known);
 		return NULL;
 	}
 	mbus_count(MBUS_C_READ, 1);
@@ -380,9 +382,12 @@ mbus_payload_read(const MbusStored *message)
 	return payload;
 }
 
-/* Detoasts a payload; where that errs the worker looks at the message. */
+/*
+ * payload_detoast detoasts a payload; where an error says that it is damaged,
+ * and that is not known, the worker looks at the message.
+ */
 static struct varlena *
-payload_detoast(const MbusStored *message)
+payload_detoast(const MbusStored *message, bool known)
 {
 	struct varlena *volatile payload = NULL;
 
@@ -392,7 +397,8 @@ payload_detoast(const MbusStored *message)
 	}
 	PG_CATCH();
 	{
-		mbus_scrub_want(message->id);
+		if (!known && mbus_damage_code(geterrcode()))
+			mbus_scrub_want(message->id);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -400,17 +406,19 @@ payload_detoast(const MbusStored *message)
 }
 
 /*
- * mbus_message_damaged records that a message's bytes are not those published.
+ * mbus_message_damaged records that a message's bytes are not those published;
+ * the worker looks at it unless that is known: it is in quarantine.
  */
 void
-mbus_message_damaged(int64 id)
+mbus_message_damaged(int64 id, bool known)
 {
 	char		why[100];
 
 	snprintf(why, sizeof(why),
 			 "stored bytes of message " INT64_FORMAT
 			 " do not match their checksum", id);
-	mbus_scrub_want(id);
+	if (!known)
+		mbus_scrub_want(id);
 	mbus_fault_checksum(id, why);
 }
 

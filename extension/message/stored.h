@@ -61,7 +61,7 @@ extern void mbus_message_read(HeapTuple tuple, TupleDesc desc,
 extern struct varlena *mbus_message_payload(Oid schema,
 											const MbusStored *message);
 extern struct varlena *mbus_payload_read(const MbusStored *message);
-extern void mbus_message_damaged(int64 id);
+extern void mbus_message_damaged(int64 id, bool known);
 extern bool mbus_message_columns(Oid schema, const MbusStored *message,
 								 bool whole, Datum *values, bool *isnull);
 

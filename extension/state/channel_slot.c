@@ -262,13 +262,23 @@ mbus_lowest_segment(MbusDatabase *db, int32 from)
  */
 
 /*
- * mbus_channel_dropped lets go of a channel's slot when this transaction has
- * committed.
+ * mbus_channel_slot_init registers the callbacks; from _PG_init while the
+ * server preloads libraries.
+ */
+void
+mbus_channel_slot_init(void)
+{
+	RegisterXactCallback(drop_xact_callback, NULL);
+	RegisterSubXactCallback(drop_subxact_callback, NULL);
+}
+
+/*
+ * mbus_channel_dropped lets go of a channel's slot, and of the one it is
+ * counted in, when this transaction has committed.
  */
 void
 mbus_channel_dropped(int32 channel_id)
 {
-	static bool registered = false;
 	MemoryContext caller = MemoryContextSwitchTo(TopTransactionContext);
 	Dropped    *drop = palloc(sizeof(Dropped));
 
@@ -276,11 +286,6 @@ mbus_channel_dropped(int32 channel_id)
 	drop->subid = GetCurrentSubTransactionId();
 	dropped = lappend(dropped, drop);
 	MemoryContextSwitchTo(caller);
-	if (registered)
-		return;
-	RegisterXactCallback(drop_xact_callback, NULL);
-	RegisterSubXactCallback(drop_subxact_callback, NULL);
-	registered = true;
 }
 
 /* Neither of the two can fail. */

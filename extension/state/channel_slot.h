@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+extern void mbus_channel_slot_init(void);
 extern void mbus_channel_dropped(int32 channel_id);
 
 #endif							/* MBUS_CHANNEL_SLOT_H */

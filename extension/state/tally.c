@@ -18,8 +18,11 @@
  * that was free when it was first counted.  A database may have as many as
  * message_bus.database_share allows.  Where there is no place it is counted in
  * "other", as are those that were dropped: sums over all never go back.  A
- * place is given back when its channel is dropped; who has found it just
- * before may still add to it, and the sum is then another channel's.
+ * place is given back when its channel is dropped, after what the transaction
+ * itself has counted; who has found it just before may still add to it, and the
+ * sum is then another channel's.  Who commits just after the drop takes a place
+ * for a channel that is gone: the worker gives those back
+ * (worker/tally_task.c).
  *
  * Latencies are of the database, in buckets (mbus_latency_bound).
  */
@@ -107,7 +110,7 @@ static uint64 slot_key(MbusDatabase *db, int32 channel_id);
 static Slot *slot_set(uint64 key);
 static Slot *slot_find(uint64 key);
 static Slot *slot_take(MbusDatabase *db, uint64 key);
-static void slot_give(MbusDatabase *db, Slot *slot);
+static void slot_give(MbusDatabase *db, Slot *slot, uint64 key);
 
 /*
  * mbus_tally_init asks for the memory and registers the callbacks; from
@@ -501,15 +504,18 @@ slot_take(MbusDatabase *db, uint64 key)
 	return NULL;
 }
 
-/* Counts what a slot has in "other", and gives it back. */
+/*
+ * slot_give counts what a slot has in "other", and gives it back; of two who
+ * do so one.
+ */
 static void
-slot_give(MbusDatabase *db, Slot *slot)
+slot_give(MbusDatabase *db, Slot *slot, uint64 key)
 {
 	for (int t = 0; t < MBUS_TALLIES; t++)
 		pg_atomic_fetch_add_u64(&db->other[t],
 								(int64) pg_atomic_exchange_u64(&slot->n[t], 0));
-	pg_atomic_write_u64(&slot->key, 0);
-	pg_atomic_fetch_sub_u32(&db->tallied, 1);
+	if (pg_atomic_compare_exchange_u64(&slot->key, &key, 0))
+		pg_atomic_fetch_sub_u32(&db->tallied, 1);
 }
 
 /*
@@ -539,10 +545,32 @@ mbus_tallies_read(MbusDatabase *db, int32 channel_id, MbusTallies *tallies)
 void
 mbus_tally_dropped(MbusDatabase *db, int32 channel_id)
 {
-	Slot	   *slot = slots ? slot_find(slot_key(db, channel_id)) : NULL;
+	uint64		key = slot_key(db, channel_id);
+	Slot	   *slot = slots ? slot_find(key) : NULL;
 
 	if (slot)
-		slot_give(db, slot);
+		slot_give(db, slot, key);
+}
+
+/*
+ * mbus_tallied returns the channels of a database that have a slot, "max" at
+ * most, from the place *at on, which it moves: to -1 behind the last.
+ */
+int
+mbus_tallied(MbusDatabase *db, int32 *channel_ids, int max, int *at)
+{
+	int			n = 0;
+
+	for (; slots && *at < mbus_max_channel_metrics && n < max; (*at)++)
+	{
+		uint64		key = pg_atomic_read_u64(&slots[*at].key);
+
+		if (key != 0 && (Oid) (key >> 32) == db->database)
+			channel_ids[n++] = (int32) key;
+	}
+	if (slots == NULL || *at >= mbus_max_channel_metrics)
+		*at = -1;
+	return n;
 }
 
 /*
@@ -557,6 +585,6 @@ mbus_tallies_forget(MbusDatabase *db)
 		uint64		key = pg_atomic_read_u64(&slots[i].key);
 
 		if (key != 0 && (Oid) (key >> 32) == db->database)
-			slot_give(db, &slots[i]);
+			slot_give(db, &slots[i], key);
 	}
 }

@@ -28,6 +28,8 @@ extern double mbus_latency_bound(int bucket);
 
 /* channels that are gone */
 extern void mbus_tally_dropped(MbusDatabase *db, int32 channel_id);
+extern int	mbus_tallied(MbusDatabase *db, int32 *channel_ids, int max,
+						 int *at);
 extern void mbus_tallies_forget(MbusDatabase *db);
 
 #endif							/* MBUS_TALLY_H */

@@ -5,7 +5,8 @@
  * A cycle goes through all segments by ascending id and looks at each message
  * (message/scrub.c); the next one begins when scrub_interval is over since
  * the beginning of the last.  What is damaged goes into quarantine.  What
- * somebody else has found damaged is looked at first, whatever the rate.
+ * somebody else has found damaged is looked at first, whatever the rate; it
+ * counts against it, and while nothing is left a pass looks at one.
  *
  * Pace.  Each pass of the worker reads what scrub_rate allows for the time
  * since the last, a second's worth at most, and SLICE_MS at most; then others
@@ -62,6 +63,7 @@
 #define SLICES			10		/* a second, where the rate is kept */
 #define PLACE_EVERY_MS	30000
 #define PASSED_OVER		20
+#define FILTER_EVERY_MS	60000	/* where the quarantine seems to be full */
 #define SAY_MOST		5
 #define SAY_EVERY_MS	60000
 
@@ -102,6 +104,7 @@ mbus_scrub_run(MbusWork *work)
 			scrub.last = PG_INT64_MAX;
 			scrub.bytes_max = budget;
 			scrub.ms_max = SLICE_MS;
+			scrub.doubted = work->scrub.doubted;
 			slice_run(work, &scrub);
 		}
 	}
@@ -124,6 +127,11 @@ mbus_scrub_forget(MbusWork *work)
 static bool
 scrub_ready(MbusWork *work)
 {
+	/* what was rolled back or let out still counts */
+	if (pg_atomic_read_u32(&work->db->scrub.quarantined) >= MBUS_QUARANTINE_MAX &&
+		TimestampDifferenceExceeds(work->scrub.filtered_at, mbus_now(),
+								   FILTER_EVERY_MS))
+		work->scrub.filtered = false;
 	if (!work->scrub.filtered)
 		(void) mbus_task_run(work, MBUS_TASK_SCRUB, quarantine_load, NULL,
 							 "reading the quarantine");
@@ -205,6 +213,7 @@ quarantine_load(MbusWork *work, void *arg)
 	mbus_quarantine_known(work->db, ids, n);
 	mbus_task_commit();
 	work->scrub.filtered = true;
+	work->scrub.filtered_at = mbus_now();
 	return MBUS_DONE;
 }
 
@@ -218,10 +227,8 @@ cycle_goes_on(MbusWork *work)
 	if (status->cycle != 0 && status->ended_at == 0)
 		return true;
 	next.started_at = mbus_now();
-	if (status->cycle != 0 &&
-		!TimestampDifferenceExceeds(status->started_at, next.started_at,
-									(int) Min((int64) mbus_scrub_interval *
-											  1000, PG_INT32_MAX)))
+	if (status->cycle != 0 && next.started_at < status->started_at +
+		mbus_scrub_interval * USECS_PER_SEC)
 		return false;
 	next.cycle = status->cycle + 1;
 	next.next_id = 1;
@@ -250,23 +257,28 @@ cycle_begin(MbusWork *work, void *arg)
 	return MBUS_DONE;
 }
 
-/* Looks at messages that somebody has found damaged. */
+/*
+ * wanted_look looks at messages that somebody has found damaged: one only, as
+ * long as what may be read is used up.  They count against it.
+ */
 static void
 wanted_look(MbusWork *work)
 {
 	int64		ids[MBUS_SCRUB_WANTED];
 	int			n = mbus_scrub_wanted(work->db, ids);
 
+	if (work->scrub.budget <= 0)
+		n = Min(n, 1);
 	for (int i = 0; i < n; i++)
 	{
-		MbusScrub	scrub = {.next = ids[i],.last = ids[i],.bytes_max = 1,
-		.ms_max = 1};
+		MbusScrub	scrub = {.last = ids[i]};
 
 		/* where somebody is in the way it is wanted again by who reads it */
 		if (mbus_task_run(work, MBUS_TASK_SCRUB, slice_look, &scrub,
 						  "looking at message " INT64_FORMAT,
 						  ids[i]) == MBUS_DONE)
 			slice_tell(work, &scrub, true);
+		work->scrub.budget -= scrub.cost;
 		mbus_scrub_seen(work->db, ids[i]);
 		work->serve(work);
 	}
@@ -286,6 +298,8 @@ budget_now(MbusWork *work)
 	if (work->scrub.budget_at != 0 && us > 0)
 		work->scrub.budget += (int64) ((double) rate * us / USECS_PER_SEC);
 	work->scrub.budget = Min(work->scrub.budget, rate);
+	if (rate == 0)
+		work->scrub.budget = 0; /* nothing would ever pay its debts */
 	work->scrub.budget_at = now;
 	/* passes may be many: a slice is worth its transaction */
 	return work->scrub.budget < rate / SLICES ? 0 : work->scrub.budget;
@@ -301,18 +315,22 @@ slice_run(MbusWork *work, MbusScrub *scrub)
 	outcome = mbus_task_run(work, MBUS_TASK_SCRUB, slice_look, scrub,
 							"scrubbing segment %d",
 							MbusSegmentOf(scrub->next));
-	if (outcome != MBUS_DONE && ++work->scrub.blocked > PASSED_OVER)
+	/* it is in the segment in which it ended; what it read before is lost */
+	if (outcome != MBUS_DONE && ++work->scrub.blocked > PASSED_OVER &&
+		!scrub->whole)
 	{
 		work->scrub.blocked = 0;
 		status.unread++;
-		status.next_id = MbusFirstId(MbusSegmentOf(status.next_id) + 1);
+		status.next_id = MbusFirstId(MbusSegmentOf(scrub->next) + 1);
 		status_set(work, &status);
 	}
 	if (outcome != MBUS_DONE)
 		return;
 	work->scrub.blocked = 0;
+	work->scrub.doubted = scrub->doubt ? scrub->doubted : 0;
 	work->scrub.budget -= scrub->cost;
-	work->scrub.more = !scrub->ended &&
+	/* what the disk is doubted for is looked at after a pause */
+	work->scrub.more = !scrub->ended && !scrub->doubt &&
 		work->scrub.budget >= scrub->bytes_max / 2;
 	slice_tell(work, scrub, false);
 }
@@ -325,16 +343,20 @@ static MbusOutcome
 slice_look(MbusWork *work, void *arg)
 {
 	MbusScrub  *scrub = arg;
+	bool		cycle = scrub->last == PG_INT64_MAX;
 	TimestampTz now = mbus_now();
 	MbusScrubStatus status;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	mbus_scrub_slice(work->schema, scrub);
+	if (cycle)
+		mbus_scrub_slice(work->schema, scrub);
+	else
+		mbus_scrub_one(work->schema, scrub, scrub->last, false);
 	if (work->scrub.blocked >= PASSED_OVER)
 		scrub->n = 0;
 	(void) mbus_quarantine_settle(work->schema, scrub->found, scrub->n);
-	if (scrub->last == PG_INT64_MAX)
+	if (cycle)
 	{
 		status = work->db->scrub.status;
 		status.next_id = scrub->next;
@@ -353,7 +375,7 @@ slice_look(MbusWork *work, void *arg)
 		}
 	}
 	mbus_task_commit();
-	if (scrub->last == PG_INT64_MAX)
+	if (cycle)
 		status_set(work, &status);
 	return MBUS_DONE;
 }
@@ -428,7 +450,7 @@ damage_say(MbusWork *work, const MbusDamage *damage)
 	if (++work->scrub.said > SAY_MOST)
 		return;
 	ereport(LOG,
-			(errmsg("message_bus found message " INT64_FORMAT " of channel %d damaged and put it into quarantine: %s",
+			(errmsg("message_bus found message " INT64_FORMAT " of channel %d damaged: %s",
 					damage->id, damage->channel_id, damage->kind),
 			 damage->detail[0] ? errdetail("%s", damage->detail) : 0,
 			 errhint("See the view message_bus.quarantined.")));

@@ -183,11 +183,13 @@ typedef struct MbusScrubWork
 {
 	bool		loaded;			/* its place */
 	bool		filtered;		/* the filter of the quarantine is as new */
+	TimestampTz filtered_at;	/* it was made so */
 	bool		more;			/* of what may be read is left */
 	int64		budget;			/* bytes that may be read; below 0: debts */
 	TimestampTz budget_at;
 	TimestampTz stored_at;		/* the place */
 	int			blocked;		/* tries in a row */
+	int64		doubted;		/* where the disk erred, see MbusScrub */
 	int			said;			/* damaged messages, since said_at */
 	TimestampTz said_at;
 } MbusScrubWork;
@@ -229,6 +231,8 @@ typedef struct MbusWork
 	TimestampTz log_pruned_at;
 	TimestampTz let_go_looked_at;
 	TimestampTz errors_pruned_at;
+	TimestampTz tallies_looked_at;	/* all of them, for channels that are gone */
+	int			tallies_at;		/* place where the next look begins */
 	TimestampTz numbers_warned_at;
 } MbusWork;
 

@@ -20,8 +20,9 @@
  *	5. close what is not open any more and was not closed in an orderly way
  *	6. attach segments that were opened without, find what is acknowledged in
  *	   full, retire that and what has expired
- *	7. store failures and reads that backends have left in shared memory, and
- *	   see that the reserve of space is there (disk_reserve.c)
+ *	7. store failures and reads that backends have left in shared memory, give
+ *	   back what channels that are gone are counted in (tally_task.c), and see
+ *	   that the reserve of space is there (disk_reserve.c)
  *	8. enter transaction ids of closed segments (era_enter.c), and read a little
  *	   of what is stored again (scrub_task.c)
  *
@@ -108,6 +109,7 @@
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
 #include "worker/segment_retire.h"
+#include "worker/tally_task.h"
 #include "worker/task.h"
 #include "worker/worker.h"
 #include "worker/worker_settings.h"
@@ -459,6 +461,7 @@ worker_store(MbusWork *work)
 		mbus_task_run(work, MBUS_TASK_STORE, errors_prune, NULL,
 					  "removing old failures") == MBUS_DONE)
 		work->errors_pruned_at = now;
+	mbus_tallies_look(work);
 	mbus_tasks_end(work, MBUS_TASK_STORE);
 }
 

@@ -34,14 +34,16 @@ $id{chunk} = publish('none', sprintf $noise, 2);
 $id{lz4} = publish('lz4', sprintf $mixed, 3);
 $id{zstd} = publish('zstd', sprintf $mixed, 4);
 $id{gzip} = publish('gzip', sprintf $mixed, 5);
+$id{pointer} = publish('none', sprintf $noise, 6);
+$id{whole} = publish('zstd', sprintf $noise, 7);
 $id{file} = publish('none', q{'bytes that are changed in the file'});
 $id{length} = publish('none', q{'a length that is changed in the file'});
 $id{behind} = publish('none', q{'behind'});
 $id{mended} = publish('none', q{'mended'});
 
-is(query('SELECT messages, bad, found, unread FROM message_bus.scrub()'), '15|0|0|0', 'all are sound');
+is(query('SELECT messages, bad, found, unread FROM message_bus.scrub()'), '17|0|0|0', 'all are sound');
 is(query("SELECT messages, bytes FROM message_bus.scrub('none')"),
-	'8|' . query("SELECT sum(size) FROM message_bus.messages WHERE channel = 'none'"),
+	'9|' . query("SELECT sum(size) FROM message_bus.messages WHERE channel = 'none'"),
 	'those of a channel are counted');
 is(query("SELECT message_bus.scrub_message($id{toast}), message_bus.scrub_message(4)"), 'sound|', 'one is looked at');
 
@@ -54,6 +56,8 @@ my $leaf = query("SELECT 'message_bus.message_' || ($id{row} >> 24)");
 my $toast = query("SELECT reltoastrelid::regclass FROM pg_class WHERE oid = '$leaf'::regclass");
 my @chunk = map { pack 'H*', $_ } split /\n/,
   query("SELECT encode(chunk_data, 'hex') FROM $toast WHERE chunk_seq = 1 ORDER BY chunk_id LIMIT 3");
+my ($toast_id) = split /\n/, query("SELECT chunk_id FROM $toast WHERE chunk_seq = 1 ORDER BY chunk_id OFFSET 3 LIMIT 1");
+my $toast_oid = query("SELECT '$toast'::regclass::oid");
 my ($heap_file, $toast_file) = map { $node->data_dir . '/' . query("SELECT pg_relation_filepath('$_')") } $leaf, $toast;
 
 $node->stop;
@@ -61,6 +65,7 @@ change($toast_file, $chunk[0], 100, 'other bytes');
 change($toast_file, $chunk[1], -8, pack('l', 77));    # its number
 change($toast_file, $chunk[2], -8, pack('l', 77));
 change($heap_file, 'bytes that are changed in the file', 6, 'wxyz');
+change($heap_file, pack('LL', $toast_id, $toast_oid), 4, pack('L', 77));    # its table
 change($heap_file, 'a length that is changed in the file', -1, "\xff");
 $node->start;
 bus_ready($node);
@@ -90,11 +95,11 @@ is_deeply(
 	{
 		$id{row} => 'checksum', $id{toast} => 'checksum', $id{chunk} => 'unreadable', $id{lz4} => 'unreadable',
 		$id{zstd} => 'compression', $id{gzip} => 'compression', $id{file} => 'checksum', $id{length} => 'row',
-		$id{mended} => 'checksum'
+		$id{mended} => 'checksum', $id{pointer} => 'row'
 	},
 	'each is found and named, and nothing else');
-is(query('SELECT bad, quarantined FROM message_bus.scrub_status'), '9|9', 'the status counts them');
-is(query(q{SELECT value FROM message_bus.metrics WHERE metric = 'messages_quarantined_total'}), '9',
+is(query('SELECT bad, quarantined FROM message_bus.scrub_status'), '10|10', 'the status counts them');
+is(query(q{SELECT value FROM message_bus.metrics WHERE metric = 'messages_quarantined_total'}), '10',
 	'the metrics count them');
 my $log = slurp_file($node->logfile);
 is(scalar(() = $log =~ /found message \d+ of channel \d+ damaged/g), 5, 'the log has some of them');
@@ -102,15 +107,17 @@ unlike($log, qr/in the rox|wxyz/, 'and no bytes');
 
 # ---- nothing of them is delivered, all else is
 like((sql_error("SELECT message_bus.get_bytes($id{$_})"))[0], qr/XX001/, "get: $_")
-  foreach qw(row toast chunk lz4 zstd gzip file length);
-is(query("SELECT count(*) FROM message_bus.message_bus WHERE id >= $id{'sound none'} AND payload IS NULL"), '14', 'no view fails');
+  foreach qw(row toast chunk lz4 zstd gzip pointer file length);
+is(query("SELECT count(*) FROM message_bus.message_bus WHERE id >= $id{'sound none'} AND payload IS NULL"), '16', 'no view fails');
 is(query(q{SELECT string_agg(convert_from(payload, 'UTF8'), ', ' ORDER BY id) FROM message_bus.claim_bytes('none', batch => 100)}),
 	'sound, behind', 'a claim has the others');
 until_query('the damaged are dead, in place',
-	q{SELECT count(*) = 6 AND bool_and(kind = 'corrupt' AND dead_letter_id IS NULL) FROM message_bus.dead_letters WHERE channel = 'none'});
+	q{SELECT count(*) = 7 AND bool_and(kind = 'corrupt' AND dead_letter_id IS NULL) FROM message_bus.dead_letters WHERE channel = 'none'});
 
 # ---- mended
-query("UPDATE message_bus.message SET payload = 'mended' WHERE id = $id{mended}");
+# two index entries of dead rows come before that of the one that lives
+query("UPDATE message_bus.message SET transaction_id = 'x' WHERE id = $id{mended};
+	UPDATE message_bus.message SET payload = 'mended', transaction_id = NULL WHERE id = $id{mended}");
 like((sql_error("SELECT message_bus.get_bytes($id{mended})"))[0], qr/XX001/, 'until it is looked at it stays there');
 is(query("SELECT message_bus.scrub_message($id{mended})"), 'sound', 'one that is right again');
 is(query("SELECT convert_from(message_bus.get_bytes($id{mended}), 'UTF8')"), 'mended', 'is out');
@@ -125,6 +132,12 @@ is(query("SET ROLE stranger; SELECT message_bus.scrub_message($id{row}) IS NULL,
 is((sql_error("SET ROLE stranger; SELECT message_bus.scrub('none')"))[0], '42501', 'nor may he look');
 is((sql_error('SET ROLE stranger; SELECT message_bus.scrub()'))[0], '42501', 'at all');
 
+# ---- what is no damage
+is((sql_error("BEGIN; ALTER TABLE message_bus.message ADD COLUMN other int; SELECT message_bus.scrub_message($id{whole})"))[0],
+	'55000', 'a column more is none of a message');
+is(query('SELECT message_bus.scrub_message(id) IS NULL FROM unnest(ARRAY[0, -1, 9223372036854775807, ' . "(1::bigint << 56) + $id{whole}]) AS id"),
+	"t\nt\nt\nt", 'ids that none can have');
+
 # ---- its place is kept
 query(q{SELECT message_bus.create_channel('many', compression => 'none')});
 query(q{SELECT count(message_bus.publish_batch_bytes('many', ARRAY(SELECT convert_to(repeat('x', 1000), 'UTF8') FROM generate_series(1, 1000)), 'text/plain')) FROM generate_series(1, 5)});
@@ -138,7 +151,7 @@ my $cycle = query('SELECT cycle FROM message_bus.scrub_status');
 $node->restart;
 bus_ready($node);
 until_query('the place is there again', 'SELECT count(*) = 1 FROM message_bus.scrub_status');
-is(query("SELECT cycle, state, next_id > $middle, quarantined FROM message_bus.scrub_status"), "$cycle|off|t|9",
+is(query("SELECT cycle, state, next_id > $middle, quarantined FROM message_bus.scrub_status"), "$cycle|off|t|10",
 	'its place is kept over a restart');
 like((sql_error("SELECT message_bus.get_bytes($middle)"))[0], qr/XX001/, 'and the quarantine');
 
@@ -171,6 +184,16 @@ $node->stop;
 change($heap_file, '', 200 * 8192, "\xff" x 24);
 $node->start;
 bus_ready($node);
+
+# an error that is not of what is stored is no answer; one of the disk is, twice
+chmod 0, $toast_file or die "$toast_file: $!\n";
+is((sql_error("SELECT message_bus.scrub_message($id{whole})"))[0], '42501', 'a file that may not be read is no damage');
+chmod 0600, $toast_file;
+rename $toast_file, "$toast_file.away" or die "$toast_file: $!\n";
+is(query("SELECT message_bus.scrub_message($id{whole})"), 'unreadable', 'one that is not there is');
+rename "$toast_file.away", $toast_file or die "$toast_file: $!\n";
+is(query("SELECT message_bus.scrub_message($id{whole})"), 'sound', 'until it is there again');
+
 my ($messages, $bad) = split /\|/, $before;
 is(query('SELECT messages > 1000, bad, found, unread FROM message_bus.scrub()'), join('|', 't', $bad + $page, $page, 0),
 	'what is on a damaged page is unreadable');
