@@ -85,15 +85,18 @@ sub bus_ready
 }
 
 # wait_for waits until a function returns true, and returns what it returned.
+# A psql that ends before it is told what to do is no answer.
 sub wait_for
 {
 	my ($what, $function) = @_;
 	my $deadline = time + $timeout;
 
+	local $SIG{PIPE} = 'IGNORE';
 	while (time < $deadline)
 	{
-		my $result = $function->();
+		my $result = eval { $function->() };
 
+		die $@ if $@ && $@ !~ /Broken pipe/;
 		return $result if $result;
 		sleep 0.02;
 	}
