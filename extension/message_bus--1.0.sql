@@ -1435,12 +1435,13 @@ COMMENT ON FUNCTION message_bus.scrub IS
 'scrub: reads all live messages of a channel again, or of all channels (NULL, for pg_monitor), and compares each with its SHA-256. What is damaged is put into quarantine, what is sound again let out, when the transaction commits; on a standby or in a read-only transaction it only counts.
 channel: one whose messages the current user may consume or audit, all of them, or pg_monitor.
 Returns messages and bytes (of payload) read, how many of the messages are bad, how many of these were not in quarantine before (found), and how many segments could not be read to their end (unread).
-Errors: 42P01 no such channel, 42501 no privilege.';
+Errors: 42P01 no such channel, 42501 no privilege, 55000 a segment has other columns or indexes than it was made with.';
 
 CREATE FUNCTION message_bus.scrub_message(id bigint) RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_scrub_message' LANGUAGE C STRICT COST 1000;
 COMMENT ON FUNCTION message_bus.scrub_message IS
-'scrub_message: looks at one message as scrub() does and returns sound, or what is damaged: checksum (the bytes are not those published), compression (they cannot be decompressed), row (lengths in its row are wrong), unreadable (reading it is an error). One that is sound is let out of quarantine. NULL: there is no such live message, or the current user may not see all messages of its channel and is not in pg_monitor.';
+'scrub_message: looks at one message as scrub() does and returns sound, or what is damaged: checksum (the bytes are not those published), compression (they cannot be decompressed), row (lengths in its row are wrong), unreadable (reading it is an error of classes 22, 58, XX; of 58 twice). Another error is raised. One that is sound is let out of quarantine. NULL: there is no such live message, or the current user may not see all messages of its channel and is not in pg_monitor.
+Errors: 55000 the segment has other columns or indexes than it was made with.';
 
 CREATE FUNCTION message_bus.is_quarantined(id bigint) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_is_quarantined' LANGUAGE C STRICT STABLE;

@@ -17,7 +17,8 @@
  * read of it finds it again.
  *
  * A row that is rolled back leaves a bit in the filter that is set, and costs
- * a look into the table.
+ * a look into the table; and it counts as there, as one that is let out does.
+ * Where the quarantine seems to be full the worker counts it each minute.
  */
 #include "postgres.h"
 

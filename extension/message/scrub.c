@@ -12,11 +12,12 @@
  * Where the index itself cannot be read the rest of its segment is passed
  * over and counted.
  *
- * Errors that say nothing about what is stored (a lock, a cancel, no memory)
- * are the caller's.
+ * Errors that say nothing about what is stored (a lock, a cancel, no memory;
+ * mbus_damage_code) are the caller's.  What the disk errs over is looked at
+ * again by the next slice before it counts as damaged.
  *
- * A slice ends after so many bytes or milliseconds, and never in a message:
- * the largest takes a second.  It holds AccessShare on one leaf, and only as
+ * A slice ends after so many bytes or milliseconds, or with a segment in which
+ * it has read something, and never in a message: the largest takes a second.  It holds AccessShare on one leaf, and only as
  * long as it reads; its snapshot likewise.  Who wants to drop the segment
  * waits for a slice at most, in a session; the worker does both itself.
  * What has expired is not looked at, nor what a restore is filling.
