@@ -32,37 +32,16 @@
 #include "channel/channel.h"
 #include "log/found.h"
 #include "log/row.h"
+#include "log/sound.h"
 #include "message/read.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 
-/* What may be asked for, by its word in an entry. */
-typedef struct Word
-{
-	const char *word;
-	int			kind;
-} Word;
-
-static const Word words[] = {
-	{"message", MBUS_MESSAGE},
-	{"ack", MBUS_ACK},
-	{"failure", MBUS_FAILURE},
-	{"redrive", MBUS_FAILURE},
-	{"access", MBUS_EVENT},
-	{"delete", MBUS_EVENT},
-	{"log", MBUS_LOG_ACTION},
-	{"drop-segment", MBUS_LOG_ACTION},
-	{"gap", MBUS_LOG_ACTION},
-	{"channel", MBUS_LOG_ACTION},
-	{"grant", MBUS_LOG_ACTION},
-	{"subscription", MBUS_LOG_ACTION},
-	{"purge", MBUS_LOG_ACTION},
-	{"keys", MBUS_LOG_ACTION},
-};
-
 static int	kind_of(const char *word);
 static bool message_open(Oid schema, int64 id);
 static bool message_found(Oid schema, Snapshot snapshot, MbusFound *found);
+static bool message_shown(Oid schema, MbusFound *found, HeapTuple tuple,
+						  TupleDesc desc);
 static bool fact_found(Oid schema, Snapshot snapshot, const char *word,
 					   MbusFound *found);
 static bool fact_shown(Oid schema, Snapshot snapshot, MbusFound *found,
@@ -114,11 +93,10 @@ mbus_found(FunctionCallInfo fcinfo, Oid schema, Snapshot snapshot,
 static int
 kind_of(const char *word)
 {
-	for (int i = 0; i < (int) lengthof(words); i++)
-	{
-		if (strcmp(words[i].word, word) == 0)
-			return words[i].kind;
-	}
+	int			kind = mbus_row_kind(word);
+
+	if (kind >= 0)
+		return kind;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("\"%s\" is no kind of entry of the log", word),
@@ -132,8 +110,6 @@ kind_of(const char *word)
 static bool
 message_found(Oid schema, Snapshot snapshot, MbusFound *found)
 {
-	bool		monitors = mbus_monitors();
-	MbusStored	message;
 	Relation	leaf;
 	MbusLeafScan rows;
 	HeapTuple	tuple;
@@ -141,10 +117,6 @@ message_found(Oid schema, Snapshot snapshot, MbusFound *found)
 
 	if (found->number <= 0 ||
 		(found->number >> MBUS_ROW_BITS) > MBUS_SEGMENT_MAX)
-		return false;
-	found->entry.open = monitors ? message_open(schema, found->number) :
-		mbus_message_readable(schema, found->number, &message);
-	if (!found->entry.open && !monitors)
 		return false;
 	found->segment = MbusSegmentOf(found->number);
 	leaf = mbus_leaf_open(schema, found->segment, MBUS_MESSAGE,
@@ -156,10 +128,29 @@ message_found(Oid schema, Snapshot snapshot, MbusFound *found)
 	mbus_leaf_scan_begin(&rows, snapshot);
 	tuple = mbus_leaf_scan_next(&rows);
 	there = tuple != NULL &&
+		message_shown(schema, found, tuple, RelationGetDescr(leaf)) &&
 		entry_make(schema, snapshot, found, tuple, RelationGetDescr(leaf));
 	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);
 	return there;
+}
+
+/*
+ * Whether the current user may see a message, and whether with openings.  One
+ * that is damaged is not there, but for pg_monitor, who is told (entry_make).
+ */
+static bool
+message_shown(Oid schema, MbusFound *found, HeapTuple tuple, TupleDesc desc)
+{
+	bool		monitors = mbus_monitors();
+	MbusStored	message;
+
+	if (mbus_sound_row(MBUS_MESSAGE, tuple, desc))
+		found->entry.open = monitors ? message_open(schema, found->number) :
+			mbus_message_readable(schema, found->number, &message);
+	else
+		found->entry.open = false;
+	return found->entry.open || monitors;
 }
 
 /* Whether get() would give a message to the current user; no error. */

@@ -22,6 +22,9 @@
 extern int64 mbus_row_entry(MbusEntry *entry, Oid schema, int kind,
 							HeapTuple tuple, TupleDesc desc,
 							const uint8 *secret);
+extern bool mbus_row_entry_sound(MbusEntry *entry, Oid schema, int kind,
+								 HeapTuple tuple, TupleDesc desc,
+								 const uint8 *secret);
 extern int	mbus_row_kind(const char *word);
 extern Relation mbus_row_table(Oid schema, int kind, int32 segment);
 extern AttrNumber mbus_row_number(int kind);

@@ -29,6 +29,7 @@
 #include "action/action.h"
 #include "base/columns.h"
 #include "base/schema.h"
+#include "log/sound.h"
 #include "log/verify.h"
 #include "segment/leaf_scan.h"
 
@@ -111,7 +112,7 @@ changes_read(StateWork *work)
 		LastChange *last;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!mbus_verify_sound(tuple, desc))
+		if (!mbus_sound_row(MBUS_LOG_ACTION, tuple, desc))
 			continue;			/* told as what it is */
 		kind = DatumGetTextPP(heap_getattr(tuple, MBUS_ACTION_KIND, desc,
 										   &isnull));
@@ -155,7 +156,7 @@ channels_compare(StateWork *work)
 		Datum		details;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!mbus_verify_sound(tuple, desc))
+		if (!mbus_sound(tuple, desc))
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),
 					 errmsg("a row of message_bus.channel is damaged")));
@@ -220,7 +221,7 @@ details_read(const StateWork *work, const LastChange *last)
 	mbus_leaf_scan_int8(&rows, MBUS_ACTION_NO, last->no, last->no);
 	mbus_leaf_scan_begin(&rows, work->v->snapshot);
 	tuple = mbus_leaf_scan_next(&rows);
-	if (tuple && mbus_verify_sound(tuple, RelationGetDescr(rel)))
+	if (tuple && mbus_sound(tuple, RelationGetDescr(rel)))
 	{
 		bool		isnull;
 		Datum		value = heap_getattr(tuple, MBUS_ACTION_DETAILS,
