@@ -179,6 +179,8 @@ my @cases = (
 	[ 'an ack', "ack $ack changed", "UPDATE message_bus.ack SET at = at + interval '1 us' WHERE no = $ack" ],
 	[ 'a failure', "failure $failure changed", "UPDATE message_bus.failure SET reason = 'yes' WHERE no = $failure" ],
 	[ 'who has read', "event $event changed", "UPDATE message_bus.event SET role = 'nobody' WHERE no = $event" ],
+	[ 'no kind of event', "event $event unreadable", 'ALTER TABLE message_bus.event ALTER kind DROP NOT NULL', "UPDATE message_bus.event SET kind = NULL WHERE no = $event" ],
+	[ 'no checksum', "message $one unreadable", 'ALTER TABLE message_bus.message ALTER sha256 DROP NOT NULL', message($one, 'sha256 = NULL') ],
 	[ 'a message that is deleted', "message $one removed", "DELETE FROM $table WHERE id = $one" ],
 	[ 'an ack that is deleted', "ack $ack removed", "DELETE FROM message_bus.ack WHERE no = $ack" ],
 	[ 'a message that is added', "message $new added", another($one, "m.id := $new") ],
@@ -194,7 +196,9 @@ my @cases = (
 	[ 'a part of the tile at the edge', "tile $edge tile", tile("level = 0 AND n = $edge AND from_hash = 0", flip(0, 'hashes')) ],
 	[ 'a hash above', 'tile 0 tile', tile('level = 1 AND from_hash = 0', flip(0, 'hashes')) ],
 	[ 'a message, tiles and the state', join("\n", map { "checkpoint $_ checkpoint" } sort @checkpoints), message($id[300], q{key = 'x'}), "DO \$\$ BEGIN PERFORM tree_fit($id[300]); END \$\$" ],
-	[ 'the size', qr/\A(checkpoint \d+ checkpoint\n)*checkpoint $newest checkpoint\z/, 'UPDATE message_bus.log_state SET size = 0' ],
+	[ 'the size', qr/\A(checkpoint \d+ checkpoint\n)*checkpoint $newest checkpoint\nlog state\z/, 'UPDATE message_bus.log_state SET size = 0' ],
+	[ 'a size that is never reached', 'log state', 'UPDATE message_bus.log_state SET size = 1::bigint << 60' ],
+	[ 'a state that is gone', 'log state', 'DELETE FROM message_bus.log_state' ],
 	[ 'a run that is gone', 'run run', "DELETE FROM message_bus.log_run WHERE segment_no = $segment AND kind = 0 AND n > 100" ],
 	[ 'a run that is shorter', 'run run', "UPDATE message_bus.log_run SET n = n - 1 WHERE first_index = (SELECT first_index FROM message_bus.log_run WHERE n > 100 AND runs IS NULL LIMIT 1)" ],
 	[ 'a root', "checkpoint $newest checkpoint", "UPDATE message_bus.log_checkpoint SET root = sha256(root) WHERE size = $newest" ],
@@ -353,6 +357,7 @@ bytes_flip($chunks, 'haystack ', 20);
 $node->start;
 is(log_faults($node), join("\n", sort "message $inline payload", "message $header unreadable", "message $big payload"),
 	'what was flipped on the disk is found, and nothing else');
+sql_fails($node, 'postgres', "SELECT message_bus.audit_entry($header)", 'XX001', qr/a row of message_bus.message is damaged/, 'no entry is made of a row that leads out of itself');
 query("SELECT count(*) FROM message_bus.messages WHERE id = $one");
 $node->stop;
 bytes_flip($heap, substr($needle, 0, 3) . chr(ord(substr $needle, 3, 1) ^ 1), 3);
