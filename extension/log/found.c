@@ -25,6 +25,7 @@
 #include "access/table.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
+#include "utils/uuid.h"
 
 #include "action/action.h"
 #include "base/columns.h"
@@ -55,6 +56,10 @@ static bool action_shown(Oid schema, const char *word, HeapTuple tuple,
 static bool entry_make(Oid schema, Snapshot snapshot, MbusFound *found,
 					   HeapTuple tuple, TupleDesc desc);
 static bool entry_is(const MbusFound *found, const char *word);
+static bool log_is_before(Oid schema, Snapshot snapshot,
+						  const MbusFound *found);
+static bool segment_before(Oid schema, Snapshot snapshot, HeapTuple tuple,
+						   TupleDesc desc, int64 id);
 static void entry_check(Oid schema, Snapshot snapshot, MbusFound *found,
 						const char *word);
 
@@ -327,6 +332,53 @@ entry_is(const MbusFound *found, const char *word)
 }
 
 /*
+ * log_is_before tells whether no pass has been as far as a message: all runs
+ * of its segment would be looked through in vain.
+ */
+static bool
+log_is_before(Oid schema, Snapshot snapshot, const MbusFound *found)
+{
+	Relation	rel;
+	MbusLeafScan rows;
+	HeapTuple	tuple;
+	bool		before = false;
+
+	if (found->kind != MBUS_MESSAGE)
+		return false;
+	rel = table_open(mbus_relation(schema, "segment"), AccessShareLock);
+	mbus_leaf_scan_open(&rows, rel, MBUS_SEGMENT_NO, 0, false);
+	mbus_leaf_scan_int4(&rows, MBUS_SEGMENT_NO, found->segment);
+	mbus_leaf_scan_begin(&rows, snapshot);
+	tuple = mbus_leaf_scan_next(&rows);
+	if (tuple && mbus_sound(tuple, RelationGetDescr(rel)))
+		before = segment_before(schema, snapshot, tuple,
+								RelationGetDescr(rel), found->number);
+	mbus_leaf_scan_close(&rows);
+	table_close(rel, AccessShareLock);
+	return before;
+}
+
+/* Whether the log, which has this segment from its beginning, is below an id. */
+static bool
+segment_before(Oid schema, Snapshot snapshot, HeapTuple tuple, TupleDesc desc,
+			   int64 id)
+{
+	MbusLogState state;
+	bool		isnull[3];
+	Datum		log_id = heap_getattr(tuple, MBUS_SEGMENT_LOG_ID, desc,
+									  &isnull[0]);
+	Datum		to = heap_getattr(tuple, MBUS_SEGMENT_LOG_TO, desc,
+								  &isnull[1]);
+	Datum		again = heap_getattr(tuple, MBUS_SEGMENT_LOG_AGAIN, desc,
+									 &isnull[2]);
+
+	return !isnull[0] && !isnull[1] && !isnull[2] &&
+		!DatumGetBool(again) && id >= DatumGetInt64(to) &&
+		mbus_log_state_seen(schema, snapshot, &state) &&
+		memcmp(DatumGetUUIDP(log_id), &state.log_id, UUID_LEN) == 0;
+}
+
+/*
  * entry_check compares an entry with the tree, if the log has it: XX001 if
  * what is stored is not what was logged.
  */
@@ -336,8 +388,9 @@ entry_check(Oid schema, Snapshot snapshot, MbusFound *found, const char *word)
 	MbusTreeSource source;
 	MbusHash	hash;
 
-	found->index = mbus_run_find(schema, snapshot, found->segment,
-								 found->kind, found->number, PG_INT32_MAX);
+	found->index = log_is_before(schema, snapshot, found) ? -1 :
+		mbus_run_find(schema, snapshot, found->segment, found->kind,
+					  found->number, PG_INT32_MAX);
 	if (found->index < 0)
 		return;
 	mbus_tiles_open(&found->tiles, schema, snapshot);

@@ -64,6 +64,8 @@ sub consistency
 
 my $vkey = ask('key', 'witness.example/w1');
 query("SELECT message_bus.set_witnesses(ARRAY['$vkey'])");
+my $old = $node->background_psql('postgres', on_error_stop => 0);
+$old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
 query("SELECT message_bus.publish('plain', '1')");
 log_covered($node);
 my $key = query('SELECT message_bus.audit_key()');
@@ -74,6 +76,9 @@ sql_fails($node, 'postgres', "SELECT message_bus.audit_cosign($seen + 1, '$line'
 sql_fails($node, 'postgres', "SELECT message_bus.audit_cosign($seen, '" . ($line =~ s/.(..)$/$1/r) . "')", '22023', qr/not that of a witness/, 'nor is half of it enough');
 sql_fails($node, 'postgres', "SELECT message_bus.set_witnesses(ARRAY['$vkey', '$vkey'])", '22023', qr/key 2 has the name/, 'no two have one name');
 sql_fails($node, 'postgres', "SELECT message_bus.set_witnesses(ARRAY['" . ($vkey =~ s/\+.{8}/+01234567/r) . "'])", '22023', qr/key 1 is no key/, 'nor a wrong id');
+$old->query("SELECT message_bus.audit_cosign($seen, '$line')");
+like($old->{stderr}, qr/the checkpoint of size $seen is not there/, 'nor is it taken where the checkpoint is not seen');
+$old->quit;
 query("SELECT message_bus.audit_cosign($seen, '$line')");
 my $first = query("SELECT min(id) FROM message_bus.messages");
 is(query("SELECT position('$line' IN message_bus.audit_checkpoint()) > 0"), 't', 'a checkpoint has its line');
@@ -348,14 +353,18 @@ sub bytes_flip
 }
 
 my $heap = file_of($table);
+my $runs = file_of('message_bus.log_run');
+my $run = pack 'q<q<l<l<', split /\|/, query('SELECT first_index, lo, segment_no, kind FROM message_bus.log_run WHERE kind = 2 ORDER BY first_index LIMIT 1');
 my $chunks = file_of(query("SELECT reltoastrelid::regclass FROM pg_class WHERE oid = 'message_bus.message_" . ($big >> 24) . "'::regclass"));
 query('CHECKPOINT');
 $node->stop;
 bytes_flip($heap, "$needle\"", 3);
 bytes_flip($heap, "$other\"", -2, "\xff");
 bytes_flip($chunks, 'haystack ', 20);
+# the number that an index has found it by
+bytes_flip($runs, $run, 2);
 $node->start;
-is(log_faults($node), join("\n", sort "message $inline payload", "message $header unreadable", "message $big payload"),
+is(log_faults($node), join("\n", sort "message $inline payload", "message $header unreadable", "message $big payload", ('run run') x 2),
 	'what was flipped on the disk is found, and nothing else');
 sql_fails($node, 'postgres', "SELECT message_bus.audit_entry($header)", 'XX001', qr/a row of message_bus.message is damaged/, 'no entry is made of a row that leads out of itself');
 query("SELECT count(*) FROM message_bus.messages WHERE id = $one");
@@ -363,6 +372,8 @@ $node->stop;
 bytes_flip($heap, substr($needle, 0, 3) . chr(ord(substr $needle, 3, 1) ^ 1), 3);
 bytes_flip($heap, "$other\"", -2, chr(2 * (length($other) + 3) + 1));
 bytes_flip($chunks, 'haystack ', 20);
+substr($run, 2, 1) ^= "\1";
+bytes_flip($runs, $run, 2);
 # the length of a chunk: the server cannot read it
 bytes_flip($chunks, 'haystack ', -5, "\x07");
 $node->start;
