@@ -17,7 +17,7 @@
 #include "utils/jsonb.h"
 
 #include "base/columns.h"
-#include "log/row.h"
+#include "log/entry.h"
 #include "log/sound.h"
 #include "segment/leaf.h"
 
