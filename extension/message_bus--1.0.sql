@@ -1935,15 +1935,15 @@ COMMENT ON FUNCTION message_bus.set_witnesses(text[]) IS
 CREATE FUNCTION message_bus.audit_cosign(size bigint, signature text) RETURNS void
 	AS 'MODULE_PATHNAME', 'mbus_audit_cosign' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.audit_cosign(bigint, text) IS
-'audit_cosign: keeps a witness'' signature of the checkpoint of that size: a line of C2SP''s tlog-cosignature, with or without its end, in place of an older one of the same witness; for pg_monitor. Errors: 22023 if it is not that of a witness (see set_witnesses) to a checkpoint of that size, 22004 NULL, 25006 read-only.';
+'audit_cosign: keeps a witness'' signature of the checkpoint of that size: a line of C2SP''s tlog-cosignature, with or without its end, in place of an older one of the same witness; for pg_monitor. Errors: 22023 if it is not that of a witness (see set_witnesses) to a checkpoint of that size, 22004 NULL, 25006 read-only, 40001 the checkpoint has been thinned out meanwhile or is newer than the snapshot.';
 
 CREATE FUNCTION message_bus.audit_verify(from_index bigint DEFAULT 0, to_index bigint DEFAULT NULL)
 RETURNS TABLE (entry_index bigint, kind text, id bigint, segment_no integer, fault text)
 	AS 'MODULE_PATHNAME', 'mbus_audit_verify' LANGUAGE C PARALLEL UNSAFE;
 COMMENT ON FUNCTION message_bus.audit_verify(bigint, bigint) IS
 'audit_verify: compares what is stored with the log and returns a row for each fault; none: all is well. For pg_monitor; can be cancelled; the view audit_progress shows how far it is. from_index, to_index: of the entries from the first on, up to but without the second (NULL: all); rows that are in no entry, and channels, are looked at only if that is the whole log.
-entry_index: the entry, NULL where it is about none. kind, id: message, event, ack, failure or action, as the tables, and the number of the row; tile, checkpoint, cosignature, channel and what is its number. segment_no: whose row it is.
-fault: payload (stored bytes and their SHA-256 differ, or cannot be read), changed (a row is not what was logged), removed (logged and not there), added (there, and not logged although all around it is), unreadable (a row, or NULL any row, of a table), segment (gone, and the log does not say so), tile (hashes do not have the hash above them, or are missing; rows are not compared with them), run (entries of which nothing says whose they are, or twice), checkpoint (root or signature are not those of the log), state (a channel is not as it was last changed, or there and dropped, or not there and not dropped). Errors: 22023 numbers that are no range.';
+entry_index: the entry, NULL where it is about none. kind, id: message, event, ack, failure or action, as the tables, and the number of the row; tile, checkpoint, cosignature, channel and what is its number; log: of its state. segment_no: whose row it is.
+fault: payload (stored bytes and their SHA-256 differ, or cannot be read), changed (a row is not what was logged), removed (logged and not there), added (there, and not logged although all around it is), unreadable (a row, or NULL any row, of a table), segment (gone, and the log does not say so), tile (hashes do not have the hash above them, or are missing; rows are not compared with them), run (entries of which nothing says whose they are, or twice), checkpoint (root or signature are not those of the log), state (a channel is not as it was last changed, or there and dropped, or not there and not dropped; the log has another size than its state says, or no state). Errors: 22023 numbers that are no range, 55000 there is no log.';
 
 CREATE FUNCTION message_bus.verifying(OUT pid integer, OUT from_index bigint, OUT to_index bigint,
 	OUT at_index bigint, OUT faults bigint, OUT started_at timestamp with time zone)

@@ -10,8 +10,13 @@
 #include "datatype/timestamp.h"
 #include "lib/stringinfo.h"
 
+#include "base/ids.h"
 #include "base/sha256.h"
 #include "log/tree.h"
+
+/* What has entries: the families of tables, and what is not of a segment. */
+#define MBUS_LOG_ACTION		((int) MBUS_FAMILIES)
+#define MBUS_LOG_KINDS		(MBUS_LOG_ACTION + 1)
 
 #define MBUS_SECRET_BYTES	32
 #define MBUS_SALT_BYTES		16

@@ -25,6 +25,7 @@
 #include "access/table.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
+#include "utils/uuid.h"
 
 #include "action/action.h"
 #include "base/columns.h"
@@ -32,37 +33,16 @@
 #include "channel/channel.h"
 #include "log/found.h"
 #include "log/row.h"
+#include "log/sound.h"
 #include "message/read.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 
-/* What may be asked for, by its word in an entry. */
-typedef struct Word
-{
-	const char *word;
-	int			kind;
-} Word;
-
-static const Word words[] = {
-	{"message", MBUS_MESSAGE},
-	{"ack", MBUS_ACK},
-	{"failure", MBUS_FAILURE},
-	{"redrive", MBUS_FAILURE},
-	{"access", MBUS_EVENT},
-	{"delete", MBUS_EVENT},
-	{"log", MBUS_LOG_ACTION},
-	{"drop-segment", MBUS_LOG_ACTION},
-	{"gap", MBUS_LOG_ACTION},
-	{"channel", MBUS_LOG_ACTION},
-	{"grant", MBUS_LOG_ACTION},
-	{"subscription", MBUS_LOG_ACTION},
-	{"purge", MBUS_LOG_ACTION},
-	{"keys", MBUS_LOG_ACTION},
-};
-
 static int	kind_of(const char *word);
 static bool message_open(Oid schema, int64 id);
 static bool message_found(Oid schema, Snapshot snapshot, MbusFound *found);
+static bool message_shown(Oid schema, MbusFound *found, HeapTuple tuple,
+						  TupleDesc desc);
 static bool fact_found(Oid schema, Snapshot snapshot, const char *word,
 					   MbusFound *found);
 static bool fact_shown(Oid schema, Snapshot snapshot, MbusFound *found,
@@ -76,6 +56,10 @@ static bool action_shown(Oid schema, const char *word, HeapTuple tuple,
 static bool entry_make(Oid schema, Snapshot snapshot, MbusFound *found,
 					   HeapTuple tuple, TupleDesc desc);
 static bool entry_is(const MbusFound *found, const char *word);
+static bool log_is_before(Oid schema, Snapshot snapshot,
+						  const MbusFound *found);
+static bool segment_before(Oid schema, Snapshot snapshot, HeapTuple tuple,
+						   TupleDesc desc, int64 id);
 static void entry_check(Oid schema, Snapshot snapshot, MbusFound *found,
 						const char *word);
 
@@ -114,11 +98,10 @@ mbus_found(FunctionCallInfo fcinfo, Oid schema, Snapshot snapshot,
 static int
 kind_of(const char *word)
 {
-	for (int i = 0; i < (int) lengthof(words); i++)
-	{
-		if (strcmp(words[i].word, word) == 0)
-			return words[i].kind;
-	}
+	int			kind = mbus_row_kind(word);
+
+	if (kind >= 0)
+		return kind;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("\"%s\" is no kind of entry of the log", word),
@@ -132,8 +115,6 @@ kind_of(const char *word)
 static bool
 message_found(Oid schema, Snapshot snapshot, MbusFound *found)
 {
-	bool		monitors = mbus_monitors();
-	MbusStored	message;
 	Relation	leaf;
 	MbusLeafScan rows;
 	HeapTuple	tuple;
@@ -141,10 +122,6 @@ message_found(Oid schema, Snapshot snapshot, MbusFound *found)
 
 	if (found->number <= 0 ||
 		(found->number >> MBUS_ROW_BITS) > MBUS_SEGMENT_MAX)
-		return false;
-	found->entry.open = monitors ? message_open(schema, found->number) :
-		mbus_message_readable(schema, found->number, &message);
-	if (!found->entry.open && !monitors)
 		return false;
 	found->segment = MbusSegmentOf(found->number);
 	leaf = mbus_leaf_open(schema, found->segment, MBUS_MESSAGE,
@@ -156,10 +133,29 @@ message_found(Oid schema, Snapshot snapshot, MbusFound *found)
 	mbus_leaf_scan_begin(&rows, snapshot);
 	tuple = mbus_leaf_scan_next(&rows);
 	there = tuple != NULL &&
+		message_shown(schema, found, tuple, RelationGetDescr(leaf)) &&
 		entry_make(schema, snapshot, found, tuple, RelationGetDescr(leaf));
 	mbus_leaf_scan_close(&rows);
 	table_close(leaf, AccessShareLock);
 	return there;
+}
+
+/*
+ * Whether the current user may see a message, and whether with openings.  One
+ * that is damaged is not there, but for pg_monitor, who is told (entry_make).
+ */
+static bool
+message_shown(Oid schema, MbusFound *found, HeapTuple tuple, TupleDesc desc)
+{
+	bool		monitors = mbus_monitors();
+	MbusStored	message;
+
+	if (mbus_sound_row(MBUS_MESSAGE, tuple, desc))
+		found->entry.open = monitors ? message_open(schema, found->number) :
+			mbus_message_readable(schema, found->number, &message);
+	else
+		found->entry.open = false;
+	return found->entry.open || monitors;
 }
 
 /* Whether get() would give a message to the current user; no error. */
@@ -336,6 +332,53 @@ entry_is(const MbusFound *found, const char *word)
 }
 
 /*
+ * log_is_before tells whether no pass has been as far as a message: all runs
+ * of its segment would be looked through in vain.
+ */
+static bool
+log_is_before(Oid schema, Snapshot snapshot, const MbusFound *found)
+{
+	Relation	rel;
+	MbusLeafScan rows;
+	HeapTuple	tuple;
+	bool		before = false;
+
+	if (found->kind != MBUS_MESSAGE)
+		return false;
+	rel = table_open(mbus_relation(schema, "segment"), AccessShareLock);
+	mbus_leaf_scan_open(&rows, rel, MBUS_SEGMENT_NO, 0, false);
+	mbus_leaf_scan_int4(&rows, MBUS_SEGMENT_NO, found->segment);
+	mbus_leaf_scan_begin(&rows, snapshot);
+	tuple = mbus_leaf_scan_next(&rows);
+	if (tuple && mbus_sound(tuple, RelationGetDescr(rel)))
+		before = segment_before(schema, snapshot, tuple,
+								RelationGetDescr(rel), found->number);
+	mbus_leaf_scan_close(&rows);
+	table_close(rel, AccessShareLock);
+	return before;
+}
+
+/* Whether the log, which has this segment from its beginning, is below an id. */
+static bool
+segment_before(Oid schema, Snapshot snapshot, HeapTuple tuple, TupleDesc desc,
+			   int64 id)
+{
+	MbusLogState state;
+	bool		isnull[3];
+	Datum		log_id = heap_getattr(tuple, MBUS_SEGMENT_LOG_ID, desc,
+									  &isnull[0]);
+	Datum		to = heap_getattr(tuple, MBUS_SEGMENT_LOG_TO, desc,
+								  &isnull[1]);
+	Datum		again = heap_getattr(tuple, MBUS_SEGMENT_LOG_AGAIN, desc,
+									 &isnull[2]);
+
+	return !isnull[0] && !isnull[1] && !isnull[2] &&
+		!DatumGetBool(again) && id >= DatumGetInt64(to) &&
+		mbus_log_state_seen(schema, snapshot, &state) &&
+		memcmp(DatumGetUUIDP(log_id), &state.log_id, UUID_LEN) == 0;
+}
+
+/*
  * entry_check compares an entry with the tree, if the log has it: XX001 if
  * what is stored is not what was logged.
  */
@@ -345,8 +388,9 @@ entry_check(Oid schema, Snapshot snapshot, MbusFound *found, const char *word)
 	MbusTreeSource source;
 	MbusHash	hash;
 
-	found->index = mbus_run_find(schema, snapshot, found->segment,
-								 found->kind, found->number, PG_INT32_MAX);
+	found->index = log_is_before(schema, snapshot, found) ? -1 :
+		mbus_run_find(schema, snapshot, found->segment, found->kind,
+					  found->number, PG_INT32_MAX);
 	if (found->index < 0)
 		return;
 	mbus_tiles_open(&found->tiles, schema, snapshot);

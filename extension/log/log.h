@@ -55,7 +55,10 @@ typedef struct MbusLog
 	int			nunread;
 	int			unread_room;
 
-	/* the epoch that facts must be above, which the worker is to begin; 0: none */
+	/*
+	 * the epoch that facts must be above, which the worker is to begin; 0:
+	 * none
+	 */
 	int64		epoch;
 	bool		facts_first;	/* in the next slice */
 

@@ -260,7 +260,7 @@ actions_expire(void)
 					 "  SELECT DISTINCT t.n FROM a CROSS JOIN LATERAL"
 					 "   (SELECT r.first_index, r.n FROM message_bus.log_run AS r"
 					 "    WHERE r.segment_no = 0 AND r.kind = 4 AND r.lo <= a.no"
-					 /* what is not logged is not looked for */
+	/* what is not logged is not looked for */
 					 "    AND a.no < (SELECT facts_to FROM message_bus.log_state) AND"
 					 RUN_HAS_ACTION " ORDER BY r.lo DESC LIMIT 1) AS r,"
 					 "   generate_series(r.first_index >> 8,"

@@ -5,6 +5,7 @@
  * An entry is made from its row, its segment's secret and the name of the
  * publisher alone, none of which changes: whoever makes it again gets the same
  * bytes.  README.md lists the lines.  Memory is that of the current context.
+ * Rows are looked through before they are taken apart (sound.c).
  *
  * A table that is detached is read as long as it is there.
  */
@@ -27,6 +28,7 @@
 #include "base/sha256.h"
 #include "channel/publisher.h"
 #include "log/row.h"
+#include "log/sound.h"
 #include "segment/leaf.h"
 #include "segment/leaf_keep.h"
 
@@ -58,31 +60,52 @@ static char *row_string(const Row *row, int column);
 
 /*
  * mbus_row_entry writes the entry of a row and returns its number: the id of a
- * message, else "no".
+ * message, else "no".  XX001 if the row is damaged.
  */
 int64
 mbus_row_entry(MbusEntry *entry, Oid schema, int kind, HeapTuple tuple,
 			   TupleDesc desc, const uint8 *secret)
 {
+	if (!mbus_row_entry_sound(entry, schema, kind, tuple, desc, secret))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("a row of message_bus.%s is damaged",
+						kind == MBUS_LOG_ACTION ? "log_action" :
+						mbus_family_name((MbusFamily) kind)),
+				 errdetail("It is at block %u, line %u.",
+						   ItemPointerGetBlockNumberNoCheck(&tuple->t_self),
+						   ItemPointerGetOffsetNumberNoCheck(&tuple->t_self))));
+	return mbus_row_number_of(kind, tuple, desc);
+}
+
+/*
+ * mbus_row_entry_sound does that; false, and nothing is written, if the row is
+ * damaged.
+ */
+bool
+mbus_row_entry_sound(MbusEntry *entry, Oid schema, int kind, HeapTuple tuple,
+					 TupleDesc desc, const uint8 *secret)
+{
 	Row			row;
-	int64		number;
 
 	if (desc->natts > MBUS_MESSAGE_COLUMNS)
 		elog(ERROR, "table of a segment has %d columns", desc->natts);
+	if (!mbus_sound_row(kind, tuple, desc))
+		return false;
 	memset(row.isnull, true, sizeof(row.isnull));
 	heap_deform_tuple(tuple, desc, row.value + 1, row.isnull + 1);
-	number = DatumGetInt64(row.value[mbus_row_number(kind)]);
 	if (kind == MBUS_LOG_ACTION)
 	{
 		bytea	   *key = DatumGetByteaPP(row.value[MBUS_ACTION_K]);
 
 		if (VARSIZE_ANY_EXHDR(key) != MBUS_HASH_BYTES)
-			elog(ERROR, "action has a key of another length");
+			return false;
 		mbus_entry_begin_with(entry, entry_kind(kind, &row),
 							  (uint8 *) VARDATA_ANY(key));
 	}
 	else
-		mbus_entry_begin(entry, entry_kind(kind, &row), secret, number);
+		mbus_entry_begin(entry, entry_kind(kind, &row), secret,
+						 DatumGetInt64(row.value[mbus_row_number(kind)]));
 	switch (kind)
 	{
 		case MBUS_MESSAGE:
@@ -102,7 +125,7 @@ mbus_row_entry(MbusEntry *entry, Oid schema, int kind, HeapTuple tuple,
 			break;
 	}
 	mbus_entry_end(entry);
-	return number;
+	return true;
 }
 
 /* The word in an entry's first line. */
@@ -148,6 +171,11 @@ mbus_row_kind(const char *word)
 		{"log", MBUS_LOG_ACTION},
 		{"drop-segment", MBUS_LOG_ACTION},
 		{"gap", MBUS_LOG_ACTION},
+		{"channel", MBUS_LOG_ACTION},
+		{"grant", MBUS_LOG_ACTION},
+		{"subscription", MBUS_LOG_ACTION},
+		{"purge", MBUS_LOG_ACTION},
+		{"keys", MBUS_LOG_ACTION},
 	};
 
 	for (int i = 0; i < (int) lengthof(words); i++)
@@ -434,6 +462,10 @@ mbus_segment_secret(Oid schema, int32 segment, Snapshot snapshot,
 		return false;
 	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	tuple = systable_getnext(scan);
+	if (tuple && !mbus_sound(tuple, RelationGetDescr(rel)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the secret of segment %d is damaged", segment)));
 	if (tuple)
 	{
 		for (int half = 0; half < 2; half++)

@@ -12,16 +12,14 @@
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
-#include "base/ids.h"
 #include "log/entry.h"
-
-/* What has entries: the families of tables, and what is not of a segment. */
-#define MBUS_LOG_ACTION		((int) MBUS_FAMILIES)
-#define MBUS_LOG_KINDS		(MBUS_LOG_ACTION + 1)
 
 extern int64 mbus_row_entry(MbusEntry *entry, Oid schema, int kind,
 							HeapTuple tuple, TupleDesc desc,
 							const uint8 *secret);
+extern bool mbus_row_entry_sound(MbusEntry *entry, Oid schema, int kind,
+								 HeapTuple tuple, TupleDesc desc,
+								 const uint8 *secret);
 extern int	mbus_row_kind(const char *word);
 extern Relation mbus_row_table(Oid schema, int kind, int32 segment);
 extern AttrNumber mbus_row_number(int kind);

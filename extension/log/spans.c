@@ -10,6 +10,7 @@
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 
+#include "log/sound.h"
 #include "log/spans.h"
 
 /*
@@ -153,19 +154,25 @@ mbus_spans_array(const MbusSpans *spans)
 }
 
 /*
- * mbus_spans_read reads such an array; NULL is none.
+ * mbus_spans_read reads such an array; NULL is none.  XX001 if it is damaged.
  */
 MbusSpans
 mbus_spans_read(Datum array, bool isnull)
 {
 	MbusSpans	spans = {0};
+	ArrayType  *sound;
 	Datum	   *ends;
 	int			n;
 
 	if (isnull)
 		return spans;
-	deconstruct_array(DatumGetArrayTypeP(array), INT8OID, sizeof(int64),
-					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ends, NULL, &n);
+	sound = mbus_sound_array(array, INT8OID);
+	if (sound == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("ranges of numbers are damaged")));
+	deconstruct_array(sound, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &ends, NULL, &n);
 	for (int i = 0; i + 1 < n; i += 2)
 		mbus_spans_add(&spans, DatumGetInt64(ends[i]),
 					   DatumGetInt64(ends[i + 1]));

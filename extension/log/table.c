@@ -6,6 +6,9 @@
  * asking for rights: who may see what is settled before (show.c).  Each is
  * locked AccessShare while it is read.
  *
+ * A row is looked through before it is taken apart (sound.c): XX001 if it is
+ * damaged.  A tile ends, and a run is passed over, where that is so.
+ *
  * A tile is one row of 256 hashes or, at the right edge, parts, one behind the
  * other; the transaction that fills it replaces them.
  */
@@ -14,6 +17,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -22,7 +26,9 @@
 
 #include "action/action.h"
 #include "base/columns.h"
+#include "base/compat.h"
 #include "base/schema.h"
+#include "log/sound.h"
 #include "log/table.h"
 #include "segment/leaf_scan.h"
 
@@ -51,6 +57,9 @@ static void reading_open(Reading *reading, Oid schema, const char *table,
 static void reading_close(Reading *reading);
 static Datum column(const Reading *reading, HeapTuple tuple, int number,
 					bool *isnull);
+static bool value_of(HeapTuple tuple, TupleDesc desc, int number,
+					 Datum *value);
+pg_noreturn static void row_damaged(Relation rel);
 static Tile *tile_find(MbusTiles *tiles, int level, int64 n);
 static void tile_read(MbusTiles *tiles, Tile *tile);
 static int64 run_index(const Reading *reading, HeapTuple tuple, int64 number);
@@ -83,6 +92,25 @@ static Datum
 column(const Reading *reading, HeapTuple tuple, int number, bool *isnull)
 {
 	return heap_getattr(tuple, number, RelationGetDescr(reading->rel), isnull);
+}
+
+/* Reads a column of a row that is sound; false if it is NULL. */
+static bool
+value_of(HeapTuple tuple, TupleDesc desc, int number, Datum *value)
+{
+	bool		isnull;
+
+	*value = heap_getattr(tuple, number, desc, &isnull);
+	return !isnull;
+}
+
+static void
+row_damaged(Relation rel)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("a row of message_bus.%s is damaged",
+					RelationGetRelationName(rel))));
 }
 
 /* ------------------------------------------------------------------------
@@ -209,13 +237,20 @@ tile_read(MbusTiles *tiles, Tile *tile)
 	mbus_leaf_scan_begin(&reading.rows, tiles->snapshot);
 	while ((tuple = mbus_leaf_scan_next(&reading.rows)) != NULL)
 	{
-		bool		isnull;
-		int32		from = DatumGetInt32(column(&reading, tuple,
-												MBUS_TILE_FROM_HASH, &isnull));
-		bytea	   *hashes = DatumGetByteaPP(column(&reading, tuple,
-													MBUS_TILE_HASHES, &isnull));
-		int			n = VARSIZE_ANY_EXHDR(hashes) / MBUS_HASH_BYTES;
+		TupleDesc	desc = RelationGetDescr(reading.rel);
+		Datum		from_hash;
+		Datum		value;
+		bytea	   *hashes;
+		int			from;
+		int			n;
 
+		if (!mbus_sound(tuple, desc) ||
+			!value_of(tuple, desc, MBUS_TILE_FROM_HASH, &from_hash) ||
+			!value_of(tuple, desc, MBUS_TILE_HASHES, &value))
+			break;
+		from = DatumGetInt32(from_hash);
+		hashes = DatumGetByteaPP(value);
+		n = VARSIZE_ANY_EXHDR(hashes) / MBUS_HASH_BYTES;
 		if (from != tile->count || n <= 0 || n > MBUS_TILE_WIDTH - from)
 			break;				/* a gap: what is behind it is not there */
 		memcpy(&tile->hash[from], VARDATA_ANY(hashes), n * MBUS_HASH_BYTES);
@@ -292,20 +327,30 @@ static int64
 run_index(const Reading *reading, HeapTuple tuple, int64 number)
 {
 	bool		isnull;
-	int64		first = DatumGetInt64(column(reading, tuple,
-											 MBUS_RUN_FIRST_INDEX, &isnull));
-	int64		offset = number - DatumGetInt64(column(reading, tuple,
-													   MBUS_RUN_LO, &isnull));
-	int32		n = DatumGetInt32(column(reading, tuple, MBUS_RUN_N, &isnull));
-	Datum		runs = column(reading, tuple, MBUS_RUN_RUNS, &isnull);
+	int64		first;
+	int64		offset;
+	int32		n;
+	Datum		runs;
 	ArrayType  *array;
 	const int32 *run;
 
+	if (!mbus_sound(tuple, RelationGetDescr(reading->rel)))
+		return -1;
+	first = DatumGetInt64(column(reading, tuple, MBUS_RUN_FIRST_INDEX,
+								 &isnull));
+	offset = number - DatumGetInt64(column(reading, tuple, MBUS_RUN_LO,
+										   &isnull));
+	n = DatumGetInt32(column(reading, tuple, MBUS_RUN_N, &isnull));
+	runs = column(reading, tuple, MBUS_RUN_RUNS, &isnull);
+	if (offset < 0)
+		return -1;				/* the index has led to another row */
 	if (isnull)
 		return offset < n ? first + offset : -1;
-	array = DatumGetArrayTypeP(runs);
+	array = mbus_sound_array(runs, INT4OID);
+	if (array == NULL || ARR_NDIM(array) == 0)
+		return -1;
 	run = (const int32 *) ARR_DATA_PTR(array);
-	n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	n = ARR_DIMS(array)[0];
 	for (int i = 0; i + 1 < n && run[i] <= offset; i += 2)
 	{
 		if (offset < (int64) run[i] + run[i + 1])
@@ -352,34 +397,40 @@ checkpoint_read(Oid schema, Snapshot snapshot, int64 lo, int64 hi,
 	mbus_leaf_scan_int8(&reading.rows, MBUS_LOGGED_SIZE, lo, hi);
 	mbus_leaf_scan_begin(&reading.rows, snapshot);
 	tuple = systable_getnext_ordered(reading.rows.rows, BackwardScanDirection);
-	if (tuple)
-		mbus_checkpoint_row(tuple, RelationGetDescr(reading.rel), checkpoint);
+	if (tuple &&
+		!mbus_checkpoint_row(tuple, RelationGetDescr(reading.rel), checkpoint))
+		row_damaged(reading.rel);
 	reading_close(&reading);
 	return tuple != NULL;
 }
 
 /*
- * mbus_checkpoint_row reads a row of log_checkpoint.
+ * mbus_checkpoint_row reads a row of log_checkpoint; false if it is damaged.
  */
-void
+bool
 mbus_checkpoint_row(HeapTuple tuple, TupleDesc desc,
 					MbusCheckpoint *checkpoint)
 {
-	bool		isnull;
-	bytea	   *root = DatumGetByteaPP(heap_getattr(tuple, MBUS_LOGGED_ROOT,
-													desc, &isnull));
+	Datum		size;
+	Datum		origin;
+	Datum		root;
+	Datum		signature;
+	bytea	   *bytes;
 
-	checkpoint->size = DatumGetInt64(heap_getattr(tuple, MBUS_LOGGED_SIZE,
-												  desc, &isnull));
-	checkpoint->origin =
-		TextDatumGetCString(heap_getattr(tuple, MBUS_LOGGED_ORIGIN, desc,
-										 &isnull));
-	checkpoint->signature =
-		TextDatumGetCString(heap_getattr(tuple, MBUS_LOGGED_SIGNATURE, desc,
-										 &isnull));
+	if (!mbus_sound(tuple, desc) ||
+		!value_of(tuple, desc, MBUS_LOGGED_SIZE, &size) ||
+		!value_of(tuple, desc, MBUS_LOGGED_ORIGIN, &origin) ||
+		!value_of(tuple, desc, MBUS_LOGGED_ROOT, &root) ||
+		!value_of(tuple, desc, MBUS_LOGGED_SIGNATURE, &signature))
+		return false;
+	bytes = DatumGetByteaPP(root);
+	checkpoint->size = DatumGetInt64(size);
+	checkpoint->origin = TextDatumGetCString(origin);
+	checkpoint->signature = TextDatumGetCString(signature);
 	memset(&checkpoint->root, 0, sizeof(checkpoint->root));
-	memcpy(checkpoint->root.bytes, VARDATA_ANY(root),
-		   Min(VARSIZE_ANY_EXHDR(root), MBUS_HASH_BYTES));
+	memcpy(checkpoint->root.bytes, VARDATA_ANY(bytes),
+		   Min(VARSIZE_ANY_EXHDR(bytes), MBUS_HASH_BYTES));
+	return true;
 }
 
 /*
@@ -398,10 +449,12 @@ mbus_witnesses_read(Oid schema, Snapshot snapshot, MbusWitness *witness)
 
 	while (n < MBUS_WITNESSES && (tuple = systable_getnext(scan)) != NULL)
 	{
-		bool		isnull;
-		Datum		vkey = heap_getattr(tuple, MBUS_WITNESS_VKEY,
-										RelationGetDescr(rel), &isnull);
+		TupleDesc	desc = RelationGetDescr(rel);
+		Datum		vkey;
 
+		if (!mbus_sound(tuple, desc) ||
+			!value_of(tuple, desc, MBUS_WITNESS_VKEY, &vkey))
+			row_damaged(rel);
 		if (mbus_witness_parse(TextDatumGetCString(vkey), &witness[n]))
 			n++;
 	}
@@ -457,27 +510,44 @@ cosignatures_scan(Oid schema, Snapshot snapshot, int64 lo, int64 hi,
 		   (tuple = systable_getnext_ordered(reading.rows.rows,
 											 BackwardScanDirection)) != NULL)
 	{
-		bool		isnull;
-		char	   *name = TextDatumGetCString(column(&reading, tuple,
-													  MBUS_COSIGNED_NAME,
-													  &isnull));
+		MbusCosignature row;
 		int			w = 0;
 
 		CHECK_FOR_INTERRUPTS();
-		while (w < n && strcmp(witness[w].name, name) != 0)
+		if (!mbus_cosignature_row(tuple, RelationGetDescr(reading.rel), &row))
+			row_damaged(reading.rel);
+		while (w < n && strcmp(witness[w].name, row.name) != 0)
 			w++;
 		if (w == n)
 			continue;
-		size = DatumGetInt64(column(&reading, tuple, MBUS_COSIGNED_SIZE,
-									&isnull));
+		size = row.size;
 		if (lines)
-			appendStringInfoString(lines,
-								   TextDatumGetCString(column(&reading, tuple,
-															  MBUS_COSIGNED_LINE,
-															  &isnull)));
+			appendStringInfoString(lines, row.line);
 	}
 	reading_close(&reading);
 	return size;
+}
+
+/*
+ * mbus_cosignature_row reads a row of log_cosignature; false if it is damaged.
+ */
+bool
+mbus_cosignature_row(HeapTuple tuple, TupleDesc desc,
+					 MbusCosignature *cosignature)
+{
+	Datum		size;
+	Datum		name;
+	Datum		line;
+
+	if (!mbus_sound(tuple, desc) ||
+		!value_of(tuple, desc, MBUS_COSIGNED_SIZE, &size) ||
+		!value_of(tuple, desc, MBUS_COSIGNED_NAME, &name) ||
+		!value_of(tuple, desc, MBUS_COSIGNED_LINE, &line))
+		return false;
+	cosignature->size = DatumGetInt64(size);
+	cosignature->name = TextDatumGetCString(name);
+	cosignature->line = TextDatumGetCString(line);
+	return true;
 }
 
 /*
@@ -490,17 +560,22 @@ mbus_log_state_seen(Oid schema, Snapshot snapshot, MbusLogState *state)
 	HeapTuple	tuple = row_only(schema, "log_state", snapshot, &desc);
 	bool		isnull;
 	Datum		pending;
-	pg_uuid_t  *log_id;
+	Datum		log_id;
+	Datum		origin;
+	Datum		prefix;
 
 	if (tuple == NULL)
 		return false;
+	if (!value_of(tuple, desc, MBUS_STATE_LOG_ID, &log_id) ||
+		!value_of(tuple, desc, MBUS_STATE_ORIGIN, &origin) ||
+		!value_of(tuple, desc, MBUS_STATE_PREFIX, &prefix))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the state of the log has no name")));
+	state->log_id = *DatumGetUUIDP(log_id);
+	state->origin = TextDatumGetCString(origin);
+	state->prefix = TextDatumGetCString(prefix);
 #define READ(column) heap_getattr(tuple, column, desc, &isnull)
-	log_id = DatumGetUUIDP(READ(MBUS_STATE_LOG_ID));
-	if (log_id == NULL)
-		elog(ERROR, "the log has no id");
-	state->log_id = *log_id;
-	state->origin = TextDatumGetCString(READ(MBUS_STATE_ORIGIN));
-	state->prefix = TextDatumGetCString(READ(MBUS_STATE_PREFIX));
 	state->system_id = DatumGetInt64(READ(MBUS_STATE_SYSTEM_ID));
 	state->timeline = DatumGetInt64(READ(MBUS_STATE_TIMELINE));
 	state->database = DatumGetObjectId(READ(MBUS_STATE_DATABASE));
@@ -525,18 +600,19 @@ mbus_log_key_read(Oid schema, Snapshot snapshot, uint8 *seed)
 {
 	TupleDesc	desc;
 	HeapTuple	tuple = row_only(schema, "log_key", snapshot, &desc);
-	bool		isnull;
-	bytea	   *value;
+	Datum		value;
+	bytea	   *bytes;
 
 	if (tuple == NULL)
 		return false;
-	value = DatumGetByteaPP(heap_getattr(tuple, MBUS_SIGNER_SEED, desc, &isnull));
-	if (VARSIZE_ANY_EXHDR(value) != MBUS_SEED_BYTES)
+	bytes = value_of(tuple, desc, MBUS_SIGNER_SEED, &value) ?
+		DatumGetByteaPP(value) : NULL;
+	if (bytes == NULL || VARSIZE_ANY_EXHDR(bytes) != MBUS_SEED_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("the key of the log has %d bytes",
-						(int) VARSIZE_ANY_EXHDR(value))));
-	memcpy(seed, VARDATA_ANY(value), MBUS_SEED_BYTES);
+						bytes ? (int) VARSIZE_ANY_EXHDR(bytes) : 0)));
+	memcpy(seed, VARDATA_ANY(bytes), MBUS_SEED_BYTES);
 	return true;
 }
 
@@ -552,7 +628,7 @@ mbus_log_origin_read(Oid schema, Snapshot snapshot)
 	return mbus_log_state_seen(schema, snapshot, &state) ? state.origin : NULL;
 }
 
-/* A copy of the one row of a table, or NULL. */
+/* A copy of the one row of a table, or NULL; XX001 if it is damaged. */
 static HeapTuple
 row_only(Oid schema, const char *table, Snapshot snapshot, TupleDesc *desc)
 {
@@ -562,6 +638,8 @@ row_only(Oid schema, const char *table, Snapshot snapshot, TupleDesc *desc)
 										  NULL);
 	HeapTuple	tuple = systable_getnext(scan);
 
+	if (tuple && !mbus_sound(tuple, RelationGetDescr(rel)))
+		row_damaged(rel);
 	if (tuple)
 		tuple = heap_copytuple(tuple);
 	*desc = CreateTupleDescCopy(RelationGetDescr(rel));

@@ -36,6 +36,14 @@ typedef struct MbusCheckpoint
 	char	   *signature;
 } MbusCheckpoint;
 
+/* A witness' line under a checkpoint; palloc'd. */
+typedef struct MbusCosignature
+{
+	int64		size;
+	char	   *name;
+	char	   *line;
+} MbusCosignature;
+
 extern void mbus_tiles_open(MbusTiles *tiles, Oid schema, Snapshot snapshot);
 extern MbusTreeSource mbus_tiles_source(MbusTiles *tiles);
 extern bool mbus_tiles_leaf(MbusTiles *tiles, int64 index, MbusHash *hash);
@@ -49,8 +57,10 @@ extern bool mbus_checkpoint_newest(Oid schema, Snapshot snapshot,
 								   MbusCheckpoint *checkpoint);
 extern bool mbus_checkpoint_of(Oid schema, Snapshot snapshot, int64 size,
 							   MbusCheckpoint *checkpoint);
-extern void mbus_checkpoint_row(HeapTuple tuple, TupleDesc desc,
+extern bool mbus_checkpoint_row(HeapTuple tuple, TupleDesc desc,
 								MbusCheckpoint *checkpoint);
+extern bool mbus_cosignature_row(HeapTuple tuple, TupleDesc desc,
+								 MbusCosignature *cosignature);
 extern int	mbus_witnesses_read(Oid schema, Snapshot snapshot,
 								MbusWitness *witness);
 extern char *mbus_cosignatures_read(Oid schema, Snapshot snapshot, int64 size);

@@ -58,19 +58,30 @@
 
 #include "base/columns.h"
 #include "base/schema.h"
+#include "log/sound.h"
 #include "log/table.h"
 #include "log/verify.h"
 #include "segment/leaf.h"
 #include "segment/leaf_keep.h"
+#include "segment/leaf_scan.h"
 #include "state/fault.h"
 #include "state/verifying.h"
 
 #define COLUMNS	5
 
+/* A log of more, 2^48 entries, is none: so many are not written in years. */
+#define TILES_MOST	(INT64CONST(1) << 40)
+
+static bool state_read(MbusVerify *v);
+static void state_work(void *arg);
+static bool log_left(MbusVerify *v);
+static void state_size(MbusVerify *v);
+static int64 runs_end(MbusVerify *v);
+static int64 tiles_end(MbusVerify *v, int level);
 static void verify_open(MbusVerify *v, FunctionCallInfo fcinfo);
 static void verify_all(MbusVerify *v);
 static void part_verify(MbusVerify *v, int64 from, int64 to);
-static void segments_read(MbusVerify *v);
+static void segments_read(void *arg);
 static HTAB *table_make(const char *name, Size key, Size entry);
 pg_noreturn static void range_bad(int64 from, int64 to, int64 size);
 
@@ -88,7 +99,7 @@ MBUS_FUNCTION(audit_verify)
 	v.schema = mbus_schema();
 	v.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	v.slot = -1;
-	if (mbus_log_state_seen(v.schema, v.snapshot, &v.state))
+	if (state_read(&v))
 	{
 		verify_open(&v, fcinfo);
 		v.slot = mbus_verifying_begin(v.from, v.to);
@@ -106,6 +117,150 @@ MBUS_FUNCTION(audit_verify)
 	}
 	UnregisterSnapshot(v.snapshot);
 	return (Datum) 0;
+}
+
+/*
+ * Reads the state; false, and that is told, if it is gone or damaged, without
+ * which there is nothing to compare with.  55000 if there is no log.
+ */
+static bool
+state_read(MbusVerify *v)
+{
+	if (!mbus_verify_try(state_work, v))
+		mbus_verify_fault(v, -1, "log", -1, 0, "unreadable");
+	else if (v->state.origin)
+		return true;
+	else if (log_left(v))
+		mbus_verify_fault(v, -1, "log", -1, 0, "state");
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no log"),
+				 errhint("Set message_bus.log = on.")));
+	return false;
+}
+
+static void
+state_work(void *arg)
+{
+	MbusVerify *v = arg;
+
+	(void) mbus_log_state_seen(v->schema, v->snapshot, &v->state);
+	state_size(v);
+}
+
+/* Whether there is anything that only a log has. */
+static bool
+log_left(MbusVerify *v)
+{
+	static const char *const tables[] = {"log_key", "log_tile", "log_run",
+	"log_checkpoint", "log_cosignature"};
+	bool		left = false;
+
+	for (int i = 0; i < (int) lengthof(tables) && !left; i++)
+	{
+		Relation	rel = table_open(mbus_relation(v->schema, tables[i]),
+									 AccessShareLock);
+		SysScanDesc scan = systable_beginscan(rel, InvalidOid, false,
+											  v->snapshot, 0, NULL);
+
+		left = systable_getnext(scan) != NULL;
+		systable_endscan(scan);
+		table_close(rel, AccessShareLock);
+	}
+	return left;
+}
+
+/*
+ * state_size tells if the size is neither that of the runs nor that of the
+ * tiles, of which one may lack its end.  Not more is gone through than there
+ * is: a size is believed no farther than they go.
+ */
+static void
+state_size(MbusVerify *v)
+{
+	int64		runs;
+	int64		tiles;
+
+	if (v->state.origin == NULL)
+		return;
+	runs = runs_end(v);
+	/* the lowest may have been pruned, that above has their roots */
+	tiles = Max(tiles_end(v, 0),
+				tiles_end(v, 1));
+	if (v->state.size == runs || v->state.size == tiles ||
+		(v->state.size > Min(runs, tiles) && v->state.size < Max(runs, tiles)))
+		return;
+	mbus_verify_fault(v, -1, "log", -1, 0, "state");
+	v->state.size = Max(Min(v->state.size, Max(runs, tiles)), 0);
+}
+
+/* Where the last run ends; 0 if there is none, or it is damaged. */
+static int64
+runs_end(MbusVerify *v)
+{
+	Relation	rel = table_open(mbus_relation(v->schema, "log_run"),
+								 AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(rel);
+	int64		end = 0;
+	MbusLeafScan rows;
+	HeapTuple	tuple;
+
+	mbus_leaf_scan_open(&rows, rel, MBUS_RUN_FIRST_INDEX, 0, false);
+	mbus_leaf_scan_begin(&rows, v->snapshot);
+	tuple = systable_getnext_ordered(rows.rows, BackwardScanDirection);
+	if (tuple && mbus_sound(tuple, desc))
+	{
+		bool		isnull;
+		int64		first = DatumGetInt64(heap_getattr(tuple,
+													   MBUS_RUN_FIRST_INDEX,
+													   desc, &isnull));
+		int32		n = DatumGetInt32(heap_getattr(tuple, MBUS_RUN_N, desc,
+												   &isnull));
+
+		if (first >= 0 && first < TILES_MOST << MBUS_TILE_BITS && n > 0)
+			end = first + n;
+	}
+	mbus_leaf_scan_close(&rows);
+	table_close(rel, AccessShareLock);
+	return end;
+}
+
+/* How many entries a level's hashes are over, by its last part; or 0. */
+static int64
+tiles_end(MbusVerify *v, int level)
+{
+	Relation	rel = table_open(mbus_relation(v->schema, "log_tile"),
+								 AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(rel);
+	int64		end = 0;
+	MbusLeafScan rows;
+	HeapTuple	tuple;
+
+	mbus_leaf_scan_open(&rows, rel, MBUS_TILE_LEVEL, MBUS_TILE_N, false);
+	mbus_leaf_scan_int4(&rows, MBUS_TILE_LEVEL, level);
+	mbus_leaf_scan_begin(&rows, v->snapshot);
+	tuple = systable_getnext_ordered(rows.rows, BackwardScanDirection);
+	if (tuple && mbus_sound(tuple, desc))
+	{
+		bool		isnull;
+		int64		n = DatumGetInt64(heap_getattr(tuple, MBUS_TILE_N, desc,
+												   &isnull));
+		int32		from = DatumGetInt32(heap_getattr(tuple,
+													  MBUS_TILE_FROM_HASH,
+													  desc, &isnull));
+		Datum		hashes = heap_getattr(tuple, MBUS_TILE_HASHES, desc,
+										  &isnull);
+
+		if (!isnull && n >= 0 && n < TILES_MOST &&
+			from >= 0 && from < MBUS_TILE_WIDTH)
+			end = ((n << MBUS_TILE_BITS) + from +
+				   (int64) (VARSIZE_ANY_EXHDR(DatumGetByteaPP(hashes)) /
+							MBUS_HASH_BYTES)) << (MBUS_TILE_BITS * level);
+	}
+	mbus_leaf_scan_close(&rows);
+	table_close(rel, AccessShareLock);
+	return end;
 }
 
 /* Gets ready; 22023 if the arguments are no range of entries. */
@@ -133,7 +288,8 @@ verify_open(MbusVerify *v, FunctionCallInfo fcinfo)
 	v->edge = palloc(MBUS_TILE_WIDTH * sizeof(MbusEdgeDoubt));
 	mbus_entry_init(&v->entry, false);
 	v->covered = v->from;
-	segments_read(v);
+	if (!mbus_verify_try(segments_read, v))
+		mbus_verify_fault(v, -1, "segment", -1, 0, "unreadable");
 }
 
 static HTAB *
@@ -328,8 +484,9 @@ mbus_verify_table(MbusVerify *v, int kind, int32 segment)
 
 /* Reads how far the log is with each segment; 0 is what is of none. */
 static void
-segments_read(MbusVerify *v)
+segments_read(void *arg)
 {
+	MbusVerify *v = arg;
 	Relation	rel = table_open(mbus_relation(v->schema, "segment"),
 								 AccessShareLock);
 	TupleDesc	desc = RelationGetDescr(rel);
@@ -347,6 +504,12 @@ segments_read(MbusVerify *v)
 		Datum		value;
 
 		CHECK_FOR_INTERRUPTS();
+		if (!mbus_sound(tuple, desc) ||
+			heap_attisnull(tuple, MBUS_SEGMENT_NO, desc))
+		{
+			mbus_verify_fault(v, -1, "segment", -1, 0, "unreadable");
+			continue;
+		}
 #define READ(column) heap_getattr(tuple, column, desc, &isnull)
 		segment = mbus_verify_segment(v, DatumGetInt32(READ(MBUS_SEGMENT_NO)));
 		segment->there = true;

@@ -9,7 +9,6 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
-#include "utils/array.h"
 #include "utils/hsearch.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
@@ -133,8 +132,6 @@ extern const char *mbus_verify_row(MbusVerify *v, MbusVerifySegment *segment,
 								   int kind, HeapTuple tuple, TupleDesc desc,
 								   MbusHash *hash);
 extern bool mbus_verify_payload(HeapTuple tuple, TupleDesc desc);
-extern bool mbus_verify_sound(HeapTuple tuple, TupleDesc desc);
-extern ArrayType *mbus_verify_array(Datum value);
 
 /* verify_part.c */
 extern void mbus_verify_rows(MbusVerify *v);

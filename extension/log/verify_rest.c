@@ -30,6 +30,7 @@
 #include "base/ids.h"
 #include "base/schema.h"
 #include "base/settings.h"
+#include "log/sound.h"
 #include "log/table.h"
 #include "log/verify.h"
 #include "segment/leaf_scan.h"
@@ -111,6 +112,8 @@ expired_find(MbusVerify *v)
 		bool		isnull;
 
 		CHECK_FOR_INTERRUPTS();
+		if (!mbus_sound(tuple, desc))
+			continue;			/* told by itself */
 		if (DatumGetTimestampTz(heap_getattr(tuple, MBUS_LOGGED_AT, desc,
 											 &isnull)) < oldest)
 			break;
@@ -152,6 +155,8 @@ dropped_read(MbusVerify *v)
 		int64		no;
 
 		CHECK_FOR_INTERRUPTS();
+		if (!mbus_sound(tuple, desc))
+			continue;			/* told as what it is */
 		segment = DatumGetInt32(heap_getattr(tuple, MBUS_ACTION_SEGMENT_NO,
 											 desc, &isnull));
 		if (isnull)

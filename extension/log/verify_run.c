@@ -12,11 +12,13 @@
 #include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/rel.h"
 
 #include "base/columns.h"
 #include "base/schema.h"
+#include "log/sound.h"
 #include "log/verify.h"
 #include "segment/leaf_scan.h"
 
@@ -42,6 +44,7 @@ typedef struct RunWork
 	MbusVerify *v;
 	int64		from;
 	int64		to;
+	int64		lowest;			/* where its first run begins */
 } RunWork;
 
 static void runs_read(void *arg);
@@ -61,7 +64,7 @@ static void orphan_add(MbusVerify *v, const MbusHash *hash);
 void
 mbus_verify_runs(MbusVerify *v, int64 from, int64 to)
 {
-	RunWork		work = {v, from, to};
+	RunWork		work = {.v = v,.from = from,.to = to};
 
 	if (!mbus_verify_try(runs_read, &work))
 	{
@@ -83,8 +86,9 @@ runs_read(void *arg)
 	HeapTuple	tuple;
 
 	mbus_leaf_scan_open(&rows, rel, MBUS_RUN_FIRST_INDEX, 0, false);
-	mbus_leaf_scan_int8(&rows, MBUS_RUN_FIRST_INDEX,
-						run_before(v, rel, work->from), work->to - 1);
+	work->lowest = run_before(v, rel, work->from);
+	mbus_leaf_scan_int8(&rows, MBUS_RUN_FIRST_INDEX, work->lowest,
+						work->to - 1);
 	mbus_leaf_scan_begin(&rows, v->snapshot);
 	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
 		run_take(work, tuple, RelationGetDescr(rel));
@@ -104,9 +108,12 @@ run_before(MbusVerify *v, Relation rel, int64 index)
 	mbus_leaf_scan_int8(&rows, MBUS_RUN_FIRST_INDEX, PG_INT64_MIN, index);
 	mbus_leaf_scan_begin(&rows, v->snapshot);
 	tuple = systable_getnext_ordered(rows.rows, BackwardScanDirection);
-	if (tuple)
-		index = DatumGetInt64(heap_getattr(tuple, MBUS_RUN_FIRST_INDEX,
-										   RelationGetDescr(rel), &isnull));
+	/* one that is damaged is told when the part is read where it begins */
+	if (tuple && mbus_sound(tuple, RelationGetDescr(rel)))
+		index = Min(index,
+					DatumGetInt64(heap_getattr(tuple, MBUS_RUN_FIRST_INDEX,
+											   RelationGetDescr(rel),
+											   &isnull)));
 	mbus_leaf_scan_close(&rows);
 	return index;
 }
@@ -120,15 +127,17 @@ run_take(RunWork *work, HeapTuple tuple, TupleDesc desc)
 	int64		end;
 	Run			run;
 
-	if (!mbus_verify_sound(tuple, desc))
+	if (!mbus_sound(tuple, desc))
 	{
 		mbus_verify_fault(v, -1, "run", -1, 0, "unreadable");
 		return;
 	}
 	run_read(tuple, desc, &run);
-	if (run.n <= 0 || run.first < 0)
+	/* the index may have led to a row that is elsewhere: nothing is believed */
+	if (run.n <= 0 || run.first < Max(work->lowest, 0) ||
+		run.first >= work->to)
 	{
-		mbus_verify_fault(v, run.first, "run", run.lo, run.segment, "run");
+		mbus_verify_fault(v, -1, "run", -1, 0, "run");
 		return;
 	}
 	end = run.first + run.n;
@@ -183,7 +192,7 @@ runs_sound(Run *run, Datum value)
 
 	if (toast_raw_datum_size(value) > RUNS_BYTES)
 		return false;
-	array = mbus_verify_array(value);
+	array = mbus_sound_array(value, INT4OID);
 	if (array == NULL || ARR_NDIM(array) == 0 || ARR_DIMS(array)[0] % 2 != 0)
 		return false;
 	run->nruns = ARR_DIMS(array)[0];

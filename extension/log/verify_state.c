@@ -33,6 +33,7 @@
 #include "action/action.h"
 #include "base/columns.h"
 #include "base/schema.h"
+#include "log/sound.h"
 #include "log/verify.h"
 #include "segment/leaf_scan.h"
 
@@ -131,7 +132,7 @@ channels_read(StateWork *work)
 		int32		channel_id;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!mbus_verify_sound(tuple, desc))
+		if (!mbus_sound(tuple, desc))
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),
 					 errmsg("a row of message_bus.channel is damaged")));
@@ -183,7 +184,7 @@ change_take(StateWork *work, HeapTuple tuple, TupleDesc desc)
 	int64		no;
 
 	/* told as what it is */
-	if (desc->natts != MBUS_ACTION_DETAILS || !mbus_verify_sound(tuple, desc))
+	if (desc->natts != MBUS_ACTION_DETAILS || !mbus_sound(tuple, desc))
 		return;
 	heap_deform_tuple(tuple, desc, value + 1, isnull + 1);
 	if (isnull[MBUS_ACTION_KIND] || isnull[MBUS_ACTION_CHANNEL_ID] ||
@@ -223,7 +224,7 @@ state_is_right(const StateWork *work, const LastChange *last)
 	if (last->unordered || last->no == 0)
 		return true;
 	tuple = row_read(work, "log_action", last->no, &desc);
-	if (tuple == NULL || !mbus_verify_sound(tuple, desc))
+	if (tuple == NULL || !mbus_sound(tuple, desc))
 		return true;			/* told as what it is */
 	details = heap_getattr(tuple, MBUS_ACTION_DETAILS, desc, &isnull);
 	if (isnull)

@@ -58,6 +58,17 @@ typedef struct Checkpoints
 	MbusWitness witness[MBUS_WITNESSES];
 } Checkpoints;
 
+/* The reading of one checkpoint, by its size. */
+typedef struct CheckpointWork
+{
+	MbusVerify *v;
+	int64		size;
+	MbusCheckpoint *checkpoint;
+	bool		found;
+} CheckpointWork;
+
+#define NEWEST	((int64) -1)	/* instead of a size */
+
 static MbusTileState tile_state(TileWork *work);
 static void tile_read(void *arg);
 static bool tile_doubt(MbusVerify *v, int level, int64 n);
@@ -66,14 +77,20 @@ static const MbusHash *judged_hash(void *arg, int level, int64 n);
 static bool root_judge(MbusVerify *v, const MbusCheckpoint *checkpoint,
 					   bool *doubted);
 static void checkpoints_read(void *arg);
+static void key_read(void *arg);
+static void witnesses_read(void *arg);
+static bool checkpoint_find(MbusVerify *v, int64 size,
+							MbusCheckpoint *checkpoint);
+static void checkpoint_read(void *arg);
 static void edge_judge(Checkpoints *all);
 static bool checkpoint_signed(const Checkpoints *all,
 							  const MbusCheckpoint *checkpoint);
 static void checkpoint_judge(Checkpoints *all,
 							 const MbusCheckpoint *checkpoint);
 static void cosignatures_judge(Checkpoints *all);
-static void cosignature_judge(Checkpoints *all, int64 size, const char *name,
-							  const char *line, int64 *lost);
+static void cosignature_judge(Checkpoints *all,
+							  const MbusCosignature *cosignature,
+							  int64 *lost);
 
 /* ------------------------------------------------------------------------
  * Tiles
@@ -247,9 +264,10 @@ checkpoints_read(void *arg)
 	MbusLeafScan rows;
 	HeapTuple	tuple;
 
-	all->key_known = mbus_log_key_read(v->schema, v->snapshot, all->seed);
-	all->nwitnesses = mbus_witnesses_read(v->schema, v->snapshot,
-										  all->witness);
+	if (!mbus_verify_try(key_read, all))
+		mbus_verify_fault(v, -1, "log", -1, 0, "unreadable");
+	if (!mbus_verify_try(witnesses_read, all))
+		mbus_verify_fault(v, -1, "cosignature", -1, 0, "unreadable");
 	edge_judge(all);
 	rel = table_open(mbus_relation(v->schema, "log_checkpoint"),
 					 AccessShareLock);
@@ -263,11 +281,8 @@ checkpoints_read(void *arg)
 	{
 		MbusCheckpoint checkpoint;
 
-		if (mbus_verify_sound(tuple, RelationGetDescr(rel)))
-		{
-			mbus_checkpoint_row(tuple, RelationGetDescr(rel), &checkpoint);
+		if (mbus_checkpoint_row(tuple, RelationGetDescr(rel), &checkpoint))
 			checkpoint_judge(all, &checkpoint);
-		}
 		else
 			mbus_verify_fault(v, -1, "checkpoint", -1, 0, "unreadable");
 		MemoryContextReset(context);
@@ -277,6 +292,47 @@ checkpoints_read(void *arg)
 	mbus_leaf_scan_close(&rows);
 	table_close(rel, AccessShareLock);
 	cosignatures_judge(all);
+}
+
+static void
+key_read(void *arg)
+{
+	Checkpoints *all = arg;
+
+	all->key_known = mbus_log_key_read(all->v->schema, all->v->snapshot,
+									   all->seed);
+}
+
+static void
+witnesses_read(void *arg)
+{
+	Checkpoints *all = arg;
+
+	all->nwitnesses = mbus_witnesses_read(all->v->schema, all->v->snapshot,
+										  all->witness);
+}
+
+/* Reads the checkpoint of a size, or the newest; false also if it is damaged. */
+static bool
+checkpoint_find(MbusVerify *v, int64 size, MbusCheckpoint *checkpoint)
+{
+	CheckpointWork work = {.v = v,.size = size,.checkpoint = checkpoint};
+
+	return mbus_verify_try(checkpoint_read, &work) && work.found;
+}
+
+static void
+checkpoint_read(void *arg)
+{
+	CheckpointWork *work = arg;
+	MbusVerify *v = work->v;
+
+	if (work->size == NEWEST)
+		work->found = mbus_checkpoint_newest(v->schema, v->snapshot,
+											 work->checkpoint);
+	else
+		work->found = mbus_checkpoint_of(v->schema, v->snapshot, work->size,
+										 work->checkpoint);
 }
 
 /*
@@ -294,7 +350,7 @@ edge_judge(Checkpoints *all)
 
 	if (v->nedge == 0)
 		return;
-	if (mbus_checkpoint_newest(v->schema, v->snapshot, &checkpoint) &&
+	if (checkpoint_find(v, NEWEST, &checkpoint) &&
 		checkpoint.size > tile << MBUS_TILE_BITS &&
 		checkpoint.size <= v->state.size &&
 		checkpoint_signed(all, &checkpoint) &&
@@ -395,18 +451,12 @@ cosignatures_judge(Checkpoints *all)
 	mbus_leaf_scan_begin(&rows, v->snapshot);
 	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
 	{
-		TupleDesc	desc = RelationGetDescr(rel);
-		bool		isnull;
-		Datum		name = heap_getattr(tuple, MBUS_COSIGNED_NAME, desc,
-										&isnull);
-		Datum		line = heap_getattr(tuple, MBUS_COSIGNED_LINE, desc,
-										&isnull);
+		MbusCosignature cosignature;
 
-		cosignature_judge(all,
-						  DatumGetInt64(heap_getattr(tuple, MBUS_COSIGNED_SIZE,
-													 desc, &isnull)),
-						  TextDatumGetCString(name), TextDatumGetCString(line),
-						  lost);
+		if (mbus_cosignature_row(tuple, RelationGetDescr(rel), &cosignature))
+			cosignature_judge(all, &cosignature, lost);
+		else
+			mbus_verify_fault(v, -1, "cosignature", -1, 0, "unreadable");
 	}
 	mbus_leaf_scan_close(&rows);
 	table_close(rel, AccessShareLock);
@@ -422,24 +472,26 @@ cosignatures_judge(Checkpoints *all)
  * by witness the size if there is no such checkpoint, 0 if there is.
  */
 static void
-cosignature_judge(Checkpoints *all, int64 size, const char *name,
-				  const char *line, int64 *lost)
+cosignature_judge(Checkpoints *all, const MbusCosignature *cosignature,
+				  int64 *lost)
 {
 	MbusVerify *v = all->v;
 	MbusCheckpoint checkpoint;
 	int			w = 0;
 	int64		time;
 
-	while (w < all->nwitnesses && strcmp(all->witness[w].name, name) != 0)
+	while (w < all->nwitnesses && strcmp(all->witness[w].name, cosignature->name) != 0)
 		w++;
 	if (w == all->nwitnesses)
 		return;
-	lost[w] = size;
-	if (!mbus_checkpoint_of(v->schema, v->snapshot, size, &checkpoint))
+	lost[w] = cosignature->size;
+	if (!checkpoint_find(v, cosignature->size, &checkpoint))
 		return;
 	lost[w] = 0;
 	if (!mbus_witness_signed(&all->witness[w],
-							 mbus_note_text(checkpoint.origin, size,
-											&checkpoint.root), line, &time))
-		mbus_verify_fault(v, -1, "cosignature", size, 0, "checkpoint");
+							 mbus_note_text(checkpoint.origin, cosignature->size,
+											&checkpoint.root),
+							 cosignature->line, &time))
+		mbus_verify_fault(v, -1, "cosignature", cosignature->size, 0,
+						  "checkpoint");
 }

@@ -168,7 +168,7 @@ witness_of(const MbusWitness *witness, int n, const char *text,
 	return NULL;
 }
 
-/* Keeps a line, which is stored with its end. */
+/* Keeps a line, which is stored with its end; 40001 without its checkpoint. */
 static void
 cosignature_store(Oid schema, int64 size, const MbusWitness *witness,
 				  const char *line, int64 time)
@@ -180,14 +180,19 @@ cosignature_store(Oid schema, int64 size, const MbusWitness *witness,
 		CStringGetTextDatum(whole),
 	TimestampTzGetDatum((time - UNIX_EPOCH_S) * USECS_PER_SEC)};
 
-	mbus_run_as_owner(schema,
-					  "INSERT INTO message_bus.log_cosignature"
-					  " (size, name, line, at)"
-					  " SELECT c.size, $2, $3, $4"
-					  " FROM message_bus.log_checkpoint AS c"
-					  " WHERE c.size OPERATOR(pg_catalog.=) $1"
-					  " FOR KEY SHARE"
-					  " ON CONFLICT (size, name) DO UPDATE"
-					  " SET line = EXCLUDED.line, at = EXCLUDED.at",
-					  lengthof(types), types, values, NULL);
+	if (mbus_run_as_owner(schema,
+						  "INSERT INTO message_bus.log_cosignature"
+						  " (size, name, line, at)"
+						  " SELECT c.size, $2, $3, $4"
+						  " FROM message_bus.log_checkpoint AS c"
+						  " WHERE c.size OPERATOR(pg_catalog.=) $1"
+						  " FOR KEY SHARE"
+						  " ON CONFLICT (size, name) DO UPDATE"
+						  " SET line = EXCLUDED.line, at = EXCLUDED.at",
+						  lengthof(types), types, values, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the checkpoint of size " INT64_FORMAT " is not there",
+						size),
+				 errdetail("It has been thinned out meanwhile, or is newer than the transaction's snapshot.")));
 }

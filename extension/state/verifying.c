@@ -4,8 +4,9 @@
  *
  * Each call of audit_verify() takes one of SLOTS places in shared memory,
  * which is one for the server: who comes when all are taken works unseen.  The
- * place is given back when the call ends, in whatever way; that of a process
- * that has died is free as soon as somebody looks.
+ * place is given back when the call ends, in whatever way: also if the process
+ * ends with it (FATAL), which no PG_CATCH sees.  That of one that is gone
+ * without is free as soon as somebody looks.
  *
  * The lock is held for a few assignments, and nothing under it can fail.  How
  * far a call is it writes without it, alone.
@@ -16,6 +17,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
+#include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/procarray.h"
 #include "utils/timestamp.h"
@@ -47,6 +49,7 @@ static Verifiers *shared = NULL;
 
 static Size verifying_size(void);
 static void verifying_startup(void *memory, bool found, int tranche);
+static void process_ends(int code, Datum arg);
 
 /*
  * mbus_verifying_init asks for shared memory; from _PG_init.
@@ -87,12 +90,16 @@ verifying_startup(void *memory, bool found, int tranche)
 int
 mbus_verifying_begin(int64 from, int64 to)
 {
+	static int	registered;		/* the process that has */
 	TimestampTz now = mbus_now();
 	int			dead[SLOTS];	/* processes that were found not to be there */
 	int			taken = -1;
 
 	if (shared == NULL)
 		return -1;
+	if (registered != MyProcPid)
+		before_shmem_exit(process_ends, (Datum) 0);
+	registered = MyProcPid;
 	for (int i = 0; i < SLOTS; i++)
 	{
 		int			pid = shared->slot[i].pid;
@@ -143,6 +150,14 @@ mbus_verifying_end(int slot)
 	if (shared->slot[slot].pid == MyProcPid)
 		shared->slot[slot].pid = 0;
 	LWLockRelease(&shared->lock);
+}
+
+/* Gives back what the process has. */
+static void
+process_ends(int code, Datum arg)
+{
+	for (int i = 0; i < SLOTS; i++)
+		mbus_verifying_end(i);
 }
 
 /*

@@ -150,8 +150,8 @@ mbus_log_failed(MbusWork *work, MbusOutcome outcome)
 {
 	int			class = ERRCODE_TO_CATEGORY(work->failed_code);
 	bool		damaged = outcome == MBUS_FAILED &&
-		(class == ERRCODE_TO_CATEGORY(ERRCODE_INTERNAL_ERROR) ||
-		 class == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR));
+	(class == ERRCODE_TO_CATEGORY(ERRCODE_INTERNAL_ERROR) ||
+	 class == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR));
 
 	work->log->edge.read = false;
 	work->log->logged = 0;

@@ -144,6 +144,8 @@ is(query(q{SELECT count(*) FROM message_bus.deliveries WHERE channel = 'brief'})
 is(lookup($message), "message|t|dropped|$me|14|", 'the entry of what has gone');
 is(lookup($ack), "ack|t|dropped|$me||acked", 'and of its ack');
 is(query("SELECT message_bus.audit_opening('$message', '$payload_opening')"), 't', 'its payload is opened as before');
+is(lookup(query("SELECT message_bus.audit_entry(max(no), '$_') FROM message_bus.log_action WHERE kind = '$_' AND no > 0")), "$_|t|stored|$me||", "the entry of a change: $_")
+  foreach qw(channel grant subscription);
 is(query("BEGIN; DELETE FROM message_bus.log_tile WHERE level = 0; SELECT logged, status, number > 0 FROM message_bus.audit_lookup('$message'); ROLLBACK"),
 	'|pruned|t', 'of what has been pruned that is said');
 $vars{entry} = $message;

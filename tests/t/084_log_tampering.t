@@ -64,6 +64,8 @@ sub consistency
 
 my $vkey = ask('key', 'witness.example/w1');
 query("SELECT message_bus.set_witnesses(ARRAY['$vkey'])");
+my $old = $node->background_psql('postgres', on_error_stop => 0);
+$old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
 query("SELECT message_bus.publish('plain', '1')");
 log_covered($node);
 my $key = query('SELECT message_bus.audit_key()');
@@ -74,6 +76,9 @@ sql_fails($node, 'postgres', "SELECT message_bus.audit_cosign($seen + 1, '$line'
 sql_fails($node, 'postgres', "SELECT message_bus.audit_cosign($seen, '" . ($line =~ s/.(..)$/$1/r) . "')", '22023', qr/not that of a witness/, 'nor is half of it enough');
 sql_fails($node, 'postgres', "SELECT message_bus.set_witnesses(ARRAY['$vkey', '$vkey'])", '22023', qr/key 2 has the name/, 'no two have one name');
 sql_fails($node, 'postgres', "SELECT message_bus.set_witnesses(ARRAY['" . ($vkey =~ s/\+.{8}/+01234567/r) . "'])", '22023', qr/key 1 is no key/, 'nor a wrong id');
+$old->query("SELECT message_bus.audit_cosign($seen, '$line')");
+like($old->{stderr}, qr/the checkpoint of size $seen is not there/, 'nor is it taken where the checkpoint is not seen');
+$old->quit;
 query("SELECT message_bus.audit_cosign($seen, '$line')");
 my $first = query("SELECT min(id) FROM message_bus.messages");
 is(query("SELECT position('$line' IN message_bus.audit_checkpoint()) > 0"), 't', 'a checkpoint has its line');
@@ -179,6 +184,8 @@ my @cases = (
 	[ 'an ack', "ack $ack changed", "UPDATE message_bus.ack SET at = at + interval '1 us' WHERE no = $ack" ],
 	[ 'a failure', "failure $failure changed", "UPDATE message_bus.failure SET reason = 'yes' WHERE no = $failure" ],
 	[ 'who has read', "event $event changed", "UPDATE message_bus.event SET role = 'nobody' WHERE no = $event" ],
+	[ 'no kind of event', "event $event unreadable", 'ALTER TABLE message_bus.event ALTER kind DROP NOT NULL', "UPDATE message_bus.event SET kind = NULL WHERE no = $event" ],
+	[ 'no checksum', "message $one unreadable", 'ALTER TABLE message_bus.message ALTER sha256 DROP NOT NULL', message($one, 'sha256 = NULL') ],
 	[ 'a message that is deleted', "message $one removed", "DELETE FROM $table WHERE id = $one" ],
 	[ 'an ack that is deleted', "ack $ack removed", "DELETE FROM message_bus.ack WHERE no = $ack" ],
 	[ 'a message that is added', "message $new added", another($one, "m.id := $new") ],
@@ -194,7 +201,9 @@ my @cases = (
 	[ 'a part of the tile at the edge', "tile $edge tile", tile("level = 0 AND n = $edge AND from_hash = 0", flip(0, 'hashes')) ],
 	[ 'a hash above', 'tile 0 tile', tile('level = 1 AND from_hash = 0', flip(0, 'hashes')) ],
 	[ 'a message, tiles and the state', join("\n", map { "checkpoint $_ checkpoint" } sort @checkpoints), message($id[300], q{key = 'x'}), "DO \$\$ BEGIN PERFORM tree_fit($id[300]); END \$\$" ],
-	[ 'the size', qr/\A(checkpoint \d+ checkpoint\n)*checkpoint $newest checkpoint\z/, 'UPDATE message_bus.log_state SET size = 0' ],
+	[ 'the size', qr/\A(checkpoint \d+ checkpoint\n)*checkpoint $newest checkpoint\nlog state\z/, 'UPDATE message_bus.log_state SET size = 0' ],
+	[ 'a size that is never reached', 'log state', 'UPDATE message_bus.log_state SET size = 1::bigint << 60' ],
+	[ 'a state that is gone', 'log state', 'DELETE FROM message_bus.log_state' ],
 	[ 'a run that is gone', 'run run', "DELETE FROM message_bus.log_run WHERE segment_no = $segment AND kind = 0 AND n > 100" ],
 	[ 'a run that is shorter', 'run run', "UPDATE message_bus.log_run SET n = n - 1 WHERE first_index = (SELECT first_index FROM message_bus.log_run WHERE n > 100 AND runs IS NULL LIMIT 1)" ],
 	[ 'a root', "checkpoint $newest checkpoint", "UPDATE message_bus.log_checkpoint SET root = sha256(root) WHERE size = $newest" ],
@@ -344,20 +353,27 @@ sub bytes_flip
 }
 
 my $heap = file_of($table);
+my $runs = file_of('message_bus.log_run');
+my $run = pack 'q<q<l<l<', split /\|/, query('SELECT first_index, lo, segment_no, kind FROM message_bus.log_run WHERE kind = 2 ORDER BY first_index LIMIT 1');
 my $chunks = file_of(query("SELECT reltoastrelid::regclass FROM pg_class WHERE oid = 'message_bus.message_" . ($big >> 24) . "'::regclass"));
 query('CHECKPOINT');
 $node->stop;
 bytes_flip($heap, "$needle\"", 3);
 bytes_flip($heap, "$other\"", -2, "\xff");
 bytes_flip($chunks, 'haystack ', 20);
+# the number that an index has found it by
+bytes_flip($runs, $run, 2);
 $node->start;
-is(log_faults($node), join("\n", sort "message $inline payload", "message $header unreadable", "message $big payload"),
+is(log_faults($node), join("\n", sort "message $inline payload", "message $header unreadable", "message $big payload", ('run run') x 2),
 	'what was flipped on the disk is found, and nothing else');
+sql_fails($node, 'postgres', "SELECT message_bus.audit_entry($header)", 'XX001', qr/a row of message_bus.message is damaged/, 'no entry is made of a row that leads out of itself');
 query("SELECT count(*) FROM message_bus.messages WHERE id = $one");
 $node->stop;
 bytes_flip($heap, substr($needle, 0, 3) . chr(ord(substr $needle, 3, 1) ^ 1), 3);
 bytes_flip($heap, "$other\"", -2, chr(2 * (length($other) + 3) + 1));
 bytes_flip($chunks, 'haystack ', 20);
+substr($run, 2, 1) ^= "\1";
+bytes_flip($runs, $run, 2);
 # the length of a chunk: the server cannot read it
 bytes_flip($chunks, 'haystack ', -5, "\x07");
 $node->start;
