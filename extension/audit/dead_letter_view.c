@@ -237,7 +237,7 @@ death_values(Oid schema, const MbusReader *reader, HeapTuple tuple,
 	Told		told;
 
 #define COPY(to, from)	(values[to] = column[from], isnull[to] = null[from])
-	heap_deform_tuple(tuple, desc, column + 1, null + 1);
+	mbus_leaf_deform(tuple, desc, MBUS_FAILURE_COLUMNS, column + 1, null + 1);
 	moved = !null[MBUS_FAILURE_DEAD_LETTER_ID];
 	if (!message_find(schema,
 					  DatumGetInt64(moved ? column[MBUS_FAILURE_DEAD_LETTER_ID] :

@@ -553,7 +553,7 @@ row_fill(MbusMessageScan *scan, const MbusSeen *seen, HeapTuple tuple,
 	if ((scan->filter.columns & ~MBUS_SEEN(MBUS_SEEN_LIVE)) == 0)
 		return;
 
-	heap_deform_tuple(tuple, desc, column + 1, null + 1);
+	mbus_leaf_deform(tuple, desc, MBUS_MESSAGE_COLUMNS, column + 1, null + 1);
 	COPY(MBUS_SEEN_ID, MBUS_COL_ID);
 	COPY(MBUS_SEEN_CHANNEL_ID, MBUS_COL_CHANNEL_ID);
 	PUT(MBUS_SEEN_CHANNEL, PointerGetDatum(seen->name), false);

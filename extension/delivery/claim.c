@@ -518,7 +518,7 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 		return false;
 	}
 #define COLUMN(c) (column[(c) - 1])
-	heap_deform_tuple(found->tuple, desc, column, null);
+	mbus_leaf_deform(found->tuple, desc, MBUS_MESSAGE_COLUMNS, column, null);
 	MemSet(isnull, 0, COLUMNS * sizeof(bool));
 	MemSet(&message, 0, sizeof(message));
 	message.id = found->id;

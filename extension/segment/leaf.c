@@ -535,3 +535,20 @@ leaf_compare(const void *a, const void *b)
 	return mbus_order(((const MbusLeaf *) a)->segment,
 					  ((const MbusLeaf *) b)->segment);
 }
+
+/*
+ * mbus_leaf_deform takes a row of a leaf apart, into as many values as such
+ * tables have columns; 55000 if somebody has given it others.
+ */
+void
+mbus_leaf_deform(HeapTuple tuple, TupleDesc desc, int ncolumns,
+				 Datum *values, bool *isnull)
+{
+	if (desc->natts != ncolumns)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a table of a segment is not as the extension made it"),
+				 errdetail("It has %d columns, not %d.", desc->natts,
+						   ncolumns)));
+	heap_deform_tuple(tuple, desc, values, isnull);
+}

@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "access/htup.h"
+#include "access/tupdesc.h"
 #include "storage/lockdefs.h"
 #include "utils/relcache.h"
 
@@ -99,6 +101,8 @@ extern Relation mbus_leaf_open(Oid schema, int32 segment, MbusFamily family,
 extern Relation mbus_leaf_open_written(Oid schema, int32 segment,
 									   MbusFamily family);
 extern bool mbus_leaf_attached(Oid schema, int32 segment, MbusFamily family);
+extern void mbus_leaf_deform(HeapTuple tuple, TupleDesc desc, int ncolumns,
+							 Datum *values, bool *isnull);
 extern Relation mbus_leaf_index(Relation leaf, AttrNumber first,
 								AttrNumber second, bool partial);
 
