@@ -1916,13 +1916,16 @@ COMMENT ON FUNCTION message_bus.audit_log_rows IS
 'audit_log_rows: the rows of the view audit_log from a time on (NULL: all), in no order. Changes are found by an index; facts of messages are read through, so that a short time saves memory and not all of the reading.';
 
 CREATE VIEW message_bus.audit_log AS
-	SELECT r.at, r.kind, r.what, r.channel, r.subscription, r.message_id, r.role, r.subject, r.session,
+	SELECT r.at, r.kind, r.what,
+		COALESCE(r.channel, CASE WHEN r.kind OPERATOR(pg_catalog.=) 'channel' THEN
+			r.details::pg_catalog.jsonb OPERATOR(pg_catalog.->>) 'name' END) AS channel,
+		r.subscription, r.message_id, r.role, r.subject, r.session,
 		r.details::pg_catalog.jsonb AS details, r.no
 	FROM message_bus.audit_log_rows() r;
 COMMENT ON VIEW message_bus.audit_log IS 'who did what, when: changes of channels, grants, subscriptions and keys, and what became of messages, as far as the current user may see it. Changes of a channel and its subscriptions, and facts: who may consume or audit all of its messages; grants: who owns it; all changes, also of dropped channels, keys, and what was done to the log: pg_monitor';
 COMMENT ON COLUMN message_bus.audit_log.kind IS 'channel, grant, subscription, purge, keys; ack, failure, redrive, access, delete; log, drop-segment, gap. It is the kind of audit_entry() and audit_proof()';
 COMMENT ON COLUMN message_bus.audit_log.what IS 'channel: created, altered, dropped; grant: granted, revoked; subscription: created, paused, resumed, moved (seek), dropped; purge: purged; keys: keys set, sessions ended; ack: acked, dead, kept, corrupt; failure: as view dead_letters has it; access: accessed; delete: deleted';
-COMMENT ON COLUMN message_bus.audit_log.channel IS 'its name now; NULL of one that was dropped, whose name is in the details';
+COMMENT ON COLUMN message_bus.audit_log.channel IS 'its name now; of one that was dropped the name that it had, where the row is about the channel itself, else NULL (details have the channel_id)';
 COMMENT ON COLUMN message_bus.audit_log.subscription IS 'of facts; its name now. Of changes it is in the details';
 COMMENT ON COLUMN message_bus.audit_log.message_id IS 'of an ack the first; details have the last (to_id) and how many';
 COMMENT ON COLUMN message_bus.audit_log.details IS 'of a change: the row as it is behind it (of a drop: was before), without what is null, times in UTC. Of keys: kid, alg and SHA-256; of a secret that of bytes nobody is shown and the secret';
@@ -2224,8 +2227,8 @@ checks (name, error, warning, figure, action) AS (
 		'Stored messages are damaged: see the view quarantined, and the machine''s disks and memory. Who has repaired one calls scrub_message().'
 	FROM message_bus.quarantined
 	UNION ALL
-	SELECT 'checksums', c.value > 0, false, c.value::text,
-		'Stored bytes do not match their checksum: see the view errors, function verify, and the machine''s disks and memory.'
+	SELECT 'checksums', false, c.value > 0, c.value::text,
+		'Since the server''s start stored bytes did not match their checksum: see the view errors, function verify, audit_verify(), and the machine''s disks and memory.'
 	FROM message_bus.counters() AS c WHERE c.metric = 'checksum_failures_total'
 )
 SELECT c.name, CASE WHEN c.error THEN 'error' WHEN c.warning THEN 'warning' ELSE 'ok' END,

@@ -245,8 +245,9 @@ MBUS_FUNCTION(get_bytes)
 
 /*
  * mbus_message_preview returns the first bytes of a message that the caller
- * may read, NULL where there is none or where that would mean to decompress
- * all of it.  They are not verified: a preview is not the message.
+ * may read, NULL where there is none, where that would mean to decompress all
+ * of it, or where it is in quarantine.  They are not verified: a preview is not
+ * the message.
  */
 struct varlena *
 mbus_message_preview(int64 id, int32 max_bytes)
@@ -255,7 +256,7 @@ mbus_message_preview(int64 id, int32 max_bytes)
 	MbusStored	message;
 
 	if (!mbus_message_readable(schema, id, &message) ||
-		message.compression > MBUS_COMPRESS_LZ4)
+		message.compression > MBUS_COMPRESS_LZ4 || mbus_quarantined(id))
 		return NULL;
 	return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored), 0,
 								  max_bytes);
