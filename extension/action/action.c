@@ -47,6 +47,7 @@
 #include "action/action.h"
 #include "base/caller.h"
 #include "base/columns.h"
+#include "base/random.h"
 #include "base/schema.h"
 #include "channel/channel.h"
 #include "segment/inserter.h"
@@ -58,7 +59,6 @@ static void action_name(MbusAction *action, const char *name);
 static void action_fill(const MbusAction *action, Oid schema,
 						TupleTableSlot *slot);
 static int64 number_of_action(Oid schema);
-static void random_bytes(void *bytes, Size len);
 
 /*
  * mbus_action_begin begins one; channel_id 0: it is about no channel.
@@ -69,7 +69,7 @@ mbus_action_begin(MbusAction *action, const char *kind, int32 channel_id,
 {
 	action->kind = kind;
 	action->channel_id = channel_id;
-	random_bytes(action->key, sizeof(action->key));
+	mbus_random(action->key, sizeof(action->key));
 	initStringInfo(&action->details);
 	appendStringInfoString(&action->details, "{\"change\":");
 	escape_json(&action->details, change);
@@ -263,15 +263,6 @@ number_of_action(Oid schema)
 
 	if (no >= MBUS_ACTION_FIRST)
 		return no;
-	random_bytes(&random, sizeof(random));
+	mbus_random(&random, sizeof(random));
 	return MBUS_ACTION_UNNUMBERED - 1 - (int64) (random >> 2);
-}
-
-static void
-random_bytes(void *bytes, Size len)
-{
-	if (!pg_strong_random(bytes, len))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random bytes")));
 }

@@ -36,6 +36,7 @@
 
 #include "base/catalog_cache.h"
 #include "base/columns.h"
+#include "base/random.h"
 #include "base/schema.h"
 #include "channel/publisher.h"
 
@@ -206,10 +207,7 @@ publisher_add(Oid schema, NameData *name)
 
 	do
 	{
-		if (!pg_strong_random(&number, sizeof(number)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg("could not draw a random number")));
+		mbus_random(&number, sizeof(number));
 		number &= PG_INT32_MAX;
 	} while (publisher_find(schema, "publisher_pkey", MBUS_PUBLISHER_ID,
 							F_INT4EQ, Int32GetDatum(number), &taken));

@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 
 #include "base/argument.h"
+#include "base/random.h"
 #include "base/schema.h"
 #include "base/settings.h"
 #include "log/begin.h"
@@ -60,7 +61,6 @@ static bool state_is_here(const MbusLogState *state);
 static void state_here(MbusLogState *state);
 static const char *prefix_set(void);
 static void key_make(void);
-static void random_bytes(void *bytes, Size len);
 
 /*
  * mbus_log_open locks the log's state and sees to it that it is ours; it
@@ -302,7 +302,7 @@ state_is_here(const MbusLogState *state)
 static void
 state_here(MbusLogState *state)
 {
-	random_bytes(&state->log_id, sizeof(state->log_id));
+	mbus_random(&state->log_id, sizeof(state->log_id));
 	/* version 4 of RFC 4122 */
 	state->log_id.data[6] = (state->log_id.data[6] & 0x0f) | 0x40;
 	state->log_id.data[8] = (state->log_id.data[8] & 0x3f) | 0x80;
@@ -345,19 +345,10 @@ key_make(void)
 	Datum		values[] = {PointerGetDatum(seed)};
 
 	SET_VARSIZE(seed, VARHDRSZ + MBUS_SEED_BYTES);
-	random_bytes(VARDATA(seed), MBUS_SEED_BYTES);
+	mbus_random(VARDATA(seed), MBUS_SEED_BYTES);
 	mbus_log_execute("INSERT INTO message_bus.log_key (seed) VALUES ($1)"
 					 " ON CONFLICT DO NOTHING", 1, types, values);
 	explicit_bzero(VARDATA(seed), MBUS_SEED_BYTES);
-}
-
-static void
-random_bytes(void *bytes, Size len)
-{
-	if (!pg_strong_random(bytes, len))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random bytes")));
 }
 
 /*
@@ -381,7 +372,7 @@ mbus_log_action(Oid schema, MbusLog *log, MbusLogState *state,
 	MbusLogged	row = {0};
 
 	SET_VARSIZE(key, VARHDRSZ + MBUS_HASH_BYTES);
-	random_bytes(VARDATA(key), MBUS_HASH_BYTES);
+	mbus_random(VARDATA(key), MBUS_HASH_BYTES);
 	nulls[4] = segment == 0 ? 'n' : ' ';
 	nulls[5] = continues == NULL ? 'n' : ' ';
 	nulls[6] = reason == NULL ? 'n' : ' ';

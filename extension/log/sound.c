@@ -41,6 +41,19 @@ static bool container_sound(const JsonbContainer *container, Size len);
 static bool element_sound(JEntry entry, const char *data, Size from, Size to);
 
 /*
+ * mbus_sound_error tells whether an error, by its code, speaks of damage: an
+ * internal one, or one of the system below.
+ */
+bool
+mbus_sound_error(int sqlerrcode)
+{
+	int			class = ERRCODE_TO_CATEGORY(sqlerrcode);
+
+	return class == ERRCODE_TO_CATEGORY(ERRCODE_INTERNAL_ERROR) ||
+		class == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR);
+}
+
+/*
  * mbus_sound tells whether all columns of a row are in it.
  */
 bool

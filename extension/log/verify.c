@@ -383,7 +383,6 @@ mbus_verify_try(void (*work) (void *arg), void *arg)
 	PG_CATCH();
 	{
 		ErrorData  *error;
-		int			class;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
@@ -391,9 +390,7 @@ mbus_verify_try(void (*work) (void *arg), void *arg)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
-		if (class != ERRCODE_TO_CATEGORY(ERRCODE_INTERNAL_ERROR) &&
-			class != ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR))
+		if (!mbus_sound_error(error->sqlerrcode))
 			ReThrowError(error);
 		FreeErrorData(error);
 		done = false;

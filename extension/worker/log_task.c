@@ -23,6 +23,7 @@
 #include "log/checkpoint.h"
 #include "log/pass.h"
 #include "log/prune.h"
+#include "log/sound.h"
 #include "log/unread.h"
 #include "state/clock.h"
 #include "worker/epoch.h"
@@ -148,10 +149,8 @@ log_slice(MbusWork *work, int32 only)
 bool
 mbus_log_failed(MbusWork *work, MbusOutcome outcome)
 {
-	int			class = ERRCODE_TO_CATEGORY(work->failed_code);
 	bool		damaged = outcome == MBUS_FAILED &&
-	(class == ERRCODE_TO_CATEGORY(ERRCODE_INTERNAL_ERROR) ||
-	 class == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR));
+	mbus_sound_error(work->failed_code);
 
 	work->log->edge.read = false;
 	work->log->logged = 0;

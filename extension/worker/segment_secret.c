@@ -25,6 +25,7 @@
 #include "utils/lsyscache.h"
 #include "utils/uuid.h"
 
+#include "base/random.h"
 #include "segment/inserter.h"
 #include "worker/segment_catalog.h"
 #include "worker/segment_secret.h"
@@ -69,10 +70,7 @@ secret_insert(Oid table)
 	TupleTableSlot *slot = mbus_inserter_slot(inserter);
 	pg_uuid_t	half[SECRET_COLUMNS];
 
-	if (!pg_strong_random(half, sizeof(half)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random bytes")));
+	mbus_random(half, sizeof(half));
 	slot->tts_values[SECRET_FIRST - 1] = UUIDPGetDatum(&half[0]);
 	slot->tts_values[SECRET_SECOND - 1] = UUIDPGetDatum(&half[1]);
 	mbus_inserter_put(inserter);
