@@ -16,6 +16,7 @@
 #include "base/caller.h"
 #include "base/compat.h"
 #include "base/limits.h"
+#include "base/media_type.h"
 #include "base/payload.h"
 #include "base/settings.h"
 #include "channel/channel.h"
@@ -132,6 +133,7 @@ mbus_draft_check(const MbusChannel *channel, MbusDraft *draft)
 
 	payload_size_check(channel, size);
 	text_size_check("content_type", strlen(draft->content_type));
+	mbus_content_type_check(draft->content_type);
 	if (draft->key)
 		text_size_check("key", VARSIZE_ANY_EXHDR(draft->key));
 	if (draft->transaction_id)
