@@ -23,8 +23,10 @@
 #include "body/read.h"
 #include "message/large.h"
 
-static bool parts_look(const MbusBody *body, int64 size, MbusLook *look,
-					   int64 bytes_max, int64 *bytes);
+#define LOOK_BYTES	(4 * MBUS_PART_BYTES)
+
+static bool parts_look(const MbusBody *body, int64 size, MbusBodyLook * look,
+					   int64 *bytes);
 
 /*
  * mbus_large_read returns "count" bytes of a message with a body, from a byte
@@ -61,13 +63,13 @@ mbus_large_read(Oid schema, const MbusStored *message, int64 from, int64 count,
 }
 
 /*
- * mbus_large_look looks at parts of a message's body, from where the last look
- * has ended, at one, and then others until "bytes_max" bytes are read; it sets
- * *bytes to how many were.  What the server itself finds damaged it throws.
+ * mbus_large_look looks at a few parts of a message's body, from where the last
+ * look has ended, and sets *bytes to how many bytes they have.  What the server
+ * itself finds damaged it throws.
  */
 MbusLooked
-mbus_large_look(Oid schema, const MbusStored *message, MbusLook *look,
-				int64 bytes_max, int64 *bytes)
+mbus_large_look(Oid schema, const MbusStored *message, MbusBodyLook * look,
+				int64 *bytes)
 {
 	MbusBody	body;
 	bool		sound = false;
@@ -82,7 +84,7 @@ mbus_large_look(Oid schema, const MbusStored *message, MbusLook *look,
 	*bytes = 0;
 	if (mbus_body_find(schema, message->body, AccessShareLock, &body))
 	{
-		sound = parts_look(&body, message->size, look, bytes_max, bytes);
+		sound = parts_look(&body, message->size, look, bytes);
 		UnlockRelationOid(body.relid, AccessShareLock);
 	}
 	if (sound && look->parts < mbus_parts(message->size))
@@ -97,8 +99,7 @@ mbus_large_look(Oid schema, const MbusStored *message, MbusLook *look,
 
 /* Reads on; false if a part is missing or damaged, then look->parts. */
 static bool
-parts_look(const MbusBody *body, int64 size, MbusLook *look, int64 bytes_max,
-		   int64 *bytes)
+parts_look(const MbusBody *body, int64 size, MbusBodyLook * look, int64 *bytes)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "message_bus part",
@@ -107,7 +108,7 @@ parts_look(const MbusBody *body, int64 size, MbusLook *look, int64 bytes_max,
 	bool		sound = true;
 
 	while (sound && look->parts < mbus_parts(size) &&
-		   (*bytes == 0 || *bytes < bytes_max))
+		   *bytes < LOOK_BYTES)
 	{
 		int32		len = (int32) Min(size - look->hash.bytes,
 									  MBUS_PART_BYTES);

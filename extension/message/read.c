@@ -251,6 +251,26 @@ MBUS_FUNCTION(get_bytes)
 }
 
 /*
+ * body_json(id bigint) returns the payload of a message with a body as json;
+ * NULL where that was not checked, or is damaged, or get() would not give it:
+ * no stored message may make a view fail.
+ */
+MBUS_FUNCTION(body_json)
+{
+	Oid			schema = mbus_schema();
+	MbusStored	message;
+	struct varlena *payload;
+
+	if (!mbus_message_open(schema, PG_GETARG_INT64(0), &message) ||
+		message.body == 0 || !message.json)
+		PG_RETURN_NULL();
+	payload = mbus_payload_read(schema, &message);
+	if (payload == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_POINTER(payload);
+}
+
+/*
  * mbus_message_preview returns the first bytes of a message that the caller
  * may read, NULL where there is none, where that would mean to decompress all
  * of it, or where it is in quarantine.  They are not verified: a preview is not
@@ -341,6 +361,22 @@ mbus_message_readable(Oid schema, int64 id, MbusStored *message)
 		return false;
 	may_read(schema, message);
 	return true;
+}
+
+/*
+ * mbus_message_open finds a message if get() would give it to the current user;
+ * it does not error.
+ */
+bool
+mbus_message_open(Oid schema, int64 id, MbusStored *message)
+{
+	const MbusChannel *channel;
+
+	if (!mbus_message_fetch(schema, id, message))
+		return false;
+	channel = mbus_channel_by_id(schema, message->channel_id);
+	return channel && mbus_channel_allows(channel, MBUS_CONSUME) &&
+		mbus_message_visible(schema, message);
 }
 
 /* Errors unless the current user may consume the message's channel. */
