@@ -1518,7 +1518,7 @@ COMMENT ON VIEW message_bus.quarantined IS
 'messages that are damaged, of the channels all of whose messages the current user may consume or audit, or that he may monitor: they are not delivered, and reading one is XX001, until scrub_message() or the scrubber finds them sound; as long as their segments are there';
 COMMENT ON COLUMN message_bus.quarantined.channel IS 'NULL: it could not be read, or was dropped';
 COMMENT ON COLUMN message_bus.quarantined.kind IS 'as scrub_message() returns it';
-COMMENT ON COLUMN message_bus.quarantined.detail IS 'of what is unreadable: the error; of a large message: which part of its body, from 0, is missing or damaged (with all parts sound their number: the whole is not what was published)';
+COMMENT ON COLUMN message_bus.quarantined.detail IS 'of what is unreadable: the error; of a large message: which part of its body, from 0';
 
 CREATE FUNCTION message_bus.scrub_status_row(OUT cycle bigint, OUT state text,
 	OUT started_at timestamp with time zone, OUT ended_at timestamp with time zone,

@@ -227,13 +227,15 @@ MBUS_FUNCTION(get_bytes)
 	count = Min(count, message.size - from);
 	check_reply(&message, count, false);
 
-	if (message.body != 0)
+	/* a whole one is compared with its own checksum, as get() does */
+	if (message.body != 0 && count < message.size)
 	{
 		payload = mbus_message_range(schema, &message, from, count);
 		read_record(schema, &message);
 		PG_RETURN_BYTEA_P(payload);
 	}
-	if (message.size > mbus_inline_max && is_verified(schema, &message) &&
+	if (message.body == 0 && message.size > mbus_inline_max &&
+		is_verified(schema, &message) &&
 		message.compression <= MBUS_COMPRESS_LZ4)
 	{
 		read_record(schema, &message);
@@ -242,7 +244,7 @@ MBUS_FUNCTION(get_bytes)
 	}
 	payload = mbus_message_payload(schema, &message);
 	read_record(schema, &message);
-	if (mbus_verify_on_read)
+	if (mbus_verify_on_read && message.body == 0)
 		remember_verified(schema, &message);
 	if (from == 0 && count == message.size)
 		PG_RETURN_BYTEA_P(payload);
