@@ -13,8 +13,6 @@
 #include "message/stored.h"
 #include "state/state.h"
 
-#define MBUS_PREVIEW_BYTES	1024	/* plain ones that are in the row, too */
-
 /* How far a body has been looked at, all zero to begin with. */
 typedef struct MbusBodyLook
 {

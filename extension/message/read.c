@@ -292,7 +292,7 @@ MBUS_FUNCTION(body_json)
  * the message.
  */
 struct varlena *
-mbus_message_preview(int64 id, int32 max_bytes)
+mbus_message_preview(int64 id)
 {
 	Oid			schema = mbus_schema();
 	MbusStored	message;
@@ -302,7 +302,7 @@ mbus_message_preview(int64 id, int32 max_bytes)
 		mbus_quarantined(id))
 		return NULL;
 	return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored), 0,
-								  max_bytes);
+								  MBUS_PREVIEW_BYTES);
 }
 
 /*

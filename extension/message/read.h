@@ -11,6 +11,6 @@
 
 extern bool mbus_message_readable(Oid schema, int64 id, MbusStored *message);
 extern bool mbus_message_open(Oid schema, int64 id, MbusStored *message);
-extern struct varlena *mbus_message_preview(int64 id, int32 max_bytes);
+extern struct varlena *mbus_message_preview(int64 id);
 
 #endif							/* MBUS_READ_H */
