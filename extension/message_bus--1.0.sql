@@ -278,12 +278,63 @@ CREATE TABLE message_bus.server_state (
 	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
 	timeline bigint NOT NULL DEFAULT 0,		-- that segments were last opened on
 	next_segment integer NOT NULL DEFAULT 32,	-- ordinal << 5 | node
+	next_store integer NOT NULL DEFAULT 32,	-- likewise
 	epoch integer NOT NULL DEFAULT 0,		-- of leases
 	node smallint,							-- of its ids; NULL before the first segment
 	bus uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid()	-- in the names of its segments' constraints
 );
 INSERT INTO message_bus.server_state DEFAULT VALUES;
 COMMENT ON TABLE message_bus.server_state IS 'numbering that must survive a crash or a failover';
+
+-- Large bodies lie in tables part_<store_no> that the worker makes and drops; the
+-- rows here go with them.
+CREATE TABLE message_bus.body_store (
+	store_no integer PRIMARY KEY,
+	series integer NOT NULL,				-- whose bodies it takes; 0: it is for one body alone
+	own boolean NOT NULL,
+	opened_at timestamp with time zone NOT NULL,
+	closed_at timestamp with time zone,		-- NULL: open, or an own one
+	expires_at timestamp with time zone		-- once closed, of the bodies that are not held
+);
+COMMENT ON TABLE message_bus.body_store IS 'stores: the tables that hold large bodies';
+
+CREATE TABLE message_bus.body_hold (
+	store_no integer NOT NULL,
+	until timestamp with time zone NOT NULL,
+	message_id bigint NOT NULL
+);
+CREATE INDEX body_hold_store_idx ON message_bus.body_hold (store_no);
+-- the worker deletes them, also where all tables are published
+ALTER TABLE message_bus.body_hold REPLICA IDENTITY FULL;
+COMMENT ON TABLE message_bus.body_hold IS 'messages whose bodies a store must keep, beyond what it says itself';
+
+CREATE TABLE message_bus.body_moved (
+	body bigint PRIMARY KEY,
+	to_body bigint NOT NULL
+);
+COMMENT ON TABLE message_bus.body_moved IS 'bodies that were moved to another store, so that theirs could be dropped';
+
+CREATE TABLE message_bus.upload (
+	body bigint PRIMARY KEY,				-- body >> 20 is its store
+	begun_at timestamp with time zone NOT NULL
+);
+COMMENT ON TABLE message_bus.upload IS 'uploads that were begun, until their store goes';
+
+CREATE TABLE message_bus.upload_end (
+	body bigint PRIMARY KEY,
+	at timestamp with time zone NOT NULL,
+	kind "char" NOT NULL,					-- c committed, a aborted
+	message_id bigint
+);
+COMMENT ON TABLE message_bus.upload_end IS 'how uploads ended';
+
+CREATE TABLE message_bus.upload_hash (
+	body bigint NOT NULL,
+	n integer NOT NULL,						-- the part that it is behind
+	state bytea NOT NULL,					-- as part_<n>.state
+	PRIMARY KEY (body, n)
+);
+COMMENT ON TABLE message_bus.upload_hash IS 'how far the hash of an upload that came out of order is';
 
 CREATE TABLE message_bus.error (
 	at timestamp with time zone NOT NULL,
@@ -2442,6 +2493,12 @@ SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription_id', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.publisher', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.unattached', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.body_store', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.body_hold', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.body_moved', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.upload', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.upload_end', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.upload_hash', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.log_state', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.log_tile', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.log_run', '');
