@@ -40,10 +40,10 @@ typedef struct Append
 	int32		behind;			/* the last one */
 	bool		ends;			/* the last part is a short one */
 	Snapshot	snapshot;
-	MbusPartWriter *writer;
+	MbusPart	part[MBUS_APPEND_PARTS];
+	int			there;			/* bits: which of them are */
 	bool		chained;		/* all parts before the next are there, and */
 	MbusBodyHash hash;			/* this is their hash */
-	TimestampTz at;
 } Append;
 
 static struct varlena *payload_argument(FunctionCallInfo fcinfo, int argno);
@@ -52,10 +52,11 @@ static void ends_check(const Append *append);
 static void behind_end(const Append *append, int64 end);
 static void parts_lock(const Append *append);
 static void chain_begin(Append *append);
-static void part_append(Append *append, int32 n);
-static void part_repeat(Append *append, const MbusPart *part,
-						const MbusPart *there, const char *bytes);
-static void part_chain(Append *append, MbusPart *part, const char *bytes);
+static void parts_look(Append *append);
+static void part_differs(const Append *append, const MbusPart *there);
+static void parts_write(Append *append, MbusCompression compression);
+static void part_chain(Append *append, MbusPart *part, bool there,
+					   const char *bytes);
 static int64 complete_to(const Append *append, int32 known);
 
 /*
@@ -91,16 +92,13 @@ MBUS_FUNCTION(upload_append)
 	append.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	if (append.upload.size < 0)
 		ends_check(&append);
-	append.at = mbus_now();
+	mbus_upload_disk(append.size);
 	chain_begin(&append);
 	known = append.chained ? 0 :
 		mbus_extent_known(&append.body, append.snapshot);
-	append.writer = mbus_part_writer(&append.body, compression);
-	for (int32 n = append.first; n < append.behind; n++)
-		part_append(&append, n);
-	mbus_part_writer_end(append.writer);
+	parts_look(&append);
+	parts_write(&append, compression);
 	UnregisterSnapshot(append.snapshot);
-	CommandCounterIncrement();
 	append.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	result = complete_to(&append, known);
 	UnregisterSnapshot(append.snapshot);
@@ -115,12 +113,12 @@ payload_argument(FunctionCallInfo fcinfo, int argno)
 
 	mbus_required(fcinfo, argno, "payload");
 	size = toast_raw_datum_size(PG_GETARG_DATUM(argno)) - VARHDRSZ;
-	if (size > MBUS_UPLOAD_APPEND)
+	if (size > MBUS_APPEND_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("payload of %zu bytes is too large for one append",
 						size),
-				 errdetail("The limit is %d bytes.", MBUS_UPLOAD_APPEND),
+				 errdetail("The limit is %d bytes.", MBUS_APPEND_MAX),
 				 errhint("Send the body in pieces.")));
 	if (size == 0)
 		ereport(ERROR,
@@ -219,68 +217,98 @@ chain_begin(Append *append)
 	if (append->first == 0)
 		mbus_body_hash_begin(&append->hash);
 	else if (mbus_part_find(&append->body, append->first - 1,
-							append->snapshot, &before) && before.has_state)
+							append->snapshot, &before) &&
+			 before.has_state && before.size == MBUS_PART_BYTES)
 		mbus_body_hash_resume(&append->hash, before.state, append->from);
 	else
 		append->chained = false;
 }
 
-/* Writes a part, or finds it there. */
+/*
+ * parts_look finds out which parts are there; 22023 if one has other bytes.
+ * That is said before any is written: rows of a transaction that fails take
+ * room, too.
+ */
 static void
-part_append(Append *append, int32 n)
+parts_look(Append *append)
 {
-	int32		at = (n - append->first) * MBUS_PART_BYTES;
-	const char *bytes = append->bytes + at;
-	MbusPart	part = {0};
-	MbusPart	there;
+	TimestampTz now = mbus_now();
 
-	CHECK_FOR_INTERRUPTS();
-	part.n = n;
-	part.size = Min(MBUS_PART_BYTES, append->size - at);
-	part.at = append->at;
-	mbus_sha256(bytes, part.size, part.sha256);
-	if (mbus_part_find(&append->body, n, append->snapshot, &there))
+	for (int i = 0; append->first + i < append->behind; i++)
 	{
-		part_repeat(append, &part, &there, bytes);
-		return;
+		MbusPart   *part = &append->part[i];
+		int32		at = i * MBUS_PART_BYTES;
+		MbusPart	there;
+
+		part->n = append->first + i;
+		part->size = Min(MBUS_PART_BYTES, append->size - at);
+		part->at = now;
+		mbus_sha256(append->bytes + at, part->size, part->sha256);
+		if (!mbus_part_find(&append->body, part->n, append->snapshot, &there))
+			continue;
+		if (there.size != part->size ||
+			memcmp(there.sha256, part->sha256, MBUS_SHA256_BYTES) != 0)
+			part_differs(append, &there);
+		*part = there;
+		append->there |= 1 << i;
 	}
-	part_chain(append, &part, bytes);
-	mbus_part_write(append->writer, &part, bytes);
 }
 
-/* A part that is there must be the same; its state is good for the next. */
+/* Errors with 22023. */
 static void
-part_repeat(Append *append, const MbusPart *part, const MbusPart *there,
-			const char *bytes)
+part_differs(const Append *append, const MbusPart *there)
 {
-	MbusPart	same = *part;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("upload " INT64_FORMAT " has other bytes from byte " INT64_FORMAT " on",
+					append->upload.body,
+					(int64) there->n * MBUS_PART_BYTES),
+			 errdetail("The part that is there has %d bytes and another checksum.",
+					   there->size)));
+}
 
-	if (there->size != part->size ||
-		memcmp(there->sha256, part->sha256, MBUS_SHA256_BYTES) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("upload " INT64_FORMAT " has other bytes from byte " INT64_FORMAT " on",
-						append->upload.body,
-						(int64) part->n * MBUS_PART_BYTES),
-				 errdetail("The part that is there has %d bytes and another checksum.",
-						   there->size)));
-	if (!append->chained && there->has_state && part->size == MBUS_PART_BYTES)
+/* Writes the parts that are not there. */
+static void
+parts_write(Append *append, MbusCompression compression)
+{
+	int			n = append->behind - append->first;
+	MbusPartWriter *writer;
+
+	if (append->there == (1 << n) - 1)
+		return;
+	writer = mbus_part_writer(&append->body, compression);
+	for (int i = 0; i < n; i++)
+	{
+		const char *bytes = append->bytes + i * MBUS_PART_BYTES;
+		bool		there = (append->there & 1 << i) != 0;
+
+		CHECK_FOR_INTERRUPTS();
+		part_chain(append, &append->part[i], there, bytes);
+		if (!there)
+			mbus_part_write(writer, &append->part[i], bytes);
+	}
+	mbus_part_writer_end(writer);
+	CommandCounterIncrement();
+}
+
+/*
+ * part_chain sets the state of a part that is new, if all before it are known.
+ * One that is there may know it where the call did not.
+ */
+static void
+part_chain(Append *append, MbusPart *part, bool there, const char *bytes)
+{
+	if (!append->chained && there && part->has_state &&
+		part->size == MBUS_PART_BYTES)
 	{
 		append->chained = true;
-		mbus_body_hash_resume(&append->hash, there->state,
+		mbus_body_hash_resume(&append->hash, part->state,
 							  ((int64) part->n + 1) * MBUS_PART_BYTES);
+		return;
 	}
-	else
-		part_chain(append, &same, bytes);
-}
-
-/* Sets a part's state, if all before it are known. */
-static void
-part_chain(Append *append, MbusPart *part, const char *bytes)
-{
-	part->has_state = append->chained;
 	if (!append->chained)
 		return;
+	part->has_state = true;
 	mbus_body_hash_part(&append->hash, bytes, part->size);
 	if (part->size == MBUS_PART_BYTES)
 		mbus_body_hash_state(&append->hash, part->state);

@@ -6,8 +6,10 @@
  * field) that no function of SQL reaches: pg_advisory_lock() has 1 and 2.  All
  * are held to the transaction's end, and go with it whatever ends it.
  *
- *	owner	of a role and subject, exclusive; waited for.  Who begins uploads
- *			for the same ones counts what this one has reserved.
+ *	owner	of a role and subject, exclusive.  Who begins uploads for the same
+ *			ones counts what this one has reserved.  It is tried for a moment
+ *			only: frames of several sessions run in one transaction, and two such
+ *			would wait for each other
  *	body	shared by who appends, exclusive for who commits or aborts.  Taken or
  *			not: nobody waits
  *	part	exclusive, for who writes it, likewise.  So two that write the same
@@ -22,8 +24,11 @@
 
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "base/caller.h"
 #include "upload/upload.h"
@@ -32,6 +37,8 @@
 #define CLASS_PART		0x4D43
 #define CLASS_OWNER		0x4D44
 #define PARTS_MAX		256		/* locks of a transaction */
+#define OWNER_WAIT_US	50000
+#define OWNER_WAIT_STEP_MS	5
 
 /* How many locks of parts the transaction has taken; some may be gone with a
  * subtransaction. */
@@ -39,22 +46,33 @@ static LocalTransactionId parts_lxid = InvalidLocalTransactionId;
 static int	parts_locked = 0;
 
 static bool lock_take(uint32 first, uint32 second, uint16 class,
-					  LOCKMODE mode, bool wait);
+					  LOCKMODE mode);
 static void part_busy(int64 number, int32 n);
 static uint32 text_hash(const text *value);
 
 /*
- * mbus_upload_lock_owner waits for others who begin uploads for a role and
- * subject.  55P03 in a frame that has no time left to wait.
+ * mbus_upload_lock_owner takes the lock of a role and subject; 55P03 if another
+ * transaction has it, and does not end soon.
  */
 void
 mbus_upload_lock_owner(text *role, text *subject)
 {
-	if (!lock_take(text_hash(role), subject ? text_hash(subject) : 0,
-				   CLASS_OWNER, ExclusiveLock, !mbus_caller.no_wait))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("another transaction begins an upload for this role and subject")));
+	TimestampTz until = GetCurrentTimestamp() + OWNER_WAIT_US;
+
+	while (!lock_take(text_hash(role), subject ? text_hash(subject) : 0,
+					  CLASS_OWNER, ExclusiveLock))
+	{
+		if (mbus_caller.no_wait || GetCurrentTimestamp() >= until)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("another transaction begins an upload for this role and subject"),
+					 errhint("Try again when it has ended.")));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+						 WL_EXIT_ON_PM_DEATH, OWNER_WAIT_STEP_MS,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 /*
@@ -65,7 +83,7 @@ void
 mbus_upload_lock(int64 number, bool exclusive)
 {
 	if (lock_take((uint32) (number >> 32), (uint32) number, CLASS_BODY,
-				  exclusive ? ExclusiveLock : ShareLock, false))
+				  exclusive ? ExclusiveLock : ShareLock))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -94,7 +112,7 @@ mbus_upload_lock_part(int64 number, int32 n)
 	}
 	if (parts_locked >= PARTS_MAX)
 		mbus_upload_lock(number, true);
-	else if (!lock_take(body, (uint32) n, CLASS_PART, ExclusiveLock, false))
+	else if (!lock_take(body, (uint32) n, CLASS_PART, ExclusiveLock))
 		part_busy(number, n);
 	else
 		parts_locked++;
@@ -110,14 +128,14 @@ part_busy(int64 number, int32 n)
 			 errhint("Try again when it has ended.")));
 }
 
-/* Takes a lock to the end of the transaction; false: not without waiting. */
+/* Takes a lock to the end of the transaction, without waiting. */
 static bool
-lock_take(uint32 first, uint32 second, uint16 class, LOCKMODE mode, bool wait)
+lock_take(uint32 first, uint32 second, uint16 class, LOCKMODE mode)
 {
 	LOCKTAG		tag;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, first, second, class);
-	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+	return LockAcquire(&tag, mode, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 static uint32

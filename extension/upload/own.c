@@ -8,6 +8,10 @@
  * of SQL of his own can set as he likes: such a session speaks for all
  * subjects of its role anyway (channel/visibility.c).
  *
+ * The role is kept by name and OID, so that neither another one that gets
+ * the name nor one that gets the OID has them; what was restored in another
+ * cluster is nobody's, and expires.
+ *
  * Who asks for another's upload hears what he hears where there is none.
  */
 #include "postgres.h"
@@ -28,6 +32,8 @@
 #include "state/disk.h"
 #include "state/state.h"
 #include "upload/upload.h"
+
+#define UPLOAD_LONGEST	(30 * USECS_PER_DAY)	/* from begin to commit */
 
 static bool is_nobody(const char *subject);
 static bool same_text(const text *one, const text *other);
@@ -50,22 +56,34 @@ mbus_upload_check(const char *what)
 }
 
 /*
- * mbus_upload_owner sets for whom the caller uploads: his role's name, and a
- * subject or NULL.  42501 for who is nobody in particular.
+ * mbus_upload_owner sets whose a new upload is: the caller's.  42501 for who is
+ * nobody in particular.
  */
 void
-mbus_upload_owner(text **role, text **subject)
+mbus_upload_owner(MbusUpload *upload)
 {
-	const char *own = mbus_subject();
-
-	if (is_nobody(own))
+	if (!mbus_upload_owner_set(upload))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to upload"),
 				 errdetail("An upload belongs to a role and a subject, and who asks is anonymous."),
 				 errhint("Authenticate with a token that names a subject (\"sub\").")));
-	*role = cstring_to_text(GetUserNameFromId(GetUserId(), false));
-	*subject = own ? cstring_to_text(own) : NULL;
+}
+
+/*
+ * mbus_upload_owner_set does so; false for who is nobody in particular.
+ */
+bool
+mbus_upload_owner_set(MbusUpload *upload)
+{
+	const char *own = mbus_subject();
+
+	if (is_nobody(own))
+		return false;
+	upload->role_oid = GetUserId();
+	upload->role = cstring_to_text(GetUserNameFromId(GetUserId(), false));
+	upload->subject = own ? cstring_to_text(own) : NULL;
+	return true;
 }
 
 /*
@@ -93,7 +111,7 @@ mbus_upload_own(const MbusUpload *upload)
 	const char *own = mbus_subject();
 	char	   *role = GetUserNameFromId(GetUserId(), false);
 
-	return !is_nobody(own) &&
+	return !is_nobody(own) && upload->role_oid == GetUserId() &&
 		same_text(upload->role, cstring_to_text(role)) &&
 		same_text(upload->subject, own ? cstring_to_text(own) : NULL);
 }
@@ -138,29 +156,33 @@ mbus_upload_missing(int64 number)
 }
 
 /*
- * mbus_upload_unfinished makes sure that an upload of which the caller has the
- * lock goes on, and finds and locks its table of parts; else 55000.
+ * mbus_upload_unfinished makes sure that an upload of the caller's, of which he
+ * has the lock, goes on, and finds and locks its table of parts; else 55000.
+ * What is read before the locks is of no use: the row is read anew.
  */
 void
-mbus_upload_unfinished(Oid schema, const MbusUpload *upload,
-					   LOCKMODE lockmode, MbusBody *body)
+mbus_upload_unfinished(Oid schema, MbusUpload *upload, LOCKMODE lockmode,
+					   MbusBody *body)
 {
+	int64		number = upload->body;
+	bool		there = mbus_body_find(schema, number, lockmode, body);
 	MbusUploadEnd end;
 
-	if (mbus_upload_ended(schema, upload->body, &end))
+	if (!mbus_upload_find(schema, number, upload))
+		mbus_upload_missing(number);
+	if (mbus_upload_ended(schema, number, &end))
 		upload_ended(upload, &end);
-	if (!mbus_body_find(schema, upload->body, lockmode, body))
-		mbus_upload_missing(upload->body);
+	if (!there || upload->done)
+		mbus_upload_missing(number);
 	/* the parts are looked at only where that decides */
 	if (upload->begun_at + mbus_upload_ttl * USECS_PER_SEC <= mbus_now() &&
 		mbus_upload_expiry(upload, body) <= mbus_now())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("upload " INT64_FORMAT " has expired", upload->body),
-				 errdetail("It was begun at %s, and may go on for %d seconds after its last part and for 30 days in all.",
-						   timestamptz_to_str(upload->begun_at),
-						   mbus_upload_ttl),
-				 errhint("Begin a new one.")));
+				 errmsg("upload " INT64_FORMAT " has expired", number),
+				 errdetail("It was begun at %s.",
+						   timestamptz_to_str(upload->begun_at)),
+				 errhint("Begin a new one. See \"message_bus.upload_ttl\".")));
 }
 
 /* Errors with 55000, and says how it ended. */
@@ -169,26 +191,28 @@ upload_ended(const MbusUpload *upload, const MbusUploadEnd *end)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 end->kind == MBUS_UPLOAD_COMMITTED ?
+			 end->kind == MBUS_COMMITTED ?
 			 errmsg("upload " INT64_FORMAT " was committed", upload->body) :
 			 errmsg("upload " INT64_FORMAT " was aborted", upload->body),
-			 end->kind == MBUS_UPLOAD_COMMITTED ?
+			 end->kind == MBUS_COMMITTED ?
 			 errdetail("It is message " INT64_FORMAT ".", end->message_id) :
 			 0));
 }
 
 /*
  * mbus_upload_expiry returns when an upload expires, if nothing comes any
- * more.
+ * more.  One in a store that it shares is small, and is not to keep its
+ * neighbours' bytes: it has upload_ttl in all.
  */
 TimestampTz
 mbus_upload_expiry(const MbusUpload *upload, const MbusBody *body)
 {
-	TimestampTz latest = upload->begun_at + MBUS_UPLOAD_LONGEST;
-	TimestampTz last = mbus_parts_last_at(body);
+	TimestampTz last = upload->begun_at;
 
-	return Min(Max(upload->begun_at, last) +
-			   mbus_upload_ttl * USECS_PER_SEC, latest);
+	if (upload->own)
+		last = Max(last, mbus_parts_last_at(body));
+	return Min(last + mbus_upload_ttl * USECS_PER_SEC,
+			   upload->begun_at + UPLOAD_LONGEST);
 }
 
 /*

@@ -3,11 +3,12 @@
  *		How much a role and subject may have under way.
  *
  * They may have message_bus.max_uploads uploads that are open, and have
- * reserved message_bus.max_upload_bytes.  Bytes count until their space is
- * back: rows of uploads go with their store, and what was aborted or has
- * expired counts till then; what was committed is the channel's.  An aborted
- * one counts what of it is there, and a little at least, so that there are not
- * any number of rows of them.
+ * reserved message_bus.max_upload_bytes.  Bytes count as long as the upload's
+ * row is there: until the space is back, of one that had a store of its own;
+ * of one that was aborted or has expired in a store that it shares, and whose
+ * space comes back with that, for upload_ttl after its end (worker).  What was
+ * committed is the channel's.  An aborted one counts what of it is there, and a
+ * little at least, so that there are not any number of rows of them.
  *
  * Who counts has the lock of the role and subject, so that what he has found
  * is so until his own row is there.

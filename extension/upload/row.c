@@ -12,11 +12,13 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "base/columns.h"
 #include "base/owner.h"
 #include "base/schema.h"
 #include "segment/leaf_scan.h"
@@ -161,9 +163,14 @@ upload_read(HeapTuple tuple, TupleDesc desc, MbusUpload *upload)
 	upload->channel_id = DatumGetInt32(heap_getattr(tuple,
 													MBUS_UPLOAD_CHANNEL_ID,
 													desc, &isnull));
+	upload->role_oid = DatumGetObjectId(heap_getattr(tuple,
+													 MBUS_UPLOAD_ROLE_OID,
+													 desc, &isnull));
 	upload->role = column_text(tuple, desc, MBUS_UPLOAD_ROLE);
 	upload->subject = column_text(tuple, desc, MBUS_UPLOAD_SUBJECT);
 	upload->reserved = column_int8(tuple, desc, MBUS_UPLOAD_RESERVED, 0);
+	upload->own = DatumGetBool(heap_getattr(tuple, MBUS_UPLOAD_OWN, desc,
+											&isnull));
 	upload->done = DatumGetBool(heap_getattr(tuple, MBUS_UPLOAD_DONE, desc,
 											 &isnull));
 	upload->size = column_int8(tuple, desc, MBUS_UPLOAD_SIZE, -1);
@@ -209,8 +216,8 @@ column_int8(HeapTuple tuple, TupleDesc desc, AttrNumber column, int64 if_null)
 void
 mbus_upload_insert(Oid schema, const MbusUpload *upload)
 {
-	Oid			types[] = {INT8OID, TIMESTAMPTZOID, INT4OID, TEXTOID, TEXTOID,
-		INT8OID, BOOLOID, INT8OID, BYTEAOID, TEXTOID, TEXTOID, TEXTOID,
+	Oid			types[] = {INT8OID, TIMESTAMPTZOID, INT4OID, OIDOID, TEXTOID,
+		TEXTOID, INT8OID, BOOLOID, BOOLOID, INT8OID, BYTEAOID, TEXTOID, TEXTOID, TEXTOID,
 	TEXTOID, JSONBOID, INT8OID, INT8OID};
 	Datum		values[lengthof(types)];
 	char		nulls[lengthof(types) + 1];
@@ -222,10 +229,12 @@ mbus_upload_insert(Oid schema, const MbusUpload *upload)
 	PUT(Int64GetDatum(upload->body), false);
 	PUT(TimestampTzGetDatum(upload->begun_at), false);
 	PUT(Int32GetDatum(upload->channel_id), false);
+	PUT(ObjectIdGetDatum(upload->role_oid), false);
 	PUT_TEXT(upload->role);
 	PUT_TEXT(upload->subject);
 	PUT(Int64GetDatum(upload->reserved), false);
-	PUT(BoolGetDatum(false), false);
+	PUT(BoolGetDatum(upload->own), false);
+	PUT(BoolGetDatum(upload->done), false);
 	PUT(Int64GetDatum(upload->size), upload->size < 0);
 	PUT_TEXT(upload->sha256 ?
 			 cstring_to_text_with_len((const char *) upload->sha256,
@@ -241,8 +250,9 @@ mbus_upload_insert(Oid schema, const MbusUpload *upload)
 	nulls[n] = '\0';
 	mbus_run_as_owner(schema, "INSERT INTO message_bus.upload"
 					  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,"
-					  " $11, $12, $13, $14, $15, $16)",
+					  " $11, $12, $13, $14, $15, $16, $17, $18)",
 					  n, types, values, nulls);
+	CommandCounterIncrement();
 }
 
 /*
@@ -259,12 +269,12 @@ mbus_upload_ended(Oid schema, int64 number, MbusUploadEnd *end)
 
 	if (tuple)
 	{
-		end->at = column_int8(tuple, desc, MBUS_UPLOAD_END_AT, 0);
-		end->kind = DatumGetChar(heap_getattr(tuple, MBUS_UPLOAD_END_KIND,
+		end->at = column_int8(tuple, desc, MBUS_ENDED_AT, 0);
+		end->kind = DatumGetChar(heap_getattr(tuple, MBUS_ENDED_KIND,
 											  desc, &isnull));
-		end->message_id = column_int8(tuple, desc, MBUS_UPLOAD_END_MESSAGE_ID,
+		end->message_id = column_int8(tuple, desc, MBUS_ENDED_MESSAGE_ID,
 									  0);
-		end->bytes = column_int8(tuple, desc, MBUS_UPLOAD_END_BYTES, 0);
+		end->bytes = column_int8(tuple, desc, MBUS_ENDED_BYTES, 0);
 	}
 	mbus_uploads_end(scan);
 	return tuple != NULL;
@@ -289,11 +299,12 @@ mbus_upload_end(Oid schema, int64 number, const MbusUploadEnd *end)
 	mbus_run_as_owner_latest(schema, "DELETE FROM message_bus.upload_hash"
 							 " WHERE body OPERATOR(pg_catalog.=) $1",
 							 1, types, values);
-	if (end->kind == MBUS_UPLOAD_COMMITTED)
+	if (end->kind == MBUS_COMMITTED)
 		mbus_run_as_owner_latest(schema, "UPDATE message_bus.upload"
 								 " SET done = true"
 								 " WHERE body OPERATOR(pg_catalog.=) $1",
 								 1, types, values);
+	CommandCounterIncrement();
 }
 
 /*
@@ -312,11 +323,11 @@ mbus_upload_hashed(Oid schema, int64 number, uint8 *state)
 	while ((tuple = mbus_leaf_scan_next(&scan->rows)) != NULL)
 	{
 		bool		isnull;
-		text	   *value = column_text(tuple, desc, MBUS_UPLOAD_HASH_STATE);
+		text	   *value = column_text(tuple, desc, MBUS_HASHED_STATE);
 
 		if (value == NULL || VARSIZE_ANY_EXHDR(value) != MBUS_SHA256_BYTES)
 			continue;
-		last = DatumGetInt32(heap_getattr(tuple, MBUS_UPLOAD_HASH_N, desc,
+		last = DatumGetInt32(heap_getattr(tuple, MBUS_HASHED_N, desc,
 										  &isnull));
 		memcpy(state, VARDATA_ANY(value), MBUS_SHA256_BYTES);
 	}
@@ -338,4 +349,5 @@ mbus_upload_hash(Oid schema, int64 number, int32 n, const uint8 *state)
 	mbus_run_as_owner(schema, "INSERT INTO message_bus.upload_hash"
 					  " (body, n, state) VALUES ($1, $2, $3)",
 					  3, types, values, NULL);
+	CommandCounterIncrement();
 }

@@ -16,54 +16,14 @@
 #include "base/sha256.h"
 #include "body/body.h"
 #include "channel/channel.h"
+#include "message/draft.h"
 
-#define MBUS_UPLOAD_APPEND	(16 * MBUS_PART_BYTES)	/* bytes of one append */
-#define MBUS_UPLOAD_UNKNOWN	(INT64CONST(1) << 30)	/* reserved at most, where
-													 * no size is given */
-#define MBUS_UPLOAD_LONGEST	(30 * USECS_PER_DAY)	/* from begin to commit */
+#define MBUS_APPEND_PARTS	16	/* of one append */
+#define MBUS_APPEND_MAX		(MBUS_APPEND_PARTS * MBUS_PART_BYTES)
 
 /* kinds of upload_end */
-#define MBUS_UPLOAD_COMMITTED	'c'
-#define MBUS_UPLOAD_ABORTED		'a'
-
-/* Columns of message_bus.upload. */
-enum
-{
-	MBUS_UPLOAD_BODY = 1,
-	MBUS_UPLOAD_BEGUN_AT,
-	MBUS_UPLOAD_CHANNEL_ID,
-	MBUS_UPLOAD_ROLE,
-	MBUS_UPLOAD_SUBJECT,
-	MBUS_UPLOAD_RESERVED,
-	MBUS_UPLOAD_DONE,
-	MBUS_UPLOAD_SIZE,
-	MBUS_UPLOAD_SHA256,
-	MBUS_UPLOAD_CONTENT_TYPE,
-	MBUS_UPLOAD_TRANSACTION_ID,
-	MBUS_UPLOAD_KEY,
-	MBUS_UPLOAD_RECIPIENT,
-	MBUS_UPLOAD_HEADERS,
-	MBUS_UPLOAD_TTL,
-	MBUS_UPLOAD_DELAY
-};
-
-/* Columns of message_bus.upload_end. */
-enum
-{
-	MBUS_UPLOAD_END_BODY = 1,
-	MBUS_UPLOAD_END_AT,
-	MBUS_UPLOAD_END_KIND,
-	MBUS_UPLOAD_END_MESSAGE_ID,
-	MBUS_UPLOAD_END_BYTES
-};
-
-/* Columns of message_bus.upload_hash. */
-enum
-{
-	MBUS_UPLOAD_HASH_BODY = 1,
-	MBUS_UPLOAD_HASH_N,
-	MBUS_UPLOAD_HASH_STATE
-};
+#define MBUS_COMMITTED		'c'
+#define MBUS_ABORTED		'a'
 
 /* What begin was given; texts live in the memory context of the reader. */
 typedef struct MbusUpload
@@ -71,9 +31,11 @@ typedef struct MbusUpload
 	int64		body;
 	TimestampTz begun_at;
 	int32		channel_id;
+	Oid			role_oid;
 	text	   *role;			/* its name */
 	text	   *subject;		/* or NULL */
 	int64		reserved;		/* bytes, for the quota */
+	bool		own;			/* it has a store of its own */
 	bool		done;			/* committed */
 	int64		size;			/* -1: not known */
 	const uint8 *sha256;		/* or NULL */
@@ -116,18 +78,22 @@ extern void mbus_upload_hash(Oid schema, int64 number, int32 n,
 							 const uint8 *state);
 
 /* own.c */
-extern void mbus_upload_owner(text **role, text **subject);
+extern bool mbus_upload_owner_set(MbusUpload *upload);
+extern void mbus_upload_owner(MbusUpload *upload);
 extern bool mbus_upload_own(const MbusUpload *upload);
 extern void mbus_upload_open(Oid schema, int64 number, MbusUpload *upload);
-extern void mbus_upload_missing(int64 number);
+pg_noreturn extern void mbus_upload_missing(int64 number);
 extern TimestampTz mbus_upload_expiry(const MbusUpload *upload,
 									  const MbusBody *body);
 extern bool mbus_upload_expired(Oid schema, const MbusUpload *upload);
-extern void mbus_upload_unfinished(Oid schema, const MbusUpload *upload,
+extern void mbus_upload_unfinished(Oid schema, MbusUpload *upload,
 								   LOCKMODE lockmode, MbusBody *body);
 extern const MbusChannel *mbus_upload_channel(Oid schema,
 											  const MbusUpload *upload);
 extern void mbus_upload_check(const char *what);
+
+/* begin.c */
+extern void mbus_upload_draft(const MbusUpload *upload, MbusDraft *draft);
 
 /* lock.c */
 extern void mbus_upload_lock_owner(text *role, text *subject);
