@@ -362,13 +362,13 @@ CREATE TABLE message_bus.message (
 	id bigint NOT NULL,
 	created_at timestamp with time zone NOT NULL,
 	expires_at timestamp with time zone NOT NULL,
+	size bigint NOT NULL,			-- of the payload as published, in bytes
 	channel_id integer NOT NULL,
-	size integer NOT NULL,			-- of the payload as published, in bytes
 	publisher_id integer NOT NULL,	-- of message_bus.publisher
 	run smallint NOT NULL,			-- so many ids from here on are of this channel; 0: one of them
-	encoding "char" NOT NULL,		-- of the stored bytes: lz4, none, zstd, gzip
+	encoding "char" NOT NULL,		-- of the stored bytes: lz4, none, zstd, gzip; of a body: json (checked), none
 	sha256 bytea NOT NULL,			-- of the payload as published
-	payload bytea NOT NULL,
+	payload bytea NOT NULL,			-- of a body its first bytes
 	content_type text,				-- NULL: application/json
 	session bigint,
 	subject text,
@@ -377,7 +377,8 @@ CREATE TABLE message_bus.message (
 	available_at timestamp with time zone,	-- NULL: at once
 	transaction_id text,
 	headers jsonb,
-	recipient text					-- a subject
+	recipient text,					-- a subject
+	body bigint						-- NULL: the bytes are in payload
 ) PARTITION BY RANGE (id);
 ALTER TABLE message_bus.message ALTER COLUMN payload SET STORAGE EXTERNAL;
 COMMENT ON TABLE message_bus.message IS 'every message; partitioned into segments';
@@ -1055,7 +1056,7 @@ $$;
 COMMENT ON FUNCTION message_bus.store_message IS
 'store_message: publishes to message_bus.default_channel and returns the id; session, tool, provider and metadata become headers. Errors: as publish.';
 
-CREATE FUNCTION message_bus.stored_json(payload bytea, encoding text, size integer,
+CREATE FUNCTION message_bus.stored_json(payload bytea, encoding text, size bigint,
 	content_type text, sha256 bytea) RETURNS json
 	AS 'MODULE_PATHNAME', 'mbus_stored_json' LANGUAGE C STRICT STABLE COST 100;
 COMMENT ON FUNCTION message_bus.stored_json IS
@@ -1211,7 +1212,7 @@ COMMENT ON FUNCTION message_bus.subscription_rows IS
 CREATE FUNCTION message_bus.death_rows(OUT subscription_id integer, OUT message_id bigint, OUT attempts smallint,
 	OUT reason text, OUT kind text, OUT died_at timestamp with time zone, OUT dead_letter_id bigint,
 	OUT dead_letter text, OUT claimed_at timestamp with time zone, OUT role text, OUT key text,
-	OUT size integer, OUT content_type text, OUT not_moved text) RETURNS SETOF record
+	OUT size bigint, OUT content_type text, OUT not_moved text) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_death_rows' LANGUAGE C STABLE COST 10000 ROWS 100;
 COMMENT ON FUNCTION message_bus.death_rows IS
 'death_rows: the messages that died for subscriptions of channels that the current user may consume or audit, and that he may see, as long as they can be redriven. For the view dead_letters.';
@@ -1219,8 +1220,8 @@ COMMENT ON FUNCTION message_bus.death_rows IS
 CREATE FUNCTION message_bus.message_rows(OUT id bigint, OUT channel_id integer, OUT channel text,
 	OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT live boolean,
 	OUT available_at timestamp with time zone, OUT key text, OUT transaction_id text, OUT publisher text,
-	OUT subject text, OUT session bigint, OUT headers jsonb, OUT content_type text, OUT size integer,
-	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea, OUT recipient text) RETURNS SETOF record
+	OUT subject text, OUT session bigint, OUT headers jsonb, OUT content_type text, OUT size bigint,
+	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea, OUT recipient text, OUT body bigint) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_message_rows' LANGUAGE C STABLE COST 10000 ROWS 10000;
 COMMENT ON FUNCTION message_bus.message_rows IS
 'message_rows: the messages of the channels that the current user may consume or audit, live or not; stored: the payload''s bytes as they are stored, NULL to who may not consume. Of channels with visibility subject only what is from the current user or for him, unless he has all_subjects. For the views messages and message_bus.';
@@ -1569,8 +1570,8 @@ COMMENT ON COLUMN message_bus.pools.may_hold IS 'how many it may have, as long a
 CREATE FUNCTION message_bus.message_rows_kept(OUT id bigint, OUT channel_id integer, OUT channel text,
 	OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT live boolean,
 	OUT available_at timestamp with time zone, OUT key text, OUT transaction_id text, OUT publisher text,
-	OUT subject text, OUT session bigint, OUT headers jsonb, OUT content_type text, OUT size integer,
-	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea, OUT recipient text) RETURNS SETOF record
+	OUT subject text, OUT session bigint, OUT headers jsonb, OUT content_type text, OUT size bigint,
+	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea, OUT recipient text, OUT body bigint) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_message_rows_kept' LANGUAGE C STABLE COST 10000 ROWS 10000;
 COMMENT ON FUNCTION message_bus.message_rows_kept IS
 'message_rows_kept: as message_rows(), but also what was deleted or purged, as long as its segment is there: without key, headers, checksum and payload, and not live. For the view deliveries and trace().';

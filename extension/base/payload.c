@@ -36,9 +36,9 @@ static const char *const compression_names[] = {
 };
 
 static struct varlena *zstd_encode(struct varlena *payload);
-static struct varlena *zstd_decode(struct varlena *stored, int32 size);
+static struct varlena *zstd_decode(struct varlena *stored, int64 size);
 static struct varlena *gzip_encode(struct varlena *payload);
-static struct varlena *gzip_decode(struct varlena *stored, int32 size);
+static struct varlena *gzip_decode(struct varlena *stored, int64 size);
 static struct varlena *payload_alloc(size_t len);
 static struct varlena *keep_if_smaller(struct varlena *result, size_t len,
 									   struct varlena *payload);
@@ -153,7 +153,7 @@ mbus_payload_encode(MbusCompression compression, struct varlena *payload,
  * the value itself.  NULL if the bytes cannot be what was stored.
  */
 struct varlena *
-mbus_payload_decode(struct varlena *stored, MbusCompression used, int32 size)
+mbus_payload_decode(struct varlena *stored, MbusCompression used, int64 size)
 {
 	if (used == MBUS_COMPRESS_ZSTD)
 		return zstd_decode(stored, size);
@@ -182,7 +182,7 @@ zstd_encode(struct varlena *payload)
 
 /* Each decoder returns NULL where the bytes are not what was stored. */
 static struct varlena *
-zstd_decode(struct varlena *stored, int32 size)
+zstd_decode(struct varlena *stored, int64 size)
 {
 	struct varlena *result;
 	size_t		len;
@@ -214,7 +214,7 @@ gzip_encode(struct varlena *payload)
 }
 
 static struct varlena *
-gzip_decode(struct varlena *stored, int32 size)
+gzip_decode(struct varlena *stored, int64 size)
 {
 	uLongf		len = size;
 	struct varlena *result;

@@ -32,7 +32,7 @@ extern struct varlena *mbus_payload_encode(MbusCompression compression,
 										   struct varlena *payload,
 										   MbusCompression *used);
 extern struct varlena *mbus_payload_decode(struct varlena *stored,
-										   MbusCompression used, int32 size);
+										   MbusCompression used, int64 size);
 extern bool mbus_content_is_json(const char *content_type);
 extern void mbus_json_check(struct varlena *payload);
 

@@ -522,7 +522,7 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	MemSet(isnull, 0, COLUMNS * sizeof(bool));
 	MemSet(&message, 0, sizeof(message));
 	message.id = found->id;
-	message.size = DatumGetInt32(COLUMN(MBUS_COL_SIZE));
+	message.size = DatumGetInt64(COLUMN(MBUS_COL_SIZE));
 	message.compression =
 		mbus_compression_of(DatumGetChar(COLUMN(MBUS_COL_ENCODING)));
 	message.stored = (struct varlena *) DatumGetPointer(COLUMN(MBUS_COL_PAYLOAD));

@@ -53,6 +53,7 @@ mbus_draft_init(MbusDraft *draft, struct varlena *payload,
 {
 	MemSet(draft, 0, sizeof(*draft));
 	draft->payload = pg_detoast_datum_packed(payload);
+	draft->size = VARSIZE_ANY_EXHDR(draft->payload);
 	draft->content_type = content_type;
 	draft->check_json = check_json;
 }

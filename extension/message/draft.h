@@ -15,7 +15,10 @@
 /* A message as its publisher gave it, and what publishing makes of it. */
 typedef struct MbusDraft
 {
-	struct varlena *payload;	/* plain bytes */
+	struct varlena *payload;	/* plain bytes; of a body its preview */
+	int64		size;			/* of all bytes */
+	int64		body;			/* that has the bytes; 0: none */
+	bool		body_json;		/* it was checked to be JSON */
 	const char *content_type;
 	bool		check_json;		/* not known to be JSON yet */
 	Datum		headers;		/* jsonb, or 0 */

@@ -158,11 +158,13 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 	values[MBUS_COL_EXPIRES_AT] = TimestampTzGetDatum(draft->created_at +
 													  draft->ttl_us);
 	values[MBUS_COL_CHANNEL_ID] = Int32GetDatum(channel_id);
-	values[MBUS_COL_SIZE] = Int32GetDatum(VARSIZE_ANY_EXHDR(draft->payload));
+	values[MBUS_COL_SIZE] = Int64GetDatum(draft->size);
 	values[MBUS_COL_PUBLISHER_ID] = Int32GetDatum(draft->publisher_id);
 	values[MBUS_COL_RUN] = Int16GetDatum(run);
 	values[MBUS_COL_ENCODING] =
-		CharGetDatum(mbus_compression_code(draft->compression));
+		CharGetDatum(draft->body == 0 ?
+					 mbus_compression_code(draft->compression) :
+					 MbusBodyEncoding(draft->body_json));
 	values[MBUS_COL_SHA256] = PointerGetDatum(digest);
 	values[MBUS_COL_PAYLOAD] = PointerGetDatum(draft->stored);
 	mbus_slot_text(slot, MBUS_COL_CONTENT_TYPE,
@@ -192,6 +194,8 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 	isnull[MBUS_COL_HEADERS] = draft->headers == (Datum) 0;
 	values[MBUS_COL_RECIPIENT] = PointerGetDatum(draft->recipient);
 	isnull[MBUS_COL_RECIPIENT] = draft->recipient == NULL;
+	values[MBUS_COL_BODY] = Int64GetDatum(draft->body);
+	isnull[MBUS_COL_BODY] = draft->body == 0;
 }
 
 /*

@@ -163,7 +163,7 @@ drafts_count(int32 channel_id, const MbusDraft *drafts, int ndrafts)
 		if (drafts[i].duplicate)
 			continue;
 		published++;
-		bytes += VARSIZE_ANY_EXHDR(drafts[i].payload);
+		bytes += drafts[i].size;
 	}
 	mbus_count(MBUS_C_PUBLISHED, published);
 	mbus_count(MBUS_C_PUBLISHED_BYTES, bytes);
@@ -219,10 +219,9 @@ mbus_publish_waived(Oid schema, const MbusChannel *channel, MbusDraft *draft)
 	insert_reserved(schema, db, channel, &run, draft);
 	CommandCounterIncrement();
 	mbus_count(MBUS_C_PUBLISHED, 1);
-	mbus_count(MBUS_C_PUBLISHED_BYTES, VARSIZE_ANY_EXHDR(draft->payload));
+	mbus_count(MBUS_C_PUBLISHED_BYTES, draft->size);
 	mbus_tally(channel->channel_id, MBUS_T_PUBLISHED, 1);
-	mbus_tally(channel->channel_id, MBUS_T_PUBLISHED_BYTES,
-			   VARSIZE_ANY_EXHDR(draft->payload));
+	mbus_tally(channel->channel_id, MBUS_T_PUBLISHED_BYTES, draft->size);
 	return draft->id;
 }
 

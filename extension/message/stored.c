@@ -298,7 +298,7 @@ mbus_message_read(HeapTuple tuple, TupleDesc desc, MbusStored *m)
 	MemSet(m, 0, sizeof(*m));
 	m->id = DatumGetInt64(READ(MBUS_COL_ID));
 	m->channel_id = DatumGetInt32(READ(MBUS_COL_CHANNEL_ID));
-	m->size = DatumGetInt32(READ(MBUS_COL_SIZE));
+	m->size = DatumGetInt64(READ(MBUS_COL_SIZE));
 	m->created_at = DatumGetTimestampTz(READ(MBUS_COL_CREATED_AT));
 	m->expires_at = DatumGetTimestampTz(READ(MBUS_COL_EXPIRES_AT));
 	value = READ(MBUS_COL_AVAILABLE_AT);
@@ -322,6 +322,10 @@ mbus_message_read(HeapTuple tuple, TupleDesc desc, MbusStored *m)
 	value = READ(MBUS_COL_PAYLOAD);
 	m->stored = (struct varlena *)
 		DatumGetPointer(datumCopy(value, false, -1));
+	value = READ(MBUS_COL_BODY);
+	m->body = isnull ? 0 : DatumGetInt64(value);
+	m->json = m->body != 0 &&
+		DatumGetChar(READ(MBUS_COL_ENCODING)) == MbusBodyEncoding(true);
 #undef READ
 }
 
@@ -497,7 +501,7 @@ mbus_stored_json(PG_FUNCTION_ARGS)
 {
 	struct varlena *payload;
 	char	   *encoding;
-	int32		size = PG_GETARG_INT32(2);
+	int64		size = PG_GETARG_INT64(2);
 	bytea	   *digest = PG_GETARG_BYTEA_PP(4);
 	uint8		sha256[MBUS_SHA256_BYTES];
 

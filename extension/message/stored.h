@@ -22,7 +22,9 @@ typedef struct MbusStored
 {
 	int64		id;
 	int32		channel_id;
-	int32		size;
+	int64		size;
+	int64		body;			/* 0: the bytes are in "stored" */
+	bool		json;			/* the body was checked to be JSON */
 	TimestampTz created_at;
 	TimestampTz expires_at;
 	TimestampTz available_at;
