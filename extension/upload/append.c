@@ -14,6 +14,7 @@
 
 #include "access/detoast.h"
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 

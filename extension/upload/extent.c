@@ -15,7 +15,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "utils/memutils.h"
+#include "miscadmin.h"
 
 #include "body/part.h"
 #include "upload/extent.h"

@@ -17,8 +17,8 @@
 
 #include <sys/statvfs.h>
 
+#include "catalog/pg_tablespace_d.h"
 #include "commands/tablespace.h"
-#include "common/relpath.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
