@@ -39,7 +39,6 @@ static struct varlena *zstd_encode(struct varlena *payload);
 static struct varlena *zstd_decode(struct varlena *stored, int64 size);
 static struct varlena *gzip_encode(struct varlena *payload);
 static struct varlena *gzip_decode(struct varlena *stored, int64 size);
-static struct varlena *payload_alloc(size_t len);
 static struct varlena *keep_if_smaller(struct varlena *result, size_t len,
 									   struct varlena *payload);
 
@@ -167,7 +166,7 @@ static struct varlena *
 zstd_encode(struct varlena *payload)
 {
 	size_t		room = ZSTD_compressBound(VARSIZE_ANY_EXHDR(payload));
-	struct varlena *result = payload_alloc(room);
+	struct varlena *result = mbus_payload_alloc(room);
 	size_t		len;
 
 	len = ZSTD_compress(VARDATA(result), room, VARDATA_ANY(payload),
@@ -189,7 +188,7 @@ zstd_decode(struct varlena *stored, int64 size)
 
 	if (size < 0 || size > MBUS_PAYLOAD_MAX)
 		return NULL;
-	result = payload_alloc(size);
+	result = mbus_payload_alloc(size);
 	len = ZSTD_decompress(VARDATA(result), size, VARDATA_ANY(stored),
 						  VARSIZE_ANY_EXHDR(stored));
 	if (ZSTD_isError(len) || len != (size_t) size)
@@ -202,7 +201,7 @@ static struct varlena *
 gzip_encode(struct varlena *payload)
 {
 	uLongf		len = compressBound(VARSIZE_ANY_EXHDR(payload));
-	struct varlena *result = payload_alloc(len);
+	struct varlena *result = mbus_payload_alloc(len);
 
 	if (compress((Bytef *) VARDATA(result), &len,
 				 (const Bytef *) VARDATA_ANY(payload),
@@ -221,7 +220,7 @@ gzip_decode(struct varlena *stored, int64 size)
 
 	if (size < 0 || size > MBUS_PAYLOAD_MAX)
 		return NULL;
-	result = payload_alloc(size);
+	result = mbus_payload_alloc(size);
 	if (uncompress((Bytef *) VARDATA(result), &len,
 				   (const Bytef *) VARDATA_ANY(stored),
 				   VARSIZE_ANY_EXHDR(stored)) != Z_OK || len != (uLongf) size)
@@ -230,9 +229,12 @@ gzip_decode(struct varlena *stored, int64 size)
 	return result;
 }
 
-/* Allocates a varlena with room for len bytes; for payloads below 1 GB. */
-static struct varlena *
-payload_alloc(size_t len)
+/*
+ * mbus_payload_alloc allocates a varlena with room for len bytes, which are
+ * less than 1 GB.
+ */
+struct varlena *
+mbus_payload_alloc(size_t len)
 {
 	struct varlena *result = palloc_extended(len + VARHDRSZ,
 											 MCXT_ALLOC_NO_OOM);

@@ -132,7 +132,8 @@ MBUS_FUNCTION(retrieve_message)
 								MBUS_CONSUME);
 	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(0), &message) ||
 		!mbus_message_visible(schema, &message) ||
-		!mbus_content_is_json(message.content_type))
+		!mbus_content_is_json(message.content_type) ||
+		mbus_message_unchecked(&message))
 		PG_RETURN_NULL();
 	check_reply(&message, message.size, true);
 	payload = mbus_message_payload(schema, &message);
@@ -226,6 +227,12 @@ MBUS_FUNCTION(get_bytes)
 	count = Min(count, message.size - from);
 	check_reply(&message, count, false);
 
+	if (message.body != 0)
+	{
+		payload = mbus_message_range(schema, &message, from, count);
+		read_record(schema, &message);
+		PG_RETURN_BYTEA_P(payload);
+	}
 	if (message.size > mbus_inline_max && is_verified(schema, &message) &&
 		message.compression <= MBUS_COMPRESS_LZ4)
 	{
@@ -256,7 +263,8 @@ mbus_message_preview(int64 id, int32 max_bytes)
 	MbusStored	message;
 
 	if (!mbus_message_readable(schema, id, &message) ||
-		message.compression > MBUS_COMPRESS_LZ4 || mbus_quarantined(id))
+		(message.body == 0 && message.compression > MBUS_COMPRESS_LZ4) ||
+		mbus_quarantined(id))
 		return NULL;
 	return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored), 0,
 								  max_bytes);

@@ -55,6 +55,7 @@
 #include "channel/visibility.h"
 #include "message/draft.h"
 #include "message/insert.h"
+#include "message/large.h"
 #include "message/stored.h"
 #include "message/transaction_id.h"
 #include "segment/era.h"
@@ -201,6 +202,8 @@ insert_one(Search *search, MbusDraft *draft)
 		if (found == FOUND_WAITED)
 			continue;
 
+		mbus_large_write_new(search->schema, search->db, search->channel,
+							 draft);
 		unique = mbus_insert_speculative(search->inserter, channel_id, draft,
 										 &token);
 		if (unique &&

@@ -85,6 +85,7 @@ enum
 
 /* What the encoding of a message says whose bytes are in a body. */
 #define MbusBodyEncoding(json)	((json) ? 'j' : 'n')
+#define MbusEncodingJson(code)	((code) == 'j')
 
 /* The tables of one segment; InvalidOid where one is missing. */
 typedef struct MbusLeaf
