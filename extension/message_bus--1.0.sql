@@ -2185,6 +2185,32 @@ COMMENT ON COLUMN message_bus.segments.rows_max IS 'ids it has, if open; NULL on
 COMMENT ON COLUMN message_bus.segments.size_bytes IS 'size on disk of its tables, with indexes';
 COMMENT ON COLUMN message_bus.segments.log_fault IS 'why some of its rows cannot be read, so that the log has no entries of them; NULL: all can be';
 
+CREATE FUNCTION message_bus.body_store_use(store_no integer, OUT parts bigint, OUT bytes bigint, OUT held_bytes bigint)
+LANGUAGE c VOLATILE STRICT
+AS 'MODULE_PATHNAME', 'mbus_body_store_use';
+COMMENT ON FUNCTION message_bus.body_store_use IS
+'body_store_use: how many parts a store has, their bytes as they were sent, and those of bodies that are held by messages; NULL if it has gone. It reads the rows of all parts, without their bytes.';
+
+CREATE VIEW message_bus.body_stores AS
+SELECT s.store_no, s.series, s.own,
+	CASE WHEN s.own THEN 'own' WHEN s.closed_at IS NULL THEN 'open' ELSE 'closed' END AS state,
+	s.opened_at, s.closed_at, s.expires_at,
+	message_bus.tables_size(ARRAY[t.relid]) AS size_bytes,
+	u.parts, u.bytes, u.held_bytes
+FROM message_bus.body_store AS s
+CROSS JOIN LATERAL (SELECT pg_catalog.to_regclass('message_bus.part_' OPERATOR(pg_catalog.||) s.store_no)::pg_catalog.oid) AS t (relid)
+CROSS JOIN LATERAL message_bus.body_store_use(s.store_no) AS u;
+COMMENT ON VIEW message_bus.body_stores IS
+'The tables that large bodies lie in, in parts; one is dropped whole when nothing in it is wanted any more. It reads all rows of parts, without their bytes';
+COMMENT ON COLUMN message_bus.body_stores.store_no IS 'number; the bodies'' numbers are store_no << 20 and up; the table is part_<store_no>';
+COMMENT ON COLUMN message_bus.body_stores.series IS 'series of segments whose messages'' bodies it takes; 0: it has one body';
+COMMENT ON COLUMN message_bus.body_stores.own IS 'it has one body, over message_bus.own_body_min or of unknown size, and goes with that';
+COMMENT ON COLUMN message_bus.body_stores.state IS 'open (takes bodies), closed, or own';
+COMMENT ON COLUMN message_bus.body_stores.expires_at IS 'of one that is closed: when the last of its bodies expires that is not held';
+COMMENT ON COLUMN message_bus.body_stores.size_bytes IS 'size on disk of its table, with index';
+COMMENT ON COLUMN message_bus.body_stores.bytes IS 'of its parts, as they were sent';
+COMMENT ON COLUMN message_bus.body_stores.held_bytes IS 'of bodies that are held: by messages of an own store, by dead letters and redriven messages, and by what was uploaded';
+
 CREATE FUNCTION message_bus.listed_databases() RETURNS text[]
 LANGUAGE c STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'mbus_databases_listed';
@@ -2533,7 +2559,7 @@ GRANT EXECUTE ON FUNCTION message_bus.trace, message_bus.trace_transaction, mess
 	message_bus.life_ids, message_bus.copy_of, message_bus.life_events, message_bus.refusal_rows,
 	message_bus.failure_ids, message_bus.failures TO PUBLIC;
 GRANT SELECT ON message_bus.deliveries TO PUBLIC;
-GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
+GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.body_stores, message_bus.worker_status,
 	message_bus.pools, message_bus.health_segment, message_bus.health_log,
 	message_bus.audit_progress TO pg_monitor;
 GRANT EXECUTE ON FUNCTION message_bus.audit_entry, message_bus.audit_proof, message_bus.audit_lookup,
@@ -2541,7 +2567,7 @@ GRANT EXECUTE ON FUNCTION message_bus.audit_entry, message_bus.audit_proof, mess
 GRANT SELECT ON message_bus.audit_log TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.audit_checkpoint, message_bus.audit_key, message_bus.audit_consistency,
 	message_bus.audit_cosign, message_bus.audit_verify, message_bus.verifying,
-	message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments,
+	message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments, message_bus.body_store_use,
 	message_bus.tables_size, message_bus.worker_status_row, message_bus.fact_numbers, message_bus.health,
 	message_bus.listed_databases TO pg_monitor;
 

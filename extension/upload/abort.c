@@ -10,7 +10,7 @@
 #include "base/schema.h"
 #include "state/clock.h"
 #include "state/fault.h"
-#include "state/state.h"
+#include "state/store.h"
 #include "upload/extent.h"
 #include "upload/upload.h"
 
@@ -43,6 +43,7 @@ MBUS_FUNCTION(upload_abort)
 	end.kind = MBUS_ABORTED;
 	end.bytes = bytes_there(&body);
 	mbus_upload_end(schema, upload.body, &end);
+	mbus_stores_look();
 	PG_RETURN_BOOL(true);
 }
 
