@@ -45,7 +45,7 @@ mbus_body_new(MbusDatabase *db, Oid schema, int32 series, int64 size,
 
 	body->own = size < 0 ||
 		size > (int64) mbus_own_body_min * 1024 * 1024;
-	do
+	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (body->own)
@@ -55,7 +55,10 @@ mbus_body_new(MbusDatabase *db, Oid schema, int32 series, int64 size,
 		body->body = taken.body;
 		body->store_no = MbusStoreOf(taken.body);
 		body->relid = store_lock(schema, body->store_no, RowExclusiveLock);
-	} while (body->relid != taken.relid);
+		if (body->relid == taken.relid)
+			break;
+		mbus_store_gone(db, body->store_no);
+	}
 }
 
 /*

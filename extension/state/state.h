@@ -385,6 +385,7 @@ typedef struct MbusOpenStore
 	int32		next_n;			/* lowest number of a body not given out */
 	int64		bytes;			/* reserved in it */
 	TimestampTz opened_at;
+	TimestampTz closes_at;
 	TimestampTz max_expires_at; /* latest expiry reserved in it, up to ... */
 	TimestampTz promised;		/* ... what its row says: until then it is
 								 * kept after a crash */
@@ -411,7 +412,9 @@ typedef struct MbusStores
 	int32		nready;
 	MbusReadyStore ready[MBUS_READY_STORES];
 	bool		own_wanted;		/* somebody waits for one */
-	int32		own;			/* such stores there are, about */
+	TimestampTz own_at;			/* one was last asked for */
+	int32		own;			/* such stores there are, as the worker last
+								 * knew */
 } MbusStores;
 
 /*

@@ -26,10 +26,12 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 
 #include "base/settings.h"
+#include "state/clock.h"
 #include "state/disk.h"
 #include "state/state.h"
 #include "state/store.h"
@@ -38,6 +40,19 @@ static bool shared_take(MbusDatabase *db, int32 series, int64 size,
 						TimestampTz expires_at, MbusStoreTaken *taken);
 static bool own_take(MbusDatabase *db, MbusStoreTaken *taken);
 static void own_limit(void);
+static void store_xact_callback(XactEvent event, void *arg);
+
+static bool look_at_commit = false; /* of this transaction */
+
+/*
+ * mbus_store_init registers the callback; from _PG_init while the server
+ * preloads libraries.
+ */
+void
+mbus_store_init(void)
+{
+	RegisterXactCallback(store_xact_callback, NULL);
+}
 
 /*
  * mbus_store_shared takes a number and room for a body in the store of a
@@ -132,6 +147,7 @@ own_take(MbusDatabase *db, MbusStoreTaken *taken)
 {
 	MbusStores *stores = &db->stores;
 
+	stores->own_at = mbus_now();
 	if (stores->nready == 0)
 	{
 		stores->own_wanted = true;
@@ -181,12 +197,50 @@ mbus_store_raise(MbusDatabase *db, Oid schema, int32 store_no,
 }
 
 /*
- * mbus_stores_look has the worker look soon whether stores have become of no
- * use: a message with a body was deleted or purged, or its segment has gone.
+ * mbus_store_gone takes a store out of those that take bodies: somebody has
+ * found that its table is not there.
  */
 void
-mbus_stores_look(MbusDatabase *db)
+mbus_store_gone(MbusDatabase *db, int32 store_no)
 {
-	if (pg_atomic_exchange_u32(&db->store_look, 1) == 0)
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
+	{
+		MbusOpenStore *store = &db->stores.open[s];
+
+		if (store->store_no == store_no)
+		{
+			TimestampTz wanted = store->wanted;
+
+			MemSet(store, 0, sizeof(*store));
+			store->wanted = wanted;
+		}
+	}
+	LWLockRelease(&db->lock);
+}
+
+/*
+ * mbus_stores_look has the worker look, when the transaction has committed,
+ * whether stores have become of no use: a message with a body was deleted or
+ * purged, or its segment has gone.
+ */
+void
+mbus_stores_look(void)
+{
+	look_at_commit = true;
+}
+
+/* It cannot fail: it has a database's memory only if that was found before. */
+static void
+store_xact_callback(XactEvent event, void *arg)
+{
+	MbusDatabase *db;
+
+	if (!look_at_commit ||
+		(event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
+		return;
+	look_at_commit = false;
+	db = event == XACT_EVENT_COMMIT ? mbus_database_or_null() : NULL;
+	if (db && pg_atomic_exchange_u32(&db->store_look, 1) == 0)
 		mbus_wake_worker(db);
 }

@@ -23,6 +23,7 @@ typedef struct MbusStoreTaken
 	Oid			relid;
 } MbusStoreTaken;
 
+extern void mbus_store_init(void);
 extern void mbus_store_shared(MbusDatabase *db, Oid schema, int32 series,
 							  int64 size, TimestampTz expires_at,
 							  MbusStoreTaken *taken);
@@ -30,6 +31,7 @@ extern void mbus_store_own(MbusDatabase *db, Oid schema,
 						   MbusStoreTaken *taken);
 extern bool mbus_store_raise(MbusDatabase *db, Oid schema, int32 store_no,
 							 TimestampTz expires_at);
-extern void mbus_stores_look(MbusDatabase *db);
+extern void mbus_store_gone(MbusDatabase *db, int32 store_no);
+extern void mbus_stores_look(void);
 
 #endif							/* MBUS_STATE_STORE_H */
