@@ -65,6 +65,7 @@ SELECT pg_temp.says($$SELECT message_bus.upload_abort(pg_temp.u('whole'))$$) ~ '
 
 -- in another order, nothing known; parts again, others, holes
 INSERT INTO up SELECT 'loose', message_bus.upload_begin('up');
+SELECT pg_temp.part('loose', 5);
 SELECT pg_temp.part('loose', 3);
 SELECT pg_temp.part('loose', 1);
 SELECT pg_temp.part('loose', 0);
@@ -73,7 +74,6 @@ SELECT pg_temp.part('loose', 0, 4);
 SELECT pg_temp.status('loose');
 SELECT pg_temp.says($$SELECT message_bus.upload_append(pg_temp.u('loose'), 262144, substr(bytes, 1, 262144)) FROM body$$);
 SELECT pg_temp.says($$SELECT message_bus.upload_append(pg_temp.u('loose'), 0, 'short')$$);
-SELECT pg_temp.part('loose', 5);
 SELECT pg_temp.status('loose');
 -- behind what ends the body
 SELECT pg_temp.says($$SELECT message_bus.upload_append(pg_temp.u('loose'), 6 * 262144, substr(bytes, 1, 262144)) FROM body$$);
@@ -85,6 +85,11 @@ SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('loose'), -1)$$
 SELECT pg_temp.part('loose', 4);
 SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('loose'), sha256 => sha256('x'))$$);
 SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('loose'), sha256 => 'x')$$);
+-- hashed in slices, the last two parts of which have no state
+SET message_bus.upload_slice = 0;
+SELECT id IS NULL, hashed_to FROM message_bus.upload_commit(pg_temp.u('loose'));
+SELECT hashed_to, state FROM message_bus.upload_status(pg_temp.u('loose'));
+RESET message_bus.upload_slice;
 SELECT id AS loose_id, hashed_to = size AS all FROM body, message_bus.upload_commit(pg_temp.u('loose'), size, sha256) \gset
 SELECT :'all';
 SELECT m.content_type, m.size, m.sha256 = b.sha256 FROM message_bus.messages m, body b WHERE m.id = :loose_id;

@@ -22,6 +22,7 @@
 #include "base/caller.h"
 #include "base/payload.h"
 #include "base/schema.h"
+#include "base/settings.h"
 #include "body/hash.h"
 #include "body/part.h"
 #include "body/read.h"
@@ -33,8 +34,7 @@
 #include "upload/extent.h"
 #include "upload/upload.h"
 
-#define SLICE_MS		2000	/* of hashing in one call */
-#define SLICE_FRAME_MS	500		/* of one that comes in a frame */
+#define FRAME_SHARE		4		/* of the time for hashing, in a frame */
 #define PREVIEW_BYTES	1024
 
 /* One call. */
@@ -276,7 +276,8 @@ part_bytes(const Commit *commit, int32 n)
 static bool
 hash_on(Oid schema, Commit *commit, int32 n, MbusBodyHash *hash)
 {
-	double		slice = mbus_caller.in_relay ? SLICE_FRAME_MS : SLICE_MS;
+	int			slice = mbus_caller.in_relay ?
+		mbus_upload_slice / FRAME_SHARE : mbus_upload_slice;
 	int32		parts = mbus_parts(commit->size);
 	uint8		state[MBUS_SHA256_BYTES];
 	instr_time	start;
