@@ -277,7 +277,7 @@ static bool
 hash_on(Oid schema, Commit *commit, int32 n, MbusBodyHash *hash)
 {
 	int			slice = mbus_caller.in_relay ?
-		mbus_upload_slice / FRAME_SHARE : mbus_upload_slice;
+	mbus_upload_slice / FRAME_SHARE : mbus_upload_slice;
 	int32		parts = mbus_parts(commit->size);
 	uint8		state[MBUS_SHA256_BYTES];
 	instr_time	start;

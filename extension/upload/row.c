@@ -290,7 +290,7 @@ mbus_upload_end(Oid schema, int64 number, const MbusUploadEnd *end)
 	Oid			types[] = {INT8OID, TIMESTAMPTZOID, CHAROID, INT8OID, INT8OID};
 	Datum		values[] = {Int64GetDatum(number),
 		TimestampTzGetDatum(end->at), CharGetDatum(end->kind),
-		Int64GetDatum(end->message_id), Int64GetDatum(end->bytes)};
+	Int64GetDatum(end->message_id), Int64GetDatum(end->bytes)};
 
 	mbus_run_as_owner(schema, "INSERT INTO message_bus.upload_end"
 					  " (body, at, kind, message_id, bytes)"
