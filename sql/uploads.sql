@@ -95,6 +95,12 @@ SELECT :'all';
 SELECT m.content_type, m.size, m.sha256 = b.sha256 FROM message_bus.messages m, body b WHERE m.id = :loose_id;
 SELECT message_bus.get_bytes(:loose_id) = bytes FROM body;
 
+-- it does not keep the store that it had for itself because its size was not known
+RESET ROLE;
+SELECT s.own FROM message_bus.message m JOIN message_bus.body_store s ON s.store_no = m.body >> 20 WHERE m.id = :loose_id;
+SELECT pg_temp.wait_for($$SELECT to_regclass('message_bus.part_' || (pg_temp.u('loose') >> 20)) IS NULL$$);
+SET ROLE regress_up_user;
+SELECT id = :loose_id FROM message_bus.upload_commit(pg_temp.u('loose'));
 -- a state that follows on a short part would lie
 INSERT INTO up SELECT 'lie', message_bus.upload_begin('up');
 SELECT message_bus.upload_append(pg_temp.u('lie'), 0, 'short');

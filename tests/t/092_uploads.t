@@ -172,6 +172,37 @@ is( sql("SELECT sha256(string_agg(message_bus.get_bytes($id, n * 1000000, 100000
 	'its bytes are those that were sent');
 
 # ----------
+# By psql alone
+# ----------
+
+my $examples = "$ENV{MBUS_TREE}/examples";
+my $file = $node->basedir . '/file';
+
+sql(q{SELECT message_bus.create_channel('files', ttl => '1 hour')});
+{
+	my $content = join('', map { pack('N', $_ * 2654435761 % 4294967296) } 1 .. 1_300_001) . 'end';
+
+	append_to_file($file, $content);
+	local $ENV{PGHOST} = $node->host;
+	local $ENV{PGPORT} = $node->port;
+	local $ENV{PGDATABASE} = 'postgres';
+
+	# some of it was sent before
+	my $sum = sql("SELECT encode(sha256(pg_read_binary_file('$file')), 'hex')");
+	my $begun = sql("SELECT message_bus.upload_begin('files', size => " . length($content) . ", sha256 => '$sum', transaction_id => '$sum')");
+	sql("SELECT message_bus.upload_append($begun, 0, pg_read_binary_file('$file', 0, 1048576))");
+	my ($said, $wrong);
+	ok(IPC::Run::run(['sh', "$examples/upload.sh", $file, 'files'], '>', \$said, '2>', \$wrong),
+		'examples/upload.sh goes on');
+	is($wrong, '', 'and has nothing to complain of');
+	chomp $said;
+	is(sql("SELECT message_id FROM message_bus.upload_status($begun)"), $said, 'with the upload that was begun');
+	ok(IPC::Run::run(['sh', "$examples/download.sh", $said, "$file.back"], '>', \my $out, '2>', \$wrong),
+		'examples/download.sh reads it');
+	ok(slurp_file("$file.back") eq $content, 'the same bytes');
+}
+
+# ----------
 # Space comes back
 # ----------
 
