@@ -164,5 +164,5 @@ upload_goes_on(MbusWork *work, int64 number)
 						  number, mbus_upload_ttl);
 	return !none ||
 		(mbus_body_find(work->schema, number, AccessShareLock, &body) &&
-		 mbus_parts_last_at(&body) > since);
+		 mbus_parts_since(&body, since));
 }
