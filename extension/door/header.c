@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/media_type.h"
 #include "base/timestamp.h"
 #include "door/date.h"
 #include "door/header.h"
