@@ -325,7 +325,7 @@ SELECT '1.1.' || extract(epoch FROM date_trunc('minute', clock_timestamp()))::bi
 	'1.1.' || extract(epoch FROM date_trunc('minute', clock_timestamp()) + interval '1 minute')::bigint || '.' || 'regress_door_maker'::regrole::oid AS ahead \gset
 CREATE FUNCTION pg_temp.made(text text, id bigint) RETURNS text LANGUAGE sql AS $$
 	SELECT text || '.' || encode(public.hmac(k.secret, convert_to(E'mbus-cap/1\n', 'UTF8') || uuid_send(s.bus)
-		|| (SELECT string_agg(substr(int4send(oid::int), i, 1), '' ORDER BY i DESC) FROM pg_database, generate_series(1, 4) i WHERE datname = current_database())
+		|| (SELECT int4send(oid::int) FROM pg_database WHERE datname = current_database())
 		|| convert_to(id || E'\nall\n' || text, 'UTF8')), 'hex')
 	FROM message_bus.body_key k, message_bus.server_state s
 $$;
@@ -396,12 +396,71 @@ SELECT n, (SELECT convert_from(substr(frame, 2), 'UTF8') ~ '"status":500' FROM m
 	(19, 'P{"n":1,"max":1,"ticket":"a","from":-1}'), (20, 'H{"n":1,"max":1,"method":"GET","path":"' || repeat('/', 200000) || '"}'),
 	(21, 'H{"n":1,"max":1,"method":"GET","path":"/","headers":[' || repeat('["a","b"],', 256) || '["a","b"]]}')) t (n, f) ORDER BY n;
 RESET SESSION AUTHORIZATION;
+
+--
+-- Bodies in parts: in pieces that cross them, by ranges, from the ticket alone
+--
+SELECT message_bus.create_channel('door_large');
+SELECT message_bus.grant_channel('door_large', 'regress_door_user', 'all');
+CREATE FUNCTION downloaded(path text, headers text[], most int) RETURNS bytea LANGUAGE plpgsql AS $$
+DECLARE
+	a record;
+	got bytea;
+	ticket text;
+	start bigint;
+	until bigint;
+BEGIN
+	SELECT * INTO a FROM public.http(path, headers => headers, max => most);
+	got := a.bytes;
+	start := (a.said ->> 'from')::bigint + (a.said ->> 'size')::bigint;
+	until := (a.said ->> 'to')::bigint;
+	ticket := a.said ->> 'ticket';
+	WHILE start < until LOOP
+		SELECT * INTO a FROM public.answer(0, 'P', json_build_object('n', 1, 'ticket', ticket, 'from', start, 'max', most));
+		got := got || a.bytes;
+		start := start + (a.said #>> '{piece,size}')::bigint;
+		ticket := a.said #>> '{piece,ticket}';
+	END LOOP;
+	RETURN got;
+END
+$$;
+CREATE TABLE large AS SELECT string_agg(sha256(int4send(i)), '' ORDER BY i) AS bytes FROM generate_series(1, 50000) i;
+GRANT SELECT ON large TO regress_door_login;
+SELECT message_bus.publish_bytes('door_large', bytes) AS large FROM large \gset
+SET SESSION AUTHORIZATION regress_door_login;
+SELECT most, downloaded('/v1/messages/' || :large, '{}', most) = bytes AS same FROM large, unnest('{262144,262143,1000000,1048576}'::int[]) most;
+SELECT range, downloaded('/v1/messages/' || :large, ARRAY['range: bytes=' || start || '-' || last], 100000) = substr(bytes, start + 1, last - start + 1) AS same
+FROM large, (VALUES (0, 0), (262143, 262144), (262144, 262144), (100000, 900000), (1599999, 1599999)) r (start, last), LATERAL (SELECT start || '-' || last AS range) l;
+SELECT field(said, 'Content-Range'), said ->> 'from', field(said, 'ETag') = '"sha256-' || url(sha256(l.bytes)) || '"' AS etag FROM large l,
+	http('/v1/messages/' || :large, headers => '{range: bytes=-5}') a;
+SELECT said ->> 'size', said ->> 'ticket' IS NULL FROM http('/v1/messages/' || :large, max => 2000000);
+-- a part that is damaged: all before it, and then no more
+SELECT said ->> 'ticket' AS ticket FROM http('/v1/messages/' || :large, max => 0) \gset
+RESET SESSION AUTHORIZATION;
+\set ECHO none
+SELECT format('UPDATE message_bus.part_%s SET sha256 = %L WHERE body = %s AND n = 3', body >> 20, sha256('other'), body) FROM message_bus.message WHERE id = :large \gexec
+\set ECHO all
+SET SESSION AUTHORIZATION regress_door_login;
+SELECT said #>> '{piece,size}' FROM answer(0, 'P', json_build_object('n', 1, 'ticket', :'ticket', 'from', 524288, 'max', 262144)) a;
+SELECT piece(:'ticket', 786431, 2);
+-- one that is deleted while it is downloaded
+RESET SESSION AUTHORIZATION;
+SELECT message_bus.publish_bytes('door_large', bytes, transaction_id => 'deleted') AS large FROM large \gset
+SET SESSION AUTHORIZATION regress_door_login;
+SELECT said ->> 'ticket' AS ticket FROM http('/v1/messages/' || :large, max => 0) \gset
+RESET SESSION AUTHORIZATION;
+SELECT message_bus.purge_channel('door_large') > 0 AS purged;
+SET SESSION AUTHORIZATION regress_door_login;
+SELECT piece(:'ticket', 0, 10), brief('/v1/messages/' || :large);
+RESET SESSION AUTHORIZATION;
+
 -- what was refused is told of, and quotes no link and no ticket
 SELECT pg_temp.wait_for($$SELECT count(*) >= 2 FROM message_bus.errors WHERE function = 'http' AND sqlstate = 'XX001'$$);
 SELECT DISTINCT sqlstate, regexp_replace(message, '\d+', 'N'), detail ~ '[0-9a-f]{40}' FROM message_bus.errors WHERE function = 'http' ORDER BY 1, 2;
 
-SELECT message_bus.drop_channel(c) FROM unnest('{door,door_own,door_read,door_damaged}'::text[]) c;
+SELECT message_bus.drop_channel(c) FROM unnest('{door,door_own,door_read,door_damaged,door_large}'::text[]) c;
 SELECT message_bus.set_jwt_keys('{"keys": []}');
-DROP FUNCTION http, field, brief, piece, linked, shown, answer, called, url, hmac, token;
+DROP TABLE large;
+DROP FUNCTION downloaded, http, field, brief, piece, linked, shown, answer, called, url, hmac, token;
 REVOKE ALL ON FUNCTION message_bus.relay, message_bus.open_session, message_bus.close_session FROM regress_door_login;
 DROP ROLE regress_door_login, regress_door_anon, regress_door_user, regress_door_maker, regress_door_stranger;
