@@ -177,8 +177,8 @@ key_load(Oid schema)
 		TupleDesc	desc = RelationGetDescr(rel);
 		bool		isnull;
 		bytea	   *secret =
-			DatumGetByteaPP(heap_getattr(tuple, MBUS_BODY_KEY_SECRET, desc,
-										 &isnull));
+		DatumGetByteaPP(heap_getattr(tuple, MBUS_BODY_KEY_SECRET, desc,
+									 &isnull));
 
 		if (VARSIZE_ANY_EXHDR(secret) == MBUS_SHA256_BYTES)
 		{
