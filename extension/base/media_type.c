@@ -23,7 +23,20 @@ static const char *quoted_skip(const char *at);
 void
 mbus_content_type_check(const char *content_type)
 {
-	const char *at = token_skip(content_type);
+	if (!mbus_media_type(content_type))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid content_type \"%s\"", content_type),
+				 errdetail("It is a media type, with or without parameters: type/subtype; name=value (RFC 9110, section 8.3.1).")));
+}
+
+/*
+ * mbus_media_type tells whether a text is a media type.
+ */
+bool
+mbus_media_type(const char *text)
+{
+	const char *at = token_skip(text);
 
 	if (at && *at == '/')
 		at = token_skip(at + 1);
@@ -31,11 +44,7 @@ mbus_content_type_check(const char *content_type)
 		at = NULL;
 	while (at && *at != '\0')
 		at = parameter_skip(space_skip(at));
-	if (at == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid content_type \"%s\"", content_type),
-				 errdetail("It is a media type, with or without parameters: type/subtype; name=value (RFC 9110, section 8.3.1).")));
+	return at != NULL;
 }
 
 /* Behind a token; NULL: there is none. */

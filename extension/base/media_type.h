@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+extern bool mbus_media_type(const char *text);
 extern void mbus_content_type_check(const char *content_type);
 
 #endif							/* MBUS_MEDIA_TYPE_H */

@@ -17,6 +17,7 @@
  *						only those leases end, and those with -1, which were
  *						written
  *		0 'L'			a frame was refused by the gateway: over_limit.c
+ *		0 'H', 0 'P'	of the HTTP door: door/README.md
  *	out	0 {"open": {"session", "role", "sub", "expires_at", "expires_ms",
  *			"sub_hash"; "since" of one without a token; "token",
  *			"max_message_bytes" of an authenticate}}
@@ -38,6 +39,7 @@
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
+#include "base/caller.h"
 #include "base/json_slice.h"
 #include "base/payload.h"
 #include "base/settings.h"
@@ -78,6 +80,8 @@ mbus_control_method(const char *bytes, int len)
 		return "open_session";
 	if (len >= 2 && bytes[1] == CONTROL_CLOSE)
 		return "close_session";
+	if (mbus_door_is(bytes, len))
+		return "http";
 	return "relay";
 }
 
@@ -202,6 +206,29 @@ mbus_control_refuse(StringInfo out, const ErrorData *edata)
 		appendStringInfoString(out, "null");
 	appendStringInfo(out, ",\"sqlstate\":\"%s\"}}",
 					 unpack_sql_state(edata->sqlerrcode));
+}
+
+/*
+ * mbus_control_door appends the answer to a frame of the HTTP door that has
+ * failed.  True if its session has been forgotten here: that is no fault of
+ * the token, and who asks is to ask again.
+ */
+bool
+mbus_control_door(const MbusDoor *door, const ErrorData *edata,
+				  MbusRpcCode code, StringInfo out)
+{
+	ErrorData	again = *edata;
+	bool		lost = code == MBUS_RPC_AUTHENTICATION &&
+	door->ticket.by == MBUS_BY_TOKEN &&
+	mbus_session_lost(mbus_caller.session);
+
+	if (lost)
+	{
+		again.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+		again.message = MBUS_SESSION_LOST;
+	}
+	mbus_door_failed(door, &again, out);
+	return lost;
 }
 
 /*

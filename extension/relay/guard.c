@@ -473,6 +473,11 @@ report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code)
 			mbus_session_lost(mbus_caller.session))
 			tell_lost(relayed);
 	}
+	else if (relayed->door)
+	{
+		if (mbus_control_door(relayed->door, edata, code, &relayed->out))
+			tell_lost(relayed);
+	}
 	else if (mbus_control_opens(relayed->bytes, relayed->len))
 	{
 		mbus_control_refuse(&relayed->out, edata);
@@ -670,7 +675,7 @@ tell_lost(MbusRelayed *relayed)
 {
 	ErrorData	lost = {0};
 
-	lost.message = "session was forgotten: too many are open";
+	lost.message = MBUS_SESSION_LOST;
 	lost.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
 	initStringInfo(&relayed->told);
 	appendStringInfoSpaces(&relayed->told, MBUS_FRAME_PREFIX);

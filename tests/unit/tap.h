@@ -16,6 +16,7 @@ extern void access_tests(void);
 extern void answer_tests(void);
 extern void batch_tests(void);
 extern void config_tests(void);
+extern void door_tests(void);
 extern void frame_tests(void);
 extern void identity_tests(void);
 extern void log_tests(void);

@@ -1,6 +1,6 @@
 /*
  * unit.c
- *		Runs the unit tests of the gateway's pure code, as one TAP stream.
+ *		Runs the unit tests of the gateway's pure code and the extension's, as one TAP stream.
  */
 #include "tap.h"
 
@@ -18,6 +18,7 @@ main(void)
 	access_tests();
 	identity_tests();
 	config_tests();
+	door_tests();
 	log_tests();
 	queue_tests();
 	(void) printf("1..%d\n", count);
