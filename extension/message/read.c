@@ -256,6 +256,7 @@ mbus_message_bytes(Oid schema, const MbusStored *message, int64 from,
 {
 	struct varlena *payload;
 
+	/* a whole one is compared with its own checksum, as get() does */
 	if (message->body != 0 && count < message->size)
 		return mbus_message_range(schema, message, from, count);
 	if (message->body == 0 && message->size > mbus_inline_max &&
