@@ -26,6 +26,8 @@
 #include "base/metrics.h"
 #include "base/version.h"
 #include "database/options.h"
+#include "http/connection.h"
+#include "http/door.h"
 #include "net/handshake.h"
 #include "net/listen.h"
 #include "net/loop.h"
@@ -244,6 +246,8 @@ prepare_process(void)
 	rlim_t		wanted = (rlim_t) config.max_connections + GW_SPARE_SOCKETS;
 	sigset_t	caught;
 
+	if (config.http_port != 0)
+		wanted += 2 * (rlim_t) config.http_downloads;
 	gw_log_level(config.log_level);
 	gw_metrics.started = time(NULL);
 	srandom((unsigned int) time(NULL) ^ (unsigned int) getpid() << 8);
@@ -267,6 +271,9 @@ prepare_process(void)
 		gw_log_event("warning", "start", "SUPABASE_URL is set, but so is"
 					 " MESSAGE_BUS_ROLE: tokens are not verified, and every"
 					 " frame runs as that role");
+	if (config.http_port != 0 && !gw_host_is_loopback(config.http_host))
+		gw_log_event("warning", "start", "the HTTP door has no TLS: beyond this"
+					 " machine a proxy in front must encrypt");
 	if (!gw_host_is_loopback(config.host) && config.tls_cert[0] == '\0')
 		gw_log_event("warning", "start", "EXAI_WS_TLS_CERT is not set: beyond"
 					 " this machine tokens and payloads can be read on the"
@@ -291,7 +298,8 @@ open_all(void)
 		gw_log_event("error", "start", "out of memory or descriptors");
 		return false;
 	}
-	if (!gw_sockets_open(&config, &gw_client_events, gw_http_answer))
+	if (!gw_sockets_open(&config, &gw_client_events, gw_http_answer) ||
+		!gw_door_open(&config))
 		return false;
 	gw_timer_start(sweep_timer, SWEEP_MS);
 	gw_notify_open();
@@ -316,10 +324,12 @@ loop(void)
 		if (flush_until == 0 &&
 			(signals_seen > 1 || gw_now_ms() > drain_until))
 		{
+			gw_door_close();
 			gw_relay_drain();
 			flush_until = gw_now_ms() + FLUSH_MS;
 		}
-		if ((gw_relay_is_idle() && gw_client_totals.count == 0) ||
+		if ((gw_relay_is_idle() && gw_client_totals.count == 0 &&
+			 gw_http_connections == 0) ||
 			(flush_until != 0 && gw_now_ms() > flush_until))
 			break;
 	}
@@ -361,6 +371,7 @@ begin_drain(int number)
 	gw_notify("STOPPING=1");
 	gw_http_drain();
 	gw_handshakes_refuse();
+	gw_door_drain();
 	if (config.reuse_port)
 		gw_listen_close();
 	gw_timer_start(sweep_timer, SWEEP_MS / 10);
@@ -407,6 +418,8 @@ log_ready(void)
 	gw_log_number(&line, "port", gw_listen_port(GW_LISTEN_PUBLIC));
 	if (config.admin_port != 0)
 		gw_log_number(&line, "admin_port", gw_listen_port(GW_LISTEN_ADMIN));
+	if (config.http_port != 0)
+		gw_log_number(&line, "http_port", gw_http_port());
 	gw_log_text(&line, "role", config.role);
 	gw_log_text(&line, "tls", config.tls_cert[0] != '\0' ? "on" : "off");
 	gw_log_number(&line, "pid", (int64_t) getpid());

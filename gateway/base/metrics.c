@@ -44,6 +44,13 @@ const char *const gw_refusal_names[GW_REFUSALS] = {"upgrade", "stopping",
 	"connections", "host", "origin", "apikey", "memory", "too large", "buffered",
 "not utf-8", "stopping"};
 
+const int	gw_status_numbers[GW_STATUSES] = {200, 204, 206, 304, 400, 401,
+	403, 404, 405, 408, 412, 413, 414, 416, 429, 431, 500, 503, 504, 505,
+0};
+
+const char *const gw_cut_names[GW_CUTS] = {"expired", "deleted", "denied",
+"corrupt", "unanswered", "slow", "client", "stopping", "fault"};
+
 const GwScale gw_scales[GW_SCALES] = {
 	{14, {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 60000}},
 	{9, {1, 2, 5, 10, 20, 30, 40, 50, 60}}
@@ -71,6 +78,17 @@ gw_metric_request(GwLaneKind lane, size_t method, GwResult result, int code,
 		;
 	gw_metrics.requests[method][result][i]++;
 	gw_metric_observe(GW_SCALE_LATENCY, lane, milliseconds);
+}
+
+/* gw_metric_status counts an answer of the HTTP door. */
+void
+gw_metric_status(int status)
+{
+	size_t		i;
+
+	for (i = 0; i < GW_STATUSES - 1 && gw_status_numbers[i] != status; i++)
+		;
+	gw_metrics.statuses[i]++;
 }
 
 /* gw_metric_method returns the label of a method; ping is one of the rest. */

@@ -39,6 +39,7 @@ static uint64_t batch_number;
 /* What a batch may bring: so many replies of the largest size. */
 #define REPLIES_TIMES	4
 
+static void request_end_ask(GwRequest *request, const GwError *error);
 static void lane_done(void *owner, const GwOutcome *outcome);
 static void lane_lost(void *owner, const char *told);
 static void return_leases(const GwBatch *batch, const GwOutcome *outcome);
@@ -212,6 +213,11 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 	GwIdentity *identity = request->identity;
 	GwClient   *client = identity->client;
 
+	if (request->ask != NULL)
+	{
+		request_end_ask(request, error);
+		return;
+	}
 	if (request->control != 0)
 	{
 		if (result == GW_UNKNOWN)
@@ -267,6 +273,20 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 		 (identity->pending == identity->claiming &&
 		  identity->written.length + identity->unwritten.length > 0)))
 		gw_session_end(identity);
+	gw_request_free(request);
+}
+
+/*
+ * request_end_ask ends what a part of the gateway has asked. If who asked has
+ * gone meanwhile it may have opened a session again.
+ */
+static void
+request_end_ask(GwRequest *request, const GwError *error)
+{
+	if (request->asker != NULL)
+		request->ask->end(request->asker, error);
+	else if (!request->nobody)
+		gw_session_end(request->identity);
 	gw_request_free(request);
 }
 
@@ -493,7 +513,7 @@ static bool
 lane_knows(const GwLane *lane, const GwRequest *request)
 {
 	bool		alone = request->control == GW_CONTROL_OPEN ||
-	request->control == GW_CONTROL_CLOSE;
+	request->control == GW_CONTROL_CLOSE || request->nobody;
 
 	return !gw_config_authenticates(config) || alone ||
 		gw_identity_is_open(request->identity, lane->index, lane->generation);
@@ -598,7 +618,7 @@ count_expected(const GwBatch *batch)
 	size_t		expected = 0;
 
 	TAILQ_FOREACH(request, &batch->requests, entry)
-		if (request->control == GW_CONTROL_OPEN ||
+		if (request->control == GW_CONTROL_OPEN || request->ask != NULL ||
 			(request->control == 0 && (request->kind == GW_FRAME_REQUEST ||
 									   request->kind == GW_FRAME_MALFORMED)))
 		expected++;
@@ -616,8 +636,15 @@ deliver_row(const GwLane *lane, GwRequest *request, const GwRow *row)
 	GwSpan		body = {row->frame.data + 1, row->frame.length - 1};
 	GwBuffer	leases = {0};
 
-	if (identity->session != row->session)
+	if (row->session != (request->nobody ? 0 : identity->session))
 		return false;
+	if (request->ask != NULL)
+	{
+		request->brought += body.length;
+		if (request->asker != NULL)
+			request->ask->answer(request->asker, row->frame);
+		return true;
+	}
 	if (row->frame.data[0] == GW_OPCODE_CONTROL)
 	{
 		bool		taken = gw_identity_take(identity, lane->index,

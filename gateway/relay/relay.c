@@ -73,6 +73,25 @@ gw_relay_submit(GwRequest *request)
 }
 
 /*
+ * gw_relay_ask takes over what a part of the gateway asks the database. It
+ * returns false, and why, if the lane cannot take it: nothing was sent then,
+ * and nobody is told.
+ */
+bool
+gw_relay_ask(GwRequest *request, GwError *error)
+{
+	GwLane	   *lane = &gw_lanes[gw_request_lane(request)];
+
+	if (gw_lane_takes(lane, error))
+	{
+		gw_queue_append(&lane->queue, request);
+		return true;
+	}
+	gw_request_free(request);
+	return false;
+}
+
+/*
  * gw_relay_over_limit tells the database of a message that was refused for its
  * size, if it can be told in the next batch: so that it is in the view errors.
  */

@@ -11,7 +11,8 @@
  * Beside the frames of clients there are the gateway's own control frames,
  * which no client can send: 'O' and a token opens a session on a database
  * connection, 'C' closes it, and 'L' tells how a message begins that was
- * refused because it is over the limit.
+ * refused because it is over the limit. 'H' and 'P' are asked for the HTTP
+ * door, which is told what they are answered (GwAskEvents).
  */
 #include "request/batch.h"
 
@@ -216,6 +217,23 @@ gw_request_over_limit(GwIdentity *identity, size_t limit, bool anonymous,
 	return request;
 }
 
+/*
+ * gw_request_ask makes what a part of the gateway asks the database: these
+ * bytes, as a control frame. It returns NULL if out of memory.
+ */
+GwRequest *
+gw_request_ask(GwIdentity *identity, char control, const GwBuffer *bytes,
+			   const GwAskEvents *ask, void *asker)
+{
+	GwRequest  *request = request_control(identity, control, bytes);
+
+	if (request == NULL)
+		return NULL;
+	request->ask = ask;
+	request->asker = asker;
+	return request;
+}
+
 /* request_control makes a control frame of these bytes. */
 static GwRequest *
 request_control(GwIdentity *identity, char control, const GwBuffer *bytes)
@@ -255,6 +273,8 @@ gw_request_lane(const GwRequest *request)
 {
 	if (request->waits)
 		return GW_LANE_WAIT;
+	if (request->ask != NULL)
+		return GW_LANE_LONG;
 	return request->reads || request->length > SHORT_MAX ?
 		GW_LANE_LONG : GW_LANE_SHORT;
 }
@@ -270,6 +290,9 @@ gw_request_weigh(GwRequest *request, size_t limit)
 {
 	size_t		reply = request->calls * REPLY_USUAL;
 
+	/* Who asks has said it. */
+	if (request->ask != NULL)
+		return;
 	if (request->lists)
 		reply += 4 * request->length;
 	request->reply = request->control != 0 ? 0 :
@@ -373,7 +396,8 @@ gw_batch_encode(const GwBatch *batch, GwBuffer *sessions, GwBuffer *frames)
 	TAILQ_FOREACH(request, &batch->requests, entry)
 	{
 		gw_buffer_int32(sessions, 8);
-		gw_buffer_int64(sessions, (uint64_t) request->identity->session);
+		gw_buffer_int64(sessions, request->nobody ? 0 :
+						(uint64_t) request->identity->session);
 		encode_frame(frames, request);
 	}
 	return !sessions->failed && !frames->failed;

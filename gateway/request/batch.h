@@ -30,6 +30,8 @@
 #define GW_CONTROL_AGAIN	'A' /* to open, since when */
 #define GW_CONTROL_CLOSE	'C'
 #define GW_CONTROL_OVER_LIMIT	'L'
+#define GW_CONTROL_HTTP		'H'
+#define GW_CONTROL_PIECE	'P'
 
 /* Which leases of a session end when it is closed. */
 typedef enum GwEnding
@@ -39,6 +41,15 @@ typedef enum GwEnding
 	GW_ENDS_KNOWN,				/* and those in "written" */
 	GW_ENDS_ALL
 } GwEnding;
+
+/* What a part of the gateway is told that asks the database something itself. */
+typedef struct GwAskEvents
+{
+	/* An answer came: a frame with its opcode, which lives for this call. */
+	void		(*answer) (void *owner, GwSpan frame);
+	/* It has ended, answered or not: NULL, it is committed. */
+	void		(*end) (void *owner, const GwError *error);
+} GwAskEvents;
 
 /* One frame of a client, from its arrival to its answer; or a control frame. */
 typedef struct GwRequest
@@ -54,6 +65,9 @@ typedef struct GwRequest
 	bool		again;			/* a control frame that is sent once more */
 	bool		ends;			/* it ends leases */
 	bool		greets;			/* it opens a session without a frame */
+	const GwAskEvents *ask;		/* of the gateway's own; NULL: it is none */
+	void	   *asker;			/* who is told; NULL: it has gone */
+	bool		nobody;			/* it goes with session 0: nothing is opened */
 	unsigned	tries;			/* so often was that sent and not answered */
 	uint32_t	version;		/* of the token in it, if it opens */
 	bool		secret;			/* holds a token */
@@ -90,6 +104,9 @@ extern GwRequest *gw_request_close(GwIdentity *identity, GwEnding ending);
 extern GwRequest *gw_request_over_limit(GwIdentity *identity, size_t limit,
 										bool anonymous,
 										const GwBuffer *message);
+extern GwRequest *gw_request_ask(GwIdentity *identity, char control,
+								 const GwBuffer *bytes,
+								 const GwAskEvents *ask, void *asker);
 extern bool gw_request_only_claims(const GwRequest *request);
 extern GwLaneKind gw_request_lane(const GwRequest *request);
 extern void gw_request_weigh(GwRequest *request, size_t limit);
