@@ -173,6 +173,12 @@ gw_json_next(GwSpan *rest, GwSpan *value)
 		return false;
 	value->data = skip_space(rest->data + 1, end);
 	after = skip_value(value->data, end);
+	if (after == value->data && *rest->data == '[' && *after == ']')
+	{
+		/* It is empty: as if its last had been read. */
+		rest->length = (size_t) (end - after);
+		rest->data = after;
+	}
 	if (after == NULL || after == value->data)
 		return false;
 	value->length = (size_t) (after - value->data);

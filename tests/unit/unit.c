@@ -20,6 +20,7 @@ main(void)
 	config_tests();
 	log_tests();
 	queue_tests();
+	head_tests();
 	(void) printf("1..%d\n", count);
 	return failures == 0 ? 0 : 1;
 }
