@@ -535,6 +535,25 @@ CREATE TRIGGER jwt_key_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.j
 CREATE TRIGGER jwt_key_truncated AFTER TRUNCATE ON message_bus.jwt_key
 	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.jwt_key_changed();
 
+-- What links to messages and tickets of downloads are made with; one row, not dumped. rotate_body_keys() replaces it.
+CREATE TABLE message_bus.body_key (
+	number bigint PRIMARY KEY,
+	secret bytea NOT NULL CHECK (pg_catalog.length(secret) OPERATOR(pg_catalog.=) 32),
+	made_at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE message_bus.body_key IS 'secret that links to messages are made with';
+INSERT INTO message_bus.body_key (number, secret)
+	SELECT 1, pg_catalog.sha256(pg_catalog.uuid_send(pg_catalog.gen_random_uuid()) OPERATOR(pg_catalog.||)
+		pg_catalog.uuid_send(pg_catalog.gen_random_uuid()) OPERATOR(pg_catalog.||)
+		pg_catalog.uuid_send(pg_catalog.gen_random_uuid()));
+
+CREATE FUNCTION message_bus.body_key_changed() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'mbus_body_key_changed' LANGUAGE C;
+CREATE TRIGGER body_key_changed AFTER INSERT OR UPDATE OR DELETE ON message_bus.body_key
+	FOR EACH ROW EXECUTE FUNCTION message_bus.body_key_changed();
+CREATE TRIGGER body_key_truncated AFTER TRUNCATE ON message_bus.body_key
+	FOR EACH STATEMENT EXECUTE FUNCTION message_bus.body_key_changed();
+
 -- Sessions that were ended before their time; end_sessions() writes it.
 CREATE TABLE message_bus.session_end (
 	subject text COLLATE pg_catalog."C",	-- NULL: of any
@@ -821,6 +840,8 @@ CREATE TRIGGER publisher_restored BEFORE INSERT ON message_bus.publisher
 -- those that are always enabled, and of these only the ones for each row.
 ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_changed;
 ALTER TABLE message_bus.jwt_key ENABLE ALWAYS TRIGGER jwt_key_truncated;
+ALTER TABLE message_bus.body_key ENABLE ALWAYS TRIGGER body_key_changed;
+ALTER TABLE message_bus.body_key ENABLE ALWAYS TRIGGER body_key_truncated;
 ALTER TABLE message_bus.session_end ENABLE ALWAYS TRIGGER session_end_changed;
 ALTER TABLE message_bus.session_end ENABLE ALWAYS TRIGGER session_end_truncated;
 ALTER TABLE message_bus.channel ENABLE ALWAYS TRIGGER channel_changed;
@@ -2251,6 +2272,23 @@ jwks: a JWK Set (RFC 7517), {"keys": [...]}, at most 64 keys and 16 of an algori
 A session whose token was signed by a key that is not in the set ends at once; others stay open until their token expires. {"keys": []} removes all keys: no token is valid then.
 Errors: 22023 a key that cannot be used (its number in the detail), 22004 NULL, 25006 read-only.';
 
+CREATE FUNCTION message_bus.rotate_body_keys() RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mbus_rotate_body_keys';
+COMMENT ON FUNCTION message_bus.rotate_body_keys() IS
+'rotate_body_keys: replaces the secret that body_url and the tickets of downloads are made with, and returns the new one''s number; for administrators.
+From its commit on every link that was made before is refused, and downloads that are under way end short.
+Errors: 25006 read-only.';
+
+CREATE FUNCTION message_bus.body_url(id bigint, valid_for interval DEFAULT '1 hour') RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mbus_body_url';
+COMMENT ON FUNCTION message_bus.body_url(bigint, interval) IS
+'body_url: a URL of a gateway''s HTTP door, with which whoever has it can read this one message; NULL if there is no such message. For who may consume its channel.
+id: of the message. valid_for: how long, at most message_bus.body_url_max; rounded up so that links of one minute are the same. It begins with message_bus.body_url_prefix, or with /v1/ if that is empty.
+It ends before that when the message is gone, the role that made it may not consume the channel any more or is dropped, or rotate_body_keys() is called. In a channel with visibility "subject" the maker must see the message when he makes it. Tell it like a password: it is in browsers'' histories and proxies'' logs.
+Errors: 22023 valid_for, 42501 no privilege.';
+
 CREATE FUNCTION message_bus.end_sessions(subject text DEFAULT NULL, role text DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mbus_end_sessions';
@@ -2376,7 +2414,7 @@ GRANT USAGE ON SCHEMA message_bus TO PUBLIC;
 -- these check the channel's privileges themselves
 GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_once, message_bus.publish_text, message_bus.publish_bytes,
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
-	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
+	message_bus.get_bytes, message_bus.body_url, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
 	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.role_of,
 	message_bus.role_number, message_bus.role_missing, message_bus.stored_json, message_bus.json_text,
 	message_bus.compression_name,

@@ -28,6 +28,7 @@
 #include "delivery/effect.h"
 #include "delivery/pool.h"
 #include "delivery/scanner.h"
+#include "door/key.h"
 #include "identity/ended.h"
 #include "identity/jwt_key.h"
 #include "segment/dump.h"
@@ -62,6 +63,7 @@ _PG_init(void)
 	mbus_publisher_init();
 	mbus_jwt_key_init();
 	mbus_ended_init();
+	mbus_body_key_init();
 	mbus_leaf_init();
 	mbus_era_init();
 	mbus_subscription_init();

@@ -7,6 +7,9 @@
  * anew.  Pointers into a cache are therefore good until the next look-up.
  * What is invalidated while it is filled is stale again at once; what errs on
  * the way leaves it not filled.
+ *
+ * A process has room for ten such callbacks of all extensions: all caches
+ * share one.
  */
 #include "postgres.h"
 
@@ -16,7 +19,9 @@
 #include "base/catalog_cache.h"
 #include "base/schema.h"
 
-static void cache_invalidate(Datum arg, Oid relid);
+static MbusCatalogCache *caches = NULL;
+
+static void caches_invalidate(Datum arg, Oid relid);
 
 /*
  * mbus_catalog_cache_init registers the cache's invalidation; from _PG_init.
@@ -24,16 +29,21 @@ static void cache_invalidate(Datum arg, Oid relid);
 void
 mbus_catalog_cache_init(MbusCatalogCache *cache)
 {
-	CacheRegisterRelcacheCallback(cache_invalidate, PointerGetDatum(cache));
+	if (caches == NULL)
+		CacheRegisterRelcacheCallback(caches_invalidate, (Datum) 0);
+	cache->next = caches;
+	caches = cache;
 }
 
+/* Marks the cache of a relation as stale, or all. */
 static void
-cache_invalidate(Datum arg, Oid relid)
+caches_invalidate(Datum arg, Oid relid)
 {
-	MbusCatalogCache *cache = (MbusCatalogCache *) DatumGetPointer(arg);
-
-	if (relid == InvalidOid || relid == cache->relid)
-		cache->stale = true;
+	for (MbusCatalogCache *cache = caches; cache; cache = cache->next)
+	{
+		if (relid == InvalidOid || relid == cache->relid)
+			cache->stale = true;
+	}
 }
 
 /*

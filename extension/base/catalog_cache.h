@@ -18,6 +18,7 @@ typedef struct MbusCatalogCache
 	void		(*fill) (Oid schema);	/* of what has been emptied */
 
 	/* set by catalog_cache.c */
+	struct MbusCatalogCache *next;
 	MemoryContext context;
 	Oid			schema;
 	Oid			relid;

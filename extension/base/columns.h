@@ -221,6 +221,14 @@ enum
 	MBUS_JWT_KEY_KEY
 };
 
+/* message_bus.body_key */
+enum
+{
+	MBUS_BODY_KEY_NUMBER = 1,
+	MBUS_BODY_KEY_SECRET,
+	MBUS_BODY_KEY_MADE_AT
+};
+
 /* message_bus.session_end */
 enum
 {

@@ -57,6 +57,8 @@ int			mbus_max_channels_per_role = 10000;
 int			mbus_max_subscriptions_per_role = 1000;
 int			mbus_client_max_payload = 0;
 bool		mbus_verify_on_read = true;
+char	   *mbus_body_url_prefix = NULL;
+int			mbus_body_url_max = 604800;
 char	   *mbus_relay_role = NULL;
 char	   *mbus_token_issuer = NULL;
 char	   *mbus_token_audience = NULL;
@@ -80,6 +82,7 @@ static void define_token_settings(void);
 static bool check_databases(char **newval, void **extra, GucSource source);
 static void assign_databases(const char *newval, void *extra);
 static bool check_log_origin(char **newval, void **extra, GucSource source);
+static bool check_url_prefix(char **newval, void **extra, GucSource source);
 static bool check_ttl(char **newval, void **extra, GucSource source);
 static bool check_compression(char **newval, void **extra, GucSource source);
 
@@ -311,6 +314,15 @@ define_session_settings(void)
 							 "Compares the checksum of every payload that is read.",
 							 NULL, &mbus_verify_on_read, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("message_bus.body_url_prefix",
+							   "What links to messages begin with: scheme, host and path of the HTTP door.",
+							   "Such as https://bus.example.com; empty: they begin with /v1/.",
+							   &mbus_body_url_prefix, "",
+							   PGC_USERSET, 0, check_url_prefix, NULL, NULL);
+	DefineCustomIntVariable("message_bus.body_url_max",
+							"How long a link to a message may be good.",
+							NULL, &mbus_body_url_max, 604800, 1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 }
 
 /* What a gateway tells its session of itself. */
@@ -417,6 +429,30 @@ check_log_origin(char **newval, void **extra, GucSource source)
 		return false;
 	}
 	return true;
+}
+
+/* A URL without query, fragment and slash at its end; or nothing. */
+static bool
+check_url_prefix(char **newval, void **extra, GucSource source)
+{
+	const char *prefix = *newval;
+	size_t		len = strlen(prefix);
+
+	if (len == 0)
+		return true;
+	for (const char *c = prefix; *c; c++)
+	{
+		if (*c <= 0x20 || *c >= 0x7F || strchr("\"<>\\^`{|}?#", *c))
+		{
+			GUC_check_errdetail("It has a character that is not for it.");
+			return false;
+		}
+	}
+	if (strncmp(prefix, "https://", 8) == 0 ||
+		strncmp(prefix, "http://", 7) == 0)
+		return prefix[len - 1] != '/';
+	GUC_check_errdetail("It does not begin with https:// or http://.");
+	return false;
 }
 
 /* The text is parsed where it is used; here only what would be no TTL. */

@@ -54,6 +54,8 @@ extern int	mbus_max_channels_per_role;
 extern int	mbus_max_subscriptions_per_role;
 extern int	mbus_client_max_payload;	/* bytes, 0: no limit of its own */
 extern bool mbus_verify_on_read;
+extern char *mbus_body_url_prefix;	/* in front of links to messages */
+extern int	mbus_body_url_max;	/* s that they may be good for */
 
 /* what a gateway says of itself */
 extern char *mbus_relay_role;

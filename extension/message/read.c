@@ -53,7 +53,6 @@ static void check_reply(const MbusStored *message, int64 bytes, bool is_json);
 static bool is_verified(Oid schema, const MbusStored *message);
 static void remember_verified(Oid schema, const MbusStored *message);
 static void may_read(Oid schema, const MbusStored *message);
-static void read_record(Oid schema, const MbusStored *message);
 static Datum stored_message_result(FunctionCallInfo fcinfo, Oid schema,
 								   const MbusStored *message, bool whole);
 static void message_values(Oid schema, const MbusStored *message, bool whole,
@@ -207,7 +206,7 @@ MBUS_FUNCTION(get_bytes)
 {
 	Oid			schema = mbus_schema();
 	MbusStored	message;
-	struct varlena *payload;
+	struct varlena *bytes;
 	int64		from;
 	int64		count;
 
@@ -225,22 +224,32 @@ MBUS_FUNCTION(get_bytes)
 	from = Min(from, message.size);
 	count = Min(count, message.size - from);
 	check_reply(&message, count, false);
+	bytes = mbus_message_bytes(schema, &message, from, count);
+	mbus_message_read_record(schema, &message);
+	PG_RETURN_BYTEA_P(bytes);
+}
 
-	if (message.size > mbus_inline_max && is_verified(schema, &message) &&
-		message.compression <= MBUS_COMPRESS_LZ4)
-	{
-		read_record(schema, &message);
-		PG_RETURN_BYTEA_P(PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored),
-												 from, count));
-	}
-	payload = mbus_message_payload(schema, &message);
-	read_record(schema, &message);
+/*
+ * mbus_message_bytes returns "count" bytes of a message, which has them, from
+ * one on.  They are verified as the session wants it, with XX001; of a larger
+ * message once in a process.
+ */
+struct varlena *
+mbus_message_bytes(Oid schema, const MbusStored *message, int64 from,
+				   int64 count)
+{
+	struct varlena *payload;
+
+	if (message->size > mbus_inline_max && is_verified(schema, message) &&
+		message->compression <= MBUS_COMPRESS_LZ4)
+		return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message->stored), from,
+									  count);
+	payload = mbus_message_payload(schema, message);
 	if (mbus_verify_on_read)
-		remember_verified(schema, &message);
-	if (from == 0 && count == message.size)
-		PG_RETURN_BYTEA_P(payload);
-	PG_RETURN_BYTEA_P(cstring_to_text_with_len(VARDATA_ANY(payload) + from,
-											   count));
+		remember_verified(schema, message);
+	if (from == 0 && count == message->size)
+		return payload;
+	return cstring_to_text_with_len(VARDATA_ANY(payload) + from, count);
 }
 
 /*
@@ -354,9 +363,11 @@ may_read(Oid schema, const MbusStored *message)
 						   GetUserNameFromId(GetUserId(), false))));
 }
 
-/* Records a read, if the message's channel wants that. */
-static void
-read_record(Oid schema, const MbusStored *message)
+/*
+ * mbus_message_read_record records a read, if the message's channel wants that.
+ */
+void
+mbus_message_read_record(Oid schema, const MbusStored *message)
 {
 	const MbusChannel *channel = mbus_channel_by_id(schema,
 													message->channel_id);
@@ -379,7 +390,7 @@ stored_message_result(FunctionCallInfo fcinfo, Oid schema,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("function returning record called in context that cannot accept type record")));
 	message_values(schema, message, whole, values, isnull);
-	read_record(schema, message);
+	mbus_message_read_record(schema, message);
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values,
 											 isnull));
 }

@@ -1,6 +1,6 @@
 /*
  * read.h
- *		A message as its readers may have it, and its first bytes.
+ *		A message as its readers may have it, and its bytes.
  */
 #ifndef MBUS_READ_H
 #define MBUS_READ_H
@@ -10,6 +10,10 @@
 #include "message/stored.h"
 
 extern bool mbus_message_readable(Oid schema, int64 id, MbusStored *message);
+extern struct varlena *mbus_message_bytes(Oid schema,
+										  const MbusStored *message,
+										  int64 from, int64 count);
+extern void mbus_message_read_record(Oid schema, const MbusStored *message);
 extern struct varlena *mbus_message_preview(int64 id, int32 max_bytes);
 
 #endif							/* MBUS_READ_H */

@@ -17,6 +17,7 @@
  *						only those leases end, and those with -1, which were
  *						written
  *		0 'L'			a frame was refused by the gateway: over_limit.c
+ *		0 'H', 0 'P'	of the HTTP door: door/README.md
  *	out	0 {"open": {"session", "role", "sub", "expires_at", "expires_ms",
  *			"sub_hash"; "since" of one without a token; "token",
  *			"max_message_bytes" of an authenticate}}
@@ -41,6 +42,7 @@
 #include "base/json_slice.h"
 #include "base/payload.h"
 #include "base/settings.h"
+#include "door/door.h"
 #include "identity/jwt_claims.h"
 #include "identity/session.h"
 #include "relay/control.h"
@@ -78,6 +80,8 @@ mbus_control_method(const char *bytes, int len)
 		return "open_session";
 	if (len >= 2 && bytes[1] == CONTROL_CLOSE)
 		return "close_session";
+	if (mbus_door_is(bytes, len))
+		return "http";
 	return "relay";
 }
 

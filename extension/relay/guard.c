@@ -50,6 +50,7 @@
 #include "base/caller.h"
 #include "base/settings.h"
 #include "delivery/effect.h"
+#include "door/door.h"
 #include "identity/session.h"
 #include "relay/control.h"
 #include "relay/relay_internal.h"
@@ -470,6 +471,14 @@ report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code)
 		else
 			answer_unread(relayed, edata, code);
 		if (code == MBUS_RPC_AUTHENTICATION &&
+			mbus_session_lost(mbus_caller.session))
+			tell_lost(relayed);
+	}
+	else if (relayed->door)
+	{
+		mbus_door_failed(relayed->door, edata, &relayed->out);
+		if (code == MBUS_RPC_AUTHENTICATION &&
+			relayed->door->ticket.by == MBUS_BY_TOKEN &&
 			mbus_session_lost(mbus_caller.session))
 			tell_lost(relayed);
 	}

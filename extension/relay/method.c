@@ -52,6 +52,7 @@ static const Method methods[] = {
 	{"get", ONE},
 	{"get_by_transaction", ONE | REFERS},
 	{"get_bytes", ONE},
+	{"body_url", ONE},
 	{"peek", REFERS | PEEKS},
 	{"store_message", PUBLISHES},
 	{"retrieve_message", ONE},

@@ -32,6 +32,7 @@
 #include "base/caller.h"
 #include "base/json_slice.h"
 #include "base/settings.h"
+#include "door/door.h"
 #include "identity/jwt_claims.h"
 #include "identity/session.h"
 #include "relay/control.h"
@@ -70,6 +71,7 @@ static int	batch_least(const MbusNode *batch);
 static int	element_least(const MbusNode *element);
 static void relay_element(MbusRelayed *relayed, const MbusNode *element);
 static void step_control(MbusRelayed *relayed);
+static void step_door(MbusRelayed *relayed);
 static void step_frame(MbusRelayed *relayed);
 static void limit_replies(MbusFrame *frame);
 static void check_early(MbusRelayed *relayed);
@@ -79,6 +81,7 @@ static void run_request(MbusRelayed *relayed, int limit);
 static void run_authenticate(MbusRelayed *relayed, MbusAnswer *answer);
 static void run_method(MbusRelayed *relayed, MbusAnswer *answer);
 static void enter_role(MbusRelayed *relayed);
+static void take_role(MbusRelayed *relayed, Oid role);
 static Oid	relay_role(void);
 
 /*
@@ -335,7 +338,10 @@ relay_frame(const char *bytes, int len, MbusRelayed *relayed)
 	{
 		relayed->control = true;
 		relayed->request.method = mbus_control_method(bytes, len);
-		(void) mbus_guard_run(step_control, relayed);
+		if (mbus_door_is(bytes, len))
+			relayed->door = palloc0(sizeof(MbusDoor));
+		(void) mbus_guard_run(relayed->door ? step_door : step_control,
+							  relayed);
 		relayed->out.data[VARHDRSZ] = MBUS_OPCODE_CONTROL;
 		return;
 	}
@@ -451,6 +457,22 @@ step_control(MbusRelayed *relayed)
 		mbus_over_limit(relayed);
 	mbus_control_run(mbus_caller.session, relayed->bytes, relayed->len,
 					 &relayed->out);
+}
+
+/*
+ * step_door answers a frame of the HTTP door.
+ */
+static void
+step_door(MbusRelayed *relayed)
+{
+	Oid			role;
+
+	mbus_door_read(relayed->bytes, relayed->len, relayed->door);
+	role = mbus_door_enter(relayed->door, mbus_caller.session,
+						   mbus_relay_of_one() ? relay_role() : InvalidOid);
+	if (OidIsValid(role))
+		take_role(relayed, role);
+	mbus_door_answer(relayed->door, &relayed->out);
 }
 
 /*
@@ -644,11 +666,18 @@ run_method(MbusRelayed *relayed, MbusAnswer *answer)
 static void
 enter_role(MbusRelayed *relayed)
 {
-	relayed->role = mbus_relay_of_one() ? relay_role() :
-		mbus_session_enter(mbus_caller.session);
+	take_role(relayed, mbus_relay_of_one() ? relay_role() :
+			  mbus_session_enter(mbus_caller.session));
+}
+
+/* take_role takes a role that was found sound, with its session's subject. */
+static void
+take_role(MbusRelayed *relayed, Oid role)
+{
+	relayed->role = role;
 	if (mbus_subject())
 		relayed->subject = pstrdup(mbus_subject());
-	SetUserIdAndSecContext(relayed->role, SECURITY_LOCAL_USERID_CHANGE |
+	SetUserIdAndSecContext(role, SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 }
 

@@ -13,6 +13,7 @@
 #include "base/compat.h"
 #include "base/json_slice.h"
 #include "base/settings.h"
+#include "door/door.h"
 #include "relay/rpc.h"
 
 /* One frame on its way; lives in the frame's context. */
@@ -34,6 +35,7 @@ typedef struct MbusRelayed
 	StringInfoData out;
 	bool		binary;			/* the reply is a binary frame */
 	bool		control;		/* the frame and its reply are control frames */
+	MbusDoor   *door;			/* it is one of the HTTP door; else NULL */
 	StringInfoData told;		/* control frame beside the reply, if any */
 	Oid			role;			/* that it ran as, if it came so far */
 	char	   *subject;		/* of its session then; NULL: none */
