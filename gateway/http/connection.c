@@ -34,6 +34,7 @@
 #include "http/connection.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -108,6 +109,7 @@ static int	port;
 static void poller_ready(void *owner);
 static void listener_ready(void);
 static void listener_watch(bool on);
+static bool listener_waits(void);
 static bool listener_has_room(void);
 static void connection_open(int descriptor,
 							const struct sockaddr_storage *from);
@@ -278,7 +280,7 @@ listener_ready(void)
 		socklen_t	length = sizeof(from);
 		int			descriptor;
 
-		if (listener < 0 || !listener_has_room())
+		if (!listener_waits() || !listener_has_room())
 			break;
 		descriptor = accept4(listener, (struct sockaddr *) &from, &length,
 							 SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -300,6 +302,15 @@ listener_watch(bool on)
 		listening = on;
 }
 
+/* listener_waits tells whether somebody waits to be taken. */
+static bool
+listener_waits(void)
+{
+	struct pollfd waiting = {listener, POLLIN, 0};
+
+	return listener >= 0 && poll(&waiting, 1, 0) == 1;
+}
+
 /*
  * listener_has_room tells whether one more connection may come; if not, nobody
  * looks at the listener until a connection ends, or the next sweep.
@@ -315,7 +326,7 @@ listener_has_room(void)
 	if (full)
 		LIST_FOREACH(connection, &all, entry)
 			if (connection->state == READING && connection->length == 0 &&
-				(idle == NULL || connection->since_ms < idle->since_ms))
+				(idle == NULL || connection->since_ms <= idle->since_ms))
 			idle = connection;
 	if (idle != NULL)
 		connection_end(idle, GW_HTTP_CLOSED);

@@ -31,10 +31,10 @@ async function open(settings = {}) {
 }
 
 // published publishes bytes and returns the message's id.
-async function published(bytes, type = 'application/octet-stream') {
+async function published(bytes, type = 'application/octet-stream', more = {}) {
 	const client = await gateway.client();
 	const { frame } = await client.callBinary('publish',
-		{ channel: 'events', content_type: type }, bytes);
+		{ channel: 'events', content_type: type, ...more }, bytes);
 	await client.close();
 	return frame.result;
 }
@@ -129,8 +129,9 @@ describe('a body', () => {
 		assert.equal(JSON.parse(none.body).status, 404);
 		const post = await ask(port, at(small), {}, 'DELETE');
 		assert.equal(post.status, 405);
-		assert.equal(post.headers.allow, 'GET, HEAD, OPTIONS');
-		assert.equal((await ask(port, at(small), {}, 'OPTIONS')).status, 204);
+		assert.match(post.headers.allow, /^GET, HEAD/);
+		assert.equal((await ask(port, at(small), { Origin: 'https://app.example',
+			'Access-Control-Request-Method': 'GET' }, 'OPTIONS')).status, 204);
 	});
 });
 
@@ -303,18 +304,19 @@ describe('who asks', () => {
 describe('what ends a download', () => {
 	// begin reads the head of a large answer and no more for now.
 	async function begin(of = gateway, id = large) {
+		const before = await series('http_sent_bytes_total', of);
 		const slow = new Connection(of.door, { paused: true });
 		slow.get(at(id));
 		await until('it has begun', async () =>
-			await series('http_downloads', of) === 1 &&
-			await series('bulk_down_bytes', of) > 0);
+			await series('http_sent_bytes_total', of) > before);
 		return slow;
 	}
 
 	test('is that its message is deleted', async () => {
-		const id = await published(LARGE);
+		const id = await published(LARGE, 'a/b', { transaction_id: 'deleted' });
 		const slow = await begin(gateway, id);
-		await bus.sql(`SELECT message_bus.delete_message(${id})`);
+		await bus.sql(`SET message_bus.default_channel = 'events';
+			SELECT message_bus.delete_message('deleted')`);
 		slow.read();
 		const answer = await slow.answer();
 		assert.equal(answer.status, 200);
@@ -364,8 +366,8 @@ describe('what ends a download', () => {
 		assert.equal(await stopping.exited, 0);
 		slow.read();
 		assert.ok((await slow.answer()).cut);
-		assert.ok(stopping.event('http_cut', (line) =>
-			line.reason === 'stopping'));
+		await until('the line', () => stopping.event('http_cut',
+			(line) => line.reason === 'stopping'));
 	});
 });
 
