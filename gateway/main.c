@@ -278,6 +278,7 @@ open_all(void)
 	gw_tls_renew(true);
 	gw_identities_init(config.log_subjects);
 	gw_intake_init(&config);
+	gw_bulk_init(&config);
 	gw_clients_init(&config, &client_events);
 	if (!gw_loop_open(&config))
 		return false;

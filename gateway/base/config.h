@@ -48,6 +48,7 @@ typedef struct GwConfig
 	long		max_in_flight;	/* frames of one socket */
 	long		max_buffered_mb;	/* frames of all sockets */
 	long		max_unread_mb;	/* replies to all sockets */
+	long		bulk_mb;		/* of bodies on their way, both ways */
 	long		send_timeout;	/* s that a socket may not read */
 	long		idle_timeout;	/* s without a frame; 0: any */
 	long		ping_secs;		/* s of silence before a ping; 0: none */
