@@ -35,6 +35,7 @@
 #include "relay/client.h"
 #include "relay/intake.h"
 #include "relay/lane.h"
+#include "relay/pool.h"
 #include "relay/relay.h"
 #include "relay/sweep.h"
 #include "status/http.h"
@@ -278,7 +279,7 @@ open_all(void)
 	gw_tls_renew(true);
 	gw_identities_init(config.log_subjects);
 	gw_intake_init(&config);
-	gw_bulk_init(&config);
+	gw_pool_init(&config);
 	gw_clients_init(&config, &client_events);
 	if (!gw_loop_open(&config))
 		return false;
@@ -307,6 +308,7 @@ loop(void)
 	while (gw_loop_turn())
 	{
 		gw_listen_turn();
+		gw_pool_turn();
 		gw_relay_turn();
 		if (drain_until == 0)
 			continue;

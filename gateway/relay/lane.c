@@ -563,7 +563,7 @@ deliver_row(const GwLane *lane, GwRequest *request, const GwRow *row)
 		gw_client_queue(identity->client,
 						row->frame.data[0] == GW_OPCODE_BINARY, body.data,
 						body.length, &leases,
-						request->hold.way == GW_BULK_DOWN &&
+						request->hold.use == GW_POOL_DOWN &&
 						request->hold.bytes > 0);
 	else
 	{

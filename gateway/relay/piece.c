@@ -4,7 +4,7 @@
  *
  * Up. That a message is an append is seen when its first bytes have come (or,
  * if these say nothing yet, when there are LOOK_MORE). From then on it holds
- * room for what has come of it and STEP beyond, of what all have (bulk.c), and
+ * room for what has come of it and STEP beyond, of what all have (pool.c), and
  * where there is none its socket is not read from, so that its sender's TCP
  * waits. Nothing is ever refused for that. So a slow sender holds what it has
  * sent, not what it has announced. What is seen late is counted when it is
@@ -33,7 +33,7 @@
 #define UNREAD_MAX		((size_t) 2 * 1024 * 1024)
 
 static GwHold reserved;			/* for what reads next: it has waited */
-static GwBulkWaiter readers;
+static GwPoolWaiter readers;
 
 static void readers_room(void *owner);
 static bool is_append(const GwBuffer *message);
@@ -41,8 +41,8 @@ static bool is_append(const GwBuffer *message);
 void
 gw_appends_init(GwAppends *appends, void (*room) (void *owner), void *owner)
 {
-	gw_hold_init(&appends->hold, GW_BULK_UP);
-	appends->waiter.room = room;
+	gw_hold_init(&appends->hold, GW_POOL_UP);
+	appends->waiter.fire = room;
 	appends->waiter.owner = owner;
 }
 
@@ -67,9 +67,10 @@ gw_appends_gather(GwAppends *appends, const GwBuffer *message, size_t more)
 		return true;
 	if (appends->hold.bytes < message->length)
 		gw_hold_set(&appends->hold, message->length);
-	if (!appends->waiter.waits && gw_hold_raise(&appends->hold, next))
+	if (!appends->waiter.waiting && gw_hold_raise(&appends->hold, next))
 		return true;
-	gw_bulk_wait(&appends->waiter, GW_BULK_UP, next - appends->hold.bytes);
+	appends->waiter.needs = next - appends->hold.bytes;
+	gw_pool_wait(GW_POOL_UP, &appends->waiter);
 	return false;
 }
 
@@ -94,7 +95,7 @@ gw_appends_take(GwAppends *appends, GwRequest *request)
 	if (gw_request_lane(request) == GW_LANE_BULK && !request->brings)
 	{
 		request->hold = appends->hold;
-		gw_hold_init(&appends->hold, GW_BULK_UP);
+		gw_hold_init(&appends->hold, GW_POOL_UP);
 		gw_hold_set(&request->hold, request->length);
 		appends->unanswered += request->length;
 	}
@@ -106,7 +107,7 @@ void
 gw_appends_forget(GwAppends *appends)
 {
 	gw_hold_release(&appends->hold);
-	gw_bulk_leave(&appends->waiter);
+	gw_pool_leave(GW_POOL_UP, &appends->waiter);
 	appends->gathers = false;
 	appends->looked = 0;
 }
@@ -115,7 +116,7 @@ gw_appends_forget(GwAppends *appends)
 bool
 gw_appends_are_many(const GwAppends *appends)
 {
-	return appends->waiter.waits || appends->unanswered >= UNANSWERED_MAX;
+	return appends->waiter.waiting || appends->unanswered >= UNANSWERED_MAX;
 }
 
 /* gw_pieces_are_many tells that a client gets no more pieces for now. */
@@ -134,7 +135,7 @@ gw_piece_hold(GwReplies *replies, GwRequest *request)
 {
 	if (!request->brings || request->hold.bytes > 0)
 		return true;
-	gw_hold_init(&request->hold, GW_BULK_DOWN);
+	gw_hold_init(&request->hold, GW_POOL_DOWN);
 	if (reserved.bytes >= request->reply)
 	{
 		gw_hold_release(&reserved);
@@ -142,8 +143,10 @@ gw_piece_hold(GwReplies *replies, GwRequest *request)
 	}
 	else if (!gw_hold_raise(&request->hold, request->reply))
 	{
-		readers.room = readers_room;
-		gw_bulk_wait(&readers, GW_BULK_DOWN, request->reply);
+		readers.fire = readers_room;
+		if (!readers.waiting)
+			readers.needs = request->reply;
+		gw_pool_wait(GW_POOL_DOWN, &readers);
 		return false;
 	}
 	replies->bulk += request->hold.bytes;
@@ -155,7 +158,7 @@ static void
 readers_room(void *owner)
 {
 	(void) owner;
-	gw_hold_init(&reserved, GW_BULK_DOWN);
+	gw_hold_init(&reserved, GW_POOL_DOWN);
 	gw_hold_set(&reserved, readers.needs);
 }
 
@@ -173,7 +176,7 @@ gw_pieces_unreserve(void)
 void
 gw_piece_end(GwAppends *appends, GwReplies *replies, GwRequest *request)
 {
-	if (appends != NULL && request->hold.way == GW_BULK_UP)
+	if (appends != NULL && request->hold.use == GW_POOL_UP)
 		appends->unanswered -= request->hold.bytes;
 	else if (replies != NULL)
 		replies->bulk -= request->hold.bytes;

@@ -9,7 +9,7 @@
 #include <stddef.h>
 
 #include "base/buffer.h"
-#include "relay/bulk.h"
+#include "relay/pool.h"
 #include "relay/reply.h"
 #include "request/batch.h"
 
@@ -19,7 +19,7 @@ typedef struct GwAppends
 	bool		gathers;		/* the message being put together is one */
 	size_t		looked;			/* bytes of it when that was looked for */
 	GwHold		hold;			/* of it */
-	GwBulkWaiter waiter;		/* for room: it is not read from */
+	GwPoolWaiter waiter;		/* for room: it is not read from */
 	size_t		unanswered;		/* bytes */
 } GwAppends;
 

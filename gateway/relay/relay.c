@@ -8,7 +8,7 @@
  *
  * Pieces of large bodies, up and down, have a queue that a few connections
  * share, each with one batch in flight; they are opened when they are first
- * needed. bulk.c tells how many bytes of them there may be, and piece.c how
+ * needed. pool.c tells how many bytes of them there may be, and piece.c how
  * many one connection may have.
  *
  * Claims that wait for messages have a queue of their own, from which a small
@@ -131,7 +131,6 @@ gw_relay_turn(void)
 {
 	size_t		i;
 
-	gw_bulk_turn();
 	bulk_turn();
 	pool_turn();
 	gw_endings_send();

@@ -49,7 +49,7 @@ gw_replies_add(GwReplies *replies, bool binary, const unsigned char *bytes,
 	reply->sent = 0;
 	reply->leases = more;
 	reply->binary = binary;
-	gw_hold_init(&reply->hold, GW_BULK_DOWN);
+	gw_hold_init(&reply->hold, GW_POOL_DOWN);
 	if (length > 0)
 		memcpy(reply->bytes + GW_WRITE_ROOM, bytes, length);
 	if (more > 0)

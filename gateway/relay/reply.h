@@ -11,7 +11,7 @@
 #include <sys/queue.h>
 
 #include "base/buffer.h"
-#include "relay/bulk.h"
+#include "relay/pool.h"
 
 /*
  * One frame to write. `bytes` begins with GW_WRITE_ROOM free bytes and ends

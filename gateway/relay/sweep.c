@@ -83,7 +83,7 @@ sweep_open(GwClient *client, int64_t now)
 		gw_disconnect(client, GW_CLOSE_POLICY, "message not finished in time");
 	else if (client->appends.hold.bytes > 0 && !client->paused &&
 			 now - client->begun_ms > config->send_timeout * 1000 &&
-			 gw_bulk_is_short(GW_BULK_UP))
+			 gw_pool_is_short(GW_POOL_UP))
 		gw_disconnect(client, GW_CLOSE_POLICY,
 					  "append not finished in time, and others wait");
 	else if (client->identity->expires_ms != 0)
@@ -113,7 +113,7 @@ reads_too_slowly(const GwClient *client, int64_t now)
 	return now - replies->progress_ms > limit ||
 		now - replies->begun_ms >
 		(STAILQ_FIRST(&replies->list)->hold.bytes > 0 &&
-		 gw_bulk_is_short(GW_BULK_DOWN) ? limit : TIMES * limit);
+		 gw_pool_is_short(GW_POOL_DOWN) ? limit : TIMES * limit);
 }
 
 /*

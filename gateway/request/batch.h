@@ -46,10 +46,10 @@ typedef enum GwEnding
 	GW_ENDS_ALL
 } GwEnding;
 
-/* What is held of MESSAGE_BUS_BULK_MB, and for which way: relay/bulk.c. */
+/* What is held of MESSAGE_BUS_BULK_MB, and for which use: relay/pool.c. */
 typedef struct GwHold
 {
-	int			way;
+	int			use;
 	bool		last;			/* it may have more than there is */
 	size_t		bytes;
 } GwHold;

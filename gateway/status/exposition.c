@@ -14,7 +14,7 @@
 
 #include "base/metrics.h"
 #include "base/version.h"
-#include "relay/bulk.h"
+#include "relay/pool.h"
 #include "relay/client.h"
 #include "relay/intake.h"
 #include "relay/relay.h"
@@ -47,9 +47,9 @@ static const struct
 	"WebSocket connections that are open."},
 	{"buffered_bytes", &gw_intake_totals.bytes,
 	"Bytes of frames that are not answered yet."},
-	{"bulk_up_bytes", &gw_bulk_held[GW_BULK_UP],
+	{"bulk_up_bytes", &gw_pool_taken[GW_POOL_UP],
 	"Bytes of large bodies that are held on their way up."},
-	{"bulk_down_bytes", &gw_bulk_held[GW_BULK_DOWN],
+	{"bulk_down_bytes", &gw_pool_taken[GW_POOL_DOWN],
 	"Bytes of large bodies that are held on their way down."},
 	{"replies_queued", &gw_reply_totals.count,
 	"Replies that wait to be written."},

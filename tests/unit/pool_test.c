@@ -1,18 +1,18 @@
 /*
- * bulk_test.c
+ * pool_test.c
  *		Who may have how many bytes of large bodies.
  */
-#include "relay/bulk.h"
+#include "relay/pool.h"
 
 #include "net/loop.h"
 #include "tap.h"
 
 #define PIECE	((size_t) 1024 * 1024)
 
-/* What waits and, when told, takes a piece for the way that it waits for. */
+/* What waits and, when told, takes a piece for it. */
 typedef struct Taker
 {
-	GwBulkWaiter waiter;
+	GwPoolWaiter waiter;
 	GwHold		hold;
 	int			told;
 }			Taker;
@@ -32,27 +32,28 @@ taker_room(void *owner)
 
 	taker->told++;
 	if (!gw_hold_raise(&taker->hold, taker->hold.bytes + PIECE))
-		gw_bulk_wait(&taker->waiter, taker->waiter.way, PIECE);
+		gw_pool_wait(GW_POOL_UP, &taker->waiter);
 }
 
 static void
-taker_init(Taker * taker, GwBulkWay way)
+taker_init(Taker * taker, GwPoolUse use)
 {
-	const		Taker empty = {.waiter = {.room = taker_room,.owner = taker}};
+	const		Taker empty = {.waiter = {.fire = taker_room,.owner = taker,
+	.needs = PIECE}};
 
 	*taker = empty;
-	gw_hold_init(&taker->hold, way);
+	gw_hold_init(&taker->hold, use);
 }
 
 /* fill raises holds of a piece, and returns how many there was room for. */
 static int
-fill(GwHold *holds, GwBulkWay way)
+fill(GwHold *holds, GwPoolUse use)
 {
 	int			count;
 
 	for (count = 0; count < 100; count++)
 	{
-		gw_hold_init(&holds[count], way);
+		gw_hold_init(&holds[count], use);
 		if (!gw_hold_raise(&holds[count], PIECE))
 			break;
 	}
@@ -71,20 +72,20 @@ share_tests(void)
 {
 	GwHold		up[100];
 	GwHold		down[100];
-	int			ups = fill(up, GW_BULK_UP);
-	int			downs = fill(down, GW_BULK_DOWN);
+	int			ups = fill(up, GW_POOL_UP);
+	int			downs = fill(down, GW_POOL_DOWN);
 
 	ok(ups == 30 && downs == 12, "appends leave room for what is read");
 	release(up, ups);
-	downs += fill(down + downs, GW_BULK_DOWN);
-	ups = fill(up, GW_BULK_UP);
+	downs += fill(down + downs, GW_POOL_DOWN);
+	ups = fill(up, GW_POOL_UP);
 	ok(ups == 6 && downs == 36, "what is read leaves room for appends");
 	release(up, ups);
 	release(down, downs);
-	ok(gw_bulk_held[GW_BULK_UP] == 0 && gw_bulk_held[GW_BULK_DOWN] == 0,
+	ok(gw_pool_taken[GW_POOL_UP] == 0 && gw_pool_taken[GW_POOL_DOWN] == 0,
 	   "all of it is given back");
-	gw_hold_init(&down[0], GW_BULK_DOWN);
-	gw_hold_init(&down[1], GW_BULK_DOWN);
+	gw_hold_init(&down[0], GW_POOL_DOWN);
+	gw_hold_init(&down[1], GW_POOL_DOWN);
 	ok(gw_hold_raise(&down[0], 50 * PIECE) &&
 	   !gw_hold_raise(&down[1], PIECE), "a piece that is too large goes alone");
 	gw_hold_release(&down[0]);
@@ -95,7 +96,7 @@ static void
 last_tests(void)
 {
 	GwHold		up[100];
-	int			count = fill(up, GW_BULK_UP);
+	int			count = fill(up, GW_POOL_UP);
 
 	ok(gw_hold_raise(&up[1], 5 * PIECE), "one that has begun goes on");
 	ok(!gw_hold_raise(&up[2], 2 * PIECE) &&
@@ -110,45 +111,45 @@ static void
 wait_tests(void)
 {
 	GwHold		up[100];
-	int			count = fill(up, GW_BULK_UP);
+	int			count = fill(up, GW_POOL_UP);
 	Taker		first;
 	Taker		second;
 
-	taker_init(&first, GW_BULK_UP);
-	taker_init(&second, GW_BULK_UP);
+	taker_init(&first, GW_POOL_UP);
+	taker_init(&second, GW_POOL_UP);
 	gw_hold_set(&first.hold, 1);
 	gw_hold_set(&second.hold, 1);
 	(void) gw_hold_raise(&up[0], 2 * PIECE);
-	gw_bulk_wait(&first.waiter, GW_BULK_UP, PIECE);
-	gw_bulk_wait(&second.waiter, GW_BULK_UP, PIECE);
-	gw_bulk_turn();
-	ok(first.told == 0 && gw_bulk_is_short(GW_BULK_UP),
+	gw_pool_wait(GW_POOL_UP, &first.waiter);
+	gw_pool_wait(GW_POOL_UP, &second.waiter);
+	gw_pool_turn();
+	ok(first.told == 0 && gw_pool_is_short(GW_POOL_UP),
 	   "nobody is told while there is no room");
 	gw_hold_release(&up[0]);
 	gw_hold_release(&up[1]);
 	ok(!gw_hold_raise(&up[count], PIECE), "who waits comes before others");
-	gw_bulk_turn();
+	gw_pool_turn();
 	ok(first.told == 1 && first.hold.bytes == 1 + PIECE &&
 	   second.told == 1 && second.hold.last,
 	   "who waits is told, and one may be the last");
-	gw_bulk_wait(&first.waiter, GW_BULK_UP, PIECE);
-	gw_bulk_leave(&first.waiter);
+	gw_pool_wait(GW_POOL_UP, &first.waiter);
+	gw_pool_leave(GW_POOL_UP, &first.waiter);
 	gw_hold_release(&up[2]);
-	gw_bulk_turn();
+	gw_pool_turn();
 	ok(first.told == 1, "who has left is not told");
 	now_ms += 10000;
-	ok(!gw_bulk_is_short(GW_BULK_UP), "and room is not short any more");
+	ok(!gw_pool_is_short(GW_POOL_UP), "and room is not short any more");
 	gw_hold_release(&first.hold);
 	gw_hold_release(&second.hold);
 	release(up, count);
 }
 
 void
-bulk_tests(void)
+pool_tests(void)
 {
 	static GwConfig config = {.bulk_mb = 48};
 
-	gw_bulk_init(&config);
+	gw_pool_init(&config);
 	share_tests();
 	last_tests();
 	wait_tests();
