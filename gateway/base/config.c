@@ -152,9 +152,9 @@ static const Setting settings[] = {
 	INTEGER("MESSAGE_BUS_MAX_UNREAD_MB", max_unread_mb, "512", 1, 65536,
 			"replies that clients have not read, of all connections together,"
 			" MiB"),
-	INTEGER("MESSAGE_BUS_BULK_MB", bulk_mb, "48", 8, 65536,
-			"pieces of large bodies on their way up and down, of all"
-			" connections together, MiB"),
+	INTEGER("MESSAGE_BUS_BULK_MB", bulk_mb, "48", 16, 65536,
+			"pieces of large bodies on their way, both ways, of all connections"
+			" together, MiB"),
 	INTEGER("MESSAGE_BUS_SEND_TIMEOUT_SECS", send_timeout, "30", 1, 3600,
 			"seconds a client may leave its replies unread; ten times that for"
 			" all of one"),

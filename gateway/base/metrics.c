@@ -20,7 +20,8 @@ const GwCounterName gw_counter_names[GW_COUNTER_COUNT] = {
 	GW_COUNTERS(COUNTER_NAME)
 };
 
-const char *const gw_lane_names[GW_LANES] = {"short", "long", "wait"};
+const char *const gw_lane_names[GW_LANES] = {"short", "long", "bulk",
+"wait"};
 
 const char *const gw_result_names[GW_RESULTS] = {"committed", "rolled back",
 "unknown", "away", "dropped", "refused", "failed"};
@@ -32,7 +33,8 @@ const char *const gw_method_names[GW_METHODS] = {"publish", "publish_text",
 	"drop_subscription", "pause", "resume", "seek", "redrive",
 	"create_channel", "alter_channel", "drop_channel", "grant_channel",
 	"revoke_channel", "purge_channel", "release_lease", "authenticate",
-"batch", "other"};
+	"upload_begin", "upload_append", "upload_status", "upload_commit",
+"upload_abort", "batch", "other"};
 
 const int	gw_code_numbers[GW_CODES] = {0, -32700, -32600, -32601, -32602,
 	-32603, -32001, -32002, -32003, -32004, -32005, -32006, -32007, -32008,

@@ -76,9 +76,20 @@ typedef enum GwLaneKind
 {
 	GW_LANE_SHORT,
 	GW_LANE_LONG,
+	GW_LANE_BULK,				/* any of a few connections */
 	GW_LANE_WAIT,				/* any of several connections */
 	GW_LANES
 } GwLaneKind;
+
+/*
+ * Database connections of a gateway, in this order: short, long, those for
+ * bulk, and those that wait.
+ */
+#define GW_BULK_FIRST		2
+#define GW_BULK_COUNT		2
+#define GW_WAIT_FIRST		(GW_BULK_FIRST + GW_BULK_COUNT)
+#define GW_WAIT_MAX			16
+#define GW_CONNECTIONS_MAX	(GW_WAIT_FIRST + GW_WAIT_MAX)
 
 /* How a request ended. */
 typedef enum GwResult
@@ -94,7 +105,7 @@ typedef enum GwResult
 } GwResult;
 
 /* Methods have a label each; the last two are for the rest. */
-#define GW_METHODS		30
+#define GW_METHODS		35
 #define GW_METHOD_BATCH	(GW_METHODS - 2)
 #define GW_METHOD_OTHER	(GW_METHODS - 1)
 

@@ -185,6 +185,8 @@ take_room(GwExchange *exchange, size_t wanted)
 {
 	size_t		share = gw_pool_room(GW_POOL_DOWN) / ROOM_PART;
 
+	if (wanted == 0)
+		return 0;
 	if (share < PIECE_LEAST)
 		share = PIECE_LEAST;
 	if (wanted > share)

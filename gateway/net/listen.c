@@ -111,7 +111,7 @@ gw_listen_open(const GwConfig *config, GwListenKind kind)
 	Listener   *listener = &listeners[kind];
 
 	reserved = RESERVED_MORE + RESERVED_EACH *
-		(rlim_t) (GW_LANE_WAIT + config->wait_connections);
+		(rlim_t) (GW_WAIT_FIRST + config->wait_connections);
 	if (kind == GW_LISTEN_ADMIN)
 		return listener_open(listener, config->admin_host, config->admin_port,
 							 config->reuse_port);

@@ -10,6 +10,7 @@
 #include <sys/queue.h>
 
 #include "base/config.h"
+#include "request/batch.h"
 
 typedef enum GwPoolUse
 {
@@ -18,12 +19,16 @@ typedef enum GwPoolUse
 	GW_POOL_USES
 } GwPoolUse;
 
-/* Who waits for room: `fire` is called once, from gw_pool_turn. */
+/*
+ * Who waits for room for so many bytes: `fire` is called once for each
+ * gw_pool_wait, from gw_pool_turn, and may wait again.
+ */
 typedef struct GwPoolWaiter
 {
 	TAILQ_ENTRY(GwPoolWaiter) entry;
 	void		(*fire) (void *owner);
 	void	   *owner;
+	size_t		needs;			/* 0: it does not say */
 	bool		waiting;
 } GwPoolWaiter;
 
@@ -37,5 +42,11 @@ extern size_t gw_pool_room(GwPoolUse use);
 extern void gw_pool_wait(GwPoolUse use, GwPoolWaiter *waiter);
 extern void gw_pool_leave(GwPoolUse use, GwPoolWaiter *waiter);
 extern void gw_pool_turn(void);
+extern bool gw_pool_is_short(GwPoolUse use);
+
+extern void gw_hold_init(GwHold *hold, GwPoolUse use);
+extern bool gw_hold_raise(GwHold *hold, size_t bytes);
+extern void gw_hold_set(GwHold *hold, size_t bytes);
+extern void gw_hold_release(GwHold *hold);
 
 #endif							/* GW_POOL_H */

@@ -15,6 +15,7 @@ extern void tap_ok(bool passed, const char *name, const char *file, int line);
 extern void access_tests(void);
 extern void answer_tests(void);
 extern void batch_tests(void);
+extern void pool_tests(void);
 extern void config_tests(void);
 extern void frame_tests(void);
 extern void head_tests(void);

@@ -15,6 +15,7 @@ main(void)
 	frame_tests();
 	answer_tests();
 	batch_tests();
+	pool_tests();
 	access_tests();
 	identity_tests();
 	config_tests();
