@@ -8,9 +8,10 @@
  * a second signal, what is left is answered "outcome unknown" and the
  * process exits with 0 all the same.
  *
- * SIGHUP renews certificate and key, and the level of the log. The settings
- * are read and checked as at the start: with a fault, which is logged, all
- * stays as it was. Every other setting needs a restart.
+ * SIGHUP renews certificate and key, the level of the log, and the pages of
+ * the admin port. The settings are read and checked as at the start: with a
+ * fault, which is logged, all stays as it was. Every other setting needs a
+ * restart.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -41,6 +42,7 @@
 #include "relay/relay.h"
 #include "relay/sweep.h"
 #include "status/http.h"
+#include "status/pages.h"
 
 #define SWEEP_MS	1000
 #define DRAIN_MS	30000
@@ -233,7 +235,7 @@ help(void)
 				"  -h, --help, --version\n\n"
 				"Each setting is read from the environment, else from .env."
 				"\n"
-				"SIGHUP renews the certificate and"
+				"SIGHUP renews the certificate, the pages and"
 				" MESSAGE_BUS_LOG_LEVEL; the rest needs a restart.");
 	gw_config_help(stdout);
 }
@@ -283,7 +285,14 @@ prepare_process(void)
 static bool
 open_all(void)
 {
+	char		why[512];
+
 	gw_tls_renew(true);
+	if (!gw_pages_read(config.pages, why, sizeof(why)))
+	{
+		start_fault("MESSAGE_BUS_PAGES", why);
+		return false;
+	}
 	gw_identities_init(config.log_subjects);
 	gw_intake_init(&config);
 	gw_pool_init(&config);
@@ -377,16 +386,22 @@ begin_drain(int number)
 	gw_timer_start(sweep_timer, SWEEP_MS / 10);
 }
 
-/* reload renews certificate and level of the log: both or nothing. */
+/* reload renews certificate, level of the log and pages: all or nothing. */
 static void
 reload(void)
 {
 	GwConfig	next;
+	char		why[512];
 	bool		good;
 
 	gw_notify_reloading();
 	gw_counters.reloads++;
 	good = gw_config_read(&next, env_file, &checks, log_fault, NULL) == 0;
+	if (good && !gw_pages_read(config.pages, why, sizeof(why)))
+	{
+		log_fault("MESSAGE_BUS_PAGES", why);
+		good = false;
+	}
 	/* The listener speaks TLS or does not as at the start. */
 	gw_tls_renew(good);
 	if (good)

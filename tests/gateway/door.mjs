@@ -3,7 +3,6 @@
 //     sockets, answers taken apart, and tokens.
 
 import { createHmac } from 'node:crypto';
-import { once } from 'node:events';
 import fs from 'node:fs';
 import net from 'node:net';
 import { until } from './bus.mjs';
@@ -21,15 +20,6 @@ export function token(claims) {
 			...claims }));
 	return text + '.' +
 		createHmac('sha256', secret).update(text).digest('base64url');
-}
-
-// freePort returns a port on which nothing listens.
-export async function freePort() {
-	const server = net.createServer().listen(0, '127.0.0.1');
-	await once(server, 'listening');
-	const { port } = server.address();
-	server.close();
-	return port;
 }
 
 // memory returns how many KiB of a process are in memory, and processor the

@@ -9,8 +9,8 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
-import { Bus, random, sha256, sleep, until } from './bus.mjs';
-import { Connection, ask, freePort, head, jwks, memory, processor,
+import { Bus, freePort, random, sha256, sleep, until } from './bus.mjs';
+import { Connection, ask, head, jwks, memory, processor,
 	token } from './door.mjs';
 
 const run = promisify(execFile);
