@@ -278,12 +278,63 @@ CREATE TABLE message_bus.server_state (
 	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
 	timeline bigint NOT NULL DEFAULT 0,		-- that segments were last opened on
 	next_segment integer NOT NULL DEFAULT 32,	-- ordinal << 5 | node
+	next_store integer NOT NULL DEFAULT 32,	-- likewise
 	epoch integer NOT NULL DEFAULT 0,		-- of leases
 	node smallint,							-- of its ids; NULL before the first segment
 	bus uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid()	-- in the names of its segments' constraints
 );
 INSERT INTO message_bus.server_state DEFAULT VALUES;
 COMMENT ON TABLE message_bus.server_state IS 'numbering that must survive a crash or a failover';
+
+-- Large bodies lie in tables part_<store_no> that the worker makes and drops; the
+-- rows here go with them.
+CREATE TABLE message_bus.body_store (
+	store_no integer PRIMARY KEY,
+	series integer NOT NULL,				-- whose bodies it takes; 0: it is for one body alone
+	own boolean NOT NULL,
+	opened_at timestamp with time zone NOT NULL,
+	closed_at timestamp with time zone,		-- NULL: open, or an own one
+	expires_at timestamp with time zone		-- once closed, of the bodies that are not held
+);
+COMMENT ON TABLE message_bus.body_store IS 'stores: the tables that hold large bodies';
+
+CREATE TABLE message_bus.body_hold (
+	store_no integer NOT NULL,
+	until timestamp with time zone NOT NULL,
+	message_id bigint NOT NULL
+);
+CREATE INDEX body_hold_store_idx ON message_bus.body_hold (store_no);
+-- the worker deletes them, also where all tables are published
+ALTER TABLE message_bus.body_hold REPLICA IDENTITY FULL;
+COMMENT ON TABLE message_bus.body_hold IS 'messages whose bodies a store must keep, beyond what it says itself';
+
+CREATE TABLE message_bus.body_moved (
+	body bigint PRIMARY KEY,
+	to_body bigint NOT NULL
+);
+COMMENT ON TABLE message_bus.body_moved IS 'bodies that were moved to another store, so that theirs could be dropped';
+
+CREATE TABLE message_bus.upload (
+	body bigint PRIMARY KEY,				-- body >> 20 is its store
+	begun_at timestamp with time zone NOT NULL
+);
+COMMENT ON TABLE message_bus.upload IS 'uploads that were begun, until their store goes';
+
+CREATE TABLE message_bus.upload_end (
+	body bigint PRIMARY KEY,
+	at timestamp with time zone NOT NULL,
+	kind "char" NOT NULL,					-- c committed, a aborted
+	message_id bigint
+);
+COMMENT ON TABLE message_bus.upload_end IS 'how uploads ended';
+
+CREATE TABLE message_bus.upload_hash (
+	body bigint NOT NULL,
+	n integer NOT NULL,						-- the part that it is behind
+	state bytea NOT NULL,					-- as part_<n>.state
+	PRIMARY KEY (body, n)
+);
+COMMENT ON TABLE message_bus.upload_hash IS 'how far the hash of an upload that came out of order is';
 
 CREATE TABLE message_bus.error (
 	at timestamp with time zone NOT NULL,
@@ -311,13 +362,13 @@ CREATE TABLE message_bus.message (
 	id bigint NOT NULL,
 	created_at timestamp with time zone NOT NULL,
 	expires_at timestamp with time zone NOT NULL,
+	size bigint NOT NULL,			-- of the payload as published, in bytes
 	channel_id integer NOT NULL,
-	size integer NOT NULL,			-- of the payload as published, in bytes
 	publisher_id integer NOT NULL,	-- of message_bus.publisher
 	run smallint NOT NULL,			-- so many ids from here on are of this channel; 0: one of them
-	encoding "char" NOT NULL,		-- of the stored bytes: lz4, none, zstd, gzip
+	encoding "char" NOT NULL,		-- of the stored bytes: lz4, none, zstd, gzip; of a body: json (checked), none
 	sha256 bytea NOT NULL,			-- of the payload as published
-	payload bytea NOT NULL,
+	payload bytea NOT NULL,			-- of a body its first bytes
 	content_type text,				-- NULL: application/json
 	session bigint,
 	subject text,
@@ -326,7 +377,8 @@ CREATE TABLE message_bus.message (
 	available_at timestamp with time zone,	-- NULL: at once
 	transaction_id text,
 	headers jsonb,
-	recipient text					-- a subject
+	recipient text,					-- a subject
+	body bigint						-- NULL: the bytes are in payload
 ) PARTITION BY RANGE (id);
 ALTER TABLE message_bus.message ALTER COLUMN payload SET STORAGE EXTERNAL;
 COMMENT ON TABLE message_bus.message IS 'every message; partitioned into segments';
@@ -395,7 +447,7 @@ CREATE TABLE message_bus.quarantine (
 	channel_id integer NOT NULL,			-- 0: its row could not be read
 	found_at timestamp with time zone NOT NULL,
 	kind text NOT NULL,						-- checksum, compression, row, unreadable
-	detail text								-- unreadable: the error
+	detail text								-- unreadable: the error; of a body: which part
 );
 COMMENT ON TABLE message_bus.quarantine IS 'messages that are damaged and not delivered';
 
@@ -973,7 +1025,7 @@ CREATE TYPE message_bus.stored_message AS (
 	headers jsonb, content_type text, size bigint, sha256 bytea,
 	by_reference boolean, payload json);
 COMMENT ON TYPE message_bus.stored_message IS
-'stored_message: payload is NULL where it is by_reference or its content type is not JSON; get_bytes has it.';
+'stored_message: payload is NULL where it is by_reference (so is JSON over 1 MiB that was uploaded: nobody has looked whether it is JSON) or its content type is not JSON; get_bytes has it.';
 
 CREATE FUNCTION message_bus.get(id bigint) RETURNS SETOF message_bus.stored_message
 	AS 'MODULE_PATHNAME', 'mbus_get' LANGUAGE C ROWS 1;
@@ -1025,7 +1077,7 @@ $$;
 COMMENT ON FUNCTION message_bus.store_message IS
 'store_message: publishes to message_bus.default_channel and returns the id; session, tool, provider and metadata become headers. Errors: as publish.';
 
-CREATE FUNCTION message_bus.stored_json(payload bytea, encoding text, size integer,
+CREATE FUNCTION message_bus.stored_json(payload bytea, encoding text, size bigint,
 	content_type text, sha256 bytea) RETURNS json
 	AS 'MODULE_PATHNAME', 'mbus_stored_json' LANGUAGE C STRICT STABLE COST 100;
 COMMENT ON FUNCTION message_bus.stored_json IS
@@ -1035,6 +1087,11 @@ CREATE FUNCTION message_bus.compression_name(encoding "char") RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_compression_name_of' LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION message_bus.compression_name IS
 'compression_name: lz4, zstd, gzip or none, of a stored row''s encoding; NULL if it is none of these.';
+
+CREATE FUNCTION message_bus.body_json(id bigint) RETURNS json
+	AS 'MODULE_PATHNAME', 'mbus_body_json' LANGUAGE C STRICT STABLE COST 10000;
+COMMENT ON FUNCTION message_bus.body_json IS
+'body_json: the payload of a message that is stored in parts, as json; NULL if it is not JSON, was not checked to be (it was uploaded), does not match its checksum, or the current user may not read it. For the view message_bus.';
 
 CREATE FUNCTION message_bus.json_text(payload json, VARIADIC path text[] DEFAULT '{}') RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_json_text_value' LANGUAGE C IMMUTABLE PARALLEL SAFE;
@@ -1077,7 +1134,7 @@ CREATE TYPE message_bus.delivery AS (
 	expires_at timestamp with time zone, key text, headers jsonb, content_type text,
 	size bigint, sha256 bytea, by_reference boolean, payload json);
 COMMENT ON TYPE message_bus.delivery IS
-'delivery: payload is NULL where it is by_reference (above message_bus.inline_max) or its content type is not JSON; get_bytes has it.';
+'delivery: payload is NULL where it is by_reference (above message_bus.inline_max, or uploaded JSON over 1 MiB) or its content type is not JSON; get_bytes has it.';
 
 CREATE TYPE message_bus.delivery_bytes AS (
 	id bigint, lease bigint, attempt integer, created_at timestamp with time zone,
@@ -1181,7 +1238,7 @@ COMMENT ON FUNCTION message_bus.subscription_rows IS
 CREATE FUNCTION message_bus.death_rows(OUT subscription_id integer, OUT message_id bigint, OUT attempts smallint,
 	OUT reason text, OUT kind text, OUT died_at timestamp with time zone, OUT dead_letter_id bigint,
 	OUT dead_letter text, OUT claimed_at timestamp with time zone, OUT role text, OUT key text,
-	OUT size integer, OUT content_type text, OUT not_moved text) RETURNS SETOF record
+	OUT size bigint, OUT content_type text, OUT not_moved text) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_death_rows' LANGUAGE C STABLE COST 10000 ROWS 100;
 COMMENT ON FUNCTION message_bus.death_rows IS
 'death_rows: the messages that died for subscriptions of channels that the current user may consume or audit, and that he may see, as long as they can be redriven. For the view dead_letters.';
@@ -1189,11 +1246,11 @@ COMMENT ON FUNCTION message_bus.death_rows IS
 CREATE FUNCTION message_bus.message_rows(OUT id bigint, OUT channel_id integer, OUT channel text,
 	OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT live boolean,
 	OUT available_at timestamp with time zone, OUT key text, OUT transaction_id text, OUT publisher text,
-	OUT subject text, OUT session bigint, OUT headers jsonb, OUT content_type text, OUT size integer,
-	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea, OUT recipient text) RETURNS SETOF record
+	OUT subject text, OUT session bigint, OUT headers jsonb, OUT content_type text, OUT size bigint,
+	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea, OUT recipient text, OUT body bigint) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_message_rows' LANGUAGE C STABLE COST 10000 ROWS 10000;
 COMMENT ON FUNCTION message_bus.message_rows IS
-'message_rows: the messages of the channels that the current user may consume or audit, live or not; stored: the payload''s bytes as they are stored, NULL to who may not consume. Of channels with visibility subject only what is from the current user or for him, unless he has all_subjects. For the views messages and message_bus.';
+'message_rows: the messages of the channels that the current user may consume or audit, live or not; stored: the payload''s bytes as they are stored, where there is a body the first 1,024 of them, NULL to who may not consume. Of channels with visibility subject only what is from the current user or for him, unless he has all_subjects. For the views messages and message_bus.';
 
 CREATE FUNCTION message_bus.dead_letter_target(channel_id integer, OUT dead_letter text, OUT state text)
 	AS 'MODULE_PATHNAME', 'mbus_dead_letter_target' LANGUAGE C STABLE STRICT;
@@ -1232,7 +1289,7 @@ COMMENT ON COLUMN message_bus.grants.grantee_missing IS 'name of a role that is 
 CREATE VIEW message_bus.messages AS
 	SELECT m.id, m.channel, m.created_at, m.expires_at, m.available_at, m.key,
 		m.transaction_id, m.publisher, m.subject, m.session, m.headers, m.content_type,
-		m.size, message_bus.compression_name(m.encoding) AS compression,
+		m.size, CASE WHEN m.body IS NULL THEN message_bus.compression_name(m.encoding) END AS compression,
 		m.stored_size, m.sha256, m.recipient
 	FROM message_bus.message_rows() m
 	WHERE m.live;
@@ -1482,7 +1539,7 @@ COMMENT ON VIEW message_bus.quarantined IS
 'messages that are damaged, of the channels all of whose messages the current user may consume or audit, or that he may monitor: they are not delivered, and reading one is XX001, until scrub_message() or the scrubber finds them sound; as long as their segments are there';
 COMMENT ON COLUMN message_bus.quarantined.channel IS 'NULL: it could not be read, or was dropped';
 COMMENT ON COLUMN message_bus.quarantined.kind IS 'as scrub_message() returns it';
-COMMENT ON COLUMN message_bus.quarantined.detail IS 'of what is unreadable: the error';
+COMMENT ON COLUMN message_bus.quarantined.detail IS 'of what is unreadable: the error; of a large message: which part of its body, from 0, is missing or damaged (with all parts sound their number: the whole is not what was published)';
 
 CREATE FUNCTION message_bus.scrub_status_row(OUT cycle bigint, OUT state text,
 	OUT started_at timestamp with time zone, OUT ended_at timestamp with time zone,
@@ -1539,8 +1596,8 @@ COMMENT ON COLUMN message_bus.pools.may_hold IS 'how many it may have, as long a
 CREATE FUNCTION message_bus.message_rows_kept(OUT id bigint, OUT channel_id integer, OUT channel text,
 	OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT live boolean,
 	OUT available_at timestamp with time zone, OUT key text, OUT transaction_id text, OUT publisher text,
-	OUT subject text, OUT session bigint, OUT headers jsonb, OUT content_type text, OUT size integer,
-	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea, OUT recipient text) RETURNS SETOF record
+	OUT subject text, OUT session bigint, OUT headers jsonb, OUT content_type text, OUT size bigint,
+	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea, OUT recipient text, OUT body bigint) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_message_rows_kept' LANGUAGE C STABLE COST 10000 ROWS 10000;
 COMMENT ON FUNCTION message_bus.message_rows_kept IS
 'message_rows_kept: as message_rows(), but also what was deleted or purged, as long as its segment is there: without key, headers, checksum and payload, and not live. For the view deliveries and trace().';
@@ -1743,12 +1800,13 @@ CREATE VIEW message_bus.message_bus AS
 		m.headers OPERATOR(pg_catalog.->>) 'tool_name' AS tool_name,
 		m.headers OPERATOR(pg_catalog.->>) 'provider_name' AS provider_name,
 		CASE WHEN m.live AND NOT message_bus.is_quarantined(m.id) THEN
-			message_bus.stored_json(m.stored, message_bus.compression_name(m.encoding), m.size,
-				m.content_type, m.sha256)
+			CASE WHEN m.body IS NULL THEN message_bus.stored_json(m.stored, message_bus.compression_name(m.encoding), m.size,
+					m.content_type, m.sha256)
+				ELSE message_bus.body_json(m.id) END
 		END AS payload,
 		NULL::text AS payload_text,
 		m.size AS payload_size_bytes,
-		message_bus.compression_name(m.encoding) AS compression_type,
+		CASE WHEN m.body IS NULL THEN message_bus.compression_name(m.encoding) END AS compression_type,
 		m.stored_size AS compressed_size_bytes,
 		pg_catalog.encode(m.sha256, 'hex') AS checksum,
 		CASE WHEN NOT m.live THEN 'expired'
@@ -1763,7 +1821,9 @@ CREATE VIEW message_bus.message_bus AS
 	FROM message_bus.message_rows() m;
 COMMENT ON VIEW message_bus.message_bus IS
 'message_bus: messages as a plain table. INSERT publishes to channel (or message_bus.default_channel), UPDATE may touch accessed_at, DELETE hides the message. checksum is the SHA-256 in hex; on INSERT it is checked over payload_text (the exact text, write-only) if given, else over the JSON text as received.';
-COMMENT ON COLUMN message_bus.message_bus.payload IS 'read only where it is selected; NULL where it is not JSON, does not match its checksum or has expired, and to who may audit the channel but not consume it';
+COMMENT ON COLUMN message_bus.message_bus.payload IS 'read only where it is selected; NULL where it is not JSON, was uploaded in parts and is over 1 MiB, does not match its checksum or has expired, and to who may audit the channel but not consume it';
+COMMENT ON COLUMN message_bus.message_bus.compression_type IS 'NULL where the payload is over 1 MiB: each of its parts has its own';
+COMMENT ON COLUMN message_bus.message_bus.compressed_size_bytes IS 'NULL where the payload is over 1 MiB';
 COMMENT ON COLUMN message_bus.message_bus.status IS 'expired; error (inserted so, or dead for a subscription); pending (a subscription has not acked it yet); else complete';
 COMMENT ON COLUMN message_bus.message_bus.accessed_at IS 'the latest of its acks and of the accesses recorded';
 
@@ -2416,7 +2476,7 @@ GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_once, message
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
 	message_bus.get_bytes, message_bus.body_url, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
 	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.role_of,
-	message_bus.role_number, message_bus.role_missing, message_bus.stored_json, message_bus.json_text,
+	message_bus.role_number, message_bus.role_missing, message_bus.stored_json, message_bus.body_json, message_bus.json_text,
 	message_bus.compression_name,
 	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend,
 	message_bus.release_lease TO PUBLIC;
@@ -2480,6 +2540,12 @@ SELECT pg_catalog.pg_extension_config_dump('message_bus.subscription_id', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.publisher', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.segment', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.unattached', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.body_store', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.body_hold', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.body_moved', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.upload', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.upload_end', '');
+SELECT pg_catalog.pg_extension_config_dump('message_bus.upload_hash', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.log_state', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.log_tile', '');
 SELECT pg_catalog.pg_extension_config_dump('message_bus.log_run', '');

@@ -247,4 +247,19 @@ enum
 	MBUS_QUARANTINED_DETAIL
 };
 
+/* message_bus.body_hold */
+enum
+{
+	MBUS_HOLD_STORE_NO = 1,
+	MBUS_HOLD_UNTIL,
+	MBUS_HOLD_MESSAGE_ID
+};
+
+/* message_bus.body_moved */
+enum
+{
+	MBUS_MOVED_BODY = 1,
+	MBUS_MOVED_TO_BODY
+};
+
 #endif							/* MBUS_COLUMNS_H */

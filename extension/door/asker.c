@@ -48,7 +48,7 @@ mbus_door_enter(MbusDoor *door, int64 session, Oid role)
 {
 	MbusTicket *ticket = &door->ticket;
 	bool		linked = door->target.cap && session == 0 &&
-		door->target.kind == MBUS_TARGET_MESSAGE;
+	door->target.kind == MBUS_TARGET_MESSAGE;
 
 	if (door->kind == MBUS_DOOR_PIECE)
 		return enter_ticket(door);

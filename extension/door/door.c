@@ -262,7 +262,7 @@ static bool
 find(const MbusDoor *door, Oid schema, MbusStored *message)
 {
 	int64		id = door->kind == MBUS_DOOR_PIECE ? door->ticket.id :
-		door->target.id;
+	door->target.id;
 
 	if (door->ticket.by == MBUS_BY_CAPABILITY)
 		return find_granted(schema, id, door->ticket.own, message);

@@ -74,7 +74,7 @@ read_request(const MbusNode *root, MbusDoor *door)
 {
 	char	   *method = string_of(root, "method");
 	char	   *query = mbus_json_member(root, "query") ?
-		string_of(root, "query") : pstrdup("");
+	string_of(root, "query") : pstrdup("");
 
 	door->method = strcmp(method, "GET") == 0 ? MBUS_HTTP_GET :
 		strcmp(method, "HEAD") == 0 ? MBUS_HTTP_HEAD :

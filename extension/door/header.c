@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/media_type.h"
 #include "base/timestamp.h"
 #include "door/date.h"
 #include "door/header.h"
@@ -103,14 +104,14 @@ void
 mbus_headers_validators(StringInfo out, const MbusStored *message,
 						MbusAskedBy by, int64 expiry)
 {
-	char		text[MBUS_ETAG_BYTES];
+	char		value[MBUS_ETAG_BYTES];
 
-	mbus_etag(message, text);
-	mbus_header(out, "ETag", text);
+	mbus_etag(message, value);
+	mbus_header(out, "ETag", value);
 	if (by == MBUS_BY_CAPABILITY)
 	{
 		int64		left = expiry -
-			timestamptz_to_time_t(GetCurrentTimestamp());
+		timestamptz_to_time_t(GetCurrentTimestamp());
 		int64		life = (message->expires_at - mbus_now()) / USECS_PER_SEC;
 
 		left = Max(Min(left, life), 0);
@@ -120,8 +121,8 @@ mbus_headers_validators(StringInfo out, const MbusStored *message,
 	}
 	else
 		mbus_header(out, "Cache-Control", "private, no-cache, no-transform");
-	mbus_http_date_write(timestamptz_to_time_t(message->created_at), text);
-	mbus_header(out, "Last-Modified", text);
+	mbus_http_date_write(timestamptz_to_time_t(message->created_at), value);
+	mbus_header(out, "Last-Modified", value);
 }
 
 /*

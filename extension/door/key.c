@@ -20,6 +20,7 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "port/pg_bswap.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -41,7 +42,7 @@
 typedef struct Scope
 {
 	pg_uuid_t	bus;			/* zeros: there is no such row */
-	Oid			database;
+	uint32		database;		/* in network order */
 } Scope;
 
 static int64 number = 0;		/* 0: there is no key */
@@ -176,8 +177,8 @@ key_load(Oid schema)
 		TupleDesc	desc = RelationGetDescr(rel);
 		bool		isnull;
 		bytea	   *secret =
-			DatumGetByteaPP(heap_getattr(tuple, MBUS_BODY_KEY_SECRET, desc,
-										 &isnull));
+		DatumGetByteaPP(heap_getattr(tuple, MBUS_BODY_KEY_SECRET, desc,
+									 &isnull));
 
 		if (VARSIZE_ANY_EXHDR(secret) == MBUS_SHA256_BYTES)
 		{
@@ -210,7 +211,7 @@ scope_load(Oid schema)
 	memset(&scope, 0, sizeof(scope));
 	if (!isnull)
 		scope.bus = *DatumGetUUIDP(bus);
-	scope.database = MyDatabaseId;
+	scope.database = pg_hton32(MyDatabaseId);
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 }

@@ -1,6 +1,6 @@
 /*
  * media.c
- *		Media types of RFC 9110, section 8.3.1, and names of files.
+ *		Media types that a browser shows, and names of files.
  *
  * Pure: no memory, no errors.
  */
@@ -8,10 +8,6 @@
 
 #include "door/media.h"
 
-static bool take_token(const char **at);
-static bool take_parameter(const char **at);
-static bool take_quoted(const char **at);
-static bool is_token_char(char c);
 static bool is_type(const char *type, const char *name);
 static int	char_len(const unsigned char *c);
 static bool is_unwanted(const unsigned char *c, int len);
@@ -21,72 +17,6 @@ static const char *const shown[] = {
 	"image/png", "image/jpeg", "image/gif", "image/webp", "image/avif",
 	"text/plain", "application/json"
 };
-
-/*
- * mbus_media_type tells whether a text is a media type: type "/" subtype, and
- * parameters.
- */
-bool
-mbus_media_type(const char *type)
-{
-	const char *at = type;
-
-	if (!take_token(&at) || *at++ != '/' || !take_token(&at))
-		return false;
-	for (;;)
-	{
-		at += strspn(at, " \t");
-		if (*at == '\0')
-			return at[-1] != ' ' && at[-1] != '\t';
-		if (*at++ != ';')
-			return false;
-		at += strspn(at, " \t");
-		if (*at != ';' && *at != '\0' && !take_parameter(&at))
-			return false;
-	}
-}
-
-static bool
-take_token(const char **at)
-{
-	const char *start = *at;
-
-	while (is_token_char(**at))
-		(*at)++;
-	return *at > start;
-}
-
-static bool
-take_parameter(const char **at)
-{
-	if (!take_token(at) || **at != '=')
-		return false;
-	(*at)++;
-	return **at == '"' ? take_quoted(at) : take_token(at);
-}
-
-static bool
-take_quoted(const char **at)
-{
-	const unsigned char *c = (const unsigned char *) *at + 1;
-
-	for (; *c != '"'; c++)
-	{
-		if (*c == '\\')
-			c++;
-		if ((*c < 0x20 && *c != '\t') || *c == 0x7F)
-			return false;
-	}
-	*at = (const char *) c + 1;
-	return true;
-}
-
-static bool
-is_token_char(char c)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-		(c >= '0' && c <= '9') || (c != '\0' && strchr("!#$%&'*+-.^_`|~", c));
-}
 
 /*
  * mbus_media_inline tells whether a browser may show it where it is.

@@ -1,6 +1,6 @@
 /*
  * media.h
- *		Media types of RFC 9110, and names of files.
+ *		Media types that a browser shows, and names of files.
  */
 #ifndef MBUS_MEDIA_H
 #define MBUS_MEDIA_H
@@ -9,7 +9,6 @@
 
 #define MBUS_FILE_NAME_MAX	255 /* bytes */
 
-extern bool mbus_media_type(const char *type);
 extern bool mbus_media_inline(const char *type);
 extern void mbus_file_name_clean(char *name);
 

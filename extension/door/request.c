@@ -19,10 +19,10 @@
 
 #define SEGMENTS_MAX	4
 
-static bool well_formed(const char *text);
+static bool well_formed(const char *at);
 static int	hex_digit(char c);
 static int	split_path(char *path, char **segments);
-static void decode(char *text, bool plus);
+static void decode(char *at, bool plus);
 static bool read_id(const char *digits, int64 *id);
 static bool read_query(char *query, MbusTarget *target);
 static bool read_parameter(char *name, char *value, MbusTarget *target);
@@ -56,16 +56,16 @@ mbus_target_read(char *path, char *query, MbusTarget *target)
 
 /* Whether all bytes are visible ASCII, and all escapes are ones. */
 static bool
-well_formed(const char *text)
+well_formed(const char *at)
 {
-	for (; *text; text++)
+	for (; *at; at++)
 	{
-		if (*text <= 0x20 || *text >= 0x7F)
+		if (*at <= 0x20 || *at >= 0x7F)
 			return false;
-		if (*text != '%')
+		if (*at != '%')
 			continue;
-		if (hex_digit(text[1]) < 0 || hex_digit(text[2]) < 0 ||
-			(text[1] == '0' && text[2] == '0'))
+		if (hex_digit(at[1]) < 0 || hex_digit(at[2]) < 0 ||
+			(at[1] == '0' && at[2] == '0'))
 			return false;
 	}
 	return true;
@@ -107,18 +107,18 @@ split_path(char *path, char **segments)
 
 /* Decodes escapes where they are, and if "plus" spaces. */
 static void
-decode(char *text, bool plus)
+decode(char *at, bool plus)
 {
-	char	   *to = text;
+	char	   *to = at;
 
-	for (; *text; text++)
+	for (; *at; at++)
 	{
-		char		c = *text;
+		char		c = *at;
 
 		if (c == '%')
 		{
-			c = (char) (hex_digit(text[1]) << 4 | hex_digit(text[2]));
-			text += 2;
+			c = (char) (hex_digit(at[1]) << 4 | hex_digit(at[2]));
+			at += 2;
 		}
 		else if (c == '+' && plus)
 			c = ' ';

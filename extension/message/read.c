@@ -131,7 +131,8 @@ MBUS_FUNCTION(retrieve_message)
 								MBUS_CONSUME);
 	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(0), &message) ||
 		!mbus_message_visible(schema, &message) ||
-		!mbus_content_is_json(message.content_type))
+		!mbus_content_is_json(message.content_type) ||
+		mbus_message_unchecked(&message))
 		PG_RETURN_NULL();
 	check_reply(&message, message.size, true);
 	payload = mbus_message_payload(schema, &message);
@@ -240,6 +241,8 @@ mbus_message_bytes(Oid schema, const MbusStored *message, int64 from,
 {
 	struct varlena *payload;
 
+	if (message->body != 0)
+		return mbus_message_range(schema, message, from, count);
 	if (message->size > mbus_inline_max && is_verified(schema, message) &&
 		message->compression <= MBUS_COMPRESS_LZ4)
 		return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message->stored), from,
@@ -250,6 +253,26 @@ mbus_message_bytes(Oid schema, const MbusStored *message, int64 from,
 	if (from == 0 && count == message->size)
 		return payload;
 	return cstring_to_text_with_len(VARDATA_ANY(payload) + from, count);
+}
+
+/*
+ * body_json(id bigint) returns the payload of a message with a body as json;
+ * NULL where that was not checked, or is damaged, or get() would not give it:
+ * no stored message may make a view fail.
+ */
+MBUS_FUNCTION(body_json)
+{
+	Oid			schema = mbus_schema();
+	MbusStored	message;
+	struct varlena *payload;
+
+	if (!mbus_message_open(schema, PG_GETARG_INT64(0), &message) ||
+		message.body == 0 || !message.json)
+		PG_RETURN_NULL();
+	payload = mbus_payload_read(schema, &message);
+	if (payload == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_POINTER(payload);
 }
 
 /*
@@ -265,7 +288,8 @@ mbus_message_preview(int64 id, int32 max_bytes)
 	MbusStored	message;
 
 	if (!mbus_message_readable(schema, id, &message) ||
-		message.compression > MBUS_COMPRESS_LZ4 || mbus_quarantined(id))
+		(message.body == 0 && message.compression > MBUS_COMPRESS_LZ4) ||
+		mbus_quarantined(id))
 		return NULL;
 	return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored), 0,
 								  max_bytes);
@@ -342,6 +366,22 @@ mbus_message_readable(Oid schema, int64 id, MbusStored *message)
 		return false;
 	may_read(schema, message);
 	return true;
+}
+
+/*
+ * mbus_message_open finds a message if get() would give it to the current user;
+ * it does not error.
+ */
+bool
+mbus_message_open(Oid schema, int64 id, MbusStored *message)
+{
+	const MbusChannel *channel;
+
+	if (!mbus_message_fetch(schema, id, message))
+		return false;
+	channel = mbus_channel_by_id(schema, message->channel_id);
+	return channel && mbus_channel_allows(channel, MBUS_CONSUME) &&
+		mbus_message_visible(schema, message);
 }
 
 /* Errors unless the current user may consume the message's channel. */

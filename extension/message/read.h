@@ -10,6 +10,7 @@
 #include "message/stored.h"
 
 extern bool mbus_message_readable(Oid schema, int64 id, MbusStored *message);
+extern bool mbus_message_open(Oid schema, int64 id, MbusStored *message);
 extern struct varlena *mbus_message_bytes(Oid schema,
 										  const MbusStored *message,
 										  int64 from, int64 count);

@@ -89,7 +89,7 @@ static void bind_params(const Method *method, const MbusFunction *function,
 static void bind_value(const MbusFunction *function, int arg,
 					   const MbusSlice *value, bool base64,
 					   NullableDatum *args);
-static void bind_payload(const MbusFunction *function, const MbusBody *body,
+static void bind_payload(const MbusFunction *function, const MbusRaw *body,
 						 NullableDatum *args);
 static void bind_start(NullableDatum *args);
 static void bind_defaults(const MbusFunction *function, NullableDatum *args,
@@ -486,7 +486,7 @@ bind_value(const MbusFunction *function, int arg, const MbusSlice *value,
 }
 
 static void
-bind_payload(const MbusFunction *function, const MbusBody *body,
+bind_payload(const MbusFunction *function, const MbusRaw *body,
 			 NullableDatum *args)
 {
 	int			arg = mbus_function_arg(function, "payload");

@@ -33,6 +33,8 @@ my @tables = (
 	[ 'body_key', 'base/columns.h', 'MBUS_BODY_KEY_' ],
 	[ 'session_end', 'base/columns.h', 'MBUS_SESSION_END_' ],
 	[ 'quarantine', 'base/columns.h', 'MBUS_QUARANTINED_' ],
+	[ 'body_hold', 'base/columns.h', 'MBUS_HOLD_' ],
+	[ 'body_moved', 'base/columns.h', 'MBUS_MOVED_' ],
 	[ 'message', 'segment/leaf.h', 'MBUS_COL_' ],
 	[ 'event', 'segment/leaf.h', 'MBUS_EVENT_' ],
 	[ 'ack', 'segment/leaf.h', 'MBUS_ACK_' ],
