@@ -27,7 +27,8 @@
  * the one that has sent nothing for longest makes room for the next, and if
  * all have sent something the next waits in the kernel's queue. The kernel
  * holds 128 KiB that are not on their way yet (TCP_NOTSENT_LOWAT), and one
- * call to send() gives it no more. Who takes no byte for
+ * call to send() gives it no more; a few of these calls are for one socket,
+ * then it is the next one's turn. Who takes no byte for
  * MESSAGE_BUS_SEND_TIMEOUT_SECS, or less than 1 KiB a second over a minute, is
  * closed.
  */
@@ -44,24 +45,20 @@
 #include <sys/queue.h>
 #include <sys/socket.h>
 
-#include "base/buffer.h"
 #include "base/log.h"
-#include "base/metrics.h"
 #include "net/listen.h"
 #include "net/loop.h"
 
-/* Connections taken, and sockets handled, in one turn of the loop. */
+/* Connections taken, sockets handled, in one turn; and writes to one of them. */
 #define ACCEPT_MAX		64
 #define EVENTS_MAX		64
+#define WRITES_MAX		4
 
 #define LINGER_MS		2000
 
 /* Who takes less than this in a window, and could take more, is too slow. */
 #define WINDOW_MS		60000
 #define WINDOW_LEAST	((size_t) 60 * 1024)
-
-/* A buffer larger than this is not kept when it is empty. */
-#define KEEP_MAX		((size_t) 16 * 1024)
 
 typedef enum State
 {
@@ -71,6 +68,15 @@ typedef enum State
 	LINGERING,
 	ENDED
 } State;
+
+/* What is to be written, in the order in which it came. */
+typedef struct Chunk
+{
+	STAILQ_ENTRY(Chunk) entry;
+	size_t		length;
+	size_t		sent;
+	unsigned char bytes[];
+} Chunk;
 
 struct GwHttpConnection
 {
@@ -85,8 +91,8 @@ struct GwHttpConnection
 	int64_t		taken_ms;		/* when bytes were taken last */
 	int64_t		window_ms;		/* when the window began ... */
 	size_t		window_bytes;	/* ... and what was taken since */
-	GwBuffer	out;
-	size_t		sent;			/* of that */
+				STAILQ_HEAD(, Chunk) out;
+	size_t		unwritten;		/* bytes of that */
 	size_t		length;			/* of what was read and is not done with */
 	GwHead		head;
 	unsigned char in[GW_HEAD_MAX];
@@ -118,6 +124,7 @@ static void connection_read(GwHttpConnection *connection);
 static void connection_advance(GwHttpConnection *connection);
 static void connection_take_head(GwHttpConnection *connection);
 static void connection_write(GwHttpConnection *connection);
+static bool connection_write_one(GwHttpConnection *connection);
 static void connection_flushed(GwHttpConnection *connection);
 static void connection_watch(GwHttpConnection *connection);
 static void connection_move(GwHttpConnection *connection, State state);
@@ -170,20 +177,23 @@ gw_http_port(void)
 void
 gw_http_send(GwHttpConnection *connection, const void *bytes, size_t length)
 {
-	GwBuffer   *out = &connection->out;
+	Chunk	   *chunk;
 
 	if (connection->state == ENDED || length == 0)
 		return;
-	if (connection->sent > 0)
+	chunk = malloc(sizeof(Chunk) + length);
+	if (chunk == NULL)
+		connection->failed = true;
+	else
 	{
-		out->length -= connection->sent;
-		memmove(out->data, out->data + connection->sent, out->length);
-		connection->sent = 0;
+		memcpy(chunk->bytes, bytes, length);
+		chunk->length = length;
+		chunk->sent = 0;
+		STAILQ_INSERT_TAIL(&connection->out, chunk, entry);
+		if (connection->unwritten == 0)
+			connection->window_ms = 0;
+		connection->unwritten += length;
 	}
-	if (out->length == 0)
-		connection->taken_ms = connection->window_ms = 0;
-	gw_buffer_append(out, bytes, length);
-	connection->failed = connection->failed || out->failed;
 	connection_watch(connection);
 }
 
@@ -191,7 +201,7 @@ gw_http_send(GwHttpConnection *connection, const void *bytes, size_t length)
 size_t
 gw_http_unwritten(const GwHttpConnection *connection)
 {
-	return connection->out.length - connection->sent;
+	return connection->unwritten;
 }
 
 /*
@@ -364,6 +374,7 @@ connection_open(int descriptor, const struct sockaddr_storage *from)
 		(void) close(descriptor);
 		return;
 	}
+	STAILQ_INIT(&connection->out);
 	connection->descriptor = descriptor;
 	connection->watched = event.events;
 	connection->since_ms = gw_now_ms();
@@ -451,46 +462,61 @@ connection_take_head(GwHttpConnection *connection)
 	connection_watch(connection);
 }
 
-/* connection_write gives the kernel what it takes, once. */
+/* connection_write gives the kernel what it takes, a few times. */
 static void
 connection_write(GwHttpConnection *connection)
 {
-	size_t		length = gw_http_unwritten(connection);
-	ssize_t		taken;
+	int			writes;
 
 	if (connection->failed)
 	{
 		connection_end(connection, GW_HTTP_CUT);
 		return;
 	}
+	for (writes = 0; writes < WRITES_MAX && connection->unwritten > 0; writes++)
+		if (!connection_write_one(connection))
+			return;
+	if (connection->unwritten == 0)
+		connection_flushed(connection);
+}
+
+/*
+ * connection_write_one writes of the oldest bytes what the kernel takes; false
+ * if it takes none, or the connection has ended.
+ */
+static bool
+connection_write_one(GwHttpConnection *connection)
+{
+	Chunk	   *chunk = STAILQ_FIRST(&connection->out);
+	size_t		length = chunk->length - chunk->sent;
+	ssize_t		taken;
+
 	if (length > GW_HTTP_DRAINED)
 		length = GW_HTTP_DRAINED;
-	if (length > 0)
+	taken = send(connection->descriptor, chunk->bytes + chunk->sent, length,
+				 MSG_NOSIGNAL);
+	if (taken < 0 && errno != EAGAIN && errno != EINTR)
+		connection_end(connection, GW_HTTP_GONE);
+	if (taken <= 0)
+		return false;
+	chunk->sent += (size_t) taken;
+	connection->unwritten -= (size_t) taken;
+	connection->taken_ms = gw_now_ms();
+	connection->window_bytes += (size_t) taken;
+	if (chunk->sent == chunk->length)
 	{
-		taken = send(connection->descriptor,
-					 connection->out.data + connection->sent, length,
-					 MSG_NOSIGNAL);
-		if (taken < 0 && errno != EAGAIN && errno != EINTR)
-			connection_end(connection, GW_HTTP_GONE);
-		if (taken <= 0)
-			return;
-		connection->sent += (size_t) taken;
-		connection->taken_ms = gw_now_ms();
-		connection->window_bytes += (size_t) taken;
-		events->written(connection->owner, (size_t) taken);
+		STAILQ_REMOVE_HEAD(&connection->out, entry);
+		free(chunk);
 	}
-	if (connection->state != ENDED && gw_http_unwritten(connection) == 0)
-		connection_flushed(connection);
+	events->written(connection->owner, (size_t) taken);
+	return connection->state != ENDED;
 }
 
 /* connection_flushed goes on when all is written. */
 static void
 connection_flushed(GwHttpConnection *connection)
 {
-	connection->sent = connection->out.length = 0;
 	connection->window_ms = 0;
-	if (connection->out.capacity > KEEP_MAX)
-		gw_buffer_free(&connection->out);
 	if (connection->state != FLUSHING)
 		return;
 	if (connection->closes)
@@ -512,7 +538,7 @@ connection_watch(GwHttpConnection *connection)
 	if (connection->state == LINGERING ||
 		connection->length < sizeof(connection->in))
 		event.events |= EPOLLIN;
-	if (gw_http_unwritten(connection) > 0 || connection->state == FLUSHING)
+	if (connection->unwritten > 0 || connection->state == FLUSHING)
 		event.events |= EPOLLOUT;
 	event.data.ptr = connection;
 	if (event.events == connection->watched)
@@ -554,7 +580,7 @@ connection_sweep(GwHttpConnection *connection, int64_t now)
 	else if (connection->state == LINGERING &&
 			 now - connection->since_ms > LINGER_MS)
 		connection_end(connection, GW_HTTP_CLOSED);
-	else if (gw_http_unwritten(connection) > 0 &&
+	else if (connection->unwritten > 0 &&
 			 connection_is_slow(connection, now))
 		connection_end(connection, GW_HTTP_SLOW);
 }
@@ -583,6 +609,8 @@ connection_is_slow(GwHttpConnection *connection, int64_t now)
 static void
 connection_end(GwHttpConnection *connection, GwHttpEnd end)
 {
+	Chunk	   *chunk;
+
 	if (connection->state == ENDED)
 		return;
 	connection->state = ENDED;
@@ -590,8 +618,12 @@ connection_end(GwHttpConnection *connection, GwHttpEnd end)
 	LIST_INSERT_HEAD(&ended, connection, entry);
 	gw_http_connections--;
 	(void) close(connection->descriptor);
-	gw_buffer_free(&connection->out);
-	connection->sent = 0;
+	while ((chunk = STAILQ_FIRST(&connection->out)) != NULL)
+	{
+		STAILQ_REMOVE_HEAD(&connection->out, entry);
+		free(chunk);
+	}
+	connection->unwritten = 0;
 	explicit_bzero(connection->in, connection->length);
 	events->gone(connection->owner, end);
 	listener_watch(true);

@@ -10,11 +10,13 @@
  * its client has not taken.
  *
  * Flow: the next piece is asked for once no more than 128 KiB are unwritten
- * (GW_HTTP_DRAINED), so that database and network work at the same time, and
- * if the pool has room for it (relay/pool.c). A piece has at most PIECE_MAX
- * bytes, a client that is slow gets smaller ones, and nobody more than an
- * eighth of what is free in the pool: so many who do not read do not take it
- * all. Its bytes are given back to the pool as they are written.
+ * (GW_HTTP_DRAINED), and if the pool has room for it (relay/pool.c). Who has
+ * drained his socket soon after the last piece came gets larger ones, each
+ * asked for while the one before is written, so that database and network
+ * work at the same time; who is slow gets smaller ones. Nobody gets more than
+ * an eighth of what is free in the pool: so many who do not read do not take
+ * it all. So a download holds twice PIECE_MAX at most. Its bytes are given
+ * back to the pool as they are written.
  *
  * What is not answered, or answered with an error that may pass, is asked for
  * again until AGAIN_MAX_MS have gone by: then a head is answered 504, and a
@@ -34,7 +36,7 @@
 #define PIECE_USUAL		((size_t) 256 * 1024)
 #define PIECE_MAX		((size_t) 512 * 1024)
 
-/* A piece that is gone so soon, or so late, is followed by another size. */
+/* Who drains a piece so soon, or so late, is fast or slow. */
 #define FAST_MS			200
 #define SLOW_MS			2000
 
@@ -49,7 +51,8 @@ static void download_pump(void *owner);
 static void download_ask(GwExchange *exchange);
 static size_t take_room(GwExchange *exchange, size_t wanted);
 static void put_question(GwExchange *exchange, GwBuffer *bytes);
-static size_t piece_size(const GwExchange *exchange, int64_t now);
+static size_t piece_size(const GwExchange *exchange);
+static bool is_drained(const GwExchange *exchange);
 static void download_answer(void *owner, GwSpan frame);
 static void take_head(GwExchange *exchange, const GwHttpReply *reply);
 static void send_head(GwExchange *exchange, const GwHttpReply *reply,
@@ -77,7 +80,7 @@ void
 gw_download_begin(GwExchange *exchange)
 {
 	exchange->at = exchange->to = 0;
-	exchange->piece = PIECE_USUAL;
+	exchange->pace = GW_PACE_USUAL;
 	download_ask(exchange);
 	if (exchange->asked != NULL)
 		return;
@@ -91,8 +94,15 @@ void
 gw_download_written(GwExchange *exchange, size_t bytes)
 {
 	size_t		come = exchange->held - exchange->asked_bytes;
+	int64_t		took = gw_now_ms() - exchange->came_ms;
 
 	give_back(exchange, bytes < come ? bytes : come);
+	if (exchange->came_ms != 0 && is_drained(exchange))
+	{
+		exchange->came_ms = 0;
+		exchange->pace = took < FAST_MS ? GW_PACE_FAST :
+			took > SLOW_MS ? GW_PACE_SLOW : GW_PACE_USUAL;
+	}
 	download_pump(exchange);
 }
 
@@ -128,11 +138,20 @@ static void
 download_pump(void *owner)
 {
 	GwExchange *exchange = owner;
+	size_t		ahead = exchange->pace == GW_PACE_FAST ? PIECE_MAX :
+	GW_HTTP_DRAINED;
 
 	if (exchange->active && exchange->status != 0 && !exchange->done &&
 		exchange->asked_ms == 0 &&
-		gw_http_unwritten(exchange->connection) <= GW_HTTP_DRAINED)
+		gw_http_unwritten(exchange->connection) <= ahead)
 		download_ask(exchange);
+}
+
+/* is_drained tells that little is left to be written. */
+static bool
+is_drained(const GwExchange *exchange)
+{
+	return gw_http_unwritten(exchange->connection) <= GW_HTTP_DRAINED;
 }
 
 /*
@@ -149,7 +168,7 @@ download_ask(GwExchange *exchange)
 	GwError		error;
 
 	exchange->again_ms = 0;
-	exchange->asked_bytes = take_room(exchange, piece_size(exchange, now));
+	exchange->asked_bytes = take_room(exchange, piece_size(exchange));
 	if (exchange->asked_bytes == 0 && exchange->status != 0)
 	{
 		exchange->asked_ms = 0;
@@ -216,19 +235,15 @@ put_question(GwExchange *exchange, GwBuffer *bytes)
 					 (long long) exchange->at, exchange->asked_bytes);
 }
 
-/* piece_size tells how much to ask for: by how soon the last piece was gone. */
+/* piece_size tells how much to ask for. */
 static size_t
-piece_size(const GwExchange *exchange, int64_t now)
+piece_size(const GwExchange *exchange)
 {
-	int64_t		took = now - exchange->came_ms;
-	size_t		size = PIECE_USUAL;
+	static const size_t sizes[] = {PIECE_LEAST, PIECE_USUAL, PIECE_MAX};
+	size_t		size = sizes[exchange->pace];
 
 	if (exchange->status == 0)
 		return exchange->bare ? 0 : size;
-	if (took < FAST_MS)
-		size = PIECE_MAX;
-	else if (took > SLOW_MS)
-		size = PIECE_LEAST;
 	return (int64_t) size < exchange->to - exchange->at ? size :
 		(size_t) (exchange->to - exchange->at);
 }

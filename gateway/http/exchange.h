@@ -22,6 +22,14 @@
 #define GW_PATH_LOGGED		256
 #define GW_ORIGIN_MAX		256
 
+/* How soon a client takes what it is sent. */
+typedef enum GwPace
+{
+	GW_PACE_SLOW,
+	GW_PACE_USUAL,
+	GW_PACE_FAST
+} GwPace;
+
 /* A connection, with the request that it is at work with. */
 typedef struct GwExchange
 {
@@ -56,8 +64,8 @@ typedef struct GwExchange
 	int64_t		again_ms;		/* when to ask again; 0: never */
 	size_t		held;			/* bytes taken of the pool */
 	size_t		asked_bytes;	/* of these, not come yet */
-	size_t		piece;			/* how large the last one was */
-	int64_t		came_ms;		/* when it came */
+	GwPace		pace;			/* of its client */
+	int64_t		came_ms;		/* when the last piece came; 0: drained since */
 	GwPoolWaiter room;			/* waits for room in the pool */
 } GwExchange;
 

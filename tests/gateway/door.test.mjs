@@ -15,7 +15,7 @@ import { Connection, ask, head, jwks, memory, processor,
 
 const run = promisify(execFile);
 const SMALL = Buffer.from('0123456789');
-const LARGE = random(24 * 1024 * 1024 + 12345);
+const LARGE = random(16 * 1024 * 1024 + 12345);
 let bus, gateway, port, small, large;
 
 const at = (id) => `/v1/messages/${id}`;
