@@ -298,6 +298,14 @@ CREATE TABLE message_bus.body_store (
 );
 COMMENT ON TABLE message_bus.body_store IS 'stores: the tables that hold large bodies';
 
+-- Numbers of stores of one body each, which are used again when the table is gone, so
+-- that they last.  Not dumped: they are this server's.
+CREATE TABLE message_bus.body_number (
+	store_no integer PRIMARY KEY,
+	used integer NOT NULL					-- bodies that have had a number in it
+);
+COMMENT ON TABLE message_bus.body_number IS 'numbers of stores of one body, and how often they were used';
+
 CREATE TABLE message_bus.body_hold (
 	store_no integer NOT NULL,
 	until timestamp with time zone NOT NULL,
@@ -1539,7 +1547,7 @@ COMMENT ON VIEW message_bus.quarantined IS
 'messages that are damaged, of the channels all of whose messages the current user may consume or audit, or that he may monitor: they are not delivered, and reading one is XX001, until scrub_message() or the scrubber finds them sound; as long as their segments are there';
 COMMENT ON COLUMN message_bus.quarantined.channel IS 'NULL: it could not be read, or was dropped';
 COMMENT ON COLUMN message_bus.quarantined.kind IS 'as scrub_message() returns it';
-COMMENT ON COLUMN message_bus.quarantined.detail IS 'of what is unreadable: the error; of a large message: which part of its body, from 0, is missing or damaged (with all parts sound their number: the whole is not what was published)';
+COMMENT ON COLUMN message_bus.quarantined.detail IS 'of what is unreadable: the error; of a large message: which part of its body, from 0';
 
 CREATE FUNCTION message_bus.scrub_status_row(OUT cycle bigint, OUT state text,
 	OUT started_at timestamp with time zone, OUT ended_at timestamp with time zone,

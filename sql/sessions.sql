@@ -360,6 +360,7 @@ SET SESSION AUTHORIZATION regress_session_login;
 SELECT count(message_bus.open_session(n)) FROM generate_series(1000, 66540) n;
 SELECT * FROM send('{52,53,1000,66540}', call('ping'), call('ping'), call('ping'), call('ping'));
 SELECT * FROM send('{1005,1006}', call('ping'), call('ping'));
+SELECT session, regexp_replace(reply, '"headers":.*(?="sqlstate")', '') FROM send('{1000}', '\x0048' || convert_to('{"n": 1, "max": 0, "method": "GET", "path": "/v1/messages/1"}', 'UTF8'));
 RESET SESSION AUTHORIZATION;
 
 --

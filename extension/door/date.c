@@ -212,8 +212,10 @@ mbus_http_date_write(int64 seconds, char *date)
 	days = seconds / DAY - (seconds % DAY < 0 ? 1 : 0);
 	left = (int) (seconds - days * DAY);
 	year = (int) (1970 + days * DAY / YEAR);
-	year += days_to(year + 1, 1, 1) <= days ? 1 : 0;
-	year -= days_to(year, 1, 1) > days ? 1 : 0;
+	while (days_to(year + 1, 1, 1) <= days)
+		year++;
+	while (days_to(year, 1, 1) > days)
+		year--;
 	while (days_to(year, month, 1) > days)
 		month--;
 	snprintf(date, MBUS_HTTP_DATE_BYTES, "%.3s, %02d %s %04d %02d:%02d:%02d GMT",

@@ -27,7 +27,7 @@ mbus_media_inline(const char *type)
 	if (pg_strncasecmp(type, "audio/", 6) == 0 ||
 		pg_strncasecmp(type, "video/", 6) == 0)
 		return true;
-	for (int i = 0; i < lengthof(shown); i++)
+	for (int i = 0; i < (int) lengthof(shown); i++)
 	{
 		if (is_type(type, shown[i]))
 			return true;
@@ -82,7 +82,7 @@ mbus_file_name_clean(char *name)
 	*to = '\0';
 }
 
-/* Bytes of a character, not beyond the text's end. */
+/* Bytes of a character, or of what is there of one. */
 static int
 char_len(const unsigned char *c)
 {
@@ -90,7 +90,7 @@ char_len(const unsigned char *c)
 
 	for (int i = 1; i < len; i++)
 	{
-		if (c[i] == '\0')
+		if ((c[i] & 0xC0) != 0x80)
 			return i;
 	}
 	return len;

@@ -64,7 +64,7 @@ read_position(const char **at, int64 *position)
 	for (; **at >= '0' && **at <= '9'; (*at)++)
 	{
 		if (*position > (PG_INT64_MAX - 9) / 10)
-			*position = PG_INT64_MAX / 10;
+			*position = (PG_INT64_MAX - 9) / 10;
 		*position = *position * 10 + (**at - '0');
 	}
 	return *at > start;

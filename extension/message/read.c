@@ -24,15 +24,18 @@
 #include "base/payload.h"
 #include "base/schema.h"
 #include "base/settings.h"
+#include "body/body.h"
 #include "channel/channel.h"
 #include "message/access.h"
 #include "message/insert.h"
+#include "message/payload_read.h"
 #include "message/quarantine.h"
 #include "message/read.h"
 #include "message/stored.h"
 #include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
+#include "state/store.h"
 
 #define MBUS_VERIFIED		16
 
@@ -52,6 +55,7 @@ static int	next_verified = 0;
 static void check_reply(const MbusStored *message, int64 bytes, bool is_json);
 static bool is_verified(Oid schema, const MbusStored *message);
 static void remember_verified(Oid schema, const MbusStored *message);
+static void body_let_go(const MbusStored *message);
 static void may_read(Oid schema, const MbusStored *message);
 static Datum stored_message_result(FunctionCallInfo fcinfo, Oid schema,
 								   const MbusStored *message, bool whole);
@@ -163,6 +167,7 @@ MBUS_FUNCTION(delete_message)
 		!mbus_message_visible(schema, &message))
 		PG_RETURN_BOOL(false);
 	mbus_insert_event(schema, message.id, "deleted", mbus_now());
+	body_let_go(&message);
 	mbus_count(MBUS_C_DELETED, 1);
 	PG_RETURN_BOOL(true);
 }
@@ -194,9 +199,18 @@ MBUS_FUNCTION(record_event)
 			PG_RETURN_BOOL(false);	/* dropped meanwhile */
 		mbus_channel_check(channel, MBUS_PUBLISH);
 		mbus_count(MBUS_C_DELETED, 1);
+		body_let_go(&message);
 	}
 	mbus_insert_event(schema, message.id, kind, PG_GETARG_TIMESTAMPTZ(2));
 	PG_RETURN_BOOL(true);
+}
+
+/* A deleted message's body gives its space back soon. */
+static void
+body_let_go(const MbusStored *message)
+{
+	if (message->size > MBUS_BODY_OVER)
+		mbus_stores_look();
 }
 
 /*
@@ -241,14 +255,16 @@ mbus_message_bytes(Oid schema, const MbusStored *message, int64 from,
 {
 	struct varlena *payload;
 
-	if (message->body != 0)
+	/* a whole one is compared with its own checksum, as get() does */
+	if (message->body != 0 && count < message->size)
 		return mbus_message_range(schema, message, from, count);
-	if (message->size > mbus_inline_max && is_verified(schema, message) &&
+	if (message->body == 0 && message->size > mbus_inline_max &&
+		is_verified(schema, message) &&
 		message->compression <= MBUS_COMPRESS_LZ4)
 		return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message->stored), from,
 									  count);
 	payload = mbus_message_payload(schema, message);
-	if (mbus_verify_on_read)
+	if (mbus_verify_on_read && message->body == 0)
 		remember_verified(schema, message);
 	if (from == 0 && count == message->size)
 		return payload;
@@ -282,7 +298,7 @@ MBUS_FUNCTION(body_json)
  * the message.
  */
 struct varlena *
-mbus_message_preview(int64 id, int32 max_bytes)
+mbus_message_preview(int64 id)
 {
 	Oid			schema = mbus_schema();
 	MbusStored	message;
@@ -292,7 +308,7 @@ mbus_message_preview(int64 id, int32 max_bytes)
 		mbus_quarantined(id))
 		return NULL;
 	return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored), 0,
-								  max_bytes);
+								  MBUS_PREVIEW_BYTES);
 }
 
 /*

@@ -15,6 +15,6 @@ extern struct varlena *mbus_message_bytes(Oid schema,
 										  const MbusStored *message,
 										  int64 from, int64 count);
 extern void mbus_message_read_record(Oid schema, const MbusStored *message);
-extern struct varlena *mbus_message_preview(int64 id, int32 max_bytes);
+extern struct varlena *mbus_message_preview(int64 id);
 
 #endif							/* MBUS_READ_H */

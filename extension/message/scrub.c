@@ -82,6 +82,8 @@ static bool external_sane(const char *value, Oid toast);
 static void others_read(const Datum *column, const bool *null,
 						TupleDesc desc);
 static const char *payload_damage(const Datum *column);
+static const char *body_detail(const MbusStored *message,
+							   const MbusBodyLook *look);
 static void found_add(MbusScrub *scrub, const char *kind, const char *detail);
 static void error_note(MbusScrub *scrub, int32 segment,
 					   const ErrorData *edata);
@@ -460,10 +462,19 @@ body_look(Oid schema, MbusScrub *scrub, const Datum *column)
 		scrub->cost += bytes;
 	} while (found == MBUS_LOOK_ON && !slice_over(scrub));
 	if (found == MBUS_LOOK_DAMAGED)
-		found_add(scrub, "checksum", psprintf("part %d of its body",
-											  scrub->look.parts));
+		found_add(scrub, "checksum", body_detail(&message, &scrub->look));
 	else if (found == MBUS_LOOK_SOUND)
 		found_add(scrub, NULL, NULL);
+}
+
+/* Says what of a body is damaged. */
+static const char *
+body_detail(const MbusStored *message, const MbusBodyLook *look)
+{
+	if (look->parts < mbus_parts(message->size))
+		return psprintf("part %d of its body is missing or damaged",
+						look->parts);
+	return "its body has other parts than were published";
 }
 
 /*

@@ -41,6 +41,9 @@ typedef struct MbusStored
 	struct varlena *stored;		/* still toasted */
 } MbusStored;
 
+/* of a payload, that are shown; of a large one those that are in the row */
+#define MBUS_PREVIEW_BYTES	1024
+
 /* columns of message_bus.stored_message; the last is the payload */
 #define MBUS_STORED_COLUMNS 16
 
@@ -62,14 +65,6 @@ extern void mbus_message_read(HeapTuple tuple, TupleDesc desc,
 							  MbusStored *m);
 extern bool mbus_message_left(Oid schema, const MbusStored *message);
 extern bool mbus_message_unchecked(const MbusStored *message);
-extern struct varlena *mbus_message_payload(Oid schema,
-											const MbusStored *message);
-extern struct varlena *mbus_message_range(Oid schema,
-										  const MbusStored *message,
-										  int64 from, int64 count);
-extern struct varlena *mbus_payload_read(Oid schema,
-										 const MbusStored *message);
-extern void mbus_message_damaged(int64 id, bool known);
 extern bool mbus_message_columns(Oid schema, const MbusStored *message,
 								 bool whole, Datum *values, bool *isnull);
 

@@ -39,10 +39,10 @@
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
+#include "base/caller.h"
 #include "base/json_slice.h"
 #include "base/payload.h"
 #include "base/settings.h"
-#include "door/door.h"
 #include "identity/jwt_claims.h"
 #include "identity/session.h"
 #include "relay/control.h"
@@ -206,6 +206,29 @@ mbus_control_refuse(StringInfo out, const ErrorData *edata)
 		appendStringInfoString(out, "null");
 	appendStringInfo(out, ",\"sqlstate\":\"%s\"}}",
 					 unpack_sql_state(edata->sqlerrcode));
+}
+
+/*
+ * mbus_control_door appends the answer to a frame of the HTTP door that has
+ * failed.  True if its session has been forgotten here: that is no fault of
+ * the token, and who asks is to ask again.
+ */
+bool
+mbus_control_door(const MbusDoor *door, const ErrorData *edata,
+				  MbusRpcCode code, StringInfo out)
+{
+	ErrorData	again = *edata;
+	bool		lost = code == MBUS_RPC_AUTHENTICATION &&
+	door->ticket.by == MBUS_BY_TOKEN &&
+	mbus_session_lost(mbus_caller.session);
+
+	if (lost)
+	{
+		again.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+		again.message = MBUS_SESSION_LOST;
+	}
+	mbus_door_failed(door, &again, out);
+	return lost;
 }
 
 /*

@@ -50,7 +50,6 @@
 #include "base/caller.h"
 #include "base/settings.h"
 #include "delivery/effect.h"
-#include "door/door.h"
 #include "identity/session.h"
 #include "relay/control.h"
 #include "relay/relay_internal.h"
@@ -476,10 +475,7 @@ report_failure(MbusRelayed *relayed, ErrorData *edata, MbusRpcCode code)
 	}
 	else if (relayed->door)
 	{
-		mbus_door_failed(relayed->door, edata, &relayed->out);
-		if (code == MBUS_RPC_AUTHENTICATION &&
-			relayed->door->ticket.by == MBUS_BY_TOKEN &&
-			mbus_session_lost(mbus_caller.session))
+		if (mbus_control_door(relayed->door, edata, code, &relayed->out))
 			tell_lost(relayed);
 	}
 	else if (mbus_control_opens(relayed->bytes, relayed->len))
@@ -679,7 +675,7 @@ tell_lost(MbusRelayed *relayed)
 {
 	ErrorData	lost = {0};
 
-	lost.message = "session was forgotten: too many are open";
+	lost.message = MBUS_SESSION_LOST;
 	lost.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
 	initStringInfo(&relayed->told);
 	appendStringInfoSpaces(&relayed->told, MBUS_FRAME_PREFIX);

@@ -153,7 +153,7 @@ own_take(MbusDatabase *db, MbusStoreTaken *taken)
 		stores->own_wanted = true;
 		return false;
 	}
-	taken->body = MbusBodyOf(stores->ready[0].store_no, 1);
+	taken->body = MbusBodyOf(stores->ready[0].store_no, stores->ready[0].n);
 	taken->relid = stores->ready[0].relid;
 	stores->nready--;
 	memmove(&stores->ready[0], &stores->ready[1],
@@ -167,7 +167,7 @@ own_limit(void)
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("too many large bodies"),
-			 errdetail("%d bodies have a store of their own.",
+			 errdetail("At most %d bodies may have a store of their own.",
 					   mbus_max_own_stores),
 			 errhint("Wait until some have expired, delete some, or increase message_bus.max_own_stores.")));
 }

@@ -13,6 +13,7 @@
 
 #include "base/utf8.h"
 #include "head_fuzz.h"
+#include "http_fuzz.h"
 #include "request/answer.h"
 #include "request/batch.h"
 #include "request/frame.h"
@@ -100,5 +101,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check_frame(gw_frame_read(header), header);
 	(void) gw_utf8_valid(header.data, header.length);
 	check_answer(data + 1, size - 1, opcode);
+	fuzz_http(data, size);
 	return 0;
 }

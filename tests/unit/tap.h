@@ -17,6 +17,7 @@ extern void answer_tests(void);
 extern void batch_tests(void);
 extern void pool_tests(void);
 extern void config_tests(void);
+extern void door_tests(void);
 extern void frame_tests(void);
 extern void head_tests(void);
 extern void identity_tests(void);

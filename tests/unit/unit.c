@@ -1,6 +1,6 @@
 /*
  * unit.c
- *		Runs the unit tests of the gateway's pure code, as one TAP stream.
+ *		Runs the unit tests of the gateway's pure code and the extension's, as one TAP stream.
  */
 #include "tap.h"
 
@@ -19,6 +19,7 @@ main(void)
 	access_tests();
 	identity_tests();
 	config_tests();
+	door_tests();
 	log_tests();
 	queue_tests();
 	head_tests();
