@@ -8,9 +8,10 @@
  * a second signal, what is left is answered "outcome unknown" and the
  * process exits with 0 all the same.
  *
- * SIGHUP renews certificate and key, and the level of the log. The settings
- * are read and checked as at the start: with a fault, which is logged, all
- * stays as it was. Every other setting needs a restart.
+ * SIGHUP renews certificate and key, the level of the log, and the pages of
+ * the admin port. The settings are read and checked as at the start: with a
+ * fault, which is logged, all stays as it was. Every other setting needs a
+ * restart.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +27,8 @@
 #include "base/metrics.h"
 #include "base/version.h"
 #include "database/options.h"
+#include "http/connection.h"
+#include "http/door.h"
 #include "net/handshake.h"
 #include "net/listen.h"
 #include "net/loop.h"
@@ -35,9 +38,11 @@
 #include "relay/client.h"
 #include "relay/intake.h"
 #include "relay/lane.h"
+#include "relay/pool.h"
 #include "relay/relay.h"
 #include "relay/sweep.h"
 #include "status/http.h"
+#include "status/pages.h"
 
 #define SWEEP_MS	1000
 #define DRAIN_MS	30000
@@ -230,7 +235,7 @@ help(void)
 				"  -h, --help, --version\n\n"
 				"Each setting is read from the environment, else from .env."
 				"\n"
-				"SIGHUP renews the certificate and"
+				"SIGHUP renews the certificate, the pages and"
 				" MESSAGE_BUS_LOG_LEVEL; the rest needs a restart.");
 	gw_config_help(stdout);
 }
@@ -243,6 +248,8 @@ prepare_process(void)
 	rlim_t		wanted = (rlim_t) config.max_connections + GW_SPARE_SOCKETS;
 	sigset_t	caught;
 
+	if (config.http_port != 0)
+		wanted += 2 * (rlim_t) config.http_downloads;
 	gw_log_level(config.log_level);
 	gw_metrics.started = time(NULL);
 	srandom((unsigned int) time(NULL) ^ (unsigned int) getpid() << 8);
@@ -266,6 +273,9 @@ prepare_process(void)
 		gw_log_event("warning", "start", "SUPABASE_URL is set, but so is"
 					 " MESSAGE_BUS_ROLE: tokens are not verified, and every"
 					 " frame runs as that role");
+	if (config.http_port != 0 && !gw_host_is_loopback(config.http_host))
+		gw_log_event("warning", "start", "the HTTP door has no TLS: beyond this"
+					 " machine a proxy in front must encrypt");
 	if (!gw_host_is_loopback(config.host) && config.tls_cert[0] == '\0')
 		gw_log_event("warning", "start", "EXAI_WS_TLS_CERT is not set: beyond"
 					 " this machine tokens and payloads can be read on the"
@@ -275,9 +285,17 @@ prepare_process(void)
 static bool
 open_all(void)
 {
+	char		why[512];
+
 	gw_tls_renew(true);
+	if (!gw_pages_read(config.pages, why, sizeof(why)))
+	{
+		start_fault("MESSAGE_BUS_PAGES", why);
+		return false;
+	}
 	gw_identities_init(config.log_subjects);
 	gw_intake_init(&config);
+	gw_pool_init(&config);
 	gw_clients_init(&config, &client_events);
 	if (!gw_loop_open(&config))
 		return false;
@@ -289,7 +307,8 @@ open_all(void)
 		gw_log_event("error", "start", "out of memory or descriptors");
 		return false;
 	}
-	if (!gw_sockets_open(&config, &gw_client_events, gw_http_answer))
+	if (!gw_sockets_open(&config, &gw_client_events, gw_http_answer) ||
+		!gw_door_open(&config))
 		return false;
 	gw_timer_start(sweep_timer, SWEEP_MS);
 	gw_notify_open();
@@ -306,6 +325,7 @@ loop(void)
 	while (gw_loop_turn())
 	{
 		gw_listen_turn();
+		gw_pool_turn();
 		gw_relay_turn();
 		if (drain_until == 0)
 			continue;
@@ -313,10 +333,12 @@ loop(void)
 		if (flush_until == 0 &&
 			(signals_seen > 1 || gw_now_ms() > drain_until))
 		{
+			gw_door_close();
 			gw_relay_drain();
 			flush_until = gw_now_ms() + FLUSH_MS;
 		}
-		if ((gw_relay_is_idle() && gw_client_totals.count == 0) ||
+		if ((gw_relay_is_idle() && gw_client_totals.count == 0 &&
+			 gw_http_connections == 0) ||
 			(flush_until != 0 && gw_now_ms() > flush_until))
 			break;
 	}
@@ -358,21 +380,28 @@ begin_drain(int number)
 	gw_notify("STOPPING=1");
 	gw_http_drain();
 	gw_handshakes_refuse();
+	gw_door_drain();
 	if (config.reuse_port)
 		gw_listen_close();
 	gw_timer_start(sweep_timer, SWEEP_MS / 10);
 }
 
-/* reload renews certificate and level of the log: both or nothing. */
+/* reload renews certificate, level of the log and pages: all or nothing. */
 static void
 reload(void)
 {
 	GwConfig	next;
+	char		why[512];
 	bool		good;
 
 	gw_notify_reloading();
 	gw_counters.reloads++;
 	good = gw_config_read(&next, env_file, &checks, log_fault, NULL) == 0;
+	if (good && !gw_pages_read(config.pages, why, sizeof(why)))
+	{
+		log_fault("MESSAGE_BUS_PAGES", why);
+		good = false;
+	}
 	/* The listener speaks TLS or does not as at the start. */
 	gw_tls_renew(good);
 	if (good)
@@ -404,6 +433,8 @@ log_ready(void)
 	gw_log_number(&line, "port", gw_listen_port(GW_LISTEN_PUBLIC));
 	if (config.admin_port != 0)
 		gw_log_number(&line, "admin_port", gw_listen_port(GW_LISTEN_ADMIN));
+	if (config.http_port != 0)
+		gw_log_number(&line, "http_port", gw_http_port());
 	gw_log_text(&line, "role", config.role);
 	gw_log_text(&line, "tls", config.tls_cert[0] != '\0' ? "on" : "off");
 	gw_log_number(&line, "pid", (int64_t) getpid());

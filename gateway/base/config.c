@@ -80,6 +80,16 @@ static const Setting settings[] = {
 			"port for /healthz, /readyz and /metrics alone, any Host; 0: none"),
 	BOOLEAN("MESSAGE_BUS_PUBLIC_STATUS", public_status, "true",
 			"false: the clients' port does not have them"),
+	TEXT("MESSAGE_BUS_PAGES", pages, "",
+		 "directory of pages that the admin port shows below /ui/"),
+	TEXT("MESSAGE_BUS_HTTP_HOST", http_host, "127.0.0.1",
+		 "address of the HTTP door; beyond loopback only without role"),
+	INTEGER("MESSAGE_BUS_HTTP_PORT", http_port, "0", 0, 65535,
+			"port of the HTTP door, for bodies of messages; 0: none"),
+	INTEGER("MESSAGE_BUS_HTTP_DOWNLOADS", http_downloads, "256", 1, 10000,
+			"requests of the HTTP door that are answered at a time"),
+	INTEGER("MESSAGE_BUS_HTTP_PER_CLIENT", http_per_client, "16", 1, 10000,
+			"of these, of one token or, without one, of one address"),
 	TEXT("EXAI_WS_TLS_CERT", tls_cert, "",
 		 "PEM file of the certificate and its chain; none: no TLS"),
 	TEXT("EXAI_WS_TLS_KEY", tls_key, "",
@@ -142,6 +152,9 @@ static const Setting settings[] = {
 	INTEGER("MESSAGE_BUS_MAX_UNREAD_MB", max_unread_mb, "512", 1, 65536,
 			"replies that clients have not read, of all connections together,"
 			" MiB"),
+	INTEGER("MESSAGE_BUS_BULK_MB", bulk_mb, "48", 16, 65536,
+			"pieces of large bodies on their way, both ways, of all connections"
+			" together, MiB"),
 	INTEGER("MESSAGE_BUS_SEND_TIMEOUT_SECS", send_timeout, "30", 1, 3600,
 			"seconds a client may leave its replies unread; ten times that for"
 			" all of one"),
@@ -197,6 +210,7 @@ static void set_member(GwConfig *config, const Setting *setting,
 static void check_whole(const GwConfig *config, const GwConfigChecks *checks,
 						Reading *reading);
 static bool is_address(const char *host);
+static void check_door(const GwConfig *config, Reading *reading);
 static void check_listener(const GwConfig *config,
 						   const GwConfigChecks *checks, Reading *reading);
 
@@ -561,6 +575,26 @@ is_address(const char *host)
 		inet_pton(AF_INET6, host, &address) == 1;
 }
 
+/* check_door checks where the HTTP door is, and who may reach it. */
+static void
+check_door(const GwConfig *config, Reading *reading)
+{
+	if (!is_address(config->http_host))
+		fault(reading, "MESSAGE_BUS_HTTP_HOST", "\"%s\" is not an address",
+			  config->http_host);
+	else if (!gw_config_authenticates(config) &&
+			 !gw_host_is_loopback(config->http_host))
+		fault(reading, "MESSAGE_BUS_HTTP_HOST", "\"%s\" is not a loopback"
+			  " address, which MESSAGE_BUS_ROLE needs: see EXAI_WS_HOST",
+			  config->http_host);
+	if (config->http_port == config->port ||
+		config->http_port == config->admin_port)
+		fault(reading, "MESSAGE_BUS_HTTP_PORT", "is %s",
+			  config->http_port == config->port ?
+			  "the port of clients, EXAI_WS_PORT" :
+			  "the admin port, MESSAGE_BUS_ADMIN_PORT");
+}
+
 /* check_listener checks address, TLS, and who may reach it. */
 static void
 check_listener(const GwConfig *config, const GwConfigChecks *checks,
@@ -584,6 +618,8 @@ check_listener(const GwConfig *config, const GwConfigChecks *checks,
 	if (config->admin_port != 0 && config->admin_port == config->port)
 		fault(reading, "MESSAGE_BUS_ADMIN_PORT",
 			  "is the port of clients, EXAI_WS_PORT");
+	if (config->http_port != 0)
+		check_door(config, reading);
 	if (config->reuse_port && config->port == 0)
 		fault(reading, "MESSAGE_BUS_REUSE_PORT",
 			  "needs a port: EXAI_WS_PORT is 0");

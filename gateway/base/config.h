@@ -20,6 +20,11 @@ typedef struct GwConfig
 	const char *admin_host;		/* of /healthz, /readyz and /metrics ... */
 	long		admin_port;		/* ... on a port of their own; 0: none */
 	bool		public_status;	/* they are on the clients' port, too */
+	const char *http_host;		/* of the HTTP door ... */
+	long		http_port;		/* ... 0: it is closed */
+	long		http_downloads; /* at a time */
+	long		http_per_client;	/* of these, of one token or address */
+	const char *pages;			/* directory of /ui/ on the admin port */
 	const char *tls_cert;		/* PEM files; empty: no TLS */
 	const char *tls_key;
 	const char *role;			/* that every frame runs as; empty: each
@@ -48,6 +53,7 @@ typedef struct GwConfig
 	long		max_in_flight;	/* frames of one socket */
 	long		max_buffered_mb;	/* frames of all sockets */
 	long		max_unread_mb;	/* replies to all sockets */
+	long		bulk_mb;		/* pieces of large bodies: relay/pool.c */
 	long		send_timeout;	/* s that a socket may not read */
 	long		idle_timeout;	/* s without a frame; 0: any */
 	long		ping_secs;		/* s of silence before a ping; 0: none */

@@ -20,7 +20,8 @@ const GwCounterName gw_counter_names[GW_COUNTER_COUNT] = {
 	GW_COUNTERS(COUNTER_NAME)
 };
 
-const char *const gw_lane_names[GW_LANES] = {"short", "long", "wait"};
+const char *const gw_lane_names[GW_LANES] = {"short", "long", "bulk",
+"wait"};
 
 const char *const gw_result_names[GW_RESULTS] = {"committed", "rolled back",
 "unknown", "away", "dropped", "refused", "failed"};
@@ -32,7 +33,8 @@ const char *const gw_method_names[GW_METHODS] = {"publish", "publish_text",
 	"drop_subscription", "pause", "resume", "seek", "redrive",
 	"create_channel", "alter_channel", "drop_channel", "grant_channel",
 	"revoke_channel", "purge_channel", "release_lease", "authenticate",
-"batch", "other"};
+	"upload_begin", "upload_append", "upload_status", "upload_commit",
+"upload_abort", "batch", "other"};
 
 const int	gw_code_numbers[GW_CODES] = {0, -32700, -32600, -32601, -32602,
 	-32603, -32001, -32002, -32003, -32004, -32005, -32006, -32007, -32008,
@@ -43,6 +45,13 @@ const char *const gw_end_names[GW_ENDS] = {"client", "gateway", "network"};
 const char *const gw_refusal_names[GW_REFUSALS] = {"upgrade", "stopping",
 	"connections", "host", "origin", "apikey", "memory", "too large", "buffered",
 "not utf-8", "stopping"};
+
+const int	gw_status_numbers[GW_STATUSES] = {200, 204, 206, 304, 400, 401,
+	403, 404, 405, 408, 412, 413, 414, 416, 429, 431, 500, 503, 504, 505,
+0};
+
+const char *const gw_cut_names[GW_CUTS] = {"expired", "deleted", "denied",
+"corrupt", "unanswered", "slow", "client", "stopping", "fault"};
 
 const GwScale gw_scales[GW_SCALES] = {
 	{14, {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 60000}},
@@ -71,6 +80,17 @@ gw_metric_request(GwLaneKind lane, size_t method, GwResult result, int code,
 		;
 	gw_metrics.requests[method][result][i]++;
 	gw_metric_observe(GW_SCALE_LATENCY, lane, milliseconds);
+}
+
+/* gw_metric_status counts an answer of the HTTP door. */
+void
+gw_metric_status(int status)
+{
+	size_t		i;
+
+	for (i = 0; i < GW_STATUSES - 1 && gw_status_numbers[i] != status; i++)
+		;
+	gw_metrics.statuses[i]++;
 }
 
 /* gw_metric_method returns the label of a method; ping is one of the rest. */

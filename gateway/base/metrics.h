@@ -42,6 +42,10 @@
 	  "Database connections that became ready.") \
 	X(database_losses, "database_losses_total", \
 	  "Database connections that were ready and got lost.") \
+	X(http_connections, "http_connections_opened_total", \
+	  "Connections of the HTTP door that were opened.") \
+	X(http_bytes_out, "http_sent_bytes_total", \
+	  "Bytes of the HTTP door's answers that were written.") \
 	X(accept_pauses, "accept_pauses_total", \
 	  "Times that accepting paused because descriptors were used up.") \
 	X(reloads, "reloads_total", \
@@ -72,9 +76,20 @@ typedef enum GwLaneKind
 {
 	GW_LANE_SHORT,
 	GW_LANE_LONG,
+	GW_LANE_BULK,				/* any of a few connections */
 	GW_LANE_WAIT,				/* any of several connections */
 	GW_LANES
 } GwLaneKind;
+
+/*
+ * Database connections of a gateway, in this order: short, long, those for
+ * bulk, and those that wait.
+ */
+#define GW_BULK_FIRST		2
+#define GW_BULK_COUNT		2
+#define GW_WAIT_FIRST		(GW_BULK_FIRST + GW_BULK_COUNT)
+#define GW_WAIT_MAX			16
+#define GW_CONNECTIONS_MAX	(GW_WAIT_FIRST + GW_WAIT_MAX)
 
 /* How a request ended. */
 typedef enum GwResult
@@ -90,7 +105,7 @@ typedef enum GwResult
 } GwResult;
 
 /* Methods have a label each; the last two are for the rest. */
-#define GW_METHODS		30
+#define GW_METHODS		35
 #define GW_METHOD_BATCH	(GW_METHODS - 2)
 #define GW_METHOD_OTHER	(GW_METHODS - 1)
 
@@ -129,6 +144,24 @@ typedef enum GwRefusal
 	GW_REFUSALS
 } GwRefusal;
 
+/* Statuses of the HTTP door; the last is any other. */
+#define GW_STATUSES		21
+
+/* Why a download ended short of its length. */
+typedef enum GwCut
+{
+	GW_CUT_EXPIRED,
+	GW_CUT_DELETED,
+	GW_CUT_DENIED,
+	GW_CUT_CORRUPT,
+	GW_CUT_UNANSWERED,			/* by the database */
+	GW_CUT_SLOW,				/* the client took too little */
+	GW_CUT_CLIENT,				/* the client has gone */
+	GW_CUT_STOPPING,
+	GW_CUT_FAULT,				/* what should not be */
+	GW_CUTS
+} GwCut;
+
 /* What histograms are made of, with the upper bounds of their buckets. */
 typedef enum GwScaleKind
 {
@@ -158,6 +191,8 @@ typedef struct GwMetrics
 	uint64_t	requests[GW_METHODS][GW_RESULTS][GW_CODES];
 	uint64_t	closes[GW_ENDS][GW_CLOSE_CODES];
 	uint64_t	refusals[GW_REFUSALS];
+	uint64_t	statuses[GW_STATUSES];
+	uint64_t	cuts[GW_CUTS];
 	GwHistogram histograms[GW_SCALES][GW_LANES];
 	time_t		started;
 } GwMetrics;
@@ -171,12 +206,15 @@ extern const char *const gw_method_names[GW_METHODS];
 extern const int gw_code_numbers[GW_CODES];
 extern const char *const gw_end_names[GW_ENDS];
 extern const char *const gw_refusal_names[GW_REFUSALS];
+extern const int gw_status_numbers[GW_STATUSES];
+extern const char *const gw_cut_names[GW_CUTS];
 extern const GwScale gw_scales[GW_SCALES];
 
 extern void gw_metric_refused(GwRefusal reason);
 extern void gw_metric_request(GwLaneKind lane, size_t method, GwResult result,
 							  int code, int64_t milliseconds);
 extern size_t gw_metric_method(const char *name);
+extern void gw_metric_status(int status);
 extern void gw_metric_close(GwEnd end, int code);
 extern const char *gw_metric_close_label(size_t index, char *label,
 										 size_t size);

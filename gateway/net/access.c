@@ -18,11 +18,12 @@
 static const char *const loopback_hosts = "localhost,127.0.0.1,[::1]";
 
 /*
- * gw_host_may tells whether a Host header is answered. An entry of the list
- * matches with any port, unless it has a port itself; * matches any.
+ * gw_host_may tells whether a Host header is answered, of who came by a
+ * listener of this address. An entry of the list matches with any port, unless
+ * it has a port itself; * matches any.
  */
 bool
-gw_host_may(const GwConfig *config, const char *host)
+gw_host_may(const GwConfig *config, const char *listens, const char *host)
 {
 	const char *list = config->hosts;
 	const char *bracket = host[0] == '[' ? strchr(host, ']') : NULL;
@@ -34,11 +35,10 @@ gw_host_may(const GwConfig *config, const char *host)
 		name = length;
 	if (list[0] == '\0')
 	{
-		if (!gw_host_is_loopback(config->host))
+		if (!gw_host_is_loopback(listens))
 			return true;
 		/* Another address of 127.0.0.0/8 goes by its number. */
-		if (name == strlen(config->host) &&
-			strncasecmp(host, config->host, name) == 0)
+		if (name == strlen(listens) && strncasecmp(host, listens, name) == 0)
 			return true;
 		list = loopback_hosts;
 	}

@@ -10,7 +10,8 @@
 
 #include "base/config.h"
 
-extern bool gw_host_may(const GwConfig *config, const char *host);
+extern bool gw_host_may(const GwConfig *config, const char *listens,
+						const char *host);
 extern bool gw_origin_may(const GwConfig *config, const char *origin);
 extern bool gw_key_is(const char *key, const char *presented);
 

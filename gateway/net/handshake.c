@@ -169,7 +169,7 @@ gw_handshake_host_may(struct lws *wsi)
 		string[0] = '\0';
 	else if (lws_hdr_copy(wsi, string, sizeof(string), WSI_TOKEN_HOST) <= 0)
 		return false;
-	return gw_host_may(config, string);
+	return gw_host_may(config, config->host, string);
 }
 
 /* key_is_presented tells whether the client knows SUPABASE_KEY. */

@@ -81,14 +81,10 @@ static int64_t paused_ms;		/* when accepting last paused */
 
 static bool listener_open(Listener *listener, const char *host, long port,
 						  bool shared);
-static int	listen_socket(Listener *listener, const char *host, long port,
-						  bool shared);
 static bool listener_waits(const Listener *listener);
 static void listener_close(Listener *listener);
 static bool all_listen(bool on);
 static bool set_on(int descriptor, int option);
-static void take_peer(const struct sockaddr_storage *from);
-static bool descriptor_is_free(void);
 static bool listen_to(Listener *listener, int descriptor);
 static void listen_pause(void);
 
@@ -115,7 +111,7 @@ gw_listen_open(const GwConfig *config, GwListenKind kind)
 	Listener   *listener = &listeners[kind];
 
 	reserved = RESERVED_MORE + RESERVED_EACH *
-		(rlim_t) (GW_LANE_WAIT + config->wait_connections);
+		(rlim_t) (GW_WAIT_FIRST + config->wait_connections);
 	if (kind == GW_LISTEN_ADMIN)
 		return listener_open(listener, config->admin_host, config->admin_port,
 							 config->reuse_port);
@@ -127,7 +123,8 @@ static bool
 listener_open(Listener *listener, const char *host, long port, bool shared)
 {
 	GwLogLine	line;
-	int			fault = listen_socket(listener, host, port, shared);
+	int			fault = gw_listen_socket(host, port, shared, &listener->listening,
+									 &listener->port);
 
 	listener->shared = shared;
 	listener->heard = -1;
@@ -154,8 +151,8 @@ listener_open(Listener *listener, const char *host, long port, bool shared)
 void
 gw_listen_take(const struct lws_filter_network_conn_args *from)
 {
-	take_peer(&from->cli_addr);
-	if (!descriptor_is_free())
+	gw_address_text(&from->cli_addr, peer);
+	if (!gw_descriptor_is_free())
 		listen_pause();
 	else if (++taken >= ACCEPT_MAX)
 		(void) all_listen(false);
@@ -194,7 +191,7 @@ gw_listen_turn(void)
 	}
 	for (i = 0; i < GW_LISTENERS; i++)
 		waits = waits || listener_waits(&listeners[i]);
-	if ((paused || waits) && !descriptor_is_free())
+	if ((paused || waits) && !gw_descriptor_is_free())
 		listen_pause();
 	else
 		paused = !all_listen(true);
@@ -250,15 +247,18 @@ gw_listen_close(void)
 	closing = true;
 }
 
-/* listen_socket makes the socket and returns 0, or what errno says. */
-static int
-listen_socket(Listener *listener, const char *host, long port, bool shared)
+/*
+ * gw_listen_socket makes a listening socket and tells its port; it returns 0,
+ * or what errno says.
+ */
+int
+gw_listen_socket(const char *host, long port, bool shared, int *descriptor,
+				 int *bound_port)
 {
 	static const struct addrinfo hints = {
 		.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
 		.ai_socktype = SOCK_STREAM
 	};
-	int		   *descriptor = &listener->listening;
 	struct addrinfo *address;
 	struct sockaddr_in6 bound = {0};
 	socklen_t	length = sizeof(bound);
@@ -280,7 +280,7 @@ listen_socket(Listener *listener, const char *host, long port, bool shared)
 		fault = errno;
 	freeaddrinfo(address);
 	/* Both kinds of address have the port in the same place. */
-	listener->port = ntohs(bound.sin6_port);
+	*bound_port = ntohs(bound.sin6_port);
 	return fault;
 }
 
@@ -292,20 +292,23 @@ set_on(int descriptor, int option)
 	return setsockopt(descriptor, SOL_SOCKET, option, &on, sizeof(on)) == 0;
 }
 
-/* take_peer notes an address as text; IPv4 in IPv6's clothes as IPv4. */
-static void
-take_peer(const struct sockaddr_storage *from)
+/*
+ * gw_address_text writes an address as text, of GW_ADDRESS_MAX bytes at most;
+ * IPv4 in IPv6's clothes as IPv4.
+ */
+void
+gw_address_text(const struct sockaddr_storage *from, char *text)
 {
-	if (getnameinfo((const struct sockaddr *) from, sizeof(*from), peer,
-					sizeof(peer), NULL, 0, NI_NUMERICHOST) != 0)
-		peer[0] = '\0';
-	if (strncmp(peer, "::ffff:", 7) == 0 && strchr(peer, '.') != NULL)
-		memmove(peer, peer + 7, strlen(peer + 7) + 1);
+	if (getnameinfo((const struct sockaddr *) from, sizeof(*from), text,
+					GW_ADDRESS_MAX, NULL, 0, NI_NUMERICHOST) != 0)
+		text[0] = '\0';
+	if (strncmp(text, "::ffff:", 7) == 0 && strchr(text, '.') != NULL)
+		memmove(text, text + 7, strlen(text + 7) + 1);
 }
 
-/* descriptor_is_free tells that there is one to spare for a connection. */
-static bool
-descriptor_is_free(void)
+/* gw_descriptor_is_free tells that there is one to spare for a connection. */
+bool
+gw_descriptor_is_free(void)
 {
 	struct rlimit limit;
 	int			probe;

@@ -22,6 +22,7 @@ typedef enum GwListenKind
 struct lws;
 struct lws_context_creation_info;
 struct lws_filter_network_conn_args;
+struct sockaddr_storage;
 
 extern void gw_listen_prepare(struct lws_context_creation_info *info);
 extern void gw_listen_found(struct lws *wsi, GwListenKind kind);
@@ -31,5 +32,9 @@ extern const char *gw_listen_peer(void);
 extern int	gw_listen_port(GwListenKind kind);
 extern void gw_listen_turn(void);
 extern void gw_listen_close(void);
+extern int	gw_listen_socket(const char *host, long port, bool shared,
+							 int *descriptor, int *bound_port);
+extern void gw_address_text(const struct sockaddr_storage *from, char *text);
+extern bool gw_descriptor_is_free(void);
 
 #endif							/* GW_LISTEN_H */

@@ -66,6 +66,8 @@ static int	http_status(struct lws *wsi, Link *link, const char *path,
 						const char **type);
 static int	http_head(struct lws *wsi, const Link *link, int status,
 					  const char *type);
+static int	head_add(struct lws *wsi, const char *name, const char *value,
+					 unsigned char **at, unsigned char *end);
 static int	http_write(struct lws *wsi, Link *link);
 
 static const lws_retry_bo_t no_pings;
@@ -388,7 +390,8 @@ http_status(struct lws *wsi, Link *link, const char *path, const char **type)
 static int
 http_head(struct lws *wsi, const Link *link, int status, const char *type)
 {
-	static const unsigned char allowed[] = "GET, HEAD, OPTIONS";
+	static const char alone[] = "frame-ancestors 'none';"
+	" base-uri 'none'; object-src 'none'";
 	unsigned char head[LWS_PRE + 1024];
 	unsigned char *start = head + LWS_PRE;
 	unsigned char *at = start;
@@ -402,14 +405,26 @@ http_head(struct lws *wsi, const Link *link, int status, const char *type)
 		fault = lws_add_http_common_headers(wsi, (unsigned int) status, type,
 											link->body.length - LWS_PRE, &at,
 											end);
+	if (fault == 0 && link->admin)
+		fault = head_add(wsi, "x-content-type-options:", "nosniff", &at, end) ||
+			head_add(wsi, "referrer-policy:", "no-referrer", &at, end) ||
+			head_add(wsi, "cache-control:", "no-cache", &at, end) ||
+			head_add(wsi, "content-security-policy:", alone, &at, end);
 	if (fault == 0 && (status == HTTP_STATUS_NO_CONTENT ||
 					   status == HTTP_STATUS_METHOD_NOT_ALLOWED))
-		fault = lws_add_http_header_by_name(wsi,
-											(const unsigned char *) "allow:",
-											allowed, sizeof(allowed) - 1, &at,
-											end);
+		fault = head_add(wsi, "allow:", "GET, HEAD, OPTIONS", &at, end);
 	return fault != 0 ? fault :
 		lws_finalize_write_http_header(wsi, start, &at, end);
+}
+
+/* head_add appends a header, whose name ends with a colon; not 0 if it cannot. */
+static int
+head_add(struct lws *wsi, const char *name, const char *value,
+		 unsigned char **at, unsigned char *end)
+{
+	return lws_add_http_header_by_name(wsi, (const unsigned char *) name,
+									   (const unsigned char *) value,
+									   (int) strlen(value), at, end);
 }
 
 static int

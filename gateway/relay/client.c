@@ -46,6 +46,9 @@
 /* What one connection may have refused, beside its frames, in bytes. */
 #define REFUSALS_MAX	((size_t) 1024 * 1024)
 
+/* Bytes of replies that may wait to be written to all clients. */
+#define UNREAD_MAX		((size_t) config->max_unread_mb * GW_MIB)
+
 /* What a close frame can have as its code: RFC 6455, section 7.4. */
 #define CODE_LEAST		1000
 #define CODE_MOST		4999
@@ -67,18 +70,17 @@ static void client_next(void *owner, GwOutput *output);
 static bool client_written(void *owner, size_t length);
 static void client_closed(void *owner, int code, const char *reason,
 						  size_t length);
-static size_t unread_max(void);
 static bool mute_one(void);
 static void client_move(GwClient *client, GwClientState state);
 static bool client_check_text(GwClient *client, bool final);
 static bool client_gather(GwClient *client, const unsigned char *bytes,
 						  size_t length, size_t more, bool binary);
+static void client_room(void *owner);
 static bool client_greet(GwClient *client);
 static void client_append(GwClient *client, const unsigned char *bytes,
 						  size_t length);
 static void client_refuse(GwClient *client, GwRefusal reason,
 						  const GwError *error);
-static void log_refused(GwClient *client, const char *why);
 static void client_forget_message(GwClient *client);
 static void client_take_message(GwClient *client);
 static void client_drop_replies(GwClient *client);
@@ -134,25 +136,25 @@ gw_client_has_room(const GwClient *client, size_t reply)
 	const GwReplies *replies = &client->replies;
 
 	return !client->held &&
-		(replies->bytes == 0 || gw_reply_totals.bytes <= unread_max() / 2) &&
+		(replies->bytes == 0 || gw_reply_totals.bytes <= UNREAD_MAX / 2) &&
 		replies->bytes + replies->expected + reply <=
 		2 * (size_t) config->max_message;
 }
 
 /*
- * gw_client_queue queues one frame to write, and what it tells of leases (or
- * NULL). A client that cannot take it is disconnected, and so is whoever
+ * gw_client_queue queues one frame to write, which may be a piece of a large
+ * body (bulk), and what it tells of leases (or NULL). A client that cannot take it is disconnected, and so is whoever
  * makes the replies of all too many.
  */
 void
 gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
-				size_t length, const GwBuffer *leases)
+				size_t length, const GwBuffer *leases, bool bulk)
 {
 	size_t		limit = 2 * (size_t) config->max_message + REFUSALS_MAX;
 	bool		fits = client->replies.bytes + length <= limit;
 
 	if (client->mute || !fits ||
-		!gw_replies_add(&client->replies, binary, bytes, length, leases))
+		!gw_replies_add(&client->replies, binary, bytes, length, leases, bulk))
 	{
 		if (leases != NULL)
 			gw_buffer_append(&client->identity->unwritten, leases->data,
@@ -165,15 +167,8 @@ gw_client_queue(GwClient *client, bool binary, const unsigned char *bytes,
 	}
 	gw_client_flow(client);
 	gw_socket_write_soon(client->socket);
-	while (gw_reply_totals.bytes > unread_max() && mute_one())
+	while (gw_reply_totals.bytes > UNREAD_MAX && mute_one())
 		;
-}
-
-/* Bytes of replies that may wait to be written to all clients. */
-static size_t
-unread_max(void)
-{
-	return (size_t) config->max_unread_mb * GW_MIB;
 }
 
 /*
@@ -220,7 +215,8 @@ gw_client_answer(GwClient *client, const GwBuffer *ids, const GwError *error)
 	if (string.failed)
 		gw_client_mute(client, "out of memory");
 	else
-		gw_client_queue(client, false, string.data, string.length, NULL);
+		gw_client_queue(client, false, string.data, string.length, NULL,
+						false);
 	gw_buffer_free(&string);
 }
 
@@ -271,6 +267,7 @@ client_open(GwSocket *socket, GwBuffer *token, uint32_t limit)
 	client->socket = socket;
 	client->opened_ms = client->heard_ms = gw_now_ms();
 	gw_replies_init(&client->replies);
+	gw_appends_init(&client->appends, client_room, client);
 	LIST_INSERT_HEAD(&gw_clients[GW_CLIENT_OPEN], client, entry);
 	gw_intake_begin(client->identity);
 	gw_client_totals.count++;
@@ -505,11 +502,25 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 	client_append(client, bytes, length);
 	if (!message->failed &&
 		!gw_intake_is_full(client->identity, detail, sizeof(detail)))
+	{
+		if (!gw_appends_gather(&client->appends, message, more))
+			gw_client_flow(client);
 		return client_greet(client);
+	}
 	if (message->failed)
 		(void) snprintf(detail, sizeof(detail), "The gateway is out of memory.");
 	client_refuse(client, GW_REFUSED_BUFFERED, &many);
 	return false;
+}
+
+/* client_room, when there is room again, goes on with a client's append. */
+static void
+client_room(void *owner)
+{
+	GwClient   *client = owner;
+
+	(void) gw_appends_gather(&client->appends, &client->incoming, SIZE_MAX);
+	gw_client_flow(client);
 }
 
 /*
@@ -583,7 +594,7 @@ client_refuse(GwClient *client, GwRefusal reason, const GwError *error)
 	GwBuffer	ids = {0};
 
 	gw_metric_refused(reason);
-	log_refused(client, error->message);
+	gw_client_log_refused(client, error->message);
 	if (!message->failed && message->length > 1)
 		frame = gw_frame_read(gw_frame_header(message->data[0],
 											  message->data + 1,
@@ -594,20 +605,12 @@ client_refuse(GwClient *client, GwRefusal reason, const GwError *error)
 	gw_buffer_free(&ids);
 }
 
-/* log_refused logs a frame that was not relayed, of many in a second some. */
-static void
-log_refused(GwClient *client, const char *why)
-{
-	if (gw_identity_logs_failure(client->identity, gw_now_ms(),
-								 GW_LOGS_REFUSED))
-		gw_client_log("warning", "refused", client, why);
-}
-
 /* client_forget_message frees the message being put together. */
 static void
 client_forget_message(GwClient *client)
 {
 	gw_intake_remove(client->identity, client->incoming.length);
+	gw_appends_forget(&client->appends);
 	/* It may be an authenticate. */
 	gw_buffer_wipe(&client->incoming);
 }
@@ -629,6 +632,7 @@ client_take_message(GwClient *client)
 		return;
 	}
 	gw_intake_add(client->identity, request->ids.length);
+	gw_appends_take(&client->appends, request);
 	if (!draining)
 	{
 		client->in_flight++;
@@ -637,9 +641,10 @@ client_take_message(GwClient *client)
 		return;
 	}
 	gw_metric_refused(GW_REFUSED_DRAINING);
-	log_refused(client, error.message);
+	gw_client_log_refused(client, error.message);
 	gw_client_answer(client, &request->ids, &error);
 	gw_intake_remove(client->identity, request->length + request->ids.length);
+	gw_piece_end(&client->appends, &client->replies, request);
 	gw_request_free(request);
 }
 
@@ -676,6 +681,7 @@ gw_client_flow(GwClient *client)
 	pause = client->state == GW_CLIENT_OPEN &&
 		(client->held || client->in_flight >= (size_t) config->max_in_flight ||
 		 (client->in_flight > 0 && gw_intake_has_share(client->identity)) ||
+		 gw_appends_are_many(&client->appends) ||
 		 ((client->in_flight > 0 || client->identity->greeted) &&
 		  gw_intake_must_greet(client->identity)));
 	if (pause == client->paused)

@@ -13,6 +13,7 @@
 #include "base/buffer.h"
 #include "base/config.h"
 #include "net/socket.h"
+#include "relay/piece.h"
 #include "relay/reply.h"
 #include "request/answer.h"
 #include "request/batch.h"
@@ -56,6 +57,7 @@ typedef struct GwClient
 	int64_t		pinged_ms;		/* when it was pinged, 0 if it was heard since */
 	bool		want_ping;
 	size_t		in_flight;		/* frames not yet answered */
+	GwAppends	appends;		/* of large bodies */
 	GwReplies	replies;		/* to write */
 	bool		held;			/* replies pile up: gets no more for now */
 	bool		paused;			/* is not read from */
@@ -109,13 +111,14 @@ extern void gw_client_answered(GwClient *client);
 extern bool gw_client_has_room(const GwClient *client, size_t reply);
 extern void gw_client_queue(GwClient *client, bool binary,
 							const unsigned char *bytes, size_t length,
-							const GwBuffer *leases);
+							const GwBuffer *leases, bool bulk);
 extern void gw_client_answer(GwClient *client, const GwBuffer *ids,
 							 const GwError *error);
 extern void gw_client_mute(GwClient *client, const char *reason);
 extern void gw_client_end_linger(GwClient *client);
 extern void gw_client_log(const char *level, const char *event,
 						  const GwClient *client, const char *detail);
+extern void gw_client_log_refused(GwClient *client, const char *why);
 extern void gw_client_log_close(const GwClient *client);
 extern void gw_disconnect(GwClient *client, int code, const char *reason);
 

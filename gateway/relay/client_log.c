@@ -43,3 +43,15 @@ gw_client_log(const char *level, const char *event, const GwClient *client,
 		gw_log_text(&line, "detail", detail);
 	gw_log_end(&line);
 }
+
+/*
+ * gw_client_log_refused logs a frame that was not relayed, of many in a second
+ * some.
+ */
+void
+gw_client_log_refused(GwClient *client, const char *why)
+{
+	if (gw_identity_logs_failure(client->identity, gw_now_ms(),
+								 GW_LOGS_REFUSED))
+		gw_client_log("warning", "refused", client, why);
+}

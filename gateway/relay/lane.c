@@ -28,29 +28,25 @@
 #include "database/outcome.h"
 #include "net/loop.h"
 #include "relay/ending.h"
+#include "relay/fill.h"
 #include "relay/intake.h"
+#include "relay/piece.h"
 #include "relay/publishes.h"
 
 GwLane		gw_lanes[GW_CONNECTIONS_MAX];
 
 static const GwConfig *config;
-static uint64_t batch_number;
 
-/* What a batch may bring: so many replies of the largest size. */
-#define REPLIES_TIMES	4
-
+static void request_end_ask(GwRequest *request, const GwError *error);
 static void lane_done(void *owner, const GwOutcome *outcome);
 static void lane_lost(void *owner, const char *told);
 static void return_leases(const GwBatch *batch, const GwOutcome *outcome);
 static void session_close(size_t index, GwIdentity *identity,
 						  GwEnding ending);
 static void lane_send(GwLane *lane, long wait_ms);
+static bool lane_has_work(const GwLane *lane);
 static GwBatch *lane_take_batch(GwLane *lane);
 static bool lane_has_many(const GwLane *lane);
-static bool client_takes(GwClient *client, const GwRequest *request);
-static bool lane_knows(const GwLane *lane, const GwRequest *request);
-static bool lane_open_session(GwLane *lane, GwBatch *batch,
-							  GwIdentity *identity);
 static GwBatch *lane_pop_flight(GwLane *lane);
 static void lane_close_again(GwLane *lane, GwBatch *batch);
 static void deliver_rows(const GwLane *lane, const GwBatch *batch,
@@ -64,21 +60,24 @@ static void end_batch(const GwLane *lane, GwBatch *batch,
 static const GwDatabaseEvents lane_events = {lane_done, lane_lost};
 
 void
-gw_lanes_init(const GwConfig *settings, GwQueue *waiting)
+gw_lanes_init(const GwConfig *settings, GwQueue *bulk, GwQueue *waiting)
 {
 	size_t		i;
 
 	config = settings;
+	gw_fill_init(config);
 	for (i = 0; i < GW_CONNECTIONS_MAX; i++)
 	{
 		GwLane	   *lane = &gw_lanes[i];
 
 		lane->index = i;
-		lane->kind = i < GW_LANE_WAIT ? (GwLaneKind) i : GW_LANE_WAIT;
+		lane->kind = i < GW_BULK_FIRST ? (GwLaneKind) i :
+			i < GW_WAIT_FIRST ? GW_LANE_BULK : GW_LANE_WAIT;
 		lane->depth = i == GW_LANE_SHORT ? 2 : 1;
 		lane->generation = 1;
-		gw_queue_init(&lane->queue, i < GW_LANE_WAIT ? i : GW_LANES);
-		lane->turns = i < GW_LANE_WAIT ? &lane->queue : waiting;
+		gw_queue_init(&lane->queue, i < GW_BULK_FIRST ? i : GW_LANES);
+		lane->turns = lane->kind == GW_LANE_BULK ? bulk :
+			lane->kind == GW_LANE_WAIT ? waiting : &lane->queue;
 		STAILQ_INIT(&lane->flight);
 	}
 }
@@ -113,7 +112,7 @@ gw_lane_takes(const GwLane *lane, GwError *error)
 void
 gw_lane_turn(GwLane *lane, long wait_ms)
 {
-	while (lane->queue.count > 0 && lane->in_flight < lane->depth &&
+	while (lane_has_work(lane) && lane->in_flight < lane->depth &&
 		   gw_database_is_ready(lane->database))
 	{
 		size_t		before = lane->in_flight;
@@ -125,6 +124,17 @@ gw_lane_turn(GwLane *lane, long wait_ms)
 		if (lane->in_flight == before)
 			break;
 	}
+}
+
+/*
+ * lane_has_work tells that there is something to send: one for bulk takes from
+ * the queue that they share, too.
+ */
+static bool
+lane_has_work(const GwLane *lane)
+{
+	return lane->queue.count > 0 ||
+		(lane->kind == GW_LANE_BULK && lane->turns->count > 0);
 }
 
 void
@@ -212,6 +222,11 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 	GwIdentity *identity = request->identity;
 	GwClient   *client = identity->client;
 
+	if (request->ask != NULL)
+	{
+		request_end_ask(request, error);
+		return;
+	}
 	if (request->control != 0)
 	{
 		if (result == GW_UNKNOWN)
@@ -248,6 +263,8 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 	else if (error != NULL)
 		gw_counters.replies_undelivered++;
 	gw_intake_remove(identity, request->length + request->ids.length);
+	gw_piece_end(client != NULL ? &client->appends : NULL,
+				 client != NULL ? &client->replies : NULL, request);
 	if (client != NULL)
 	{
 		client->replies.expected -= request->expected;
@@ -267,6 +284,20 @@ gw_request_end(GwLaneKind lane, GwRequest *request, const GwError *error,
 		 (identity->pending == identity->claiming &&
 		  identity->written.length + identity->unwritten.length > 0)))
 		gw_session_end(identity);
+	gw_request_free(request);
+}
+
+/*
+ * request_end_ask ends what a part of the gateway has asked. If who asked has
+ * gone meanwhile it may have opened a session again.
+ */
+static void
+request_end_ask(GwRequest *request, const GwError *error)
+{
+	if (request->asker != NULL)
+		request->ask->end(request->asker, error);
+	else if (!request->nobody)
+		gw_session_end(request->identity);
 	gw_request_free(request);
 }
 
@@ -392,55 +423,15 @@ lane_send(GwLane *lane, long wait_ms)
 	gw_buffer_free(&frames);
 }
 
-/*
- * lane_take_batch moves requests from the queue into a new batch, by turns,
- * each session's first behind what opens it. What a client has no room for,
- * or more than one reply's worth of one client, stays behind, and all behind
- * it that is of the same client; so does a frame of many calls while another
- * one is in flight: who comes meanwhile waits for one of them, not for two. It
- * returns NULL if none can go.
- */
+/* lane_take_batch takes a batch from the queues; NULL if nothing can go. */
 static GwBatch *
 lane_take_batch(GwLane *lane)
 {
-	GwBatch    *batch = gw_batch_create();
-	GwRequest  *request;
+	const GwFill fill = {lane->kind, lane->index, lane->generation,
+	lane_has_many(lane), gw_request_end};
 
-	if (batch == NULL)
-		return NULL;
-	batch_number++;
-	while ((request = gw_queue_next(&lane->queue)) != NULL)
-	{
-		GwClient   *client = request->identity->client;
-		bool		known = lane_knows(lane, request);
-
-		gw_lane_weigh(request);
-		if ((client != NULL && request->control == 0 &&
-			 !client_takes(client, request)) ||
-			(request->calls > GW_CALLS_FEW && lane_has_many(lane)))
-		{
-			gw_queue_set_aside(&lane->queue, request);
-			continue;
-		}
-		if (!gw_batch_has_room(batch, request, known ? 0 : 1,
-							   REPLIES_TIMES * (size_t) config->max_message) ||
-			(!known && !lane_open_session(lane, batch, request->identity)))
-			break;
-		if (client != NULL)
-		{
-			client->batch_replies += request->reply;
-			request->expected = request->reply;
-			client->replies.expected += request->expected;
-		}
-		if (request->control == GW_CONTROL_CLOSE)
-			gw_identity_mark(request->identity, lane->index, 0, 0);
-		gw_batch_add(batch, gw_queue_take(&lane->queue, request));
-	}
-	gw_queue_restore(&lane->queue);
-	if (batch->count > 0)
-		return batch;
-	gw_batch_free(batch);
-	return NULL;
+	return gw_batch_fill(&fill, &lane->queue,
+						 lane->kind == GW_LANE_BULK ? lane->turns : NULL);
 }
 
 /* lane_has_many tells that a frame of many calls is in flight. */
@@ -457,60 +448,6 @@ lane_has_many(const GwLane *lane)
 			return true;
 	}
 	return false;
-}
-
-/*
- * client_takes tells whether a client has room for what a request may bring
- * beside what the batch has of it already.
- */
-static bool
-client_takes(GwClient *client, const GwRequest *request)
-{
-	if (client->batch_mark != batch_number)
-		client->batch_replies = 0;
-	client->batch_mark = batch_number;
-	return gw_client_has_room(client, request->reply) &&
-		(client->batch_replies == 0 ||
-		 client->batch_replies + request->reply <=
-		 (size_t) config->max_message);
-}
-
-/* gw_lane_weigh notes what a request may bring its client. */
-void
-gw_lane_weigh(GwRequest *request)
-{
-	size_t		limit = request->identity->limit;
-
-	if (limit == 0)
-		limit = (size_t) config->client_max;
-	if (limit > (size_t) config->max_message)
-		limit = (size_t) config->max_message;
-	gw_request_weigh(request, limit);
-}
-
-/* lane_knows tells whether a request can go as it is. */
-static bool
-lane_knows(const GwLane *lane, const GwRequest *request)
-{
-	bool		alone = request->control == GW_CONTROL_OPEN ||
-	request->control == GW_CONTROL_CLOSE;
-
-	return !gw_config_authenticates(config) || alone ||
-		gw_identity_is_open(request->identity, lane->index, lane->generation);
-}
-
-/* lane_open_session adds what opens a session; false if out of memory. */
-static bool
-lane_open_session(GwLane *lane, GwBatch *batch, GwIdentity *identity)
-{
-	GwRequest  *request = gw_request_open(identity);
-
-	if (request == NULL)
-		return false;
-	gw_identity_mark(identity, lane->index, lane->generation,
-					 identity->version);
-	gw_batch_add(batch, request);
-	return true;
 }
 
 /* lane_pop_flight takes the oldest batch in flight out. */
@@ -598,7 +535,7 @@ count_expected(const GwBatch *batch)
 	size_t		expected = 0;
 
 	TAILQ_FOREACH(request, &batch->requests, entry)
-		if (request->control == GW_CONTROL_OPEN ||
+		if (request->control == GW_CONTROL_OPEN || request->ask != NULL ||
 			(request->control == 0 && (request->kind == GW_FRAME_REQUEST ||
 									   request->kind == GW_FRAME_MALFORMED)))
 		expected++;
@@ -616,8 +553,15 @@ deliver_row(const GwLane *lane, GwRequest *request, const GwRow *row)
 	GwSpan		body = {row->frame.data + 1, row->frame.length - 1};
 	GwBuffer	leases = {0};
 
-	if (identity->session != row->session)
+	if (row->session != (request->nobody ? 0 : identity->session))
 		return false;
+	if (request->ask != NULL)
+	{
+		request->brought += body.length;
+		if (request->asker != NULL)
+			request->ask->answer(request->asker, row->frame);
+		return true;
+	}
 	if (row->frame.data[0] == GW_OPCODE_CONTROL)
 	{
 		bool		taken = gw_identity_take(identity, lane->index,
@@ -645,7 +589,9 @@ deliver_row(const GwLane *lane, GwRequest *request, const GwRow *row)
 	if (identity->client != NULL)
 		gw_client_queue(identity->client,
 						row->frame.data[0] == GW_OPCODE_BINARY, body.data,
-						body.length, &leases);
+						body.length, &leases,
+						request->hold.use == GW_POOL_DOWN &&
+						request->hold.bytes > 0);
 	else
 	{
 		gw_buffer_append(&identity->unwritten, leases.data, leases.length);

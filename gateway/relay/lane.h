@@ -34,13 +34,13 @@ typedef struct GwLane
 	int64_t		closed_until;	/* the breaker is open until then */
 } GwLane;
 
-/* By database connection: short, long, and those that wait. */
+/* By database connection: short, long, bulk, and those that wait. */
 extern GwLane gw_lanes[GW_CONNECTIONS_MAX];
 
-extern void gw_lanes_init(const GwConfig *config, GwQueue *waiting);
+extern void gw_lanes_init(const GwConfig *config, GwQueue *bulk,
+						  GwQueue *waiting);
 extern bool gw_lane_open(GwLane *lane);
 extern bool gw_lane_takes(const GwLane *lane, GwError *error);
-extern void gw_lane_weigh(GwRequest *request);
 extern void gw_lane_turn(GwLane *lane, long wait_ms);
 
 extern void gw_queue_refuse(GwQueue *queue, GwLaneKind lane,

@@ -6,6 +6,11 @@
  * one batch of their lane. Short publishes have a lane of their own, so that
  * a body of 30 MB or a large read on the other does not hold them up.
  *
+ * Pieces of large bodies, up and down, have a queue that a few connections
+ * share, each with one batch in flight; they are opened when they are first
+ * needed. pool.c tells how many bytes of them there may be, and piece.c how
+ * many one connection may have.
+ *
  * Claims that wait for messages have a queue of their own, from which a small
  * pool of connections takes one at a time; they are opened when they are
  * first needed. One session has half of them at most; what it has sent beyond
@@ -18,8 +23,10 @@
 #include <stdio.h>
 
 #include "net/loop.h"
+#include "relay/fill.h"
 #include "relay/intake.h"
 #include "relay/lane.h"
+#include "relay/piece.h"
 #include "relay/publishes.h"
 
 /* What a batch may take beyond the time of one call before it is given up. */
@@ -30,8 +37,10 @@
 
 static size_t lane_count;
 static GwQueue waiting;			/* claims that no lane has taken yet */
+static GwQueue bulk;			/* pieces of large bodies likewise */
 static const GwConfig *config;
 
+static void bulk_turn(void);
 static void pool_turn(void);
 static void pool_take_back(GwLane *lane);
 static void pool_feed(GwLane *lane);
@@ -45,8 +54,9 @@ gw_relay_open(const GwConfig *settings)
 {
 	config = settings;
 	gw_queue_init(&waiting, GW_LANE_WAIT);
-	lane_count = GW_LANE_WAIT + (size_t) config->wait_connections;
-	gw_lanes_init(config, &waiting);
+	gw_queue_init(&bulk, GW_LANE_BULK);
+	lane_count = GW_WAIT_FIRST + (size_t) config->wait_connections;
+	gw_lanes_init(config, &bulk, &waiting);
 	return gw_lane_open(&gw_lanes[GW_LANE_SHORT]) &&
 		gw_lane_open(&gw_lanes[GW_LANE_LONG]);
 }
@@ -66,10 +76,32 @@ gw_relay_submit(GwRequest *request)
 		request->identity->claiming++;
 	if (kind == GW_LANE_WAIT)
 		gw_queue_append(&waiting, request);
+	else if (kind == GW_LANE_BULK)
+		gw_queue_append(&bulk, request);
 	else if (gw_lane_takes(&gw_lanes[kind], &error))
 		gw_queue_append(&gw_lanes[kind].queue, request);
 	else
 		gw_request_end(kind, request, &error, GW_AWAY);
+}
+
+/*
+ * gw_relay_ask takes over what a part of the gateway asks the database. It
+ * returns false, and why, if the lane cannot take it: nothing was sent then,
+ * and nobody is told.
+ */
+bool
+gw_relay_ask(GwRequest *request, GwError *error)
+{
+	GwLaneKind	kind = gw_request_lane(request);
+
+	if (kind != GW_LANE_BULK && !gw_lane_takes(&gw_lanes[kind], error))
+	{
+		gw_request_free(request);
+		return false;
+	}
+	gw_queue_append(kind == GW_LANE_BULK ? &bulk : &gw_lanes[kind].queue,
+					request);
+	return true;
 }
 
 /*
@@ -119,11 +151,12 @@ gw_relay_turn(void)
 {
 	size_t		i;
 
+	bulk_turn();
 	pool_turn();
 	gw_endings_send();
 	for (i = 0; i < lane_count; i++)
 		if (gw_lanes[i].queue.count > 0)
-			gw_lane_turn(&gw_lanes[i], i < GW_LANE_WAIT ? 0 :
+			gw_lane_turn(&gw_lanes[i], i < GW_WAIT_FIRST ? 0 :
 						 wait_limit(&gw_lanes[i]));
 }
 
@@ -161,7 +194,7 @@ gw_relay_is_idle(void)
 	for (i = 0; i < lane_count; i++)
 		if (gw_lanes[i].queue.count > 0 || gw_lanes[i].in_flight > 0)
 			return false;
-	return waiting.count == 0;
+	return waiting.count == 0 && bulk.count == 0;
 }
 
 /*
@@ -187,7 +220,7 @@ gw_relay_reasons(GwBuffer *reasons, bool operator)
 						"the bus takes no publishes: %s", bus);
 		gw_buffer_json(reasons, string);
 	}
-	for (i = 0; i < GW_LANE_WAIT; i++)
+	for (i = 0; i < GW_BULK_FIRST; i++)
 	{
 		GwError		error = {0};
 
@@ -227,6 +260,8 @@ gw_relay_lane_state(GwLaneKind kind)
 	}
 	if (kind == GW_LANE_WAIT)
 		state.queued += waiting.count;
+	else if (kind == GW_LANE_BULK)
+		state.queued += bulk.count;
 	return state;
 }
 
@@ -240,6 +275,7 @@ gw_relay_drain(void)
 	for (i = 0; i < lane_count; i++)
 		if (gw_lanes[i].database != NULL)
 			gw_database_drop(gw_lanes[i].database, away.detail);
+	gw_queue_refuse(&bulk, GW_LANE_BULK, &away);
 	gw_queue_refuse(&waiting, GW_LANE_WAIT, &away);
 }
 
@@ -254,6 +290,43 @@ gw_relay_close(void)
 }
 
 /*
+ * bulk_turn has the connections for bulk take from the queue that they share,
+ * each as it is free. One more is opened while those there are have no time; if
+ * there is none to hope for the requests are refused.
+ */
+static void
+bulk_turn(void)
+{
+	GwError		error = gw_error_away("out of memory");
+	bool		hope = false;
+	bool		busy = true;
+	size_t		i;
+
+	if (bulk.count == 0)
+		gw_pieces_unreserve();
+	for (i = GW_BULK_FIRST; i < GW_WAIT_FIRST && bulk.count > 0 && busy; i++)
+	{
+		GwLane	   *lane = &gw_lanes[i];
+
+		if (lane->database == NULL && !gw_lane_open(lane))
+			break;
+		if (gw_lane_takes(lane, &error))
+		{
+			hope = true;
+			gw_lane_turn(lane, 0);
+			busy = lane->in_flight == lane->depth;
+		}
+		else if (gw_database_is_new(lane->database))
+		{
+			hope = true;
+			busy = false;
+		}
+	}
+	if (!hope)
+		gw_queue_refuse(&bulk, GW_LANE_BULK, &error);
+}
+
+/*
  * pool_turn hands waiting claims to the connections of the pool that are
  * free. One more is opened while none of those there are is on its way; if
  * there is none to hope for the claims are refused.
@@ -265,7 +338,7 @@ pool_turn(void)
 	bool		hope = false;
 	size_t		i;
 
-	for (i = GW_LANE_WAIT; i < lane_count && waiting.count > 0; i++)
+	for (i = GW_WAIT_FIRST; i < lane_count && waiting.count > 0; i++)
 	{
 		GwLane	   *lane = &gw_lanes[i];
 
@@ -343,7 +416,7 @@ pool_has(int64_t session)
 	long		count = 0;
 	size_t		i;
 
-	for (i = GW_LANE_WAIT; i < lane_count; i++)
+	for (i = GW_WAIT_FIRST; i < lane_count; i++)
 	{
 		const GwLane *lane = &gw_lanes[i];
 

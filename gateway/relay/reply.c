@@ -33,11 +33,12 @@ gw_replies_are_none(const GwReplies *replies)
 
 /*
  * gw_replies_add appends a copy of a frame, and of what it tells of leases (or
- * NULL). It returns false if out of memory.
+ * NULL); bulk says that it is a piece of a body. It returns false if out of
+ * memory.
  */
 bool
 gw_replies_add(GwReplies *replies, bool binary, const unsigned char *bytes,
-			   size_t length, const GwBuffer *leases)
+			   size_t length, const GwBuffer *leases, bool bulk)
 {
 	size_t		more = leases != NULL ? leases->length : 0;
 	GwReply    *reply = malloc(sizeof(GwReply) + GW_WRITE_ROOM + length + more);
@@ -48,6 +49,7 @@ gw_replies_add(GwReplies *replies, bool binary, const unsigned char *bytes,
 	reply->sent = 0;
 	reply->leases = more;
 	reply->binary = binary;
+	gw_hold_init(&reply->hold, GW_POOL_DOWN);
 	if (length > 0)
 		memcpy(reply->bytes + GW_WRITE_ROOM, bytes, length);
 	if (more > 0)
@@ -55,6 +57,11 @@ gw_replies_add(GwReplies *replies, bool binary, const unsigned char *bytes,
 	if (STAILQ_EMPTY(&replies->list))
 		replies->progress_ms = replies->begun_ms = gw_now_ms();
 	STAILQ_INSERT_TAIL(&replies->list, reply, entry);
+	if (bulk)
+	{
+		gw_hold_set(&reply->hold, length);
+		replies->bulk += length;
+	}
 	replies->bytes += length;
 	gw_reply_totals.bytes += length;
 	gw_reply_totals.count++;
@@ -115,6 +122,8 @@ replies_pop(GwReplies *replies)
 	GwReply    *reply = STAILQ_FIRST(&replies->list);
 
 	STAILQ_REMOVE_HEAD(&replies->list, entry);
+	replies->bulk -= reply->hold.bytes;
+	gw_hold_release(&reply->hold);
 	gw_reply_totals.count--;
 	free(reply);
 }

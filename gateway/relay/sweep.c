@@ -6,6 +6,9 @@
  * if it is not heard for as long again. Bytes of a message count as heard, so
  * that a slow upload, which holds up the answer to a ping, is not cut off.
  *
+ * Who holds room for a piece of a large body that others find none of has
+ * MESSAGE_BUS_SEND_TIMEOUT_SECS for all of it, not ten times that.
+ *
  * A connection whose token has expired is told so once, and closed with 1008
  * if no fresh one comes in time.
  */
@@ -78,6 +81,11 @@ sweep_open(GwClient *client, int64_t now)
 			 (now - client->received_ms > config->tool_timeout * 1000 ||
 			  now - client->begun_ms > TIMES * config->tool_timeout * 1000))
 		gw_disconnect(client, GW_CLOSE_POLICY, "message not finished in time");
+	else if (client->appends.hold.bytes > 0 && !client->paused &&
+			 now - client->begun_ms > config->send_timeout * 1000 &&
+			 gw_pool_is_short(GW_POOL_UP))
+		gw_disconnect(client, GW_CLOSE_POLICY,
+					  "append not finished in time, and others wait");
 	else if (client->identity->expires_ms != 0)
 		check_expiry(client, now);
 	if (config->idle_timeout > 0 && client->in_flight == 0 &&
@@ -92,7 +100,7 @@ sweep_open(GwClient *client, int64_t now)
  * reads_too_slowly tells that a client has taken no byte of its replies for
  * MESSAGE_BUS_SEND_TIMEOUT_SECS, or has begun to take one, of whatever size,
  * and not ended in TIMES that: a byte now and then would keep it for
- * hours.
+ * hours. A piece of a large body that others wait for has no TIMES.
  */
 static bool
 reads_too_slowly(const GwClient *client, int64_t now)
@@ -100,9 +108,12 @@ reads_too_slowly(const GwClient *client, int64_t now)
 	const GwReplies *replies = &client->replies;
 	int64_t		limit = config->send_timeout * 1000;
 
-	return !gw_replies_are_none(replies) &&
-		(now - replies->progress_ms > limit ||
-		 now - replies->begun_ms > TIMES * limit);
+	if (gw_replies_are_none(replies))
+		return false;
+	return now - replies->progress_ms > limit ||
+		now - replies->begun_ms >
+		(STAILQ_FIRST(&replies->list)->hold.bytes > 0 &&
+		 gw_pool_is_short(GW_POOL_DOWN) ? limit : TIMES * limit);
 }
 
 /*
@@ -168,7 +179,7 @@ check_expiry(GwClient *client, int64_t now)
 		identity->expired_ms = now;
 		gw_client_log("info", "session_expired", client, NULL);
 		gw_client_queue(client, false, (const unsigned char *) notice,
-						sizeof(notice) - 1, NULL);
+						sizeof(notice) - 1, NULL, false);
 	}
 	else if (now - identity->expired_ms > config->expiry_grace * 1000)
 		gw_disconnect(client, GW_CLOSE_POLICY, "session has expired");

@@ -11,7 +11,8 @@
  * Beside the frames of clients there are the gateway's own control frames,
  * which no client can send: 'O' and a token opens a session on a database
  * connection, 'C' closes it, and 'L' tells how a message begins that was
- * refused because it is over the limit.
+ * refused because it is over the limit. 'H' and 'P' are asked for the HTTP
+ * door, which is told what they are answered (GwAskEvents).
  */
 #include "request/batch.h"
 
@@ -36,6 +37,9 @@
 /* What a call may bring that is no read, nor a claim: see gw_request_weigh. */
 #define REPLY_USUAL	1024
 
+/* No reply has so many bytes, whatever is asked for. */
+#define WANTED_MAX	((size_t) 1 << 30)
+
 /* A JSON-RPC batch of more elements gets one error with id null. */
 #define ELEMENTS_MAX	1000
 
@@ -43,24 +47,34 @@
 #define BYTEA_OID	17
 #define INT8_OID	20
 
-/* Methods whose replies may be large. */
+/* What methods do that takes a lane of its own, or brings much. */
+#define READS			0x01	/* not on the short lane */
+#define BRINGS			0x02	/* as much as a reply can be */
+#define LISTS			0x04	/* as many ids as it has messages */
+#define BULK			0x08	/* pieces of large bodies: lane bulk */
+#define ALONE			0x10	/* may take seconds: a batch of its own */
+
 static const struct
 {
 	const char *name;
-	bool		reads;
-	bool		brings;
-	bool		lists;
+	int			traits;
 }			methods[] = {
 
-	{"get", true, true, false}, {"get_bytes", true, true, false},
-	{"get_by_transaction", true, true, false}, {"peek", true, true, false},
-	{"retrieve_message", true, true, false}, {"claim", false, true, false},
-	{"publish_batch", false, false, true}
+	{"get", READS | BRINGS},
+	{"get_bytes", READS | BRINGS | BULK},
+	{"get_by_transaction", READS | BRINGS},
+	{"peek", READS | BRINGS},
+	{"retrieve_message", READS | BRINGS},
+	{"claim", BRINGS},
+	{"publish_batch", LISTS},
+	{GW_APPENDS, BULK},
+	{"upload_commit", BULK | ALONE}
 };
 
 #define METHODS (sizeof(methods) / sizeof(methods[0]))
 
 static void request_count(GwRequest *request, const GwFrame *frame);
+static size_t wanted(const GwFrame *frame);
 static void request_read_batch(GwRequest *request, GwFrame frame);
 static GwRequest *request_control(GwIdentity *identity, char control,
 								  const GwBuffer *bytes);
@@ -117,10 +131,30 @@ request_count(GwRequest *request, const GwFrame *frame)
 	{
 		if (!gw_span_is(frame->method, methods[i].name))
 			continue;
-		request->reads = request->reads || methods[i].reads;
-		request->brings = request->brings || methods[i].brings;
-		request->lists = request->lists || methods[i].lists;
+		request->reads |= (methods[i].traits & READS) != 0;
+		request->brings |= (methods[i].traits & BRINGS) != 0;
+		request->lists |= (methods[i].traits & LISTS) != 0;
+		request->bulk |= (methods[i].traits & BULK) != 0;
+		request->alone |= (methods[i].traits & ALONE) != 0;
+		if (request->bulk && request->brings)
+			request->wants = wanted(frame);
 	}
+}
+
+/* wanted returns how many bytes a request asks for; 0 if it does not say. */
+static size_t
+wanted(const GwFrame *frame)
+{
+	GwSpan		number;
+	size_t		bytes = 0;
+	size_t		i;
+
+	if (!gw_json_member(frame->params, "\"max_bytes\"", &number))
+		return 0;
+	for (i = 0; i < number.length && number.data[i] >= '0' &&
+		 number.data[i] <= '9' && bytes < WANTED_MAX; i++)
+		bytes = bytes * 10 + (size_t) (number.data[i] - '0');
+	return i == number.length ? bytes : 0;
 }
 
 /* request_read_batch reads the elements of a JSON-RPC batch. */
@@ -216,6 +250,23 @@ gw_request_over_limit(GwIdentity *identity, size_t limit, bool anonymous,
 	return request;
 }
 
+/*
+ * gw_request_ask makes what a part of the gateway asks the database: these
+ * bytes, as a control frame. It returns NULL if out of memory.
+ */
+GwRequest *
+gw_request_ask(GwIdentity *identity, char control, const GwBuffer *bytes,
+			   const GwAskEvents *ask, void *asker)
+{
+	GwRequest  *request = request_control(identity, control, bytes);
+
+	if (request == NULL)
+		return NULL;
+	request->ask = ask;
+	request->asker = asker;
+	return request;
+}
+
 /* request_control makes a control frame of these bytes. */
 static GwRequest *
 request_control(GwIdentity *identity, char control, const GwBuffer *bytes)
@@ -249,31 +300,47 @@ gw_request_only_claims(const GwRequest *request)
 	return request->waits && request->kind != GW_FRAME_BATCH;
 }
 
-/* gw_request_lane tells which lane a request takes. */
+/*
+ * gw_request_lane tells which lane a request takes. A small range of a body is
+ * a read like others.
+ */
 GwLaneKind
 gw_request_lane(const GwRequest *request)
 {
 	if (request->waits)
 		return GW_LANE_WAIT;
+	if (request->control == GW_CONTROL_PIECE)
+		return GW_LANE_BULK;
+	if (request->ask != NULL)
+		return GW_LANE_LONG;
+	if (request->bulk && request->kind != GW_FRAME_BATCH &&
+		(request->wants == 0 || request->wants > SHORT_MAX))
+		return GW_LANE_BULK;
 	return request->reads || request->length > SHORT_MAX ?
 		GW_LANE_LONG : GW_LANE_SHORT;
 }
 
 /*
  * gw_request_weigh notes what a request may bring, of which each reply has at
- * most so many bytes: all of that if it reads or claims; ids or receipts,
- * which may be longer than the messages of a batch that they are for; else
- * little.
+ * most so many bytes: all of that if it reads or claims, unless it says how
+ * much it asks for, which may come as base64; ids or receipts, which may be
+ * longer than the messages of a batch that they are for; else little.
  */
 void
 gw_request_weigh(GwRequest *request, size_t limit)
 {
 	size_t		reply = request->calls * REPLY_USUAL;
 
+	/* Who asks has said it. */
+	if (request->ask != NULL)
+		return;
 	if (request->lists)
 		reply += 4 * request->length;
+	if (request->brings)
+		reply = request->wants == 0 || request->kind == GW_FRAME_BATCH ?
+			limit : reply + request->wants / 3 * 4;
 	request->reply = request->control != 0 ? 0 :
-		request->brings || reply > limit ? limit : reply;
+		reply > limit ? limit : reply;
 }
 
 /* gw_request_log logs how a request ended, after so many ms. */
@@ -329,17 +396,19 @@ gw_batch_create(void)
 
 /*
  * gw_batch_has_room tells whether a batch can take one more request, and
- * `more` calls before it, without bringing more than replies_max bytes.
+ * `more` calls before it, without having more than bytes_max bytes or bringing
+ * more than replies_max.
  */
 bool
 gw_batch_has_room(const GwBatch *batch, const GwRequest *request, size_t more,
-				  size_t replies_max)
+				  size_t bytes_max, size_t replies_max)
 {
 	if (batch->count == 0)
 		return true;
-	return batch->calls + request->calls + more <= GW_BATCH_CALLS &&
-		request->length <= GW_BATCH_BYTES &&
-		batch->bytes <= GW_BATCH_BYTES - request->length &&
+	return !batch->alone && !request->alone &&
+		batch->calls + request->calls + more <= GW_BATCH_CALLS &&
+		request->length <= bytes_max &&
+		batch->bytes <= bytes_max - request->length &&
 		batch->replies + request->reply <= replies_max;
 }
 
@@ -353,6 +422,7 @@ gw_batch_add(GwBatch *batch, GwRequest *request)
 	batch->bytes += request->length;
 	batch->replies += request->reply;
 	batch->secret = batch->secret || request->secret;
+	batch->alone = batch->alone || request->alone;
 }
 
 /*
@@ -373,7 +443,8 @@ gw_batch_encode(const GwBatch *batch, GwBuffer *sessions, GwBuffer *frames)
 	TAILQ_FOREACH(request, &batch->requests, entry)
 	{
 		gw_buffer_int32(sessions, 8);
-		gw_buffer_int64(sessions, (uint64_t) request->identity->session);
+		gw_buffer_int64(sessions, request->nobody ? 0 :
+						(uint64_t) request->identity->session);
 		encode_frame(frames, request);
 	}
 	return !sessions->failed && !frames->failed;

@@ -23,13 +23,21 @@
 #define GW_CALLS_FEW	(GW_BATCH_CALLS / 4)
 #define GW_BATCH_BYTES	((size_t) 64 * 1024 * 1024)
 
+/* The same on lane bulk, and what such a batch may bring. */
+#define GW_BULK_BYTES	((size_t) 4 * 1024 * 1024)
+
 #define GW_METHOD_MAX	32
+
+/* The method whose frames are pieces of bodies on their way up. */
+#define GW_APPENDS		"upload_append"
 
 /* What control frames ask for: their second byte. */
 #define GW_CONTROL_OPEN		'O'
 #define GW_CONTROL_AGAIN	'A' /* to open, since when */
 #define GW_CONTROL_CLOSE	'C'
 #define GW_CONTROL_OVER_LIMIT	'L'
+#define GW_CONTROL_HTTP		'H'
+#define GW_CONTROL_PIECE	'P'
 
 /* Which leases of a session end when it is closed. */
 typedef enum GwEnding
@@ -39,6 +47,23 @@ typedef enum GwEnding
 	GW_ENDS_KNOWN,				/* and those in "written" */
 	GW_ENDS_ALL
 } GwEnding;
+
+/* What a part of the gateway is told that asks the database something itself. */
+typedef struct GwAskEvents
+{
+	/* An answer came: a frame with its opcode, which lives for this call. */
+	void		(*answer) (void *owner, GwSpan frame);
+	/* It has ended, answered or not: NULL, it is committed. */
+	void		(*end) (void *owner, const GwError *error);
+} GwAskEvents;
+
+/* What is held of MESSAGE_BUS_BULK_MB, and for which use: relay/pool.c. */
+typedef struct GwHold
+{
+	int			use;
+	bool		last;			/* it may have more than there is */
+	size_t		bytes;
+} GwHold;
 
 /* One frame of a client, from its arrival to its answer; or a control frame. */
 typedef struct GwRequest
@@ -54,6 +79,9 @@ typedef struct GwRequest
 	bool		again;			/* a control frame that is sent once more */
 	bool		ends;			/* it ends leases */
 	bool		greets;			/* it opens a session without a frame */
+	const GwAskEvents *ask;		/* of the gateway's own; NULL: it is none */
+	void	   *asker;			/* who is told; NULL: it has gone */
+	bool		nobody;			/* it goes with session 0: nothing is opened */
 	unsigned	tries;			/* so often was that sent and not answered */
 	uint32_t	version;		/* of the token in it, if it opens */
 	bool		secret;			/* holds a token */
@@ -61,6 +89,10 @@ typedef struct GwRequest
 	bool		reads;			/* a method that is likely to bring much */
 	bool		brings;			/* it may bring as much as a reply can be */
 	bool		lists;			/* it brings as many ids as it has messages */
+	bool		bulk;			/* a piece of a large body, up or down */
+	bool		alone;			/* it has a batch of its own */
+	size_t		wants;			/* bytes that it asks for; 0: not told */
+	GwHold		hold;			/* of its bytes, or of those that it brings */
 	size_t		reply;			/* bytes that it may bring */
 	size_t		brought;		/* bytes that it has brought */
 	size_t		expected;		/* these, if its client counts them */
@@ -80,6 +112,7 @@ typedef struct GwBatch
 	size_t		bytes;
 	size_t		replies;		/* bytes that its requests may bring */
 	bool		secret;
+	bool		alone;			/* it takes no more */
 	int64_t		head_ms;		/* when it became the oldest in flight */
 } GwBatch;
 
@@ -90,6 +123,9 @@ extern GwRequest *gw_request_close(GwIdentity *identity, GwEnding ending);
 extern GwRequest *gw_request_over_limit(GwIdentity *identity, size_t limit,
 										bool anonymous,
 										const GwBuffer *message);
+extern GwRequest *gw_request_ask(GwIdentity *identity, char control,
+								 const GwBuffer *bytes,
+								 const GwAskEvents *ask, void *asker);
 extern bool gw_request_only_claims(const GwRequest *request);
 extern GwLaneKind gw_request_lane(const GwRequest *request);
 extern void gw_request_weigh(GwRequest *request, size_t limit);
@@ -99,7 +135,8 @@ extern void gw_request_free(GwRequest *request);
 
 extern GwBatch *gw_batch_create(void);
 extern bool gw_batch_has_room(const GwBatch *batch, const GwRequest *request,
-							  size_t more, size_t replies_max);
+							  size_t more, size_t bytes_max,
+							  size_t replies_max);
 extern void gw_batch_add(GwBatch *batch, GwRequest *request);
 extern bool gw_batch_encode(const GwBatch *batch, GwBuffer *sessions,
 							GwBuffer *frames);

@@ -159,6 +159,35 @@ gw_json_member(GwSpan object, const char *name, GwSpan *value)
 	return found;
 }
 
+/*
+ * gw_json_next reads the next element of an array, and moves *rest before the
+ * one behind it. It returns false at the end, or where it is broken.
+ */
+bool
+gw_json_next(GwSpan *rest, GwSpan *value)
+{
+	const unsigned char *end = rest->data + rest->length;
+	const unsigned char *after;
+
+	if (rest->length == 0 || (*rest->data != '[' && *rest->data != ','))
+		return false;
+	value->data = skip_space(rest->data + 1, end);
+	after = skip_value(value->data, end);
+	if (after == value->data && *rest->data == '[' && *after == ']')
+	{
+		/* It is empty: as if its last had been read. */
+		rest->length = (size_t) (end - after);
+		rest->data = after;
+	}
+	if (after == NULL || after == value->data)
+		return false;
+	value->length = (size_t) (after - value->data);
+	after = skip_space(after, end);
+	rest->data = after;
+	rest->length = (size_t) (end - after);
+	return true;
+}
+
 /* gw_span_is tells whether a span holds exactly this text. */
 bool
 gw_span_is(GwSpan span, const char *string)

@@ -47,6 +47,7 @@ extern GwSpan gw_frame_header(int opcode, const unsigned char *bytes,
 extern GwFrame gw_frame_read(GwSpan json);
 extern bool gw_frame_next(GwSpan *elements, GwFrame *element);
 extern bool gw_json_member(GwSpan object, const char *name, GwSpan *value);
+extern bool gw_json_next(GwSpan *rest, GwSpan *value);
 extern bool gw_span_is(GwSpan span, const char *string);
 
 #endif							/* GW_FRAME_H */

@@ -15,10 +15,6 @@
 #include "base/metrics.h"
 #include "request/frame.h"
 
-/* Database connections of a gateway: short, long, and those that wait. */
-#define GW_WAIT_MAX			16
-#define GW_CONNECTIONS_MAX	(2 + GW_WAIT_MAX)
-
 /* Frames of a connection that are logged, each, in a second. */
 #define GW_LOGS_FAILED		20
 #define GW_LOGS_REFUSED		5

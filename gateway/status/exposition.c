@@ -14,8 +14,11 @@
 
 #include "base/metrics.h"
 #include "base/version.h"
+#include "http/connection.h"
+#include "http/door.h"
 #include "relay/client.h"
 #include "relay/intake.h"
+#include "relay/pool.h"
 #include "relay/relay.h"
 #include "relay/reply.h"
 
@@ -28,6 +31,7 @@ static void put_head(GwBuffer *out, const char *name, const char *type,
 static void put_series(GwBuffer *out, const char *name, const char *label,
 					   const char *value, uint64_t number);
 static void put_labelled(GwBuffer *out);
+static void put_http(GwBuffer *out);
 static void put_requests(GwBuffer *out, size_t method, size_t result);
 static void put_closes(GwBuffer *out, size_t end, size_t index);
 static void put_lanes(GwBuffer *out);
@@ -46,10 +50,14 @@ static const struct
 	"WebSocket connections that are open."},
 	{"buffered_bytes", &gw_intake_totals.bytes,
 	"Bytes of frames that are not answered yet."},
-	{"replies_queued", &gw_reply_totals.count,
-	"Replies that wait to be written."},
-	{"replies_queued_bytes", &gw_reply_totals.bytes,
-	"Bytes of replies that wait to be written."}
+	{"bulk_up_bytes", &gw_pool_taken[GW_POOL_UP],
+	"Bytes of uploads that are not answered yet."},
+	{"bulk_down_bytes", &gw_pool_taken[GW_POOL_DOWN],
+	"Bytes of downloads that are not written yet."},
+	{"http_connections", &gw_http_connections,
+	"Connections of the HTTP door that are open."},
+	{"http_downloads", &gw_door_active,
+	"Requests of the HTTP door that are being answered."}
 };
 
 static const struct
@@ -98,6 +106,7 @@ gw_metrics_text(GwBuffer *out)
 	put_head(out, "build_info", "gauge", "Always 1; the label is the version.");
 	put_series(out, "build_info", "version", GW_VERSION, 1);
 	put_labelled(out);
+	put_http(out);
 	put_lanes(out);
 	put_histograms(out, GW_SCALE_LATENCY, "request_seconds",
 				   "Time from a frame's arrival to its answer.");
@@ -151,6 +160,31 @@ put_labelled(GwBuffer *out)
 	for (; i < GW_REFUSALS; i++)
 		put_series(out, "frames_refused_total", "reason", gw_refusal_names[i],
 				   gw_metrics.refusals[i]);
+}
+
+/* put_http appends what the HTTP door counts. */
+static void
+put_http(GwBuffer *out)
+{
+	char		label[16];
+	size_t		i;
+
+	put_head(out, "http_requests_total", "counter",
+			 "Answers of the HTTP door, by status.");
+	for (i = 0; i < GW_STATUSES; i++)
+	{
+		if (gw_status_numbers[i] != 0)
+			(void) snprintf(label, sizeof(label), "%d", gw_status_numbers[i]);
+		else
+			gw_text_copy(label, sizeof(label), "other");
+		put_series(out, "http_requests_total", "status", label,
+				   gw_metrics.statuses[i]);
+	}
+	put_head(out, "http_cut_total", "counter",
+			 "Downloads that ended short of their length, by reason.");
+	for (i = 0; i < GW_CUTS; i++)
+		put_series(out, "http_cut_total", "reason", gw_cut_names[i],
+				   gw_metrics.cuts[i]);
 }
 
 /*

@@ -1,6 +1,7 @@
 /*
  * http.c
- *		Bodies of the HTTP endpoints: JSON, and /metrics for Prometheus.
+ *		Bodies of the HTTP endpoints: JSON, /metrics for Prometheus, and on
+ *		the admin port pages.
  *
  * /healthz tells that the process lives, and its counters; "warning" once a
  * log line was lost. /readyz is 200 if frames can be relayed, else 503 with
@@ -16,6 +17,7 @@
 #include "relay/intake.h"
 #include "relay/relay.h"
 #include "status/exposition.h"
+#include "status/pages.h"
 
 static bool draining;
 
@@ -44,6 +46,8 @@ gw_http_answer(const char *path, bool operator, GwBuffer *body,
 		gw_metrics_text(body);
 		return 200;
 	}
+	if (operator && gw_page_put(path, body, type))
+		return 200;
 	gw_buffer_text(body, "{\"error\":\"not found\",\"paths\":"
 				   "[\"/healthz\",\"/readyz\",\"/metrics\"],"
 				   "\"hint\":\"Open a WebSocket for JSON-RPC.\"}\n");

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
+#include "head_fuzz.h"
 #include "http_fuzz.h"
 #include "request/answer.h"
 #include "request/batch.h"
@@ -91,6 +92,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	GwSpan		header;
 	int			opcode;
 
+	fuzz_door(data, size);
 	if (size == 0)
 		return 0;
 	opcode = data[0] % 2 == 0 ? GW_OPCODE_BINARY : GW_OPCODE_TEXT;

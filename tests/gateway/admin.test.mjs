@@ -4,10 +4,12 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import fs from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { Bus, until, WebSocket } from './bus.mjs';
+import { Bus, freePort, until, WebSocket } from './bus.mjs';
 
 const PATHS = ['/healthz', '/readyz', '/metrics'];
 let bus;
@@ -26,15 +28,6 @@ async function ask(port, method, path, headers = {}) {
 	let body = '';
 	for await (const part of response) body += part;
 	return { status: response.statusCode, headers: response.headers, body };
-}
-
-// freePort returns a port on which nothing listens.
-async function freePort() {
-	const server = net.createServer().listen(0, '127.0.0.1');
-	await once(server, 'listening');
-	const { port } = server.address();
-	server.close();
-	return port;
 }
 
 describe('methods', () => {
@@ -176,5 +169,76 @@ describe('the admin port', () => {
 			MESSAGE_BUS_ADMIN_PORT: `${server.address().port}` }),
 		/could not listen/);
 		server.close();
+	});
+});
+
+describe('pages', () => {
+	let pages, port, gateway;
+	const put = (name, text) => fs.writeFileSync(path.join(pages, name), text);
+
+	before(async () => {
+		pages = path.join(bus.directory, 'pages');
+		fs.mkdirSync(path.join(pages, 'part', '.git'), { recursive: true });
+		put('index.html', '<p>first');
+		put('part/app.js', 'let a;');
+		put('part/index.html', '<p>part');
+		put('.hidden', 'no');
+		put('part/.git/config', 'no');
+		put('odd name', 'no');
+		fs.symlinkSync('/etc/hostname', path.join(pages, 'link.txt'));
+		fs.symlinkSync('/etc', path.join(pages, 'etc'));
+		port = await freePort();
+		gateway = await bus.gateway({ MESSAGE_BUS_ADMIN_PORT: `${port}`,
+			MESSAGE_BUS_PAGES: pages });
+	});
+	after(() => gateway?.kill());
+
+	test('are regular files below the directory, on the admin port', async () => {
+		for (const [target, type, body] of [
+			['/ui/', 'text/html; charset=utf-8', '<p>first'],
+			['/ui/index.html', 'text/html; charset=utf-8', '<p>first'],
+			['/ui/part/', 'text/html; charset=utf-8', '<p>part'],
+			['/ui/part/app.js', 'text/javascript; charset=utf-8', 'let a;']]) {
+			const got = await ask(port, 'GET', target);
+			assert.deepEqual([got.status, got.headers['content-type'], got.body],
+				[200, type, body], target);
+			assert.equal(got.headers['x-content-type-options'], 'nosniff');
+			assert.equal((await ask(gateway.port, 'GET', target)).status, 404);
+		}
+		for (const target of ['/ui', '/ui/part', '/ui/.hidden', '/ui/link.txt',
+			'/ui/part/.git/config', '/ui/odd%20name', '/ui/etc/hostname',
+			'/ui/../../etc/hostname', '/ui/%2e%2e/x', '/ui/none']) {
+			assert.equal((await ask(port, 'GET', target)).status, 404, target);
+		}
+	});
+
+	test('are read again at SIGHUP, all or none', async () => {
+		const renewed = async () => {
+			const count = gateway.lines.filter((line) =>
+				line.event === 'reloaded').length;
+			gateway.child.kill('SIGHUP');
+			await until('the reload', () => gateway.lines.filter((line) =>
+				line.event === 'reloaded').length > count);
+		};
+		const shown = async () => (await ask(port, 'GET', '/ui/')).body;
+
+		put('index.html', '<p>second');
+		assert.equal(await shown(), '<p>first');
+		await renewed();
+		assert.equal(await shown(), '<p>second');
+		put('index.html', '<p>third');
+		put('large', Buffer.alloc(8 * 1024 * 1024));
+		await renewed();
+		assert.equal(await shown(), '<p>second');
+		assert.match(gateway.event('reload').detail, /MESSAGE_BUS_PAGES: /);
+		fs.rmSync(path.join(pages, 'large'));
+		for (let i = 0; i < 253; i++) put(`file${i}`, '');
+		await renewed();
+		assert.equal(await shown(), '<p>third');
+		put('one-more', '');
+		put('index.html', '<p>fourth');
+		await renewed();
+		assert.equal(await shown(), '<p>third');
+		assert.match(gateway.event('reload').detail, /over 256 files/);
 	});
 });

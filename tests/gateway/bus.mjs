@@ -12,6 +12,7 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import http from 'node:http';
+import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -35,6 +36,15 @@ export const PORT = '54321';			// the name of a Unix socket, not a port
 
 export const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// freePort returns a port on which nothing listens.
+export async function freePort() {
+	const server = net.createServer().listen(0, '127.0.0.1');
+	await once(server, 'listening');
+	const { port } = server.address();
+	server.close();
+	return port;
+}
 
 // until waits for a condition, at most `seconds`.
 export async function until(what, condition, seconds = 30) {

@@ -62,12 +62,26 @@ lane_tests(void)
 	ok(lane_of("{\"id\":\"\\u0065\",\"method\":\"publish\",\"params\":"
 			   "{\"p\":\"\\n\"}}", 0) == GW_LANE_SHORT,
 	   "escapes elsewhere do not matter");
+	ok(lane_of("{\"method\":\"upload_append\",\"id\":1}", 0) == GW_LANE_BULK &&
+	   lane_of("{\"method\":\"upload_commit\",\"id\":1}", 0) == GW_LANE_BULK &&
+	   lane_of("{\"method\":\"get_bytes\",\"id\":1}", 0) == GW_LANE_BULK &&
+	   lane_of("{\"method\":\"get_bytes\",\"id\":1,\"params\":"
+			   "{\"max_bytes\":65537}}", 0) == GW_LANE_BULK,
+	   "pieces of large bodies take the lane for these");
+	ok(lane_of("{\"method\":\"upload_begin\",\"id\":1}", 0) == GW_LANE_SHORT &&
+	   lane_of("{\"method\":\"get_bytes\",\"id\":1,\"params\":"
+			   "{\"max_bytes\":65536}}", 0) == GW_LANE_LONG &&
+	   lane_of("[{\"method\":\"get_bytes\",\"id\":1}]", 0) == GW_LANE_LONG &&
+	   lane_of("[{\"method\":\"upload_append\",\"id\":1}]", 0) ==
+	   GW_LANE_SHORT,
+	   "small ranges do not, nor what is in a JSON-RPC batch");
 	ok(lane_of("not JSON", 0) == GW_LANE_SHORT,
 	   "a malformed frame takes the short lane");
 }
 
 /* What a batch may bring, here. */
 #define REPLIES ((size_t) 4 * 1024 * 1024)
+#define ROOM	GW_BATCH_BYTES, REPLIES
 
 static void
 room_tests(void)
@@ -78,7 +92,7 @@ room_tests(void)
 	GwRequest  *pair = request_of(GW_OPCODE_TEXT, "[{},{}]", 0);
 	int			count = 0;
 
-	while (count < 100 && gw_batch_has_room(batch, next, 0, REPLIES))
+	while (count < 100 && gw_batch_has_room(batch, next, 0, ROOM))
 	{
 		gw_batch_add(batch, next);
 		next = request_of(GW_OPCODE_TEXT, "{}", 0);
@@ -88,15 +102,15 @@ room_tests(void)
 	gw_batch_free(batch);
 	batch = gw_batch_create();
 	huge->length = GW_BATCH_BYTES + 1;
-	ok(gw_batch_has_room(batch, huge, 0, REPLIES), "a huge frame goes alone");
+	ok(gw_batch_has_room(batch, huge, 0, ROOM), "a huge frame goes alone");
 	gw_batch_add(batch, huge);
-	ok(!gw_batch_has_room(batch, next, 0, REPLIES), "and nothing goes with it");
+	ok(!gw_batch_has_room(batch, next, 0, ROOM), "and nothing goes with it");
 	gw_batch_free(batch);
 
 	batch = gw_batch_create();
 	gw_batch_add(batch, pair);
 	for (count = 0;
-		 count < 100 && gw_batch_has_room(batch, next, 0, REPLIES); count++)
+		 count < 100 && gw_batch_has_room(batch, next, 0, ROOM); count++)
 	{
 		gw_batch_add(batch, next);
 		next = request_of(GW_OPCODE_TEXT, "{}", 0);
@@ -116,7 +130,7 @@ fill(const char *string)
 
 	gw_request_weigh(next, REPLIES / 4);
 	for (count = 0;
-		 count < 100 && gw_batch_has_room(batch, next, 0, REPLIES); count++)
+		 count < 100 && gw_batch_has_room(batch, next, 0, ROOM); count++)
 	{
 		gw_batch_add(batch, next);
 		next = request_of(GW_OPCODE_TEXT, string, 0);
@@ -136,6 +150,10 @@ weight_tests(void)
 	   "or 60 of what brings little");
 	ok(fill("{\"method\":\"publish_batch\"}") == GW_BATCH_CALLS,
 	   "or 60 short batches of messages");
+	ok(fill("{\"method\":\"get_bytes\",\"params\":{\"max_bytes\":300000}}") == 10,
+	   "or as many ranges as it has room for, also in base64");
+	ok(fill("{\"method\":\"upload_commit\"}") == 1,
+	   "what may take seconds has a batch of its own");
 }
 
 static void
@@ -156,7 +174,7 @@ control_tests(void)
 	   "a session is opened with its token");
 	gw_batch_add(batch, request);
 	ok(batch->secret, "a batch with a token is a secret");
-	for (count = 0; gw_batch_has_room(batch, next, 0, REPLIES); count++)
+	for (count = 0; gw_batch_has_room(batch, next, 0, ROOM); count++)
 	{
 		gw_batch_add(batch, next);
 		next = request_of(GW_OPCODE_TEXT, "{}", 0);

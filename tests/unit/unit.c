@@ -15,12 +15,14 @@ main(void)
 	frame_tests();
 	answer_tests();
 	batch_tests();
+	pool_tests();
 	access_tests();
 	identity_tests();
 	config_tests();
 	door_tests();
 	log_tests();
 	queue_tests();
+	head_tests();
 	(void) printf("1..%d\n", count);
 	return failures == 0 ? 0 : 1;
 }
