@@ -40,6 +40,7 @@
 #include "state/read_ring.h"
 #include "state/registry.h"
 #include "state/state.h"
+#include "state/store.h"
 #include "state/tally.h"
 #include "state/verifying.h"
 #include "state/waiter.h"
@@ -83,6 +84,7 @@ _PG_init(void)
 	mbus_verifying_init();
 	mbus_state_init();
 	mbus_registry_init();
+	mbus_store_init();
 	mbus_dump_init();
 	mbus_fill_init();
 	mbus_read_ring_init();

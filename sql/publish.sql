@@ -44,13 +44,21 @@ SELECT content_type, size, sha256 = sha256('1') AS sum, payload
 SELECT type, (message_bus.get(message_bus.publish_text('p', ' [1] ', type))).payload
 	FROM unnest(ARRAY['application/json', 'Application/JSON', 'application/json; charset=utf-8',
 		'application/json;charset=utf-8', 'text/json', 'application/vnd.api+json', 'application/ld+json;profile=x',
-		'text/plain', 'application/jsonx', 'json', '+json', 'application/json-seq', 'x']) AS type;
+		'text/plain', 'application/jsonx', 'a/+json', 'application/json-seq', 'x/y']) AS type;
 SELECT type, pg_temp.fails(format('SELECT message_bus.publish_text(''p'', ''{bad'', %L)', type))
-	FROM unnest(ARRAY['application/json', 'TEXT/JSON', 'a/b+JSON ;x', 'text/plain', 'application/jsonx']) AS type;
+	FROM unnest(ARRAY['application/json', 'TEXT/JSON', 'a/b+JSON ;x=1', 'text/plain', 'application/jsonx']) AS type;
 SELECT pg_temp.fails($$SELECT message_bus.publish_text('p', '1', '')$$);
 SELECT pg_temp.fails($$SELECT message_bus.publish_text('p', '1', repeat('x', 256))$$);
-SELECT content_type = repeat('x', 255) AS kept
-	FROM message_bus.get(message_bus.publish_text('p', '1', repeat('x', 255)));
+SELECT content_type = 'x/' || repeat('x', 253) AS kept
+	FROM message_bus.get(message_bus.publish_text('p', '1', 'x/' || repeat('x', 253)));
+-- a media type of RFC 9110, 8.3.1, and its parameters
+SELECT pg_temp.fails($$SELECT message_bus.publish_text('p', '1', 'json')$$);
+SELECT left(pg_temp.fails(format('SELECT message_bus.publish_text(''p'', ''1'', %L)', type)), 8) AS fails, string_agg(to_json(type)::text, ' ' ORDER BY n)
+	FROM unnest(ARRAY['a/b', '!#$%&''*+-.^_`|~09AZ/az', 'a/b;c=d', E'a/b \t; \tc=d', 'a/b;', 'a/b; ', 'a/b;;c=d ;', 'a/b;c=d;e=f',
+		'a/b;c=""', 'a/b;c="d e;f/g"', E'a/b;c="\\"\\\\\t"', 'a/b;c="ä"',
+		'', 'a', '/', 'a/', '/b', 'a/b/c', 'a /b', 'a/ b', ' a/b', 'a/b ', 'a/b c', 'a/b,c/d', 'ä/b', '*/*;', 'a/b;c', 'a/b;c=', 'a/b;=d', 'a/b;c =d',
+		'a/b;c= d', 'a/b;c="', 'a/b;c="d', E'a/b;c="d\\', E'a/b;c="\\', 'a/b;c="d"e', 'a/b;c=d e', E'a/b\n', E'a/b;c="\r\n"', E'a/b;c="\\\n"', E'a/b;c="\x7f"', 'a(b)/c']) WITH ORDINALITY AS t (type, n)
+	GROUP BY 1 ORDER BY 1;
 
 -- empty payloads: bytes and text may be, JSON may not
 SELECT size, by_reference, payload FROM message_bus.get(message_bus.publish_bytes('p', ''));

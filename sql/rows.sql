@@ -36,7 +36,7 @@ DECLARE
 BEGIN
 	EXECUTE format('SELECT pg_column_size(m) FROM %s m WHERE id = %s',
 		(SELECT tableoid::regclass FROM message_bus.message m WHERE m.id = more.id), id) INTO bytes;
-	RETURN bytes - 318;
+	RETURN bytes - 322;
 END
 $$;
 SELECT pg_temp.more(message_bus.publish_text('rows', repeat('x', 210), 'text/plain')) AS content_type,

@@ -49,6 +49,7 @@
 #include "state/fault.h"
 #include "state/range.h"
 #include "state/state.h"
+#include "state/store.h"
 
 /* One call's work. */
 typedef struct Purge
@@ -229,12 +230,13 @@ purge_write(const Purge *purge)
 			 purge->channel_id);
 }
 
-/* Records it. */
+/* Records it, and lets bodies give their space back. */
 static void
 purge_tell(const Purge *purge)
 {
 	MbusAction	action;
 
+	mbus_stores_look();
 	mbus_action_begin(&action, "purge", purge->channel_id, "purged");
 	mbus_action_number(&action, "messages", purge->count);
 	mbus_action_row(&action, purge->schema, "channel", "channel_pkey",

@@ -63,7 +63,7 @@ typedef struct Told
 {
 	const char *channel;
 	text	   *key;			/* or NULL */
-	int32		size;
+	int64		size;
 	text	   *content_type;
 } Told;
 
@@ -270,7 +270,7 @@ death_values(Oid schema, const MbusReader *reader, HeapTuple tuple,
 	isnull[DEATH_KEY] = told.key == NULL;
 	values[DEATH_KEY] = PointerGetDatum(told.key);
 	isnull[DEATH_SIZE] = false;
-	values[DEATH_SIZE] = Int32GetDatum(told.size);
+	values[DEATH_SIZE] = Int64GetDatum(told.size);
 	isnull[DEATH_CONTENT_TYPE] = false;
 	values[DEATH_CONTENT_TYPE] = PointerGetDatum(told.content_type);
 	return true;
@@ -325,7 +325,7 @@ message_read(Oid schema, HeapTuple tuple, TupleDesc desc, Told *told)
 	policy = mbus_channel_policy(schema, channel_id);
 	if (policy == NULL || mbus_channel_purged(policy, id))
 		return false;
-	told->size = DatumGetInt32(READ(MBUS_COL_SIZE));
+	told->size = DatumGetInt64(READ(MBUS_COL_SIZE));
 	value = READ(MBUS_COL_KEY);
 	told->key = isnull ? NULL : (text *) PG_DETOAST_DATUM_COPY(value);
 	value = READ(MBUS_COL_CONTENT_TYPE);

@@ -36,10 +36,9 @@ static const char *const compression_names[] = {
 };
 
 static struct varlena *zstd_encode(struct varlena *payload);
-static struct varlena *zstd_decode(struct varlena *stored, int32 size);
+static struct varlena *zstd_decode(struct varlena *stored, int64 size);
 static struct varlena *gzip_encode(struct varlena *payload);
-static struct varlena *gzip_decode(struct varlena *stored, int32 size);
-static struct varlena *payload_alloc(size_t len);
+static struct varlena *gzip_decode(struct varlena *stored, int64 size);
 static struct varlena *keep_if_smaller(struct varlena *result, size_t len,
 									   struct varlena *payload);
 
@@ -153,7 +152,7 @@ mbus_payload_encode(MbusCompression compression, struct varlena *payload,
  * the value itself.  NULL if the bytes cannot be what was stored.
  */
 struct varlena *
-mbus_payload_decode(struct varlena *stored, MbusCompression used, int32 size)
+mbus_payload_decode(struct varlena *stored, MbusCompression used, int64 size)
 {
 	if (used == MBUS_COMPRESS_ZSTD)
 		return zstd_decode(stored, size);
@@ -167,7 +166,7 @@ static struct varlena *
 zstd_encode(struct varlena *payload)
 {
 	size_t		room = ZSTD_compressBound(VARSIZE_ANY_EXHDR(payload));
-	struct varlena *result = payload_alloc(room);
+	struct varlena *result = mbus_payload_alloc(room);
 	size_t		len;
 
 	len = ZSTD_compress(VARDATA(result), room, VARDATA_ANY(payload),
@@ -182,14 +181,14 @@ zstd_encode(struct varlena *payload)
 
 /* Each decoder returns NULL where the bytes are not what was stored. */
 static struct varlena *
-zstd_decode(struct varlena *stored, int32 size)
+zstd_decode(struct varlena *stored, int64 size)
 {
 	struct varlena *result;
 	size_t		len;
 
 	if (size < 0 || size > MBUS_PAYLOAD_MAX)
 		return NULL;
-	result = payload_alloc(size);
+	result = mbus_payload_alloc(size);
 	len = ZSTD_decompress(VARDATA(result), size, VARDATA_ANY(stored),
 						  VARSIZE_ANY_EXHDR(stored));
 	if (ZSTD_isError(len) || len != (size_t) size)
@@ -202,7 +201,7 @@ static struct varlena *
 gzip_encode(struct varlena *payload)
 {
 	uLongf		len = compressBound(VARSIZE_ANY_EXHDR(payload));
-	struct varlena *result = payload_alloc(len);
+	struct varlena *result = mbus_payload_alloc(len);
 
 	if (compress((Bytef *) VARDATA(result), &len,
 				 (const Bytef *) VARDATA_ANY(payload),
@@ -214,14 +213,14 @@ gzip_encode(struct varlena *payload)
 }
 
 static struct varlena *
-gzip_decode(struct varlena *stored, int32 size)
+gzip_decode(struct varlena *stored, int64 size)
 {
 	uLongf		len = size;
 	struct varlena *result;
 
 	if (size < 0 || size > MBUS_PAYLOAD_MAX)
 		return NULL;
-	result = payload_alloc(size);
+	result = mbus_payload_alloc(size);
 	if (uncompress((Bytef *) VARDATA(result), &len,
 				   (const Bytef *) VARDATA_ANY(stored),
 				   VARSIZE_ANY_EXHDR(stored)) != Z_OK || len != (uLongf) size)
@@ -230,9 +229,12 @@ gzip_decode(struct varlena *stored, int32 size)
 	return result;
 }
 
-/* Allocates a varlena with room for len bytes; for payloads below 1 GB. */
-static struct varlena *
-payload_alloc(size_t len)
+/*
+ * mbus_payload_alloc allocates a varlena with room for len bytes, which are
+ * less than 1 GB.
+ */
+struct varlena *
+mbus_payload_alloc(size_t len)
 {
 	struct varlena *result = palloc_extended(len + VARHDRSZ,
 											 MCXT_ALLOC_NO_OOM);

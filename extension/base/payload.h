@@ -10,6 +10,7 @@
 #include "base/sha256.h"
 
 #define MBUS_PAYLOAD_MAX (512 * 1024 * 1024)	/* bytes, whatever is set */
+#define MBUS_WHOLE_MAX	(1024 * 1024 * 1024 - 64)	/* that are one value */
 
 typedef enum MbusCompression
 {
@@ -28,11 +29,12 @@ extern MbusCompression mbus_compression_parse(const char *name);
 extern char mbus_compression_code(MbusCompression compression);
 extern MbusCompression mbus_compression_of(char code);
 
+extern struct varlena *mbus_payload_alloc(size_t len);
 extern struct varlena *mbus_payload_encode(MbusCompression compression,
 										   struct varlena *payload,
 										   MbusCompression *used);
 extern struct varlena *mbus_payload_decode(struct varlena *stored,
-										   MbusCompression used, int32 size);
+										   MbusCompression used, int64 size);
 extern bool mbus_content_is_json(const char *content_type);
 extern void mbus_json_check(struct varlena *payload);
 

@@ -40,6 +40,14 @@ int			mbus_leases_per_epoch = MBUS_LEASES_LIMIT;
 int			mbus_facts_per_chunk = 1024 * 1024;
 int			mbus_acked_idle = 600;
 int			mbus_disk_reserve = 64;
+int			mbus_own_body_min = 64;
+int			mbus_max_own_stores = 4096;
+int			mbus_store_max_mb = 4096;
+int			mbus_upload_ttl = 86400;
+int			mbus_max_body = 1024;
+int			mbus_max_uploads = 64;
+int			mbus_max_upload_mb = 16384;
+char	   *mbus_body_tablespace = NULL;
 int			mbus_scrub_rate = 1024;
 int			mbus_scrub_interval = 86400;
 bool		mbus_log_enabled = true;
@@ -71,6 +79,7 @@ int			mbus_claim_wait_max = -1;
 
 static void define_server_settings(void);
 static void define_share_settings(void);
+static void define_body_settings(void);
 static void define_scrub_settings(void);
 static void define_log_settings(void);
 static void define_start_settings(void);
@@ -91,6 +100,7 @@ mbus_settings_init(void)
 {
 	define_server_settings();
 	define_share_settings();
+	define_body_settings();
 	define_scrub_settings();
 	define_log_settings();
 	if (process_shared_preload_libraries_in_progress)
@@ -195,6 +205,48 @@ define_share_settings(void)
 							"Those that are called default belong to the channel's owner.",
 							&mbus_max_subscriptions_per_role, 1000, 0,
 							INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+}
+
+/* Settings of large bodies, likewise. */
+static void
+define_body_settings(void)
+{
+	DefineCustomIntVariable("message_bus.own_body_min",
+							"Size from which on a body has a store of its own.",
+							"Its space comes back with it, not with its neighbours'.",
+							&mbus_own_body_min, 64, 1, 1024 * 1024,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_own_stores",
+							"Stores of one body each that a database may have.",
+							NULL, &mbus_max_own_stores, 4096, 0, 1024 * 1024,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.store_max_size",
+							"Bodies that one store holds before the next one is opened.",
+							NULL, &mbus_store_max_mb, 4096, 1, 1024 * 1024,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.upload_ttl",
+							"For how long an upload may go on after its last part.",
+							"It ends 30 days after its begin at the latest.",
+							&mbus_upload_ttl, 86400, 1, 30 * 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_body",
+							"Largest body that may be uploaded.",
+							NULL, &mbus_max_body, 1024, 1, 1024 * 1024,
+							PGC_SUSET, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_uploads",
+							"Uploads that one role, or one subject of it, may have open.",
+							NULL, &mbus_max_uploads, 64, 0, 1000000,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_upload_bytes",
+							"Space that one role, or one subject of it, may have reserved for uploads.",
+							"What was given up counts until its space is returned.",
+							&mbus_max_upload_mb, 16384, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomStringVariable("message_bus.body_tablespace",
+							   "Tablespace in which stores of large bodies are made.",
+							   "Empty: the database's own.",
+							   &mbus_body_tablespace, "",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
 }
 
 /* Settings of the scrubber, likewise. */

@@ -33,6 +33,16 @@ extern int	mbus_facts_per_chunk;	/* likewise */
 extern int	mbus_acked_idle;	/* seconds; reload */
 extern int	mbus_disk_reserve;	/* MB of each database; reload */
 
+/* of large bodies; reload */
+extern int	mbus_own_body_min;	/* MB; larger ones have a store of their own */
+extern int	mbus_max_own_stores;
+extern int	mbus_store_max_mb;	/* in one that is shared */
+extern int	mbus_upload_ttl;	/* s after its last part */
+extern int	mbus_max_body;		/* MB; of an upload, as the following */
+extern int	mbus_max_uploads;	/* open, of a role and subject */
+extern int	mbus_max_upload_mb; /* that they have reserved */
+extern char *mbus_body_tablespace;	/* "": the database's */
+
 extern int	mbus_scrub_rate;	/* kB of payload a second; 0: none; reload */
 extern int	mbus_scrub_interval;	/* seconds; reload */
 

@@ -507,7 +507,6 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	bool		null[MBUS_MESSAGE_COLUMNS];
 	MbusStored	message;
 	bytea	   *digest;
-	char	   *content_type;
 	struct varlena *payload = NULL;
 	bool		json;
 
@@ -522,7 +521,12 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	MemSet(isnull, 0, COLUMNS * sizeof(bool));
 	MemSet(&message, 0, sizeof(message));
 	message.id = found->id;
-	message.size = DatumGetInt32(COLUMN(MBUS_COL_SIZE));
+	message.channel_id = DatumGetInt32(COLUMN(MBUS_COL_CHANNEL_ID));
+	message.expires_at = DatumGetTimestampTz(COLUMN(MBUS_COL_EXPIRES_AT));
+	message.size = DatumGetInt64(COLUMN(MBUS_COL_SIZE));
+	if (!null[MBUS_COL_BODY - 1])
+		message.body = DatumGetInt64(COLUMN(MBUS_COL_BODY));
+	message.json = MbusEncodingJson(DatumGetChar(COLUMN(MBUS_COL_ENCODING)));
 	message.compression =
 		mbus_compression_of(DatumGetChar(COLUMN(MBUS_COL_ENCODING)));
 	message.stored = (struct varlena *) DatumGetPointer(COLUMN(MBUS_COL_PAYLOAD));
@@ -531,11 +535,13 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 		   Min(VARSIZE_ANY_EXHDR(digest), MBUS_SHA256_BYTES));
 	if (null[MBUS_COL_CONTENT_TYPE - 1])
 		COLUMN(MBUS_COL_CONTENT_TYPE) = CStringGetTextDatum(MBUS_CONTENT_JSON);
-	content_type = TextDatumGetCString(COLUMN(MBUS_COL_CONTENT_TYPE));
-	json = mbus_content_is_json(content_type) || mbus_caller.raw_payload;
-	if (message.size <= mbus_inline_max)
+	message.content_type = TextDatumGetCString(COLUMN(MBUS_COL_CONTENT_TYPE));
+	json = mbus_content_is_json(message.content_type) ||
+		mbus_caller.raw_payload;
+	if (message.size <= mbus_inline_max &&
+		(claim->bytes || !mbus_message_unchecked(&message)))
 	{
-		payload = mbus_payload_read(&message);
+		payload = mbus_payload_read(claim->schema, &message);
 		if (payload == NULL)
 			return false;
 	}

@@ -3,8 +3,8 @@
  *		Dead letters: copies of messages that used up their attempts.
  *
  * A copy is published to the dead-letter channel of the message's channel,
- * with the same bytes, key and content type, and a header "dead_letter" that
- * tells where it came from and why, and of all its deaths (deaths.c).  Those
+ * with the same bytes (of a large one the same body), key and content type, and
+ * a header "dead_letter" that tells where it came from and why, and of all its deaths (deaths.c).  Those
  * that a redrive in place has undone are found in the table of failures.
  *
  * The one whose nack was the last, or the worker, needs no privilege for it:
@@ -38,6 +38,7 @@
 #include "base/compat.h"
 #include "base/ids.h"
 #include "base/payload.h"
+#include "body/part.h"
 #include "channel/channel.h"
 #include "channel/dead_letter_target.h"
 #include "channel/publisher.h"
@@ -46,6 +47,7 @@
 #include "delivery/deaths.h"
 #include "facts/facts.h"
 #include "message/draft.h"
+#include "message/large.h"
 #include "message/publish.h"
 #include "message/quarantine.h"
 #include "message/stored.h"
@@ -74,6 +76,11 @@ typedef struct Mortal
 	const char *subscription;	/* or NULL */
 } Mortal;
 
+static MbusCopied message_copy(Oid schema, int32 channel_id,
+							   const MbusStored *message,
+							   const MbusChannel *target, MbusDraft *draft);
+static MbusBody *body_to_share(Oid schema, const MbusStored *message);
+static struct varlena *sound_payload(Oid schema, const MbusStored *message);
 static Datum dead_headers(Oid schema, const MbusStored *message,
 						  int32 channel_id, const char *channel,
 						  int32 subscription_id, const char *subscription,
@@ -114,7 +121,7 @@ mbus_dead_letter(Oid schema, const MbusHolding *holding,
 	MbusStored	message;
 	MbusDraft	draft;
 	const char *outcome = "dead";
-	struct varlena *payload;
+	MbusCopied	copied;
 
 	goes = mbus_target_find(schema, holding->channel_id, &channel);
 	if (goes != MBUS_TARGET_READY)
@@ -131,8 +138,9 @@ mbus_dead_letter(Oid schema, const MbusHolding *holding,
 	/* it may just have expired */
 	if (!mbus_message_fetch_stored(schema, failure->held->id, &message))
 		 /* deleted or purged meanwhile */ ;
-	else if ((payload = mbus_sound_payload(&message)) == NULL)
-		outcome = "corrupt";
+	else if ((copied = message_copy(schema, holding->channel_id, &message,
+									&target, &draft)) != MBUS_COPIED)
+		outcome = copied == MBUS_COPY_GONE ? "dead" : "corrupt";
 	else
 	{
 		char	   *name;
@@ -141,9 +149,6 @@ mbus_dead_letter(Oid schema, const MbusHolding *holding,
 		name = channel ? pstrdup(channel->name) : NULL;
 		subscription = mbus_subscription_by_id(schema,
 											   holding->subscription_id);
-		mbus_draft_init(&draft, payload, message.content_type, false);
-		mbus_draft_copy(&draft, &message, target.by_subject ||
-						(channel && channel->by_subject));
 		draft.headers = dead_headers(schema, &message, holding->channel_id, name,
 									 holding->subscription_id,
 									 subscription ?
@@ -156,16 +161,88 @@ mbus_dead_letter(Oid schema, const MbusHolding *holding,
 	return outcome;
 }
 
+/* Makes the copy of a message of a channel that goes to another. */
+static MbusCopied
+message_copy(Oid schema, int32 channel_id, const MbusStored *message,
+			 const MbusChannel *target, MbusDraft *draft)
+{
+	const MbusChannel *channel = mbus_channel_by_id(schema, channel_id);
+
+	return mbus_copy_draft(schema, message, target->by_subject ||
+						   (channel && channel->by_subject), draft);
+}
+
 /*
- * mbus_sound_payload returns a message's bytes, NULL (and that is recorded) if
- * they are not those published, or it is in quarantine.  It always looks: the
- * copy gets a checksum of its own.
+ * mbus_copy_draft makes a draft of a copy of a message, with "publisher" from
+ * whom that is; its headers are the caller's to give.
  */
-struct varlena *
-mbus_sound_payload(const MbusStored *message)
+MbusCopied
+mbus_copy_draft(Oid schema, const MbusStored *message, bool publisher,
+				MbusDraft *draft)
+{
+	struct varlena *payload = message->stored;
+	MbusBody   *body = NULL;
+
+	if (message->body != 0)
+	{
+		body = body_to_share(schema, message);
+		if (body == NULL)
+			return !mbus_quarantined(message->id) &&
+				mbus_message_left(schema, message) ? MBUS_COPY_GONE :
+				MBUS_COPY_CORRUPT;
+	}
+	else if ((payload = sound_payload(schema, message)) == NULL)
+		return MBUS_COPY_CORRUPT;
+	mbus_draft_init(draft, payload, message->content_type, false);
+	if (body)
+	{
+		draft->size = message->size;
+		memcpy(draft->sha256, message->sha256, MBUS_SHA256_BYTES);
+		draft->body_json = message->json;
+		mbus_large_refer(draft, body);
+	}
+	mbus_draft_copy(draft, message, publisher);
+	return MBUS_COPIED;
+}
+
+/*
+ * body_to_share returns the body of a message, its table locked to the end of
+ * the transaction; NULL if it is not there, or in quarantine.  None of its
+ * bytes are read.
+ */
+static MbusBody *
+body_to_share(Oid schema, const MbusStored *message)
+{
+	MbusBody   *body = palloc(sizeof(MbusBody));
+	bool		known = mbus_quarantined(message->id);
+	bool		found = !known &&
+	mbus_body_find(schema, message->body, RowShareLock, body);
+	Snapshot	snapshot;
+	MbusPart	part;
+
+	if (found)
+	{
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		found = mbus_part_find(body, 0, snapshot, &part);
+		UnregisterSnapshot(snapshot);
+	}
+	if (found)
+		return body;
+	if (known || !mbus_message_left(schema, message))
+		mbus_message_damaged(message->id, known);
+	return NULL;
+}
+
+/*
+ * sound_payload returns the bytes of a message that are in its row, NULL (and
+ * that is recorded) if they are not those published, or it is in quarantine.
+ * It always looks: the copy gets a checksum of its own.
+ */
+static struct varlena *
+sound_payload(Oid schema, const MbusStored *message)
 {
 	struct varlena *payload = mbus_quarantined(message->id) ? NULL :
-	mbus_payload_read(message);
+	mbus_payload_read(schema, message);
 	uint8		sha256[MBUS_SHA256_BYTES];
 
 	if (payload == NULL)

@@ -8,9 +8,19 @@
 #include "postgres.h"
 
 #include "facts/facts.h"
+#include "message/draft.h"
 #include "message/stored.h"
 
-extern struct varlena *mbus_sound_payload(const MbusStored *message);
+/* What became of a message that is to be copied. */
+typedef enum MbusCopied
+{
+	MBUS_COPIED,
+	MBUS_COPY_CORRUPT,			/* its bytes are not those published */
+	MBUS_COPY_GONE				/* it has expired, and its bytes have gone */
+}			MbusCopied;
+
+extern MbusCopied mbus_copy_draft(Oid schema, const MbusStored *message,
+								  bool publisher, MbusDraft *draft);
 extern const char *mbus_dead_letter(Oid schema, const MbusHolding *holding,
 									MbusFailure *failure);
 

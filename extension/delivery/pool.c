@@ -52,7 +52,7 @@ static uint32 *key_chain(uint32 slot, int64 key_hash);
 void
 mbus_delivery_init(void)
 {
-	static const MbusPart part = {"message_bus delivery", delivery_size,
+	static const MbusStatePart part = {"message_bus delivery", delivery_size,
 	delivery_startup};
 
 	mbus_state_part(&part);

@@ -378,14 +378,12 @@ static bool
 copy_back(Redrive *redrive, const MbusChannel *channel,
 		  const MbusStored *letter)
 {
-	struct varlena *payload = mbus_sound_payload(letter);
 	MbusDraft	draft;
 
-	if (payload == NULL)
+	if (mbus_copy_draft(redrive->schema, letter,
+						channel->by_subject || redrive->channel.by_subject,
+						&draft) != MBUS_COPIED)
 		return false;
-	mbus_draft_init(&draft, payload, letter->content_type, false);
-	mbus_draft_copy(&draft, letter,
-					channel->by_subject || redrive->channel.by_subject);
 	draft.headers = headers_back(letter);
 	(void) mbus_publish_waived(redrive->schema, channel, &draft);
 	return true;

@@ -66,7 +66,7 @@ mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
 	/* nearly always behind the row's end */
 	value = heap_getattr(tuple, MBUS_COL_AVAILABLE_AT, desc, &isnull);
 	row->available_at = isnull ? PG_INT64_MIN : DatumGetTimestampTz(value);
-	row->size = DatumGetInt32(heap_getattr(tuple, MBUS_COL_SIZE, desc,
+	row->size = DatumGetInt64(heap_getattr(tuple, MBUS_COL_SIZE, desc,
 										   &isnull));
 	row->key_hash = 0;
 	if (scan->sub.ordered)

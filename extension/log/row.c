@@ -202,7 +202,7 @@ message_lines(MbusEntry *entry, Oid schema, const Row *row)
 		mbus_entry_text(entry, "role", VARDATA_ANY(role),
 						VARSIZE_ANY_EXHDR(role));
 	line_text(entry, "type", row, MBUS_COL_CONTENT_TYPE);
-	mbus_entry_number(entry, "size", DatumGetInt32(row->value[MBUS_COL_SIZE]));
+	line_number(entry, "size", row, MBUS_COL_SIZE);
 	line_hidden(entry, "payload", row, MBUS_COL_SHA256);
 	line_hidden(entry, "subject", row, MBUS_COL_SUBJECT);
 	line_hidden(entry, "recipient", row, MBUS_COL_RECIPIENT);

@@ -42,11 +42,11 @@ mbus_verify_payload(HeapTuple tuple, TupleDesc desc)
 	struct varlena *stored;
 	bytea	   *sha256;
 	uint8		digest[MBUS_SHA256_BYTES];
-	int32		size;
+	int64		size;
 	MbusCompression used;
 	Size		raw;
 
-	size = DatumGetInt32(heap_getattr(tuple, MBUS_COL_SIZE, desc, &isnull));
+	size = DatumGetInt64(heap_getattr(tuple, MBUS_COL_SIZE, desc, &isnull));
 	used = mbus_compression_of(DatumGetChar(heap_getattr(tuple,
 														 MBUS_COL_ENCODING,
 														 desc, &isnull)));

@@ -16,11 +16,13 @@
 #include "base/caller.h"
 #include "base/compat.h"
 #include "base/limits.h"
+#include "base/media_type.h"
 #include "base/payload.h"
 #include "base/settings.h"
 #include "channel/channel.h"
 #include "channel/series.h"
 #include "message/draft.h"
+#include "message/large.h"
 #include "state/clock.h"
 
 static void delay_set(MbusDraft *draft, Interval *delay,
@@ -53,6 +55,7 @@ mbus_draft_init(MbusDraft *draft, struct varlena *payload,
 {
 	MemSet(draft, 0, sizeof(*draft));
 	draft->payload = pg_detoast_datum_packed(payload);
+	draft->size = VARSIZE_ANY_EXHDR(draft->payload);
 	draft->content_type = content_type;
 	draft->check_json = check_json;
 }
@@ -122,7 +125,7 @@ delay_set(MbusDraft *draft, Interval *delay, const TimestampTz *available_at)
 
 /*
  * mbus_draft_check checks one draft against its channel and the limits, and
- * fills in its checksum and stored bytes.
+ * fills in its checksum and stored bytes; of a large one those of the row.
  */
 void
 mbus_draft_check(const MbusChannel *channel, MbusDraft *draft)
@@ -130,7 +133,38 @@ mbus_draft_check(const MbusChannel *channel, MbusDraft *draft)
 	size_t		size = VARSIZE_ANY_EXHDR(draft->payload);
 
 	payload_size_check(channel, size);
+	mbus_draft_check_head(channel, draft);
+	if (draft->check_json)
+		mbus_json_check(draft->payload);
+	mbus_sha256(VARDATA_ANY(draft->payload), size, draft->sha256);
+	if (draft->expected_sha256 &&
+		memcmp(draft->sha256, draft->expected_sha256, MBUS_SHA256_BYTES) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("payload does not match the given sha256"),
+				 errdetail("The checksum of the %zu bytes received is another one.",
+						   size),
+				 errhint("It is over the exact bytes: JSON that was parsed and written again has others. The view message_bus.message_bus takes the exact text as payload_text."),
+				 err_generic_string(PG_DIAG_CONSTRAINT_NAME, "sha256")));
+	if (MbusDraftLarge(draft))
+	{
+		draft->body_json = mbus_content_is_json(draft->content_type);
+		mbus_large_preview(draft);
+	}
+	else
+		draft->stored = mbus_payload_encode(channel->compression,
+											draft->payload,
+											&draft->compression);
+}
+
+/*
+ * mbus_draft_check_head checks all but the payload.
+ */
+void
+mbus_draft_check_head(const MbusChannel *channel, MbusDraft *draft)
+{
 	text_size_check("content_type", strlen(draft->content_type));
+	mbus_content_type_check(draft->content_type);
 	if (draft->key)
 		text_size_check("key", VARSIZE_ANY_EXHDR(draft->key));
 	if (draft->transaction_id)
@@ -151,20 +185,6 @@ mbus_draft_check(const MbusChannel *channel, MbusDraft *draft)
 				 errdetail("The channel's time to live is %.3f seconds.",
 						   channel->ttl_us / 1e6)));
 	delay_check(draft);
-	if (draft->check_json)
-		mbus_json_check(draft->payload);
-	mbus_sha256(VARDATA_ANY(draft->payload), size, draft->sha256);
-	if (draft->expected_sha256 &&
-		memcmp(draft->sha256, draft->expected_sha256, MBUS_SHA256_BYTES) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("payload does not match the given sha256"),
-				 errdetail("The checksum of the %zu bytes received is another one.",
-						   size),
-				 errhint("It is over the exact bytes: JSON that was parsed and written again has others. The view message_bus.message_bus takes the exact text as payload_text."),
-				 err_generic_string(PG_DIAG_CONSTRAINT_NAME, "sha256")));
-	draft->stored = mbus_payload_encode(channel->compression, draft->payload,
-										&draft->compression);
 }
 
 /*

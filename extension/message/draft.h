@@ -10,12 +10,14 @@
 #include "datatype/timestamp.h"
 
 #include "base/payload.h"
+#include "body/body.h"
 #include "channel/channel.h"
 
 /* A message as its publisher gave it, and what publishing makes of it. */
 typedef struct MbusDraft
 {
-	struct varlena *payload;	/* plain bytes */
+	struct varlena *payload;	/* plain bytes; if it refers their beginning */
+	int64		size;			/* of all */
 	const char *content_type;
 	bool		check_json;		/* not known to be JSON yet */
 	Datum		headers;		/* jsonb, or 0 */
@@ -36,6 +38,9 @@ typedef struct MbusDraft
 	struct varlena *stored;		/* encoded payload */
 	MbusCompression compression;
 	int64		id;				/* also: of the message it duplicates */
+	const MbusBody *body;		/* has the bytes; NULL: none, or not yet */
+	bool		body_json;		/* they were checked to be JSON */
+	bool		refers;			/* others may have the body, too */
 	bool		duplicate;		/* there is a live one with the same bytes */
 	TimestampTz created_at;
 } MbusDraft;
@@ -48,5 +53,7 @@ extern void mbus_draft_options(MbusDraft *draft, text *key,
 							   bytea *sha256);
 extern void mbus_call_too_large(int messages);
 extern void mbus_draft_check(const MbusChannel *channel, MbusDraft *draft);
+extern void mbus_draft_check_head(const MbusChannel *channel,
+								  MbusDraft *draft);
 
 #endif							/* MBUS_DRAFT_H */

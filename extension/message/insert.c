@@ -31,6 +31,7 @@
 #include "base/payload.h"
 #include "message/draft.h"
 #include "message/insert.h"
+#include "message/large.h"
 #include "segment/inserter.h"
 #include "segment/leaf.h"
 #include "state/ahead.h"
@@ -148,6 +149,9 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 	bool	   *isnull = slot->tts_isnull - 1;
 	TimestampTz available_at;
 
+	if (MbusDraftLarge(draft) && draft->body == NULL)
+		elog(ERROR, "the bytes of message " INT64_FORMAT " are not stored",
+			 draft->id);
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, false, MBUS_MESSAGE_COLUMNS * sizeof(bool));
 	SET_VARSIZE(digest, VARHDRSZ + MBUS_SHA256_BYTES);
@@ -158,11 +162,12 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 	values[MBUS_COL_EXPIRES_AT] = TimestampTzGetDatum(draft->created_at +
 													  draft->ttl_us);
 	values[MBUS_COL_CHANNEL_ID] = Int32GetDatum(channel_id);
-	values[MBUS_COL_SIZE] = Int32GetDatum(VARSIZE_ANY_EXHDR(draft->payload));
+	values[MBUS_COL_SIZE] = Int64GetDatum(draft->size);
 	values[MBUS_COL_PUBLISHER_ID] = Int32GetDatum(draft->publisher_id);
 	values[MBUS_COL_RUN] = Int16GetDatum(run);
 	values[MBUS_COL_ENCODING] =
-		CharGetDatum(mbus_compression_code(draft->compression));
+		CharGetDatum(draft->body ? MbusBodyEncoding(draft->body_json) :
+					 mbus_compression_code(draft->compression));
 	values[MBUS_COL_SHA256] = PointerGetDatum(digest);
 	values[MBUS_COL_PAYLOAD] = PointerGetDatum(draft->stored);
 	mbus_slot_text(slot, MBUS_COL_CONTENT_TYPE,
@@ -192,6 +197,8 @@ fill_slot(TupleTableSlot *slot, int32 channel_id, const MbusDraft *draft,
 	isnull[MBUS_COL_HEADERS] = draft->headers == (Datum) 0;
 	values[MBUS_COL_RECIPIENT] = PointerGetDatum(draft->recipient);
 	isnull[MBUS_COL_RECIPIENT] = draft->recipient == NULL;
+	values[MBUS_COL_BODY] = Int64GetDatum(draft->body ? draft->body->body : 0);
+	isnull[MBUS_COL_BODY] = draft->body == NULL;
 }
 
 /*

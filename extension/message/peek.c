@@ -220,7 +220,7 @@ peek_values(Oid schema, const MbusStored *message, Datum *values,
 {
 	bool		inlined = mbus_message_columns(schema, message, false, values,
 											   isnull);
-	struct varlena *payload = inlined ? mbus_payload_read(message) : NULL;
+	struct varlena *payload = inlined ? mbus_payload_read(schema, message) : NULL;
 
 	if (inlined && payload == NULL)
 		values[MBUS_STORED_COLUMNS - 2] = BoolGetDatum(true);

@@ -3,9 +3,10 @@
  *		The publish functions.
  *
  * All come down to publish_drafts: check the privilege and every limit,
- * compute checksums and compress (draft.c); reserve ids, which registers the
- * publish as unfinished (state/registry.c); insert (insert.c, and for messages
- * with a transaction id transaction_id.c).  What can fail comes before the
+ * compute checksums and compress (draft.c); store the bytes of what is large
+ * (large.c); reserve ids, which registers the publish as unfinished
+ * (state/registry.c); insert (insert.c, and for messages with a transaction id
+ * transaction_id.c).  What can fail comes before the
  * reservation where it can, so that ids are not used up by bad input.  A call
  * stores all of its messages or, raising an error, none.
  */
@@ -36,6 +37,7 @@
 #include "message/batch.h"
 #include "message/draft.h"
 #include "message/insert.h"
+#include "message/large.h"
 #include "message/publish.h"
 #include "message/transaction_id.h"
 #include "state/disk.h"
@@ -53,8 +55,12 @@ typedef struct Sum
 } Sum;
 
 static void publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts);
+static void publish_allowed(void);
+static void drafts_store(Oid schema, const MbusChannel *channel,
+						 MbusDraft *drafts, int ndrafts, const Sum *sum);
 static void drafts_check(Oid schema, const MbusChannel *channel,
 						 MbusDraft *drafts, int ndrafts, Sum *sum);
+static void draft_add(const MbusDraft *draft, Sum *sum);
 static void drafts_count(int32 channel_id, const MbusDraft *drafts,
 						 int ndrafts);
 static void draft_context(void *arg);
@@ -79,41 +85,57 @@ static void
 publish_drafts(text *channel_name, MbusDraft *drafts, int ndrafts)
 {
 	Oid			schema = mbus_schema();
-	MbusDatabase *db;
 	MbusChannel channel;
 	Sum			sum = {0};
 	instr_time	started;
 	instr_time	took;
 
 	INSTR_TIME_SET_CURRENT(started);
+	publish_allowed();
+	if (ndrafts > MBUS_CALL_MAX)
+		mbus_call_too_large(ndrafts);
+	channel = *mbus_channel_open(schema, channel_name, MBUS_PUBLISH);
+	drafts_check(schema, &channel, drafts, ndrafts, &sum);
+	drafts_store(schema, &channel, drafts, ndrafts, &sum);
+	INSTR_TIME_SET_CURRENT(took);
+	INSTR_TIME_SUBTRACT(took, started);
+	mbus_latency(MBUS_L_PUBLISH, (int64) INSTR_TIME_GET_MICROSEC(took), 1);
+}
+
+/* Errors unless messages can be published here and now. */
+static void
+publish_allowed(void)
+{
 	mbus_write_check("message_bus.publish()");
 	if (!mbus_enabled)
 		ereport(ERROR,
 				(errcode(ERRCODE_OPERATOR_INTERVENTION),
 				 errmsg("publishing is disabled"),
 				 errhint("It is allowed again when \"message_bus.enabled\" is on.")));
-	if (ndrafts > MBUS_CALL_MAX)
-		mbus_call_too_large(ndrafts);
-	channel = *mbus_channel_open(schema, channel_name, MBUS_PUBLISH);
-	drafts_check(schema, &channel, drafts, ndrafts, &sum);
+}
 
-	db = mbus_database();
+/* Stores drafts that are ready, what is large of them first. */
+static void
+drafts_store(Oid schema, const MbusChannel *channel, MbusDraft *drafts,
+			 int ndrafts, const Sum *sum)
+{
+	MbusDatabase *db = mbus_database();
+
 	mbus_disk_check(db);
+	for (int i = 0; i < ndrafts; i++)
+		mbus_large_write(schema, db, channel, &drafts[i]);
 	for (int done = 0; done < ndrafts;)
 	{
 		MbusReservation run;
 
-		mbus_reserve(db, schema, channel.series, channel.channel_id,
-					 ndrafts - done, done == 0 ? sum.bytes : 0,
-					 sum.longest_ttl, sum.ordered, &run);
-		insert_reserved(schema, db, &channel, &run, &drafts[done]);
+		mbus_reserve(db, schema, channel->series, channel->channel_id,
+					 ndrafts - done, done == 0 ? sum->bytes : 0,
+					 sum->longest_ttl, sum->ordered, &run);
+		insert_reserved(schema, db, channel, &run, &drafts[done]);
 		done += run.rows;
 	}
 	CommandCounterIncrement();
-	drafts_count(channel.channel_id, drafts, ndrafts);
-	INSTR_TIME_SET_CURRENT(took);
-	INSTR_TIME_SUBTRACT(took, started);
-	mbus_latency(MBUS_L_PUBLISH, (int64) INSTR_TIME_GET_MICROSEC(took), 1);
+	drafts_count(channel->channel_id, drafts, ndrafts);
 }
 
 /*
@@ -140,14 +162,21 @@ drafts_check(Oid schema, const MbusChannel *channel, MbusDraft *drafts,
 		mbus_about_transaction(draft->transaction_id);
 		mbus_draft_check(channel, draft);
 		draft->publisher_id = publisher_id;
-		sum->bytes += VARSIZE_ANY_EXHDR(draft->stored);
-		sum->longest_ttl = Max(sum->longest_ttl, draft->ttl_us);
-		sum->ordered |= draft->key != NULL;
+		draft_add(draft, sum);
 	}
 	error_context_stack = where.previous;
 	/* what comes is about all of them */
 	if (ndrafts > 1)
 		mbus_about_transaction(NULL);
+}
+
+/* Adds a draft that is ready to what they have in common. */
+static void
+draft_add(const MbusDraft *draft, Sum *sum)
+{
+	sum->bytes += VARSIZE_ANY_EXHDR(draft->stored);
+	sum->longest_ttl = Max(sum->longest_ttl, draft->ttl_us);
+	sum->ordered |= draft->key != NULL;
 }
 
 /* Counts what was stored, and what was there before, and tells who asks. */
@@ -163,7 +192,7 @@ drafts_count(int32 channel_id, const MbusDraft *drafts, int ndrafts)
 		if (drafts[i].duplicate)
 			continue;
 		published++;
-		bytes += VARSIZE_ANY_EXHDR(drafts[i].payload);
+		bytes += drafts[i].size;
 	}
 	mbus_count(MBUS_C_PUBLISHED, published);
 	mbus_count(MBUS_C_PUBLISHED_BYTES, bytes);
@@ -194,11 +223,43 @@ mbus_draft_copy(MbusDraft *draft, const MbusStored *original, bool publisher)
 }
 
 /*
+ * mbus_publish_body stores a message whose bytes are in a body that is there,
+ * and sets its id, or that of the message that it duplicates.  Of the draft the
+ * payload is what the body begins with; the caller sets its size, checksum and
+ * whether it was checked to be JSON, has the body's table locked to the end of
+ * the transaction, and answers for the size.  With no body the payload is the
+ * whole, as for publish.  Errors: 42501, 22023, 23505, 25006, 53100, 54000,
+ * 55000, 57000.
+ */
+void
+mbus_publish_body(Oid schema, const MbusChannel *channel, MbusDraft *draft,
+				  const MbusBody *body)
+{
+	MbusChannel copy = *channel;	/* that of the cache may go */
+	Sum			sum = {0};
+
+	publish_allowed();
+	mbus_channel_check(channel, MBUS_PUBLISH);
+	if (body)
+	{
+		mbus_draft_check_head(&copy, draft);
+		mbus_large_refer(draft, body);
+	}
+	else
+		mbus_draft_check(&copy, draft);
+	draft->publisher_id = mbus_publisher_id(schema);
+	draft_add(draft, &sum);
+	drafts_store(schema, &copy, draft, 1, &sum);
+}
+
+/*
  * mbus_publish_waived stores what the extension itself moves, a dead letter or
  * one that is redriven, and returns its id.  Neither the channel's privileges
  * and limits nor message_bus.enabled stop it, and the channel's time to live
  * is its own.  A key gives it no place among the publishes of others, so that
- * it takes its ids as if it had none.  Errors: 55000.
+ * it takes its ids as if it had none.  A draft that refers to a body
+ * (mbus_large_refer) is complete; else its payload is the whole.
+ * Errors: 55000.
  */
 int64
 mbus_publish_waived(Oid schema, const MbusChannel *channel, MbusDraft *draft)
@@ -209,20 +270,22 @@ mbus_publish_waived(Oid schema, const MbusChannel *channel, MbusDraft *draft)
 	draft->ttl_us = channel->ttl_us;
 	if (!draft->copied)
 		draft->publisher_id = mbus_publisher_id(schema);
-	mbus_sha256(VARDATA_ANY(draft->payload),
-				VARSIZE_ANY_EXHDR(draft->payload), draft->sha256);
-	draft->stored = mbus_payload_encode(channel->compression, draft->payload,
-										&draft->compression);
+	if (!draft->refers)
+	{
+		mbus_sha256(VARDATA_ANY(draft->payload), draft->size, draft->sha256);
+		draft->stored = mbus_payload_encode(channel->compression,
+											draft->payload,
+											&draft->compression);
+	}
 	mbus_reserve(db, schema, channel->series, channel->channel_id, 1,
 				 VARSIZE_ANY_EXHDR(draft->stored), draft->ttl_us, false,
 				 &run);
 	insert_reserved(schema, db, channel, &run, draft);
 	CommandCounterIncrement();
 	mbus_count(MBUS_C_PUBLISHED, 1);
-	mbus_count(MBUS_C_PUBLISHED_BYTES, VARSIZE_ANY_EXHDR(draft->payload));
+	mbus_count(MBUS_C_PUBLISHED_BYTES, draft->size);
 	mbus_tally(channel->channel_id, MBUS_T_PUBLISHED, 1);
-	mbus_tally(channel->channel_id, MBUS_T_PUBLISHED_BYTES,
-			   VARSIZE_ANY_EXHDR(draft->payload));
+	mbus_tally(channel->channel_id, MBUS_T_PUBLISHED_BYTES, draft->size);
 	return draft->id;
 }
 
@@ -258,6 +321,8 @@ insert_reserved(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 		mbus_insert_run(run, channel->channel_id, plain, nplain);
 	if (nunique > 0)
 		mbus_insert_unique(schema, db, run, channel, unique, nunique);
+	for (int i = 0; i < run->rows; i++)
+		mbus_large_keep(schema, db, &drafts[i]);
 	used = run->rows;
 	while (used > 0 && drafts[used - 1].duplicate)
 		used--;

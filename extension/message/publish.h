@@ -17,6 +17,8 @@
 
 extern void mbus_draft_copy(MbusDraft *draft, const MbusStored *original,
 							bool publisher);
+extern void mbus_publish_body(Oid schema, const MbusChannel *channel,
+							  MbusDraft *draft, const MbusBody *body);
 extern int64 mbus_publish_waived(Oid schema, const MbusChannel *channel,
 								 MbusDraft *draft);
 

@@ -24,6 +24,7 @@
 #include "base/payload.h"
 #include "base/schema.h"
 #include "base/settings.h"
+#include "body/body.h"
 #include "channel/channel.h"
 #include "message/access.h"
 #include "message/insert.h"
@@ -33,6 +34,7 @@
 #include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
+#include "state/store.h"
 
 #define MBUS_VERIFIED		16
 
@@ -52,6 +54,7 @@ static int	next_verified = 0;
 static void check_reply(const MbusStored *message, int64 bytes, bool is_json);
 static bool is_verified(Oid schema, const MbusStored *message);
 static void remember_verified(Oid schema, const MbusStored *message);
+static void body_let_go(const MbusStored *message);
 static void may_read(Oid schema, const MbusStored *message);
 static void read_record(Oid schema, const MbusStored *message);
 static Datum stored_message_result(FunctionCallInfo fcinfo, Oid schema,
@@ -132,7 +135,8 @@ MBUS_FUNCTION(retrieve_message)
 								MBUS_CONSUME);
 	if (!mbus_message_by_transaction(schema, channel, PG_GETARG_TEXT_PP(0), &message) ||
 		!mbus_message_visible(schema, &message) ||
-		!mbus_content_is_json(message.content_type))
+		!mbus_content_is_json(message.content_type) ||
+		mbus_message_unchecked(&message))
 		PG_RETURN_NULL();
 	check_reply(&message, message.size, true);
 	payload = mbus_message_payload(schema, &message);
@@ -163,6 +167,7 @@ MBUS_FUNCTION(delete_message)
 		!mbus_message_visible(schema, &message))
 		PG_RETURN_BOOL(false);
 	mbus_insert_event(schema, message.id, "deleted", mbus_now());
+	body_let_go(&message);
 	mbus_count(MBUS_C_DELETED, 1);
 	PG_RETURN_BOOL(true);
 }
@@ -194,9 +199,18 @@ MBUS_FUNCTION(record_event)
 			PG_RETURN_BOOL(false);	/* dropped meanwhile */
 		mbus_channel_check(channel, MBUS_PUBLISH);
 		mbus_count(MBUS_C_DELETED, 1);
+		body_let_go(&message);
 	}
 	mbus_insert_event(schema, message.id, kind, PG_GETARG_TIMESTAMPTZ(2));
 	PG_RETURN_BOOL(true);
+}
+
+/* A deleted message's body gives its space back soon. */
+static void
+body_let_go(const MbusStored *message)
+{
+	if (message->size > MBUS_BODY_OVER)
+		mbus_stores_look();
 }
 
 /*
@@ -226,6 +240,12 @@ MBUS_FUNCTION(get_bytes)
 	count = Min(count, message.size - from);
 	check_reply(&message, count, false);
 
+	if (message.body != 0)
+	{
+		payload = mbus_message_range(schema, &message, from, count);
+		read_record(schema, &message);
+		PG_RETURN_BYTEA_P(payload);
+	}
 	if (message.size > mbus_inline_max && is_verified(schema, &message) &&
 		message.compression <= MBUS_COMPRESS_LZ4)
 	{
@@ -256,7 +276,8 @@ mbus_message_preview(int64 id, int32 max_bytes)
 	MbusStored	message;
 
 	if (!mbus_message_readable(schema, id, &message) ||
-		message.compression > MBUS_COMPRESS_LZ4 || mbus_quarantined(id))
+		(message.body == 0 && message.compression > MBUS_COMPRESS_LZ4) ||
+		mbus_quarantined(id))
 		return NULL;
 	return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored), 0,
 								  max_bytes);

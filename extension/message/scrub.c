@@ -379,7 +379,7 @@ row_look(MbusScrub *scrub, TupleTableSlot *slot, Oid toast)
 	Datum		column[MBUS_MESSAGE_COLUMNS];
 	bool		null[MBUS_MESSAGE_COLUMNS];
 	const char *kind = row_damage(tuple, desc, toast);
-	int32		size = 0;
+	int64		size = 0;
 
 	if (kind == NULL)
 	{
@@ -390,7 +390,7 @@ row_look(MbusScrub *scrub, TupleTableSlot *slot, Oid toast)
 			DatumGetTimestampTz(column[MBUS_COL_EXPIRES_AT - 1]) > mbus_now())
 		{
 			/* it may be damaged */
-			size = Max(DatumGetInt32(column[MBUS_COL_SIZE - 1]), 0);
+			size = Max(DatumGetInt64(column[MBUS_COL_SIZE - 1]), 0);
 			size = Min(size, MBUS_PAYLOAD_MAX);
 			scrub->messages++;
 			if (!scrub->head)
@@ -402,7 +402,7 @@ row_look(MbusScrub *scrub, TupleTableSlot *slot, Oid toast)
 	}
 	else
 		found_add(scrub, kind, NULL);
-	scrub->cost += (int64) size + ROW_COST;
+	scrub->cost += size + ROW_COST;
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(each);
 }
@@ -540,7 +540,7 @@ external_sane(const char *value, Oid toast)
 static const char *
 payload_damage(const Datum *column, const bool *null, TupleDesc desc)
 {
-	int32		size = DatumGetInt32(column[MBUS_COL_SIZE - 1]);
+	int64		size = DatumGetInt64(column[MBUS_COL_SIZE - 1]);
 	MbusCompression used =
 	mbus_compression_of(DatumGetChar(column[MBUS_COL_ENCODING - 1]));
 	struct varlena *payload;

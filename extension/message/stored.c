@@ -31,6 +31,7 @@
 #include "channel/publisher.h"
 #include "channel/purged.h"
 #include "channel/visibility.h"
+#include "message/large.h"
 #include "message/quarantine.h"
 #include "message/stored.h"
 #include "segment/era.h"
@@ -50,7 +51,12 @@ static Snapshot read_snapshot(void);
 static bool scan_one(MbusLeafScan *rows, Snapshot snapshot,
 					 MbusStored *message);
 static text *text_or_null(HeapTuple tuple, TupleDesc desc, int column);
-static struct varlena *payload_detoast(const MbusStored *message, bool known);
+static struct varlena *sound_or_error(int64 id, struct varlena *payload);
+static struct varlena *body_read(Oid schema, const MbusStored *message,
+								 int64 from, int64 count);
+static struct varlena *bytes_read(Oid schema, const MbusStored *message,
+								  int64 from, int64 count, bool whole,
+								  bool known);
 static bool payload_matches(const MbusStored *message,
 							struct varlena *payload);
 
@@ -173,6 +179,29 @@ static bool
 is_live(Oid schema, const MbusStored *message)
 {
 	return message->expires_at > mbus_now() && !is_hidden(schema, message);
+}
+
+/*
+ * mbus_message_left tells whether a message that was found is not there any
+ * more: it has expired, was deleted or purged, or its channel was dropped.  Its
+ * body may have gone then.
+ */
+bool
+mbus_message_left(Oid schema, const MbusStored *message)
+{
+	return !is_live(schema, message) ||
+		mbus_channel_policy(schema, message->channel_id) == NULL;
+}
+
+/*
+ * mbus_message_unchecked tells whether a message says that it is JSON, and
+ * nobody has looked: it was uploaded.  It is not given as JSON.
+ */
+bool
+mbus_message_unchecked(const MbusStored *message)
+{
+	return message->body != 0 && !message->json &&
+		mbus_content_is_json(message->content_type);
 }
 
 /* Whether it was deleted or purged. */
@@ -298,7 +327,7 @@ mbus_message_read(HeapTuple tuple, TupleDesc desc, MbusStored *m)
 	MemSet(m, 0, sizeof(*m));
 	m->id = DatumGetInt64(READ(MBUS_COL_ID));
 	m->channel_id = DatumGetInt32(READ(MBUS_COL_CHANNEL_ID));
-	m->size = DatumGetInt32(READ(MBUS_COL_SIZE));
+	m->size = DatumGetInt64(READ(MBUS_COL_SIZE));
 	m->created_at = DatumGetTimestampTz(READ(MBUS_COL_CREATED_AT));
 	m->expires_at = DatumGetTimestampTz(READ(MBUS_COL_EXPIRES_AT));
 	value = READ(MBUS_COL_AVAILABLE_AT);
@@ -322,6 +351,9 @@ mbus_message_read(HeapTuple tuple, TupleDesc desc, MbusStored *m)
 	value = READ(MBUS_COL_PAYLOAD);
 	m->stored = (struct varlena *)
 		DatumGetPointer(datumCopy(value, false, -1));
+	value = READ(MBUS_COL_BODY);
+	m->body = isnull ? 0 : DatumGetInt64(value);
+	m->json = MbusEncodingJson(DatumGetChar(READ(MBUS_COL_ENCODING)));
 #undef READ
 }
 
@@ -343,13 +375,30 @@ text_or_null(HeapTuple tuple, TupleDesc desc, int column)
 struct varlena *
 mbus_message_payload(Oid schema, const MbusStored *message)
 {
-	struct varlena *payload = mbus_payload_read(message);
+	return sound_or_error(message->id, mbus_payload_read(schema, message));
+}
 
+/*
+ * mbus_message_range returns bytes of the payload of a message with a body, as
+ * that does: each part is compared with its own checksum.  They lie in it.
+ */
+struct varlena *
+mbus_message_range(Oid schema, const MbusStored *message, int64 from,
+				   int64 count)
+{
+	return sound_or_error(message->id,
+						  body_read(schema, message, from, count));
+}
+
+/* Errors with XX001 where there is no payload. */
+static struct varlena *
+sound_or_error(int64 id, struct varlena *payload)
+{
 	if (payload == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("stored bytes of message " INT64_FORMAT " do not match their checksum",
-						message->id),
+						id),
 				 errhint("The storage below the database has changed them; restore the message from its publisher or a backup.")));
 	return payload;
 }
@@ -361,16 +410,17 @@ mbus_message_payload(Oid schema, const MbusStored *message)
  * in quarantine already.
  */
 struct varlena *
-mbus_payload_read(const MbusStored *message)
+mbus_payload_read(Oid schema, const MbusStored *message)
 {
 	struct varlena *payload = NULL;
 	bool		known = mbus_quarantined(message->id);
 
 	if (!mbus_verify_on_read || !known)
 	{
-		payload = payload_detoast(message, known);
-		payload = mbus_payload_decode(payload, message->compression,
-									  message->size);
+		payload = bytes_read(schema, message, 0, message->size, true, known);
+		if (message->body == 0)
+			payload = mbus_payload_decode(payload, message->compression,
+										  message->size);
 	}
 	if (!payload_matches(message, payload))
 	{
@@ -382,18 +432,44 @@ mbus_payload_read(const MbusStored *message)
 	return payload;
 }
 
+/* Reads bytes of a message with a body; NULL, and that is recorded, as above. */
+static struct varlena *
+body_read(Oid schema, const MbusStored *message, int64 from, int64 count)
+{
+	struct varlena *bytes = NULL;
+	bool		known = mbus_quarantined(message->id);
+
+	if (!mbus_verify_on_read || !known)
+		bytes = bytes_read(schema, message, from, count, false, known);
+	if (bytes == NULL)
+	{
+		mbus_message_damaged(message->id, known);
+		return NULL;
+	}
+	mbus_count(MBUS_C_READ, 1);
+	mbus_count(MBUS_C_READ_BYTES, count);
+	return bytes;
+}
+
 /*
- * payload_detoast detoasts a payload; where an error says that it is damaged,
- * and that is not known, the worker looks at the message.
+ * bytes_read reads a payload as it is stored, or bytes of a body: a whole one
+ * is compared with its checksum by the caller.  Where an error says that they
+ * are damaged, and that is not known, the worker looks at the message.  55000
+ * if a body is missing because its message has gone meanwhile.
  */
 static struct varlena *
-payload_detoast(const MbusStored *message, bool known)
+bytes_read(Oid schema, const MbusStored *message, int64 from, int64 count,
+		   bool whole, bool known)
 {
 	struct varlena *volatile payload = NULL;
 
 	PG_TRY();
 	{
-		payload = PG_DETOAST_DATUM(PointerGetDatum(message->stored));
+		if (message->body == 0)
+			payload = PG_DETOAST_DATUM(PointerGetDatum(message->stored));
+		else
+			payload = mbus_large_read(schema, message, from, count,
+									  mbus_verify_on_read && !whole);
 	}
 	PG_CATCH();
 	{
@@ -402,6 +478,12 @@ payload_detoast(const MbusStored *message, bool known)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	if (payload == NULL && mbus_message_left(schema, message))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message " INT64_FORMAT " has gone while it was read",
+						message->id),
+				 errdetail("It has expired, or was deleted or purged.")));
 	return payload;
 }
 
@@ -450,7 +532,8 @@ mbus_message_columns(Oid schema, const MbusStored *message, bool whole,
 	const MbusChannel *channel = mbus_channel_by_id(schema,
 													message->channel_id);
 	bytea	   *digest = palloc(VARHDRSZ + MBUS_SHA256_BYTES);
-	bool		by_reference = !whole && message->size > mbus_inline_max;
+	bool		by_reference = mbus_message_unchecked(message) ||
+	(!whole && message->size > mbus_inline_max);
 	text	   *publisher;
 	int			i = 0;
 
@@ -497,7 +580,7 @@ mbus_stored_json(PG_FUNCTION_ARGS)
 {
 	struct varlena *payload;
 	char	   *encoding;
-	int32		size = PG_GETARG_INT32(2);
+	int64		size = PG_GETARG_INT64(2);
 	bytea	   *digest = PG_GETARG_BYTEA_PP(4);
 	uint8		sha256[MBUS_SHA256_BYTES];
 

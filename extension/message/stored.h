@@ -22,7 +22,9 @@ typedef struct MbusStored
 {
 	int64		id;
 	int32		channel_id;
-	int32		size;
+	int64		size;
+	int64		body;			/* 0: the bytes are in "stored" */
+	bool		json;			/* the body was checked to be JSON */
 	TimestampTz created_at;
 	TimestampTz expires_at;
 	TimestampTz available_at;
@@ -58,9 +60,15 @@ extern bool mbus_message_by_transaction(Oid schema,
 extern bool mbus_message_visible(Oid schema, const MbusStored *message);
 extern void mbus_message_read(HeapTuple tuple, TupleDesc desc,
 							  MbusStored *m);
+extern bool mbus_message_left(Oid schema, const MbusStored *message);
+extern bool mbus_message_unchecked(const MbusStored *message);
 extern struct varlena *mbus_message_payload(Oid schema,
 											const MbusStored *message);
-extern struct varlena *mbus_payload_read(const MbusStored *message);
+extern struct varlena *mbus_message_range(Oid schema,
+										  const MbusStored *message,
+										  int64 from, int64 count);
+extern struct varlena *mbus_payload_read(Oid schema,
+										 const MbusStored *message);
 extern void mbus_message_damaged(int64 id, bool known);
 extern bool mbus_message_columns(Oid schema, const MbusStored *message,
 								 bool whole, Datum *values, bool *isnull);

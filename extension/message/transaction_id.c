@@ -55,6 +55,7 @@
 #include "channel/visibility.h"
 #include "message/draft.h"
 #include "message/insert.h"
+#include "message/large.h"
 #include "message/stored.h"
 #include "message/transaction_id.h"
 #include "segment/era.h"
@@ -79,7 +80,7 @@ typedef struct Holder
 {
 	int64		id;
 	TimestampTz expires_at;
-	int32		size;
+	int64		size;
 	uint8		sha256[MBUS_SHA256_BYTES];
 	bool		visible;		/* to whom publishes */
 	TransactionId xmin;			/* valid: its transaction is open */
@@ -201,6 +202,8 @@ insert_one(Search *search, MbusDraft *draft)
 		if (found == FOUND_WAITED)
 			continue;
 
+		mbus_large_write_new(search->schema, search->db, search->channel,
+							 draft);
 		unique = mbus_insert_speculative(search->inserter, channel_id, draft,
 										 &token);
 		if (unique &&
@@ -356,7 +359,7 @@ holder_read(HeapTuple tuple, TupleDesc desc, Holder *holder)
 	holder->expires_at =
 		DatumGetTimestampTz(heap_getattr(tuple, MBUS_COL_EXPIRES_AT, desc,
 										 &isnull));
-	holder->size = DatumGetInt32(heap_getattr(tuple, MBUS_COL_SIZE, desc,
+	holder->size = DatumGetInt64(heap_getattr(tuple, MBUS_COL_SIZE, desc,
 											  &isnull));
 	digest = DatumGetByteaPP(heap_getattr(tuple, MBUS_COL_SHA256, desc,
 										  &isnull));
@@ -407,7 +410,7 @@ use_holder(Oid schema, const MbusChannel *channel, MbusDraft *draft,
 		why = "was deleted";
 	else if (mbus_message_purged(schema, channel->channel_id, holder->id))
 		why = "was purged";
-	else if (holder->size != VARSIZE_ANY_EXHDR(draft->payload) ||
+	else if (holder->size != draft->size ||
 			 memcmp(holder->sha256, draft->sha256, MBUS_SHA256_BYTES) != 0)
 		why = "has other bytes";
 	if (why)

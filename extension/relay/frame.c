@@ -252,7 +252,7 @@ read_bodies(const MbusNode *node, MbusRequest *request)
 		bad_request("member \"bodies\" has too many lengths");
 	request->has_bodies = true;
 	request->nbodies = lengths.nchildren;
-	request->bodies = palloc(Max(lengths.nchildren, 1) * sizeof(MbusBody));
+	request->bodies = palloc(Max(lengths.nchildren, 1) * sizeof(MbusRaw));
 	for (i = 0; i < lengths.nchildren; i++)
 	{
 		const MbusSlice *length = &lengths.children[i].value;

@@ -56,6 +56,11 @@ static const Method methods[] = {
 	{"store_message", PUBLISHES},
 	{"retrieve_message", ONE},
 	{"delete_message"},
+	{"upload_begin"},
+	{"upload_append", 0, "upload_append"},
+	{"upload_status"},
+	{"upload_commit"},
+	{"upload_abort"},
 	{"create_subscription"},
 	{"drop_subscription"},
 	{"pause"},
@@ -88,7 +93,7 @@ static void bind_params(const Method *method, const MbusFunction *function,
 static void bind_value(const MbusFunction *function, int arg,
 					   const MbusSlice *value, bool base64,
 					   NullableDatum *args);
-static void bind_payload(const MbusFunction *function, const MbusBody *body,
+static void bind_payload(const MbusFunction *function, const MbusRaw *body,
 						 NullableDatum *args);
 static void bind_start(NullableDatum *args);
 static void bind_defaults(const MbusFunction *function, NullableDatum *args,
@@ -485,7 +490,7 @@ bind_value(const MbusFunction *function, int arg, const MbusSlice *value,
 }
 
 static void
-bind_payload(const MbusFunction *function, const MbusBody *body,
+bind_payload(const MbusFunction *function, const MbusRaw *body,
 			 NullableDatum *args)
 {
 	int			arg = mbus_function_arg(function, "payload");

@@ -589,10 +589,10 @@ add_body(MbusAnswer *answer, const bytea *bytes)
 	{
 		answer->room = Max(4, answer->room * 2);
 		if (answer->bodies == NULL)
-			answer->bodies = palloc(answer->room * sizeof(MbusBody));
+			answer->bodies = palloc(answer->room * sizeof(MbusRaw));
 		else
 			answer->bodies = repalloc(answer->bodies,
-									  answer->room * sizeof(MbusBody));
+									  answer->room * sizeof(MbusRaw));
 	}
 	if (answer->many)
 	{

@@ -20,8 +20,8 @@ enum
 	MBUS_COL_ID = 1,
 	MBUS_COL_CREATED_AT,
 	MBUS_COL_EXPIRES_AT,
-	MBUS_COL_CHANNEL_ID,
 	MBUS_COL_SIZE,
+	MBUS_COL_CHANNEL_ID,
 	MBUS_COL_PUBLISHER_ID,
 	MBUS_COL_RUN,
 	MBUS_COL_ENCODING,
@@ -36,7 +36,8 @@ enum
 	MBUS_COL_TRANSACTION_ID,
 	MBUS_COL_HEADERS,
 	MBUS_COL_RECIPIENT,
-	MBUS_MESSAGE_COLUMNS = MBUS_COL_RECIPIENT,
+	MBUS_COL_BODY,
+	MBUS_MESSAGE_COLUMNS = MBUS_COL_BODY,
 
 	MBUS_EVENT_MESSAGE_ID = 1,
 	MBUS_EVENT_AT,
@@ -81,6 +82,10 @@ enum
 	MBUS_FAILURE_NOT_MOVED,
 	MBUS_FAILURE_COLUMNS = MBUS_FAILURE_NOT_MOVED
 };
+
+/* What the encoding of a message says whose bytes are in a body. */
+#define MbusBodyEncoding(json)	((json) ? 'j' : 'n')
+#define MbusEncodingJson(code)	((code) == 'j')
 
 /* The tables of one segment; InvalidOid where one is missing. */
 typedef struct MbusLeaf

@@ -64,7 +64,7 @@ static void clock_raise(int64 offset);
 void
 mbus_clock_init(void)
 {
-	static const MbusPart part = {"message_bus clock", clock_size,
+	static const MbusStatePart part = {"message_bus clock", clock_size,
 	clock_startup};
 
 	mbus_state_part(&part);

@@ -41,7 +41,7 @@ static uint32 filter_bit(uint64 hash, int n);
 void
 mbus_filter_init(void)
 {
-	static const MbusPart part = {"message_bus filters", filter_size,
+	static const MbusStatePart part = {"message_bus filters", filter_size,
 	filter_startup};
 
 	mbus_state_part(&part);

@@ -15,7 +15,7 @@
 
 #define PARTS_MAX	8
 
-static const MbusPart *parts[PARTS_MAX];
+static const MbusStatePart *parts[PARTS_MAX];
 static int	nparts = 0;
 
 /*
@@ -23,7 +23,7 @@ static int	nparts = 0;
  * in which the parts are laid out.
  */
 void
-mbus_state_part(const MbusPart *part)
+mbus_state_part(const MbusStatePart *part)
 {
 	if (nparts >= PARTS_MAX)
 		elog(ERROR, "too many parts of shared memory");

@@ -2,22 +2,22 @@
  * part.h
  *		Parts of shared memory that other files lay out.
  */
-#ifndef MBUS_PART_H
-#define MBUS_PART_H
+#ifndef MBUS_STATE_PART_H
+#define MBUS_STATE_PART_H
 
 #include "postgres.h"
 
-typedef struct MbusPart
+typedef struct MbusStatePart
 {
 	const char *name;
 	Size		(*size) (void);
 	void		(*startup) (void *memory, bool found, int tranche);
-} MbusPart;
+} MbusStatePart;
 
-extern void mbus_state_part(const MbusPart *part);
+extern void mbus_state_part(const MbusStatePart *part);
 
 /* state.c only */
 extern void mbus_parts_request(void);
 extern void mbus_parts_start(int tranche);
 
-#endif							/* MBUS_PART_H */
+#endif							/* MBUS_STATE_PART_H */

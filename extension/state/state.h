@@ -49,6 +49,7 @@
 #define MBUS_QUARANTINE_WORDS 16	/* of a filter of messages */
 #define MBUS_SCRUB_WANTED	16
 #define MBUS_TOUCHED_WAYS	4
+#define MBUS_READY_STORES	8	/* own ones made ahead, at most */
 
 /* Counters shown by the view metrics; names in audit/metrics.c. */
 typedef enum MbusCounter
@@ -374,6 +375,49 @@ typedef struct MbusSpread
 } MbusSpread;
 
 /*
+ * The store of a series that takes bodies, see store.c: the state lock.  The
+ * worker opens and closes, who writes bodies reserves and wants.
+ */
+typedef struct MbusOpenStore
+{
+	int32		store_no;		/* 0: none is open */
+	Oid			relid;
+	int32		next_n;			/* lowest number of a body not given out */
+	int64		bytes;			/* reserved in it */
+	TimestampTz opened_at;
+	TimestampTz closes_at;
+	TimestampTz max_expires_at; /* latest expiry reserved in it, up to ... */
+	TimestampTz promised;		/* ... what its row says: until then it is
+								 * kept after a crash */
+	TimestampTz wanted;			/* somebody waits for one, or for the next,
+								 * for a body that expires then; 0: nobody */
+} MbusOpenStore;
+
+/* A store for one body that nobody has taken yet. */
+typedef struct MbusReadyStore
+{
+	int32		store_no;
+	Oid			relid;
+} MbusReadyStore;
+
+/*
+ * Stores of large bodies, see store.c: the state lock.  The worker makes them,
+ * who writes bodies takes them.
+ */
+typedef struct MbusStores
+{
+	int32		next_store;		/* lowest number never used; 0: not numbered
+								 * yet */
+	MbusOpenStore open[MBUS_MAX_SERIES + 1];	/* by series */
+	int32		nready;
+	MbusReadyStore ready[MBUS_READY_STORES];
+	bool		own_wanted;		/* somebody waits for one */
+	TimestampTz own_at;			/* one was last asked for */
+	int32		own;			/* such stores there are, as the worker last
+								 * knew */
+} MbusStores;
+
+/*
  * What is shared of one database; worker/reset.c begins it anew.  A process
  * reads without a lock only what it alone writes (which the worker does) and
  * the oid of its own database.
@@ -398,6 +442,9 @@ typedef struct MbusDatabase
 	MbusDeliveryCall delivery;	/* the delivery lock */
 	MbusDisk	disk;
 	MbusScrubState scrub;
+	MbusStores	stores;
+	pg_atomic_uint32 store_look;	/* 1: some may be of no use any more; no
+									 * lock */
 
 	/*
 	 * By series: no id below it is given out again.  Readers raise it,

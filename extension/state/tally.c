@@ -119,7 +119,7 @@ static void slot_give(MbusDatabase *db, Slot *slot, uint64 key);
 void
 mbus_tally_init(void)
 {
-	static const MbusPart part = {
+	static const MbusStatePart part = {
 		"message_bus tallies", tally_size, tally_startup
 	};
 

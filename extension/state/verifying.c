@@ -57,7 +57,7 @@ static void process_ends(int code, Datum arg);
 void
 mbus_verifying_init(void)
 {
-	static const MbusPart part = {"message_bus verifying", verifying_size,
+	static const MbusStatePart part = {"message_bus verifying", verifying_size,
 	verifying_startup};
 
 	mbus_state_part(&part);

@@ -93,7 +93,7 @@ static void wait_exit_callback(int code, Datum arg);
 void
 mbus_wait_init(void)
 {
-	static const MbusPart part = {"message_bus waiters", wait_size,
+	static const MbusStatePart part = {"message_bus waiters", wait_size,
 	wait_startup};
 
 	mbus_state_part(&part);

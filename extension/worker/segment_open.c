@@ -93,6 +93,7 @@
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
 #include "worker/segment_secret.h"
+#include "worker/store_open.h"
 #include "worker/task.h"
 
 #define TIMELINE_SKIP		256 /* ordinals */
@@ -134,6 +135,7 @@ static const char *const unsampled[MBUS_FAMILIES] = {
 typedef struct NumberingStart
 {
 	int32		next;			/* segment */
+	int32		next_store;
 	int64		epoch;			/* of leases */
 	bool		known;			/* it follows one that is known */
 } NumberingStart;
@@ -202,6 +204,7 @@ mbus_segments_number(MbusWork *work)
 	mbus_numbering_raise(db, numbering.next);
 	mbus_restore_look(work);
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->stores.next_store = numbering.next_store;
 	db->numbering.ready = true;
 	LWLockRelease(&db->lock);
 	ConditionVariableBroadcast(&db->changed);
@@ -219,6 +222,7 @@ segments_number(MbusWork *work, void *arg)
 	int64		last_timeline;
 	int64		next;
 	int64		highest;
+	int64		skip = 0;
 	int64		epoch;
 	bool		restored;
 	bool		isnull;
@@ -235,7 +239,8 @@ segments_number(MbusWork *work, void *arg)
 	last_timeline = mbus_sql_int64(&isnull, "SELECT timeline"
 								   " FROM message_bus.server_state");
 	if (last_timeline != 0 && last_timeline != timeline)
-		next += MbusOrdinals(TIMELINE_SKIP);
+		skip = MbusOrdinals(TIMELINE_SKIP);
+	next += skip;
 	mbus_task_number_check(next, MBUS_SEGMENT_MAX, "segment numbers");
 	/* one that a restore has brought is found when that is settled */
 	epoch = mbus_epoch_next(work->db,
@@ -252,6 +257,7 @@ segments_number(MbusWork *work, void *arg)
 			 " next_segment = EXCLUDED.next_segment,"
 			 " epoch = EXCLUDED.epoch",
 			 timeline, next, epoch);
+	numbering->next_store = mbus_stores_number(skip);
 	ForceSyncCommit();
 	mbus_task_commit();
 	numbering->next = (int32) next;

@@ -646,6 +646,7 @@ drop_released(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
 		return;
 
 	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_SEGMENTS_RETIRED], 1);
+	pg_atomic_write_u32(&db->store_look, 1);	/* its messages hold none */
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	db->expire.retired++;
 	if (work->retire.last_drop && work->pass.ticket != 0)

@@ -209,6 +209,8 @@ space_lacking(MbusWork *work, MbusTaskKind kind)
 		case MBUS_TASK_FIND:
 		case MBUS_TASK_NUMBER:
 		case MBUS_TASK_CLOSE:
+		case MBUS_TASK_BODY_CLOSE:
+		case MBUS_TASK_BODY_DROP:
 		case MBUS_TASK_RETIRE:
 		case MBUS_TASK_ACKED:
 			work->disk.wanted = true;

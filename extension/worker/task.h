@@ -35,8 +35,12 @@ typedef enum MbusTaskKind
 	MBUS_TASK_NUMBER,
 	MBUS_TASK_OPEN,
 	MBUS_TASK_CLOSE,
+	MBUS_TASK_BODY_OPEN,
+	MBUS_TASK_BODY_CLOSE,
 	MBUS_TASK_READS,
 	MBUS_TASK_RETIRE,
+	MBUS_TASK_BODY_DROP,
+	MBUS_TASK_BODY_SETTLE,
 	MBUS_TASK_STORE,
 	MBUS_TASK_EPOCH,
 	MBUS_TASK_LOAD,
@@ -194,6 +198,20 @@ typedef struct MbusScrubWork
 	TimestampTz said_at;
 } MbusScrubWork;
 
+/* Stores of large bodies; store_open.c, store_look.c, store_drop.c. */
+typedef struct MbusStoreWork
+{
+	bool		looked;			/* at what a restore has brought, once */
+	int64		known;			/* rows of body_store, of which that is known */
+	int			unsettled;		/* tables that a restore has not finished */
+	TimestampTz settled_at;		/* when one last was */
+	int32		dropped_to;		/* the last store that was looked at */
+	bool		round;			/* all are to be looked at: ... */
+	bool		round_over;		/* ... it has begun at the lowest again, ... */
+	int32		round_from;		/* ... and ends with this one */
+	uint32		drops;			/* tried */
+} MbusStoreWork;
+
 /* The worker's own memory; no other process sees it. */
 typedef struct MbusWork
 {
@@ -219,6 +237,7 @@ typedef struct MbusWork
 	MbusDiskWork disk;
 	int			failed_code;	/* SQLSTATE of the last error */
 	MbusScrubWork scrub;
+	MbusStoreWork stores;
 	MbusLog    *log;			/* how far it is, see log/pass.h */
 	bool		log_more;		/* the last pass has left some to do */
 	bool		log_prune;		/* there may be something to prune */

@@ -109,6 +109,9 @@
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
 #include "worker/segment_retire.h"
+#include "worker/store_drop.h"
+#include "worker/store_open.h"
+#include "worker/store_settle.h"
 #include "worker/tally_task.h"
 #include "worker/task.h"
 #include "worker/worker.h"
@@ -273,6 +276,7 @@ worker_serve(MbusWork *work)
 	mbus_task_let_go(work);
 	mbus_restore_asked(work);
 	mbus_segments_open(work);
+	mbus_stores_open(work);
 	if (!work->disk.full)
 		mbus_segments_ahead(work);
 	mbus_deliveries_serve(work);
@@ -303,6 +307,7 @@ worker_pass(MbusWork *work)
 		mbus_roles_look(work);
 		mbus_restore_asked(work);
 		mbus_segments_open(work);
+		mbus_stores_open(work);
 		if (!work->disk.full)
 			mbus_segments_ahead(work);
 		mbus_deliveries_serve(work);
@@ -318,6 +323,7 @@ worker_pass(MbusWork *work)
 			work->pass.full_at = started;
 			mbus_restore_look(work);
 			mbus_segments_close_lost(work);
+			mbus_stores_close_lost(work);
 			if (work->pass.ticket != 0)
 				mbus_segments_close_expired(work);
 			if (!work->disk.full)
@@ -326,6 +332,8 @@ worker_pass(MbusWork *work)
 			if (!work->disk.full)
 				mbus_expiring_move(work);
 			blocked = mbus_segments_retire(work);
+			mbus_stores_settle(work);
+			mbus_stores_drop(work);
 			if (!work->disk.full)
 			{
 				worker_store(work);
@@ -390,6 +398,7 @@ worker_ready(MbusWork *work)
 		MemSet(&work->restore, 0, sizeof(work->restore));
 		MemSet(work->backoff, 0, sizeof(work->backoff));
 		MemSet(&work->retire, 0, sizeof(work->retire));
+		MemSet(&work->stores, 0, sizeof(work->stores));
 		mbus_log_forget(work);
 		mbus_scrub_forget(work);
 	}
