@@ -467,7 +467,7 @@ CREATE TABLE message_bus.quarantine (
 	channel_id integer NOT NULL,			-- 0: its row could not be read
 	found_at timestamp with time zone NOT NULL,
 	kind text NOT NULL,						-- checksum, compression, row, unreadable
-	detail text								-- unreadable: the error
+	detail text								-- unreadable: the error; of a body: which part
 );
 COMMENT ON TABLE message_bus.quarantine IS 'messages that are damaged and not delivered';
 
@@ -1041,7 +1041,7 @@ CREATE FUNCTION message_bus.upload_commit(upload bigint, size bigint DEFAULT NUL
 	OUT id bigint, OUT hashed_to bigint)
 	AS 'MODULE_PATHNAME', 'mbus_upload_commit' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.upload_commit IS
-'upload_commit: publishes what was uploaded, and returns the message''s id. size, sha256: if upload_begin was not given them; with neither the body ends where the last part does. What did not come in order has to be hashed: at most two seconds a call (half of one in a frame); then id is NULL and hashed_to tells how far it is: call again. Repeated, also upload_ttl after, it returns the same id. Up to 1 MiB the message is as if it had been published; above it is never given as JSON, whatever its content type: by reference and by get_bytes. Errors: as publish; 55000 no such upload of the caller''s, it has ended, or another transaction appends, commits or aborts: try again; 22023 a byte is missing (which one), more than size bytes are there, or the checksum is another: the upload goes on; XX001 a part is damaged.';
+'upload_commit: publishes what was uploaded, and returns the message''s id. size, sha256: if upload_begin was not given them; with neither the body ends where the last part does. What did not come in order has to be hashed: for message_bus.upload_slice a call at most; then id is NULL and hashed_to tells how far it is: call again. Repeated, also upload_ttl after, it returns the same id. Up to 1 MiB the message is as if it had been published; above it is never given as JSON, whatever its content type: by reference and by get_bytes. Errors: as publish; 55000 no such upload of the caller''s, it has ended, or another transaction appends, commits or aborts: try again; 22023 a byte is missing (which one), more than size bytes are there, or the checksum is another: the upload goes on; XX001 a part is damaged.';
 
 CREATE FUNCTION message_bus.upload_abort(upload bigint) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'mbus_upload_abort' LANGUAGE C;
@@ -1078,7 +1078,7 @@ CREATE TYPE message_bus.stored_message AS (
 	headers jsonb, content_type text, size bigint, sha256 bytea,
 	by_reference boolean, payload json);
 COMMENT ON TYPE message_bus.stored_message IS
-'stored_message: payload is NULL where it is by_reference or its content type is not JSON; get_bytes has it.';
+'stored_message: payload is NULL where it is by_reference (so is JSON over 1 MiB that was uploaded: nobody has looked whether it is JSON) or its content type is not JSON; get_bytes has it.';
 
 CREATE FUNCTION message_bus.get(id bigint) RETURNS SETOF message_bus.stored_message
 	AS 'MODULE_PATHNAME', 'mbus_get' LANGUAGE C ROWS 1;
@@ -1141,6 +1141,11 @@ CREATE FUNCTION message_bus.compression_name(encoding "char") RETURNS text
 COMMENT ON FUNCTION message_bus.compression_name IS
 'compression_name: lz4, zstd, gzip or none, of a stored row''s encoding; NULL if it is none of these.';
 
+CREATE FUNCTION message_bus.body_json(id bigint) RETURNS json
+	AS 'MODULE_PATHNAME', 'mbus_body_json' LANGUAGE C STRICT STABLE COST 10000;
+COMMENT ON FUNCTION message_bus.body_json IS
+'body_json: the payload of a message that is stored in parts, as json; NULL if it is not JSON, was not checked to be (it was uploaded), does not match its checksum, or the current user may not read it. For the view message_bus.';
+
 CREATE FUNCTION message_bus.json_text(payload json, VARIADIC path text[] DEFAULT '{}') RETURNS text
 	AS 'MODULE_PATHNAME', 'mbus_json_text_value' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION message_bus.json_text IS
@@ -1182,7 +1187,7 @@ CREATE TYPE message_bus.delivery AS (
 	expires_at timestamp with time zone, key text, headers jsonb, content_type text,
 	size bigint, sha256 bytea, by_reference boolean, payload json);
 COMMENT ON TYPE message_bus.delivery IS
-'delivery: payload is NULL where it is by_reference (above message_bus.inline_max) or its content type is not JSON; get_bytes has it.';
+'delivery: payload is NULL where it is by_reference (above message_bus.inline_max, or uploaded JSON over 1 MiB) or its content type is not JSON; get_bytes has it.';
 
 CREATE TYPE message_bus.delivery_bytes AS (
 	id bigint, lease bigint, attempt integer, created_at timestamp with time zone,
@@ -1298,7 +1303,7 @@ CREATE FUNCTION message_bus.message_rows(OUT id bigint, OUT channel_id integer, 
 	OUT encoding "char", OUT stored_size integer, OUT sha256 bytea, OUT stored bytea, OUT recipient text, OUT body bigint) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'mbus_message_rows' LANGUAGE C STABLE COST 10000 ROWS 10000;
 COMMENT ON FUNCTION message_bus.message_rows IS
-'message_rows: the messages of the channels that the current user may consume or audit, live or not; stored: the payload''s bytes as they are stored, NULL to who may not consume. Of channels with visibility subject only what is from the current user or for him, unless he has all_subjects. For the views messages and message_bus.';
+'message_rows: the messages of the channels that the current user may consume or audit, live or not; stored: the payload''s bytes as they are stored, where there is a body the first 1,024 of them, NULL to who may not consume. Of channels with visibility subject only what is from the current user or for him, unless he has all_subjects. For the views messages and message_bus.';
 
 CREATE FUNCTION message_bus.dead_letter_target(channel_id integer, OUT dead_letter text, OUT state text)
 	AS 'MODULE_PATHNAME', 'mbus_dead_letter_target' LANGUAGE C STABLE STRICT;
@@ -1337,7 +1342,7 @@ COMMENT ON COLUMN message_bus.grants.grantee_missing IS 'name of a role that is 
 CREATE VIEW message_bus.messages AS
 	SELECT m.id, m.channel, m.created_at, m.expires_at, m.available_at, m.key,
 		m.transaction_id, m.publisher, m.subject, m.session, m.headers, m.content_type,
-		m.size, message_bus.compression_name(m.encoding) AS compression,
+		m.size, CASE WHEN m.body IS NULL THEN message_bus.compression_name(m.encoding) END AS compression,
 		m.stored_size, m.sha256, m.recipient
 	FROM message_bus.message_rows() m
 	WHERE m.live;
@@ -1587,7 +1592,7 @@ COMMENT ON VIEW message_bus.quarantined IS
 'messages that are damaged, of the channels all of whose messages the current user may consume or audit, or that he may monitor: they are not delivered, and reading one is XX001, until scrub_message() or the scrubber finds them sound; as long as their segments are there';
 COMMENT ON COLUMN message_bus.quarantined.channel IS 'NULL: it could not be read, or was dropped';
 COMMENT ON COLUMN message_bus.quarantined.kind IS 'as scrub_message() returns it';
-COMMENT ON COLUMN message_bus.quarantined.detail IS 'of what is unreadable: the error';
+COMMENT ON COLUMN message_bus.quarantined.detail IS 'of what is unreadable: the error; of a large message: which part of its body, from 0';
 
 CREATE FUNCTION message_bus.scrub_status_row(OUT cycle bigint, OUT state text,
 	OUT started_at timestamp with time zone, OUT ended_at timestamp with time zone,
@@ -1848,12 +1853,13 @@ CREATE VIEW message_bus.message_bus AS
 		m.headers OPERATOR(pg_catalog.->>) 'tool_name' AS tool_name,
 		m.headers OPERATOR(pg_catalog.->>) 'provider_name' AS provider_name,
 		CASE WHEN m.live AND NOT message_bus.is_quarantined(m.id) THEN
-			message_bus.stored_json(m.stored, message_bus.compression_name(m.encoding), m.size,
-				m.content_type, m.sha256)
+			CASE WHEN m.body IS NULL THEN message_bus.stored_json(m.stored, message_bus.compression_name(m.encoding), m.size,
+					m.content_type, m.sha256)
+				ELSE message_bus.body_json(m.id) END
 		END AS payload,
 		NULL::text AS payload_text,
 		m.size AS payload_size_bytes,
-		message_bus.compression_name(m.encoding) AS compression_type,
+		CASE WHEN m.body IS NULL THEN message_bus.compression_name(m.encoding) END AS compression_type,
 		m.stored_size AS compressed_size_bytes,
 		pg_catalog.encode(m.sha256, 'hex') AS checksum,
 		CASE WHEN NOT m.live THEN 'expired'
@@ -1868,7 +1874,9 @@ CREATE VIEW message_bus.message_bus AS
 	FROM message_bus.message_rows() m;
 COMMENT ON VIEW message_bus.message_bus IS
 'message_bus: messages as a plain table. INSERT publishes to channel (or message_bus.default_channel), UPDATE may touch accessed_at, DELETE hides the message. checksum is the SHA-256 in hex; on INSERT it is checked over payload_text (the exact text, write-only) if given, else over the JSON text as received.';
-COMMENT ON COLUMN message_bus.message_bus.payload IS 'read only where it is selected; NULL where it is not JSON, does not match its checksum or has expired, and to who may audit the channel but not consume it';
+COMMENT ON COLUMN message_bus.message_bus.payload IS 'read only where it is selected; NULL where it is not JSON, was uploaded in parts and is over 1 MiB, does not match its checksum or has expired, and to who may audit the channel but not consume it';
+COMMENT ON COLUMN message_bus.message_bus.compression_type IS 'NULL where the payload is over 1 MiB: each of its parts has its own';
+COMMENT ON COLUMN message_bus.message_bus.compressed_size_bytes IS 'NULL where the payload is over 1 MiB';
 COMMENT ON COLUMN message_bus.message_bus.status IS 'expired; error (inserted so, or dead for a subscription); pending (a subscription has not acked it yet); else complete';
 COMMENT ON COLUMN message_bus.message_bus.accessed_at IS 'the latest of its acks and of the accesses recorded';
 
@@ -2530,7 +2538,7 @@ GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_once, message
 	message_bus.publish_batch, message_bus.publish_batch_bytes, message_bus.get, message_bus.get_by_transaction,
 	message_bus.get_bytes, message_bus.peek, message_bus.store_message, message_bus.retrieve_message,
 	message_bus.delete_message, message_bus.record_event, message_bus.may, message_bus.role_of,
-	message_bus.role_number, message_bus.role_missing, message_bus.stored_json, message_bus.json_text,
+	message_bus.role_number, message_bus.role_missing, message_bus.stored_json, message_bus.body_json, message_bus.json_text,
 	message_bus.compression_name,
 	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend,
 	message_bus.release_lease,

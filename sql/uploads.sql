@@ -65,6 +65,7 @@ SELECT pg_temp.says($$SELECT message_bus.upload_abort(pg_temp.u('whole'))$$) ~ '
 
 -- in another order, nothing known; parts again, others, holes
 INSERT INTO up SELECT 'loose', message_bus.upload_begin('up');
+SELECT pg_temp.part('loose', 5);
 SELECT pg_temp.part('loose', 3);
 SELECT pg_temp.part('loose', 1);
 SELECT pg_temp.part('loose', 0);
@@ -73,7 +74,6 @@ SELECT pg_temp.part('loose', 0, 4);
 SELECT pg_temp.status('loose');
 SELECT pg_temp.says($$SELECT message_bus.upload_append(pg_temp.u('loose'), 262144, substr(bytes, 1, 262144)) FROM body$$);
 SELECT pg_temp.says($$SELECT message_bus.upload_append(pg_temp.u('loose'), 0, 'short')$$);
-SELECT pg_temp.part('loose', 5);
 SELECT pg_temp.status('loose');
 -- behind what ends the body
 SELECT pg_temp.says($$SELECT message_bus.upload_append(pg_temp.u('loose'), 6 * 262144, substr(bytes, 1, 262144)) FROM body$$);
@@ -85,11 +85,22 @@ SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('loose'), -1)$$
 SELECT pg_temp.part('loose', 4);
 SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('loose'), sha256 => sha256('x'))$$);
 SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('loose'), sha256 => 'x')$$);
+-- hashed in slices, the last two parts of which have no state
+SET message_bus.upload_slice = 0;
+SELECT id IS NULL, hashed_to FROM message_bus.upload_commit(pg_temp.u('loose'));
+SELECT hashed_to, state FROM message_bus.upload_status(pg_temp.u('loose'));
+RESET message_bus.upload_slice;
 SELECT id AS loose_id, hashed_to = size AS all FROM body, message_bus.upload_commit(pg_temp.u('loose'), size, sha256) \gset
 SELECT :'all';
 SELECT m.content_type, m.size, m.sha256 = b.sha256 FROM message_bus.messages m, body b WHERE m.id = :loose_id;
 SELECT message_bus.get_bytes(:loose_id) = bytes FROM body;
 
+-- it does not keep the store that it had for itself because its size was not known
+RESET ROLE;
+SELECT s.own FROM message_bus.message m JOIN message_bus.body_store s ON s.store_no = m.body >> 20 WHERE m.id = :loose_id;
+SELECT pg_temp.wait_for($$SELECT to_regclass('message_bus.part_' || (pg_temp.u('loose') >> 20)) IS NULL$$);
+SET ROLE regress_up_user;
+SELECT id = :loose_id FROM message_bus.upload_commit(pg_temp.u('loose'));
 -- a state that follows on a short part would lie
 INSERT INTO up SELECT 'lie', message_bus.upload_begin('up');
 SELECT message_bus.upload_append(pg_temp.u('lie'), 0, 'short');
@@ -256,33 +267,42 @@ RESET ROLE;
 RESET message_bus.max_upload_bytes;
 
 -- JSON-RPC: by base64, by a binary frame
-CREATE ROLE regress_up_login LOGIN;
-GRANT regress_up_other TO regress_up_login;
-GRANT EXECUTE ON FUNCTION message_bus.relay TO regress_up_login;
-CREATE FUNCTION pg_temp.ask(method text, params text, payload bytea DEFAULT NULL) RETURNS json LANGUAGE sql AS $$
-	SELECT convert_from(substr(r.frame, 2), 'UTF8')::json
-	FROM message_bus.relay(ARRAY[1::bigint], ARRAY[CASE WHEN payload IS NULL THEN '\x01'::bytea ELSE '\x02' END
-		|| convert_to(format('{"jsonrpc":"2.0","id":1,"method":"%s","params":%s}', method, params), 'UTF8')
-		|| COALESCE('\x0a' || payload, '')]) r
-$$;
-CREATE FUNCTION pg_temp.says_rpc(json) RETURNS text LANGUAGE sql AS $$
-	SELECT regexp_replace(COALESCE($1 ->> 'result', ($1 -> 'error')::text), '\d{8,}|"\d{4}-[^"]*Z"', 'N', 'g')
-$$;
+\set tokens :here /sql/include/tokens.sql
+\i :tokens
+CREATE ROLE regress_up_login LOGIN NOINHERIT;
+GRANT regress_up_other, regress_up_anon TO regress_up_login;
+GRANT EXECUTE ON FUNCTION message_bus.relay, message_bus.open_session, message_bus.close_session TO regress_up_login;
+SELECT message_bus.set_jwt_keys('{"keys": [{"kty": "oct", "k": "c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M", "alg": "HS256"}]}');
 SET SESSION AUTHORIZATION regress_up_login;
 SET message_bus.relay_role = 'regress_up_other';
-INSERT INTO up SELECT 'rpc', (pg_temp.ask('upload_begin', '{"channel":"up","content_type":"text/plain","size":7}') ->> 'result')::bigint;
-SELECT pg_temp.says_rpc(pg_temp.ask('upload_append', format('{"upload":%s,"from_byte":0,"payload":"YWJjZGVmZw==","encoding":"base64"}', pg_temp.u('rpc'))));
-SELECT pg_temp.says_rpc(pg_temp.ask('upload_append', format('{"upload":%s,"from_byte":0}', pg_temp.u('rpc')), 'abcdefg'));
-SELECT pg_temp.says_rpc(pg_temp.ask('upload_append', format('{"upload":%s,"from_byte":0}', pg_temp.u('rpc')), 'abcdefG'));
-SELECT pg_temp.says_rpc(pg_temp.ask('upload_status', format('{"upload":%s}', pg_temp.u('rpc'))));
-SELECT pg_temp.says_rpc(pg_temp.ask('upload_commit', format('{"upload":%s}', pg_temp.u('rpc'))));
-SELECT pg_temp.says_rpc(pg_temp.ask('upload_abort', '{"upload":1}'));
-SELECT pg_temp.says_rpc(pg_temp.ask('upload_status', '{"upload":1}'));
-RESET SESSION AUTHORIZATION;
+INSERT INTO up SELECT 'rpc', (pg_temp.ask(1, 'upload_begin', '{"channel":"up","content_type":"text/plain","size":7}') ->> 'result')::bigint;
+SELECT pg_temp.says(1, 'upload_append', format('{"upload":%s,"from_byte":0,"payload":"YWJjZGVmZw==","encoding":"base64"}', pg_temp.u('rpc')));
+SELECT pg_temp.says(1, 'upload_append', format('{"upload":%s,"from_byte":0}', pg_temp.u('rpc')), 'abcdefg');
+SELECT pg_temp.says(1, 'upload_append', format('{"upload":%s,"from_byte":0}', pg_temp.u('rpc')), 'abcdefG');
+SELECT pg_temp.says(1, 'upload_append', format('{"upload":%s,"from_byte":0}', pg_temp.u('rpc')));
+SELECT pg_temp.says(1, 'upload_status', format('{"upload":%s}', pg_temp.u('rpc')));
+SELECT pg_temp.says(1, 'upload_commit', format('{"upload":%s}', pg_temp.u('rpc')));
+SELECT pg_temp.says(1, 'upload_abort', '{"upload":1}');
+SELECT pg_temp.says(1, 'upload_status', '{"upload":1}');
 RESET message_bus.relay_role;
 
+-- sessions: 1 alice, 2 bob, 3 nobody in particular, 4 another role's alice, 5 alice again
+SET message_bus.anonymous_role = 'regress_up_anon';
+SELECT count(*) FROM message_bus.relay('{1,2,3,4,5}', ARRAY[pg_temp.control('{"role": "regress_up_other", "sub": "alice"}'),
+	pg_temp.control('{"role": "regress_up_other", "sub": "bob"}'), '\x004f', pg_temp.control('{"role": "regress_up_anon", "sub": "alice"}'),
+	pg_temp.control('{"role": "regress_up_other", "sub": "alice"}')]);
+INSERT INTO up SELECT 'session', (pg_temp.ask(1, 'upload_begin', '{"channel":"up","content_type":"text/plain","size":7,"transaction_id":"mine"}') ->> 'result')::bigint;
+SELECT s, pg_temp.says(s, 'upload_append', format('{"upload":%s,"from_byte":0}', pg_temp.u('session')), 'abcdefg') FROM generate_series(1, 5) s;
+SELECT s, pg_temp.says(s, 'upload_begin', '{"channel":"up","content_type":"text/plain","size":7,"transaction_id":"mine"}') FROM unnest(ARRAY[2, 3, 4, 5]) s;
+SELECT s, pg_temp.says(s, 'upload_abort', format('{"upload":%s}', pg_temp.u('session'))) FROM unnest(ARRAY[2, 3, 4]) s;
+SELECT pg_temp.says(5, 'upload_commit', format('{"upload":%s}', pg_temp.u('session')));
+RESET SESSION AUTHORIZATION;
+RESET message_bus.anonymous_role;
+SELECT publisher, subject, size FROM message_bus.messages WHERE transaction_id = 'mine';
+
 SET client_min_messages = warning;
+SELECT message_bus.set_jwt_keys('{"keys": []}');
 SELECT message_bus.drop_channel(channel) FROM message_bus.channels WHERE channel LIKE 'up%';
 DROP TABLE up, body;
-REVOKE ALL ON FUNCTION message_bus.relay FROM regress_up_login;
+REVOKE ALL ON FUNCTION message_bus.relay, message_bus.open_session, message_bus.close_session FROM regress_up_login;
 DROP ROLE regress_up_user, regress_up_other, regress_up_reader, regress_up_monitor, regress_up_anon, regress_up_login;

@@ -10,7 +10,7 @@
 SELECT p.proname FROM pg_proc p LEFT JOIN pg_description d ON d.objoid = p.oid AND d.classoid = 'pg_proc'::regclass
 	WHERE p.pronamespace = 'message_bus'::regnamespace AND d.description IS NULL AND p.prorettype <> 'trigger'::regtype ORDER BY 1;
 SELECT c.relname FROM pg_class c LEFT JOIN pg_description d ON d.objoid = c.oid AND d.objsubid = 0 AND d.classoid = 'pg_class'::regclass
-	WHERE c.relnamespace = 'message_bus'::regnamespace AND c.relkind IN ('v', 'r', 'p') AND NOT c.relispartition AND c.relname !~ '^secret_\d+$' AND d.description IS NULL ORDER BY 1;
+	WHERE c.relnamespace = 'message_bus'::regnamespace AND c.relkind IN ('v', 'r', 'p') AND NOT c.relispartition AND c.relname !~ '^(secret|part)_\d+$' AND d.description IS NULL ORDER BY 1;
 -- names are the contract: none is overloaded, no parameter is a word that PostgREST has for itself
 SELECT proname, count(*) FROM pg_proc WHERE pronamespace = 'message_bus'::regnamespace GROUP BY 1 HAVING count(*) > 1;
 SELECT p.proname, a FROM pg_proc p, unnest(p.proargnames) a JOIN pg_get_keywords() k ON k.word = a

@@ -584,7 +584,7 @@ row_fill(MbusMessageScan *scan, const MbusSeen *seen, HeapTuple tuple,
 	if (wants(scan, MBUS_SEEN_CONTENT_TYPE) && null[MBUS_COL_CONTENT_TYPE])
 		PUT(MBUS_SEEN_CONTENT_TYPE, CStringGetTextDatum(MBUS_CONTENT_JSON),
 			false);
-	if (wants(scan, MBUS_SEEN_STORED_SIZE))
+	if (wants(scan, MBUS_SEEN_STORED_SIZE) && null[MBUS_COL_BODY])
 		PUT(MBUS_SEEN_STORED_SIZE,
 			Int32GetDatum(toast_datum_size(column[MBUS_COL_PAYLOAD])), false);
 	if (wants(scan, MBUS_SEEN_PUBLISHER))

@@ -47,6 +47,7 @@ int			mbus_upload_ttl = 86400;
 int			mbus_max_body = 1024;
 int			mbus_max_uploads = 64;
 int			mbus_max_upload_mb = 16384;
+int			mbus_upload_slice = 2000;
 char	   *mbus_body_tablespace = NULL;
 int			mbus_scrub_rate = 1024;
 int			mbus_scrub_interval = 86400;
@@ -242,6 +243,11 @@ define_body_settings(void)
 							"What was given up counts until its space is returned.",
 							&mbus_max_upload_mb, 16384, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.upload_slice",
+							"Longest time for which one upload_commit() hashes what did not come in order.",
+							"A quarter of it in a frame of message_bus.relay(), where others wait.",
+							&mbus_upload_slice, 2000, 0, 60000,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomStringVariable("message_bus.body_tablespace",
 							   "Tablespace in which stores of large bodies are made.",
 							   "Empty: the database's own.",

@@ -39,7 +39,6 @@
 #include "segment/leaf_scan.h"
 
 static int	kind_of(const char *word);
-static bool message_open(Oid schema, int64 id);
 static bool message_found(Oid schema, Snapshot snapshot, MbusFound *found);
 static bool message_shown(Oid schema, MbusFound *found, HeapTuple tuple,
 						  TupleDesc desc);
@@ -151,25 +150,11 @@ message_shown(Oid schema, MbusFound *found, HeapTuple tuple, TupleDesc desc)
 	MbusStored	message;
 
 	if (mbus_sound_row(MBUS_MESSAGE, tuple, desc))
-		found->entry.open = monitors ? message_open(schema, found->number) :
+		found->entry.open = monitors ? mbus_message_open(schema, found->number, &message) :
 			mbus_message_readable(schema, found->number, &message);
 	else
 		found->entry.open = false;
 	return found->entry.open || monitors;
-}
-
-/* Whether get() would give a message to the current user; no error. */
-static bool
-message_open(Oid schema, int64 id)
-{
-	MbusStored	message;
-	const MbusChannel *channel;
-
-	if (!mbus_message_fetch(schema, id, &message))
-		return false;
-	channel = mbus_channel_by_id(schema, message.channel_id);
-	return channel && mbus_channel_allows(channel, MBUS_CONSUME) &&
-		mbus_message_visible(schema, &message);
 }
 
 /* A fact, in whichever segment. */

@@ -131,7 +131,7 @@ extern void mbus_verify_runs(MbusVerify *v, int64 from, int64 to);
 extern const char *mbus_verify_row(MbusVerify *v, MbusVerifySegment *segment,
 								   int kind, HeapTuple tuple, TupleDesc desc,
 								   MbusHash *hash);
-extern bool mbus_verify_payload(HeapTuple tuple, TupleDesc desc);
+extern bool mbus_verify_payload(Oid schema, HeapTuple tuple, TupleDesc desc);
 
 /* verify_part.c */
 extern void mbus_verify_rows(MbusVerify *v);

@@ -34,6 +34,7 @@ typedef struct Reading
 /* A row whose payload is verified apart. */
 typedef struct Payload
 {
+	Oid			schema;
 	HeapTuple	tuple;
 	TupleDesc	desc;
 	bool		right;
@@ -258,7 +259,7 @@ row_compare(Reading *reading, const MbusVerifySpan *span, int64 index,
 static bool
 payload_right(Reading *reading, HeapTuple tuple, TupleDesc desc)
 {
-	Payload		payload = {.tuple = tuple,.desc = desc};
+	Payload		payload = {reading->v->schema, tuple, desc};
 
 	if (!reading->alone)
 		payload_verify(&payload);
@@ -272,7 +273,8 @@ payload_verify(void *arg)
 {
 	Payload    *payload = arg;
 
-	payload->right = mbus_verify_payload(payload->tuple, payload->desc);
+	payload->right = mbus_verify_payload(payload->schema, payload->tuple,
+										 payload->desc);
 }
 
 /* Compares the hash of an entry with that of the tree. */

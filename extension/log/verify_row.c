@@ -3,8 +3,10 @@
  *		One row, compared with its entry.
  *
  * It is looked through before it is taken apart (sound.c), and refused if its
- * payload says that it is larger than it is.  Nothing here takes a lock or
- * keeps memory: all is in the context of the row.
+ * payload says that it is larger than it is.  All memory is in the context of
+ * the row.  A large message's body is read part by part and hashed as a whole:
+ * parts with checksums of their own prove nothing.  Its table is locked
+ * (AccessShare) as long as that takes.
  */
 #include "postgres.h"
 
@@ -14,7 +16,10 @@
 #include "base/compat.h"
 #include "base/payload.h"
 #include "log/verify.h"
+#include "message/large.h"
 #include "segment/leaf.h"
+
+static bool body_right(Oid schema, HeapTuple tuple, TupleDesc desc);
 
 /*
  * mbus_verify_row makes the entry of a row and its hash; returns what is wrong
@@ -36,7 +41,7 @@ mbus_verify_row(MbusVerify *v, MbusVerifySegment *segment, int kind,
  * are those of its checksum.  It errors where they cannot be read.
  */
 bool
-mbus_verify_payload(HeapTuple tuple, TupleDesc desc)
+mbus_verify_payload(Oid schema, HeapTuple tuple, TupleDesc desc)
 {
 	bool		isnull;
 	struct varlena *stored;
@@ -46,6 +51,8 @@ mbus_verify_payload(HeapTuple tuple, TupleDesc desc)
 	MbusCompression used;
 	Size		raw;
 
+	if (!heap_attisnull(tuple, MBUS_COL_BODY, desc))
+		return body_right(schema, tuple, desc);
 	size = DatumGetInt64(heap_getattr(tuple, MBUS_COL_SIZE, desc, &isnull));
 	used = mbus_compression_of(DatumGetChar(heap_getattr(tuple,
 														 MBUS_COL_ENCODING,
@@ -67,4 +74,23 @@ mbus_verify_payload(HeapTuple tuple, TupleDesc desc)
 		return false;
 	mbus_sha256(VARDATA_ANY(stored), size, digest);
 	return memcmp(digest, VARDATA_ANY(sha256), MBUS_SHA256_BYTES) == 0;
+}
+
+/*
+ * Whether the body of a message is there and as it was published, or gone
+ * because the message has expired or was deleted.
+ */
+static bool
+body_right(Oid schema, HeapTuple tuple, TupleDesc desc)
+{
+	MbusBodyLook look = {0};
+	MbusStored	message;
+	MbusLooked	found;
+	int64		bytes;
+
+	mbus_message_read(tuple, desc, &message);
+	do
+		found = mbus_large_look(schema, &message, &look, &bytes);
+	while (found == MBUS_LOOK_ON);
+	return found != MBUS_LOOK_DAMAGED;
 }

@@ -13,15 +13,13 @@
 #include "message/stored.h"
 #include "state/state.h"
 
-#define MBUS_PREVIEW_BYTES	1024	/* plain ones that are in the row, too */
-
 /* How far a body has been looked at, all zero to begin with. */
-typedef struct MbusLook
+typedef struct MbusBodyLook
 {
 	int64		id;				/* of its message */
 	int32		parts;			/* that were sound */
 	MbusBodyHash hash;			/* of these */
-} MbusLook;
+}			MbusBodyLook;
 
 /* What a look at a part has found. */
 typedef enum MbusLooked
@@ -45,7 +43,6 @@ extern void mbus_large_keep(Oid schema, MbusDatabase *db,
 extern struct varlena *mbus_large_read(Oid schema, const MbusStored *message,
 									   int64 from, int64 count, bool verify);
 extern MbusLooked mbus_large_look(Oid schema, const MbusStored *message,
-								  MbusLook *look, int64 bytes_max,
-								  int64 *bytes);
+								  MbusBodyLook * look, int64 *bytes);
 
 #endif							/* MBUS_LARGE_H */

@@ -7,6 +7,11 @@
  * be stopped behind each and gone on with in another transaction: parts never
  * change.
  *
+ * A range is compared with the checksums of its parts.  That the parts are those
+ * of the message, and not of another one that has its number (rows that were
+ * restored where there is another bus), tells the last of them: what it says of
+ * the hash behind it, if that is known, gives the checksum of the whole.
+ *
  * A body goes when its message has expired or was deleted, at once if its store
  * is its own.  So who misses it asks whether the message is still there before
  * that counts as damage.
@@ -19,16 +24,22 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
+#include "body/part.h"
 #include "body/read.h"
 #include "message/large.h"
 
-static bool parts_look(const MbusBody *body, int64 size, MbusLook *look,
-					   int64 bytes_max, int64 *bytes);
+#define LOOK_BYTES	(4 * MBUS_PART_BYTES)
+
+static bool body_is_of(Oid schema, const MbusStored *message);
+static bool parts_look(const MbusBody *body, int64 size, MbusBodyLook * look,
+					   int64 *bytes);
 
 /*
  * mbus_large_read returns "count" bytes of a message with a body, from a byte
- * on; NULL if they are not all there, or, with "verify", not those published.
+ * on; NULL if they are not all there, or, with "verify", not those published, as
+ * far as parts can tell.
  * 54000 if they are more than a value can have.
  */
 struct varlena *
@@ -40,6 +51,8 @@ mbus_large_read(Oid schema, const MbusStored *message, int64 from, int64 count,
 	/* it may be damaged */
 	if (from < 0 || count < 0 || message->size < count ||
 		from > message->size - count)
+		return NULL;
+	if (verify && !body_is_of(schema, message))
 		return NULL;
 	if (count > MBUS_WHOLE_MAX)
 		ereport(ERROR,
@@ -61,13 +74,45 @@ mbus_large_read(Oid schema, const MbusStored *message, int64 from, int64 count,
 }
 
 /*
- * mbus_large_look looks at parts of a message's body, from where the last look
- * has ended, at one, and then others until "bytes_max" bytes are read; it sets
- * *bytes to how many were.  What the server itself finds damaged it throws.
+ * body_is_of tells whether a body is that of a message, by its last part alone;
+ * also where that does not know.
+ */
+static bool
+body_is_of(Oid schema, const MbusStored *message)
+{
+	int32		last = mbus_parts(message->size) - 1;
+	Snapshot	snapshot;
+	MbusBody	body;
+	MbusPart	part;
+	MbusBodyHash hash;
+	bool		found;
+
+	if (!mbus_body_find(schema, message->body, AccessShareLock, &body))
+		return false;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	found = mbus_part_find(&body, last, snapshot, &part);
+	UnregisterSnapshot(snapshot);
+	if (!found ||
+		part.size != message->size - (int64) last * MBUS_PART_BYTES)
+		return false;
+	if (!part.has_state)
+		return true;
+	if (part.size == MBUS_PART_BYTES)
+	{
+		mbus_body_hash_resume(&hash, part.state, message->size);
+		mbus_body_hash_end(&hash, part.state);
+	}
+	return memcmp(part.state, message->sha256, MBUS_SHA256_BYTES) == 0;
+}
+
+/*
+ * mbus_large_look looks at a few parts of a message's body, from where the last
+ * look has ended, and sets *bytes to how many bytes they have.  What the server
+ * itself finds damaged it throws.
  */
 MbusLooked
-mbus_large_look(Oid schema, const MbusStored *message, MbusLook *look,
-				int64 bytes_max, int64 *bytes)
+mbus_large_look(Oid schema, const MbusStored *message, MbusBodyLook * look,
+				int64 *bytes)
 {
 	MbusBody	body;
 	bool		sound = false;
@@ -82,7 +127,7 @@ mbus_large_look(Oid schema, const MbusStored *message, MbusLook *look,
 	*bytes = 0;
 	if (mbus_body_find(schema, message->body, AccessShareLock, &body))
 	{
-		sound = parts_look(&body, message->size, look, bytes_max, bytes);
+		sound = parts_look(&body, message->size, look, bytes);
 		UnlockRelationOid(body.relid, AccessShareLock);
 	}
 	if (sound && look->parts < mbus_parts(message->size))
@@ -97,8 +142,7 @@ mbus_large_look(Oid schema, const MbusStored *message, MbusLook *look,
 
 /* Reads on; false if a part is missing or damaged, then look->parts. */
 static bool
-parts_look(const MbusBody *body, int64 size, MbusLook *look, int64 bytes_max,
-		   int64 *bytes)
+parts_look(const MbusBody *body, int64 size, MbusBodyLook * look, int64 *bytes)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "message_bus part",
@@ -107,7 +151,7 @@ parts_look(const MbusBody *body, int64 size, MbusLook *look, int64 bytes_max,
 	bool		sound = true;
 
 	while (sound && look->parts < mbus_parts(size) &&
-		   (*bytes == 0 || *bytes < bytes_max))
+		   *bytes < LOOK_BYTES)
 	{
 		int32		len = (int32) Min(size - look->hash.bytes,
 									  MBUS_PART_BYTES);

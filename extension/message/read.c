@@ -240,13 +240,15 @@ MBUS_FUNCTION(get_bytes)
 	count = Min(count, message.size - from);
 	check_reply(&message, count, false);
 
-	if (message.body != 0)
+	/* a whole one is compared with its own checksum, as get() does */
+	if (message.body != 0 && count < message.size)
 	{
 		payload = mbus_message_range(schema, &message, from, count);
 		read_record(schema, &message);
 		PG_RETURN_BYTEA_P(payload);
 	}
-	if (message.size > mbus_inline_max && is_verified(schema, &message) &&
+	if (message.body == 0 && message.size > mbus_inline_max &&
+		is_verified(schema, &message) &&
 		message.compression <= MBUS_COMPRESS_LZ4)
 	{
 		read_record(schema, &message);
@@ -255,12 +257,32 @@ MBUS_FUNCTION(get_bytes)
 	}
 	payload = mbus_message_payload(schema, &message);
 	read_record(schema, &message);
-	if (mbus_verify_on_read)
+	if (mbus_verify_on_read && message.body == 0)
 		remember_verified(schema, &message);
 	if (from == 0 && count == message.size)
 		PG_RETURN_BYTEA_P(payload);
 	PG_RETURN_BYTEA_P(cstring_to_text_with_len(VARDATA_ANY(payload) + from,
 											   count));
+}
+
+/*
+ * body_json(id bigint) returns the payload of a message with a body as json;
+ * NULL where that was not checked, or is damaged, or get() would not give it:
+ * no stored message may make a view fail.
+ */
+MBUS_FUNCTION(body_json)
+{
+	Oid			schema = mbus_schema();
+	MbusStored	message;
+	struct varlena *payload;
+
+	if (!mbus_message_open(schema, PG_GETARG_INT64(0), &message) ||
+		message.body == 0 || !message.json)
+		PG_RETURN_NULL();
+	payload = mbus_payload_read(schema, &message);
+	if (payload == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_POINTER(payload);
 }
 
 /*
@@ -270,7 +292,7 @@ MBUS_FUNCTION(get_bytes)
  * the message.
  */
 struct varlena *
-mbus_message_preview(int64 id, int32 max_bytes)
+mbus_message_preview(int64 id)
 {
 	Oid			schema = mbus_schema();
 	MbusStored	message;
@@ -280,7 +302,7 @@ mbus_message_preview(int64 id, int32 max_bytes)
 		mbus_quarantined(id))
 		return NULL;
 	return PG_DETOAST_DATUM_SLICE(PointerGetDatum(message.stored), 0,
-								  max_bytes);
+								  MBUS_PREVIEW_BYTES);
 }
 
 /*
@@ -354,6 +376,22 @@ mbus_message_readable(Oid schema, int64 id, MbusStored *message)
 		return false;
 	may_read(schema, message);
 	return true;
+}
+
+/*
+ * mbus_message_open finds a message if get() would give it to the current user;
+ * it does not error.
+ */
+bool
+mbus_message_open(Oid schema, int64 id, MbusStored *message)
+{
+	const MbusChannel *channel;
+
+	if (!mbus_message_fetch(schema, id, message))
+		return false;
+	channel = mbus_channel_by_id(schema, message->channel_id);
+	return channel && mbus_channel_allows(channel, MBUS_CONSUME) &&
+		mbus_message_visible(schema, message);
 }
 
 /* Errors unless the current user may consume the message's channel. */

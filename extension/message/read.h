@@ -10,6 +10,7 @@
 #include "message/stored.h"
 
 extern bool mbus_message_readable(Oid schema, int64 id, MbusStored *message);
-extern struct varlena *mbus_message_preview(int64 id, int32 max_bytes);
+extern bool mbus_message_open(Oid schema, int64 id, MbusStored *message);
+extern struct varlena *mbus_message_preview(int64 id);
 
 #endif							/* MBUS_READ_H */

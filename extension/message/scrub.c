@@ -17,8 +17,11 @@
  * again by the next slice before it counts as damaged.
  *
  * A slice ends after so many bytes or milliseconds, or with a segment in which
- * it has read something, and never in a message: the largest takes a second.  It holds AccessShare on one leaf, and only as
- * long as it reads; its snapshot likewise.  Who wants to drop the segment
+ * it has read something.  It does not end in a message, but behind any part of
+ * one that has a body (large_read.c): the next slice goes on there if it is
+ * given scrub->look, and begins the message anew if not.  It holds AccessShare
+ * on one leaf and one table of parts, and only as long as it reads; its
+ * snapshot likewise.  Who wants to drop the segment
  * waits for a slice at most, in a session; the worker does both itself.
  * What has expired is not looked at, nor what a restore is filling.
  */
@@ -53,25 +56,34 @@
 #include "state/state.h"
 
 #define ROW_COST	128			/* of a message beside its payload */
+#define ONE_BYTES	(16 * 1024 * 1024)	/* of one body, in a slice */
 
 static bool slice_over(const MbusScrub *scrub);
 static int32 segment_next(Oid schema, int32 from);
 static void segment_look(Oid schema, MbusScrub *scrub, int32 segment);
 static void segment_read(Oid schema, MbusScrub *scrub, int32 segment);
 static bool channel_in(Relation leaf, const MbusScrub *scrub, int32 segment);
-static void rows_read(MbusScrub *scrub, Relation leaf, int32 segment);
+static void rows_read(Oid schema, MbusScrub *scrub, Relation leaf,
+					  int32 segment);
 static IndexScanDesc rows_begin(const MbusScrub *scrub, Relation leaf,
 								Relation index, Snapshot snapshot,
 								int32 segment);
 static bool row_next(MbusScrub *scrub, IndexScanDesc rows);
-static void row_look(MbusScrub *scrub, TupleTableSlot *slot, Oid toast);
+static void row_look(Oid schema, MbusScrub *scrub, TupleTableSlot *slot,
+					 Oid toast);
+static void payload_look(Oid schema, MbusScrub *scrub, const Datum *column,
+						 const bool *null, TupleDesc desc);
+static void body_look(Oid schema, MbusScrub *scrub, const Datum *column);
 static const char *row_damage(HeapTuple tuple, TupleDesc desc, Oid toast);
 static bool row_walk(HeapTuple tuple, TupleDesc desc, Oid toast);
 static bool value_inside(const char *value, const char *end, int16 len,
 						 Oid toast);
 static bool external_sane(const char *value, Oid toast);
-static const char *payload_damage(const Datum *column, const bool *null,
-								  TupleDesc desc);
+static void others_read(const Datum *column, const bool *null,
+						TupleDesc desc);
+static const char *payload_damage(const Datum *column);
+static const char *body_detail(const MbusStored *message,
+							   const MbusBodyLook * look);
 static void found_add(MbusScrub *scrub, const char *kind, const char *detail);
 static void error_note(MbusScrub *scrub, int32 segment,
 					   const ErrorData *edata);
@@ -122,7 +134,7 @@ mbus_scrub_one(Oid schema, MbusScrub *scrub, int64 id, bool head)
 	if (id <= 0 || id >> MBUS_ROW_BITS > MBUS_SEGMENT_MAX)
 		return;
 	scrub->next = scrub->last = id;
-	scrub->bytes_max = 1;
+	scrub->bytes_max = ONE_BYTES;
 	scrub->head = head;
 	do
 	{
@@ -242,6 +254,7 @@ error_note(MbusScrub *scrub, int32 segment, const ErrorData *edata)
 		return;
 	}
 	scrub->sure |= scrub->doubted == scrub->at;
+	scrub->look.id = 0;
 	found_add(scrub, "unreadable", edata->message);
 	scrub->next = scrub->at + 1;
 }
@@ -267,7 +280,7 @@ segment_read(Oid schema, MbusScrub *scrub, int32 segment)
 						MBUS_MESSAGE_COLUMNS),
 				 errhint("Do not change the columns of segments.")));
 	if (channel_in(leaf, scrub, segment))
-		rows_read(scrub, leaf, segment);
+		rows_read(schema, scrub, leaf, segment);
 	else
 		scrub->next = MbusFirstId(segment + 1);
 	table_close(leaf, AccessShareLock);
@@ -296,7 +309,7 @@ channel_in(Relation leaf, const MbusScrub *scrub, int32 segment)
 
 /* Looks at the rows of a segment until the slice is over. */
 static void
-rows_read(MbusScrub *scrub, Relation leaf, int32 segment)
+rows_read(Oid schema, MbusScrub *scrub, Relation leaf, int32 segment)
 {
 	MemoryContext each = AllocSetContextCreate(CurrentMemoryContext,
 											   "message_bus scrub",
@@ -316,9 +329,11 @@ rows_read(MbusScrub *scrub, Relation leaf, int32 segment)
 		id = scrub->next = scrub->at;
 		if (over || !index_fetch_heap(rows, slot))
 			continue;
-		row_look(scrub, slot, leaf->rd_rel->reltoastrelid);
-		scrub->next = id + 1;
-		over = slice_over(scrub);
+		row_look(schema, scrub, slot, leaf->rd_rel->reltoastrelid);
+		/* the rest of a body is another slice's */
+		over = slice_over(scrub) || scrub->look.id == id;
+		if (scrub->look.id != id)
+			scrub->next = id + 1;
 	}
 	if (!over)
 		scrub->next = MbusFirstId(segment + 1);
@@ -368,7 +383,7 @@ row_next(MbusScrub *scrub, IndexScanDesc rows)
 
 /* Looks at one row, in the memory of its own. */
 static void
-row_look(MbusScrub *scrub, TupleTableSlot *slot, Oid toast)
+row_look(Oid schema, MbusScrub *scrub, TupleTableSlot *slot, Oid toast)
 {
 	TupleDesc	desc = slot->tts_tupleDescriptor;
 	MemoryContext each = AllocSetContextCreate(CurrentMemoryContext,
@@ -379,8 +394,8 @@ row_look(MbusScrub *scrub, TupleTableSlot *slot, Oid toast)
 	Datum		column[MBUS_MESSAGE_COLUMNS];
 	bool		null[MBUS_MESSAGE_COLUMNS];
 	const char *kind = row_damage(tuple, desc, toast);
-	int64		size = 0;
 
+	scrub->cost += ROW_COST;
 	if (kind == NULL)
 	{
 		heap_deform_tuple(tuple, desc, column, null);
@@ -389,22 +404,77 @@ row_look(MbusScrub *scrub, TupleTableSlot *slot, Oid toast)
 			 scrub->channel_seen == scrub->channel_id) &&
 			DatumGetTimestampTz(column[MBUS_COL_EXPIRES_AT - 1]) > mbus_now())
 		{
-			/* it may be damaged */
-			size = Max(DatumGetInt64(column[MBUS_COL_SIZE - 1]), 0);
-			size = Min(size, MBUS_PAYLOAD_MAX);
-			scrub->messages++;
-			if (!scrub->head)
-			{
-				scrub->bytes += size;
-				found_add(scrub, payload_damage(column, null, desc), NULL);
-			}
+			payload_look(schema, scrub, column, null, desc);
+			scrub->messages += scrub->look.id != scrub->at;
 		}
 	}
 	else
 		found_add(scrub, kind, NULL);
-	scrub->cost += size + ROW_COST;
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(each);
+}
+
+/*
+ * payload_look looks at what a row points to, unless its head is all that is
+ * wanted.  Where a body was not read to its end scrub->look.id is the
+ * message's.
+ */
+static void
+payload_look(Oid schema, MbusScrub *scrub, const Datum *column,
+			 const bool *null, TupleDesc desc)
+{
+	int64		size;
+
+	if (scrub->head)
+		return;
+	others_read(column, null, desc);
+	if (!null[MBUS_COL_BODY - 1])
+	{
+		body_look(schema, scrub, column);
+		return;
+	}
+	/* it may be damaged */
+	size = Max(DatumGetInt64(column[MBUS_COL_SIZE - 1]), 0);
+	size = Min(size, MBUS_PAYLOAD_MAX);
+	scrub->bytes += size;
+	scrub->cost += size;
+	found_add(scrub, payload_damage(column), NULL);
+}
+
+/* Looks on at a message's body, until the slice is over. */
+static void
+body_look(Oid schema, MbusScrub *scrub, const Datum *column)
+{
+	MbusStored	message = {.id = scrub->at,.channel_id = scrub->channel_seen};
+	bytea	   *digest = DatumGetByteaPP(column[MBUS_COL_SHA256 - 1]);
+	int64		bytes;
+	MbusLooked	found;
+
+	message.size = DatumGetInt64(column[MBUS_COL_SIZE - 1]);
+	message.body = DatumGetInt64(column[MBUS_COL_BODY - 1]);
+	message.expires_at = DatumGetTimestampTz(column[MBUS_COL_EXPIRES_AT - 1]);
+	memcpy(message.sha256, VARDATA_ANY(digest),
+		   Min(VARSIZE_ANY_EXHDR(digest), MBUS_SHA256_BYTES));
+	do
+	{
+		found = mbus_large_look(schema, &message, &scrub->look, &bytes);
+		scrub->bytes += bytes;
+		scrub->cost += bytes;
+	} while (found == MBUS_LOOK_ON && !slice_over(scrub));
+	if (found == MBUS_LOOK_DAMAGED)
+		found_add(scrub, "checksum", body_detail(&message, &scrub->look));
+	else if (found == MBUS_LOOK_SOUND)
+		found_add(scrub, NULL, NULL);
+}
+
+/* Says what of a body is damaged. */
+static const char *
+body_detail(const MbusStored *message, const MbusBodyLook * look)
+{
+	if (look->parts < mbus_parts(message->size))
+		return psprintf("part %d of its body is missing or damaged",
+						look->parts);
+	return "its body has other parts than were published";
 }
 
 /*
@@ -532,13 +602,25 @@ external_sane(const char *value, Oid toast)
 		(Size) pointer.va_rawsize - VARHDRSZ;
 }
 
+/* Reads all that a row points to but its payload. */
+static void
+others_read(const Datum *column, const bool *null, TupleDesc desc)
+{
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (!null[i] && TupleDescAttr(desc, i)->attlen == -1 &&
+			i != MBUS_COL_PAYLOAD - 1)
+			(void) PG_DETOAST_DATUM_PACKED(column[i]);
+	}
+}
+
 /*
- * payload_damage reads all that a row points to, and returns what its payload
- * is not: "compression" (it cannot be decompressed), "checksum"; NULL: it is
- * the one published.
+ * payload_damage reads a payload that is in the row, and returns what it is
+ * not: "compression" (it cannot be decompressed), "checksum"; NULL: it is the
+ * one published.
  */
 static const char *
-payload_damage(const Datum *column, const bool *null, TupleDesc desc)
+payload_damage(const Datum *column)
 {
 	int64		size = DatumGetInt64(column[MBUS_COL_SIZE - 1]);
 	MbusCompression used =
@@ -547,12 +629,6 @@ payload_damage(const Datum *column, const bool *null, TupleDesc desc)
 	bytea	   *digest;
 	uint8		sha256[MBUS_SHA256_BYTES];
 
-	for (int i = 0; i < desc->natts; i++)
-	{
-		if (!null[i] && TupleDescAttr(desc, i)->attlen == -1 &&
-			i != MBUS_COL_PAYLOAD - 1)
-			(void) PG_DETOAST_DATUM_PACKED(column[i]);
-	}
 	payload = PG_DETOAST_DATUM(column[MBUS_COL_PAYLOAD - 1]);
 	payload = mbus_payload_decode(payload, used, size);
 	if (payload == NULL)

@@ -9,6 +9,7 @@
 
 #include "datatype/timestamp.h"
 
+#include "message/large.h"
 #include "message/quarantine.h"
 
 #define MBUS_SCRUB_FOUND	32	/* in one slice */
@@ -22,12 +23,15 @@ typedef struct MbusScrub
 	int64		last;			/* and the last */
 
 	/* how much one slice does at most; one message at least */
-	int64		bytes_max;
+	int64		bytes_max;		/* of a body one part at least */
 	int			ms_max;			/* 0: no limit */
 	bool		head;			/* rows alone, not their payloads */
 
 	/* with which error of the disk the next slice begins, 0: none; scrub.c */
 	int64		doubted;
+
+	/* how far a body has been looked at in which the next slice begins */
+	MbusBodyLook look;
 
 	/* what the last slice has seen */
 	int64		messages;

@@ -41,6 +41,9 @@ typedef struct MbusStored
 	struct varlena *stored;		/* still toasted */
 } MbusStored;
 
+/* of a payload, that are shown; of a large one those that are in the row */
+#define MBUS_PREVIEW_BYTES	1024
+
 /* columns of message_bus.stored_message; the last is the payload */
 #define MBUS_STORED_COLUMNS 16
 

@@ -33,6 +33,7 @@
 #include "base/argument.h"
 #include "base/caller.h"
 #include "base/settings.h"
+#include "message/stored.h"
 #include "relay/rpc.h"
 #include "state/clock.h"
 
@@ -348,7 +349,9 @@ limit_bytes(const MbusAnswer *answer, const NullableDatum *batch,
 
 	room -= answer->out->len - MBUS_FRAME_PREFIX;
 	room = Max(room / 2, 1);
-	if (messages * Min(mbus_inline_max, answer->limit) <= room)
+	/* what goes by reference has a preview */
+	if (messages * Min(Max(mbus_inline_max, MBUS_PREVIEW_BYTES),
+					   answer->limit) <= room)
 		return;
 	if (max_bytes->isnull || DatumGetInt64(max_bytes->value) > room)
 	{

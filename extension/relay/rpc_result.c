@@ -36,8 +36,6 @@
 #include "message/read.h"
 #include "relay/rpc.h"
 
-#define PREVIEW_CHARS	200
-#define PREVIEW_BYTES	(PREVIEW_CHARS * MAX_MULTIBYTE_CHAR_LEN)
 #define ROW_TAIL		64		/* of a row, at most, beside its payload */
 
 /* Where the columns of a stored message are in a row; -1: it is none. */
@@ -520,8 +518,8 @@ append_payload(MbusAnswer *answer, bytea *payload, bool is_json)
 }
 
 /*
- * append_reference appends "ref", with the first characters of the payload if
- * they are text, the role may read them and there is room.  payload is NULL
+ * append_reference appends "ref", with the payload's first bytes if they are
+ * text, the role may read them and there is room.  payload is NULL
  * where it has not been read.
  */
 static void
@@ -539,7 +537,7 @@ append_reference(MbusAnswer *answer, const StoredColumns *columns,
 	appendStringInfoString(out, ",\"content_type\":");
 	escape_json(out, TextDatumGetCString(values[columns->content_type]));
 	words = preview_text(payload ? payload :
-						 mbus_message_preview(id, PREVIEW_BYTES));
+						 mbus_message_preview(id));
 	if (words)
 	{
 		initStringInfo(&preview);
@@ -552,8 +550,7 @@ append_reference(MbusAnswer *answer, const StoredColumns *columns,
 }
 
 /*
- * preview_text returns the first characters of a payload's beginning, NULL if
- * they are no text.
+ * preview_text returns a payload's beginning, NULL if it is no text.
  */
 static char *
 preview_text(const struct varlena *bytes)
@@ -565,14 +562,14 @@ preview_text(const struct varlena *bytes)
 	if (bytes == NULL)
 		return NULL;
 	start = VARDATA_ANY(bytes);
-	len = Min(VARSIZE_ANY_EXHDR(bytes), PREVIEW_BYTES);
+	len = Min(VARSIZE_ANY_EXHDR(bytes), MBUS_PREVIEW_BYTES);
 	valid = pg_encoding_verifymbstr(PG_UTF8, start, len);
 
 	/* the last character may be cut, nothing else */
 	if (len - valid >= MAX_MULTIBYTE_CHAR_LEN ||
-		(valid < len && len < PREVIEW_BYTES))
+		(valid < len && len < MBUS_PREVIEW_BYTES))
 		return NULL;
-	return pnstrdup(start, pg_mbcharcliplen(start, valid, PREVIEW_CHARS));
+	return pnstrdup(start, valid);
 }
 
 /*

@@ -167,7 +167,7 @@ own_limit(void)
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("too many large bodies"),
-			 errdetail("%d bodies have a store of their own.",
+			 errdetail("At most %d bodies may have a store of their own.",
 					   mbus_max_own_stores),
 			 errhint("Wait until some have expired, delete some, or increase message_bus.max_own_stores.")));
 }

@@ -150,7 +150,8 @@ mbus_upload_draft(const MbusUpload *upload, MbusDraft *draft)
 
 /*
  * begin_same returns the number of the same upload, open or committed; 0 if
- * there is none.  23505 if another one that is open has the transaction id.
+ * there is none.  23505 if another one that is open has the transaction id;
+ * no more is said of somebody else's.
  */
 static int64
 begin_same(Oid schema, const MbusChannel *channel, const MbusUpload *upload)
@@ -160,6 +161,7 @@ begin_same(Oid schema, const MbusChannel *channel, const MbusUpload *upload)
 	MbusUpload	other;
 	int64		same = 0;
 	bool		another = false;
+	const char *why = NULL;
 
 	if (upload->transaction_id == NULL)
 		return 0;
@@ -173,11 +175,15 @@ begin_same(Oid schema, const MbusChannel *channel, const MbusUpload *upload)
 		if (mbus_upload_own(&other) && is_same(upload, &other))
 			same = other.body;
 		else if (!other.done)
+		{
 			another = true;		/* a message says so itself */
+			if (mbus_upload_own(&other))
+				why = "An upload with another size or sha256 has it.";
+		}
 	}
 	mbus_uploads_end(scan);
 	if (another && same == 0)
-		used_before(channel, upload, "Another upload has it.");
+		used_before(channel, upload, why);
 	return same;
 }
 

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
@@ -22,6 +23,7 @@
 #include "base/caller.h"
 #include "base/payload.h"
 #include "base/schema.h"
+#include "base/settings.h"
 #include "body/hash.h"
 #include "body/part.h"
 #include "body/read.h"
@@ -30,11 +32,12 @@
 #include "message/publish.h"
 #include "state/clock.h"
 #include "state/fault.h"
+#include "state/state.h"
+#include "state/store.h"
 #include "upload/extent.h"
 #include "upload/upload.h"
 
-#define SLICE_MS		2000	/* of hashing in one call */
-#define SLICE_FRAME_MS	500		/* of one that comes in a frame */
+#define FRAME_SHARE		4		/* of the time for hashing, in a frame */
 #define PREVIEW_BYTES	1024
 
 /* One call. */
@@ -55,11 +58,14 @@ static bool commit_repeated(Oid schema, const MbusUpload *upload,
 static void size_settle(Commit *commit);
 static bool hash_settle(Oid schema, Commit *commit);
 static bool hash_known(Commit *commit);
-static void is_missing(const Commit *commit, int64 byte);
+pg_noreturn static void is_missing(const Commit *commit, int64 byte);
 static int32 hash_from(Oid schema, Commit *commit, MbusBodyHash *hash);
 static bool hash_on(Oid schema, Commit *commit, int32 n, MbusBodyHash *hash);
 static int32 part_bytes(const Commit *commit, int32 n);
+static struct varlena *part_read(const Commit *commit, int32 n);
+pg_noreturn static void is_damaged(const Commit *commit, int32 n);
 static int64 message_publish(Oid schema, Commit *commit);
+static void body_share(Oid schema, Commit *commit);
 static Datum commit_result(FunctionCallInfo fcinfo, int64 id,
 						   int64 hashed_to);
 
@@ -276,7 +282,8 @@ part_bytes(const Commit *commit, int32 n)
 static bool
 hash_on(Oid schema, Commit *commit, int32 n, MbusBodyHash *hash)
 {
-	double		slice = mbus_caller.in_relay ? SLICE_FRAME_MS : SLICE_MS;
+	int			slice = mbus_caller.in_relay ?
+	mbus_upload_slice / FRAME_SHARE : mbus_upload_slice;
 	int32		parts = mbus_parts(commit->size);
 	uint8		state[MBUS_SHA256_BYTES];
 	instr_time	start;
@@ -287,14 +294,7 @@ hash_on(Oid schema, Commit *commit, int32 n, MbusBodyHash *hash)
 		struct varlena *bytes;
 		instr_time	now;
 
-		CHECK_FOR_INTERRUPTS();
-		bytes = mbus_part_read(&commit->body, n, part_bytes(commit, n), true);
-		if (bytes == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("part of upload " INT64_FORMAT " from byte " INT64_FORMAT " on is damaged",
-							commit->upload.body,
-							(int64) n * MBUS_PART_BYTES)));
+		bytes = part_read(commit, n);
 		mbus_body_hash_part(hash, VARDATA_ANY(bytes),
 							VARSIZE_ANY_EXHDR(bytes));
 		pfree(bytes);
@@ -309,6 +309,28 @@ hash_on(Oid schema, Commit *commit, int32 n, MbusBodyHash *hash)
 	mbus_upload_hash(schema, commit->upload.body, n, state);
 	commit->hashed_to = ((int64) n + 1) * MBUS_PART_BYTES;
 	return false;
+}
+
+/* The bytes of a part; XX001 if they are not those that were sent. */
+static struct varlena *
+part_read(const Commit *commit, int32 n)
+{
+	struct varlena *bytes;
+
+	CHECK_FOR_INTERRUPTS();
+	bytes = mbus_part_read(&commit->body, n, part_bytes(commit, n), true);
+	if (bytes == NULL)
+		is_damaged(commit, n);
+	return bytes;
+}
+
+static void
+is_damaged(const Commit *commit, int32 n)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("part of upload " INT64_FORMAT " from byte " INT64_FORMAT " on is damaged",
+					commit->upload.body, (int64) n * MBUS_PART_BYTES)));
 }
 
 /*
@@ -326,10 +348,10 @@ message_publish(Oid schema, Commit *commit)
 	SET_VARSIZE(bytes, VARHDRSZ + count);
 	if (!mbus_body_read(schema, commit->upload.body, commit->size, 0, count,
 						VARDATA(bytes), true))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("part of upload " INT64_FORMAT " from byte " INT64_FORMAT " on is damaged",
-						commit->upload.body, INT64CONST(0))));
+		is_damaged(commit, 0);
+	if (large && commit->upload.own &&
+		commit->size <= (int64) mbus_own_body_min * 1024 * 1024)
+		body_share(schema, commit);
 	mbus_upload_draft(&commit->upload, &draft);
 	draft.payload = (struct varlena *) bytes;
 	draft.size = commit->size;
@@ -340,6 +362,36 @@ message_publish(Oid schema, Commit *commit)
 					  mbus_upload_channel(schema, &commit->upload), &draft,
 					  large ? &commit->body : NULL);
 	return draft.id;
+}
+
+/*
+ * body_share copies a body, which turned out to be small, to a store that it
+ * shares: of those for one body there are not so many.
+ */
+static void
+body_share(Oid schema, Commit *commit)
+{
+	MbusChannel channel = *mbus_upload_channel(schema, &commit->upload);
+	MbusPartWriter *writer;
+	MbusBody	shared;
+
+	mbus_body_new(mbus_database(), schema, channel.series, commit->size,
+				  mbus_now() + channel.ttl_us, &shared);
+	writer = mbus_part_writer(&shared, channel.compression);
+	for (int32 n = 0; n < mbus_parts(commit->size); n++)
+	{
+		struct varlena *bytes = part_read(commit, n);
+		MbusPart	part = {.n = n,.size = VARSIZE_ANY_EXHDR(bytes),
+		.at = mbus_now()};
+
+		mbus_sha256(VARDATA_ANY(bytes), part.size, part.sha256);
+		mbus_part_write(writer, &part, VARDATA_ANY(bytes));
+		pfree(bytes);
+	}
+	mbus_part_writer_end(writer);
+	CommandCounterIncrement();
+	commit->body = shared;
+	mbus_stores_look();
 }
 
 /* The row that the call returns. */

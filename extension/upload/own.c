@@ -36,6 +36,7 @@
 #define UPLOAD_LONGEST	(30 * USECS_PER_DAY)	/* from begin to commit */
 
 static bool is_nobody(const char *subject);
+static bool time_is_over(const MbusUpload *upload, const MbusBody *body);
 static bool same_text(const text *one, const text *other);
 static void upload_ended(const MbusUpload *upload, const MbusUploadEnd *end);
 
@@ -174,9 +175,7 @@ mbus_upload_unfinished(Oid schema, MbusUpload *upload, LOCKMODE lockmode,
 		upload_ended(upload, &end);
 	if (!there || upload->done)
 		mbus_upload_missing(number);
-	/* the parts are looked at only where that decides */
-	if (upload->begun_at + mbus_upload_ttl * USECS_PER_SEC <= mbus_now() &&
-		mbus_upload_expiry(upload, body) <= mbus_now())
+	if (time_is_over(upload, body))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("upload " INT64_FORMAT " has expired", number),
@@ -227,7 +226,23 @@ mbus_upload_expired(Oid schema, const MbusUpload *upload)
 	if (upload->begun_at + mbus_upload_ttl * USECS_PER_SEC > mbus_now())
 		return false;
 	return !mbus_body_find(schema, upload->body, AccessShareLock, &body) ||
-		mbus_upload_expiry(upload, &body) <= mbus_now();
+		time_is_over(upload, &body);
+}
+
+/*
+ * Whether an upload is too old.  Its parts are looked at only where that
+ * decides.
+ */
+static bool
+time_is_over(const MbusUpload *upload, const MbusBody *body)
+{
+	TimestampTz now = mbus_now();
+	TimestampTz since = now - mbus_upload_ttl * USECS_PER_SEC;
+
+	if (upload->begun_at > since)
+		return false;
+	return !upload->own || upload->begun_at + UPLOAD_LONGEST <= now ||
+		!mbus_parts_since(body, since);
 }
 
 /*

@@ -15,6 +15,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -30,6 +31,7 @@ struct MbusUploadScan
 	Relation	table;
 	MbusLeafScan rows;
 	Snapshot	snapshot;
+	MemoryContext context;		/* of one row that is read */
 };
 
 static MbusUploadScan *scan_open(Oid schema, const char *table,
@@ -42,16 +44,19 @@ static int64 column_int8(HeapTuple tuple, TupleDesc desc, AttrNumber column,
 						 int64 if_null);
 
 /*
- * mbus_upload_find reads an upload, whoever's it is; false if there is none.
+ * mbus_upload_find reads an upload, whoever's it is, into the current memory
+ * context; false if there is none.
  */
 bool
 mbus_upload_find(Oid schema, int64 number, MbusUpload *upload)
 {
 	MbusUploadScan *scan = scan_body(schema, "upload", "upload_pkey", number);
-	bool		found = mbus_uploads_next(scan, upload);
+	HeapTuple	tuple = mbus_leaf_scan_next(&scan->rows);
 
+	if (tuple)
+		upload_read(tuple, RelationGetDescr(scan->table), upload);
 	mbus_uploads_end(scan);
-	return found;
+	return tuple != NULL;
 }
 
 /*
@@ -101,16 +106,22 @@ mbus_uploads_with(Oid schema, int32 channel_id, text *transaction_id)
 }
 
 /*
- * mbus_uploads_next reads the next one; false: there is none.
+ * mbus_uploads_next reads the next one, good until the call after; false: there
+ * is none.
  */
 bool
 mbus_uploads_next(MbusUploadScan *scan, MbusUpload *upload)
 {
 	HeapTuple	tuple = mbus_leaf_scan_next(&scan->rows);
+	MemoryContext caller;
 
-	if (tuple)
-		upload_read(tuple, RelationGetDescr(scan->table), upload);
-	return tuple != NULL;
+	if (tuple == NULL)
+		return false;
+	MemoryContextReset(scan->context);
+	caller = MemoryContextSwitchTo(scan->context);
+	upload_read(tuple, RelationGetDescr(scan->table), upload);
+	MemoryContextSwitchTo(caller);
+	return true;
 }
 
 /*
@@ -121,6 +132,7 @@ mbus_uploads_end(MbusUploadScan *scan)
 {
 	mbus_leaf_scan_close(&scan->rows);
 	UnregisterSnapshot(scan->snapshot);
+	MemoryContextDelete(scan->context);
 	table_close(scan->table, AccessShareLock);
 	pfree(scan);
 }
@@ -131,6 +143,9 @@ scan_open(Oid schema, const char *table, const char *index)
 {
 	MbusUploadScan *scan = palloc(sizeof(MbusUploadScan));
 
+	scan->context = AllocSetContextCreate(CurrentMemoryContext,
+										  "message_bus upload",
+										  ALLOCSET_SMALL_SIZES);
 	scan->table = table_open(mbus_relation(schema, table), AccessShareLock);
 	scan->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	mbus_leaf_scan_on(&scan->rows, scan->table,
@@ -150,7 +165,7 @@ scan_body(Oid schema, const char *table, const char *index, int64 number)
 	return scan;
 }
 
-/* Reads a row of "upload"; what it has is copied. */
+/* Reads a row of "upload"; what it has is copied to the current context. */
 static void
 upload_read(HeapTuple tuple, TupleDesc desc, MbusUpload *upload)
 {
@@ -290,7 +305,7 @@ mbus_upload_end(Oid schema, int64 number, const MbusUploadEnd *end)
 	Oid			types[] = {INT8OID, TIMESTAMPTZOID, CHAROID, INT8OID, INT8OID};
 	Datum		values[] = {Int64GetDatum(number),
 		TimestampTzGetDatum(end->at), CharGetDatum(end->kind),
-		Int64GetDatum(end->message_id), Int64GetDatum(end->bytes)};
+	Int64GetDatum(end->message_id), Int64GetDatum(end->bytes)};
 
 	mbus_run_as_owner(schema, "INSERT INTO message_bus.upload_end"
 					  " (body, at, kind, message_id, bytes)"

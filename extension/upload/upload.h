@@ -25,7 +25,7 @@
 #define MBUS_COMMITTED		'c'
 #define MBUS_ABORTED		'a'
 
-/* What begin was given; texts live in the memory context of the reader. */
+/* What begin was given; texts live where the row was read into. */
 typedef struct MbusUpload
 {
 	int64		body;

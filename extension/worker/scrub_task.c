@@ -12,7 +12,9 @@
  * since the last, a second's worth at most, and SLICE_MS at most; then others
  * are served.  Where passes are many a slice waits until it is worth its
  * transaction, a tenth of a second's.  A message that is larger than that is
- * paid for by the passes that follow.  The setting is looked at in each.
+ * paid for by the passes that follow, unless it has a body: of that a pass
+ * reads what it may, and the next one goes on (MbusBodyLook, in this process's
+ * memory).  The setting is looked at in each.
  *
  * Locks.  A slice holds AccessShare on one leaf; the worker drops segments
  * itself, so it is never in its own way.  What cannot be locked in
@@ -105,6 +107,7 @@ mbus_scrub_run(MbusWork *work)
 			scrub.bytes_max = budget;
 			scrub.ms_max = SLICE_MS;
 			scrub.doubted = work->scrub.doubted;
+			scrub.look = work->scrub.look;
 			slice_run(work, &scrub);
 		}
 	}
@@ -259,7 +262,8 @@ cycle_begin(MbusWork *work, void *arg)
 
 /*
  * wanted_look looks at messages that somebody has found damaged: one only, as
- * long as what may be read is used up.  They count against it.
+ * long as what may be read is used up.  They count against it.  One with a body
+ * is looked at for SLICE_MS in a pass, and others wait.
  */
 static void
 wanted_look(MbusWork *work)
@@ -271,14 +275,24 @@ wanted_look(MbusWork *work)
 		n = Min(n, 1);
 	for (int i = 0; i < n; i++)
 	{
-		MbusScrub	scrub = {.last = ids[i]};
+		MbusScrub	scrub = {.next = ids[i],.last = ids[i],
+			.bytes_max = PG_INT64_MAX,.ms_max = SLICE_MS,
+		.look = work->scrub.wanted};
+		MbusOutcome outcome;
 
-		/* where somebody is in the way it is wanted again by who reads it */
-		if (mbus_task_run(work, MBUS_TASK_SCRUB, slice_look, &scrub,
-						  "looking at message " INT64_FORMAT,
-						  ids[i]) == MBUS_DONE)
-			slice_tell(work, &scrub, true);
+		do
+			outcome = mbus_task_run(work, MBUS_TASK_SCRUB, slice_look,
+									&scrub,
+									"looking at message " INT64_FORMAT,
+									ids[i]);
+		while (outcome == MBUS_DONE && scrub.doubt);
 		work->scrub.budget -= scrub.cost;
+		work->scrub.wanted = scrub.look;
+		if (outcome == MBUS_DONE && !scrub.ended)
+			break;
+		/* where somebody is in the way it is wanted again by who reads it */
+		if (outcome == MBUS_DONE)
+			slice_tell(work, &scrub, true);
 		mbus_scrub_seen(work->db, ids[i]);
 		work->serve(work);
 	}
@@ -328,6 +342,7 @@ slice_run(MbusWork *work, MbusScrub *scrub)
 		return;
 	work->scrub.blocked = 0;
 	work->scrub.doubted = scrub->doubt ? scrub->doubted : 0;
+	work->scrub.look = scrub->look;
 	work->scrub.budget -= scrub->cost;
 	/* what the disk is doubted for is looked at after a pause */
 	work->scrub.more = !scrub->ended && !scrub->doubt &&
@@ -349,10 +364,7 @@ slice_look(MbusWork *work, void *arg)
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
-	if (cycle)
-		mbus_scrub_slice(work->schema, scrub);
-	else
-		mbus_scrub_one(work->schema, scrub, scrub->last, false);
+	mbus_scrub_slice(work->schema, scrub);
 	if (work->scrub.blocked >= PASSED_OVER)
 		scrub->n = 0;
 	(void) mbus_quarantine_settle(work->schema, scrub->found, scrub->n);

@@ -12,6 +12,7 @@
 
 #include "base/ids.h"
 #include "log/log.h"
+#include "message/large.h"
 #include "state/state.h"
 
 /* Transactions that the retirement of a table waits for, and such tables: at
@@ -194,6 +195,8 @@ typedef struct MbusScrubWork
 	TimestampTz stored_at;		/* the place */
 	int			blocked;		/* tries in a row */
 	int64		doubted;		/* where the disk erred, see MbusScrub */
+	MbusBodyLook look;			/* at a body, of the cycle's next message, */
+	MbusBodyLook wanted;		/* ... and of one that is wanted */
 	int			said;			/* damaged messages, since said_at */
 	TimestampTz said_at;
 } MbusScrubWork;
@@ -253,6 +256,7 @@ typedef struct MbusWork
 	TimestampTz tallies_looked_at;	/* all of them, for channels that are gone */
 	int			tallies_at;		/* place where the next look begins */
 	TimestampTz numbers_warned_at;
+	TimestampTz uploads_looked_at;	/* for those that ended a while ago */
 } MbusWork;
 
 /* A task; returns MBUS_DONE or MBUS_BLOCKED, or errors. */

@@ -297,7 +297,7 @@ describe('large bodies', () => {
 			assert.ok(!('payload' in row));
 			assert.deepEqual(row.ref, { id, size: Buffer.byteLength(payload),
 				sha256: sha256(payload), content_type: 'application/json',
-				preview: payload.slice(0, 200) });
+				preview: payload.slice(0, 512) });
 			const parts = [];
 			for (let at = 0; at < row.size; at += 1e6) {
 				const part = await client.callBinary('get_bytes',
@@ -387,7 +387,7 @@ describe('waiting', () => {
 		await bus.sql(`SELECT message_bus.publish('${channel}',
 			to_json(repeat('x', 2000000)))`);
 		const [row] = await claim;
-		assert.equal(row.ref.preview, `"${'x'.repeat(199)}`);
+		assert.equal(row.ref.preview, `"${'x'.repeat(1023)}`);
 	});
 
 	test('a wait ends empty before the call takes too long', async () => {
