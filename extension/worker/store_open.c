@@ -90,6 +90,7 @@ typedef struct Opening
 {
 	int32		series;			/* 0: for one body each */
 	int			n;
+	int32		next_store;		/* before */
 	TimestampTz expires_at;		/* of the body that is waited with */
 	TimestampTz closes_at;		/* out */
 	TimestampTz promised;		/* out */
@@ -111,6 +112,7 @@ static void ready_show(MbusWork *work, const Opening *opening);
 static MbusReadyStore store_make(MbusWork *work, const Opening *opening);
 static int32 number_choose(MbusWork *work);
 static bool number_again(MbusWork *work, MbusReadyStore *made);
+static void numbers_return(MbusDatabase *db, const Opening *opening);
 static bool number_used(MbusWork *work, int32 number);
 static Oid	part_create(MbusWork *work, int32 number);
 static char *tablespace(const char *before);
@@ -209,6 +211,18 @@ number_again(MbusWork *work, MbusReadyStore *made)
 										 work->schema));
 }
 
+/*
+ * numbers_return gives back the numbers of stores that were not made; should a
+ * table be there all the same, the next look at its number finds it.
+ */
+static void
+numbers_return(MbusDatabase *db, const Opening *opening)
+{
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->stores.next_store = opening->next_store;
+	LWLockRelease(&db->lock);
+}
+
 /* Whether a row or a table has a number. */
 static bool
 number_used(MbusWork *work, int32 number)
@@ -241,7 +255,11 @@ mbus_stores_open(MbusWork *work)
 		return;
 	for (int32 series = 1; series <= MBUS_MAX_SERIES; series++)
 	{
-		Opening		opening = {.series = series,.n = 1};
+		Opening		opening = {
+			.series = series,
+			.n = 1,
+			.next_store = work->db->stores.next_store
+		};
 
 		store_measure(work, series);
 		switch (store_need(work, series, &opening))
@@ -256,6 +274,8 @@ mbus_stores_open(MbusWork *work)
 								  &opening, "opening a store of series %d",
 								  series) == MBUS_DONE)
 					store_show(work, &opening);
+				else
+					numbers_return(work->db, &opening);
 				break;
 		}
 	}
@@ -419,7 +439,7 @@ stores_ready(MbusWork *work)
 {
 	MbusStores *stores = &work->db->stores;
 	TimestampTz now = mbus_now();
-	Opening		opening = {0};
+	Opening		opening = {.next_store = stores->next_store};
 
 	LWLockAcquire(&work->db->lock, LW_EXCLUSIVE);
 	if (work->disk.full)
@@ -438,6 +458,8 @@ stores_ready(MbusWork *work)
 	if (mbus_task_run(work, MBUS_TASK_BODY_OPEN, stores_make, &opening,
 					  "making stores for one body each") == MBUS_DONE)
 		ready_show(work, &opening);
+	else
+		numbers_return(work->db, &opening);
 }
 
 /* Makes own stores, as many as there may be. */
