@@ -625,8 +625,9 @@ kept_one(Redrive *redrive, int32 subscription_id, const Last *last)
 		return;
 	mbus_channel_check(channel, MBUS_PUBLISH);
 	caller = MemoryContextSwitchTo(redrive->each);
-	if (mbus_message_fetch_latest(schema, last->id, &message) &&
-		(!last->corrupt || mbus_scrub_sound(schema, last->id)) &&
+	/* a row that is damaged must not be taken apart */
+	if ((!last->corrupt || mbus_scrub_sound(schema, last->id)) &&
+		mbus_message_fetch_latest(schema, last->id, &message) &&
 		(subscription = mbus_subscription_by_id(schema,
 												subscription_id)) != NULL)
 	{
