@@ -57,6 +57,7 @@
 #include "message/draft.h"
 #include "message/insert.h"
 #include "message/publish.h"
+#include "message/row_whole.h"
 #include "message/scrub.h"
 #include "message/stored.h"
 #include "segment/channel_scan.h"
@@ -227,7 +228,8 @@ letters_of_range(Redrive *redrive, Relation leaf, MbusChannelScan *rows,
 		MemoryContext caller = MemoryContextSwitchTo(redrive->each);
 		MbusStored	letter;
 
-		if (!heap_attisnull(tuple, MBUS_COL_HEADERS, RelationGetDescr(leaf)))
+		if (!heap_attisnull(tuple, MBUS_COL_HEADERS, RelationGetDescr(leaf)) &&
+			mbus_row_whole(tuple, RelationGetDescr(leaf), InvalidOid))
 		{
 			mbus_message_read(tuple, RelationGetDescr(leaf), &letter);
 			if (letter_redrive(redrive, &letter))
