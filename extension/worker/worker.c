@@ -109,6 +109,7 @@
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
 #include "worker/segment_retire.h"
+#include "worker/store_close.h"
 #include "worker/store_drop.h"
 #include "worker/store_move.h"
 #include "worker/store_open.h"

@@ -151,6 +151,14 @@ isnt(store_of(publish('long', 2 * $mb, 1)),
 	$shared, 'the next body goes to another store');
 unlike(sql($bodies), qr/f/, 'all of it is read again');
 
+sql(q{SELECT message_bus.create_channel('empty', ttl => '50 minutes',
+		compression => 'lz4');
+	SELECT message_bus.publish_bytes('empty', decode(repeat('00', 3000000), 'hex'),
+		'application/octet-stream') FROM generate_series(1, 6)});
+is( sql(q{SELECT count(DISTINCT body >> 20) FROM message_bus.message
+		JOIN message_bus.channel USING (channel_id) WHERE name = 'empty'}),
+	1, 'a store is full when it has so much on the disk');
+
 # ----------
 # Expired, held, let go
 # ----------
