@@ -97,6 +97,7 @@ mbus_numbers_used(MbusDatabase *db, MbusNumbersUsed *used)
 	LWLockRelease(mbus_delivery_lock());
 	LWLockAcquire(&db->lock, LW_SHARED);
 	numbering = db->numbering;
+	used->stores = 100.0 * db->stores.next_store / MBUS_SEGMENT_MAX;
 	LWLockRelease(&db->lock);
 	used->segments = 100.0 * numbering.next_segment / MBUS_SEGMENT_MAX;
 
@@ -109,6 +110,10 @@ mbus_numbers_used(MbusDatabase *db, MbusNumbersUsed *used)
 		snprintf(used->warning, sizeof(used->warning),
 				 "message_bus has used %.1f %% of its segment numbers",
 				 used->segments);
+	else if (used->stores >= MBUS_NUMBERS_WARN)
+		snprintf(used->warning, sizeof(used->warning),
+				 "message_bus has used %.1f %% of its numbers of stores",
+				 used->stores);
 	else if (used->epochs >= MBUS_NUMBERS_WARN)
 		snprintf(used->warning, sizeof(used->warning),
 				 "message_bus has used %.1f %% of its lease epochs",

@@ -14,6 +14,7 @@
 typedef struct MbusNumbersUsed
 {
 	double		segments;
+	double		stores;			/* of large bodies */
 	double		epochs;
 	char		warning[128];	/* "" : all is well */
 } MbusNumbersUsed;

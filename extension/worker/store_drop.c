@@ -38,9 +38,9 @@
 #include "state/state.h"
 #include "state/store.h"
 #include "worker/segment_catalog.h"
+#include "worker/store_close.h"
 #include "worker/store_drop.h"
 #include "worker/store_held.h"
-#include "worker/store_open.h"
 #include "worker/store_settle.h"
 #include "worker/task.h"
 

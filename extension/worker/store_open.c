@@ -1,7 +1,6 @@
 /*
  * store_open.c
- *		Numbers stores of large bodies, opens those that are wanted, and closes
- *		those that are old or full.
+ *		Numbers stores of large bodies, and opens those that are wanted.
  *
  * A store n is a table message_bus.part_<n> and a row of
  * message_bus.body_store.  Both are made in one transaction, made durable with
@@ -59,6 +58,7 @@
 #include "worker/foreign.h"
 #include "worker/numbers.h"
 #include "worker/segment_catalog.h"
+#include "worker/store_close.h"
 #include "worker/store_open.h"
 #include "worker/task.h"
 
@@ -78,11 +78,19 @@ typedef enum Need
 	NEED_CLOSE
 } Need;
 
+/* What a store has on the disk. */
+typedef struct Measure
+{
+	int32		store_no;
+	int64		bytes;
+} Measure;
+
 /* Stores that are made. */
 typedef struct Opening
 {
 	int32		series;			/* 0: for one body each */
 	int			n;
+	int32		next_store;		/* before */
 	TimestampTz expires_at;		/* of the body that is waited with */
 	TimestampTz closes_at;		/* out */
 	TimestampTz promised;		/* out */
@@ -90,6 +98,8 @@ typedef struct Opening
 	int64		own;			/* out: own stores there are */
 } Opening;
 
+static void store_measure(MbusWork *work, int32 series);
+static MbusOutcome store_read_size(MbusWork *work, void *arg);
 static Need store_need(MbusWork *work, int32 series, Opening *opening);
 static bool store_full(const MbusOpenStore *store);
 static bool store_over(const MbusOpenStore *store);
@@ -102,14 +112,10 @@ static void ready_show(MbusWork *work, const Opening *opening);
 static MbusReadyStore store_make(MbusWork *work, const Opening *opening);
 static int32 number_choose(MbusWork *work);
 static bool number_again(MbusWork *work, MbusReadyStore *made);
+static void numbers_return(MbusDatabase *db, const Opening *opening);
 static bool number_used(MbusWork *work, int32 number);
 static Oid	part_create(MbusWork *work, int32 number);
 static char *tablespace(const char *before);
-static void store_close(MbusWork *work, int32 series);
-static void store_closed(MbusWork *work, const MbusOpenStore *old);
-static MbusOutcome store_write_closed(MbusWork *work, void *arg);
-static MbusOutcome stores_write_lost(MbusWork *work, void *arg);
-static char *stores_open_list(MbusDatabase *db);
 
 /* ------------------------------------------------------------------------
  * Numbering
@@ -205,6 +211,18 @@ number_again(MbusWork *work, MbusReadyStore *made)
 										 work->schema));
 }
 
+/*
+ * numbers_return gives back the numbers of stores that were not made; should a
+ * table be there all the same, the next look at its number finds it.
+ */
+static void
+numbers_return(MbusDatabase *db, const Opening *opening)
+{
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	db->stores.next_store = opening->next_store;
+	LWLockRelease(&db->lock);
+}
+
 /* Whether a row or a table has a number. */
 static bool
 number_used(MbusWork *work, int32 number)
@@ -237,20 +255,27 @@ mbus_stores_open(MbusWork *work)
 		return;
 	for (int32 series = 1; series <= MBUS_MAX_SERIES; series++)
 	{
-		Opening		opening = {.series = series,.n = 1};
+		Opening		opening = {
+			.series = series,
+			.n = 1,
+			.next_store = work->db->stores.next_store
+		};
 
+		store_measure(work, series);
 		switch (store_need(work, series, &opening))
 		{
 			case NEED_NOTHING:
 				break;
 			case NEED_CLOSE:
-				store_close(work, series);
+				mbus_store_close(work, series);
 				break;
 			case NEED_STORE:
 				if (mbus_task_run(work, MBUS_TASK_BODY_OPEN, store_open,
 								  &opening, "opening a store of series %d",
 								  series) == MBUS_DONE)
 					store_show(work, &opening);
+				else
+					numbers_return(work->db, &opening);
 				break;
 		}
 	}
@@ -276,6 +301,50 @@ store_need(MbusWork *work, int32 series, Opening *opening)
 	opening->expires_at = store->wanted;
 	LWLockRelease(&work->db->lock);
 	return need;
+}
+
+/*
+ * store_measure has a store that seems to be full go on if half of it is still
+ * empty: what was reserved was not written, or it was rolled back.  Else
+ * whoever reserves much and writes nothing would use up numbers.
+ */
+static void
+store_measure(MbusWork *work, int32 series)
+{
+	MbusOpenStore *store = &work->db->stores.open[series];
+	int64		limit = (int64) mbus_store_max_mb * 1024 * 1024;
+	Measure		measure = {0};
+
+	LWLockAcquire(&work->db->lock, LW_SHARED);
+	if (store->store_no != 0 && store->bytes >= limit &&
+		store->next_n < MBUS_BODIES_LIMIT)
+		measure.store_no = store->store_no;
+	LWLockRelease(&work->db->lock);
+	if (measure.store_no == 0 ||
+		mbus_task_run(work, MBUS_TASK_BODY_OPEN, store_read_size, &measure,
+					  "measuring store %d", measure.store_no) != MBUS_DONE ||
+		measure.bytes >= limit / 2)
+		return;
+	LWLockAcquire(&work->db->lock, LW_EXCLUSIVE);
+	if (store->store_no == measure.store_no)
+		store->bytes = measure.bytes;
+	LWLockRelease(&work->db->lock);
+	ConditionVariableBroadcast(&work->db->changed);
+}
+
+static MbusOutcome
+store_read_size(MbusWork *work, void *arg)
+{
+	Measure    *measure = arg;
+	bool		isnull;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	measure->bytes = mbus_sql_int64(&isnull, "SELECT pg_table_size("
+									"to_regclass('message_bus.part_%d'))",
+									measure->store_no);
+	mbus_task_commit();
+	return MBUS_DONE;
 }
 
 /* Whether a store takes no more; under the lock. */
@@ -358,7 +427,7 @@ store_show(MbusWork *work, const Opening *opening)
 	LWLockRelease(&db->lock);
 	ConditionVariableBroadcast(&db->changed);
 	if (old.store_no != 0)
-		store_closed(work, &old);
+		mbus_store_closed(work, &old);
 }
 
 /*
@@ -370,7 +439,7 @@ stores_ready(MbusWork *work)
 {
 	MbusStores *stores = &work->db->stores;
 	TimestampTz now = mbus_now();
-	Opening		opening = {0};
+	Opening		opening = {.next_store = stores->next_store};
 
 	LWLockAcquire(&work->db->lock, LW_EXCLUSIVE);
 	if (work->disk.full)
@@ -389,6 +458,8 @@ stores_ready(MbusWork *work)
 	if (mbus_task_run(work, MBUS_TASK_BODY_OPEN, stores_make, &opening,
 					  "making stores for one body each") == MBUS_DONE)
 		ready_show(work, &opening);
+	else
+		numbers_return(work->db, &opening);
 }
 
 /* Makes own stores, as many as there may be. */
@@ -515,124 +586,4 @@ tablespace(const char *before)
 	if (mbus_body_tablespace == NULL || mbus_body_tablespace[0] == '\0')
 		return "";
 	return psprintf("%s%s", before, quote_identifier(mbus_body_tablespace));
-}
-
-/* ------------------------------------------------------------------------
- * Closing
- * ------------------------------------------------------------------------
- */
-
-/*
- * store_close closes the store of a series without a successor, unless
- * somebody waits for one by now.
- */
-static void
-store_close(MbusWork *work, int32 series)
-{
-	MbusDatabase *db = work->db;
-	MbusOpenStore *store = &db->stores.open[series];
-	MbusOpenStore old = {0};
-
-	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	if (store->wanted == 0)
-	{
-		old = *store;
-		MemSet(store, 0, sizeof(*store));
-	}
-	LWLockRelease(&db->lock);
-	if (old.store_no != 0)
-		store_closed(work, &old);
-}
-
-/*
- * store_closed writes down that a store which shared memory has forgotten
- * takes no more bodies, and when the last of them expires.
- */
-static void
-store_closed(MbusWork *work, const MbusOpenStore *old)
-{
-	(void) mbus_task_run(work, MBUS_TASK_BODY_CLOSE, store_write_closed,
-						 unconstify(MbusOpenStore *, old),
-						 "closing store %d", old->store_no);
-}
-
-static MbusOutcome
-store_write_closed(MbusWork *work, void *arg)
-{
-	const MbusOpenStore *old = arg;
-	Oid			types[] = {INT4OID, TIMESTAMPTZOID};
-	Datum		values[] = {Int32GetDatum(old->store_no),
-	TimestampTzGetDatum(old->max_expires_at)};
-
-	mbus_task_begin();
-	mbus_task_hold_extension(work);
-	if (SPI_execute_with_args("UPDATE message_bus.body_store"
-							  " SET closed_at = message_bus.clock(),"
-							  " expires_at = coalesce($2, message_bus.clock())"
-							  " WHERE store_no = $1 AND closed_at IS NULL",
-							  2, types, values,
-							  old->max_expires_at == 0 ? " n" : NULL,
-							  false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not update message_bus.body_store");
-	mbus_task_commit();
-	return MBUS_DONE;
-}
-
-/*
- * mbus_stores_close_lost closes the shared stores that are not open and whose
- * row does not say so: they stay as long as that has promised.
- */
-void
-mbus_stores_close_lost(MbusWork *work)
-{
-	if (!mbus_tasks_begin(work, MBUS_TASK_BODY_CLOSE, false))
-		return;
-	(void) mbus_task_run(work, MBUS_TASK_BODY_CLOSE, stores_write_lost, NULL,
-						 "closing stores");
-	mbus_tasks_end(work, MBUS_TASK_BODY_CLOSE);
-}
-
-static MbusOutcome
-stores_write_lost(MbusWork *work, void *arg)
-{
-	mbus_task_begin();
-	mbus_task_hold_extension(work);
-	mbus_sql("UPDATE message_bus.body_store SET closed_at = message_bus.clock()"
-			 " WHERE closed_at IS NULL AND NOT own"
-			 " AND store_no <> ALL ('{%s}')", stores_open_list(work->db));
-	mbus_task_commit();
-	return MBUS_DONE;
-}
-
-/* The numbers of the stores that are open, with commas. */
-static char *
-stores_open_list(MbusDatabase *db)
-{
-	StringInfoData list;
-
-	initStringInfo(&list);
-	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
-	{
-		/* nobody but the worker makes it another than 0 */
-		int32		number = db->stores.open[s].store_no;
-
-		if (number != 0)
-			appendStringInfo(&list, "%s%d", list.len > 0 ? "," : "", number);
-	}
-	return list.data;
-}
-
-/*
- * mbus_store_ready tells whether an own store is ready, for who may take it.
- */
-bool
-mbus_store_ready(MbusDatabase *db, int32 store_no)
-{
-	bool		ready = false;
-
-	LWLockAcquire(&db->lock, LW_SHARED);
-	for (int i = 0; i < db->stores.nready; i++)
-		ready |= db->stores.ready[i].store_no == store_no;
-	LWLockRelease(&db->lock);
-	return ready;
 }

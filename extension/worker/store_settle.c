@@ -60,6 +60,15 @@ mbus_stores_settle(MbusWork *work)
 }
 
 /*
+ * mbus_stores_none tells whether there are no stores, as of the last look.
+ */
+bool
+mbus_stores_none(MbusWork *work)
+{
+	return work->stores.looked && work->stores.known == 0;
+}
+
+/*
  * mbus_stores_restoring tells whether what holds a store may still be to come.
  */
 bool

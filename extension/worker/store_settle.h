@@ -8,6 +8,7 @@
 #include "worker/task.h"
 
 extern void mbus_stores_settle(MbusWork *work);
+extern bool mbus_stores_none(MbusWork *work);
 extern bool mbus_stores_restoring(MbusWork *work);
 
 #endif							/* MBUS_STORE_SETTLE_H */

@@ -12,14 +12,16 @@
  *
  *	1. find the extension; if it is another one than before (dropped, created
  *	   again) shared memory starts anew, and numbering with it
- *	2. open what publishers want, roll what is old or full
+ *	2. open what publishers want, roll what is old or full, stores of large
+ *	   bodies likewise
  *	3. begin a lease epoch, load subscriptions, end leases (epoch.c, load.c,
  *	   expiry.c)
  *	4. write checkpoints of subscriptions that are due, and log what has been
  *	   committed (log_task.c)
  *	5. close what is not open any more and was not closed in an orderly way
  *	6. attach segments that were opened without, find what is acknowledged in
- *	   full, retire that and what has expired
+ *	   full, retire that and what has expired; take in, close, drop and move
+ *	   what lies in stores of large bodies (store_*.c)
  *	7. store failures and reads that backends have left in shared memory, give
  *	   back what channels that are gone are counted in (tally_task.c), and see
  *	   that the reserve of space is there (disk_reserve.c)
@@ -109,7 +111,9 @@
 #include "worker/segment_close.h"
 #include "worker/segment_open.h"
 #include "worker/segment_retire.h"
+#include "worker/store_close.h"
 #include "worker/store_drop.h"
+#include "worker/store_move.h"
 #include "worker/store_open.h"
 #include "worker/store_settle.h"
 #include "worker/tally_task.h"
@@ -125,6 +129,7 @@ static void worker_exit(int code, Datum arg);
 static void worker_sleep(MbusWork *work);
 static void worker_serve(MbusWork *work);
 static void worker_pass(MbusWork *work);
+static void stores_look(MbusWork *work);
 static bool worker_ready(MbusWork *work);
 static MbusOutcome worker_find(MbusWork *work, void *arg);
 static void worker_store(MbusWork *work);
@@ -324,7 +329,6 @@ worker_pass(MbusWork *work)
 			work->pass.full_at = started;
 			mbus_restore_look(work);
 			mbus_segments_close_lost(work);
-			mbus_stores_close_lost(work);
 			if (work->pass.ticket != 0)
 				mbus_segments_close_expired(work);
 			if (!work->disk.full)
@@ -334,7 +338,8 @@ worker_pass(MbusWork *work)
 				mbus_expiring_move(work);
 			blocked = mbus_segments_retire(work);
 			mbus_stores_settle(work);
-			mbus_stores_drop(work);
+			if (!mbus_stores_none(work))
+				stores_look(work);
 			if (!work->disk.full)
 			{
 				worker_store(work);
@@ -371,6 +376,16 @@ worker_pass(MbusWork *work)
 	ConditionVariableBroadcast(&db->changed);
 	pg_atomic_fetch_add_u64(&db->counter[MBUS_C_WORKER_PASSES], 1);
 	pgstat_report_stat(true);
+}
+
+/* Closes, drops and moves what lies in stores of large bodies. */
+static void
+stores_look(MbusWork *work)
+{
+	mbus_stores_close_lost(work);
+	mbus_stores_drop(work);
+	if (!work->disk.full)
+		mbus_stores_move(work);
 }
 
 /*
