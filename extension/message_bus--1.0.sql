@@ -298,6 +298,14 @@ CREATE TABLE message_bus.body_store (
 );
 COMMENT ON TABLE message_bus.body_store IS 'stores: the tables that hold large bodies';
 
+-- Numbers of stores of one body each, which are used again when the table is gone, so
+-- that they last.  Not dumped: they are this server's.
+CREATE TABLE message_bus.body_number (
+	store_no integer PRIMARY KEY,
+	used integer NOT NULL					-- bodies that have had a number in it
+);
+COMMENT ON TABLE message_bus.body_number IS 'numbers of stores of one body, and how often they were used';
+
 CREATE TABLE message_bus.body_hold (
 	store_no integer NOT NULL,
 	until timestamp with time zone NOT NULL,

@@ -59,6 +59,7 @@
 #include "delivery/scanner.h"
 #include "delivery/scanning.h"
 #include "delivery/slot.h"
+#include "message/payload_read.h"
 #include "message/quarantine.h"
 #include "message/stored.h"
 #include "segment/leaf.h"

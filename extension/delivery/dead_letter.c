@@ -48,6 +48,7 @@
 #include "facts/facts.h"
 #include "message/draft.h"
 #include "message/large.h"
+#include "message/payload_read.h"
 #include "message/publish.h"
 #include "message/quarantine.h"
 #include "message/stored.h"

@@ -26,6 +26,7 @@
 #include "channel/purged.h"
 #include "channel/visibility.h"
 #include "message/access.h"
+#include "message/payload_read.h"
 #include "message/stored.h"
 #include "segment/channel_scan.h"
 #include "segment/leaf.h"

@@ -83,7 +83,7 @@ static void others_read(const Datum *column, const bool *null,
 						TupleDesc desc);
 static const char *payload_damage(const Datum *column);
 static const char *body_detail(const MbusStored *message,
-							   const MbusBodyLook * look);
+							   const MbusBodyLook *look);
 static void found_add(MbusScrub *scrub, const char *kind, const char *detail);
 static void error_note(MbusScrub *scrub, int32 segment,
 					   const ErrorData *edata);
@@ -469,7 +469,7 @@ body_look(Oid schema, MbusScrub *scrub, const Datum *column)
 
 /* Says what of a body is damaged. */
 static const char *
-body_detail(const MbusStored *message, const MbusBodyLook * look)
+body_detail(const MbusStored *message, const MbusBodyLook *look)
 {
 	if (look->parts < mbus_parts(message->size))
 		return psprintf("part %d of its body is missing or damaged",

@@ -153,7 +153,7 @@ own_take(MbusDatabase *db, MbusStoreTaken *taken)
 		stores->own_wanted = true;
 		return false;
 	}
-	taken->body = MbusBodyOf(stores->ready[0].store_no, 1);
+	taken->body = MbusBodyOf(stores->ready[0].store_no, stores->ready[0].n);
 	taken->relid = stores->ready[0].relid;
 	stores->nready--;
 	memmove(&stores->ready[0], &stores->ready[1],

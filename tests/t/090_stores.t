@@ -231,6 +231,21 @@ $rolled_back->quit;
 wait_for('what was rolled back to be dropped', sub { gone($open) });
 ok(!gone($own), 'a store whose message lives stays');
 
+my $numbers = sql('SELECT next_store FROM message_bus.server_state');
+
+for (1 .. 3)
+{
+	sql(q{BEGIN; SELECT message_bus.publish_bytes('long', public.noise(5000000),
+			'application/octet-stream'); ROLLBACK});
+	wait_for('it to be dropped',
+		sub { sql(q{SELECT count(*) FROM message_bus.body_store WHERE own}) <= 5 });
+}
+is(sql('SELECT next_store FROM message_bus.server_state'),
+	$numbers, 'numbers of stores that have gone are used again');
+is( sql(q{SELECT count(*) - count(DISTINCT body) FROM message_bus.message
+		WHERE body IS NOT NULL}),
+	0, 'those of bodies are not');
+
 $node->append_conf('postgresql.conf', 'message_bus.max_own_stores = 0');
 $node->reload;
 wait_for('the ready ones to be used up',
