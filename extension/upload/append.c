@@ -177,8 +177,8 @@ behind_end(const Append *append, int64 end)
 
 /*
  * ends_check finds out, where the size is not known, whether the parts fit to
- * a short part, which is where the body ends.  Who brings that one has the
- * body for himself.
+ * a short part, which is where the body ends.  Who is beside it at this moment
+ * is not seen: the commit looks again.
  */
 static void
 ends_check(const Append *append)
@@ -202,8 +202,7 @@ ends_check(const Append *append)
 static void
 parts_lock(const Append *append)
 {
-	mbus_upload_lock(append->upload.body,
-					 append->ends && append->upload.size < 0);
+	mbus_upload_lock(append->upload.body, false);
 	for (int32 n = append->first; n < append->behind; n++)
 		mbus_upload_lock_part(append->upload.body, n);
 }

@@ -10,8 +10,8 @@
  *			ones counts what this one has reserved.  It is tried for a moment
  *			only: frames of several sessions run in one transaction, and two such
  *			would wait for each other
- *	body	shared by who appends, exclusive for who commits or aborts.  Taken or
- *			not: nobody waits
+ *	body	shared by who appends, exclusive for who commits or aborts, or
+ *			appends very much.  Taken or not: nobody waits
  *	part	exclusive, for who writes it, likewise.  So two that write the same
  *			part never meet in its index.  Two parts of which the bodies' hashes
  *			are the same may share one: then the second is told to try again
@@ -91,7 +91,7 @@ mbus_upload_lock(int64 number, bool exclusive)
 					number),
 			 exclusive ?
 			 errdetail("That one appends, commits or aborts.") :
-			 errdetail("That one commits, aborts, or appends what nobody may append beside."),
+			 errdetail("That one commits, aborts, or appends very much."),
 			 errhint("Try again when it has ended.")));
 }
 
