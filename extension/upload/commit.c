@@ -276,11 +276,7 @@ hash_from(Oid schema, Commit *commit, MbusBodyHash *hash)
 	mbus_walk_end(&walk);
 	if (expected < mbus_parts(commit->size))
 		is_missing(commit, (int64) expected * MBUS_PART_BYTES);
-	if (known < 0)
-		mbus_body_hash_begin(hash);
-	else
-		mbus_body_hash_resume(hash, state,
-							  ((int64) known + 1) * MBUS_PART_BYTES);
+	mbus_upload_hash_resume(hash, known, state);
 	return known + 1;
 }
 
