@@ -472,7 +472,7 @@ RESET SESSION AUTHORIZATION;
 
 -- what was refused is told of, and quotes no link and no ticket
 SELECT pg_temp.wait_for($$SELECT count(*) >= 2 FROM message_bus.errors WHERE function = 'http' AND sqlstate = 'XX001'$$);
-SELECT DISTINCT sqlstate, regexp_replace(message, '\d+', 'N'), detail ~ '[0-9a-f]{40}' FROM message_bus.errors WHERE function = 'http' AND sqlstate IN ('28000', '42501', '42P01', 'P0002', 'XX001') ORDER BY 1, 2;
+SELECT count(*) > 10, bool_or(concat(message, detail) ~ '[0-9a-f]{40}') FROM message_bus.errors WHERE function = 'http';
 
 SELECT message_bus.drop_channel(c) FROM unnest('{door,door_own,door_read,door_damaged,door_large}'::text[]) c;
 SELECT message_bus.set_jwt_keys('{"keys": []}');
