@@ -1405,6 +1405,7 @@ COMMENT ON COLUMN message_bus.dead_letters.dead_letter IS 'the dead-letter chann
 COMMENT ON COLUMN message_bus.dead_letters.not_moved IS 'why it stays where it is although its channel had a dead-letter channel: dropped (that was not there any more), denied (the channel''s owner might not publish there)';
 COMMENT ON COLUMN message_bus.dead_letters.claimed_at IS 'when the last attempt began';
 COMMENT ON COLUMN message_bus.dead_letters.role IS 'who ended the last attempt';
+COMMENT ON COLUMN message_bus.dead_letters.key IS 'NULL also while the message is in quarantine: its row may be damaged; so is content_type';
 
 CREATE VIEW message_bus.errors WITH (security_barrier) AS
 	SELECT e.at, e.sqlstate, e.function, e.role, e.pid, e.session, e.message_id, e.message,
