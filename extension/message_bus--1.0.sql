@@ -2456,7 +2456,7 @@ COMMENT ON FUNCTION message_bus.body_url(bigint, interval) IS
 'body_url: a URL of a gateway''s HTTP door, with which whoever has it can read this one message; NULL if there is no such message. For who may consume its channel.
 id: of the message. valid_for: how long, at most message_bus.body_url_max; rounded up so that links of one minute are the same. It begins with message_bus.body_url_prefix, or with /v1/ if that is empty.
 It ends before that when the message is gone, the role that made it may not consume the channel any more or is dropped, or rotate_body_keys() is called. In a channel with visibility "subject" the maker must see the message when he makes it. Tell it like a password: it is in browsers'' histories and proxies'' logs.
-Errors: 22023 valid_for, 42501 no privilege.';
+Errors: 22023 valid_for, 42501 no privilege, 55000 there is no key.';
 
 CREATE FUNCTION message_bus.end_sessions(subject text DEFAULT NULL, role text DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
