@@ -313,17 +313,37 @@ describe('what ends a download', () => {
 		return slow;
 	}
 
-	test('is that its message is deleted', async () => {
-		const id = await published(LARGE, 'a/b', { transaction_id: 'deleted' });
-		const slow = await begin(gateway, id);
-		await bus.sql(`SET message_bus.default_channel = 'events';
-			SELECT message_bus.delete_message('deleted')`);
+	// cut reads on, and looks that what came is the beginning, and cut.
+	async function cut(slow, reason) {
 		slow.read();
 		const answer = await slow.answer();
 		assert.equal(answer.status, 200);
 		assert.ok(answer.cut && answer.body.length > 0);
 		assert.ok(answer.body.equals(LARGE.subarray(0, answer.body.length)));
-		assert.equal(await series('http_cut_total{reason="deleted"}'), 1);
+		assert.equal(await series(`http_cut_total{reason="${reason}"}`), 1);
+	}
+
+	test('is that its message is deleted', async () => {
+		const id = await published(LARGE, 'a/b', { transaction_id: 'deleted' });
+		const slow = await begin(gateway, id);
+		await bus.sql(`SET message_bus.default_channel = 'events';
+			SELECT message_bus.delete_message('deleted')`);
+		await cut(slow, 'deleted');
+	});
+
+	test('or has expired', async () => {
+		const id = await published(LARGE, 'a/b', { ttl: '2 seconds' });
+		const slow = await begin(gateway, id);
+		await until('its end', async () => await bus.sql(`SELECT count(*)
+			FROM message_bus.messages WHERE id = ${id}`) === '0');
+		await cut(slow, 'expired');
+	});
+
+	test('or the right to it is lost', async () => {
+		const id = await published(LARGE, 'a/b', { channel: 'default' });
+		const slow = await begin(gateway, id);
+		await bus.sql("SELECT message_bus.revoke_channel('default', 'app', 'all')");
+		await cut(slow, 'denied');
 	});
 
 	test('not that its database connection is lost', async () => {
