@@ -322,17 +322,37 @@ CREATE TABLE message_bus.body_moved (
 );
 COMMENT ON TABLE message_bus.body_moved IS 'bodies that were moved to another store, so that theirs could be dropped';
 
+-- Uploads of those who made them: open ones have no row of upload_end.
 CREATE TABLE message_bus.upload (
 	body bigint PRIMARY KEY,				-- body >> 20 is its store
-	begun_at timestamp with time zone NOT NULL
+	begun_at timestamp with time zone NOT NULL,
+	channel_id integer NOT NULL,
+	role_oid oid NOT NULL,					-- whose it is, who has this and ...
+	role text NOT NULL COLLATE "C",			-- ... that name
+	subject text COLLATE "C",
+	reserved bigint NOT NULL,				-- bytes, for the quota
+	own boolean NOT NULL,					-- it has a store of its own
+	done boolean NOT NULL,					-- committed: it counts no more
+	size bigint,							-- NULL: not known
+	sha256 bytea,
+	content_type text NOT NULL,
+	transaction_id text COLLATE "C",
+	key text,
+	recipient text,
+	headers jsonb,
+	ttl bigint,								-- microseconds, as the next
+	delay bigint
 );
-COMMENT ON TABLE message_bus.upload IS 'uploads that were begun, until their store goes';
+CREATE INDEX upload_owner_idx ON message_bus.upload (role, subject) WHERE NOT done;
+CREATE INDEX upload_transaction_idx ON message_bus.upload (channel_id, transaction_id) WHERE transaction_id IS NOT NULL;
+COMMENT ON TABLE message_bus.upload IS 'uploads that were begun, until their store goes; of small ones that ended and of committed ones until upload_ttl after';
 
 CREATE TABLE message_bus.upload_end (
 	body bigint PRIMARY KEY,
 	at timestamp with time zone NOT NULL,
 	kind "char" NOT NULL,					-- c committed, a aborted
-	message_id bigint
+	message_id bigint,						-- of a committed one
+	bytes bigint NOT NULL					-- of the message; of an aborted one what was there
 );
 COMMENT ON TABLE message_bus.upload_end IS 'how uploads ended';
 
@@ -1021,6 +1041,60 @@ CREATE FUNCTION message_bus.publish_batch_bytes(channel text, payloads bytea[],
 	AS 'MODULE_PATHNAME', 'mbus_publish_batch_bytes' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_batch_bytes IS
 'publish_batch_bytes: stores all payloads or none; the other arrays, where given, have as many elements. Returns the ids in their order. Errors: as publish.';
+
+/*
+ * Large bodies, in pieces
+ */
+
+CREATE FUNCTION message_bus.upload_begin(channel text, content_type text DEFAULT NULL,
+	size bigint DEFAULT NULL, sha256 bytea DEFAULT NULL, transaction_id text DEFAULT NULL,
+	key text DEFAULT NULL, headers jsonb DEFAULT NULL, ttl interval DEFAULT NULL,
+	delay interval DEFAULT NULL, recipient text DEFAULT NULL) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'mbus_upload_begin' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.upload_begin IS
+'upload_begin: begins to upload a message in pieces, and returns the upload''s number. content_type: application/octet-stream if NULL. size, sha256 (32 bytes or 64 hex digits): of the whole; if NULL, given at the commit or not at all. transaction_id: the same caller, channel, transaction id, size and sha256 get the same number again, of an upload that is open or was committed. ttl, delay: count from the commit. The others as publish. An upload is its role''s and subject''s; it expires message_bus.upload_ttl after its last part and 30 days after its begin (up to message_bus.own_body_min: upload_ttl after its begin). Errors: as publish; 42501 also who is anonymous, 23505 the transaction id is that of another upload or of a message with other bytes, 54000 size over the channel''s max_payload or message_bus.max_body, 53400 over message_bus.max_uploads, max_upload_bytes or max_own_stores, 53100 less than 5 percent of the disk would be free, 55P03 another transaction of the same role and subject begins one.';
+
+CREATE FUNCTION message_bus.upload_append(upload bigint, from_byte bigint, payload bytea) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'mbus_upload_append' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.upload_append IS
+'upload_append: stores bytes of an upload, from a byte on that is a multiple of 262144, and returns the first byte of it that is missing. payload: up to 4194304 bytes, a multiple of 262144 but where the body ends. In any order, and in parallel; the same bytes again do nothing. All of a call is stored when its transaction commits, or none. Errors: 55000 no such upload of the caller''s, it has ended, or another transaction writes the same part, ends the body, commits or aborts: try again; 22023 from_byte or the payload''s size fit no part, other bytes are there, or it goes behind the end; 54000 payload too large, or over what was reserved where no size was given; 42P01 the channel was dropped, 42501 no privilege any more, 53100 disk full, 25006 read-only, 57000 disabled.';
+
+CREATE FUNCTION message_bus.upload_status(upload bigint, OUT state text, OUT size bigint, OUT received bigint,
+	OUT complete_to bigint, OUT hashed_to bigint, OUT missing bigint[], OUT expires_at timestamp with time zone,
+	OUT message_id bigint)
+	AS 'MODULE_PATHNAME', 'mbus_upload_status' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.upload_status IS
+'upload_status: how far an upload is. state: open, committed, aborted or expired. size: NULL if not known. received: bytes that are there. complete_to: the first byte that is missing. hashed_to: bytes that a commit need not read. missing: first bytes of the parts of 262144 that are missing, up to 1000; where no size was given those before the last one that is there. expires_at: unless more is appended. message_id: of what was committed. Errors: 55000 no such upload of the caller''s.';
+
+CREATE FUNCTION message_bus.upload_commit(upload bigint, size bigint DEFAULT NULL, sha256 bytea DEFAULT NULL,
+	OUT id bigint, OUT hashed_to bigint)
+	AS 'MODULE_PATHNAME', 'mbus_upload_commit' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.upload_commit IS
+'upload_commit: publishes what was uploaded, and returns the message''s id. size, sha256: if upload_begin was not given them; with neither the body ends where the last part does. What did not come in order has to be hashed: for message_bus.upload_slice a call at most; then id is NULL and hashed_to tells how far it is: call again. Repeated, also upload_ttl after, it returns the same id. Up to 1 MiB the message is as if it had been published; above it is never given as JSON, whatever its content type: by reference and by get_bytes. Errors: as publish; 55000 no such upload of the caller''s, it has ended, or another transaction appends, commits or aborts: try again; 22023 a byte is missing (which one), more than size bytes are there, or the checksum is another: the upload goes on; XX001 a part is damaged.';
+
+CREATE FUNCTION message_bus.upload_abort(upload bigint) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'mbus_upload_abort' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.upload_abort IS
+'upload_abort: gives an upload up. Returns whether there was an open one of the caller''s. Above message_bus.own_body_min, and of unknown size, its space comes back within seconds; else with that of its neighbours. Errors: 55000 it was committed, or another transaction appends, commits or aborts: try again.';
+
+CREATE FUNCTION message_bus.upload_rows(OUT upload bigint, OUT channel text, OUT state text, OUT content_type text,
+	OUT size bigint, OUT reserved bigint, OUT received bigint, OUT complete_to bigint, OUT hashed_to bigint,
+	OUT begun_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT own boolean,
+	OUT key text, OUT transaction_id text, OUT role text, OUT subject text) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'mbus_upload_rows' LANGUAGE C;
+COMMENT ON FUNCTION message_bus.upload_rows IS 'upload_rows: what the view uploads shows: the caller''s, and to members of pg_monitor all.';
+
+CREATE VIEW message_bus.uploads AS SELECT * FROM message_bus.upload_rows();
+COMMENT ON VIEW message_bus.uploads IS 'uploads of the current role and subject that are not committed, as long as they count for message_bus.max_upload_bytes; to members of pg_monitor those of all';
+COMMENT ON COLUMN message_bus.uploads.channel IS 'NULL: it was dropped';
+COMMENT ON COLUMN message_bus.uploads.state IS 'open, aborted or expired';
+COMMENT ON COLUMN message_bus.uploads.size IS 'of the whole; NULL: not known';
+COMMENT ON COLUMN message_bus.uploads.reserved IS 'what an open or expired one counts for message_bus.max_upload_bytes';
+COMMENT ON COLUMN message_bus.uploads.received IS 'bytes that are there';
+COMMENT ON COLUMN message_bus.uploads.complete_to IS 'the first byte that is missing';
+COMMENT ON COLUMN message_bus.uploads.hashed_to IS 'bytes that a commit need not read';
+COMMENT ON COLUMN message_bus.uploads.expires_at IS 'unless more is appended';
+COMMENT ON COLUMN message_bus.uploads.own IS 'it has a store of its own, whose space comes back as soon as it has ended';
 
 /*
  * Reading
@@ -2148,6 +2222,32 @@ COMMENT ON COLUMN message_bus.segments.rows_max IS 'ids it has, if open; NULL on
 COMMENT ON COLUMN message_bus.segments.size_bytes IS 'size on disk of its tables, with indexes';
 COMMENT ON COLUMN message_bus.segments.log_fault IS 'why some of its rows cannot be read, so that the log has no entries of them; NULL: all can be';
 
+CREATE FUNCTION message_bus.body_store_use(store_no integer, OUT parts bigint, OUT bytes bigint, OUT held_bytes bigint)
+LANGUAGE c VOLATILE STRICT
+AS 'MODULE_PATHNAME', 'mbus_body_store_use';
+COMMENT ON FUNCTION message_bus.body_store_use IS
+'body_store_use: how many parts a store has, their bytes as they were sent, and those of bodies that are held by messages; NULL if it has gone. It reads the rows of all parts, without their bytes.';
+
+CREATE VIEW message_bus.body_stores AS
+SELECT s.store_no, s.series, s.own,
+	CASE WHEN s.own THEN 'own' WHEN s.closed_at IS NULL THEN 'open' ELSE 'closed' END AS state,
+	s.opened_at, s.closed_at, s.expires_at,
+	message_bus.tables_size(ARRAY[t.relid]) AS size_bytes,
+	u.parts, u.bytes, u.held_bytes
+FROM message_bus.body_store AS s
+CROSS JOIN LATERAL (SELECT pg_catalog.to_regclass('message_bus.part_' OPERATOR(pg_catalog.||) s.store_no)::pg_catalog.oid) AS t (relid)
+CROSS JOIN LATERAL message_bus.body_store_use(s.store_no) AS u;
+COMMENT ON VIEW message_bus.body_stores IS
+'The tables that large bodies lie in, in parts; one is dropped whole when nothing in it is wanted any more. It reads all rows of parts, without their bytes';
+COMMENT ON COLUMN message_bus.body_stores.store_no IS 'number; the bodies'' numbers are store_no << 20 and up; the table is part_<store_no>';
+COMMENT ON COLUMN message_bus.body_stores.series IS 'series of segments whose messages'' bodies it takes; 0: it has one body';
+COMMENT ON COLUMN message_bus.body_stores.own IS 'it has one body, over message_bus.own_body_min or of unknown size, and goes with that';
+COMMENT ON COLUMN message_bus.body_stores.state IS 'open (takes bodies), closed, or own';
+COMMENT ON COLUMN message_bus.body_stores.expires_at IS 'of one that is closed: when the last of its bodies expires that is not held';
+COMMENT ON COLUMN message_bus.body_stores.size_bytes IS 'size on disk of its table, with index';
+COMMENT ON COLUMN message_bus.body_stores.bytes IS 'of its parts, as they were sent';
+COMMENT ON COLUMN message_bus.body_stores.held_bytes IS 'of bodies that are held: by messages of an own store, by dead letters and redriven messages, and by what was uploaded';
+
 CREATE FUNCTION message_bus.listed_databases() RETURNS text[]
 LANGUAGE c STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'mbus_databases_listed';
@@ -2487,13 +2587,15 @@ GRANT EXECUTE ON FUNCTION message_bus.publish, message_bus.publish_once, message
 	message_bus.role_number, message_bus.role_missing, message_bus.stored_json, message_bus.body_json, message_bus.json_text,
 	message_bus.compression_name,
 	message_bus.claim, message_bus.claim_bytes, message_bus.ack, message_bus.nack, message_bus.extend,
-	message_bus.release_lease TO PUBLIC;
+	message_bus.release_lease,
+	message_bus.upload_begin, message_bus.upload_append, message_bus.upload_status, message_bus.upload_commit,
+	message_bus.upload_abort, message_bus.upload_rows TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE message_bus.wait TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.id_node, message_bus.lease_node TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.gateway_fault TO PUBLIC;	-- tells of the caller's login
 GRANT EXECUTE ON FUNCTION message_bus.bus_fault TO PUBLIC;		-- tells gateways only
 GRANT SELECT ON message_bus.channels, message_bus.grants, message_bus.messages, message_bus.subscriptions, message_bus.leases,
-	message_bus.dead_letters, message_bus.quarantined TO PUBLIC;
+	message_bus.dead_letters, message_bus.quarantined, message_bus.uploads TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.scrub, message_bus.scrub_message, message_bus.is_quarantined,
 	message_bus.quarantine_rows TO PUBLIC;
 GRANT SELECT ON message_bus.scrub_status, message_bus.latency TO pg_monitor;
@@ -2511,7 +2613,7 @@ GRANT EXECUTE ON FUNCTION message_bus.trace, message_bus.trace_transaction, mess
 	message_bus.life_ids, message_bus.copy_of, message_bus.life_events, message_bus.refusal_rows,
 	message_bus.failure_ids, message_bus.failures TO PUBLIC;
 GRANT SELECT ON message_bus.deliveries TO PUBLIC;
-GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.worker_status,
+GRANT SELECT ON message_bus.errors, message_bus.metrics, message_bus.segments, message_bus.body_stores, message_bus.worker_status,
 	message_bus.pools, message_bus.health_segment, message_bus.health_log,
 	message_bus.audit_progress TO pg_monitor;
 GRANT EXECUTE ON FUNCTION message_bus.audit_entry, message_bus.audit_proof, message_bus.audit_lookup,
@@ -2519,7 +2621,7 @@ GRANT EXECUTE ON FUNCTION message_bus.audit_entry, message_bus.audit_proof, mess
 GRANT SELECT ON message_bus.audit_log TO PUBLIC;
 GRANT EXECUTE ON FUNCTION message_bus.audit_checkpoint, message_bus.audit_key, message_bus.audit_consistency,
 	message_bus.audit_cosign, message_bus.audit_verify, message_bus.verifying,
-	message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments,
+	message_bus.counters, message_bus.expired_total, message_bus.pool_rows, message_bus.open_segments, message_bus.body_store_use,
 	message_bus.tables_size, message_bus.worker_status_row, message_bus.fact_numbers, message_bus.health,
 	message_bus.listed_databases TO pg_monitor;
 

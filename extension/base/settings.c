@@ -44,6 +44,10 @@ int			mbus_own_body_min = 64;
 int			mbus_max_own_stores = 4096;
 int			mbus_store_max_mb = 4096;
 int			mbus_upload_ttl = 86400;
+int			mbus_max_body = 1024;
+int			mbus_max_uploads = 64;
+int			mbus_max_upload_mb = 16384;
+int			mbus_upload_slice = 2000;
 char	   *mbus_body_tablespace = NULL;
 int			mbus_scrub_rate = 1024;
 int			mbus_scrub_interval = 86400;
@@ -229,6 +233,24 @@ define_body_settings(void)
 							"It ends 30 days after its begin at the latest.",
 							&mbus_upload_ttl, 86400, 1, 30 * 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_body",
+							"Largest body that may be uploaded.",
+							NULL, &mbus_max_body, 1024, 1, 1024 * 1024,
+							PGC_SUSET, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_uploads",
+							"Uploads that one role, or one subject of it, may have open.",
+							NULL, &mbus_max_uploads, 64, 0, 1000000,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.max_upload_bytes",
+							"Space that one role, or one subject of it, may have reserved for uploads.",
+							"What was given up counts until its space is returned.",
+							&mbus_max_upload_mb, 16384, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("message_bus.upload_slice",
+							"Longest time for which one upload_commit() hashes what did not come in order.",
+							"A quarter of it in a frame of message_bus.relay(), where others wait.",
+							&mbus_upload_slice, 2000, 0, 60000,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomStringVariable("message_bus.body_tablespace",
 							   "Tablespace in which stores of large bodies are made.",
 							   "Empty: the database's own.",

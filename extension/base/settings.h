@@ -38,6 +38,10 @@ extern int	mbus_own_body_min;	/* MB; larger ones have a store of their own */
 extern int	mbus_max_own_stores;
 extern int	mbus_store_max_mb;	/* in one that is shared */
 extern int	mbus_upload_ttl;	/* s after its last part */
+extern int	mbus_max_body;		/* MB; of an upload, as the following */
+extern int	mbus_max_uploads;	/* open, of a role and subject */
+extern int	mbus_max_upload_mb; /* that they have reserved */
+extern int	mbus_upload_slice;	/* ms of hashing in a commit */
 extern char *mbus_body_tablespace;	/* "": the database's */
 
 extern int	mbus_scrub_rate;	/* kB of payload a second; 0: none; reload */

@@ -146,6 +146,49 @@ mbus_parts_list(const MbusBody *body, int32 from, Snapshot snapshot,
 }
 
 /*
+ * mbus_part_last tells what the row of the last part says, the one with the
+ * highest number; false if there is none under the snapshot, or it is damaged.
+ */
+bool
+mbus_part_last(const MbusBody *body, Snapshot snapshot, MbusPart *part)
+{
+	MbusPartScan scan;
+	bool		found;
+
+	mbus_part_scan_begin(&scan, body, 0, snapshot);
+	found = mbus_part_scan_last(&scan) && scan.sound;
+	if (found)
+		*part = scan.part;
+	mbus_part_scan_end(&scan);
+	return found;
+}
+
+/*
+ * mbus_parts_since tells whether a part has come after a time.  The one with
+ * the highest number mostly says so; else the rows of all are looked at, without
+ * their bytes.
+ */
+bool
+mbus_parts_since(const MbusBody *body, TimestampTz since)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	MbusPart	last;
+	MbusPartScan scan;
+	bool		found;
+
+	found = mbus_part_last(body, snapshot, &last) && last.at > since;
+	if (!found)
+	{
+		mbus_part_scan_begin(&scan, body, 0, snapshot);
+		while (!found && mbus_part_scan_next(&scan))
+			found = scan.part.at > since;
+		mbus_part_scan_end(&scan);
+	}
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+/*
  * mbus_parts_last_at tells when the last part of a body came; 0 if there is
  * none.  It reads the rows of all parts, without their bytes.
  */

@@ -26,6 +26,9 @@ extern bool mbus_part_find(const MbusBody *body, int32 n, Snapshot snapshot,
 						   MbusPart *part);
 extern int	mbus_parts_list(const MbusBody *body, int32 from,
 							Snapshot snapshot, MbusPart *parts, int max);
+extern bool mbus_part_last(const MbusBody *body, Snapshot snapshot,
+						   MbusPart *part);
+extern bool mbus_parts_since(const MbusBody *body, TimestampTz since);
 extern TimestampTz mbus_parts_last_at(const MbusBody *body);
 
 #endif							/* MBUS_PART_H */

@@ -55,6 +55,22 @@ mbus_part_scan_next(MbusPartScan *scan)
 	return true;
 }
 
+/*
+ * mbus_part_scan_last goes to the last part, in place of the first; false if
+ * there is none.
+ */
+bool
+mbus_part_scan_last(MbusPartScan *scan)
+{
+	HeapTuple	tuple = systable_getnext_ordered(scan->rows.rows,
+												 BackwardScanDirection);
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	part_take(scan, tuple);
+	return true;
+}
+
 /* Takes a row apart. */
 static void
 part_take(MbusPartScan *scan, HeapTuple tuple)

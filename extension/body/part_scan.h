@@ -29,6 +29,7 @@ typedef struct MbusPartScan
 extern void mbus_part_scan_begin(MbusPartScan *scan, const MbusBody *body,
 								 int32 from, Snapshot snapshot);
 extern bool mbus_part_scan_next(MbusPartScan *scan);
+extern bool mbus_part_scan_last(MbusPartScan *scan);
 extern void mbus_part_scan_end(MbusPartScan *scan);
 
 #endif							/* MBUS_PART_SCAN_H */

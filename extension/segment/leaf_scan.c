@@ -112,6 +112,19 @@ mbus_leaf_scan_text(MbusLeafScan *scan, AttrNumber column, text *value)
 			PointerGetDatum(value))->sk_collation = collation;
 }
 
+/*
+ * mbus_leaf_scan_null asks for rows that have none.
+ */
+void
+mbus_leaf_scan_null(MbusLeafScan *scan, AttrNumber column)
+{
+	Assert(scan->nkeys < MBUS_LEAF_KEYS);
+	ScanKeyEntryInitialize(&scan->key[scan->nkeys++],
+						   SK_ISNULL | SK_SEARCHNULL, column,
+						   InvalidStrategy, InvalidOid, InvalidOid,
+						   InvalidOid, (Datum) 0);
+}
+
 /* One key or two; nothing is above PG_INT64_MAX. */
 static void
 range_add(MbusLeafScan *scan, AttrNumber column, RegProcedure eq,

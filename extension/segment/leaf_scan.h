@@ -41,6 +41,7 @@ extern void mbus_leaf_scan_time(MbusLeafScan *scan, AttrNumber column,
 								TimestampTz lo, TimestampTz hi);
 extern void mbus_leaf_scan_text(MbusLeafScan *scan, AttrNumber column,
 								text *value);
+extern void mbus_leaf_scan_null(MbusLeafScan *scan, AttrNumber column);
 extern void mbus_leaf_scan_begin(MbusLeafScan *scan, Snapshot snapshot);
 extern void mbus_leaf_scan_end(MbusLeafScan *scan);
 extern void mbus_leaf_scan_close(MbusLeafScan *scan);

@@ -8,8 +8,9 @@
  * with a restore.
  *
  * An upload holds its store until it has ended, or its time is over: that is
- * message_bus.upload_ttl after its last part, and UPLOAD_MAX_US after its
- * begin at the latest.  No row says that it has expired.
+ * message_bus.upload_ttl after its last part, and UPLOAD_MAX_DAYS after its
+ * begin at the latest; in a store that it shares, whose other bodies it keeps,
+ * upload_ttl after its begin.  No row says that it has expired.
  *
  * All of it is asked in the caller's transaction, whose statements each have
  * a new snapshot.  What is read is bounded: HOLDS_MAX messages; if none of
@@ -130,13 +131,14 @@ mbus_store_uploading(MbusWork *work, int32 store_no)
 									" WHERE u.body >= " INT64_FORMAT
 									" AND u.body < " INT64_FORMAT
 									" AND u.begun_at > message_bus.clock()"
-									"  - interval '" UPLOAD_MAX_DAYS " days'"
+									"  - CASE WHEN u.own THEN interval '" UPLOAD_MAX_DAYS " days'"
+									"  ELSE interval '%d s' END"
 									" AND NOT EXISTS"
 									" (SELECT FROM message_bus.upload_end e"
 									"  WHERE e.body = u.body) LIMIT %d",
 									MbusBodyOf(store_no, 0),
-									MbusBodyOf(store_no + 1, 0), UPLOADS_MAX),
-						   &n);
+									MbusBodyOf(store_no + 1, 0),
+									mbus_upload_ttl, UPLOADS_MAX), &n);
 	for (int i = 0; i < n; i++)
 	{
 		if (upload_goes_on(work, bodies[i]))
@@ -162,5 +164,5 @@ upload_goes_on(MbusWork *work, int64 number)
 						  number, mbus_upload_ttl);
 	return !none ||
 		(mbus_body_find(work->schema, number, AccessShareLock, &body) &&
-		 mbus_parts_last_at(&body) > since);
+		 mbus_parts_since(&body, since));
 }

@@ -256,6 +256,7 @@ typedef struct MbusWork
 	TimestampTz tallies_looked_at;	/* all of them, for channels that are gone */
 	int			tallies_at;		/* place where the next look begins */
 	TimestampTz numbers_warned_at;
+	TimestampTz uploads_looked_at;	/* for those that ended a while ago */
 } MbusWork;
 
 /* A task; returns MBUS_DONE or MBUS_BLOCKED, or errors. */

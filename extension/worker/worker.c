@@ -114,6 +114,7 @@
 #include "worker/store_settle.h"
 #include "worker/tally_task.h"
 #include "worker/task.h"
+#include "worker/upload_task.h"
 #include "worker/worker.h"
 #include "worker/worker_settings.h"
 
@@ -471,6 +472,7 @@ worker_store(MbusWork *work)
 					  "removing old failures") == MBUS_DONE)
 		work->errors_pruned_at = now;
 	mbus_tallies_look(work);
+	mbus_uploads_look(work);
 	mbus_tasks_end(work, MBUS_TASK_STORE);
 }
 
