@@ -58,7 +58,9 @@ async function idle(of, ms = 700) {
 }
 
 before(async () => {
-	bus = await Bus.start({ settings: "log_parameter_max_length = 0" });
+	// The server logs every statement, without parameters.
+	bus = await Bus.start({ settings:
+		"log_statement = 'all'\nlog_parameter_max_length = 0" });
 	gateway = await open({ WS_MAX_MSG_BYTES: '67108864',
 		MESSAGE_BUS_ORIGINS: 'https://app.example' });
 	port = gateway.door;
