@@ -295,7 +295,12 @@ listener_ready(void)
 		descriptor = accept4(listener, (struct sockaddr *) &from, &length,
 							 SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (descriptor < 0)
+		{
+			/* It may fail for as long as there is no memory. */
+			if (errno != EAGAIN && errno != ECONNABORTED)
+				listener_watch(false);
 			break;
+		}
 		connection_open(descriptor, &from);
 	}
 }
@@ -411,11 +416,9 @@ connection_read(GwHttpConnection *connection)
 
 	if (connection->state == LINGERING)
 	{
-		unsigned char dropped[4096];
+		unsigned char dropped[GW_HEAD_MAX];
 
-		while (recv(connection->descriptor, dropped, sizeof(dropped), 0) ==
-			   (ssize_t) sizeof(dropped))
-			;
+		(void) recv(connection->descriptor, dropped, sizeof(dropped), 0);
 		return;
 	}
 	if (room > 0)

@@ -127,6 +127,7 @@ gw_exchange_answer(GwExchange *exchange, int status, const char *detail,
 
 	gw_http_problem(&body, status, detail);
 	gw_http_head(&head, status, gw_unix_ms() / 1000);
+	gw_exchange_origin(exchange, &head);
 	gw_buffer_format(&head, "Content-Type: application/problem+json\r\n"
 					 "Content-Length: %zu\r\nCache-Control: no-store\r\n"
 					 "X-Content-Type-Options: nosniff\r\n%s%s\r\n",
@@ -140,6 +141,17 @@ gw_exchange_answer(GwExchange *exchange, int status, const char *detail,
 	gw_buffer_free(&body);
 	gw_buffer_free(&head);
 	gw_exchange_done(exchange);
+}
+
+/* gw_exchange_origin lets pages of a listed origin read the answer. */
+void
+gw_exchange_origin(const GwExchange *exchange, GwBuffer *head)
+{
+	if (exchange->origin[0] == '\0')
+		return;
+	gw_buffer_text(head, "Access-Control-Allow-Origin: ");
+	gw_buffer_text(head, exchange->origin);
+	gw_buffer_text(head, "\r\n");
 }
 
 /* gw_exchange_done notes that an answer is whole, if not yet written. */
@@ -286,6 +298,9 @@ exchange_end(GwExchange *exchange)
 		return;
 	exchange->active = false;
 	gw_door_active--;
+	/* What has not begun is not cut. */
+	if (exchange->status == 0)
+		exchange->cut = GW_CUTS;
 	if (exchange->cut != GW_CUTS)
 		gw_metrics.cuts[exchange->cut]++;
 	exchange_log(exchange);
@@ -300,7 +315,8 @@ exchange_log(const GwExchange *exchange)
 	GwLogLine	line;
 
 	if (cut || exchange->status >= 500)
-		gw_log_begin_few(&line, "warning", cut ? "http_cut" : "http", &flood);
+		gw_log_begin_few(&line, exchange->cut == GW_CUT_CLIENT ? "info" :
+						 "warning", cut ? "http_cut" : "http", &flood);
 	else if (config->log_frames)
 		gw_log_begin(&line, "info", "http");
 	else

@@ -298,12 +298,8 @@ send_head(GwExchange *exchange, const GwHttpReply *reply,
 
 	gw_http_head(&head, reply->status, gw_unix_ms() / 1000);
 	gw_buffer_append(&head, lines->data, lines->length);
-	if (!reply->shared && exchange->origin[0] != '\0')
-	{
-		gw_buffer_text(&head, "Access-Control-Allow-Origin: ");
-		gw_buffer_text(&head, exchange->origin);
-		gw_buffer_text(&head, "\r\n");
-	}
+	if (!reply->shared)
+		gw_exchange_origin(exchange, &head);
 	if (reply->status != 204 && reply->status != 304)
 		gw_buffer_format(&head, "Content-Length: %lld\r\n",
 						 (long long) (reply->to - reply->from));

@@ -71,6 +71,7 @@ typedef struct GwExchange
 
 extern void gw_exchange_answer(GwExchange *exchange, int status,
 							   const char *detail, const char *header);
+extern void gw_exchange_origin(const GwExchange *exchange, GwBuffer *head);
 extern void gw_exchange_done(GwExchange *exchange);
 extern void gw_exchange_cut(GwExchange *exchange, GwCut reason,
 							const char *detail);

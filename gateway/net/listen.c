@@ -124,7 +124,7 @@ listener_open(Listener *listener, const char *host, long port, bool shared)
 {
 	GwLogLine	line;
 	int			fault = gw_listen_socket(host, port, shared, &listener->listening,
-									 &listener->port);
+										 &listener->port);
 
 	listener->shared = shared;
 	listener->heard = -1;
@@ -301,9 +301,10 @@ gw_address_text(const struct sockaddr_storage *from, char *text)
 {
 	if (getnameinfo((const struct sockaddr *) from, sizeof(*from), text,
 					GW_ADDRESS_MAX, NULL, 0, NI_NUMERICHOST) != 0)
-		text[0] = '\0';
+		text[		0] = '\0';
+
 	if (strncmp(text, "::ffff:", 7) == 0 && strchr(text, '.') != NULL)
-		memmove(text, text + 7, strlen(text + 7) + 1);
+		memmove(text, text +7, strlen(text +7) + 1);
 }
 
 /* gw_descriptor_is_free tells that there is one to spare for a connection. */

@@ -47,6 +47,7 @@ static Pages * shown;			/* NULL: none */
 
 static bool read_directory(Pages * pages, int directory, const char *path,
 						   int depth, char *why, size_t size);
+static int	is_name(const struct dirent *entry);
 static bool read_entry(Pages * pages, int directory, const char *path,
 					   const char *name, int depth, char *why, size_t size);
 static bool read_file(Pages * pages, int file, const char *path, char *why,
@@ -140,26 +141,33 @@ static bool
 read_directory(Pages * pages, int directory, const char *path, int depth,
 			   char *why, size_t size)
 {
-	DIR		   *stream = fdopendir(directory);
-	const struct dirent *entry;
-	bool		done = stream != NULL && depth < DEPTH_MAX;
+	struct dirent **names = NULL;
+	int			count = depth < DEPTH_MAX ?
+	scandirat(directory, ".", &names, is_name, alphasort) : -1;
+	bool		done = count >= 0;
+	int			i;
 
-	if (stream == NULL)
-		(void) close(directory);
 	if (!done)
 		(void) snprintf(why, size, "%s: %s", path, depth < DEPTH_MAX ?
 						strerror(errno) : "is too deep");
-	while (done && (entry = readdir(stream)) != NULL)
-		if (entry->d_name[0] != '.' &&
-			entry->d_name[strspn(entry->d_name,
-								 "abcdefghijklmnopqrstuvwxyz"
-								 "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-								 "0123456789.-_")] == '\0')
-			done = read_entry(pages, dirfd(stream), path, entry->d_name, depth,
-							  why, size);
-	if (stream != NULL)
-		(void) closedir(stream);
+	for (i = 0; i < count; i++)
+	{
+		done = done && read_entry(pages, directory, path, names[i]->d_name,
+								  depth, why, size);
+		free(names[i]);
+	}
+	free(names);
+	(void) close(directory);
 	return done;
+}
+
+/* is_name tells which names are looked at. */
+static int
+is_name(const struct dirent *entry)
+{
+	return entry->d_name[0] != '.' &&
+		entry->d_name[strspn(entry->d_name, "abcdefghijklmnopqrstuvwxyz"
+							 "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")] == '\0';
 }
 
 /* read_entry reads a file or a directory; what is neither is passed over. */

@@ -34,6 +34,7 @@ my %programs = (
 	latency => [qw(calls take)],
 	socket => ['websocket'],
 	storm => ['websocket'],
+	carry => ['websocket'],
 	victim => ['websocket'],
 	pipeline => [],
 	echo => []);

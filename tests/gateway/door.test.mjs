@@ -58,7 +58,9 @@ async function idle(of, ms = 700) {
 }
 
 before(async () => {
-	bus = await Bus.start({ settings: "log_parameter_max_length = 0" });
+	// The server logs every statement, without parameters.
+	bus = await Bus.start({ settings:
+		"log_statement = 'all'\nlog_parameter_max_length = 0" });
 	gateway = await open({ WS_MAX_MSG_BYTES: '67108864',
 		MESSAGE_BUS_ORIGINS: 'https://app.example' });
 	port = gateway.door;
@@ -179,10 +181,11 @@ describe('connections', () => {
 
 	test('that go in the middle leave nothing', async () => {
 		const cut = await series('http_cut_total{reason="client"}');
+		const before = await series('http_sent_bytes_total');
 		const gone = new Connection(port, { paused: true });
 		gone.get(at(large));
 		await until('it has begun', async () =>
-			await series('http_downloads') === 1);
+			await series('http_sent_bytes_total') > before);
 		gone.close();
 		await until('it has gone', async () =>
 			await series('http_downloads') === 0 &&
@@ -312,17 +315,37 @@ describe('what ends a download', () => {
 		return slow;
 	}
 
-	test('is that its message is deleted', async () => {
-		const id = await published(LARGE, 'a/b', { transaction_id: 'deleted' });
-		const slow = await begin(gateway, id);
-		await bus.sql(`SET message_bus.default_channel = 'events';
-			SELECT message_bus.delete_message('deleted')`);
+	// cut reads on, and looks that what came is the beginning, and cut.
+	async function cut(slow, reason) {
 		slow.read();
 		const answer = await slow.answer();
 		assert.equal(answer.status, 200);
 		assert.ok(answer.cut && answer.body.length > 0);
 		assert.ok(answer.body.equals(LARGE.subarray(0, answer.body.length)));
-		assert.equal(await series('http_cut_total{reason="deleted"}'), 1);
+		assert.equal(await series(`http_cut_total{reason="${reason}"}`), 1);
+	}
+
+	test('is that its message is deleted', async () => {
+		const id = await published(LARGE, 'a/b', { transaction_id: 'deleted' });
+		const slow = await begin(gateway, id);
+		await bus.sql(`SET message_bus.default_channel = 'events';
+			SELECT message_bus.delete_message('deleted')`);
+		await cut(slow, 'deleted');
+	});
+
+	test('or has expired', async () => {
+		const id = await published(LARGE, 'a/b', { ttl: '2 seconds' });
+		const slow = await begin(gateway, id);
+		await until('its end', async () => await bus.sql(`SELECT count(*)
+			FROM message_bus.messages WHERE id = ${id}`) === '0');
+		await cut(slow, 'expired');
+	});
+
+	test('or the right to it is lost', async () => {
+		const id = await published(LARGE, 'a/b', { channel: 'default' });
+		const slow = await begin(gateway, id);
+		await bus.sql("SELECT message_bus.revoke_channel('default', 'app', 'all')");
+		await cut(slow, 'denied');
 	});
 
 	test('not that its database connection is lost', async () => {
