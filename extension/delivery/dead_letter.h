@@ -17,7 +17,7 @@ typedef enum MbusCopied
 	MBUS_COPIED,
 	MBUS_COPY_CORRUPT,			/* its bytes are not those published */
 	MBUS_COPY_GONE				/* it has expired, and its bytes have gone */
-}			MbusCopied;
+} MbusCopied;
 
 extern MbusCopied mbus_copy_draft(Oid schema, const MbusStored *message,
 								  bool publisher, MbusDraft *draft);

@@ -22,7 +22,7 @@
 #include "channel/channel.h"
 #include "channel/series.h"
 #include "message/draft.h"
-#include "message/large.h"
+#include "message/stored.h"
 #include "state/clock.h"
 
 static void delay_set(MbusDraft *draft, Interval *delay,
@@ -149,12 +149,27 @@ mbus_draft_check(const MbusChannel *channel, MbusDraft *draft)
 	if (MbusDraftLarge(draft))
 	{
 		draft->body_json = mbus_content_is_json(draft->content_type);
-		mbus_large_preview(draft);
+		mbus_draft_preview(draft);
 	}
 	else
 		draft->stored = mbus_payload_encode(channel->compression,
 											draft->payload,
 											&draft->compression);
+}
+
+/*
+ * mbus_draft_preview lets a draft's row have the first bytes of its payload.
+ */
+void
+mbus_draft_preview(MbusDraft *draft)
+{
+	int			len = Min(VARSIZE_ANY_EXHDR(draft->payload),
+						  MBUS_PREVIEW_BYTES);
+
+	draft->stored = palloc(VARHDRSZ + len);
+	SET_VARSIZE(draft->stored, VARHDRSZ + len);
+	memcpy(VARDATA(draft->stored), VARDATA_ANY(draft->payload), len);
+	draft->compression = MBUS_COMPRESS_NONE;
 }
 
 /*

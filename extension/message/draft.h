@@ -45,6 +45,8 @@ typedef struct MbusDraft
 	TimestampTz created_at;
 } MbusDraft;
 
+#define MbusDraftLarge(draft)	((draft)->size > MBUS_BODY_OVER)
+
 extern void mbus_draft_init(MbusDraft *draft, struct varlena *payload,
 							const char *content_type, bool check_json);
 extern void mbus_draft_options(MbusDraft *draft, text *key,
@@ -52,6 +54,7 @@ extern void mbus_draft_options(MbusDraft *draft, text *key,
 							   Interval *delay, const TimestampTz *available_at,
 							   bytea *sha256);
 extern void mbus_call_too_large(int messages);
+extern void mbus_draft_preview(MbusDraft *draft);
 extern void mbus_draft_check(const MbusChannel *channel, MbusDraft *draft);
 extern void mbus_draft_check_head(const MbusChannel *channel,
 								  MbusDraft *draft);

@@ -31,7 +31,6 @@
 #include "base/payload.h"
 #include "message/draft.h"
 #include "message/insert.h"
-#include "message/large.h"
 #include "segment/inserter.h"
 #include "segment/leaf.h"
 #include "state/ahead.h"

@@ -25,21 +25,6 @@ static bool is_repeated(Oid schema, const MbusChannel *channel,
 						const MbusDraft *draft);
 
 /*
- * mbus_large_preview lets a draft's row have the first bytes of its payload.
- */
-void
-mbus_large_preview(MbusDraft *draft)
-{
-	int			len = Min(VARSIZE_ANY_EXHDR(draft->payload),
-						  MBUS_PREVIEW_BYTES);
-
-	draft->stored = palloc(VARHDRSZ + len);
-	SET_VARSIZE(draft->stored, VARHDRSZ + len);
-	memcpy(VARDATA(draft->stored), VARDATA_ANY(draft->payload), len);
-	draft->compression = MBUS_COMPRESS_NONE;
-}
-
-/*
  * mbus_large_refer lets a draft have a body that is there; its payload is what
  * it begins with.  Size, checksum and body_json are the caller's to set, and
  * the body's table is locked to the end of the transaction.
@@ -47,7 +32,7 @@ mbus_large_preview(MbusDraft *draft)
 void
 mbus_large_refer(MbusDraft *draft, const MbusBody *body)
 {
-	mbus_large_preview(draft);
+	mbus_draft_preview(draft);
 	draft->body = body;
 	draft->refers = true;
 }

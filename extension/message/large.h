@@ -19,7 +19,7 @@ typedef struct MbusBodyLook
 	int64		id;				/* of its message */
 	int32		parts;			/* that were sound */
 	MbusBodyHash hash;			/* of these */
-}			MbusBodyLook;
+} MbusBodyLook;
 
 /* What a look at a part has found. */
 typedef enum MbusLooked
@@ -28,11 +28,8 @@ typedef enum MbusLooked
 	MBUS_LOOK_SOUND,			/* that was all */
 	MBUS_LOOK_DAMAGED,
 	MBUS_LOOK_GONE				/* with its message */
-}			MbusLooked;
+} MbusLooked;
 
-#define MbusDraftLarge(draft)	((draft)->size > MBUS_BODY_OVER)
-
-extern void mbus_large_preview(MbusDraft *draft);
 extern void mbus_large_refer(MbusDraft *draft, const MbusBody *body);
 extern void mbus_large_write(Oid schema, MbusDatabase *db,
 							 const MbusChannel *channel, MbusDraft *draft);
@@ -43,6 +40,6 @@ extern void mbus_large_keep(Oid schema, MbusDatabase *db,
 extern struct varlena *mbus_large_read(Oid schema, const MbusStored *message,
 									   int64 from, int64 count, bool verify);
 extern MbusLooked mbus_large_look(Oid schema, const MbusStored *message,
-								  MbusBodyLook * look, int64 *bytes);
+								  MbusBodyLook *look, int64 *bytes);
 
 #endif							/* MBUS_LARGE_H */

@@ -33,7 +33,7 @@
 #define LOOK_BYTES	(4 * MBUS_PART_BYTES)
 
 static bool body_is_of(Oid schema, const MbusStored *message);
-static bool parts_look(const MbusBody *body, int64 size, MbusBodyLook * look,
+static bool parts_look(const MbusBody *body, int64 size, MbusBodyLook *look,
 					   int64 *bytes);
 
 /*
@@ -111,7 +111,7 @@ body_is_of(Oid schema, const MbusStored *message)
  * itself finds damaged it throws.
  */
 MbusLooked
-mbus_large_look(Oid schema, const MbusStored *message, MbusBodyLook * look,
+mbus_large_look(Oid schema, const MbusStored *message, MbusBodyLook *look,
 				int64 *bytes)
 {
 	MbusBody	body;
@@ -142,7 +142,7 @@ mbus_large_look(Oid schema, const MbusStored *message, MbusBodyLook * look,
 
 /* Reads on; false if a part is missing or damaged, then look->parts. */
 static bool
-parts_look(const MbusBody *body, int64 size, MbusBodyLook * look, int64 *bytes)
+parts_look(const MbusBody *body, int64 size, MbusBodyLook *look, int64 *bytes)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "message_bus part",

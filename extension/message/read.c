@@ -28,6 +28,7 @@
 #include "channel/channel.h"
 #include "message/access.h"
 #include "message/insert.h"
+#include "message/payload_read.h"
 #include "message/quarantine.h"
 #include "message/read.h"
 #include "message/stored.h"

@@ -31,16 +31,13 @@
 #include "channel/publisher.h"
 #include "channel/purged.h"
 #include "channel/visibility.h"
-#include "message/large.h"
-#include "message/quarantine.h"
+#include "message/row_whole.h"
 #include "message/stored.h"
 #include "segment/era.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 #include "state/clock.h"
-#include "state/fault.h"
 #include "state/scrub_state.h"
-#include "state/state.h"
 
 static bool fetch(Oid schema, int64 id, Snapshot snapshot,
 				  MbusStored *message);
@@ -51,14 +48,6 @@ static Snapshot read_snapshot(void);
 static bool scan_one(MbusLeafScan *rows, Snapshot snapshot,
 					 MbusStored *message);
 static text *text_or_null(HeapTuple tuple, TupleDesc desc, int column);
-static struct varlena *sound_or_error(int64 id, struct varlena *payload);
-static struct varlena *body_read(Oid schema, const MbusStored *message,
-								 int64 from, int64 count);
-static struct varlena *bytes_read(Oid schema, const MbusStored *message,
-								  int64 from, int64 count, bool whole,
-								  bool known);
-static bool payload_matches(const MbusStored *message,
-							struct varlena *payload);
 
 /*
  * mbus_message_fetch finds a message by its id; false if there is none, or it
@@ -314,7 +303,8 @@ scan_one(MbusLeafScan *rows, Snapshot snapshot, MbusStored *message)
 }
 
 /*
- * mbus_message_read copies a row; the payload stays toasted if it is.
+ * mbus_message_read copies a row; the payload stays toasted if it is.  XX001 if
+ * it is damaged, and the worker looks at it.
  */
 void
 mbus_message_read(HeapTuple tuple, TupleDesc desc, MbusStored *m)
@@ -326,6 +316,14 @@ mbus_message_read(HeapTuple tuple, TupleDesc desc, MbusStored *m)
 #define READ(column) heap_getattr(tuple, column, desc, &isnull)
 	MemSet(m, 0, sizeof(*m));
 	m->id = DatumGetInt64(READ(MBUS_COL_ID));
+	if (!mbus_row_whole(tuple, desc, InvalidOid))
+	{
+		mbus_scrub_want(m->id);
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the row of message " INT64_FORMAT " is damaged",
+						m->id)));
+	}
 	m->channel_id = DatumGetInt32(READ(MBUS_COL_CHANNEL_ID));
 	m->size = DatumGetInt64(READ(MBUS_COL_SIZE));
 	m->created_at = DatumGetTimestampTz(READ(MBUS_COL_CREATED_AT));
@@ -366,159 +364,6 @@ text_or_null(HeapTuple tuple, TupleDesc desc, int column)
 	if (isnull)
 		return NULL;
 	return (text *) PG_DETOAST_DATUM_COPY(value);
-}
-
-/*
- * mbus_message_payload returns a message's payload, verified if the session
- * verifies reads: XX001, recorded, if the bytes are not those published.
- */
-struct varlena *
-mbus_message_payload(Oid schema, const MbusStored *message)
-{
-	return sound_or_error(message->id, mbus_payload_read(schema, message));
-}
-
-/*
- * mbus_message_range returns bytes of the payload of a message with a body, as
- * that does: each part is compared with its own checksum.  They lie in it.
- */
-struct varlena *
-mbus_message_range(Oid schema, const MbusStored *message, int64 from,
-				   int64 count)
-{
-	return sound_or_error(message->id,
-						  body_read(schema, message, from, count));
-}
-
-/* Errors with XX001 where there is no payload. */
-static struct varlena *
-sound_or_error(int64 id, struct varlena *payload)
-{
-	if (payload == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("stored bytes of message " INT64_FORMAT " do not match their checksum",
-						id),
-				 errhint("The storage below the database has changed them; restore the message from its publisher or a backup.")));
-	return payload;
-}
-
-/*
- * mbus_payload_read returns a message's payload, or NULL, and records that, if
- * the bytes are not those published, or it is in quarantine and the session
- * verifies reads.  What it finds damaged the worker looks at soon, unless it is
- * in quarantine already.
- */
-struct varlena *
-mbus_payload_read(Oid schema, const MbusStored *message)
-{
-	struct varlena *payload = NULL;
-	bool		known = mbus_quarantined(message->id);
-
-	if (!mbus_verify_on_read || !known)
-	{
-		payload = bytes_read(schema, message, 0, message->size, true, known);
-		if (message->body == 0)
-			payload = mbus_payload_decode(payload, message->compression,
-										  message->size);
-	}
-	if (!payload_matches(message, payload))
-	{
-		mbus_message_damaged(message->id, known);
-		return NULL;
-	}
-	mbus_count(MBUS_C_READ, 1);
-	mbus_count(MBUS_C_READ_BYTES, message->size);
-	return payload;
-}
-
-/* Reads bytes of a message with a body; NULL, and that is recorded, as above. */
-static struct varlena *
-body_read(Oid schema, const MbusStored *message, int64 from, int64 count)
-{
-	struct varlena *bytes = NULL;
-	bool		known = mbus_quarantined(message->id);
-
-	if (!mbus_verify_on_read || !known)
-		bytes = bytes_read(schema, message, from, count, false, known);
-	if (bytes == NULL)
-	{
-		mbus_message_damaged(message->id, known);
-		return NULL;
-	}
-	mbus_count(MBUS_C_READ, 1);
-	mbus_count(MBUS_C_READ_BYTES, count);
-	return bytes;
-}
-
-/*
- * bytes_read reads a payload as it is stored, or bytes of a body: a whole one
- * is compared with its checksum by the caller.  Where an error says that they
- * are damaged, and that is not known, the worker looks at the message.  55000
- * if a body is missing because its message has gone meanwhile.
- */
-static struct varlena *
-bytes_read(Oid schema, const MbusStored *message, int64 from, int64 count,
-		   bool whole, bool known)
-{
-	struct varlena *volatile payload = NULL;
-
-	PG_TRY();
-	{
-		if (message->body == 0)
-			payload = PG_DETOAST_DATUM(PointerGetDatum(message->stored));
-		else
-			payload = mbus_large_read(schema, message, from, count,
-									  mbus_verify_on_read && !whole);
-	}
-	PG_CATCH();
-	{
-		if (!known && mbus_damage_code(geterrcode()))
-			mbus_scrub_want(message->id);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	if (payload == NULL && mbus_message_left(schema, message))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("message " INT64_FORMAT " has gone while it was read",
-						message->id),
-				 errdetail("It has expired, or was deleted or purged.")));
-	return payload;
-}
-
-/*
- * mbus_message_damaged records that a message's bytes are not those published;
- * the worker looks at it unless that is known: it is in quarantine.
- */
-void
-mbus_message_damaged(int64 id, bool known)
-{
-	char		why[100];
-
-	snprintf(why, sizeof(why),
-			 "stored bytes of message " INT64_FORMAT
-			 " do not match their checksum", id);
-	if (!known)
-		mbus_scrub_want(id);
-	mbus_fault_checksum(id, why);
-}
-
-/*
- * payload_matches tells whether the bytes are those published.  Their number
- * counts also where the session does not verify: ranges are cut by it.
- */
-static bool
-payload_matches(const MbusStored *message, struct varlena *payload)
-{
-	uint8		sha256[MBUS_SHA256_BYTES];
-
-	if (payload == NULL || VARSIZE_ANY_EXHDR(payload) != message->size)
-		return false;
-	if (!mbus_verify_on_read)
-		return true;
-	mbus_sha256(VARDATA_ANY(payload), message->size, sha256);
-	return memcmp(sha256, message->sha256, MBUS_SHA256_BYTES) == 0;
 }
 
 /*

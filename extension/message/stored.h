@@ -65,14 +65,6 @@ extern void mbus_message_read(HeapTuple tuple, TupleDesc desc,
 							  MbusStored *m);
 extern bool mbus_message_left(Oid schema, const MbusStored *message);
 extern bool mbus_message_unchecked(const MbusStored *message);
-extern struct varlena *mbus_message_payload(Oid schema,
-											const MbusStored *message);
-extern struct varlena *mbus_message_range(Oid schema,
-										  const MbusStored *message,
-										  int64 from, int64 count);
-extern struct varlena *mbus_payload_read(Oid schema,
-										 const MbusStored *message);
-extern void mbus_message_damaged(int64 id, bool known);
 extern bool mbus_message_columns(Oid schema, const MbusStored *message,
 								 bool whole, Datum *values, bool *isnull);
 

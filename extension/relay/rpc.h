@@ -79,10 +79,10 @@ typedef struct MbusRequest
 	bool		binary;			/* wants payloads as raw bytes */
 	bool		receipt;		/* wants to know of repeats */
 	bool		has_body;		/* came in a binary frame */
-	MbusRaw	body;			/* all bytes behind the header line */
+	MbusRaw		body;			/* all bytes behind the header line */
 	bool		has_bodies;		/* the header line has "bodies" */
 	int			nbodies;
-	MbusRaw   *bodies;
+	MbusRaw    *bodies;
 	bool		alone;			/* nothing else waits for the call to end */
 	TimestampTz deadline;		/* of its frame; 0: none */
 } MbusRequest;
@@ -117,7 +117,7 @@ typedef struct MbusAnswer
 	int			lengths_len;	/* of the text of "bodies" */
 	int			nbodies;
 	int			room;
-	MbusRaw   *bodies;
+	MbusRaw    *bodies;
 } MbusAnswer;
 
 /* An SQL function that a method calls, as the catalog describes it. */

@@ -397,6 +397,7 @@ typedef struct MbusOpenStore
 typedef struct MbusReadyStore
 {
 	int32		store_no;
+	int32		n;				/* of its body */
 	Oid			relid;
 } MbusReadyStore;
 

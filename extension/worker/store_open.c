@@ -15,6 +15,11 @@
  * opening looks whether its number is free, and goes above all there are if
  * not, further by RESTORE_SKIP ordinals while a restore is at work.
  *
+ * Own stores come and go as clients like, so their numbers would not last.  The
+ * number of one that has gone is used again, with the next number of a body in
+ * it (body_number): as many are used up as there ever were at one time.  Not on
+ * another timeline: that has used them, too.
+ *
  * Nothing is made before somebody wants it: a restore into a new database
  * finds no tables of the names that it brings.  Own stores are made ahead as
  * long as they are asked for; those that nobody has taken READY_IDLE_MS later
@@ -96,6 +101,7 @@ static MbusOutcome stores_make(MbusWork *work, void *arg);
 static void ready_show(MbusWork *work, const Opening *opening);
 static MbusReadyStore store_make(MbusWork *work, const Opening *opening);
 static int32 number_choose(MbusWork *work);
+static bool number_again(MbusWork *work, MbusReadyStore *made);
 static bool number_used(MbusWork *work, int32 number);
 static Oid	part_create(MbusWork *work, int32 number);
 static char *tablespace(const char *before);
@@ -126,6 +132,8 @@ mbus_stores_number(int64 skip)
 	mbus_task_number_check(next, MBUS_SEGMENT_MAX, "store numbers");
 	mbus_sql("UPDATE message_bus.server_state SET next_store = " INT64_FORMAT,
 			 next);
+	if (skip > 0)
+		mbus_sql("DELETE FROM message_bus.body_number");
 	return (int32) next;
 }
 
@@ -169,6 +177,32 @@ number_choose(MbusWork *work)
 	mbus_sql("UPDATE message_bus.server_state SET next_store = %d",
 			 (int32) number + 1);
 	return (int32) number;
+}
+
+/*
+ * number_again takes a number that an own store has had whose table is gone,
+ * and the next of its bodies' numbers; false if there is none.
+ */
+static bool
+number_again(MbusWork *work, MbusReadyStore *made)
+{
+	bool		none;
+	int64		body;
+
+	body = mbus_sql_int64(&none, "SELECT store_no::int8 << %d | used"
+						  " FROM message_bus.body_number f"
+						  " WHERE used < %d AND (store_no & %d) = %d"
+						  " AND NOT EXISTS (SELECT FROM message_bus.body_store s"
+						  "  WHERE s.store_no = f.store_no)"
+						  " ORDER BY used, store_no LIMIT 1",
+						  MBUS_BODY_BITS, MBUS_BODIES_LIMIT - 1,
+						  MBUS_NODES - 1, mbus_node);
+	if (none)
+		return false;
+	made->store_no = MbusStoreOf(body);
+	made->n = (int32) (body & (MBUS_BODIES_LIMIT - 1)) + 1;
+	return !OidIsValid(get_relname_relid(psprintf("part_%d", made->store_no),
+										 work->schema));
 }
 
 /* Whether a row or a table has a number. */
@@ -412,7 +446,15 @@ store_make(MbusWork *work, const Opening *opening)
 	Oid			types[] = {INT4OID, INT4OID, BOOLOID, TIMESTAMPTZOID};
 	Datum		values[4];
 
-	made.store_no = number_choose(work);
+	if (opening->series != 0 || !number_again(work, &made))
+	{
+		made.store_no = number_choose(work);
+		made.n = 1;
+	}
+	if (opening->series == 0)
+		mbus_sql("INSERT INTO message_bus.body_number VALUES (%d, %d)"
+				 " ON CONFLICT (store_no) DO UPDATE SET used = EXCLUDED.used",
+				 made.store_no, made.n);
 	made.relid = part_create(work, made.store_no);
 	values[0] = Int32GetDatum(made.store_no);
 	values[1] = Int32GetDatum(opening->series);
