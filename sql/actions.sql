@@ -20,10 +20,11 @@ GRANT EXECUTE ON FUNCTION message_bus.create_channel, message_bus.alter_channel,
 -- what is changed before the worker gives out numbers has none yet
 SELECT pg_temp.wait_for($$SELECT next IS NOT NULL FROM message_bus.fact_numbers()$$);
 SELECT coalesce(max(no), 0) AS base FROM message_bus.log_action \gset
-CREATE TEMP TABLE base AS SELECT :base::bigint AS base;
+CREATE TEMP TABLE base AS SELECT :base::bigint AS base, clock_timestamp() AS at;
 CREATE TEMP VIEW act AS
 	SELECT no, kind, details::jsonb ->> 'change' AS change, role, subject, session, details::jsonb - 'change' AS details, octet_length(k) AS k
-	FROM message_bus.log_action WHERE no > (SELECT base FROM pg_temp.base);
+	FROM message_bus.log_action WHERE no > (SELECT base FROM pg_temp.base)
+	AND at > (SELECT at FROM pg_temp.base);	-- what was changed before may get its number late
 -- what is shown of details that differ from run to run
 CREATE FUNCTION pg_temp.shown(details jsonb, VARIADIC names text[] DEFAULT ARRAY['name', 'owner', 'ttl', 'to', 'privileges', 'grantee', 'may_publish', 'may_consume', 'paused', 'messages', 'keys', 'subject', 'role']) RETURNS jsonb
 	LANGUAGE sql AS $$ SELECT jsonb_object_agg(key, value) FROM jsonb_each(details) WHERE key = ANY (names) $$;
@@ -89,7 +90,8 @@ SELECT message_bus.create_subscription('act', 'sub');
 SELECT message_bus.nack(lease, reason => 'no "good"') FROM message_bus.claim('act', 'sub');
 UPDATE message_bus.channel SET backoff = '0' WHERE name = 'act';
 CREATE FUNCTION pg_temp.seen() RETURNS TABLE (kind text, what text, channel text, subscription text, n bigint) LANGUAGE sql AS $$
-	SELECT kind, what, channel, subscription, count(*) FROM message_bus.audit_log WHERE no > (SELECT base FROM pg_temp.base) GROUP BY 1, 2, 3, 4 ORDER BY min(no) $$;
+	SELECT kind, what, channel, subscription, count(*) FROM message_bus.audit_log
+	WHERE no > (SELECT base FROM pg_temp.base) AND at > (SELECT at FROM pg_temp.base) GROUP BY 1, 2, 3, 4 ORDER BY min(no) $$;
 GRANT SELECT ON pg_temp.base TO PUBLIC;
 SET ROLE regress_act_owner;
 SELECT * FROM pg_temp.seen();
