@@ -1,6 +1,6 @@
 # tests/bench/Bulk.pm
 #
-# The benches of large bodies over the WebSocket; README.md says what each
+# The benches of large bodies over the WebSocket, and by HTTP; README.md says what each
 # measures.
 
 package Bulk;
@@ -12,6 +12,7 @@ use Cwd qw(abs_path);
 use Exporter 'import';
 use File::Basename qw(dirname);
 use IO::Select;
+use IO::Socket::INET;
 use IPC::Open2;
 use JSON::PP;
 use Time::HiRes qw(sleep);
@@ -21,8 +22,8 @@ use Gateway;
 use Measure;
 use Server;
 
-our @EXPORT = qw(bench_upload bench_body_range bench_upload_commit
-  bench_bulk_memory);
+our @EXPORT = qw(bench_upload bench_download bench_body_range
+  bench_upload_commit bench_bulk_memory);
 
 use constant MIB => 1024 * 1024;
 
@@ -35,7 +36,7 @@ my $clients = 32;
 sub door_start
 {
 	my ($pid, $port) = Gateway::gateway_start(
-		MESSAGE_BUS_CLIENT_MAX_BYTES => 33554432);
+		MESSAGE_BUS_CLIENT_MAX_BYTES => 33554432, @_);
 
 	sql("SELECT message_bus.create_channel('bodies', ttl => '1 day',"
 		  . " compression => 'none')",
@@ -137,6 +138,47 @@ sub bench_upload
 		ours => $results->{ours},
 		base => $results->{base},
 		target => 0.5,
+		better => 'higher',
+		more => { body_mb => $body_mb + 0 });
+}
+
+# fetch reads a message through the HTTP door with curl.
+sub fetch
+{
+	my ($door, $id) = @_;
+	my $url = "http://127.0.0.1:$door/v1/messages/$id";
+	my $line = qx(curl -sf -o /dev/null -w '%{time_total} %{size_download}' $url);
+
+	die "tests/bench/run: curl failed\n" if $? != 0;
+	my ($seconds, $bytes) = split ' ', $line;
+	return rate({ seconds => $seconds, bytes => $bytes });
+}
+
+# bench_download compares a body that comes by HTTP with the same by libpq.
+sub bench_download
+{
+	my ($pid, $port, $id, $results);
+	my $bytes = $body_mb * MIB;
+	my $socket = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1');
+	my $door = $socket->sockport;
+
+	close($socket);
+	settings();
+	Gateway::roles_make();
+	($pid, $port) = door_start(MESSAGE_BUS_HTTP_PORT => $door);
+	($id) = store($port, $bytes, '-c', 2);
+	$results = alternate(
+		undef,
+		[ base => sub { rate(measure('carry', "read:$id:$bytes")) } ],
+		[ ours => sub { fetch($door, $id) } ]);
+	Gateway::stop($pid);
+	report(
+		bench => 'download',
+		unit => 'MiB/s',
+		figure => 'rate',
+		ours => $results->{ours},
+		base => $results->{base},
+		target => 0.6,
 		better => 'higher',
 		more => { body_mb => $body_mb + 0 });
 }

@@ -13,6 +13,8 @@
  * down		by get_bytes of the message ID
  * base		by libpq, a binary parameter and a transaction for each piece, into
  *			the table bench_bare; connections, in flight and ID do not matter
+ * read		by libpq, get_bytes of the message ID in binary, a transaction for each
+ *			piece; connections and in flight do not matter
  *
  * With -o pieces go in order, one at a time, each on the next connection. What is slow moves RATE bytes a second (262144) on each
  * connection, as TCP lets it. It ends when all that is not slow is done, or
@@ -40,7 +42,7 @@
 
 typedef enum What
 {
-	UP, DOWN, BASE
+	UP, DOWN, BASE, READ
 }			What;
 
 typedef struct Body
@@ -91,7 +93,8 @@ body_read(const char *text)
 		sscanf(text, "%7[a-z]:%lld:%lld:%7s", what, &id, &size, slow) < 3)
 		die("no body", text);
 	body->what = strcmp(what, "up") == 0 ? UP :
-		strcmp(what, "down") == 0 ? DOWN : BASE;
+		strcmp(what, "down") == 0 ? DOWN :
+		strcmp(what, "read") == 0 ? READ : BASE;
 	body->id = id;
 	body->size = size;
 	body->slow = slow[0] != '\0';
@@ -117,6 +120,36 @@ carry_base(Body * body)
 		pg_check(pg, PQexecPrepared(pg, "piece", 1, &value, &size, &format, 0),
 				 PGRES_COMMAND_OK);
 		body->at += size;
+	}
+	body->done = body->at;
+	PQfinish(pg);
+}
+
+/* carry_read reads a body's pieces. */
+static void
+carry_read(Body * body)
+{
+	PGconn	   *pg = connect_server();
+	const Oid	types[3] = {INT8OID, INT8OID, INT8OID};
+	const int	sizes[3] = {8, 8, 8};
+	const int	formats[3] = {1, 1, 1};
+
+	pg_check(pg, PQprepare(pg, "piece", "SELECT message_bus.get_bytes($1, $2,"
+						   " $3)", 3, types), PGRES_COMMAND_OK);
+	while (body->at < body->size)
+	{
+		char		numbers[24];
+		const char *const values[3] = {numbers, numbers + 8, numbers + 16};
+		PGresult   *result;
+
+		put_int64(put_int64(put_int64(numbers, (uint64_t) body->id),
+							(uint64_t) body->at), (uint64_t) piece);
+		result = PQexecPrepared(pg, "piece", 3, values, sizes, formats, 1);
+		if (PQresultStatus(result) != PGRES_TUPLES_OK ||
+			PQgetlength(result, 0, 0) == 0)
+			die("get_bytes", PQerrorMessage(pg));
+		body->at += PQgetlength(result, 0, 0);
+		PQclear(result);
 	}
 	body->done = body->at;
 	PQfinish(pg);
@@ -323,7 +356,7 @@ main(int argc, char **argv)
 	for (i = 0; i < piece; i++)
 		bytes[i] = (char) (random() >> 8);
 	for (i = 0; i < body_count; i++)
-		for (j = 0; bodies[i].what != BASE && j < each; j++)
+		for (j = 0; bodies[i].what < BASE && j < each; j++)
 		{
 			if (carrier_count == MAX_CARRIERS)
 				die("too many", "connections");
@@ -334,6 +367,8 @@ main(int argc, char **argv)
 	for (i = 0; i < body_count; i++)
 		if (bodies[i].what == BASE)
 			carry_base(&bodies[i]);
+		else if (bodies[i].what == READ)
+			carry_read(&bodies[i]);
 	while (!bodies_done())
 	{
 		int64_t		now = now_ns();
