@@ -180,6 +180,7 @@ exchange_open(GwHttpConnection *connection, const char *address)
 {
 	GwExchange *exchange = calloc(1, sizeof(GwExchange));
 	GwBuffer	none = {0};
+	bool		first = LIST_EMPTY(&exchanges);
 
 	if (exchange != NULL)
 		exchange->identity = gw_identity_create(&none);
@@ -193,7 +194,9 @@ exchange_open(GwHttpConnection *connection, const char *address)
 	gw_download_init(exchange);
 	LIST_INSERT_HEAD(&exchanges, exchange, entry);
 	gw_counters.http_connections++;
-	gw_timer_start(timer, SWEEP_MS);
+	/* The others have it run already: starting it again would put it off. */
+	if (first)
+		gw_timer_start(timer, SWEEP_MS);
 	return exchange;
 }
 
