@@ -19,7 +19,8 @@
  * back to the pool as they are written.
  *
  * What is not answered, or answered with an error that may pass, is asked for
- * again until AGAIN_MAX_MS have gone by: then a head is answered 504, and a
+ * again until AGAIN_MAX_MS have gone by since it was sent, or ALL_MAX_MS with
+ * the time in a queue behind others: then a head is answered 504, and a
  * download ends short of its length, which every client notices. A head that
  * cannot be sent at all is answered 503 at once.
  */
@@ -46,6 +47,7 @@
 /* How long, and how often, something is asked for again. */
 #define AGAIN_MS		250
 #define AGAIN_MAX_MS	10000
+#define ALL_MAX_MS		60000
 
 static void download_pump(void *owner);
 static void download_ask(GwExchange *exchange);
@@ -112,7 +114,12 @@ gw_download_sweep(GwExchange *exchange, int64_t now)
 {
 	if (!exchange->active || exchange->asked_ms == 0)
 		return;
-	if (now - exchange->asked_ms > AGAIN_MAX_MS)
+	if (exchange->asked != NULL && exchange->asked->queued)
+		exchange->queued_ms = now;
+	if (now - exchange->asked_ms > ALL_MAX_MS)
+		download_fail(exchange, "no answer of the database in 60 s");
+	else if (now - exchange->asked_ms > AGAIN_MAX_MS &&
+			 now - exchange->queued_ms > AGAIN_MAX_MS)
 		download_fail(exchange, "no answer of the database in 10 s");
 	else if (exchange->again_ms != 0 && now >= exchange->again_ms)
 		download_ask(exchange);
@@ -123,7 +130,7 @@ void
 gw_download_end(GwExchange *exchange)
 {
 	if (exchange->asked != NULL)
-		exchange->asked->asker = NULL;
+		gw_relay_withdraw(exchange->asked);
 	exchange->asked = NULL;
 	exchange->asked_ms = exchange->again_ms = 0;
 	exchange->asked_bytes = 0;
@@ -282,8 +289,12 @@ take_head(GwExchange *exchange, const GwHttpReply *reply)
 	if (!gw_http_reply_headers(reply, &lines) ||
 		(exchange->to > exchange->at + (int64_t) reply->bytes.length &&
 		 reply->ticket.length == 0))
+	{
+		give_back(exchange, exchange->held);
+		exchange->asked_bytes = 0;
 		gw_exchange_answer(exchange, 500, "the answer is not fit to be sent",
 						   NULL);
+	}
 	else
 		send_head(exchange, reply, &lines);
 	gw_buffer_free(&lines);
@@ -362,9 +373,12 @@ download_asked(void *owner, const GwError *error)
 		download_pump(exchange);
 	}
 	else if (exchange->status == 0 && exchange->identity->refused)
+	{
+		gw_download_end(exchange);
 		gw_exchange_answer(exchange, 401, "the token is not valid",
 						   "WWW-Authenticate: Bearer"
 						   " error=\"invalid_token\"\r\n");
+	}
 	else
 		download_again(exchange);
 }

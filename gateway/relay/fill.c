@@ -77,9 +77,7 @@ fill_from(const GwFill *fill, GwBatch *batch, GwQueue *queue)
 		bool		known = is_known(fill, request);
 		bool		fits;
 
-		if (bulk && client == NULL &&
-			(request->brings ||
-			 (request->ask != NULL && request->asker == NULL)))
+		if (bulk && client == NULL && request->brings)
 		{
 			fill->drop(fill->kind, gw_queue_take(queue, request), NULL,
 					   GW_DROPPED);
@@ -121,7 +119,8 @@ fill_passes_over(const GwFill *fill, const GwRequest *request)
 			(!client_takes(client, request) ||
 			 (fill->kind == GW_LANE_BULK && request->brings &&
 			  gw_pieces_are_many(&client->replies)))) ||
-		(request->calls > GW_CALLS_FEW && fill->has_many);
+		(request->calls > GW_CALLS_FEW && fill->has_many) ||
+		(request->alone && fill->has_alone);
 }
 
 /*
