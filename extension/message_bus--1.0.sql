@@ -1002,7 +1002,7 @@ CREATE FUNCTION message_bus.publish(channel text, payload json, headers jsonb DE
 	available_at timestamp with time zone DEFAULT NULL, recipient text DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_publish' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish IS
-'publish: stores a JSON message, its text unchanged, and returns its id. headers: an object of the publisher''s. key: orders messages. transaction_id: the publisher''s idempotency key; a live message of the channel with the same id and bytes is returned instead. ttl: not above the channel''s. delay: before it is delivered. sha256: expected checksum, 32 bytes or 64 hex digits. available_at: when it is delivered, in place of delay (both are refused); before it expires, at once if the time has passed. recipient: a subject that it is addressed to, up to 16 KiB (above 255 bytes it is kept as subjects are: cut, with a digest); who that is may see it where the channel''s visibility is subject. A transaction id that somebody else has used there is 23505, whatever the bytes. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad ttl, delay, available_at or checksum, 23505 transaction id used before, 54000 too large, 25006 read-only, 55000 not ready, 57000 disabled.';
+'publish: stores a JSON message, its text unchanged, and returns its id. headers: an object of the publisher''s. key: orders messages. transaction_id: the publisher''s idempotency key; a live message of the channel with the same id and bytes is returned instead. ttl: not above the channel''s. delay: before it is delivered. sha256: expected checksum, 32 bytes or 64 hex digits. available_at: when it is delivered, in place of delay (both are refused); before it expires, at once if the time has passed. recipient: a subject that it is addressed to, up to 16 KiB (above 255 bytes it is kept as subjects are: cut, with a digest); who that is may see it where the channel''s visibility is subject. A transaction id that somebody else has used there is 23505, whatever the bytes. Errors: 42P01 no such channel, 42501 no privilege, 22023 bad ttl, delay, available_at or checksum, 23505 transaction id used before, 54000 too large, 25006 read-only, 53100 the disk is full, 53400 too many bodies over own_body_min, 55000 not ready, 57000 disabled.';
 
 CREATE FUNCTION message_bus.publish_once(channel text, payload json, headers jsonb DEFAULT NULL,
 	key text DEFAULT NULL, transaction_id text DEFAULT NULL, ttl interval DEFAULT NULL,
@@ -1019,7 +1019,7 @@ CREATE FUNCTION message_bus.publish_text(channel text, payload text,
 	available_at timestamp with time zone DEFAULT NULL, recipient text DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_publish_text' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.publish_text IS
-'publish_text: as publish, for text of any content type; JSON content types must hold JSON (22P02).';
+'publish_text: as publish, for text of any content type; JSON content types must hold JSON (22P02). content_type: a media type of RFC 9110, 8.3.1, of at most 255 bytes (22023).';
 
 CREATE FUNCTION message_bus.publish_bytes(channel text, payload bytea,
 	content_type text DEFAULT 'application/octet-stream', headers jsonb DEFAULT NULL,
@@ -1112,7 +1112,7 @@ COMMENT ON TYPE message_bus.stored_message IS
 CREATE FUNCTION message_bus.get(id bigint) RETURNS SETOF message_bus.stored_message
 	AS 'MODULE_PATHNAME', 'mbus_get' LANGUAGE C ROWS 1;
 COMMENT ON FUNCTION message_bus.get IS
-'get: one message with its whole payload; no row if there is none, it has expired, was deleted or purged, or is not the caller''s in a channel with visibility subject (so with all functions that read). Errors: 42501 no privilege to consume, XX001 stored bytes do not match.';
+'get: one message with its whole payload; no row if there is none, it has expired, was deleted or purged, or is not the caller''s in a channel with visibility subject (so with all functions that read). Errors: 42501 no privilege to consume, XX001 stored bytes do not match, 55000 it has gone while it was read (over 1 MiB).';
 
 CREATE FUNCTION message_bus.get_by_transaction(channel text, transaction_id text)
 	RETURNS SETOF message_bus.stored_message
@@ -1124,7 +1124,7 @@ CREATE FUNCTION message_bus.get_bytes(id bigint, from_byte bigint DEFAULT 0,
 	max_bytes bigint DEFAULT NULL) RETURNS bytea
 	AS 'MODULE_PATHNAME', 'mbus_get_bytes' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.get_bytes IS
-'get_bytes: a range of a message''s bytes, counted from 0; empty behind the end, NULL if there is no such message. Errors: as get; 22023 negative range.';
+'get_bytes: a range of a message''s bytes, counted from 0; empty behind the end, NULL if there is no such message. Over 1 MiB only the parts that the range needs are read, and each is compared with its own checksum; the whole with the message''s. Errors: as get; 22023 negative range, 54000 more than 1 GB - 64 bytes at once.';
 
 CREATE FUNCTION message_bus.peek(channel text, after_id bigint DEFAULT 0,
 	max_messages integer DEFAULT 100, max_bytes bigint DEFAULT NULL) RETURNS SETOF message_bus.stored_message
@@ -1479,6 +1479,7 @@ COMMENT ON COLUMN message_bus.dead_letters.dead_letter IS 'the dead-letter chann
 COMMENT ON COLUMN message_bus.dead_letters.not_moved IS 'why it stays where it is although its channel had a dead-letter channel: dropped (that was not there any more), denied (the channel''s owner might not publish there)';
 COMMENT ON COLUMN message_bus.dead_letters.claimed_at IS 'when the last attempt began';
 COMMENT ON COLUMN message_bus.dead_letters.role IS 'who ended the last attempt';
+COMMENT ON COLUMN message_bus.dead_letters.key IS 'NULL also while the message is in quarantine: its row may be damaged; so is content_type';
 
 CREATE VIEW message_bus.errors WITH (security_barrier) AS
 	SELECT e.at, e.sqlstate, e.function, e.role, e.pid, e.session, e.message_id, e.message,
@@ -2455,7 +2456,7 @@ COMMENT ON FUNCTION message_bus.body_url(bigint, interval) IS
 'body_url: a URL of a gateway''s HTTP door, with which whoever has it can read this one message; NULL if there is no such message. For who may consume its channel.
 id: of the message. valid_for: how long, at most message_bus.body_url_max; rounded up so that links of one minute are the same. It begins with message_bus.body_url_prefix, or with /v1/ if that is empty.
 It ends before that when the message is gone, the role that made it may not consume the channel any more or is dropped, or rotate_body_keys() is called. In a channel with visibility "subject" the maker must see the message when he makes it. Tell it like a password: it is in browsers'' histories and proxies'' logs.
-Errors: 22023 valid_for, 42501 no privilege.';
+Errors: 22023 valid_for, 42501 no privilege, 55000 there is no key.';
 
 CREATE FUNCTION message_bus.end_sessions(subject text DEFAULT NULL, role text DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE

@@ -176,7 +176,7 @@ SELECT field(said, 'Allow'), field(said, 'Cache-Control') FROM http(:'path', met
 SELECT said ->> 'status', said ->> 'by', h ->> 0, h ->> 1 FROM http(:'path', 'cap=x', method => 'OPTIONS', session => 0,
 	headers => '{origin: https://a,access-control-request-method: GET}'), json_array_elements(said -> 'headers') h WHERE h ->> 0 ~ '^Access';
 SELECT dest, brief(:'path', headers => ARRAY['sec-fetch-dest: ' || dest]) FROM unnest('{document,empty,image,audio,video,script,style,worker,sharedworker,serviceworker,
-	audioworklet,paintworklet,frame,iframe,object,embed,manifest,xslt}'::text[]) dest;
+	audioworklet,paintworklet,fencedframe,frame,iframe,object,embed,manifest,xslt}'::text[]) dest;
 SELECT n, session, brief(path, session => session) FROM (VALUES (1, 1, :'path'), (2, 2, :'path'), (3, 2, '/v1/messages/1'), (4, 0, :'path'), (5, 0, '/v1/messages/1'),
 	(6, 3, :'path'), (7, 0, '/x')) t (n, session, path);
 SELECT DISTINCT convert_from(bytes, 'UTF8') FROM (VALUES (1, :'path'), (2, :'path'), (2, '/v1/messages/1'), (2, '/v1/transactions?channel=door&transaction_id=a')) t (s, p),
@@ -355,6 +355,14 @@ SELECT called(1, 'publish', '{"channel": "door_own", "payload": "of alice", "tra
 SELECT brief('/v1/messages/' || :own, session => s), brief('/v1/transactions', 'channel=door_own&transaction_id=t', session => s) FROM unnest('{1,4,0}'::int[]) s;
 SELECT said ->> 'ticket' AS ticket FROM http('/v1/messages/' || :own, max => 0) \gset
 SELECT piece(:'ticket', 0);
+-- in a reference, where links have a prefix
+SET message_bus.inline_max = 0;
+SELECT called(1, 'get_by_transaction', '{"channel": "door_own", "transaction_id": "t"}') #>> '{ref,url}' IS NULL AS none;
+SET message_bus.body_url_prefix = 'http://127.0.0.1:8080';
+SELECT called(1, 'get_by_transaction', '{"channel": "door_own", "transaction_id": "t"}') #>> '{ref,url}' AS url \gset
+SELECT split_part(:'url', '/v1/', 1), linked(split_part(:'url', '=', 2), :own);
+RESET message_bus.body_url_prefix;
+RESET message_bus.inline_max;
 SELECT split_part(called(1, 'body_url', '{"id": ' || :own || '}') #>> '{}', '=', 2) AS cap, called(4, 'body_url', '{"id": ' || :own || '}') IS NULL AS none \gset
 SELECT linked(:'cap', :own), :'none' AS none;
 RESET SESSION AUTHORIZATION;
@@ -464,7 +472,7 @@ RESET SESSION AUTHORIZATION;
 
 -- what was refused is told of, and quotes no link and no ticket
 SELECT pg_temp.wait_for($$SELECT count(*) >= 2 FROM message_bus.errors WHERE function = 'http' AND sqlstate = 'XX001'$$);
-SELECT DISTINCT sqlstate, regexp_replace(message, '\d+', 'N'), detail ~ '[0-9a-f]{40}' FROM message_bus.errors WHERE function = 'http' AND sqlstate IN ('28000', '42501', '42P01', 'P0002', 'XX001') ORDER BY 1, 2;
+SELECT count(*) > 10, bool_or(concat(message, detail) ~ '[0-9a-f]{40}') FROM message_bus.errors WHERE function = 'http';
 
 SELECT message_bus.drop_channel(c) FROM unnest('{door,door_own,door_read,door_damaged,door_large}'::text[]) c;
 SELECT message_bus.set_jwt_keys('{"keys": []}');

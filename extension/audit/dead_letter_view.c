@@ -6,7 +6,8 @@
  * Rights come first, as in message_scan.c: conditions of a query see no other
  * row.  To monitor is not enough: a failure has what a consumer said of a
  * message.  Of a dead letter in another channel key, size and content type are
- * told, which are those of the message that died.
+ * told, which are those of the message that died; of one in quarantine the size
+ * alone.
  *
  * Leaves are read one by one.  What is returned is whole, so that none stays
  * locked.
@@ -33,6 +34,7 @@
 #include "base/schema.h"
 #include "channel/channel.h"
 #include "channel/purged.h"
+#include "message/quarantine.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 #include "state/clock.h"
@@ -64,7 +66,7 @@ typedef struct Told
 	const char *channel;
 	text	   *key;			/* or NULL */
 	int64		size;
-	text	   *content_type;
+	text	   *content_type;	/* or NULL */
 } Told;
 
 static void deaths_return(Oid schema, Relation leaf, const MbusReader *reader,
@@ -271,7 +273,7 @@ death_values(Oid schema, const MbusReader *reader, HeapTuple tuple,
 	values[DEATH_KEY] = PointerGetDatum(told.key);
 	isnull[DEATH_SIZE] = false;
 	values[DEATH_SIZE] = Int64GetDatum(told.size);
-	isnull[DEATH_CONTENT_TYPE] = false;
+	isnull[DEATH_CONTENT_TYPE] = told.content_type == NULL;
 	values[DEATH_CONTENT_TYPE] = PointerGetDatum(told.content_type);
 	return true;
 }
@@ -326,6 +328,10 @@ message_read(Oid schema, HeapTuple tuple, TupleDesc desc, Told *told)
 	if (policy == NULL || mbus_channel_purged(policy, id))
 		return false;
 	told->size = DatumGetInt64(READ(MBUS_COL_SIZE));
+	told->key = told->content_type = NULL;
+	/* what is behind its payload may lie anywhere */
+	if (mbus_quarantined(id))
+		return true;
 	value = READ(MBUS_COL_KEY);
 	told->key = isnull ? NULL : (text *) PG_DETOAST_DATUM_COPY(value);
 	value = READ(MBUS_COL_CONTENT_TYPE);

@@ -55,6 +55,7 @@
 #include "base/schema.h"
 #include "channel/publisher.h"
 #include "channel/purged.h"
+#include "message/row_whole.h"
 #include "segment/channel_scan.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
@@ -118,7 +119,9 @@ static bool wants(const MbusMessageScan *scan, int column);
 static bool row_read(MbusMessageScan *scan, HeapTuple tuple, Datum *values,
 					 bool *isnull);
 static void row_fill(MbusMessageScan *scan, const MbusSeen *seen, HeapTuple tuple,
-					 bool gone, Datum *values, bool *isnull);
+					 bool gone, bool whole, Datum *values, bool *isnull);
+static void front_deform(HeapTuple tuple, TupleDesc desc, Datum *column,
+						 bool *null);
 
 /*
  * mbus_message_filter_init wants all messages, with these columns.
@@ -503,6 +506,7 @@ row_read(MbusMessageScan *scan, HeapTuple tuple, Datum *values, bool *isnull)
 	int32		channel_id;
 	bool		null;
 	bool		gone;
+	bool		whole;
 	int64		id;
 
 	channel_id = DatumGetInt32(heap_getattr(tuple, MBUS_COL_CHANNEL_ID, desc,
@@ -513,23 +517,35 @@ row_read(MbusMessageScan *scan, HeapTuple tuple, Datum *values, bool *isnull)
 	if (seen == NULL)
 		return false;
 	scan->last = seen;
-	if (seen->own && !mbus_row_visible(scan->schema, tuple, desc))
+	whole = mbus_row_whole(tuple, desc, InvalidOid);
+	if (seen->own &&
+		(!whole || !mbus_row_visible(scan->schema, tuple, desc)))
 		return false;
 	id = DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc, &null));
 	gone = mbus_channel_purged(&seen->policy, id) || is_deleted(scan, id);
 	if (gone && !scan->filter.gone)
 		return false;
-	row_fill(scan, seen, tuple, gone, values, isnull);
+	row_fill(scan, seen, tuple, gone, whole, values, isnull);
 	return true;
+}
+
+/* Reads the columns in front of what may be damaged; others are NULL. */
+static void
+front_deform(HeapTuple tuple, TupleDesc desc, Datum *column, bool *null)
+{
+	memset(null, true, (MBUS_MESSAGE_COLUMNS + 1) * sizeof(bool));
+	for (int i = 1; i < MBUS_COL_SHA256; i++)
+		column[i] = heap_getattr(tuple, i, desc, &null[i]);
 }
 
 /*
  * row_fill fills in the columns that are wanted.  What a row does not need is
- * not looked at: the first columns of a message are where they always are.
+ * not looked at: the first columns of a message are where they always are.  Of a
+ * row that is not whole only these are told.
  */
 static void
 row_fill(MbusMessageScan *scan, const MbusSeen *seen, HeapTuple tuple,
-		 bool gone, Datum *values, bool *isnull)
+		 bool gone, bool whole, Datum *values, bool *isnull)
 {
 	TupleDesc	desc = RelationGetDescr(scan->leaf);
 	Datum		column[MBUS_MESSAGE_COLUMNS + 1];
@@ -553,7 +569,11 @@ row_fill(MbusMessageScan *scan, const MbusSeen *seen, HeapTuple tuple,
 	if ((scan->filter.columns & ~MBUS_SEEN(MBUS_SEEN_LIVE)) == 0)
 		return;
 
-	mbus_leaf_deform(tuple, desc, MBUS_MESSAGE_COLUMNS, column + 1, null + 1);
+	if (whole)
+		mbus_leaf_deform(tuple, desc, MBUS_MESSAGE_COLUMNS, column + 1,
+						 null + 1);
+	else
+		front_deform(tuple, desc, column, null);
 	COPY(MBUS_SEEN_ID, MBUS_COL_ID);
 	COPY(MBUS_SEEN_CHANNEL_ID, MBUS_COL_CHANNEL_ID);
 	PUT(MBUS_SEEN_CHANNEL, PointerGetDatum(seen->name), false);
@@ -581,10 +601,11 @@ row_fill(MbusMessageScan *scan, const MbusSeen *seen, HeapTuple tuple,
 		COPY(MBUS_SEEN_STORED, MBUS_COL_PAYLOAD);
 
 	/* and what has to be made */
-	if (wants(scan, MBUS_SEEN_CONTENT_TYPE) && null[MBUS_COL_CONTENT_TYPE])
+	if (wants(scan, MBUS_SEEN_CONTENT_TYPE) && null[MBUS_COL_CONTENT_TYPE] &&
+		whole)
 		PUT(MBUS_SEEN_CONTENT_TYPE, CStringGetTextDatum(MBUS_CONTENT_JSON),
 			false);
-	if (wants(scan, MBUS_SEEN_STORED_SIZE) && null[MBUS_COL_BODY])
+	if (wants(scan, MBUS_SEEN_STORED_SIZE) && null[MBUS_COL_BODY] && whole)
 		PUT(MBUS_SEEN_STORED_SIZE,
 			Int32GetDatum(toast_datum_size(column[MBUS_COL_PAYLOAD])), false);
 	if (wants(scan, MBUS_SEEN_PUBLISHER))

@@ -61,6 +61,7 @@
 #include "delivery/slot.h"
 #include "message/payload_read.h"
 #include "message/quarantine.h"
+#include "message/row_whole.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
 #include "state/clock.h"
@@ -510,11 +511,13 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 	bytea	   *digest;
 	struct varlena *payload = NULL;
 	bool		json;
+	bool		known;
 
 	/* what it points to must not even be read */
-	if (mbus_quarantined(found->id))
+	known = mbus_quarantined(found->id);
+	if (known || !mbus_row_whole(found->tuple, desc, InvalidOid))
 	{
-		mbus_message_damaged(found->id, true);
+		mbus_message_damaged(found->id, known);
 		return false;
 	}
 #define COLUMN(c) (column[(c) - 1])

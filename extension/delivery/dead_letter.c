@@ -136,8 +136,11 @@ mbus_dead_letter(Oid schema, const MbusHolding *holding,
 								 "message_bus dead letter",
 								 ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(each);
+	/* of what is in quarantine the row may be damaged */
+	if (mbus_quarantined(failure->held->id))
+		outcome = "corrupt";
 	/* it may just have expired */
-	if (!mbus_message_fetch_stored(schema, failure->held->id, &message))
+	else if (!mbus_message_fetch_stored(schema, failure->held->id, &message))
 		 /* deleted or purged meanwhile */ ;
 	else if ((copied = message_copy(schema, holding->channel_id, &message,
 									&target, &draft)) != MBUS_COPIED)

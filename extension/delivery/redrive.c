@@ -57,6 +57,7 @@
 #include "message/draft.h"
 #include "message/insert.h"
 #include "message/publish.h"
+#include "message/row_whole.h"
 #include "message/scrub.h"
 #include "message/stored.h"
 #include "segment/channel_scan.h"
@@ -227,7 +228,8 @@ letters_of_range(Redrive *redrive, Relation leaf, MbusChannelScan *rows,
 		MemoryContext caller = MemoryContextSwitchTo(redrive->each);
 		MbusStored	letter;
 
-		if (!heap_attisnull(tuple, MBUS_COL_HEADERS, RelationGetDescr(leaf)))
+		if (!heap_attisnull(tuple, MBUS_COL_HEADERS, RelationGetDescr(leaf)) &&
+			mbus_row_whole(tuple, RelationGetDescr(leaf), InvalidOid))
 		{
 			mbus_message_read(tuple, RelationGetDescr(leaf), &letter);
 			if (letter_redrive(redrive, &letter))
@@ -625,8 +627,9 @@ kept_one(Redrive *redrive, int32 subscription_id, const Last *last)
 		return;
 	mbus_channel_check(channel, MBUS_PUBLISH);
 	caller = MemoryContextSwitchTo(redrive->each);
-	if (mbus_message_fetch_latest(schema, last->id, &message) &&
-		(!last->corrupt || mbus_scrub_sound(schema, last->id)) &&
+	/* a row that is damaged must not be taken apart */
+	if ((!last->corrupt || mbus_scrub_sound(schema, last->id)) &&
+		mbus_message_fetch_latest(schema, last->id, &message) &&
 		(subscription = mbus_subscription_by_id(schema,
 												subscription_id)) != NULL)
 	{

@@ -170,7 +170,7 @@ static bool
 is_unwanted(const char *dest)
 {
 	static const char *const unwanted[] = {
-		"audioworklet", "embed", "frame", "iframe", "manifest", "object",
+		"audioworklet", "embed", "fencedframe", "frame", "iframe", "manifest", "object",
 		"paintworklet", "script", "serviceworker", "sharedworker", "style",
 		"worker", "xslt"
 	};

@@ -55,11 +55,13 @@ mbus_problem_of(const ErrorData *edata, bool anonymous, MbusProblem *problem)
 	mbus_problem_set(status, problem);
 	if (status == 401 && !anonymous && edata->detail)
 		problem->detail = edata->detail;
-	if (problem->detail == NULL)
-	{
-		problem->detail = edata->message;
-		problem->sqlstate = pstrdup(unpack_sql_state(edata->sqlerrcode));
-	}
+	if (problem->detail)
+		return;
+	problem->sqlstate = pstrdup(unpack_sql_state(edata->sqlerrcode));
+	/* what the server did not expect may tell of its files */
+	problem->detail = status == 500 &&
+		edata->sqlerrcode != ERRCODE_DATA_CORRUPTED ?
+		"The server's log tells what it was." : edata->message;
 }
 
 static int

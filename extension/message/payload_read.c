@@ -17,7 +17,9 @@
 #include "state/scrub_state.h"
 #include "state/state.h"
 
-static struct varlena *sound_or_error(int64 id, struct varlena *payload);
+static struct varlena *sound_or_error(Oid schema, const MbusStored *message,
+									  struct varlena *payload);
+static void missed(Oid schema, const MbusStored *message, bool known);
 static struct varlena *body_read(Oid schema, const MbusStored *message,
 								 int64 from, int64 count);
 static struct varlena *bytes_read(Oid schema, const MbusStored *message,
@@ -33,7 +35,7 @@ static bool payload_matches(const MbusStored *message,
 struct varlena *
 mbus_message_payload(Oid schema, const MbusStored *message)
 {
-	return sound_or_error(message->id, mbus_payload_read(schema, message));
+	return sound_or_error(schema, message, mbus_payload_read(schema, message));
 }
 
 /*
@@ -44,21 +46,30 @@ struct varlena *
 mbus_message_range(Oid schema, const MbusStored *message, int64 from,
 				   int64 count)
 {
-	return sound_or_error(message->id,
+	return sound_or_error(schema, message,
 						  body_read(schema, message, from, count));
 }
 
-/* Errors with XX001 where there is no payload. */
+/*
+ * sound_or_error errors where there is no payload: with XX001, or with 55000 if
+ * its body has gone with the message.
+ */
 static struct varlena *
-sound_or_error(int64 id, struct varlena *payload)
+sound_or_error(Oid schema, const MbusStored *message, struct varlena *payload)
 {
-	if (payload == NULL)
+	if (payload)
+		return payload;
+	if (message->body != 0 && mbus_message_left(schema, message))
 		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("stored bytes of message " INT64_FORMAT " do not match their checksum",
-						id),
-				 errhint("The storage below the database has changed them; restore the message from its publisher or a backup.")));
-	return payload;
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message " INT64_FORMAT " has gone while it was read",
+						message->id),
+				 errdetail("It has expired, or was deleted or purged.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("stored bytes of message " INT64_FORMAT " do not match their checksum",
+					message->id),
+			 errhint("The storage below the database has changed them; restore the message from its publisher or a backup.")));
 }
 
 /*
@@ -82,7 +93,7 @@ mbus_payload_read(Oid schema, const MbusStored *message)
 	}
 	if (!payload_matches(message, payload))
 	{
-		mbus_message_damaged(message->id, known);
+		missed(schema, message, known);
 		return NULL;
 	}
 	mbus_count(MBUS_C_READ, 1);
@@ -101,7 +112,7 @@ body_read(Oid schema, const MbusStored *message, int64 from, int64 count)
 		bytes = bytes_read(schema, message, from, count, false, known);
 	if (bytes == NULL)
 	{
-		mbus_message_damaged(message->id, known);
+		missed(schema, message, known);
 		return NULL;
 	}
 	mbus_count(MBUS_C_READ, 1);
@@ -112,8 +123,7 @@ body_read(Oid schema, const MbusStored *message, int64 from, int64 count)
 /*
  * bytes_read reads a payload as it is stored, or bytes of a body: a whole one
  * is compared with its checksum by the caller.  Where an error says that they
- * are damaged, and that is not known, the worker looks at the message.  55000
- * if a body is missing because its message has gone meanwhile.
+ * are damaged, and that is not known, the worker looks at the message.
  */
 static struct varlena *
 bytes_read(Oid schema, const MbusStored *message, int64 from, int64 count,
@@ -136,13 +146,18 @@ bytes_read(Oid schema, const MbusStored *message, int64 from, int64 count,
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	if (payload == NULL && mbus_message_left(schema, message))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("message " INT64_FORMAT " has gone while it was read",
-						message->id),
-				 errdetail("It has expired, or was deleted or purged.")));
 	return payload;
+}
+
+/*
+ * Records that a message's bytes are missing or others, unless they have gone
+ * with it.
+ */
+static void
+missed(Oid schema, const MbusStored *message, bool known)
+{
+	if (message->body == 0 || !mbus_message_left(schema, message))
+		mbus_message_damaged(message->id, known);
 }
 
 /*

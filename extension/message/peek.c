@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/xlog.h"
@@ -27,6 +28,7 @@
 #include "channel/visibility.h"
 #include "message/access.h"
 #include "message/payload_read.h"
+#include "message/row_whole.h"
 #include "message/stored.h"
 #include "segment/channel_scan.h"
 #include "segment/leaf.h"
@@ -51,6 +53,7 @@ static void peek_leaf(Oid schema, Relation leaf, int32 channel_id,
 					  int64 after, int64 limit, Wanted *left,
 					  Snapshot snapshot, ReturnSetInfo *rsinfo,
 					  int64 **read);
+static bool row_readable(HeapTuple tuple, TupleDesc desc);
 static bool peek_fits(Wanted *left, const MbusStored *message);
 static void peek_values(Oid schema, const MbusStored *message, Datum *values,
 						bool *isnull);
@@ -169,10 +172,11 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 
 		CHECK_FOR_INTERRUPTS();
 		/* of others there may be many: they are not even copied */
-		visible = !left->own ||
-			mbus_visible_row(schema, tuple, RelationGetDescr(leaf),
-							 MBUS_COL_PUBLISHER_ID, MBUS_COL_SUBJECT,
-							 MBUS_COL_RECIPIENT);
+		visible = row_readable(tuple, RelationGetDescr(leaf)) &&
+			(!left->own ||
+			 mbus_visible_row(schema, tuple, RelationGetDescr(leaf),
+							  MBUS_COL_PUBLISHER_ID, MBUS_COL_SUBJECT,
+							  MBUS_COL_RECIPIENT));
 		if (visible)
 			mbus_message_read(tuple, RelationGetDescr(leaf), &message);
 		if (visible && message.expires_at > mbus_now() &&
@@ -191,6 +195,22 @@ peek_leaf(Oid schema, Relation leaf, int32 channel_id, int64 after,
 	}
 	mbus_channel_scan_close(&rows);
 	MemoryContextDelete(row);
+}
+
+/*
+ * Whether a row can be taken apart.  One that cannot stops nobody from reading
+ * on: the worker looks at it, and the view quarantined tells.
+ */
+static bool
+row_readable(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+
+	if (mbus_row_whole(tuple, desc, InvalidOid))
+		return true;
+	mbus_message_damaged(DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc,
+													&isnull)), false);
+	return false;
 }
 
 /*

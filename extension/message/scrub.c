@@ -49,6 +49,7 @@
 #include "base/ids.h"
 #include "base/payload.h"
 #include "message/quarantine.h"
+#include "message/row_whole.h"
 #include "message/scrub.h"
 #include "segment/channel_scan.h"
 #include "segment/leaf.h"
@@ -74,11 +75,6 @@ static void row_look(Oid schema, MbusScrub *scrub, TupleTableSlot *slot,
 static void payload_look(Oid schema, MbusScrub *scrub, const Datum *column,
 						 const bool *null, TupleDesc desc);
 static void body_look(Oid schema, MbusScrub *scrub, const Datum *column);
-static const char *row_damage(HeapTuple tuple, TupleDesc desc, Oid toast);
-static bool row_walk(HeapTuple tuple, TupleDesc desc, Oid toast);
-static bool value_inside(const char *value, const char *end, int16 len,
-						 Oid toast);
-static bool external_sane(const char *value, Oid toast);
 static void others_read(const Datum *column, const bool *null,
 						TupleDesc desc);
 static const char *payload_damage(const Datum *column);
@@ -393,7 +389,7 @@ row_look(Oid schema, MbusScrub *scrub, TupleTableSlot *slot, Oid toast)
 	HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, NULL);
 	Datum		column[MBUS_MESSAGE_COLUMNS];
 	bool		null[MBUS_MESSAGE_COLUMNS];
-	const char *kind = row_damage(tuple, desc, toast);
+	const char *kind = mbus_row_whole(tuple, desc, toast) ? NULL : "row";
 
 	scrub->cost += ROW_COST;
 	if (kind == NULL)
@@ -508,99 +504,6 @@ found_add(MbusScrub *scrub, const char *kind, const char *detail)
  * One row
  * ------------------------------------------------------------------------
  */
-
-/*
- * row_damage returns "row" if the row's lengths, or columns that are never
- * null, are not what they can be: it must not be taken apart then.  A row may
- * end at its last column that is not null (segment/inserter.c).
- */
-static const char *
-row_damage(HeapTuple tuple, TupleDesc desc, Oid toast)
-{
-	HeapTupleHeader header = tuple->t_data;
-	int			natts = HeapTupleHeaderGetNatts(header);
-	Size		head = offsetof(HeapTupleHeaderData, t_bits);
-
-	if (tuple->t_len < head || tuple->t_len > BLCKSZ ||
-		natts > desc->natts || natts < MBUS_COL_PAYLOAD)
-		return "row";
-	if (HeapTupleHasNulls(tuple))
-	{
-		head += BITMAPLEN(natts);
-		if (header->t_hoff != MAXALIGN(head) || header->t_hoff > tuple->t_len)
-			return "row";
-		for (int i = 0; i < natts; i++)
-		{
-			if (TupleDescAttr(desc, i)->attnotnull &&
-				att_isnull(i, header->t_bits))
-				return "row";
-		}
-	}
-	if (header->t_hoff != MAXALIGN(head) || header->t_hoff > tuple->t_len ||
-		!row_walk(tuple, desc, toast))
-		return "row";
-	return NULL;
-}
-
-/* Whether all columns lie within the row. */
-static bool
-row_walk(HeapTuple tuple, TupleDesc desc, Oid toast)
-{
-	const char *data = (const char *) tuple->t_data + tuple->t_data->t_hoff;
-	const char *end = (const char *) tuple->t_data + tuple->t_len;
-	int			natts = HeapTupleHeaderGetNatts(tuple->t_data);
-	Size		offset = 0;
-
-	for (int i = 0; i < natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		if (HeapTupleHasNulls(tuple) && att_isnull(i, tuple->t_data->t_bits))
-			continue;
-		/* padding is looked at too: one byte must be there */
-		if (data + offset >= end)
-			return false;
-		offset = att_align_pointer(offset, att->attalign, att->attlen,
-								   data + offset);
-		if (!value_inside(data + offset, end, att->attlen, toast))
-			return false;
-		offset = att_addlength_pointer(offset, att->attlen, data + offset);
-	}
-	return true;
-}
-
-/* Whether a value lies before "end"; a TOAST pointer must be one on disk. */
-static bool
-value_inside(const char *value, const char *end, int16 len, Oid toast)
-{
-	if (value >= end)
-		return false;
-	if (len > 0)
-		return end - value >= len;
-	if (VARATT_IS_1B_E(value))
-		return end - value >= (Size) TOAST_POINTER_SIZE &&
-			VARTAG_EXTERNAL(value) == VARTAG_ONDISK &&
-			external_sane(value, toast);
-	if (VARATT_IS_1B(value))
-		return end - value >= VARSIZE_1B(value);
-	if (end - value < VARHDRSZ || VARSIZE_4B(value) < VARHDRSZ ||
-		end - value < VARSIZE_4B(value))
-		return false;
-	return !VARATT_IS_4B_C(value) || VARSIZE_4B(value) >= VARHDRSZ_COMPRESSED;
-}
-
-/* Whether a TOAST pointer's sizes can be, and it points into the leaf's own. */
-static bool
-external_sane(const char *value, Oid toast)
-{
-	struct varatt_external pointer;
-
-	VARATT_EXTERNAL_GET_POINTER(pointer, value);
-	return pointer.va_toastrelid == toast && pointer.va_rawsize >= VARHDRSZ &&
-		AllocSizeIsValid(pointer.va_rawsize) &&
-		VARATT_EXTERNAL_GET_EXTSIZE(pointer) <=
-		(Size) pointer.va_rawsize - VARHDRSZ;
-}
 
 /* Reads all that a row points to but its payload. */
 static void

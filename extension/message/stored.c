@@ -31,11 +31,13 @@
 #include "channel/publisher.h"
 #include "channel/purged.h"
 #include "channel/visibility.h"
+#include "message/row_whole.h"
 #include "message/stored.h"
 #include "segment/era.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
 #include "state/clock.h"
+#include "state/scrub_state.h"
 
 static bool fetch(Oid schema, int64 id, Snapshot snapshot,
 				  MbusStored *message);
@@ -301,7 +303,8 @@ scan_one(MbusLeafScan *rows, Snapshot snapshot, MbusStored *message)
 }
 
 /*
- * mbus_message_read copies a row; the payload stays toasted if it is.
+ * mbus_message_read copies a row; the payload stays toasted if it is.  XX001 if
+ * it is damaged, and the worker looks at it.
  */
 void
 mbus_message_read(HeapTuple tuple, TupleDesc desc, MbusStored *m)
@@ -313,6 +316,14 @@ mbus_message_read(HeapTuple tuple, TupleDesc desc, MbusStored *m)
 #define READ(column) heap_getattr(tuple, column, desc, &isnull)
 	MemSet(m, 0, sizeof(*m));
 	m->id = DatumGetInt64(READ(MBUS_COL_ID));
+	if (!mbus_row_whole(tuple, desc, InvalidOid))
+	{
+		mbus_scrub_want(m->id);
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the row of message " INT64_FORMAT " is damaged",
+						m->id)));
+	}
 	m->channel_id = DatumGetInt32(READ(MBUS_COL_CHANNEL_ID));
 	m->size = DatumGetInt64(READ(MBUS_COL_SIZE));
 	m->created_at = DatumGetTimestampTz(READ(MBUS_COL_CREATED_AT));

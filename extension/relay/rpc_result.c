@@ -33,6 +33,7 @@
 #include "base/json_slice.h"
 #include "base/payload.h"
 #include "base/timestamp.h"
+#include "door/url.h"
 #include "message/read.h"
 #include "relay/rpc.h"
 
@@ -72,6 +73,8 @@ static void append_payload(MbusAnswer *answer, bytea *payload, bool is_json);
 static void append_reference(MbusAnswer *answer, const StoredColumns *columns,
 							 const Datum *values, const bytea *payload,
 							 int row_start);
+static void append_if_room(MbusAnswer *answer, const char *name,
+						   const char *value, int row_start);
 static char *preview_text(const struct varlena *bytes);
 static void add_body(MbusAnswer *answer, const bytea *bytes);
 
@@ -518,8 +521,9 @@ append_payload(MbusAnswer *answer, bytea *payload, bool is_json)
 }
 
 /*
- * append_reference appends "ref", with the payload's first bytes if they are
- * text, the role may read them and there is room.  payload is NULL
+ * append_reference appends "ref", with a link to the message where links have a
+ * prefix, and the payload's first bytes if they are text, the role may read them
+ * and there is room.  payload is NULL
  * where it has not been read.
  */
 static void
@@ -528,25 +532,33 @@ append_reference(MbusAnswer *answer, const StoredColumns *columns,
 {
 	StringInfo	out = answer->out;
 	int64		id = DatumGetInt64(values[columns->id]);
-	StringInfoData preview;
-	char	   *words;
 
 	appendStringInfo(out, ",\"ref\":{\"id\":" INT64_FORMAT ",\"size\":" INT64_FORMAT ",\"sha256\":",
 					 id, DatumGetInt64(values[columns->size]));
 	append_hex(out, DatumGetByteaPP(values[columns->sha256]));
 	appendStringInfoString(out, ",\"content_type\":");
 	escape_json(out, TextDatumGetCString(values[columns->content_type]));
-	words = preview_text(payload ? payload :
-						 mbus_message_preview(id));
-	if (words)
-	{
-		initStringInfo(&preview);
-		appendStringInfoString(&preview, ",\"preview\":");
-		escape_json(&preview, words);
-		if (fits_alone(answer, row_start, preview.len))
-			appendBinaryStringInfo(out, preview.data, preview.len);
-	}
+	append_if_room(answer, "url", mbus_body_link(id), row_start);
+	append_if_room(answer, "preview",
+				   preview_text(payload ? payload : mbus_message_preview(id)),
+				   row_start);
 	appendStringInfoChar(out, '}');
+}
+
+/* Appends a member that is a string, unless it is NULL or there is no room. */
+static void
+append_if_room(MbusAnswer *answer, const char *name, const char *value,
+			   int row_start)
+{
+	StringInfoData member;
+
+	if (value == NULL)
+		return;
+	initStringInfo(&member);
+	appendStringInfo(&member, ",\"%s\":", name);
+	escape_json(&member, value);
+	if (fits_alone(answer, row_start, member.len))
+		appendBinaryStringInfo(answer->out, member.data, member.len);
 }
 
 /*

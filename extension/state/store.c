@@ -84,6 +84,22 @@ mbus_store_shared(MbusDatabase *db, Oid schema, int32 series, int64 size,
 }
 
 /*
+ * mbus_store_try takes what mbus_store_shared() takes, if there is a store
+ * that is open: it does not wait.
+ */
+bool
+mbus_store_try(MbusDatabase *db, int32 series, int64 size,
+			   TimestampTz expires_at, MbusStoreTaken *taken)
+{
+	bool		done;
+
+	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	done = shared_take(db, series, size, expires_at, taken);
+	LWLockRelease(&db->lock);
+	return done;
+}
+
+/*
  * shared_take takes it if there is one, else says that one is wanted.  Under
  * the lock.
  */

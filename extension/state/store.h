@@ -27,6 +27,8 @@ extern void mbus_store_init(void);
 extern void mbus_store_shared(MbusDatabase *db, Oid schema, int32 series,
 							  int64 size, TimestampTz expires_at,
 							  MbusStoreTaken *taken);
+extern bool mbus_store_try(MbusDatabase *db, int32 series, int64 size,
+						   TimestampTz expires_at, MbusStoreTaken *taken);
 extern void mbus_store_own(MbusDatabase *db, Oid schema,
 						   MbusStoreTaken *taken);
 extern bool mbus_store_raise(MbusDatabase *db, Oid schema, int32 store_no,

@@ -39,6 +39,7 @@
 #define UPLOADS_MAX		1000
 #define UPLOAD_MAX_DAYS "30"
 
+static int64 *holds_query(int32 store_no, int *n);
 static int64 *numbers_query(const char *query, int *n);
 static bool message_may_be(MbusWork *work, int64 id);
 static void holds_delete(int32 store_no, const int64 *ids, int n);
@@ -51,13 +52,8 @@ bool
 mbus_store_held(MbusWork *work, int32 store_no)
 {
 	int			n;
-	int64	   *ids;
+	int64	   *ids = holds_query(store_no, &n);
 
-	ids = numbers_query(psprintf("SELECT message_id FROM message_bus.body_hold"
-								 " WHERE store_no = %d"
-								 " AND until > message_bus.clock()"
-								 " ORDER BY message_id DESC LIMIT %d",
-								 store_no, HOLDS_MAX), &n);
 	for (int i = 0; i < n; i++)
 	{
 		if (message_may_be(work, ids[i]))
@@ -67,6 +63,38 @@ mbus_store_held(MbusWork *work, int32 store_no)
 		return false;
 	holds_delete(store_no, ids, n);
 	return true;
+}
+
+/*
+ * mbus_store_holders returns the messages that may be there and hold a store,
+ * and how many there are; -1 if these are too many.
+ */
+int
+mbus_store_holders(MbusWork *work, int32 store_no, int64 **ids)
+{
+	int			n;
+	int			left = 0;
+
+	*ids = holds_query(store_no, &n);
+	if (n == HOLDS_MAX)
+		return -1;
+	for (int i = 0; i < n; i++)
+	{
+		if (message_may_be(work, (*ids)[i]))
+			(*ids)[left++] = (*ids)[i];
+	}
+	return left;
+}
+
+/* The messages of rows that hold a store still, HOLDS_MAX at most. */
+static int64 *
+holds_query(int32 store_no, int *n)
+{
+	return numbers_query(psprintf("SELECT message_id FROM message_bus.body_hold"
+								  " WHERE store_no = %d"
+								  " AND until > message_bus.clock()"
+								  " ORDER BY message_id DESC LIMIT %d",
+								  store_no, HOLDS_MAX), n);
 }
 
 /* The bigints that a query finds. */

@@ -42,6 +42,7 @@ typedef enum MbusTaskKind
 	MBUS_TASK_RETIRE,
 	MBUS_TASK_BODY_DROP,
 	MBUS_TASK_BODY_SETTLE,
+	MBUS_TASK_BODY_MOVE,
 	MBUS_TASK_STORE,
 	MBUS_TASK_EPOCH,
 	MBUS_TASK_LOAD,
@@ -213,6 +214,8 @@ typedef struct MbusStoreWork
 	bool		round_over;		/* ... it has begun at the lowest again, ... */
 	int32		round_from;		/* ... and ends with this one */
 	uint32		drops;			/* tried */
+	int32		moved_to;		/* the last one of which bodies might move */
+	TimestampTz move_at;		/* not before */
 } MbusStoreWork;
 
 /* The worker's own memory; no other process sees it. */

@@ -110,6 +110,7 @@
 #include "worker/segment_open.h"
 #include "worker/segment_retire.h"
 #include "worker/store_drop.h"
+#include "worker/store_move.h"
 #include "worker/store_open.h"
 #include "worker/store_settle.h"
 #include "worker/tally_task.h"
@@ -335,6 +336,8 @@ worker_pass(MbusWork *work)
 			blocked = mbus_segments_retire(work);
 			mbus_stores_settle(work);
 			mbus_stores_drop(work);
+			if (!work->disk.full)
+				mbus_stores_move(work);
 			if (!work->disk.full)
 			{
 				worker_store(work);

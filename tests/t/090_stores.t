@@ -17,6 +17,7 @@ my $mb = 1024 * 1024;
 my $node = bus_node('stores',
 	conf => "message_bus.worker_interval = 100ms\n"
 	  . "message_bus.segment_interval = 0\n"
+	  . "message_bus.scrub_rate = 0\n"	# nor are bodies moved
 	  . "message_bus.own_body_min = 4MB\n"
 	  . "message_bus.store_max_size = 8MB\n");
 my $noise = q{
@@ -196,6 +197,56 @@ is( sql(qq{SELECT md5(message_bus.get_bytes($letter)) = md5
 sql("SELECT message_bus.record_event($letter, 'deleted', now())");
 wait_for('a store whose holder was deleted to be dropped',
 	sub { gone($dying) });
+
+# ----------
+# Moved
+# ----------
+
+my @letters;
+my @moved;
+
+# of two that die one is moved twice
+for (1 .. 2)
+{
+	push @moved, publish('dies', 1_100_000);
+	sql(q{SELECT message_bus.nack(lease) FROM message_bus.claim('dies', 's')});
+	push @letters,
+	  sql(q{SELECT max(dead_letter_id) FROM message_bus.failure
+		WHERE dead_letter_id IS NOT NULL});
+}
+my $old = store_of($moved[0]);
+
+publish('short', 3 * $mb) for 1 .. 3;
+is(store_of($letters[1]), $old, 'two letters are in one store');
+$node->append_conf('postgresql.conf', 'message_bus.scrub_rate = 100MB');
+$node->reload;
+wait_for('a store of which little is held to be dropped', sub { gone($old) });
+is( sql(qq{SELECT bool_and(md5(message_bus.get_bytes(l)) = b.md5)
+		FROM unnest(ARRAY[$letters[0], $letters[1]], ARRAY[$moved[0], $moved[1]]) AS t (l, m)
+		JOIN public.bodies b ON b.id = m}),
+	't', 'what was held was moved');
+
+my $to = sql(q{SELECT DISTINCT to_body >> 20 FROM message_bus.body_moved});
+
+is( sql("SELECT count(*) FROM message_bus.body_hold WHERE store_no = $to "
+		  . "AND message_id IN ($letters[0], $letters[1])"),
+	2, 'to a store that is held');
+
+# as if that were over, too, with all that it had of its own
+sql(qq{UPDATE public.bodies SET keep = false WHERE id IN
+		(SELECT id FROM message_bus.message WHERE body >> 20 = $to);
+	UPDATE message_bus.body_store SET closed_at = now(), expires_at = now()
+	WHERE store_no = $to});
+sql("SELECT message_bus.record_event($letters[1], 'deleted', now())");
+$node->restart;
+bus_ready($node);
+wait_for('that store to be dropped', sub { gone($to) });
+is( sql(qq{SELECT md5(message_bus.get_bytes($letters[0])) = md5
+		FROM public.bodies WHERE id = $moved[0]}),
+	't', 'and again');
+is(sql(q{SELECT count(*) FROM message_bus.body_moved WHERE to_body >> 20 NOT IN
+		(SELECT store_no FROM message_bus.body_store)}),
+	0, 'nothing is said to be where nothing is');
 
 # ----------
 # One body each

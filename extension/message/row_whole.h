@@ -1,0 +1,15 @@
+/*
+ * row_whole.h
+ *		Whether a message's row can be taken apart.
+ */
+#ifndef MBUS_ROW_WHOLE_H
+#define MBUS_ROW_WHOLE_H
+
+#include "postgres.h"
+
+#include "access/htup.h"
+#include "access/tupdesc.h"
+
+extern bool mbus_row_whole(HeapTuple tuple, TupleDesc desc, Oid toast);
+
+#endif							/* MBUS_ROW_WHOLE_H */
