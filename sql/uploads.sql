@@ -85,11 +85,6 @@ SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('loose'), -1)$$
 SELECT pg_temp.part('loose', 4);
 SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('loose'), sha256 => sha256('x'))$$);
 SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('loose'), sha256 => 'x')$$);
--- hashed in slices, the last two parts of which have no state
-SET message_bus.upload_slice = 0;
-SELECT id IS NULL, hashed_to FROM message_bus.upload_commit(pg_temp.u('loose'));
-SELECT hashed_to, state FROM message_bus.upload_status(pg_temp.u('loose'));
-RESET message_bus.upload_slice;
 SELECT id AS loose_id, hashed_to = size AS all FROM body, message_bus.upload_commit(pg_temp.u('loose'), size, sha256) \gset
 SELECT :'all';
 SELECT m.content_type, m.size, m.sha256 = b.sha256 FROM message_bus.messages m, body b WHERE m.id = :loose_id;
@@ -101,6 +96,17 @@ SELECT s.own FROM message_bus.message m JOIN message_bus.body_store s ON s.store
 SELECT pg_temp.wait_for($$SELECT to_regclass('message_bus.part_' || (pg_temp.u('loose') >> 20)) IS NULL$$);
 SET ROLE regress_up_user;
 SELECT id = :loose_id FROM message_bus.upload_commit(pg_temp.u('loose'));
+-- hashed in slices: the first part came last
+INSERT INTO up SELECT 'sliced', message_bus.upload_begin('up', size => size) FROM body;
+SELECT pg_temp.part('sliced', 1, 3), pg_temp.part('sliced', 4, 2), pg_temp.part('sliced', 0);
+SET message_bus.upload_slice = 0;
+SELECT id IS NULL, hashed_to FROM message_bus.upload_commit(pg_temp.u('sliced'));
+SELECT id IS NULL, hashed_to FROM message_bus.upload_commit(pg_temp.u('sliced'));
+SELECT pg_temp.status('sliced');
+RESET message_bus.upload_slice;
+SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('sliced'), sha256 => sha256('x'))$$);
+SELECT id AS sliced_id FROM message_bus.upload_commit(pg_temp.u('sliced')) \gset
+SELECT m.sha256 = b.sha256 FROM body b, message_bus.messages m WHERE m.id = :sliced_id;
 -- a state that follows on a short part would lie
 INSERT INTO up SELECT 'lie', message_bus.upload_begin('up');
 SELECT message_bus.upload_append(pg_temp.u('lie'), 0, 'short');

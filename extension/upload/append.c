@@ -52,7 +52,7 @@ static void range_check(const Append *append);
 static void ends_check(const Append *append);
 static void behind_end(const Append *append, int64 end);
 static void parts_lock(const Append *append);
-static void chain_begin(Append *append);
+static void chain_begin(Oid schema, Append *append);
 static void parts_look(Append *append);
 static void part_differs(const Append *append, const MbusPart *there);
 static void parts_write(Append *append, MbusCompression compression);
@@ -94,13 +94,15 @@ MBUS_FUNCTION(upload_append)
 	if (append.upload.size < 0)
 		ends_check(&append);
 	mbus_upload_disk(append.size);
-	chain_begin(&append);
+	chain_begin(schema, &append);
 	known = append.chained ? 0 :
 		mbus_extent_known(&append.body, append.snapshot);
 	parts_look(&append);
 	parts_write(&append, compression);
 	UnregisterSnapshot(append.snapshot);
 	append.snapshot = RegisterSnapshot(GetLatestSnapshot());
+	if (!append.chained)
+		mbus_upload_hash_ahead(schema, &append.body, append.snapshot);
 	result = complete_to(&append, known);
 	UnregisterSnapshot(append.snapshot);
 	PG_RETURN_INT64(result);
@@ -177,8 +179,8 @@ behind_end(const Append *append, int64 end)
 
 /*
  * ends_check finds out, where the size is not known, whether the parts fit to
- * a short part, which is where the body ends.  Who brings that one has the
- * body for himself.
+ * a short part, which is where the body ends.  Who is beside it at this moment
+ * is not seen: the commit looks again.
  */
 static void
 ends_check(const Append *append)
@@ -202,16 +204,19 @@ ends_check(const Append *append)
 static void
 parts_lock(const Append *append)
 {
-	mbus_upload_lock(append->upload.body,
-					 append->ends && append->upload.size < 0);
+	mbus_upload_lock(append->upload.body, false);
 	for (int32 n = append->first; n < append->behind; n++)
 		mbus_upload_lock_part(append->upload.body, n);
 }
 
-/* Goes on with the hash behind the part before, if that knows it. */
+/*
+ * chain_begin goes on with the hash behind the part before, if that knows it,
+ * or somebody has noted it.
+ */
 static void
-chain_begin(Append *append)
+chain_begin(Oid schema, Append *append)
 {
+	uint8		state[MBUS_SHA256_BYTES];
 	MbusPart	before;
 
 	append->chained = true;
@@ -221,6 +226,9 @@ chain_begin(Append *append)
 							append->snapshot, &before) &&
 			 before.has_state && before.size == MBUS_PART_BYTES)
 		mbus_body_hash_resume(&append->hash, before.state, append->from);
+	else if (mbus_upload_hashed(schema, append->body.body, state) ==
+			 append->first - 1)
+		mbus_body_hash_resume(&append->hash, state, append->from);
 	else
 		append->chained = false;
 }

@@ -59,6 +59,7 @@ static void size_settle(Commit *commit);
 static bool hash_settle(Oid schema, Commit *commit);
 static bool hash_known(Commit *commit);
 pg_noreturn static void is_missing(const Commit *commit, int64 byte);
+pg_noreturn static void is_short(const Commit *commit, const MbusPart *part);
 static int32 hash_from(Oid schema, Commit *commit, MbusBodyHash *hash);
 static bool hash_on(Oid schema, Commit *commit, int32 n, MbusBodyHash *hash);
 static int32 part_bytes(const Commit *commit, int32 n);
@@ -232,6 +233,19 @@ is_missing(const Commit *commit, int64 byte)
 			 errhint("Append what is missing, which upload_status tells, and commit again.")));
 }
 
+/* Errors with 22023: two that appended at one time did not agree. */
+static void
+is_short(const Commit *commit, const MbusPart *part)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("upload " INT64_FORMAT " has parts behind one that is short",
+					commit->upload.body),
+			 errdetail("That from byte " INT64_FORMAT " on has %d bytes.",
+					   (int64) part->n * MBUS_PART_BYTES, part->size),
+			 errhint("Parts do not change: abort, and begin another.")));
+}
+
 /*
  * hash_from makes sure that no part is missing, and returns the first one that
  * has to be hashed, with the hash's state before it.
@@ -248,8 +262,10 @@ hash_from(Oid schema, Commit *commit, MbusBodyHash *hash)
 	mbus_walk_begin(&walk, &commit->body, expected, commit->snapshot);
 	while ((part = mbus_walk_next(&walk)) != NULL)
 	{
-		if (part->n != expected || part->size != part_bytes(commit, expected))
+		if (part->n != expected)
 			break;
+		if (part->size != part_bytes(commit, expected))
+			is_short(commit, part);
 		if (part->has_state && part->size == MBUS_PART_BYTES)
 		{
 			known = expected;
@@ -260,11 +276,7 @@ hash_from(Oid schema, Commit *commit, MbusBodyHash *hash)
 	mbus_walk_end(&walk);
 	if (expected < mbus_parts(commit->size))
 		is_missing(commit, (int64) expected * MBUS_PART_BYTES);
-	if (known < 0)
-		mbus_body_hash_begin(hash);
-	else
-		mbus_body_hash_resume(hash, state,
-							  ((int64) known + 1) * MBUS_PART_BYTES);
+	mbus_upload_hash_resume(hash, known, state);
 	return known + 1;
 }
 

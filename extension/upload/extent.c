@@ -87,7 +87,11 @@ mbus_extent_whole(const MbusBody *body, int32 from, Snapshot snapshot)
 
 	mbus_walk_begin(&walk, body, from, snapshot);
 	while ((part = mbus_walk_next(&walk)) != NULL && part->n == from++)
+	{
 		bytes += part->size;
+		if (part->size < MBUS_PART_BYTES)
+			break;
+	}
 	mbus_walk_end(&walk);
 	return bytes;
 }

@@ -10,11 +10,13 @@
  *			ones counts what this one has reserved.  It is tried for a moment
  *			only: frames of several sessions run in one transaction, and two such
  *			would wait for each other
- *	body	shared by who appends, exclusive for who commits or aborts.  Taken or
- *			not: nobody waits
+ *	body	shared by who appends, exclusive for who commits or aborts, or
+ *			appends very much.  Taken or not: nobody waits
  *	part	exclusive, for who writes it, likewise.  So two that write the same
  *			part never meet in its index.  Two parts of which the bodies' hashes
  *			are the same may share one: then the second is told to try again
+ *	hash	exclusive, for who hashes on while others append (ahead.c); who does
+ *			not get it leaves that to others
  *
  * A transaction may append any number of parts, and the table of locks is
  * everybody's: after PARTS_MAX of them it takes the body's lock exclusively
@@ -36,6 +38,7 @@
 #define CLASS_BODY		0x4D42
 #define CLASS_PART		0x4D43
 #define CLASS_OWNER		0x4D44
+#define CLASS_HASH		0x4D45
 #define PARTS_MAX		256		/* locks of a transaction */
 #define OWNER_WAIT_US	50000
 #define OWNER_WAIT_STEP_MS	5
@@ -91,7 +94,7 @@ mbus_upload_lock(int64 number, bool exclusive)
 					number),
 			 exclusive ?
 			 errdetail("That one appends, commits or aborts.") :
-			 errdetail("That one commits, aborts, or appends what nobody may append beside."),
+			 errdetail("That one commits, aborts, or appends very much."),
 			 errhint("Try again when it has ended.")));
 }
 
@@ -126,6 +129,17 @@ part_busy(int64 number, int32 n)
 			 errmsg("another transaction appends byte " INT64_FORMAT " of upload " INT64_FORMAT,
 					(int64) n * MBUS_PART_BYTES, number),
 			 errhint("Try again when it has ended.")));
+}
+
+/*
+ * mbus_upload_lock_hash takes the lock of who hashes on; false: somebody has
+ * it.
+ */
+bool
+mbus_upload_lock_hash(int64 number)
+{
+	return lock_take((uint32) (number >> 32), (uint32) number, CLASS_HASH,
+					 ExclusiveLock);
 }
 
 /* Takes a lock to the end of the transaction, without waiting. */

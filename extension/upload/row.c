@@ -323,7 +323,7 @@ mbus_upload_end(Oid schema, int64 number, const MbusUploadEnd *end)
 }
 
 /*
- * mbus_upload_hashed returns the last part that an earlier commit has hashed,
+ * mbus_upload_hashed returns the last part behind which a state was noted,
  * and the hash's state behind it; -1: none.
  */
 int32
@@ -332,16 +332,14 @@ mbus_upload_hashed(Oid schema, int64 number, uint8 *state)
 	MbusUploadScan *scan = scan_body(schema, "upload_hash",
 									 "upload_hash_pkey", number);
 	TupleDesc	desc = RelationGetDescr(scan->table);
-	HeapTuple	tuple;
+	HeapTuple	tuple = systable_getnext_ordered(scan->rows.rows,
+												 BackwardScanDirection);
 	int32		last = -1;
+	text	   *value = tuple ? column_text(tuple, desc, MBUS_HASHED_STATE) : NULL;
+	bool		isnull;
 
-	while ((tuple = mbus_leaf_scan_next(&scan->rows)) != NULL)
+	if (value && VARSIZE_ANY_EXHDR(value) == MBUS_SHA256_BYTES)
 	{
-		bool		isnull;
-		text	   *value = column_text(tuple, desc, MBUS_HASHED_STATE);
-
-		if (value == NULL || VARSIZE_ANY_EXHDR(value) != MBUS_SHA256_BYTES)
-			continue;
 		last = DatumGetInt32(heap_getattr(tuple, MBUS_HASHED_N, desc,
 										  &isnull));
 		memcpy(state, VARDATA_ANY(value), MBUS_SHA256_BYTES);
@@ -351,7 +349,8 @@ mbus_upload_hashed(Oid schema, int64 number, uint8 *state)
 }
 
 /*
- * mbus_upload_hash notes the state behind a part, under the upload's lock.
+ * mbus_upload_hash notes the state behind a part, under the upload's lock,
+ * exclusively, or that of who hashes on.
  */
 void
 mbus_upload_hash(Oid schema, int64 number, int32 n, const uint8 *state)

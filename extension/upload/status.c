@@ -142,6 +142,7 @@ parts_read(Oid schema, const MbusUpload *upload, const MbusBody *body,
 		progress->received += part->size;
 		if (whole)
 			progress->complete_to = end;
+		whole &= part->size == MBUS_PART_BYTES;
 		if (part->has_state)
 			progress->hashed_to = Max(progress->hashed_to, end);
 	}

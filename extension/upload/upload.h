@@ -15,6 +15,7 @@
 
 #include "base/sha256.h"
 #include "body/body.h"
+#include "body/hash.h"
 #include "channel/channel.h"
 #include "message/draft.h"
 
@@ -77,6 +78,12 @@ extern int32 mbus_upload_hashed(Oid schema, int64 number, uint8 *state);
 extern void mbus_upload_hash(Oid schema, int64 number, int32 n,
 							 const uint8 *state);
 
+/* ahead.c */
+extern void mbus_upload_hash_ahead(Oid schema, const MbusBody *body,
+								   Snapshot snapshot);
+extern void mbus_upload_hash_resume(MbusBodyHash *hash, int32 known,
+									const uint8 *state);
+
 /* own.c */
 extern bool mbus_upload_owner_set(MbusUpload *upload);
 extern void mbus_upload_owner(MbusUpload *upload);
@@ -99,6 +106,7 @@ extern void mbus_upload_draft(const MbusUpload *upload, MbusDraft *draft);
 extern void mbus_upload_lock_owner(text *role, text *subject);
 extern void mbus_upload_lock(int64 number, bool exclusive);
 extern void mbus_upload_lock_part(int64 number, int32 n);
+extern bool mbus_upload_lock_hash(int64 number);
 
 /* quota.c */
 extern int64 mbus_upload_limit(const MbusChannel *channel);

@@ -503,7 +503,8 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 	if (!message->failed &&
 		!gw_intake_is_full(client->identity, detail, sizeof(detail)))
 	{
-		if (!gw_appends_gather(&client->appends, message, more))
+		if (!client->identity->stranger &&
+			!gw_appends_gather(&client->appends, message, more))
 			gw_client_flow(client);
 		return client_greet(client);
 	}

@@ -67,7 +67,7 @@ fill_from(const GwFill *fill, GwBatch *batch, GwQueue *queue)
 {
 	bool		bulk = fill->kind == GW_LANE_BULK;
 	size_t		bytes = bulk ? GW_BULK_BYTES : GW_BATCH_BYTES;
-	size_t		replies = bulk ? GW_BULK_BYTES :
+	size_t		replies = bulk ? GW_BULK_REPLIES :
 	REPLIES_TIMES * (size_t) config->max_message;
 	GwRequest  *request;
 

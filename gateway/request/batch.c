@@ -302,7 +302,8 @@ gw_request_only_claims(const GwRequest *request)
 
 /*
  * gw_request_lane tells which lane a request takes. A small range of a body is
- * a read like others.
+ * a read like others, and so is what comes of a stranger, who shall not take
+ * from what bodies may have.
  */
 GwLaneKind
 gw_request_lane(const GwRequest *request)
@@ -313,7 +314,8 @@ gw_request_lane(const GwRequest *request)
 		return GW_LANE_BULK;
 	if (request->ask != NULL)
 		return GW_LANE_LONG;
-	if (request->bulk && request->kind != GW_FRAME_BATCH &&
+	if (request->bulk && !request->identity->stranger &&
+		request->kind != GW_FRAME_BATCH &&
 		(request->wants == 0 || request->wants > SHORT_MAX))
 		return GW_LANE_BULK;
 	return request->reads || request->length > SHORT_MAX ?

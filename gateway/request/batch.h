@@ -23,8 +23,12 @@
 #define GW_CALLS_FEW	(GW_BATCH_CALLS / 4)
 #define GW_BATCH_BYTES	((size_t) 64 * 1024 * 1024)
 
-/* The same on lane bulk, and what such a batch may bring. */
-#define GW_BULK_BYTES	((size_t) 4 * 1024 * 1024)
+/*
+ * The same on lane bulk, so that what is written of it in one commit does not
+ * hold up the commits of others for long, and what such a batch may bring.
+ */
+#define GW_BULK_BYTES	((size_t) (1024 + 64) * 1024)
+#define GW_BULK_REPLIES	((size_t) 4 * 1024 * 1024)
 
 #define GW_METHOD_MAX	32
 

@@ -10,7 +10,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { Bus, fails, random, root, sha256, until } from './bus.mjs';
-import { BINARY, Raw, frame, rpc } from './raw.mjs';
+import { BINARY, CONTINUATION, Raw, frame, pieces, rpc } from './raw.mjs';
 
 const MIB = 1024 * 1024;
 const PART = 256 * 1024;
@@ -37,6 +37,10 @@ function highest(gateway, name) {
 	})().catch(() => most);
 	return () => { ends = true; return watching; };
 }
+
+// The most memory that a gateway has had, in bytes.
+const memory = (gateway) => 1024 * Number(/VmHWM:\s+(\d+)/.exec(
+	fs.readFileSync(`/proc/${gateway.child.pid}/status`, 'utf8'))[1]);
 
 // warm has both connections of lane bulk opened, by the first part of a body.
 async function warm(gateway, client, upload, bytes) {
@@ -182,6 +186,24 @@ describe('a body', () => {
 	});
 });
 
+test('an append may come in fragments, as browsers send it', async () => {
+	const gateway = await bus.gateway();
+	const client = await gateway.client();
+	const body = random(4 * MIB);
+	const upload = await begin(client, { size: body.length });
+	const raw = await Raw.open(gateway.port);
+	const parts = pieces(Buffer.concat([Buffer.from(
+		rpc(1, 'upload_append', { upload, from_byte: 0 }) + '\n'), body]),
+	PART / 2);
+	raw.write(...parts.map((bytes, i) => frame(i === 0 ? BINARY : CONTINUATION,
+		bytes, { fin: i === parts.length - 1 })));
+	const { payload } = await until('the answer', () => raw.frames[0]);
+	assert.equal(JSON.parse(payload).result, body.length);
+	assert.ok(await commit(client, upload) > 0);
+	raw.destroy();
+	await gateway.kill();
+});
+
 describe('the examples', () => {
 	for (const [command, file] of [['node', 'upload.mjs'],
 		['/usr/bin/python3', 'upload.py']]) {
@@ -251,6 +273,7 @@ describe('appends', () => {
 			const gateway = await bus.gateway({ MESSAGE_BUS_BULK_MB: '16' });
 			const client = await gateway.client();
 			const body = random(4 * MIB);
+			const before = memory(gateway);
 			const stop = highest(gateway, 'bulk_up_bytes');
 			const many = [];
 			for (let i = 0; i < 12; i++) {
@@ -271,6 +294,8 @@ describe('appends', () => {
 			}
 			const most = await stop();
 			assert.ok(most <= 12 * MIB, `${most} bytes`);
+			const grown = memory(gateway) - before;
+			assert.ok(grown < 48 * MIB, `${grown} bytes of memory`);
 			await gateway.kill();
 		});
 

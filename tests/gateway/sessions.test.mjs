@@ -674,6 +674,19 @@ describe('a login that cannot authenticate clients', () => {
 });
 
 describe('strangers', () => {
+	test('take nothing of what bodies of others may have', async () => {
+		const bytes = Buffer.alloc(300000);
+		const append = (client, upload) => client.callBinary('upload_append',
+			{ upload, from_byte: 0 }, bytes);
+		await fails(append(await gateway.client(), 1));
+		const alice = await gateway.client(bearer({ role: 'alice' }));
+		await append(alice, await alice.call('upload_begin',
+			{ channel: 'events', size: bytes.length }));
+		assert.deepEqual(gateway.lines.filter(({ event, method }) =>
+			event === 'frame' && method === 'upload_append')
+			.map(({ lane }) => lane), ['long', 'bulk']);
+	});
+
 	const MIB = 1024 * 1024;
 	const buffered = async (other) => (await other.get('/healthz')).body
 		.buffered_bytes;
