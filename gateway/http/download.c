@@ -49,6 +49,7 @@
 #define AGAIN_MAX_MS	10000
 #define ALL_MAX_MS		60000
 
+static bool holds_up(const GwExchange *exchange, int64_t now);
 static void download_pump(void *owner);
 static void download_ask(GwExchange *exchange);
 static size_t take_room(GwExchange *exchange, size_t wanted);
@@ -57,6 +58,7 @@ static size_t piece_size(const GwExchange *exchange);
 static bool is_drained(const GwExchange *exchange);
 static void download_answer(void *owner, GwSpan frame);
 static void take_head(GwExchange *exchange, const GwHttpReply *reply);
+static void refuse_head(GwExchange *exchange, int status, const char *detail);
 static void send_head(GwExchange *exchange, const GwHttpReply *reply,
 					  const GwBuffer *lines);
 static void take_piece(GwExchange *exchange, const GwHttpReply *reply);
@@ -112,7 +114,14 @@ gw_download_written(GwExchange *exchange, size_t bytes)
 void
 gw_download_sweep(GwExchange *exchange, int64_t now)
 {
-	if (!exchange->active || exchange->asked_ms == 0)
+	if (!exchange->active)
+		return;
+	if (holds_up(exchange, now))
+	{
+		gw_exchange_cut(exchange, GW_CUT_SLOW, "others find no room");
+		return;
+	}
+	if (exchange->asked_ms == 0)
 		return;
 	if (exchange->asked != NULL && exchange->asked->queued)
 		exchange->queued_ms = now;
@@ -123,6 +132,18 @@ gw_download_sweep(GwExchange *exchange, int64_t now)
 		download_fail(exchange, "no answer of the database in 10 s");
 	else if (exchange->again_ms != 0 && now >= exchange->again_ms)
 		download_ask(exchange);
+}
+
+/*
+ * holds_up tells that a client has not taken its last piece in the time that
+ * it has for a byte, while others find no room for theirs.
+ */
+static bool
+holds_up(const GwExchange *exchange, int64_t now)
+{
+	return exchange->came_ms != 0 && exchange->held > 0 &&
+		now - exchange->came_ms > gw_door_slow_ms() &&
+		gw_pool_is_short(GW_POOL_DOWN);
 }
 
 /* gw_download_end lets go of what a request has, wherever it is. */
@@ -286,18 +307,26 @@ take_head(GwExchange *exchange, const GwHttpReply *reply)
 	gw_buffer_wipe(&exchange->head);
 	exchange->at = reply->from;
 	exchange->to = exchange->bare ? reply->from : reply->to;
-	if (!gw_http_reply_headers(reply, &lines) ||
+	if (gw_exchange_is_one_too_many(exchange))
+		refuse_head(exchange, 429, "too many requests of this client at a time"
+					" (MESSAGE_BUS_HTTP_PER_CLIENT)");
+	else if (!gw_http_reply_headers(reply, &lines) ||
 		(exchange->to > exchange->at + (int64_t) reply->bytes.length &&
 		 reply->ticket.length == 0))
-	{
-		give_back(exchange, exchange->held);
-		exchange->asked_bytes = 0;
-		gw_exchange_answer(exchange, 500, "the answer is not fit to be sent",
-						   NULL);
-	}
+		refuse_head(exchange, 500, "the answer is not fit to be sent");
 	else
 		send_head(exchange, reply, &lines);
 	gw_buffer_free(&lines);
+}
+
+/* refuse_head answers in place of the database, and keeps no room. */
+static void
+refuse_head(GwExchange *exchange, int status, const char *detail)
+{
+	give_back(exchange, exchange->held);
+	exchange->asked_bytes = 0;
+	gw_exchange_answer(exchange, status, detail,
+					   status == 429 ? "Retry-After: 1\r\n" : NULL);
 }
 
 /* send_head writes the head of an answer, and its first bytes. */

@@ -77,6 +77,8 @@ extern void gw_exchange_done(GwExchange *exchange);
 extern void gw_exchange_cut(GwExchange *exchange, GwCut reason,
 							const char *detail);
 
+extern bool gw_exchange_is_one_too_many(const GwExchange *exchange);
+extern int64_t gw_door_slow_ms(void);
 extern void gw_download_init(GwExchange *exchange);
 extern void gw_download_begin(GwExchange *exchange);
 extern void gw_download_written(GwExchange *exchange, size_t bytes);

@@ -320,7 +320,7 @@ bulk_turn(void)
 	size_t		i;
 
 	if (bulk.count == 0)
-		gw_pieces_unreserve();
+		gw_pieces_unreserve(true);
 	for (i = GW_BULK_FIRST; i < GW_WAIT_FIRST && bulk.count > 0 && busy; i++)
 	{
 		GwLane	   *lane = &gw_lanes[i];
