@@ -311,8 +311,8 @@ take_head(GwExchange *exchange, const GwHttpReply *reply)
 		refuse_head(exchange, 429, "too many requests of this client at a time"
 					" (MESSAGE_BUS_HTTP_PER_CLIENT)");
 	else if (!gw_http_reply_headers(reply, &lines) ||
-		(exchange->to > exchange->at + (int64_t) reply->bytes.length &&
-		 reply->ticket.length == 0))
+			 (exchange->to > exchange->at + (int64_t) reply->bytes.length &&
+			  reply->ticket.length == 0))
 		refuse_head(exchange, 500, "the answer is not fit to be sent");
 	else
 		send_head(exchange, reply, &lines);

@@ -476,11 +476,10 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 
 	if (message->length == 0)
 	{
-		size_t		whole = length + (more < limit ? more : 0) + 1;
-
 		/* no memory on the word of who is not known */
-		if (client->identity->unknown)
-			whole = 1;
+		size_t		whole = client->identity->unknown ? 1 :
+		length + (more < limit ? more : 0) + 1;
+
 		if (gw_buffer_reserve(message, whole <= limit + 1 ? whole : 1))
 			client_append(client, &opcode, 1);
 	}

@@ -30,7 +30,7 @@
 #define LINGER_MAX_MS	30000
 
 /* Who sends nothing of an append for so long gives its room to others. */
-#define SILENT_MS		5000
+#define SILENT_MS		10000
 
 /*
  * For one reply, or one message, a client has so often the time in which a byte

@@ -462,6 +462,17 @@ describe('bounds', () => {
 		await few.kill();
 	});
 
+	test('of connections: a part of a head keeps nobody out', async () => {
+		const few = await open({ MESSAGE_BUS_HTTP_DOWNLOADS: '2' });
+		const parts = [1, 2, 3, 4].map(() => new Connection(few.door).send('G'));
+		await until('they are there', async () =>
+			await series('http_connections', few) === 4);
+		assert.equal((await ask(few.door, at(small))).status, 200);
+		await until('one has made room', () => parts.some((one) => one.ended));
+		for (const one of parts) one.close();
+		await few.kill();
+	});
+
 	test('of all: 503, and connections beyond twice that wait', async () => {
 		const few = await open({ MESSAGE_BUS_HTTP_DOWNLOADS: '2' });
 		const slow = [1, 2].map(() =>
@@ -535,6 +546,25 @@ describe('tokens and capabilities', () => {
 		const bad = await ask(door.door, at(small),
 			{ Authorization: `Bearer ${token({ role: 'alice' })}x` });
 		assert.equal(bad.status, 401);
+	});
+
+	test('are of one subject, however many there are', async () => {
+		const few = await open({ MESSAGE_BUS_ROLE: '',
+			MESSAGE_BUS_HTTP_PER_CLIENT: '2' });
+		const slow = [1, 2].map((jti) => new Connection(few.door,
+			{ paused: true }).get(at(large),
+			bearer({ role: 'alice', sub: 'one', jti: `${jti}` })));
+		await until('both have begun', async () =>
+			await series('http_sent_bytes_total', few) > 2 * 65536);
+		assert.equal((await ask(few.door, at(small),
+			bearer({ role: 'alice', sub: 'one', jti: '3' }))).status, 429);
+		assert.equal((await ask(few.door, at(small),
+			bearer({ role: 'alice', sub: 'two' }))).status, 200);
+		for (const one of slow) one.close();
+		await until('there is room', async () =>
+			(await ask(few.door, at(small), bearer({ role: 'alice', sub: 'one',
+				jti: '4' }))).status === 200);
+		await few.kill();
 	});
 
 	test('a connection speaks for whom its last request names', async () => {
