@@ -463,7 +463,8 @@ describe('bounds', () => {
 	});
 
 	test('of connections: a part of a head keeps nobody out', async () => {
-		const few = await open({ MESSAGE_BUS_HTTP_DOWNLOADS: '2' });
+		const few = await open({ MESSAGE_BUS_HTTP_DOWNLOADS: '2',
+			HTTP_CLIENT_TIMEOUT_SECS: '60' });
 		const parts = [1, 2, 3, 4].map(() => new Connection(few.door).send('G'));
 		await until('they are there', async () =>
 			await series('http_connections', few) === 4);
