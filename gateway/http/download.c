@@ -153,7 +153,7 @@ gw_download_end(GwExchange *exchange)
 	if (exchange->asked != NULL)
 		gw_relay_withdraw(exchange->asked);
 	exchange->asked = NULL;
-	exchange->asked_ms = exchange->again_ms = 0;
+	exchange->asked_ms = exchange->again_ms = exchange->came_ms = 0;
 	exchange->asked_bytes = 0;
 	give_back(exchange, exchange->held);
 	gw_pool_leave(GW_POOL_DOWN, &exchange->room);
