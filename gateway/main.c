@@ -386,30 +386,34 @@ begin_drain(int number)
 	gw_timer_start(sweep_timer, SWEEP_MS / 10);
 }
 
-/* reload renews certificate, level of the log and pages: all or nothing. */
+/*
+ * reload renews certificate and level of the log, both or none, and then the
+ * pages, all or none.
+ */
 static void
 reload(void)
 {
 	GwConfig	next;
 	char		why[512];
 	bool		good;
+	bool		shown;
 
 	gw_notify_reloading();
 	gw_counters.reloads++;
 	good = gw_config_read(&next, env_file, &checks, log_fault, NULL) == 0;
-	if (good && !gw_pages_read(config.pages, why, sizeof(why)))
-	{
-		log_fault("MESSAGE_BUS_PAGES", why);
-		good = false;
-	}
 	/* The listener speaks TLS or does not as at the start. */
 	gw_tls_renew(good);
 	if (good)
 		gw_log_level(next.log_level);
-	else
+	/* A page that cannot be read must not keep an old certificate. */
+	shown = good && gw_pages_read(config.pages, why, sizeof(why));
+	if (good && !shown)
+		log_fault("MESSAGE_BUS_PAGES", why);
+	if (!shown)
 		gw_counters.reloads_failed++;
 	gw_config_free(&next);
-	gw_log_event("info", "reloaded", good ? NULL : "nothing was changed");
+	gw_log_event("info", "reloaded", !good ? "nothing was changed" :
+				 shown ? NULL : "the pages were not changed");
 	gw_notify("READY=1");
 }
 

@@ -9,7 +9,8 @@
  * each use the role must exist, and may consume the message's channel (which
  * door.c looks at, as that role).  A capability's role need be no role that
  * frames may run as: nothing is run but the reading of that one message.  A
- * ticket's must be, and not have been ended since the request.
+ * ticket's must be, and not have been ended since the request, which is a day
+ * ago at most: neither a token's keys nor its age are looked at again.
  *
  * What is refused here is 28000 or "no data found": problem.c makes 401 and
  * 404 of them.
@@ -28,6 +29,9 @@
 #include "door/door.h"
 #include "identity/ended.h"
 #include "identity/session.h"
+
+/* A download has no more time: its token may be good no longer. */
+#define TICKET_LIFE		(INT64CONST(24) * 3600 * USECS_PER_SEC)
 
 static Oid	enter_capability(MbusDoor *door);
 static Oid	enter_anonymous(void);
@@ -115,7 +119,8 @@ enter_ticket(MbusDoor *door)
 	MbusTicket *ticket = &door->ticket;
 	bool		sound;
 
-	if (!mbus_ticket_read(door->ticket_text, ticket))
+	if (!mbus_ticket_read(door->ticket_text, ticket) ||
+		GetCurrentTimestamp() - ticket->since > TICKET_LIFE)
 		not_there();
 	if (ticket->by == MBUS_BY_CAPABILITY)
 		sound = SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(ticket->role));

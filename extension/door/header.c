@@ -25,6 +25,7 @@
 #define FILE_NAME		"filename"	/* of a message's headers */
 #define DIGEST_BYTES	48		/* base64 of a SHA-256, with its end */
 
+static const char *field_type(const char *content_type);
 static void digest_base64(const MbusStored *message, char *out);
 static void header_time(StringInfo out, const char *name, TimestampTz at);
 static void header_disposition(StringInfo out, const MbusStored *message);
@@ -133,8 +134,7 @@ mbus_headers_message(StringInfo out, const MbusStored *message)
 {
 	char		digest[DIGEST_BYTES];
 
-	mbus_header(out, "Content-Type", mbus_media_type(message->content_type) ?
-				message->content_type : "application/octet-stream");
+	mbus_header(out, "Content-Type", field_type(message->content_type));
 	mbus_header(out, "Accept-Ranges", "bytes");
 	digest_base64(message, digest);
 	mbus_header(out, "Repr-Digest", psprintf("sha-256=:%s:", digest));
@@ -143,6 +143,23 @@ mbus_headers_message(StringInfo out, const MbusStored *message)
 	header_time(out, "Message-Bus-Created-At", message->created_at);
 	header_time(out, "Message-Bus-Expires-At", message->expires_at);
 	header_disposition(out, message);
+}
+
+/*
+ * What is sent of a content type: without its parameters if these have a
+ * character that a field cannot have, of which clients know what it means.
+ */
+static const char *
+field_type(const char *content_type)
+{
+	if (!mbus_media_type(content_type))
+		return "application/octet-stream";
+	for (const char *c = content_type; *c; c++)
+	{
+		if (*c < ' ' || *c > '~')
+			return pnstrdup(content_type, strcspn(content_type, "; \t"));
+	}
+	return content_type;
 }
 
 /*

@@ -24,8 +24,10 @@
  *	ENDED		the socket is closed; freed when nobody is at work with it
  *
  * Bounds: twice MESSAGE_BUS_HTTP_DOWNLOADS connections; when these are there,
- * the one that has sent nothing for longest makes room for the next, and if
- * all have sent something the next waits in the kernel's queue. The kernel
+ * one makes room for the next: one that is LINGERING, else that has sent
+ * nothing, else not a whole head, for longest; so nobody keeps others out by
+ * what he does not finish. If all are being answered the next waits in the
+ * kernel's queue. The kernel
  * holds 128 KiB that are not on their way yet (TCP_NOTSENT_LOWAT), and one
  * call to send() gives it no more; a few of these calls are for one socket,
  * then it is the next one's turn. Who takes no byte for
@@ -116,6 +118,7 @@ static void poller_ready(void *owner);
 static void listener_ready(void);
 static void listener_watch(bool on);
 static bool listener_waits(void);
+static int	idle_rank(const GwHttpConnection *connection);
 static bool listener_has_room(void);
 static void connection_open(int descriptor,
 							const struct sockaddr_storage *from);
@@ -326,6 +329,14 @@ listener_waits(void)
 	return listener >= 0 && poll(&waiting, 1, 0) == 1;
 }
 
+/* idle_rank tells how willingly a connection is given up; 0: it is not. */
+static int
+idle_rank(const GwHttpConnection *connection)
+{
+	return connection->state == LINGERING ? 3 :
+		connection->state != READING ? 0 : connection->length == 0 ? 2 : 1;
+}
+
 /*
  * listener_has_room tells whether one more connection may come; if not, nobody
  * looks at the listener until a connection ends, or the next sweep.
@@ -340,8 +351,10 @@ listener_has_room(void)
 
 	if (full)
 		LIST_FOREACH(connection, &all, entry)
-			if (connection->state == READING && connection->length == 0 &&
-				(idle == NULL || connection->since_ms <= idle->since_ms))
+			if (idle_rank(connection) > 0 &&
+				(idle == NULL || idle_rank(connection) > idle_rank(idle) ||
+				 (idle_rank(connection) == idle_rank(idle) &&
+				  connection->since_ms <= idle->since_ms)))
 			idle = connection;
 	if (idle != NULL)
 		connection_end(idle, GW_HTTP_CLOSED);
@@ -522,7 +535,7 @@ connection_flushed(GwHttpConnection *connection)
 	connection->window_ms = 0;
 	if (connection->state != FLUSHING)
 		return;
-	if (connection->closes)
+	if (connection->closes || listener < 0)
 	{
 		(void) shutdown(connection->descriptor, SHUT_WR);
 		connection_move(connection, LINGERING);

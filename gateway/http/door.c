@@ -10,7 +10,8 @@
  * One request of a connection is at work at a time. It counts as a download
  * until its last byte is written: MESSAGE_BUS_HTTP_DOWNLOADS of all (503), and
  * MESSAGE_BUS_HTTP_PER_CLIENT of one token or, without one, of one address, a
- * /64 of IPv6 (429).
+ * /64 of IPv6 (429). When the database has told whom a token is for, all of
+ * that subject count, unless the log, and so the gateway, is told of none.
  *
  * A connection has an identity, so that connections take turns in the lanes,
  * and a session of its token, which is opened with the first request that
@@ -130,6 +131,7 @@ gw_exchange_answer(GwExchange *exchange, int status, const char *detail,
 	gw_exchange_origin(exchange, &head);
 	gw_buffer_format(&head, "Content-Type: application/problem+json\r\n"
 					 "Content-Length: %zu\r\nCache-Control: no-store\r\n"
+					 "Vary: Origin\r\n"
 					 "X-Content-Type-Options: nosniff\r\n%s%s\r\n",
 					 body.length, header != NULL ? header : "",
 					 exchange->closes ? "Connection: close\r\n" : "");
@@ -174,12 +176,20 @@ gw_exchange_cut(GwExchange *exchange, GwCut reason, const char *detail)
 	gw_http_cut(exchange->connection);
 }
 
+/* gw_door_slow_ms returns how long a client may take for a piece. */
+int64_t
+gw_door_slow_ms(void)
+{
+	return config->send_timeout * 1000;
+}
+
 /* exchange_open makes what belongs to a connection; NULL if it cannot. */
 static void *
 exchange_open(GwHttpConnection *connection, const char *address)
 {
 	GwExchange *exchange = calloc(1, sizeof(GwExchange));
 	GwBuffer	none = {0};
+	bool		first = LIST_EMPTY(&exchanges);
 
 	if (exchange != NULL)
 		exchange->identity = gw_identity_create(&none);
@@ -193,7 +203,9 @@ exchange_open(GwHttpConnection *connection, const char *address)
 	gw_download_init(exchange);
 	LIST_INSERT_HEAD(&exchanges, exchange, entry);
 	gw_counters.http_connections++;
-	gw_timer_start(timer, SWEEP_MS);
+	/* The others have it run already: starting it again would put it off. */
+	if (first)
+		gw_timer_start(timer, SWEEP_MS);
 	return exchange;
 }
 
@@ -399,13 +411,31 @@ too_many(const GwExchange *exchange)
 	return same > config->http_per_client ? 429 : 0;
 }
 
-/* same_client tells whether two requests are of one token, or one address. */
+/*
+ * gw_exchange_is_one_too_many tells, once it is known whom a token is for,
+ * that he has too many with others of his tokens.
+ */
+bool
+gw_exchange_is_one_too_many(const GwExchange *exchange)
+{
+	return exchange->identity->subject[0] != '\0' &&
+		too_many(exchange) == 429;
+}
+
+/*
+ * same_client tells whether two requests are of one subject, as far as the
+ * database has told, of one token, or, without one, of one address.
+ */
 static bool
 same_client(const GwExchange *one, const GwExchange *other)
 {
 	const GwBuffer *token = &one->identity->token;
 	const GwBuffer *another = &other->identity->token;
 
+	if (one->identity->subject[0] != '\0' &&
+		strcmp(one->identity->subject, other->identity->subject) == 0 &&
+		strcmp(one->identity->role, other->identity->role) == 0)
+		return true;
 	if (token->length != another->length)
 		return false;
 	return token->length > 0 ?

@@ -19,7 +19,8 @@
  * back to the pool as they are written.
  *
  * What is not answered, or answered with an error that may pass, is asked for
- * again until AGAIN_MAX_MS have gone by: then a head is answered 504, and a
+ * again until AGAIN_MAX_MS have gone by since it was sent, or ALL_MAX_MS with
+ * the time in a queue behind others: then a head is answered 504, and a
  * download ends short of its length, which every client notices. A head that
  * cannot be sent at all is answered 503 at once.
  */
@@ -46,7 +47,9 @@
 /* How long, and how often, something is asked for again. */
 #define AGAIN_MS		250
 #define AGAIN_MAX_MS	10000
+#define ALL_MAX_MS		60000
 
+static bool holds_up(const GwExchange *exchange, int64_t now);
 static void download_pump(void *owner);
 static void download_ask(GwExchange *exchange);
 static size_t take_room(GwExchange *exchange, size_t wanted);
@@ -55,6 +58,7 @@ static size_t piece_size(const GwExchange *exchange);
 static bool is_drained(const GwExchange *exchange);
 static void download_answer(void *owner, GwSpan frame);
 static void take_head(GwExchange *exchange, const GwHttpReply *reply);
+static void refuse_head(GwExchange *exchange, int status, const char *detail);
 static void send_head(GwExchange *exchange, const GwHttpReply *reply,
 					  const GwBuffer *lines);
 static void take_piece(GwExchange *exchange, const GwHttpReply *reply);
@@ -110,12 +114,36 @@ gw_download_written(GwExchange *exchange, size_t bytes)
 void
 gw_download_sweep(GwExchange *exchange, int64_t now)
 {
-	if (!exchange->active || exchange->asked_ms == 0)
+	if (!exchange->active)
 		return;
-	if (now - exchange->asked_ms > AGAIN_MAX_MS)
+	if (holds_up(exchange, now))
+	{
+		gw_exchange_cut(exchange, GW_CUT_SLOW, "others find no room");
+		return;
+	}
+	if (exchange->asked_ms == 0)
+		return;
+	if (exchange->asked != NULL && exchange->asked->queued)
+		exchange->queued_ms = now;
+	if (now - exchange->asked_ms > ALL_MAX_MS)
+		download_fail(exchange, "no answer of the database in 60 s");
+	else if (now - exchange->asked_ms > AGAIN_MAX_MS &&
+			 now - exchange->queued_ms > AGAIN_MAX_MS)
 		download_fail(exchange, "no answer of the database in 10 s");
 	else if (exchange->again_ms != 0 && now >= exchange->again_ms)
 		download_ask(exchange);
+}
+
+/*
+ * holds_up tells that a client has not taken its last piece in the time that
+ * it has for a byte, while others find no room for theirs.
+ */
+static bool
+holds_up(const GwExchange *exchange, int64_t now)
+{
+	return exchange->came_ms != 0 && exchange->held > 0 &&
+		now - exchange->came_ms > gw_door_slow_ms() &&
+		gw_pool_is_short(GW_POOL_DOWN);
 }
 
 /* gw_download_end lets go of what a request has, wherever it is. */
@@ -123,9 +151,9 @@ void
 gw_download_end(GwExchange *exchange)
 {
 	if (exchange->asked != NULL)
-		exchange->asked->asker = NULL;
+		gw_relay_withdraw(exchange->asked);
 	exchange->asked = NULL;
-	exchange->asked_ms = exchange->again_ms = 0;
+	exchange->asked_ms = exchange->again_ms = exchange->came_ms = 0;
 	exchange->asked_bytes = 0;
 	give_back(exchange, exchange->held);
 	gw_pool_leave(GW_POOL_DOWN, &exchange->room);
@@ -279,14 +307,26 @@ take_head(GwExchange *exchange, const GwHttpReply *reply)
 	gw_buffer_wipe(&exchange->head);
 	exchange->at = reply->from;
 	exchange->to = exchange->bare ? reply->from : reply->to;
-	if (!gw_http_reply_headers(reply, &lines) ||
-		(exchange->to > exchange->at + (int64_t) reply->bytes.length &&
-		 reply->ticket.length == 0))
-		gw_exchange_answer(exchange, 500, "the answer is not fit to be sent",
-						   NULL);
+	if (gw_exchange_is_one_too_many(exchange))
+		refuse_head(exchange, 429, "too many requests of this client at a time"
+					" (MESSAGE_BUS_HTTP_PER_CLIENT)");
+	else if (!gw_http_reply_headers(reply, &lines) ||
+			 (exchange->to > exchange->at + (int64_t) reply->bytes.length &&
+			  reply->ticket.length == 0))
+		refuse_head(exchange, 500, "the answer is not fit to be sent");
 	else
 		send_head(exchange, reply, &lines);
 	gw_buffer_free(&lines);
+}
+
+/* refuse_head answers in place of the database, and keeps no room. */
+static void
+refuse_head(GwExchange *exchange, int status, const char *detail)
+{
+	give_back(exchange, exchange->held);
+	exchange->asked_bytes = 0;
+	gw_exchange_answer(exchange, status, detail,
+					   status == 429 ? "Retry-After: 1\r\n" : NULL);
 }
 
 /* send_head writes the head of an answer, and its first bytes. */
@@ -362,9 +402,12 @@ download_asked(void *owner, const GwError *error)
 		download_pump(exchange);
 	}
 	else if (exchange->status == 0 && exchange->identity->refused)
+	{
+		gw_download_end(exchange);
 		gw_exchange_answer(exchange, 401, "the token is not valid",
 						   "WWW-Authenticate: Bearer"
 						   " error=\"invalid_token\"\r\n");
+	}
 	else
 		download_again(exchange);
 }

@@ -61,6 +61,7 @@ typedef struct GwExchange
 	GwRequest  *asked;			/* in flight */
 	bool		answered;		/* what is in flight is answered */
 	int64_t		asked_ms;		/* since when this is asked for; 0: it is not */
+	int64_t		queued_ms;		/* when it was last seen not to be sent yet */
 	int64_t		again_ms;		/* when to ask again; 0: never */
 	size_t		held;			/* bytes taken of the pool */
 	size_t		asked_bytes;	/* of these, not come yet */
@@ -76,6 +77,8 @@ extern void gw_exchange_done(GwExchange *exchange);
 extern void gw_exchange_cut(GwExchange *exchange, GwCut reason,
 							const char *detail);
 
+extern bool gw_exchange_is_one_too_many(const GwExchange *exchange);
+extern int64_t gw_door_slow_ms(void);
 extern void gw_download_init(GwExchange *exchange);
 extern void gw_download_begin(GwExchange *exchange);
 extern void gw_download_written(GwExchange *exchange, size_t bytes);

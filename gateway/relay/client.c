@@ -9,16 +9,16 @@
  * a connection's identity only (identity.c), so that a connection may vanish
  * at any time. Whole messages go to whoever is named by GwClientEvents.
  *
- * Every queue is bounded. In: one message of WS_MAX_MSG_BYTES is put
- * together at a time; a connection with MESSAGE_BUS_MAX_IN_FLIGHT unanswered
- * frames is not read from until one is answered, so that a slow database is
- * felt by the sender's TCP; how many bytes of frames it, and all together, may
- * have is told in intake.c. Out: a connection whose replies pile up is neither
- * read from nor served (held) until it has read half of them, and is closed
- * with 1013 if it does not read at all, or takes too long for one reply.
- * Nothing is sent to the database whose replies, beside those that wait and
- * those that are on their way, it could not take (gw_client_has_room). Those of
- * all together are bounded by MESSAGE_BUS_MAX_UNREAD_MB: from half of it on, who
+ * Every queue is bounded. In: one message of WS_MAX_MSG_BYTES is put together
+ * at a time; a connection with MESSAGE_BUS_MAX_IN_FLIGHT unanswered frames is
+ * not read from until one is answered, so that a slow database is felt by the
+ * sender's TCP; how many bytes of frames it, and all together, may have is
+ * told in intake.c. Out: a connection whose replies pile up is neither read
+ * from nor served (held) until it has read half of them, and is closed with
+ * 1013 if it does not read at all, or takes too long for one reply. Nothing is
+ * sent to the database whose replies, beside those that wait and those that
+ * are on their way, it could not take (gw_client_has_room). Those of all
+ * together are bounded by MESSAGE_BUS_MAX_UNREAD_MB: from half of it on, who
  * has any unread gets no more; over it, who has many and has not read for
  * longest is closed with 1013.
  *
@@ -468,7 +468,7 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 	bool		anonymous;
 	size_t		limit = gw_intake_limit(client->identity, &anonymous);
 	size_t		held = message->length > 0 ? message->length - 1 : 0;
-	char		detail[128];
+	char		detail[GW_DETAIL_MAX];
 	const GwError large = {GW_ERROR_TOO_LARGE, "message too large", NULL,
 	detail, NULL};
 	const GwError many = {GW_ERROR_TOO_MANY, "too many frames in flight", NULL,
@@ -476,11 +476,10 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 
 	if (message->length == 0)
 	{
-		size_t		whole = length + (more < limit ? more : 0) + 1;
-
 		/* no memory on the word of who is not known */
-		if (client->identity->unknown)
-			whole = 1;
+		size_t		whole = client->identity->unknown ? 1 :
+		length + (more < limit ? more : 0) + 1;
+
 		if (gw_buffer_reserve(message, whole <= limit + 1 ? whole : 1))
 			client_append(client, &opcode, 1);
 	}
@@ -500,17 +499,20 @@ client_gather(GwClient *client, const unsigned char *bytes, size_t length,
 		return false;
 	}
 	client_append(client, bytes, length);
-	if (!message->failed &&
-		!gw_intake_is_full(client->identity, detail, sizeof(detail)))
-	{
-		if (!client->identity->stranger &&
-			!gw_appends_gather(&client->appends, message, more))
-			gw_client_flow(client);
-		return client_greet(client);
-	}
 	if (message->failed)
 		(void) snprintf(detail, sizeof(detail), "The gateway is out of memory.");
-	client_refuse(client, GW_REFUSED_BUFFERED, &many);
+	if (message->failed ||
+		gw_intake_is_full(client->identity, detail, sizeof(detail)))
+	{
+		client_refuse(client, GW_REFUSED_BUFFERED, &many);
+		return false;
+	}
+	if (!client->identity->stranger &&
+		!gw_appends_gather(&client->appends, message, more))
+		gw_client_flow(client);
+	if (gw_append_fits(&client->appends, held + length + more, detail))
+		return client_greet(client);
+	client_refuse(client, GW_REFUSED_TOO_LARGE, &large);
 	return false;
 }
 

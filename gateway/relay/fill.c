@@ -16,7 +16,7 @@
 static const GwConfig *config;
 static uint64_t batch_number;
 
-static void fill_from(const GwFill *fill, GwBatch *batch, GwQueue *queue);
+static bool fill_from(const GwFill *fill, GwBatch *batch, GwQueue *queue);
 static bool fill_passes_over(const GwFill *fill, const GwRequest *request);
 static bool client_takes(GwClient *client, const GwRequest *request);
 static bool is_known(const GwFill *fill, const GwRequest *request);
@@ -45,8 +45,7 @@ gw_batch_fill(const GwFill *fill, GwQueue *own, GwQueue *shared)
 	fill_from(fill, batch, own);
 	if (shared != NULL)
 	{
-		fill_from(fill, batch, shared);
-		gw_pieces_unreserve();
+		gw_pieces_unreserve(fill_from(fill, batch, shared));
 	}
 	if (batch->count > 0)
 		return batch;
@@ -60,9 +59,9 @@ gw_batch_fill(const GwFill *fill, GwQueue *own, GwQueue *shared)
  * reply's worth of one client, stays behind, and all behind it that is of the
  * same client; so does a frame of many calls while another one is in flight:
  * who comes meanwhile waits for one of them, not for two. Pieces of bodies are
- * not read for a socket that has gone.
+ * not read for a socket that has gone. It returns whether all were looked at.
  */
-static void
+static bool
 fill_from(const GwFill *fill, GwBatch *batch, GwQueue *queue)
 {
 	bool		bulk = fill->kind == GW_LANE_BULK;
@@ -77,9 +76,7 @@ fill_from(const GwFill *fill, GwBatch *batch, GwQueue *queue)
 		bool		known = is_known(fill, request);
 		bool		fits;
 
-		if (bulk && client == NULL &&
-			(request->brings ||
-			 (request->ask != NULL && request->asker == NULL)))
+		if (bulk && client == NULL && request->brings)
 		{
 			fill->drop(fill->kind, gw_queue_take(queue, request), NULL,
 					   GW_DROPPED);
@@ -109,6 +106,7 @@ fill_from(const GwFill *fill, GwBatch *batch, GwQueue *queue)
 		gw_batch_add(batch, gw_queue_take(queue, request));
 	}
 	gw_queue_restore(queue);
+	return request == NULL;
 }
 
 /* fill_passes_over tells that a request cannot go now, but others may. */
@@ -121,7 +119,8 @@ fill_passes_over(const GwFill *fill, const GwRequest *request)
 			(!client_takes(client, request) ||
 			 (fill->kind == GW_LANE_BULK && request->brings &&
 			  gw_pieces_are_many(&client->replies)))) ||
-		(request->calls > GW_CALLS_FEW && fill->has_many);
+		(request->calls > GW_CALLS_FEW && fill->has_many) ||
+		(request->alone && fill->has_alone);
 }
 
 /*

@@ -21,6 +21,8 @@ typedef struct GwFill
 	size_t		connection;		/* its index */
 	uint32_t	generation;		/* of the connection's lives */
 	bool		has_many;		/* a frame of many calls is in flight */
+	bool		has_alone;		/* one of its kind has a batch of one that may
+								 * take long */
 	/* What takes over a request that is not to be sent. */
 	void		(*drop) (GwLaneKind kind, GwRequest *request,
 						 const GwError *error, GwResult result);

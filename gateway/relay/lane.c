@@ -33,6 +33,9 @@
 #include "relay/piece.h"
 #include "relay/publishes.h"
 
+/* A millisecond of a request that has a batch of its own costs as much. */
+#define ALONE_MS_BYTES	((size_t) 64 * 1024)
+
 GwLane		gw_lanes[GW_CONNECTIONS_MAX];
 
 static const GwConfig *config;
@@ -47,6 +50,7 @@ static void lane_send(GwLane *lane, long wait_ms);
 static bool lane_has_work(const GwLane *lane);
 static GwBatch *lane_take_batch(GwLane *lane);
 static bool lane_has_many(const GwLane *lane);
+static bool kind_has_alone(GwLaneKind kind);
 static GwBatch *lane_pop_flight(GwLane *lane);
 static void lane_close_again(GwLane *lane, GwBatch *batch);
 static void deliver_rows(const GwLane *lane, const GwBatch *batch,
@@ -356,6 +360,9 @@ return_leases(const GwBatch *batch, const GwOutcome *outcome)
 	{
 		GwIdentity *identity = request->identity;
 
+		/* Nothing that the gateway asks itself claims anything. */
+		if (request->ask != NULL)
+			continue;
 		identity->leased = true;
 		if (identity->unwritten.length == 0 || identity->client == NULL)
 			continue;
@@ -384,6 +391,7 @@ lane_lost(void *owner, const char *told)
 		GwRequest  *request;
 
 		TAILQ_FOREACH(request, &STAILQ_FIRST(&lane->flight)->requests, entry)
+			if (request->ask == NULL)
 			request->identity->leased = true;
 		gw_counters.batches++;
 		gw_counters.batches_failed++;
@@ -428,7 +436,7 @@ static GwBatch *
 lane_take_batch(GwLane *lane)
 {
 	const GwFill fill = {lane->kind, lane->index, lane->generation,
-	lane_has_many(lane), gw_request_end};
+	lane_has_many(lane), kind_has_alone(lane->kind), gw_request_end};
 
 	return gw_batch_fill(&fill, &lane->queue,
 						 lane->kind == GW_LANE_BULK ? lane->turns : NULL);
@@ -447,6 +455,25 @@ lane_has_many(const GwLane *lane)
 			if (request->calls > GW_CALLS_FEW)
 			return true;
 	}
+	return false;
+}
+
+/*
+ * kind_has_alone tells that a request which has a batch of its own is in
+ * flight on a lane of a kind: others of it wait, so that one lane at least is
+ * for what takes little time.
+ */
+static bool
+kind_has_alone(GwLaneKind kind)
+{
+	const GwBatch *batch;
+	size_t		i;
+
+	for (i = 0; i < GW_CONNECTIONS_MAX; i++)
+		if (gw_lanes[i].kind == kind)
+			STAILQ_FOREACH(batch, &gw_lanes[i].flight, entry)
+				if (batch->alone)
+				return true;
 	return false;
 }
 
@@ -555,13 +582,17 @@ deliver_row(const GwLane *lane, GwRequest *request, const GwRow *row)
 
 	if (row->session != (request->nobody ? 0 : identity->session))
 		return false;
-	if (request->ask != NULL)
+	/* Beside an answer there may be that the session is not known any more. */
+	if (request->ask != NULL &&
+		!(row->frame.data[0] == GW_OPCODE_CONTROL &&
+		  gw_identity_take(identity, lane->index, lane->generation, 0, body)))
 	{
 		request->brought += body.length;
 		if (request->asker != NULL)
 			request->ask->answer(request->asker, row->frame);
-		return true;
 	}
+	if (request->ask != NULL)
+		return true;
 	if (row->frame.data[0] == GW_OPCODE_CONTROL)
 	{
 		bool		taken = gw_identity_take(identity, lane->index,
@@ -607,11 +638,14 @@ end_batch(const GwLane *lane, GwBatch *batch, const GwError *error,
 		  GwResult result)
 {
 	GwRequest  *request;
+	size_t		cost = batch->alone && batch->head_ms != 0 ?
+	(size_t) (gw_now_ms() - batch->head_ms) * ALONE_MS_BYTES : 0;
 
 	while ((request = TAILQ_FIRST(&batch->requests)) != NULL)
 	{
 		TAILQ_REMOVE(&batch->requests, request, entry);
-		gw_queue_charge(lane->turns, request->identity, request->brought);
+		gw_queue_charge(lane->turns, request->identity,
+						request->brought + cost);
 		gw_request_end(lane->kind, request, error, result);
 	}
 	gw_batch_free(batch);

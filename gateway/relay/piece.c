@@ -6,8 +6,9 @@
  * if these say nothing yet, when there are LOOK_MORE). From then on it holds
  * room for what has come of it and STEP beyond, of what all have (pool.c), and
  * where there is none its socket is not read from, so that its sender's TCP
- * waits. Nothing is ever refused for that. So a slow sender holds what it has
- * sent, not what it has announced. What is seen late is counted when it is
+ * waits. Nothing is ever refused for want of it. So a slow sender holds what it has
+ * sent, not what it has announced. One of over GW_APPEND_MAX is refused: none
+ * is so large that the database takes. What is seen late is counted when it is
  * whole, whether there is room or not. A connection with UNANSWERED_MAX of
  * whole appends that are not answered is not read from until one is.
  *
@@ -17,6 +18,8 @@
  * their sessions, among others who wait.
  */
 #include "relay/piece.h"
+
+#include <stdio.h>
 
 #include "request/frame.h"
 
@@ -34,6 +37,7 @@
 
 static GwHold reserved;			/* for what reads next: it has waited */
 static GwPoolWaiter readers;
+static bool needed;				/* room that there was not */
 
 static void readers_room(void *owner);
 static bool is_append(const GwBuffer *message);
@@ -71,6 +75,20 @@ gw_appends_gather(GwAppends *appends, const GwBuffer *message, size_t more)
 		return true;
 	appends->waiter.needs = next - appends->hold.bytes;
 	gw_pool_wait(GW_POOL_UP, &appends->waiter);
+	return false;
+}
+
+/*
+ * gw_append_fits tells whether what is put together, of so many bytes, may be
+ * so large, and if not, why: the database takes none that is larger.
+ */
+bool
+gw_append_fits(const GwAppends *appends, size_t bytes, char *why)
+{
+	if (!appends->gathers || bytes <= GW_APPEND_MAX)
+		return true;
+	(void) snprintf(why, GW_DETAIL_MAX, "An upload_append has %zu bytes at most.",
+					GW_APPEND_MAX);
 	return false;
 }
 
@@ -144,8 +162,10 @@ gw_piece_hold(GwReplies *replies, GwRequest *request)
 	else if (!gw_hold_raise(&request->hold, request->reply))
 	{
 		readers.fire = readers_room;
-		if (!readers.waiting)
+		/* The first that is looked at is next. */
+		if (!needed || !readers.waiting)
 			readers.needs = request->reply;
+		needed = true;
 		gw_pool_wait(GW_POOL_DOWN, &readers);
 		return false;
 	}
@@ -162,11 +182,18 @@ readers_room(void *owner)
 	gw_hold_set(&reserved, readers.needs);
 }
 
-/* gw_pieces_unreserve gives back what was reserved, if nobody needed it. */
+/*
+ * gw_pieces_unreserve, when requests were looked at, gives back what was
+ * reserved, if nobody needed it. If all were, and none has found too little
+ * room, the one that waited for it has gone.
+ */
 void
-gw_pieces_unreserve(void)
+gw_pieces_unreserve(bool all_looked_at)
 {
 	gw_hold_release(&reserved);
+	if (all_looked_at && !needed)
+		gw_pool_leave(GW_POOL_DOWN, &readers);
+	needed = false;
 }
 
 /*

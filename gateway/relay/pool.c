@@ -9,7 +9,7 @@
  *
  *	up, down		three quarters of it each, so that neither way
  *					shuts out the other
- *	the last		APPEND_MAX of the bytes up are for one append at a time,
+ *	the last		GW_APPEND_MAX of the bytes up are for one append at a time,
  *					which has begun and finds no room: it may have as much as
  *					it needs to become whole, else appends of which each has a
  *					part could wait for each other for ever
@@ -19,9 +19,10 @@
  *
  * Who finds no room may wait: at the end of a turn of the loop those are told,
  * in the order in which they came, for whom there is room now, and try again.
- * Nobody else gets any while somebody waits. Who holds room and does not
+ * Nobody else gets any while somebody waits; but whom a piece needs less than
+ * what the first one waits for passes it, for 2 s of each 4. Who holds room and does not
  * move while others find none is given up after MESSAGE_BUS_SEND_TIMEOUT_SECS
- * (sweep.c).
+ * (sweep.c, http/download.c).
  */
 #include "relay/pool.h"
 
@@ -29,14 +30,14 @@
 
 #include "net/loop.h"
 
-/* An append of 4 MiB as base64, with what is around it. */
-#define APPEND_MAX		((size_t) 6 * 1024 * 1024)
-
 /* What a waiter needs that does not say it. */
 #define LEAST_ROOM		((size_t) 64 * 1024)
 
 /* So long after somebody found no room it is told to be short. */
 #define SHORT_MS		2000
+
+/* So long those behind a waiter may pass, and then not, and so on. */
+#define PASS_MS			2000
 
 size_t		gw_pool_taken[GW_POOL_USES];
 
@@ -45,8 +46,11 @@ static TAILQ_HEAD(GwPoolLine, GwPoolWaiter) waiters[GW_POOL_USES];
 static int64_t refused_ms[GW_POOL_USES];
 static bool has_last;
 static bool telling;			/* waiters: these come before others */
+static GwPoolWaiter *next;		/* that is looked at in this turn */
 
 static bool may_take(GwPoolUse use, size_t bytes);
+static void tell(GwPoolUse use, GwPoolWaiter *waiter);
+static bool lets_pass(GwPoolUse use, const GwPoolWaiter *waiter);
 static size_t needs(const GwPoolWaiter *waiter);
 
 void
@@ -67,9 +71,9 @@ size_t
 gw_pool_room(GwPoolUse use)
 {
 	size_t		size = (size_t) config->bulk_mb * GW_MIB;
-	size_t		most = size / 4 * 3 - (use == GW_POOL_UP ? APPEND_MAX : 0);
+	size_t		most = size / 4 * 3 - (use == GW_POOL_UP ? GW_APPEND_MAX : 0);
 	size_t		all = gw_pool_taken[GW_POOL_UP] + gw_pool_taken[GW_POOL_DOWN];
-	size_t		room = size - APPEND_MAX > all ? size - APPEND_MAX - all : 0;
+	size_t		room = size - GW_APPEND_MAX > all ? size - GW_APPEND_MAX - all : 0;
 	size_t		own = most > gw_pool_taken[use] ?
 	most - gw_pool_taken[use] : 0;
 
@@ -157,6 +161,7 @@ gw_pool_wait(GwPoolUse use, GwPoolWaiter *waiter)
 	if (waiter->waiting)
 		return;
 	waiter->waiting = true;
+	waiter->since_ms = gw_now_ms();
 	TAILQ_INSERT_TAIL(&waiters[use], waiter, entry);
 }
 
@@ -167,6 +172,8 @@ gw_pool_leave(GwPoolUse use, GwPoolWaiter *waiter)
 	if (!waiter->waiting)
 		return;
 	waiter->waiting = false;
+	if (next == waiter)
+		next = TAILQ_NEXT(waiter, entry);
 	TAILQ_REMOVE(&waiters[use], waiter, entry);
 }
 
@@ -181,20 +188,43 @@ gw_pool_turn(void)
 
 	for (use = 0; use < GW_POOL_USES; use++)
 	{
-		GwPoolWaiter *end = TAILQ_LAST(&waiters[use], GwPoolLine);
+		const GwPoolWaiter *end = TAILQ_LAST(&waiters[use], GwPoolLine);
 		GwPoolWaiter *waiter = NULL;
 
-		while (waiter != end &&
-			   (waiter = TAILQ_FIRST(&waiters[use])) != NULL &&
-			   (gw_pool_room((GwPoolUse) use) >= needs(waiter) ||
-				(use == GW_POOL_UP && !has_last)))
+		next = TAILQ_FIRST(&waiters[use]);
+		while (waiter != end && (waiter = next) != NULL)
 		{
-			gw_pool_leave((GwPoolUse) use, waiter);
-			telling = true;
-			waiter->fire(waiter->owner);
-			telling = false;
+			next = TAILQ_NEXT(waiter, entry);
+			if (gw_pool_room((GwPoolUse) use) >= needs(waiter) ||
+				(use == GW_POOL_UP && !has_last))
+				tell((GwPoolUse) use, waiter);
+			else if (!lets_pass((GwPoolUse) use, waiter))
+				break;
 		}
+		next = NULL;
 	}
+}
+
+/* tell tells a waiter to try again. */
+static void
+tell(GwPoolUse use, GwPoolWaiter *waiter)
+{
+	gw_pool_leave(use, waiter);
+	telling = true;
+	waiter->fire(waiter->owner);
+	telling = false;
+}
+
+/*
+ * lets_pass tells that those behind a waiter may go before it, now: half of
+ * the time, so that one that needs much gets it when others give theirs back,
+ * and holds nobody up for long if they do not.
+ */
+static bool
+lets_pass(GwPoolUse use, const GwPoolWaiter *waiter)
+{
+	return use == GW_POOL_DOWN &&
+		(gw_now_ms() - waiter->since_ms) / PASS_MS % 2 == 0;
 }
 
 /* gw_pool_is_short tells that somebody finds no room. */

@@ -7,10 +7,14 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/queue.h>
 
 #include "base/config.h"
 #include "request/batch.h"
+
+/* An append of 4 MiB as base64, with what is around it. */
+#define GW_APPEND_MAX	((size_t) 6 * 1024 * 1024)
 
 typedef enum GwPoolUse
 {
@@ -29,6 +33,7 @@ typedef struct GwPoolWaiter
 	void		(*fire) (void *owner);
 	void	   *owner;
 	size_t		needs;			/* 0: it does not say */
+	int64_t		since_ms;		/* when it began to wait */
 	bool		waiting;
 } GwPoolWaiter;
 

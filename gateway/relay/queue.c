@@ -51,6 +51,7 @@ gw_queue_append(GwQueue *queue, GwRequest *request)
 {
 	GwTurn	   *turn = queue_turn(queue, request);
 
+	request->queued = true;
 	queue->count++;
 	if (turn->count++ == 0)
 	{
@@ -74,6 +75,7 @@ gw_queue_return(GwQueue *queue, GwRequest *request)
 	else
 		TAILQ_INIT(&turn->requests);
 	turn_refund(queue, turn, request);
+	request->queued = true;
 	queue->count++;
 	turn->count++;
 	queue_place(queue, turn);
@@ -108,10 +110,28 @@ gw_queue_take(GwQueue *queue, GwRequest *request)
 	TAILQ_REMOVE(&turn->requests, request, entry);
 	queue->clock = turn->at;
 	turn->at = (turn->at + 2 * request_cost(request)) | 1;
+	request->queued = false;
 	queue->count--;
 	if (--turn->count > 0)
 		queue_place(queue, turn);
 	return request;
+}
+
+/*
+ * gw_queue_withdraw takes out what is queued, whosever turn it is, and costs
+ * nothing. None may be set aside.
+ */
+void
+gw_queue_withdraw(GwQueue *queue, GwRequest *request)
+{
+	GwTurn	   *turn = queue_turn(queue, request);
+
+	queue_unplace(queue, turn);
+	TAILQ_REMOVE(&turn->requests, request, entry);
+	request->queued = false;
+	queue->count--;
+	if (--turn->count > 0)
+		queue_place(queue, turn);
 }
 
 /*

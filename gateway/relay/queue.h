@@ -34,6 +34,7 @@ extern void gw_queue_append(GwQueue *queue, GwRequest *request);
 extern void gw_queue_return(GwQueue *queue, GwRequest *request);
 extern GwRequest *gw_queue_next(const GwQueue *queue);
 extern GwRequest *gw_queue_take(GwQueue *queue, GwRequest *request);
+extern void gw_queue_withdraw(GwQueue *queue, GwRequest *request);
 extern void gw_queue_charge(GwQueue *queue, GwIdentity *identity,
 							size_t bytes);
 extern void gw_queue_set_aside(GwQueue *queue, const GwRequest *request);

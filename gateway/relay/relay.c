@@ -105,6 +105,23 @@ gw_relay_ask(GwRequest *request, GwError *error)
 }
 
 /*
+ * gw_relay_withdraw has nobody told of what was asked, and frees it if it was
+ * not sent yet: else who asks and goes, again and again, would fill the queue.
+ */
+void
+gw_relay_withdraw(GwRequest *request)
+{
+	GwLaneKind	kind = gw_request_lane(request);
+
+	request->asker = NULL;
+	if (!request->queued)
+		return;
+	gw_queue_withdraw(kind == GW_LANE_BULK ? &bulk : &gw_lanes[kind].queue,
+					  request);
+	gw_request_end(kind, request, NULL, GW_DROPPED);
+}
+
+/*
  * gw_relay_over_limit tells the database of a message that was refused for its
  * size, if it can be told in the next batch: so that it is in the view errors.
  */
@@ -303,7 +320,7 @@ bulk_turn(void)
 	size_t		i;
 
 	if (bulk.count == 0)
-		gw_pieces_unreserve();
+		gw_pieces_unreserve(true);
 	for (i = GW_BULK_FIRST; i < GW_WAIT_FIRST && bulk.count > 0 && busy; i++)
 	{
 		GwLane	   *lane = &gw_lanes[i];

@@ -26,6 +26,7 @@ typedef struct GwLaneState
 extern bool gw_relay_open(const GwConfig *config);
 extern void gw_relay_submit(GwRequest *request);
 extern bool gw_relay_ask(GwRequest *request, GwError *error);
+extern void gw_relay_withdraw(GwRequest *request);
 extern void gw_relay_over_limit(GwIdentity *identity, const GwBuffer *message);
 extern bool gw_relay_greet(GwIdentity *identity, GwError *error);
 extern void gw_relay_turn(void);

@@ -7,7 +7,8 @@
  * that a slow upload, which holds up the answer to a ping, is not cut off.
  *
  * Who holds room for a piece of a large body that others find none of has
- * MESSAGE_BUS_SEND_TIMEOUT_SECS for all of it, not ten times that.
+ * MESSAGE_BUS_SEND_TIMEOUT_SECS for all of it, not ten times that; for an
+ * append also no longer than SILENT_MS between bytes.
  *
  * A connection whose token has expired is told so once, and closed with 1008
  * if no fresh one comes in time.
@@ -28,6 +29,9 @@
 #define LINGER_MS		500
 #define LINGER_MAX_MS	30000
 
+/* Who sends nothing of an append for so long gives its room to others. */
+#define SILENT_MS		10000
+
 /*
  * For one reply, or one message, a client has so often the time in which a byte
  * of it must move.
@@ -37,6 +41,7 @@
 static const GwConfig *config;
 
 static void sweep_open(GwClient *client, int64_t now);
+static bool append_takes_too_long(const GwClient *client, int64_t now);
 static bool reads_too_slowly(const GwClient *client, int64_t now);
 static void check_heard(GwClient *client, int64_t now);
 static void sweep_closing(GwClient *client, int64_t now);
@@ -81,9 +86,7 @@ sweep_open(GwClient *client, int64_t now)
 			 (now - client->received_ms > config->tool_timeout * 1000 ||
 			  now - client->begun_ms > TIMES * config->tool_timeout * 1000))
 		gw_disconnect(client, GW_CLOSE_POLICY, "message not finished in time");
-	else if (client->appends.hold.bytes > 0 && !client->paused &&
-			 now - client->begun_ms > config->send_timeout * 1000 &&
-			 gw_pool_is_short(GW_POOL_UP))
+	else if (append_takes_too_long(client, now))
 		gw_disconnect(client, GW_CLOSE_POLICY,
 					  "append not finished in time, and others wait");
 	else if (client->identity->expires_ms != 0)
@@ -114,6 +117,22 @@ reads_too_slowly(const GwClient *client, int64_t now)
 		now - replies->begun_ms >
 		(STAILQ_FIRST(&replies->list)->hold.bytes > 0 &&
 		 gw_pool_is_short(GW_POOL_DOWN) ? limit : TIMES * limit);
+}
+
+/*
+ * append_takes_too_long tells that a client holds room for an append that
+ * others wait for, and could go on with it: it has had its time for all of it,
+ * or sends nothing. It could if it is read from, and if it is not because it
+ * does not read its own replies.
+ */
+static bool
+append_takes_too_long(const GwClient *client, int64_t now)
+{
+	return client->appends.hold.bytes > 0 &&
+		(!client->paused || client->held) &&
+		(now - client->begun_ms > config->send_timeout * 1000 ||
+		 now - client->received_ms > SILENT_MS) &&
+		gw_pool_is_short(GW_POOL_UP);
 }
 
 /*

@@ -340,7 +340,7 @@ gw_request_weigh(GwRequest *request, size_t limit)
 		reply += 4 * request->length;
 	if (request->brings)
 		reply = request->wants == 0 || request->kind == GW_FRAME_BATCH ?
-			limit : reply + request->wants / 3 * 4;
+			limit : reply + (request->wants + 2) / 3 * 4;
 	request->reply = request->control != 0 ? 0 :
 		reply > limit ? limit : reply;
 }

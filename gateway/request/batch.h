@@ -85,6 +85,7 @@ typedef struct GwRequest
 	bool		greets;			/* it opens a session without a frame */
 	const GwAskEvents *ask;		/* of the gateway's own; NULL: it is none */
 	void	   *asker;			/* who is told; NULL: it has gone */
+	bool		queued;			/* not sent yet: it is in a queue */
 	bool		nobody;			/* it goes with session 0: nothing is opened */
 	unsigned	tries;			/* so often was that sent and not answered */
 	uint32_t	version;		/* of the token in it, if it opens */

@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 
 #define FILES_MAX		256
+#define NAMES_MAX	4096
 #define BYTES_MAX		((size_t) 8 * 1024 * 1024)
 #define DEPTH_MAX		8
 #define PATH_LONGEST	512
@@ -43,6 +44,7 @@ typedef struct Pages
 	Page		pages[FILES_MAX];
 }			Pages;
 
+static int	names_seen;			/* of directories that are being read */
 static Pages * shown;			/* NULL: none */
 
 static bool read_directory(Pages * pages, int directory, const char *path,
@@ -87,6 +89,7 @@ gw_pages_read(const char *directory, char *why, size_t size)
 	int			descriptor;
 	bool		done = true;
 
+	names_seen = 0;
 	if (directory[0] != '\0')
 	{
 		pages = calloc(1, sizeof(Pages));
@@ -147,7 +150,12 @@ read_directory(Pages * pages, int directory, const char *path, int depth,
 	bool		done = count >= 0;
 	int			i;
 
-	if (!done)
+	if (done && names_seen > NAMES_MAX)
+	{
+		(void) snprintf(why, size, "there are over %d names", NAMES_MAX);
+		done = false;
+	}
+	else if (!done)
 		(void) snprintf(why, size, "%s: %s", path, depth < DEPTH_MAX ?
 						strerror(errno) : "is too deep");
 	for (i = 0; i < count; i++)
@@ -161,10 +169,12 @@ read_directory(Pages * pages, int directory, const char *path, int depth,
 	return done;
 }
 
-/* is_name tells which names are looked at. */
+/* is_name tells which names are looked at, and counts all. */
 static int
 is_name(const struct dirent *entry)
 {
+	if (++names_seen > NAMES_MAX)
+		return 0;
 	return entry->d_name[0] != '.' &&
 		entry->d_name[strspn(entry->d_name, "abcdefghijklmnopqrstuvwxyz"
 							 "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")] == '\0';

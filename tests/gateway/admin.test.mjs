@@ -231,6 +231,8 @@ describe('pages', () => {
 		await renewed();
 		assert.equal(await shown(), '<p>second');
 		assert.match(gateway.event('reload').detail, /MESSAGE_BUS_PAGES: /);
+		assert.equal(gateway.event('reloaded').detail,
+			'the pages were not changed');
 		fs.rmSync(path.join(pages, 'large'));
 		for (let i = 0; i < 253; i++) put(`file${i}`, '');
 		await renewed();

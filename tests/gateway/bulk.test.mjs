@@ -10,7 +10,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { Bus, fails, random, root, sha256, until } from './bus.mjs';
-import { BINARY, Raw, frame, rpc } from './raw.mjs';
+import { BINARY, CONTINUATION, Raw, frame, pieces, rpc } from './raw.mjs';
 
 const MIB = 1024 * 1024;
 const PART = 256 * 1024;
@@ -37,6 +37,10 @@ function highest(gateway, name) {
 	})().catch(() => most);
 	return () => { ends = true; return watching; };
 }
+
+// The most memory that a gateway has had, in bytes.
+const memory = (gateway) => 1024 * Number(/VmHWM:\s+(\d+)/.exec(
+	fs.readFileSync(`/proc/${gateway.child.pid}/status`, 'utf8'))[1]);
 
 // warm has both connections of lane bulk opened, by the first part of a body.
 async function warm(gateway, client, upload, bytes) {
@@ -98,8 +102,12 @@ describe('a body', () => {
 				reply.body.copy(copy, from);
 			});
 		assert.ok(copy.equals(body));
-		assert.ok(gateway.lines.filter(({ method }) => /^upload_append|get_bytes$/
-			.test(method)).every(({ lane }) => lane === 'bulk'));
+		// The lines are those of MESSAGE_BUS_LOG_FRAMES.
+		const told = (method) => gateway.lines.filter((line) =>
+			line.event === 'frame' && line.method === method &&
+			line.lane === 'bulk').length;
+		await until('each on lane bulk', () =>
+			told('upload_append') === 41 && told('get_bytes') === 42);
 		await gateway.kill();
 	});
 
@@ -182,6 +190,64 @@ describe('a body', () => {
 	});
 });
 
+test('an append may come in fragments, as browsers send it', async () => {
+	const gateway = await bus.gateway();
+	const client = await gateway.client();
+	const body = random(4 * MIB);
+	const upload = await begin(client, { size: body.length });
+	const raw = await Raw.open(gateway.port);
+	const parts = pieces(Buffer.concat([Buffer.from(
+		rpc(1, 'upload_append', { upload, from_byte: 0 }) + '\n'), body]),
+	PART / 2);
+	raw.write(...parts.map((bytes, i) => frame(i === 0 ? BINARY : CONTINUATION,
+		bytes, { fin: i === parts.length - 1 })));
+	const { payload } = await until('the answer', () => raw.frames[0]);
+	assert.equal(JSON.parse(payload).result, body.length);
+	assert.ok(await commit(client, upload) > 0);
+	raw.destroy();
+	await gateway.kill();
+});
+
+test('an append that no database takes is refused when it begins', async () => {
+	const gateway = await bus.gateway();
+	const client = await gateway.client();
+	const upload = await begin(client, { size: 8 * MIB });
+	const raw = await Raw.open(gateway.port);
+	// A part of it is enough.
+	raw.write(appending(1, upload, 0, random(7 * MIB)).subarray(0, 100000));
+	const { payload } = await until('the answer', () => raw.frames[0]);
+	const { error } = JSON.parse(payload);
+	assert.match(JSON.stringify(error), /upload_append has 6291456 bytes/);
+	assert.equal(await gauge(gateway, 'bulk_up_bytes'), 0);
+	raw.destroy();
+	await gateway.kill();
+});
+
+test('a piece that errs leaves those of others in its batch alone', async () => {
+	const gateway = await bus.gateway();
+	const [one, other] = [await gateway.client(), await gateway.client()];
+	const body = random(4 * MIB);
+	const upload = await begin(one, { size: body.length });
+	await warm(gateway, one, upload, body);
+	const thaw = await bus.freeze();
+	// Both connections are busy, and what comes then goes together.
+	const busy = [0, 1].map((i) => append(one, upload, (4 + i) * PART,
+		body.subarray((4 + i) * PART, (5 + i) * PART)));
+	await until('both are busy', async () =>
+		await gauge(gateway, 'batches_in_flight{lane="bulk"}') === 2);
+	const bad = assert.rejects(append(other, 1, 0, body.subarray(0, PART)));
+	await until('it is queued', async () =>
+		await gauge(gateway, 'requests_queued{lane="bulk"}') === 1);
+	const good = append(one, upload, 6 * PART,
+		body.subarray(6 * PART, 7 * PART));
+	await until('both are', async () =>
+		await gauge(gateway, 'requests_queued{lane="bulk"}') === 2);
+	thaw();
+	await Promise.all([...busy, bad]);
+	assert.equal(typeof (await good).frame.result, 'number');
+	await gateway.kill();
+});
+
 describe('the examples', () => {
 	for (const [command, file] of [['node', 'upload.mjs'],
 		['/usr/bin/python3', 'upload.py']]) {
@@ -251,6 +317,7 @@ describe('appends', () => {
 			const gateway = await bus.gateway({ MESSAGE_BUS_BULK_MB: '16' });
 			const client = await gateway.client();
 			const body = random(4 * MIB);
+			const before = memory(gateway);
 			const stop = highest(gateway, 'bulk_up_bytes');
 			const many = [];
 			for (let i = 0; i < 12; i++) {
@@ -271,6 +338,8 @@ describe('appends', () => {
 			}
 			const most = await stop();
 			assert.ok(most <= 12 * MIB, `${most} bytes`);
+			const grown = memory(gateway) - before;
+			assert.ok(grown < 48 * MIB, `${grown} bytes of memory`);
 			await gateway.kill();
 		});
 

@@ -5,7 +5,6 @@
 
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
@@ -13,7 +12,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import tls from 'node:tls';
 import { promisify } from 'node:util';
-import { Bus, Client, Gateway, program, root, sleep, until }
+import { Bus, Client, Gateway, freePort, program, root, sleep, until }
 	from './bus.mjs';
 
 const run = promisify(execFile);
@@ -274,6 +273,21 @@ CipherString = DEFAULT:@SECLEVEL=0
 		assert.equal((await shake(gateway.port)).name, 'one');
 		write(settings());
 		assert.equal((await reload(gateway)).detail, undefined);
+		assert.equal((await shake(gateway.port)).name, 'two');
+		await gateway.kill();
+	});
+
+	test('but not a fault of the pages', async () => {
+		await make('one');
+		const pages = fs.mkdtempSync(path.join(directory, 'pages-'));
+		const { gateway } = await withFile({ ...settings(),
+			MESSAGE_BUS_ADMIN_PORT: String(await freePort()),
+			MESSAGE_BUS_PAGES: pages });
+		await make('two');
+		for (let i = 0; i < 257; i++) {
+			fs.writeFileSync(path.join(pages, `file${i}`), '');
+		}
+		assert.equal((await reload(gateway)).detail, 'the pages were not changed');
 		assert.equal((await shake(gateway.port)).name, 'two');
 		await gateway.kill();
 	});
@@ -689,16 +703,6 @@ describe('limits', () => {
 });
 
 describe('processes', () => {
-	// freePort returns a port that nobody listens on.
-	async function freePort() {
-		const server = net.createServer().listen(0, '127.0.0.1');
-		await once(server, 'listening');
-		const { port } = server.address();
-		server.close();
-		await once(server, 'close');
-		return port;
-	}
-
 	test('several share one port, and one that drains leaves it to the ' +
 		'others', async () => {
 		const settings = { EXAI_WS_PORT: String(await freePort()),

@@ -144,6 +144,41 @@ wait_tests(void)
 	release(up, count);
 }
 
+/* One that needs much, and others behind it that need less. */
+static void
+pass_tests(void)
+{
+	GwHold		down[100];
+	int			count = fill(down, GW_POOL_DOWN);
+	Taker		much;
+	Taker		little;
+
+	taker_init(&much, GW_POOL_DOWN);
+	taker_init(&little, GW_POOL_DOWN);
+	much.waiter.needs = 10 * PIECE;
+	gw_pool_wait(GW_POOL_DOWN, &much.waiter);
+	gw_pool_wait(GW_POOL_DOWN, &little.waiter);
+	release(down + count - 2, 2);
+	gw_pool_turn();
+	ok(much.told == 0 && little.told == 1,
+	   "who needs little passes who needs much");
+	now_ms += 2000;
+	gw_pool_wait(GW_POOL_DOWN, &little.waiter);
+	gw_pool_turn();
+	ok(little.told == 1, "but not all the time");
+	now_ms += 2000;
+	gw_pool_turn();
+	ok(much.told == 0 && little.told == 2, "then again");
+	now_ms += 2000;
+	gw_pool_wait(GW_POOL_DOWN, &little.waiter);
+	release(down, count - 2);
+	gw_pool_turn();
+	ok(much.told == 1, "and it gets what is given back");
+	gw_pool_leave(GW_POOL_DOWN, &little.waiter);
+	gw_hold_release(&much.hold);
+	gw_hold_release(&little.hold);
+}
+
 void
 pool_tests(void)
 {
@@ -153,4 +188,5 @@ pool_tests(void)
 	share_tests();
 	last_tests();
 	wait_tests();
+	pass_tests();
 }

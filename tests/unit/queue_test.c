@@ -162,6 +162,11 @@ order_tests(void)
 	(void) gw_queue_take(&queue, first);
 	gw_queue_return(&queue, first);
 	ok(gw_queue_next(&queue) == first, "what is returned goes first again");
+	ok(first->queued, "it is queued");
+	gw_queue_withdraw(&queue, first);
+	ok(!first->queued && queue.count == 1 &&
+	   gw_queue_next(&queue)->calls == 2, "what is withdrawn lets others go");
+	gw_request_free(first);
 	while (take() != NULL)
 		continue;
 	gw_identity_release(one);
