@@ -117,7 +117,8 @@ decode(char *at, bool plus)
 
 		if (c == '%')
 		{
-			c = (char) (hex_digit(at[1]) << 4 | hex_digit(at[2]));
+			c = (char) ((unsigned) hex_digit(at[1]) << 4 |
+						(unsigned) hex_digit(at[2]));
 			at += 2;
 		}
 		else if (c == '+' && plus)

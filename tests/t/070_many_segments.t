@@ -22,7 +22,7 @@ my $node = bus_node(
 	'many_segments',
 	conf => "message_bus.worker_interval = 100ms\n"
 	  . "message_bus.segment_max_rows = 16\n"
-	  . "max_locks_per_transaction = 14\nmax_connections = 20\n"
+	  . "max_locks_per_transaction = 16\nmax_connections = 20\n"
 	  . "max_wal_senders = 0\nmax_prepared_transactions = 0\n",
 	databases => [ 'postgres', 'restored' ]);
 
