@@ -37,6 +37,7 @@
 #include "executor/tuptable.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "segment/row_whole.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
@@ -49,7 +50,6 @@
 #include "base/ids.h"
 #include "base/payload.h"
 #include "message/quarantine.h"
-#include "message/row_whole.h"
 #include "message/scrub.h"
 #include "segment/channel_scan.h"
 #include "segment/leaf.h"
@@ -389,7 +389,7 @@ row_look(Oid schema, MbusScrub *scrub, TupleTableSlot *slot, Oid toast)
 	HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, NULL);
 	Datum		column[MBUS_MESSAGE_COLUMNS];
 	bool		null[MBUS_MESSAGE_COLUMNS];
-	const char *kind = mbus_row_whole(tuple, desc, toast) ? NULL : "row";
+	const char *kind = mbus_row_whole(tuple, desc, MBUS_COL_PAYLOAD, toast) ? NULL : "row";
 
 	scrub->inside = false;
 	scrub->cost += ROW_COST;
