@@ -120,19 +120,6 @@ query("UPDATE message_bus.message SET size = 3221225472 WHERE id > $first AND ch
 is(query(q{SELECT string_agg(id::text, ' ') FROM message_bus.claim('huge', batch => 10, max_bytes => 1000000)}), $first, 'one of 3 GiB is too large for a batch');
 query(q{SELECT message_bus.drop_channel('huge')});
 
-# ---- one that expires while it is scrubbed
-my $expires = query(q{SELECT message_bus.publish_bytes('c', convert_to(repeat('x', 12000000), 'UTF8'))});
-my $behind = query(q{SELECT message_bus.publish('c', '1')});
-setting('scrub_rate', '4MB');
-setting('scrub_interval', '1s');
-until_query('the scrubber is there', "SELECT next_id = $expires FROM message_bus.scrub_status");
-my $bytes = query('SELECT bytes FROM message_bus.scrub_status');
-until_query('and in its body', "SELECT next_id = $expires AND bytes > $bytes FROM message_bus.scrub_status");
-query("UPDATE message_bus.message SET expires_at = clock_timestamp() - interval '1 second' WHERE id = $expires");
-setting('scrub_interval', '1d');
-until_query('it goes on behind it', "SELECT ended_at IS NOT NULL OR next_id > $behind FROM message_bus.scrub_status");
-setting('scrub_rate', '0');
-
 # ---- what turned out to need no store of its own
 my $upload = query(q{SELECT message_bus.upload_begin('c')});
 query("SELECT message_bus.upload_append($upload, 0, noise(14, $shared))");
