@@ -148,6 +148,13 @@ SELECT pg_temp.says($$SELECT message_bus.upload_begin('up', size => 5, transacti
 SELECT pg_temp.says($$SET LOCAL transaction_read_only = on; SELECT message_bus.upload_begin('up')$$);
 RESET ROLE;
 SELECT pg_temp.says($$SELECT message_bus.upload_begin('up small', size => 1000001)$$);
+-- nor does a commit take what has become too much
+INSERT INTO up SELECT 'large', message_bus.upload_begin('up small');
+SELECT message_bus.upload_append(pg_temp.u('large'), 0, 'large');
+SELECT message_bus.alter_channel('up small', max_payload => 4);
+SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('large'))$$);
+SELECT message_bus.alter_channel('up small', max_payload => 1000000);
+SELECT id > 0 FROM message_bus.upload_commit(pg_temp.u('large'));
 SET message_bus.enabled = off;
 SELECT pg_temp.says($$SELECT message_bus.upload_begin('up')$$);
 RESET message_bus.enabled;
@@ -175,6 +182,7 @@ SELECT payload IS NULL, size = length(message_bus.get_bytes(:not_json_id)) FROM 
 INSERT INTO up SELECT 'tx', message_bus.upload_begin('up', size => 2000000, transaction_id => 'tx 2');
 SELECT message_bus.upload_begin('up', size => 2000000, transaction_id => 'tx 2') = pg_temp.u('tx');
 SELECT pg_temp.says($$SELECT message_bus.upload_begin('up', size => 2000001, transaction_id => 'tx 2')$$);
+SELECT pg_temp.says($$SELECT message_bus.upload_begin('up', size => 2000000, transaction_id => 'tx 2', recipient => 'somebody')$$);
 SET ROLE regress_up_other;
 SELECT pg_temp.says($$SELECT message_bus.upload_begin('up', size => 2000000, transaction_id => 'tx 2')$$);
 SET ROLE regress_up_user;

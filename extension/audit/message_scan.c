@@ -41,6 +41,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "miscadmin.h"
+#include "segment/row_whole.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -55,7 +56,6 @@
 #include "base/schema.h"
 #include "channel/publisher.h"
 #include "channel/purged.h"
-#include "message/row_whole.h"
 #include "segment/channel_scan.h"
 #include "segment/leaf.h"
 #include "segment/leaf_scan.h"
@@ -517,7 +517,7 @@ row_read(MbusMessageScan *scan, HeapTuple tuple, Datum *values, bool *isnull)
 	if (seen == NULL)
 		return false;
 	scan->last = seen;
-	whole = mbus_row_whole(tuple, desc, InvalidOid);
+	whole = mbus_row_whole(tuple, desc, MBUS_COL_PAYLOAD, InvalidOid);
 	if (seen->own &&
 		(!whole || !mbus_row_visible(scan->schema, tuple, desc)))
 		return false;

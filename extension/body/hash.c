@@ -15,6 +15,7 @@
 
 #include "port/pg_bswap.h"
 
+#include "body/body.h"
 #include "body/hash.h"
 
 #define WORDS	8
@@ -92,4 +93,19 @@ mbus_body_hash_end(const MbusBodyHash *hash, uint8 *sha256)
 	MbusBodyHash end = *hash;
 
 	SHA256_Final(sha256, ContextOf(&end));
+}
+
+/*
+ * mbus_body_hash_next goes on with the next part, and gives the state that its
+ * row has.
+ */
+void
+mbus_body_hash_next(MbusBodyHash *hash, const char *bytes, int32 size,
+					uint8 *state)
+{
+	mbus_body_hash_part(hash, bytes, size);
+	if (size == MBUS_PART_BYTES)
+		mbus_body_hash_state(hash, state);
+	else
+		mbus_body_hash_end(hash, state);
 }

@@ -20,6 +20,8 @@ extern void mbus_body_hash_resume(MbusBodyHash *hash, const uint8 *state,
 								  int64 bytes);
 extern void mbus_body_hash_part(MbusBodyHash *hash, const char *bytes,
 								int32 size);
+extern void mbus_body_hash_next(MbusBodyHash *hash, const char *bytes,
+								int32 size, uint8 *state);
 extern void mbus_body_hash_state(const MbusBodyHash *hash, uint8 *state);
 extern void mbus_body_hash_end(const MbusBodyHash *hash, uint8 *sha256);
 

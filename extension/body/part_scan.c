@@ -16,9 +16,32 @@
 #include "segment/leaf.h"
 #include "segment/leaf_keep.h"
 #include "segment/leaf_scan.h"
+#include "segment/row_whole.h"
 
+static bool is_filled(Relation rel);
 static void part_take(MbusPartScan *scan, HeapTuple tuple);
 static bool bytes_take(Datum value, bool isnull, uint8 *into);
+
+/*
+ * mbus_parts_filled tells whether a body's table can be read, which the caller
+ * has locked; false while a restore fills it.
+ */
+bool
+mbus_parts_filled(const MbusBody *body)
+{
+	Relation	rel = table_open(body->relid, NoLock);
+	bool		filled = is_filled(rel);
+
+	table_close(rel, NoLock);
+	return filled;
+}
+
+/* Whether a table has its index, which a restore makes last. */
+static bool
+is_filled(Relation rel)
+{
+	return rel->rd_rel->relhasindex;
+}
 
 /*
  * mbus_part_scan_begin begins with a part; the snapshot is the caller's, as
@@ -30,7 +53,7 @@ mbus_part_scan_begin(MbusPartScan *scan, const MbusBody *body, int32 from,
 {
 	scan->rel = table_open(body->relid, AccessShareLock);
 	mbus_leaf_keep(scan->rel);
-	if (!scan->rel->rd_rel->relhasindex)
+	if (!is_filled(scan->rel))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("store %d is being restored", body->store_no)));
@@ -71,7 +94,7 @@ mbus_part_scan_last(MbusPartScan *scan)
 	return true;
 }
 
-/* Takes a row apart. */
+/* Takes a row apart, unless its lengths lead out of it. */
 static void
 part_take(MbusPartScan *scan, HeapTuple tuple)
 {
@@ -79,6 +102,15 @@ part_take(MbusPartScan *scan, HeapTuple tuple)
 	bool		isnull[MBUS_PART_COLUMNS];
 	MbusPart   *part = &scan->part;
 
+	scan->sound = mbus_row_whole(tuple, RelationGetDescr(scan->rel),
+								 MBUS_PART_DATA,
+								 scan->rel->rd_rel->reltoastrelid);
+	if (!scan->sound)
+	{
+		MemSet(part, 0, sizeof(*part));
+		part->n = -1;
+		return;
+	}
 	mbus_leaf_deform(tuple, RelationGetDescr(scan->rel), MBUS_PART_COLUMNS,
 					 values, isnull);
 	part->n = DatumGetInt32(values[MBUS_PART_N - 1]);

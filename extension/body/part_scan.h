@@ -20,12 +20,13 @@ typedef struct MbusPartScan
 	Relation	rel;
 	MbusLeafScan rows;
 	bool		sound;			/* the row is as one can be; else only n and
-								 * at are said */
+								 * at are said, -1 and 0 where that is not */
 	MbusPart	part;			/* what the row says */
 	char		encoding;
 	Datum		bytes;			/* stored, not detoasted; good until the next */
 } MbusPartScan;
 
+extern bool mbus_parts_filled(const MbusBody *body);
 extern void mbus_part_scan_begin(MbusPartScan *scan, const MbusBody *body,
 								 int32 from, Snapshot snapshot);
 extern bool mbus_part_scan_next(MbusPartScan *scan);

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "fmgr.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
@@ -22,6 +23,7 @@ static bool parts_copy(MbusPartScan *scan, MemoryContext context, int64 size,
 					   int64 from, int64 count, char *into, bool verify);
 static struct varlena *part_bytes(const MbusPartScan *scan, int32 n,
 								  int32 size, bool verify);
+static struct varlena *stored_bytes(struct varlena *stored);
 static int32 part_size(int64 size, int32 n);
 
 /*
@@ -112,9 +114,11 @@ part_bytes(const MbusPartScan *scan, int32 n, int32 size, bool verify)
 
 	if (!scan->sound || scan->part.n != n || scan->part.size != size)
 		return NULL;
-	bytes = mbus_payload_decode(pg_detoast_datum_packed((struct varlena *)
-														DatumGetPointer(scan->bytes)),
-								mbus_compression_of(scan->encoding), size);
+	bytes = stored_bytes((struct varlena *) DatumGetPointer(scan->bytes));
+	if (bytes == NULL)
+		return NULL;
+	bytes = mbus_payload_decode(bytes, mbus_compression_of(scan->encoding),
+								size);
 	if (bytes == NULL || VARSIZE_ANY_EXHDR(bytes) != size)
 		return NULL;
 	if (verify)
@@ -124,6 +128,23 @@ part_bytes(const MbusPartScan *scan, int32 n, int32 size, bool verify)
 			return NULL;
 	}
 	return bytes;
+}
+
+/*
+ * stored_bytes returns what is stored of a part, detoasted; NULL if its sizes
+ * say that this is more than a part has: no memory is taken for that.
+ */
+static struct varlena *
+stored_bytes(struct varlena *stored)
+{
+	if (toast_raw_datum_size(PointerGetDatum(stored)) >
+		VARHDRSZ + MBUS_PART_BYTES)
+		return NULL;
+	stored = detoast_external_attr(stored);
+	if (toast_raw_datum_size(PointerGetDatum(stored)) >
+		VARHDRSZ + MBUS_PART_BYTES)
+		return NULL;
+	return pg_detoast_datum_packed(stored);
 }
 
 /*

@@ -30,11 +30,7 @@ mbus_body_write(const MbusBody *body, MbusCompression compression,
 		CHECK_FOR_INTERRUPTS();
 		part.size = (int32) Min(size - at, MBUS_PART_BYTES);
 		mbus_sha256(bytes + at, part.size, part.sha256);
-		mbus_body_hash_part(&hash, bytes + at, part.size);
-		if (part.size == MBUS_PART_BYTES)
-			mbus_body_hash_state(&hash, part.state);
-		else
-			mbus_body_hash_end(&hash, part.state);
+		mbus_body_hash_next(&hash, bytes + at, part.size, part.state);
 		mbus_part_write(writer, &part, bytes + at);
 	}
 	mbus_part_writer_end(writer);

@@ -31,6 +31,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "segment/row_whole.h"
 #include "storage/lwlock.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -61,7 +62,6 @@
 #include "delivery/slot.h"
 #include "message/payload_read.h"
 #include "message/quarantine.h"
-#include "message/row_whole.h"
 #include "message/stored.h"
 #include "segment/leaf.h"
 #include "state/clock.h"
@@ -515,7 +515,7 @@ delivery_values(Claim *claim, MbusFound *found, TupleDesc desc,
 
 	/* what it points to must not even be read */
 	known = mbus_quarantined(found->id);
-	if (known || !mbus_row_whole(found->tuple, desc, InvalidOid))
+	if (known || !mbus_row_whole(found->tuple, desc, MBUS_COL_PAYLOAD, InvalidOid))
 	{
 		mbus_message_damaged(found->id, known);
 		return false;

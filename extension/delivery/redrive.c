@@ -27,6 +27,7 @@
 #include "access/table.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "segment/row_whole.h"
 #include "storage/lmgr.h"
 #include "storage/lwlock.h"
 #include "utils/builtins.h"
@@ -57,7 +58,6 @@
 #include "message/draft.h"
 #include "message/insert.h"
 #include "message/publish.h"
-#include "message/row_whole.h"
 #include "message/scrub.h"
 #include "message/stored.h"
 #include "segment/channel_scan.h"
@@ -229,7 +229,7 @@ letters_of_range(Redrive *redrive, Relation leaf, MbusChannelScan *rows,
 		MbusStored	letter;
 
 		if (!heap_attisnull(tuple, MBUS_COL_HEADERS, RelationGetDescr(leaf)) &&
-			mbus_row_whole(tuple, RelationGetDescr(leaf), InvalidOid))
+			mbus_row_whole(tuple, RelationGetDescr(leaf), MBUS_COL_PAYLOAD, InvalidOid))
 		{
 			mbus_message_read(tuple, RelationGetDescr(leaf), &letter);
 			if (letter_redrive(redrive, &letter))

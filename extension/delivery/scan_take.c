@@ -68,6 +68,7 @@ mbus_scan_row(MbusScan *scan, HeapTuple tuple, TupleDesc desc, bool events,
 	row->available_at = isnull ? PG_INT64_MIN : DatumGetTimestampTz(value);
 	row->size = DatumGetInt64(heap_getattr(tuple, MBUS_COL_SIZE, desc,
 										   &isnull));
+	row->size = Max(row->size, 0);	/* it may be damaged */
 	row->key_hash = 0;
 	if (scan->sub.ordered)
 	{
@@ -121,7 +122,7 @@ mbus_scan_take(MbusScan *scan, const MbusScanRow *row, HeapTuple tuple,
 		scan->full = true;
 		return MBUS_SCAN_NO_ROOM;
 	}
-	if (scan->bytes + row->size > scan->max_bytes && scan->nfound > 0)
+	if (scan->nfound > 0 && row->size > scan->max_bytes - scan->bytes)
 	{
 		scan->full = true;
 		return MBUS_SCAN_NO_ROOM;
@@ -140,7 +141,7 @@ mbus_scan_take(MbusScan *scan, const MbusScanRow *row, HeapTuple tuple,
 	/* of its key, others may have been passed over while it waited */
 	if (facts && facts->failed && row->key_hash != 0)
 		found->passed = mbus_scan_key_behind(scan, row->id);
-	scan->bytes += row->size;
+	scan->bytes += Min(row->size, scan->max_bytes - scan->bytes);
 	return MBUS_SCAN_TAKEN;
 }
 

@@ -28,7 +28,7 @@ typedef struct MbusScanRow
 {
 	int64		id;
 	int64		key_hash;
-	int32		size;
+	int64		size;
 	TimestampTz available_at;
 	TimestampTz expires_at;
 	bool		live;

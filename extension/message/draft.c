@@ -304,3 +304,20 @@ headers_check(Datum headers)
 				 errdetail("The limit is %d bytes, as jsonb.",
 						   MBUS_HEADERS_MAX)));
 }
+
+/*
+ * mbus_draft_id_used errors with 23505: a message, which the caller may
+ * know of, has a draft's transaction id, and "why" it is not the same.
+ */
+void
+mbus_draft_id_used(const MbusChannel *channel, const MbusDraft *draft,
+				   int64 id, const char *why)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("transaction id \"%s\" was used before in channel \"%s\"",
+					text_to_cstring(draft->transaction_id), channel->name),
+			 errdetail("Message " INT64_FORMAT " with that transaction id %s.",
+					   id, why),
+			 errhint("A transaction id is unique in its channel until the space of its first message is returned, some time after its expiry.")));
+}

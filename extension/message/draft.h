@@ -58,5 +58,8 @@ extern void mbus_draft_preview(MbusDraft *draft);
 extern void mbus_draft_check(const MbusChannel *channel, MbusDraft *draft);
 extern void mbus_draft_check_head(const MbusChannel *channel,
 								  MbusDraft *draft);
+pg_noreturn extern void mbus_draft_id_used(const MbusChannel *channel,
+										   const MbusDraft *draft, int64 id,
+										   const char *why);
 
 #endif							/* MBUS_DRAFT_H */

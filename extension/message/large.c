@@ -74,19 +74,24 @@ mbus_large_write_new(Oid schema, MbusDatabase *db, const MbusChannel *channel,
 
 /*
  * Whether a message has the transaction id and the bytes of a draft, and its
- * publisher may know of it: how long a call takes tells him as much.
+ * publisher may know of it: how long a call takes tells him as much.  23505 if
+ * it has other bytes: none are written for that.
  */
 static bool
 is_repeated(Oid schema, const MbusChannel *channel, const MbusDraft *draft)
 {
 	MbusStored	message;
 
-	return draft->transaction_id &&
-		mbus_message_by_transaction(schema, channel, draft->transaction_id,
-									&message) &&
-		message.size == draft->size &&
-		memcmp(message.sha256, draft->sha256, MBUS_SHA256_BYTES) == 0 &&
-		mbus_message_visible(schema, &message);
+	if (draft->transaction_id == NULL ||
+		!mbus_message_by_transaction(schema, channel, draft->transaction_id,
+									 &message) ||
+		!mbus_message_visible(schema, &message))
+		return false;
+	if (message.size != draft->size ||
+		memcmp(message.sha256, draft->sha256, MBUS_SHA256_BYTES) != 0)
+		mbus_draft_id_used(channel, draft, message.id,
+						   "has other bytes");
+	return true;
 }
 
 /*

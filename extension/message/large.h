@@ -27,7 +27,7 @@ typedef enum MbusLooked
 	MBUS_LOOK_ON,				/* sound, and there are more */
 	MBUS_LOOK_SOUND,			/* that was all */
 	MBUS_LOOK_DAMAGED,
-	MBUS_LOOK_GONE				/* with its message */
+	MBUS_LOOK_GONE				/* with its message, or not restored yet */
 } MbusLooked;
 
 extern void mbus_large_refer(MbusDraft *draft, const MbusBody *body);

@@ -27,6 +27,7 @@
 #include "utils/snapmgr.h"
 
 #include "body/part.h"
+#include "body/part_scan.h"
 #include "body/read.h"
 #include "message/large.h"
 
@@ -108,13 +109,15 @@ body_is_of(Oid schema, const MbusStored *message)
 /*
  * mbus_large_look looks at a few parts of a message's body, from where the last
  * look has ended, and sets *bytes to how many bytes they have.  What the server
- * itself finds damaged it throws.
+ * itself finds damaged it throws.  What a restore has not brought yet is as one
+ * that has gone.
  */
 MbusLooked
 mbus_large_look(Oid schema, const MbusStored *message, MbusBodyLook *look,
 				int64 *bytes)
 {
 	MbusBody	body;
+	bool		filled = true;
 	bool		sound = false;
 	uint8		sha256[MBUS_SHA256_BYTES];
 
@@ -127,8 +130,14 @@ mbus_large_look(Oid schema, const MbusStored *message, MbusBodyLook *look,
 	*bytes = 0;
 	if (mbus_body_find(schema, message->body, AccessShareLock, &body))
 	{
-		sound = parts_look(&body, message->size, look, bytes);
+		filled = mbus_parts_filled(&body);
+		sound = filled && parts_look(&body, message->size, look, bytes);
 		UnlockRelationOid(body.relid, AccessShareLock);
+	}
+	if (!filled)
+	{
+		look->id = 0;
+		return MBUS_LOOK_GONE;
 	}
 	if (sound && look->parts < mbus_parts(message->size))
 		return MBUS_LOOK_ON;

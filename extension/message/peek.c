@@ -15,6 +15,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "segment/row_whole.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -28,7 +29,6 @@
 #include "channel/visibility.h"
 #include "message/access.h"
 #include "message/payload_read.h"
-#include "message/row_whole.h"
 #include "message/stored.h"
 #include "segment/channel_scan.h"
 #include "segment/leaf.h"
@@ -206,7 +206,7 @@ row_readable(HeapTuple tuple, TupleDesc desc)
 {
 	bool		isnull;
 
-	if (mbus_row_whole(tuple, desc, InvalidOid))
+	if (mbus_row_whole(tuple, desc, MBUS_COL_PAYLOAD, InvalidOid))
 		return true;
 	mbus_message_damaged(DatumGetInt64(heap_getattr(tuple, MBUS_COL_ID, desc,
 													&isnull)), false);

@@ -15,6 +15,8 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/about.h"
@@ -55,6 +57,7 @@ static int	next_verified = 0;
 static void check_reply(const MbusStored *message, int64 bytes, bool is_json);
 static bool is_verified(Oid schema, const MbusStored *message);
 static void remember_verified(Oid schema, const MbusStored *message);
+static struct varlena *body_or_null(Oid schema, const MbusStored *message);
 static void body_let_go(const MbusStored *message);
 static void may_read(Oid schema, const MbusStored *message);
 static Datum stored_message_result(FunctionCallInfo fcinfo, Oid schema,
@@ -286,10 +289,51 @@ MBUS_FUNCTION(body_json)
 	if (!mbus_message_open(schema, PG_GETARG_INT64(0), &message) ||
 		message.body == 0 || !message.json)
 		PG_RETURN_NULL();
-	payload = mbus_payload_read(schema, &message);
+	payload = body_or_null(schema, &message);
 	if (payload == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_POINTER(payload);
+}
+
+/*
+ * body_or_null reads the payload of a message with a body in a subtransaction;
+ * NULL also where the server cannot read it, where it is being restored, and
+ * where it is larger than a value can be.
+ */
+static struct varlena *
+body_or_null(Oid schema, const MbusStored *message)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	struct varlena *volatile payload = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		payload = mbus_payload_read(schema, message);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(caller);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+		if (!mbus_damage_code(edata->sqlerrcode) &&
+			edata->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE &&
+			edata->sqlerrcode != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+			ReThrowError(edata);
+		FreeErrorData(edata);
+	}
+	PG_END_TRY();
+	return payload;
 }
 
 /*

@@ -37,6 +37,7 @@
 #include "executor/tuptable.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "segment/row_whole.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
@@ -49,7 +50,6 @@
 #include "base/ids.h"
 #include "base/payload.h"
 #include "message/quarantine.h"
-#include "message/row_whole.h"
 #include "message/scrub.h"
 #include "segment/channel_scan.h"
 #include "segment/leaf.h"
@@ -327,8 +327,8 @@ rows_read(Oid schema, MbusScrub *scrub, Relation leaf, int32 segment)
 			continue;
 		row_look(schema, scrub, slot, leaf->rd_rel->reltoastrelid);
 		/* the rest of a body is another slice's */
-		over = slice_over(scrub) || scrub->look.id == id;
-		if (scrub->look.id != id)
+		over = slice_over(scrub) || scrub->inside;
+		if (!scrub->inside)
 			scrub->next = id + 1;
 	}
 	if (!over)
@@ -389,8 +389,9 @@ row_look(Oid schema, MbusScrub *scrub, TupleTableSlot *slot, Oid toast)
 	HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, NULL);
 	Datum		column[MBUS_MESSAGE_COLUMNS];
 	bool		null[MBUS_MESSAGE_COLUMNS];
-	const char *kind = mbus_row_whole(tuple, desc, toast) ? NULL : "row";
+	const char *kind = mbus_row_whole(tuple, desc, MBUS_COL_PAYLOAD, toast) ? NULL : "row";
 
+	scrub->inside = false;
 	scrub->cost += ROW_COST;
 	if (kind == NULL)
 	{
@@ -401,19 +402,20 @@ row_look(Oid schema, MbusScrub *scrub, TupleTableSlot *slot, Oid toast)
 			DatumGetTimestampTz(column[MBUS_COL_EXPIRES_AT - 1]) > mbus_now())
 		{
 			payload_look(schema, scrub, column, null, desc);
-			scrub->messages += scrub->look.id != scrub->at;
+			scrub->messages += !scrub->inside;
 		}
 	}
 	else
 		found_add(scrub, kind, NULL);
+	if (!scrub->inside)
+		scrub->look.id = 0;		/* it may have expired within its body */
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(each);
 }
 
 /*
  * payload_look looks at what a row points to, unless its head is all that is
- * wanted.  Where a body was not read to its end scrub->look.id is the
- * message's.
+ * wanted.
  */
 static void
 payload_look(Oid schema, MbusScrub *scrub, const Datum *column,
@@ -437,7 +439,10 @@ payload_look(Oid schema, MbusScrub *scrub, const Datum *column,
 	found_add(scrub, payload_damage(column), NULL);
 }
 
-/* Looks on at a message's body, until the slice is over. */
+/*
+ * body_look looks on at a message's body, until the slice is over.  Where it
+ * was not read to its end scrub->inside is set.
+ */
 static void
 body_look(Oid schema, MbusScrub *scrub, const Datum *column)
 {
@@ -457,6 +462,7 @@ body_look(Oid schema, MbusScrub *scrub, const Datum *column)
 		scrub->bytes += bytes;
 		scrub->cost += bytes;
 	} while (found == MBUS_LOOK_ON && !slice_over(scrub));
+	scrub->inside = found == MBUS_LOOK_ON;
 	if (found == MBUS_LOOK_DAMAGED)
 		found_add(scrub, "checksum", body_detail(&message, &scrub->look));
 	else if (found == MBUS_LOOK_SOUND)

@@ -50,6 +50,7 @@ typedef struct MbusScrub
 	/* scrub.c only */
 	int64		at;				/* what is looked at; 0: none */
 	bool		sure;			/* that the disk errs */
+	bool		inside;			/* a body, not at its end */
 	TimestampTz started_at;
 } MbusScrub;
 

@@ -15,6 +15,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "mb/pg_wchar.h"
+#include "segment/row_whole.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
@@ -31,7 +32,6 @@
 #include "channel/publisher.h"
 #include "channel/purged.h"
 #include "channel/visibility.h"
-#include "message/row_whole.h"
 #include "message/stored.h"
 #include "segment/era.h"
 #include "segment/leaf.h"
@@ -316,7 +316,7 @@ mbus_message_read(HeapTuple tuple, TupleDesc desc, MbusStored *m)
 #define READ(column) heap_getattr(tuple, column, desc, &isnull)
 	MemSet(m, 0, sizeof(*m));
 	m->id = DatumGetInt64(READ(MBUS_COL_ID));
-	if (!mbus_row_whole(tuple, desc, InvalidOid))
+	if (!mbus_row_whole(tuple, desc, MBUS_COL_PAYLOAD, InvalidOid))
 	{
 		mbus_scrub_want(m->id);
 		ereport(ERROR,

@@ -414,14 +414,7 @@ use_holder(Oid schema, const MbusChannel *channel, MbusDraft *draft,
 			 memcmp(holder->sha256, draft->sha256, MBUS_SHA256_BYTES) != 0)
 		why = "has other bytes";
 	if (why)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("transaction id \"%s\" was used before in channel \"%s\"",
-						text_to_cstring(draft->transaction_id),
-						channel->name),
-				 errdetail("Message " INT64_FORMAT " with that transaction id %s.",
-						   holder->id, why),
-				 errhint("A transaction id is unique in its channel until the space of its first message is returned, some time after its expiry.")));
+		mbus_draft_id_used(channel, draft, holder->id, why);
 	draft->id = holder->id;
 	draft->duplicate = true;
 }

@@ -318,11 +318,7 @@ part_chain(Append *append, MbusPart *part, bool there, const char *bytes)
 	if (!append->chained)
 		return;
 	part->has_state = true;
-	mbus_body_hash_part(&append->hash, bytes, part->size);
-	if (part->size == MBUS_PART_BYTES)
-		mbus_body_hash_state(&append->hash, part->state);
-	else
-		mbus_body_hash_end(&append->hash, part->state);
+	mbus_body_hash_next(&append->hash, bytes, part->size, part->state);
 }
 
 /*

@@ -112,24 +112,15 @@ begin_arguments(FunctionCallInfo fcinfo, MbusUpload *upload)
 static void
 begin_check(const MbusChannel *channel, MbusUpload *upload)
 {
-	int64		limit = mbus_upload_limit(channel);
 	MbusDraft	draft;
 
 	mbus_upload_draft(upload, &draft);
 	mbus_draft_check_head(channel, &draft);
 	upload->recipient = draft.recipient;
-	if (upload->size > limit)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("body of " INT64_FORMAT " bytes is too large for channel \"%s\"",
-						upload->size, channel->name),
-				 errdetail("The limit is " INT64_FORMAT " bytes (%s).", limit,
-						   limit == channel->max_payload ?
-						   "the channel's max_payload" :
-						   "message_bus.max_body")));
+	mbus_upload_size_check(channel, upload->size);
 	upload->channel_id = channel->channel_id;
 	upload->reserved = upload->size >= 0 ? upload->size :
-		Min(limit, UNKNOWN_MOST);
+		Min(mbus_upload_limit(channel), UNKNOWN_MOST);
 }
 
 /*
@@ -178,7 +169,7 @@ begin_same(Oid schema, const MbusChannel *channel, const MbusUpload *upload)
 		{
 			another = true;		/* a message says so itself */
 			if (mbus_upload_own(&other))
-				why = "An upload with another size or sha256 has it.";
+				why = "An upload with another size, sha256 or recipient has it.";
 		}
 	}
 	mbus_uploads_end(scan);
@@ -191,6 +182,7 @@ static bool
 is_same(const MbusUpload *one, const MbusUpload *other)
 {
 	if (one->size != other->size ||
+		!mbus_same_text(one->recipient, other->recipient) ||
 		(one->sha256 == NULL) != (other->sha256 == NULL))
 		return false;
 	return one->sha256 == NULL ||

@@ -79,6 +79,7 @@ MBUS_FUNCTION(upload_commit)
 	Oid			schema = mbus_schema();
 	Commit		commit = {0};
 	MbusUploadEnd end = {0};
+	const MbusChannel *channel;
 	bool		hashed;
 
 	mbus_required(fcinfo, 0, "upload");
@@ -89,11 +90,12 @@ MBUS_FUNCTION(upload_commit)
 		return commit_result(fcinfo, end.message_id, end.bytes);
 	mbus_upload_unfinished(schema, &commit.upload, RowShareLock,
 						   &commit.body);
-	(void) mbus_upload_channel(schema, &commit.upload);
+	channel = mbus_upload_channel(schema, &commit.upload);
 	commit_arguments(fcinfo, &commit);
 
 	commit.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	size_settle(&commit);
+	mbus_upload_size_check(channel, commit.size);
 	hashed = hash_settle(schema, &commit);
 	UnregisterSnapshot(commit.snapshot);
 	if (!hashed)
@@ -385,23 +387,30 @@ body_share(Oid schema, Commit *commit)
 {
 	MbusChannel channel = *mbus_upload_channel(schema, &commit->upload);
 	MbusPartWriter *writer;
+	MbusBodyHash hash;
 	MbusBody	shared;
+	uint8		sha256[MBUS_SHA256_BYTES];
 
 	mbus_body_new(mbus_database(), schema, channel.series, commit->size,
 				  mbus_now() + channel.ttl_us, &shared);
 	writer = mbus_part_writer(&shared, channel.compression);
+	mbus_body_hash_begin(&hash);
 	for (int32 n = 0; n < mbus_parts(commit->size); n++)
 	{
 		struct varlena *bytes = part_read(commit, n);
 		MbusPart	part = {.n = n,.size = VARSIZE_ANY_EXHDR(bytes),
-		.at = mbus_now()};
+		.at = mbus_now(),.has_state = true};
 
 		mbus_sha256(VARDATA_ANY(bytes), part.size, part.sha256);
+		mbus_body_hash_next(&hash, VARDATA_ANY(bytes), part.size, part.state);
 		mbus_part_write(writer, &part, VARDATA_ANY(bytes));
 		pfree(bytes);
 	}
 	mbus_part_writer_end(writer);
 	CommandCounterIncrement();
+	mbus_body_hash_end(&hash, sha256);
+	if (memcmp(sha256, commit->sha256, MBUS_SHA256_BYTES) != 0)
+		is_damaged(commit, 0);
 	commit->body = shared;
 	mbus_stores_look();
 }

@@ -18,6 +18,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -37,7 +38,6 @@
 
 static bool is_nobody(const char *subject);
 static bool time_is_over(const MbusUpload *upload, const MbusBody *body);
-static bool same_text(const text *one, const text *other);
 static void upload_ended(const MbusUpload *upload, const MbusUploadEnd *end);
 
 /*
@@ -113,12 +113,15 @@ mbus_upload_own(const MbusUpload *upload)
 	char	   *role = GetUserNameFromId(GetUserId(), false);
 
 	return !is_nobody(own) && upload->role_oid == GetUserId() &&
-		same_text(upload->role, cstring_to_text(role)) &&
-		same_text(upload->subject, own ? cstring_to_text(own) : NULL);
+		mbus_same_text(upload->role, cstring_to_text(role)) &&
+		mbus_same_text(upload->subject, own ? cstring_to_text(own) : NULL);
 }
 
-static bool
-same_text(const text *one, const text *other)
+/*
+ * mbus_same_text tells whether two texts are the same; NULL is as NULL.
+ */
+bool
+mbus_same_text(const text *one, const text *other)
 {
 	if (one == NULL || other == NULL)
 		return one == other;
@@ -222,11 +225,16 @@ bool
 mbus_upload_expired(Oid schema, const MbusUpload *upload)
 {
 	MbusBody	body;
+	bool		expired;
 
 	if (upload->begun_at + mbus_upload_ttl * USECS_PER_SEC > mbus_now())
 		return false;
-	return !mbus_body_find(schema, upload->body, AccessShareLock, &body) ||
-		time_is_over(upload, &body);
+	if (!mbus_body_find(schema, upload->body, AccessShareLock, &body))
+		return true;
+	expired = time_is_over(upload, &body);
+	/* who looks at many has not locks of all */
+	UnlockRelationOid(body.relid, AccessShareLock);
+	return expired;
 }
 
 /*

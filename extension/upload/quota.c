@@ -54,6 +54,25 @@ mbus_upload_limit(const MbusChannel *channel)
 }
 
 /*
+ * mbus_upload_size_check errors with 54000 if that is less than a body has.
+ */
+void
+mbus_upload_size_check(const MbusChannel *channel, int64 size)
+{
+	int64		limit = mbus_upload_limit(channel);
+
+	if (size > limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("body of " INT64_FORMAT " bytes is too large for channel \"%s\"",
+						size, channel->name),
+				 errdetail("The limit is " INT64_FORMAT " bytes (%s).", limit,
+						   limit == channel->max_payload ?
+						   "the channel's max_payload" :
+						   "message_bus.max_body")));
+}
+
+/*
  * mbus_upload_quota errors with 53400 if a role and subject, of which the
  * caller has the lock, may not reserve so many bytes for one more upload.
  */

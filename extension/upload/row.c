@@ -23,6 +23,7 @@
 #include "base/owner.h"
 #include "base/schema.h"
 #include "segment/leaf_scan.h"
+#include "segment/row_whole.h"
 #include "upload/upload.h"
 
 /* A table of uploads, one of its indexes, and what is read through it. */
@@ -38,6 +39,8 @@ static MbusUploadScan *scan_open(Oid schema, const char *table,
 								 const char *index);
 static MbusUploadScan *scan_body(Oid schema, const char *table,
 								 const char *index, int64 number);
+static HeapTuple hashed_back(MbusUploadScan *scan);
+static int32 hashed_before(Oid schema, int64 number);
 static void upload_read(HeapTuple tuple, TupleDesc desc, MbusUpload *upload);
 static text *column_text(HeapTuple tuple, TupleDesc desc, AttrNumber column);
 static int64 column_int8(HeapTuple tuple, TupleDesc desc, AttrNumber column,
@@ -332,14 +335,16 @@ mbus_upload_hashed(Oid schema, int64 number, uint8 *state)
 	MbusUploadScan *scan = scan_body(schema, "upload_hash",
 									 "upload_hash_pkey", number);
 	TupleDesc	desc = RelationGetDescr(scan->table);
-	HeapTuple	tuple = systable_getnext_ordered(scan->rows.rows,
-												 BackwardScanDirection);
 	int32		last = -1;
-	text	   *value = tuple ? column_text(tuple, desc, MBUS_HASHED_STATE) : NULL;
+	HeapTuple	tuple;
 	bool		isnull;
 
-	if (value && VARSIZE_ANY_EXHDR(value) == MBUS_SHA256_BYTES)
+	while (last < 0 && (tuple = hashed_back(scan)) != NULL)
 	{
+		text	   *value = column_text(tuple, desc, MBUS_HASHED_STATE);
+
+		if (VARSIZE_ANY_EXHDR(value) != MBUS_SHA256_BYTES)
+			continue;
 		last = DatumGetInt32(heap_getattr(tuple, MBUS_HASHED_N, desc,
 										  &isnull));
 		memcpy(state, VARDATA_ANY(value), MBUS_SHA256_BYTES);
@@ -348,9 +353,44 @@ mbus_upload_hashed(Oid schema, int64 number, uint8 *state)
 	return last;
 }
 
+/* The next note backwards; one that is damaged is passed over. */
+static HeapTuple
+hashed_back(MbusUploadScan *scan)
+{
+	HeapTuple	tuple;
+
+	do
+		tuple = systable_getnext_ordered(scan->rows.rows,
+										 BackwardScanDirection);
+	while (tuple && !mbus_row_whole(tuple, RelationGetDescr(scan->table),
+									MBUS_HASHED_STATE, InvalidOid));
+	return tuple;
+}
+
+/* The part of the last note but one; -1: there are not two. */
+static int32
+hashed_before(Oid schema, int64 number)
+{
+	MbusUploadScan *scan = scan_body(schema, "upload_hash",
+									 "upload_hash_pkey", number);
+	HeapTuple	tuple = hashed_back(scan);
+	int32		n = -1;
+	bool		isnull;
+
+	if (tuple)
+		tuple = hashed_back(scan);
+	if (tuple)
+		n = DatumGetInt32(heap_getattr(tuple, MBUS_HASHED_N,
+									   RelationGetDescr(scan->table),
+									   &isnull));
+	mbus_uploads_end(scan);
+	return n;
+}
+
 /*
  * mbus_upload_hash notes the state behind a part, under the upload's lock,
- * exclusively, or that of who hashes on.
+ * exclusively, or that of who hashes on.  Of the notes before the last one
+ * stays: a body that comes out of order has one for each append.
  */
 void
 mbus_upload_hash(Oid schema, int64 number, int32 n, const uint8 *state)
@@ -359,9 +399,18 @@ mbus_upload_hash(Oid schema, int64 number, int32 n, const uint8 *state)
 	Datum		values[] = {Int64GetDatum(number), Int32GetDatum(n),
 		PointerGetDatum(cstring_to_text_with_len((const char *) state,
 												 MBUS_SHA256_BYTES))};
+	Datum		old[] = {values[0],
+	Int32GetDatum(hashed_before(schema, number))};
 
-	mbus_run_as_owner(schema, "INSERT INTO message_bus.upload_hash"
-					  " (body, n, state) VALUES ($1, $2, $3)",
-					  3, types, values, NULL);
+	mbus_run_as_owner_latest(schema, "INSERT INTO message_bus.upload_hash"
+							 " (body, n, state) VALUES ($1, $2, $3)"
+							 " ON CONFLICT (body, n)"
+							 " DO UPDATE SET state = EXCLUDED.state",
+							 3, types, values);
+	if (DatumGetInt32(old[1]) >= 0)
+		mbus_run_as_owner_latest(schema, "DELETE FROM message_bus.upload_hash"
+								 " WHERE body OPERATOR(pg_catalog.=) $1"
+								 " AND n OPERATOR(pg_catalog.=) $2",
+								 2, types, old);
 	CommandCounterIncrement();
 }

@@ -11,6 +11,7 @@
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -116,6 +117,8 @@ progress_read(Oid schema, const MbusUpload *upload, Progress *progress)
 	if (progress->expires_at > mbus_now())
 		progress->state = "open";
 	parts_read(schema, upload, &body, progress);
+	/* the view asks of all uploads: not a lock for each to its end */
+	UnlockRelationOid(body.relid, AccessShareLock);
 }
 
 /* Looks at the parts that are there. */

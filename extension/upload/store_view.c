@@ -14,6 +14,7 @@
 #include "funcapi.h"
 #include "lib/qunique.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -73,6 +74,8 @@ MBUS_FUNCTION(body_store_use)
 	values[0] = Int64GetDatum(parts);
 	values[1] = Int64GetDatum(bytes);
 	values[2] = Int64GetDatum(held_bytes(schema, store_no));
+	/* the view asks of all stores: not a lock for each to its end */
+	UnlockRelationOid(body.relid, AccessShareLock);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 													  values, isnull)));
 }

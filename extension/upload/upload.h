@@ -88,6 +88,7 @@ extern void mbus_upload_hash_resume(MbusBodyHash *hash, int32 known,
 extern bool mbus_upload_owner_set(MbusUpload *upload);
 extern void mbus_upload_owner(MbusUpload *upload);
 extern bool mbus_upload_own(const MbusUpload *upload);
+extern bool mbus_same_text(const text *one, const text *other);
 extern void mbus_upload_open(Oid schema, int64 number, MbusUpload *upload);
 pg_noreturn extern void mbus_upload_missing(int64 number);
 extern TimestampTz mbus_upload_expiry(const MbusUpload *upload,
@@ -110,6 +111,7 @@ extern bool mbus_upload_lock_hash(int64 number);
 
 /* quota.c */
 extern int64 mbus_upload_limit(const MbusChannel *channel);
+extern void mbus_upload_size_check(const MbusChannel *channel, int64 size);
 extern void mbus_upload_quota(Oid schema, text *role, text *subject,
 							  int64 reserved);
 extern void mbus_upload_disk(int64 bytes);

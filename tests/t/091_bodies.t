@@ -47,7 +47,7 @@ my $toast = query("SELECT reltoastrelid::regclass FROM pg_class WHERE oid = '" .
 my $toast_file = $node->data_dir . '/' . query("SELECT pg_relation_filepath('$toast')");
 my $chunk = pack 'H*', query("SELECT encode(chunk_data, 'hex') FROM $toast ORDER BY chunk_id, chunk_seq OFFSET 1000 LIMIT 1");
 $node->stop;
-renumber($toast_file, $chunk);
+overwrite($toast_file, $chunk, -8, pack('l', 77777));
 $node->start;
 bus_ready($node);
 is( log_faults($node),
@@ -113,11 +113,39 @@ my $passes = query('SELECT passes FROM message_bus.worker_status');
 until_query('the worker looks at stores', "SELECT passes > $passes + 3 FROM message_bus.worker_status");
 is(query("SELECT message_bus.get_bytes($letter) = noise(10, $own)"), 't', 'its letter has the bytes');
 
+# ---- what counts for a batch
+query(q{SELECT message_bus.create_channel('huge')});
+my ($first) = map { query(q{SELECT message_bus.publish('huge', '1')}) } 1 .. 2;
+query("UPDATE message_bus.message SET size = 3221225472 WHERE id > $first AND channel_id = (SELECT channel_id FROM message_bus.message WHERE id = $first)");
+is(query(q{SELECT string_agg(id::text, ' ') FROM message_bus.claim('huge', batch => 10, max_bytes => 1000000)}), $first, 'one of 3 GiB is too large for a batch');
+query(q{SELECT message_bus.drop_channel('huge')});
+
+# ---- what turned out to need no store of its own
+my $upload = query(q{SELECT message_bus.upload_begin('c')});
+query("SELECT message_bus.upload_append($upload, 0, noise(14, $shared))");
+my $moved = query("SELECT id FROM message_bus.upload_commit($upload)");
+$store = query("SELECT body >> 20 FROM message_bus.message WHERE id = $moved");
+isnt($store, $upload >> 20, 'it is in another');
+is(query("SELECT count(*) FILTER (WHERE state IS NULL), count(*) FROM message_bus.part_$store WHERE body = (SELECT body FROM message_bus.message WHERE id = $moved)"), '0|6', 'each part with the state of the hash');
+
+# ---- a part whose row leads out of itself
+my $torn = publish('c', 13, $own);
+my $torn_store = query("SELECT body >> 20 FROM message_bus.message WHERE id = $torn");
+my $torn_sum = pack 'H*', query("SELECT encode(sha256, 'hex') FROM message_bus.part_$torn_store WHERE n = 3");
+my $torn_file = $node->data_dir . '/' . query("SELECT pg_relation_filepath('message_bus.part_$torn_store')");
+
 # ---- a crash
 my $kept = publish('c', 11, $own);
+query('CHECKPOINT');
 $node->stop('immediate');
+overwrite($torn_file, $torn_sum, -1, pack('L', 0x7ffffffc));    # the length of its checksum: 512 MiB
 $node->start;
 bus_ready($node);
+is(sqlstate("SELECT message_bus.get_bytes($torn, 0, 10)"), '', 'a part beside one whose row is damaged');
+is(sqlstate("SELECT message_bus.get_bytes($torn, 786432, 10)"), 'XX001', 'one whose row is damaged takes nobody with it');
+is(query("SELECT message_bus.scrub_message($torn)"), 'checksum', 'nor the scrubber');
+query("SELECT message_bus.record_event($torn, 'deleted', clock_timestamp())");
+until_query('it has gone', "SELECT to_regclass('message_bus.part_$torn_store') IS NULL");
 is(query("SELECT bool_and(message_bus.get_bytes(id) = noise(n, size)) FROM (VALUES ($letter, 10, $own), ($kept, 11, $own), ($id{sound}, 1, $shared)) AS t (id, n, size)"),
 	't', 'all are there after a crash');
 is(query("SELECT message_bus.get_bytes(message_bus.publish_bytes('c', noise(12, $shared))) = noise(12, $shared)"), 't', 'and others can be published');
@@ -163,17 +191,17 @@ sub change
 	return;
 }
 
-# renumber gives a piece of TOAST in a file another number.
-sub renumber
+# overwrite changes bytes of a file, so far from where some others are.
+sub overwrite
 {
-	my ($file, $bytes) = @_;
+	my ($file, $bytes, $offset, $new) = @_;
 	my $all = slurp_file($file);
 	my $at = index $all, $bytes;
 
 	die "not found in $file\n" if $at < 0;
 	open my $handle, '+<:raw', $file or die "$file: $!\n";
-	seek $handle, $at - 8, 0;
-	print $handle pack('l', 77777);
+	seek $handle, $at + $offset, 0;
+	print $handle $new;
 	close $handle or die "$file: $!\n";
 	return;
 }

@@ -185,6 +185,7 @@ for (my $n = 0; $n < 16; $n += 2)
 }
 cmp_ok(sql("SELECT hashed_to / 262144 FROM message_bus.upload_status($upload)"),
 	'>=', 13, 'what came in parallel is hashed while it comes');
+cmp_ok(sql("SELECT count(*) FROM message_bus.upload_hash WHERE body = $upload"), '<=', 2, 'of which the last notes are kept');
 is(sql("SELECT id > 0 FROM message_bus.upload_commit($upload, sha256 => (SELECT sha256(string_agg(chunk(n), ''::bytea ORDER BY n)) FROM generate_series(0, 15) AS n))"),
 	't', 'rightly');
 

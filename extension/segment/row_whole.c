@@ -1,11 +1,12 @@
 /*
  * row_whole.c
- *		Whether a message's row can be taken apart.
+ *		Whether a row can be taken apart.
  *
  * The server believes what a row says of lengths: one that the disk has changed
  * leads it anywhere, out of the page and out of memory.  So whoever reads more
- * of a message than the columns in front of its payload looks here first.  A
- * row may end at its last column that is not null (segment/inserter.c).
+ * of a message than the columns in front of its payload, or a part of a body,
+ * looks here first.  A row may end at its last column that is not null
+ * (segment/inserter.c).
  */
 #include "postgres.h"
 
@@ -14,8 +15,7 @@
 #include "access/tupmacs.h"
 #include "utils/memutils.h"
 
-#include "message/row_whole.h"
-#include "segment/leaf.h"
+#include "segment/row_whole.h"
 
 static bool row_walk(HeapTuple tuple, TupleDesc desc, Oid toast);
 static bool value_inside(const char *value, const char *end, int16 len,
@@ -23,19 +23,20 @@ static bool value_inside(const char *value, const char *end, int16 len,
 static bool external_sane(const char *value, Oid toast);
 
 /*
- * mbus_row_whole tells whether a row of messages can be taken apart: its lengths,
- * and its columns that are never null, are what they can be.  "toast" is the
- * table that it may point into, or InvalidOid.
+ * mbus_row_whole tells whether a row can be taken apart: its lengths, and its
+ * columns that are never null, are what they can be, and it does not end
+ * before the column "least".  "toast" is the table that it may point into, or
+ * InvalidOid.
  */
 bool
-mbus_row_whole(HeapTuple tuple, TupleDesc desc, Oid toast)
+mbus_row_whole(HeapTuple tuple, TupleDesc desc, AttrNumber least, Oid toast)
 {
 	HeapTupleHeader header = tuple->t_data;
 	int			natts = HeapTupleHeaderGetNatts(header);
 	Size		head = offsetof(HeapTupleHeaderData, t_bits);
 
 	if (tuple->t_len < head || tuple->t_len > BLCKSZ ||
-		natts > desc->natts || natts < MBUS_COL_PAYLOAD)
+		natts > desc->natts || natts < least)
 		return false;
 	if (HeapTupleHasNulls(tuple))
 	{
