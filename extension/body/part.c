@@ -20,6 +20,7 @@
 #include "body/part_scan.h"
 #include "segment/inserter.h"
 #include "segment/leaf.h"
+#include "state/store.h"
 
 struct MbusPartWriter
 {
@@ -42,6 +43,7 @@ mbus_part_writer(const MbusBody *body, MbusCompression compression)
 {
 	MbusPartWriter *writer = palloc0(sizeof(MbusPartWriter));
 
+	mbus_store_written(body->store_no);
 	writer->inserter = mbus_inserter_open(body->relid, MBUS_PART_COLUMNS,
 										  false);
 	writer->body = body->body;

@@ -386,7 +386,8 @@ typedef struct MbusOpenStore
 	int64		bytes;			/* reserved in it */
 	TimestampTz opened_at;
 	TimestampTz closes_at;
-	TimestampTz max_expires_at; /* latest expiry reserved in it, up to ... */
+	TimestampTz wanted_until;	/* when the last of what was reserved expires */
+	TimestampTz max_expires_at; /* of the messages that it keeps, up to ... */
 	TimestampTz promised;		/* ... what its row says: until then it is
 								 * kept after a crash */
 	TimestampTz wanted;			/* somebody waits for one, or for the next,
