@@ -143,6 +143,7 @@ typedef struct MbusNumbering
 	pg_atomic_uint32 hiding;	/* nrestoring; written before "known" */
 	pg_atomic_uint32 fills;		/* others have written to segments so often */
 	pg_atomic_uint64 filled_at; /* and last at this time; 0: never */
+	pg_atomic_uint64 bodies_filled_at;	/* likewise, tables of bodies */
 } MbusNumbering;
 
 /*
@@ -417,6 +418,8 @@ typedef struct MbusStores
 	TimestampTz own_at;			/* one was last asked for */
 	int32		own;			/* such stores there are, as the worker last
 								 * knew */
+	TimestampTz settled_at;		/* when a restore last brought one; the
+								 * worker's alone */
 } MbusStores;
 
 /*

@@ -291,21 +291,24 @@ mbus_stores_look(void)
 static void
 taken_note(Oid schema, const MbusStoreTaken *store, int64 bytes)
 {
-	SubTransactionId subid = GetCurrentSubTransactionId();
+	Taken		one = {
+		.subid = GetCurrentSubTransactionId(),
+		.schema = schema,
+		.relid = store->relid,
+		.body = store->body,
+		.bytes = bytes
+	};
 	Taken	   *last = ntaken > 0 ? &taken[ntaken - 1] : NULL;
 
 	used = true;
-	if (last && bytes >= 0 && last->bytes >= 0 && last->subid == subid &&
-		last->relid == store->relid && last->schema == schema)
+	if (last && bytes >= 0 && last->bytes >= 0 && last->subid == one.subid &&
+		last->relid == one.relid)
 	{
-		last->body = store->body;
+		last->body = one.body;
 		last->bytes += bytes;
 	}
 	else if (ntaken < TAKEN_MAX)
-		taken[ntaken++] = (Taken)
-	{
-		subid, schema, store->relid, store->body, bytes
-	};
+		taken[ntaken++] = one;
 	else if (bytes < 0)
 		look_at_commit = look_at_abort = true;
 }
@@ -388,14 +391,16 @@ static bool
 ready_again(MbusDatabase *db, const Taken *one)
 {
 	MbusStores *stores = &db->stores;
-	int32		n = (int32) (one->body & (MBUS_BODIES_LIMIT - 1)) + 1;
-
-	if (n % MBUS_OWN_NUMBERS == 0 || stores->nready >= MBUS_READY_STORES)
-		return false;
-	stores->ready[stores->nready++] = (MbusReadyStore)
-	{
-		MbusStoreOf(one->body), n, one->relid
+	MbusReadyStore again = {
+		.store_no = MbusStoreOf(one->body),
+		.n = (int32) (one->body & (MBUS_BODIES_LIMIT - 1)) + 1,
+		.relid = one->relid
 	};
+
+	if (again.n % MBUS_OWN_NUMBERS == 0 ||
+		stores->nready >= MBUS_READY_STORES)
+		return false;
+	stores->ready[stores->nready++] = again;
 	return true;
 }
 
