@@ -35,7 +35,6 @@
 #include "state/channel_slot.h"
 #include "state/fault.h"
 #include "state/state.h"
-#include "state/store.h"
 
 /* The policy arguments that create_channel and alter_channel share. */
 enum
@@ -369,7 +368,6 @@ MBUS_CHANNEL_FUNCTION(drop_channel)
 		(void) mbus_run_as_owner_latest(schema, belonging[i], 1, types, value);
 	mbus_subscriptions_drop(schema, channel_id);
 	mbus_channel_dropped(channel_id);
-	mbus_stores_look();
 	mbus_action_end(&action, schema);
 	PG_RETURN_VOID();
 }

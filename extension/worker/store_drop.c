@@ -72,6 +72,7 @@ typedef struct Look
 {
 	int32		store_no;
 	bool		unwanted;		/* out */
+	bool		had;			/* out: it has had messages */
 } Look;
 
 static void round_begin(MbusWork *work);
@@ -153,7 +154,7 @@ turn_take(MbusWork *work)
 	return stores->round;
 }
 
-/* Asks which of some stores nobody wants; true: there are such. */
+/* Asks which of some stores nobody wants; true: such have had messages. */
 static bool
 unwanted_find(MbusWork *work, const MbusNumbers *found, Look *looks)
 {
@@ -162,12 +163,12 @@ unwanted_find(MbusWork *work, const MbusNumbers *found, Look *looks)
 	for (int i = 0; i < found->n; i++)
 	{
 		looks[i].store_no = found->number[i];
-		looks[i].unwanted = false;
+		looks[i].unwanted = looks[i].had = false;
 		if (!mbus_store_ready(work->db, found->number[i]))
 			(void) mbus_task_run(work, MBUS_TASK_BODY_DROP, store_look,
 								 &looks[i], "looking at store %d",
 								 looks[i].store_no);
-		any |= looks[i].unwanted;
+		any |= looks[i].unwanted && looks[i].had;
 	}
 	return any;
 }
@@ -177,12 +178,21 @@ store_look(MbusWork *work, void *arg)
 {
 	Look	   *look = arg;
 	bool		unwanted;
+	bool		none = true;
 
 	mbus_task_begin();
 	mbus_task_hold_extension(work);
 	unwanted = !store_wanted(work, look->store_no);
+	if (unwanted)
+		(void) mbus_sql_int64(&none, "SELECT 1::int8"
+							  " FROM message_bus.body_store s"
+							  " WHERE store_no = %d AND (NOT own OR EXISTS"
+							  " (SELECT FROM message_bus.body_hold h"
+							  "  WHERE h.store_no = s.store_no))",
+							  look->store_no);
 	mbus_task_commit();
 	look->unwanted = unwanted;
+	look->had = !none;
 	return MBUS_DONE;
 }
 

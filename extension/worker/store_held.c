@@ -5,8 +5,9 @@
  * A row of body_hold holds its store until a time, as long as its message may
  * be there: its segment's table is, and the message was neither deleted nor
  * purged.  A message that is not found in a table that is there may still come
- * with a restore; one whose row is damaged may be, too.  One of a channel that
- * was dropped is wanted by nobody.
+ * with a restore; one whose row is damaged may be, too.  That a channel is not
+ * there does not say that its messages are wanted by nobody: it may come with a
+ * restore, and its bodies stay until they expire.
  *
  * An upload holds its store until it has ended, or its time is over: that is
  * message_bus.upload_ttl after its last part, and UPLOAD_MAX_DAYS after its
@@ -48,7 +49,6 @@ static int64 *holds_query(int32 store_no, int *n);
 static int64 *numbers_query(const char *query, int *n);
 static bool message_may_be(MbusWork *work, int64 id);
 static bool message_may_be_caught(MbusWork *work, int64 id);
-static bool channel_dropped(int32 channel_id);
 static void holds_delete(int32 store_no, const int64 *ids, int n);
 static bool upload_goes_on(MbusWork *work, int64 number);
 
@@ -137,9 +137,8 @@ message_may_be(MbusWork *work, int64 id)
 	if (!OidIsValid(get_relname_relid(psprintf("message_%d", segment),
 									  work->schema)))
 		return false;
-	if (mbus_message_fetch_stored(work->schema, id, &message))
-		return !channel_dropped(message.channel_id);
-	return mbus_message_expiry(work->schema, id) == 0;
+	return mbus_message_fetch_stored(work->schema, id, &message) ||
+		mbus_message_expiry(work->schema, id) == 0;
 }
 
 /* Also where what is stored is damaged: then it may be there. */
@@ -173,18 +172,6 @@ message_may_be_caught(MbusWork *work, int64 id)
 	MemoryContextSwitchTo(caller);
 	CurrentResourceOwner = owner;
 	return may_be;
-}
-
-/* A channel that is not there may come with a restore; this one not. */
-static bool
-channel_dropped(int32 channel_id)
-{
-	bool		none;
-
-	(void) mbus_sql_int64(&none, "SELECT 1::int8"
-						  " FROM message_bus.channel_dropped"
-						  " WHERE channel_id = %d", channel_id);
-	return !none;
 }
 
 static void
