@@ -104,6 +104,7 @@ static bool body_table(const char *name);
 static bool goes_with_extension(Oid relid);
 static void fill_begins(Oid relid);
 static void fill_stamp(Oid relid);
+static void bodies_stamp(Oid relid);
 static bool segment_table(const char *name);
 static bool made_here(Oid relid);
 static bool look_wait(MbusDatabase *db, uint32 ticket);
@@ -147,7 +148,10 @@ fill_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	if (OidIsValid(begins) && may_fill(begins))
 	{
 		if (OidIsValid(relid))
+		{
 			facts_refuse(relid);
+			bodies_stamp(relid);
+		}
 		fill_begins(begins);
 		fill_stamp(begins);
 	}
@@ -160,6 +164,7 @@ fill_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	if (OidIsValid(relid))
 	{
 		fill_stamp(relid);
+		bodies_stamp(relid);
 		fill_seen(relid);
 		names_copied(relid);
 	}
@@ -393,9 +398,8 @@ fill_begins(Oid relid)
 }
 
 /*
- * fill_stamp notes that something comes into a segment, or of large bodies: the
- * worker waits for what is missing of those that are restored.  What it inserts
- * itself is none of it.
+ * fill_stamp notes that something comes into a segment: the worker waits for
+ * what is missing of those that are restored.
  */
 static void
 fill_stamp(Oid relid)
@@ -405,7 +409,19 @@ fill_stamp(Oid relid)
 
 	if (db && name && segment_table(name))
 		pg_atomic_write_u64(&db->numbering.filled_at, (uint64) mbus_now());
-	if (db && name && db->worker.pid != MyProcPid && body_table(name))
+}
+
+/*
+ * bodies_stamp notes that something of large bodies is copied.  INSERT says
+ * nothing: the bus itself inserts uploads so.
+ */
+static void
+bodies_stamp(Oid relid)
+{
+	MbusDatabase *db = mbus_database_or_null();
+	char	   *name = get_rel_name(relid);
+
+	if (db && name && body_table(name))
 		pg_atomic_write_u64(&db->numbering.bodies_filled_at,
 							(uint64) mbus_now());
 }
