@@ -14,7 +14,6 @@
 #include "funcapi.h"
 #include "lib/qunique.h"
 #include "miscadmin.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
