@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -23,6 +24,7 @@
 #include "body/body.h"
 #include "state/store.h"
 
+static bool taken_lock(Oid schema, const MbusBody *body);
 static bool body_locate(Oid schema, int64 number, LOCKMODE lockmode,
 						MbusBody *body);
 static Oid	store_lock(Oid schema, int32 store_no, LOCKMODE lockmode);
@@ -54,11 +56,29 @@ mbus_body_new(MbusDatabase *db, Oid schema, int32 series, int64 size,
 			mbus_store_shared(db, schema, series, size, expires_at, &taken);
 		body->body = taken.body;
 		body->store_no = MbusStoreOf(taken.body);
-		body->relid = store_lock(schema, body->store_no, RowExclusiveLock);
-		if (body->relid == taken.relid)
+		body->relid = taken.relid;
+		if (taken_lock(schema, body))
 			break;
 		mbus_store_gone(db, body->store_no);
 	}
+}
+
+/*
+ * taken_lock locks the table that a body was taken in; false if it has gone.
+ * The lock comes first: without one the name may be looked up in a cache that
+ * is older than the table.
+ */
+static bool
+taken_lock(Oid schema, const MbusBody *body)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "part_%d", body->store_no);
+	LockRelationOid(body->relid, RowExclusiveLock);
+	if (get_relname_relid(name, schema) == body->relid)
+		return true;
+	UnlockRelationOid(body->relid, RowExclusiveLock);
+	return false;
 }
 
 /*
@@ -81,6 +101,7 @@ body_locate(Oid schema, int64 number, LOCKMODE lockmode, MbusBody *body)
 		return false;
 	body->body = number;
 	body->store_no = MbusStoreOf(number);
+	AcceptInvalidationMessages();	/* names of stores come again */
 	body->relid = store_lock(schema, body->store_no, lockmode);
 	return OidIsValid(body->relid);
 }

@@ -20,6 +20,7 @@
 #include "body/part_scan.h"
 #include "segment/inserter.h"
 #include "segment/leaf.h"
+#include "state/store.h"
 
 struct MbusPartWriter
 {
@@ -29,6 +30,7 @@ struct MbusPartWriter
 	MemoryContext context;		/* of one part */
 };
 
+static void part_is_there(int64 body, int32 n);
 static void part_fill(MbusPartWriter *writer, const MbusPart *part,
 					  const char *bytes);
 static struct varlena *varlena_of(const void *bytes, int32 size);
@@ -42,6 +44,7 @@ mbus_part_writer(const MbusBody *body, MbusCompression compression)
 {
 	MbusPartWriter *writer = palloc0(sizeof(MbusPartWriter));
 
+	mbus_store_written(body->store_no);
 	writer->inserter = mbus_inserter_open(body->relid, MBUS_PART_COLUMNS,
 										  false);
 	writer->body = body->body;
@@ -53,7 +56,7 @@ mbus_part_writer(const MbusBody *body, MbusCompression compression)
 }
 
 /*
- * mbus_part_write writes one part; 23505 if it is there.
+ * mbus_part_write writes one part; 55000 if it is there.
  */
 void
 mbus_part_write(MbusPartWriter *writer, const MbusPart *part,
@@ -62,9 +65,33 @@ mbus_part_write(MbusPartWriter *writer, const MbusPart *part,
 	MemoryContext caller = MemoryContextSwitchTo(writer->context);
 
 	part_fill(writer, part, bytes);
-	mbus_inserter_put(writer->inserter);
+	PG_TRY();
+	{
+		mbus_inserter_put(writer->inserter);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		if (geterrcode() == ERRCODE_UNIQUE_VIOLATION)
+			part_is_there(writer->body, part->n);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(writer->context);
+}
+
+/* 23505 would say that the message is published already. */
+static void
+part_is_there(int64 body, int32 n)
+{
+	FlushErrorState();
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("part %d of body " INT64_FORMAT " is there already", n,
+					body),
+			 errdetail("Somebody else has written into the store."),
+			 errhint("Try again.")));
 }
 
 /* Fills in the slot of the inserter. */

@@ -25,7 +25,11 @@
  *	  told at the end of the transaction, when it is about to commit: what it
  *	  rolls back uses up no numbers.  If the commit fails it is taken back
  *
- * And one is refused: COPY into the facts of a segment that is in use.  Segments
+ * For stores of large bodies the time is noted, too: none is dropped then for a
+ * while, since what holds it may come last.
+ *
+ * And one is refused: COPY into the facts of a segment that is in use, and into
+ * the parts of a store.  Segments
  * of another bus may have the numbers of ours; where their tables cannot be made,
  * pg_restore goes on and copies into ours.  Messages meet the unique index; acks
  * and deletions would count for messages that they are not of.
@@ -50,6 +54,7 @@
 #include "nodes/parsenodes.h"
 #include "parser/parsetree.h"
 #include "pgstat.h"
+#include "storage/bufmgr.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "tcop/utility.h"
@@ -93,9 +98,13 @@ static bool bus_table(Oid relid);
 static bool may_fill(Oid relid);
 static int32 message_segment(Oid relid);
 static void facts_refuse(Oid relid);
+static bool is_part_table(const char *name);
+static bool is_empty(Oid relid);
+static bool body_table(const char *name);
 static bool goes_with_extension(Oid relid);
 static void fill_begins(Oid relid);
 static void fill_stamp(Oid relid);
+static void bodies_stamp(Oid relid);
 static bool segment_table(const char *name);
 static bool made_here(Oid relid);
 static bool look_wait(MbusDatabase *db, uint32 ticket);
@@ -139,7 +148,10 @@ fill_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	if (OidIsValid(begins) && may_fill(begins))
 	{
 		if (OidIsValid(relid))
+		{
 			facts_refuse(relid);
+			bodies_stamp(relid);
+		}
 		fill_begins(begins);
 		fill_stamp(begins);
 	}
@@ -152,6 +164,7 @@ fill_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	if (OidIsValid(relid))
 	{
 		fill_stamp(relid);
+		bodies_stamp(relid);
 		fill_seen(relid);
 		names_copied(relid);
 	}
@@ -273,21 +286,58 @@ facts_refuse(Oid relid)
 {
 	char	   *name = get_rel_name(relid);
 
+	bool		refuse = name && is_part_table(name) && !is_empty(relid);
+
 	for (int f = 0; name && f < MBUS_FAMILIES; f++)
 	{
 		const char *family = mbus_family_name((MbusFamily) f);
 		size_t		prefix = strlen(family);
 
-		if (f == MBUS_MESSAGE || strncmp(name, family, prefix) != 0 ||
-			name[prefix] != '_' || !goes_with_extension(relid))
-			continue;
+		refuse |= f != MBUS_MESSAGE &&
+			strncmp(name, family, prefix) == 0 && name[prefix] == '_';
+	}
+	if (refuse && goes_with_extension(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot copy into table \"message_bus.%s\", which is in use",
 						name),
-				 errdetail("What is copied may be of another bus, whose segments have the same numbers."),
+				 errdetail("What is copied may be of another bus, whose segments and stores have the same numbers."),
 				 errhint("Restore into an empty database.")));
+}
+
+/* Whether a name is that of a store's table. */
+static bool
+is_part_table(const char *name)
+{
+	const size_t prefix = strlen("part_");
+
+	return strncmp(name, "part_", prefix) == 0 && name[prefix] != '\0' &&
+		strspn(name + prefix, "0123456789") == strlen(name + prefix);
+}
+
+/* Whether a table has no block: its rows may come after its definition. */
+static bool
+is_empty(Oid relid)
+{
+	Relation	rel = try_table_open(relid, AccessShareLock);
+	bool		empty = true;
+
+	if (rel)
+	{
+		empty = RelationGetNumberOfBlocks(rel) == 0;
+		table_close(rel, AccessShareLock);
 	}
+	return empty;
+}
+
+/* Whether a name is that of a table of bodies, or of what holds them. */
+static bool
+body_table(const char *name)
+{
+	return is_part_table(name) || strcmp(name, "body_store") == 0 ||
+		strcmp(name, "body_hold") == 0 || strcmp(name, "body_moved") == 0 ||
+		strcmp(name, "upload") == 0 || strcmp(name, "upload_end") == 0 ||
+		strcmp(name, "upload_hash") == 0;
 }
 
 /* Whether a table depends on an extension, as those that are in use do. */
@@ -359,6 +409,21 @@ fill_stamp(Oid relid)
 
 	if (db && name && segment_table(name))
 		pg_atomic_write_u64(&db->numbering.filled_at, (uint64) mbus_now());
+}
+
+/*
+ * bodies_stamp notes that something of large bodies is copied.  INSERT says
+ * nothing: the bus itself inserts uploads so.
+ */
+static void
+bodies_stamp(Oid relid)
+{
+	MbusDatabase *db = mbus_database_or_null();
+	char	   *name = get_rel_name(relid);
+
+	if (db && name && body_table(name))
+		pg_atomic_write_u64(&db->numbering.bodies_filled_at,
+							(uint64) mbus_now());
 }
 
 /* Whether a name is that of a segment's table, or of the parent of some. */

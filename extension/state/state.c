@@ -129,6 +129,7 @@ state_startup(void)
 			pg_atomic_init_u32(&db->numbering.fills, 0);
 			pg_atomic_init_u32(&db->disk.full, 0);
 			pg_atomic_init_u64(&db->numbering.filled_at, 0);
+			pg_atomic_init_u64(&db->numbering.bodies_filled_at, 0);
 			pg_atomic_init_u32(&db->scrub.quarantined, 0);
 			pg_atomic_init_u32(&db->store_look, 0);
 			for (int w = 0; w < MBUS_QUARANTINE_WORDS; w++)

@@ -143,6 +143,7 @@ typedef struct MbusNumbering
 	pg_atomic_uint32 hiding;	/* nrestoring; written before "known" */
 	pg_atomic_uint32 fills;		/* others have written to segments so often */
 	pg_atomic_uint64 filled_at; /* and last at this time; 0: never */
+	pg_atomic_uint64 bodies_filled_at;	/* likewise, tables of bodies */
 } MbusNumbering;
 
 /*
@@ -386,7 +387,8 @@ typedef struct MbusOpenStore
 	int64		bytes;			/* reserved in it */
 	TimestampTz opened_at;
 	TimestampTz closes_at;
-	TimestampTz max_expires_at; /* latest expiry reserved in it, up to ... */
+	TimestampTz wanted_until;	/* when the last of what was reserved expires */
+	TimestampTz max_expires_at; /* of the messages that it keeps, up to ... */
 	TimestampTz promised;		/* ... what its row says: until then it is
 								 * kept after a crash */
 	TimestampTz wanted;			/* somebody waits for one, or for the next,
@@ -416,6 +418,8 @@ typedef struct MbusStores
 	TimestampTz own_at;			/* one was last asked for */
 	int32		own;			/* such stores there are, as the worker last
 								 * knew */
+	TimestampTz settled_at;		/* when a restore last brought one; the
+								 * worker's alone */
 } MbusStores;
 
 /*

@@ -10,6 +10,15 @@
  * refers to it, and the table's lock keeps the table.  What the transaction
  * does not use is a gap.
  *
+ * What is rolled back and was not written to is given back at the end of the
+ * (sub)transaction (taken[]): room in a shared store, and an own store, which
+ * is ready again with the next number of a body in it.  Else who begins bodies
+ * and rolls back would fill stores with nothing, and take all own ones there
+ * may be.  An own store that cannot be given back is looked at by the worker at
+ * once.  More of them in one transaction than TAKEN_MAX are not listed: the
+ * worker looks.  PREPARE is refused: the number of a body lives in this memory
+ * until it is committed.
+ *
  * Between the step and the lock the worker may drop the table: a shared one
  * that was closed, with all in it expired; an own one that it cannot tell from
  * one left behind.  Who finds the table gone takes another.
@@ -36,13 +45,37 @@
 #include "state/state.h"
 #include "state/store.h"
 
-static bool shared_take(MbusDatabase *db, int32 series, int64 size,
-						TimestampTz expires_at, MbusStoreTaken *taken);
-static bool own_take(MbusDatabase *db, MbusStoreTaken *taken);
-static void own_limit(void);
-static void store_xact_callback(XactEvent event, void *arg);
+#define TAKEN_MAX	64
 
-static bool look_at_commit = false; /* of this transaction */
+/* What this transaction has taken and not written to yet. */
+typedef struct Taken
+{
+	SubTransactionId subid;
+	Oid			schema;
+	Oid			relid;
+	int64		body;			/* of a shared store, the last one */
+	int64		bytes;			/* in a shared store; -1: an own one */
+} Taken;
+
+static bool shared_take(MbusDatabase *db, int32 series, int64 size,
+						TimestampTz expires_at, MbusStoreTaken *out);
+static bool own_take(MbusDatabase *db, MbusStoreTaken *store);
+static void own_limit(void);
+static void taken_note(Oid schema, const MbusStoreTaken *store, int64 bytes);
+static bool taken_return(MbusDatabase *db, const Taken *one);
+static bool ready_again(MbusDatabase *db, const Taken *one);
+static void taken_rolled_back(SubTransactionId subid);
+static void look_now(MbusDatabase *db);
+static void store_xact_callback(XactEvent event, void *arg);
+static void store_subxact_callback(SubXactEvent event, SubTransactionId subid,
+								   SubTransactionId parent, void *arg);
+
+/* of this transaction */
+static bool look_at_commit = false;
+static bool look_at_abort = false;
+static bool used = false;		/* a body was taken or written to */
+static Taken taken[TAKEN_MAX];
+static int	ntaken = 0;
 
 /*
  * mbus_store_init registers the callback; from _PG_init while the server
@@ -52,6 +85,7 @@ void
 mbus_store_init(void)
 {
 	RegisterXactCallback(store_xact_callback, NULL);
+	RegisterSubXactCallback(store_subxact_callback, NULL);
 }
 
 /*
@@ -61,7 +95,7 @@ mbus_store_init(void)
  */
 void
 mbus_store_shared(MbusDatabase *db, Oid schema, int32 series, int64 size,
-				  TimestampTz expires_at, MbusStoreTaken *taken)
+				  TimestampTz expires_at, MbusStoreTaken *store)
 {
 	TimestampTz started = 0;
 
@@ -71,7 +105,7 @@ mbus_store_shared(MbusDatabase *db, Oid schema, int32 series, int64 size,
 
 		LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 		if (db->schema == schema)
-			done = shared_take(db, series, size, expires_at, taken);
+			done = shared_take(db, series, size, expires_at, store);
 		LWLockRelease(&db->lock);
 		if (done)
 			break;
@@ -80,6 +114,7 @@ mbus_store_shared(MbusDatabase *db, Oid schema, int32 series, int64 size,
 			ConditionVariablePrepareToSleep(&db->changed);
 		mbus_worker_wait(db, &started, NULL);
 	}
+	taken_note(schema, store, size);
 	ConditionVariableCancelSleep();
 }
 
@@ -89,12 +124,12 @@ mbus_store_shared(MbusDatabase *db, Oid schema, int32 series, int64 size,
  */
 bool
 mbus_store_try(MbusDatabase *db, int32 series, int64 size,
-			   TimestampTz expires_at, MbusStoreTaken *taken)
+			   TimestampTz expires_at, MbusStoreTaken *store)
 {
 	bool		done;
 
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
-	done = shared_take(db, series, size, expires_at, taken);
+	done = shared_take(db, series, size, expires_at, store);
 	LWLockRelease(&db->lock);
 	return done;
 }
@@ -105,7 +140,7 @@ mbus_store_try(MbusDatabase *db, int32 series, int64 size,
  */
 static bool
 shared_take(MbusDatabase *db, int32 series, int64 size,
-			TimestampTz expires_at, MbusStoreTaken *taken)
+			TimestampTz expires_at, MbusStoreTaken *out)
 {
 	MbusOpenStore *store = &db->stores.open[series];
 
@@ -115,11 +150,10 @@ shared_take(MbusDatabase *db, int32 series, int64 size,
 		store->wanted = Max(store->wanted, expires_at);
 		return false;
 	}
-	taken->body = MbusBodyOf(store->store_no, store->next_n++);
-	taken->relid = store->relid;
+	out->body = MbusBodyOf(store->store_no, store->next_n++);
+	out->relid = store->relid;
 	store->bytes += size;
-	store->max_expires_at = Max(store->max_expires_at,
-								Min(expires_at, store->promised));
+	store->wanted_until = Max(store->wanted_until, expires_at);
 	return true;
 }
 
@@ -128,7 +162,7 @@ shared_take(MbusDatabase *db, int32 series, int64 size,
  * may be; else as above.
  */
 void
-mbus_store_own(MbusDatabase *db, Oid schema, MbusStoreTaken *taken)
+mbus_store_own(MbusDatabase *db, Oid schema, MbusStoreTaken *store)
 {
 	TimestampTz started = 0;
 
@@ -140,7 +174,7 @@ mbus_store_own(MbusDatabase *db, Oid schema, MbusStoreTaken *taken)
 		LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 		if (db->schema == schema)
 		{
-			done = own_take(db, taken);
+			done = own_take(db, store);
 			full = !done && db->stores.own >= mbus_max_own_stores;
 		}
 		LWLockRelease(&db->lock);
@@ -153,13 +187,14 @@ mbus_store_own(MbusDatabase *db, Oid schema, MbusStoreTaken *taken)
 			ConditionVariablePrepareToSleep(&db->changed);
 		mbus_worker_wait(db, &started, NULL);
 	}
+	taken_note(schema, store, -1);
 	ConditionVariableCancelSleep();
 	mbus_wake_worker(db);		/* it makes another */
 }
 
 /* The oldest of those that are ready.  Under the lock. */
 static bool
-own_take(MbusDatabase *db, MbusStoreTaken *taken)
+own_take(MbusDatabase *db, MbusStoreTaken *store)
 {
 	MbusStores *stores = &db->stores;
 
@@ -169,8 +204,8 @@ own_take(MbusDatabase *db, MbusStoreTaken *taken)
 		stores->own_wanted = true;
 		return false;
 	}
-	taken->body = MbusBodyOf(stores->ready[0].store_no, stores->ready[0].n);
-	taken->relid = stores->ready[0].relid;
+	store->body = MbusBodyOf(stores->ready[0].store_no, stores->ready[0].n);
+	store->relid = stores->ready[0].relid;
 	stores->nready--;
 	memmove(&stores->ready[0], &stores->ready[1],
 			stores->nready * sizeof(MbusReadyStore));
@@ -219,6 +254,7 @@ mbus_store_raise(MbusDatabase *db, Oid schema, int32 store_no,
 void
 mbus_store_gone(MbusDatabase *db, int32 store_no)
 {
+	mbus_store_written(store_no);	/* it is not given back */
 	LWLockAcquire(&db->lock, LW_EXCLUSIVE);
 	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
 	{
@@ -246,17 +282,184 @@ mbus_stores_look(void)
 	look_at_commit = true;
 }
 
+/* ------------------------------------------------------------------------
+ * What a transaction has taken
+ * ------------------------------------------------------------------------
+ */
+
+/* Notes what was taken, until it is written to or the transaction ends. */
+static void
+taken_note(Oid schema, const MbusStoreTaken *store, int64 bytes)
+{
+	Taken		one = {
+		.subid = GetCurrentSubTransactionId(),
+		.schema = schema,
+		.relid = store->relid,
+		.body = store->body,
+		.bytes = bytes
+	};
+	Taken	   *last = ntaken > 0 ? &taken[ntaken - 1] : NULL;
+
+	used = true;
+	if (last && bytes >= 0 && last->bytes >= 0 && last->subid == one.subid &&
+		last->relid == one.relid)
+	{
+		last->body = one.body;
+		last->bytes += bytes;
+	}
+	else if (ntaken < TAKEN_MAX)
+		taken[ntaken++] = one;
+	else if (bytes < 0)
+		look_at_commit = look_at_abort = true;
+}
+
+/*
+ * mbus_store_written notes that a store is written to: it is not given back
+ * any more.
+ */
+void
+mbus_store_written(int32 store_no)
+{
+	int			left = 0;
+
+	used = true;
+	for (int i = 0; i < ntaken; i++)
+	{
+		if (MbusStoreOf(taken[i].body) != store_no)
+			taken[left++] = taken[i];
+		else if (taken[i].bytes < 0)
+			look_at_abort = true;
+	}
+	ntaken = left;
+}
+
+/*
+ * taken_rolled_back gives back what a subtransaction has taken, all of it if
+ * that is invalid.  It cannot fail: what was taken has found the database's
+ * memory before.
+ */
+static void
+taken_rolled_back(SubTransactionId subid)
+{
+	MbusDatabase *db = ntaken > 0 ? mbus_database_or_null() : NULL;
+	bool		all = true;
+	int			left = 0;
+
+	if (ntaken == 0)
+		return;
+	if (db)
+		LWLockAcquire(&db->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < ntaken; i++)
+	{
+		if (subid != InvalidSubTransactionId && taken[i].subid != subid)
+			taken[left++] = taken[i];
+		else if (db && db->schema == taken[i].schema)
+			all &= taken_return(db, &taken[i]);
+	}
+	ntaken = left;
+	if (db)
+	{
+		LWLockRelease(&db->lock);
+		ConditionVariableBroadcast(&db->changed);
+		if (!all)
+			look_now(db);
+	}
+}
+
+/* Gives one back; false if that cannot be.  Under the lock. */
+static bool
+taken_return(MbusDatabase *db, const Taken *one)
+{
+	if (one->bytes < 0)
+		return ready_again(db, one);
+	for (int s = 1; s <= MBUS_MAX_SERIES; s++)
+	{
+		MbusOpenStore *store = &db->stores.open[s];
+
+		if (store->store_no == MbusStoreOf(one->body) &&
+			store->relid == one->relid)
+			store->bytes = Max(0, store->bytes - one->bytes);
+	}
+	return true;
+}
+
+/*
+ * ready_again makes an own store ready, with its next number of a body, if the
+ * worker has kept that for it.  Under the lock.
+ */
+static bool
+ready_again(MbusDatabase *db, const Taken *one)
+{
+	MbusStores *stores = &db->stores;
+	MbusReadyStore again = {
+		.store_no = MbusStoreOf(one->body),
+		.n = (int32) (one->body & (MBUS_BODIES_LIMIT - 1)) + 1,
+		.relid = one->relid
+	};
+
+	if (again.n % MBUS_OWN_NUMBERS == 0 ||
+		stores->nready >= MBUS_READY_STORES)
+		return false;
+	stores->ready[stores->nready++] = again;
+	return true;
+}
+
+/* Has the worker look at once. */
+static void
+look_now(MbusDatabase *db)
+{
+	if (pg_atomic_exchange_u32(&db->store_look, 1) == 0)
+		mbus_wake_worker(db);
+}
+
 /* It cannot fail: it has a database's memory only if that was found before. */
 static void
 store_xact_callback(XactEvent event, void *arg)
 {
 	MbusDatabase *db;
+	bool		look;
 
-	if (!look_at_commit ||
-		(event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
-		return;
-	look_at_commit = false;
-	db = event == XACT_EVENT_COMMIT ? mbus_database_or_null() : NULL;
-	if (db && pg_atomic_exchange_u32(&db->store_look, 1) == 0)
-		mbus_wake_worker(db);
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+			look = event == XACT_EVENT_COMMIT ? look_at_commit : look_at_abort;
+			if (event == XACT_EVENT_ABORT)
+				taken_rolled_back(InvalidSubTransactionId);
+			look_at_commit = look_at_abort = used = false;
+			ntaken = 0;
+			db = look ? mbus_database_or_null() : NULL;
+			if (db)
+				look_now(db);
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (used || look_at_commit)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has written or ended large bodies"),
+						 errhint("Use COMMIT.")));
+			break;
+		default:
+			break;
+	}
+}
+
+/* What a subtransaction has taken is its parent's, or is given back. */
+static void
+store_subxact_callback(SubXactEvent event, SubTransactionId subid,
+					   SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		taken_rolled_back(subid);
+		look_at_commit |= look_at_abort;
+	}
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		for (int i = 0; i < ntaken; i++)
+		{
+			if (taken[i].subid == subid)
+				taken[i].subid = parent;
+		}
+	}
 }

@@ -13,6 +13,8 @@
 
 #define MBUS_BODY_BITS		20	/* of a body's number, within its store */
 #define MBUS_BODIES_LIMIT	(1 << MBUS_BODY_BITS)
+#define MBUS_OWN_NUMBERS	64	/* kept for an own store: n to the next
+								 * multiple of this */
 #define MbusStoreOf(body)	((int32) ((body) >> MBUS_BODY_BITS))
 #define MbusBodyOf(store, n) (((int64) (store)) << MBUS_BODY_BITS | (n))
 
@@ -26,11 +28,12 @@ typedef struct MbusStoreTaken
 extern void mbus_store_init(void);
 extern void mbus_store_shared(MbusDatabase *db, Oid schema, int32 series,
 							  int64 size, TimestampTz expires_at,
-							  MbusStoreTaken *taken);
+							  MbusStoreTaken *store);
 extern bool mbus_store_try(MbusDatabase *db, int32 series, int64 size,
-						   TimestampTz expires_at, MbusStoreTaken *taken);
+						   TimestampTz expires_at, MbusStoreTaken *store);
 extern void mbus_store_own(MbusDatabase *db, Oid schema,
-						   MbusStoreTaken *taken);
+						   MbusStoreTaken *store);
+extern void mbus_store_written(int32 store_no);
 extern bool mbus_store_raise(MbusDatabase *db, Oid schema, int32 store_no,
 							 TimestampTz expires_at);
 extern void mbus_store_gone(MbusDatabase *db, int32 store_no);

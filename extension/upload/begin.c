@@ -66,6 +66,7 @@ MBUS_CHANNEL_FUNCTION(upload_begin)
 		PG_RETURN_INT64(same);
 	message_check(schema, &channel, &upload);
 	mbus_upload_quota(schema, upload.role, upload.subject, upload.reserved);
+	mbus_upload_own_share(schema, upload.role, upload.size);
 	mbus_upload_disk(upload.reserved);
 	upload.begun_at = mbus_now();
 	mbus_body_new(mbus_database(), schema, channel.series, upload.size,

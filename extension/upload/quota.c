@@ -10,6 +10,10 @@
  * committed is the channel's.  An aborted one counts what of it is there, and a
  * little at least, so that there are not any number of rows of them.
  *
+ * A role makes subjects as it likes, and stores of one body are few: once half of
+ * them are in use, the uploads of a role may not have more than a part of all,
+ * whatever the subjects.  Two that begin at once may be one too many.
+ *
  * Who counts has the lock of the role and subject, so that what he has found
  * is so until his own row is there.
  */
@@ -20,13 +24,16 @@
 #include "catalog/pg_tablespace_d.h"
 #include "commands/tablespace.h"
 #include "miscadmin.h"
+#include "storage/lwlock.h"
 #include "utils/builtins.h"
 
 #include "base/settings.h"
 #include "channel/channel.h"
+#include "state/state.h"
 #include "upload/upload.h"
 
 #define ABORTED_LEAST	(1024 * 1024)	/* bytes that one counts */
+#define OWN_PART		4		/* of stores of one body: what a role may have */
 #define DISK_LEFT		20		/* one part in so many stays free */
 
 /* What is under way. */
@@ -37,6 +44,7 @@ typedef struct Usage
 } Usage;
 
 static Usage usage_count(Oid schema, text *role, text *subject);
+static int	own_count(Oid schema, text *role, int most);
 static void too_many(int most);
 static void too_much(int64 reserved, int64 bytes);
 
@@ -131,6 +139,54 @@ too_much(int64 reserved, int64 bytes)
 			 errdetail("With " INT64_FORMAT " bytes more it would be " INT64_FORMAT "; \"message_bus.max_upload_bytes\" is %d MB.",
 					   reserved, bytes + reserved, mbus_max_upload_mb),
 			 errhint("Commit or abort some; what was aborted or has expired counts until its space is returned. The view message_bus.uploads shows them.")));
+}
+
+/*
+ * mbus_upload_own_share errors with 53400 if one more upload of a size, -1: not
+ * known, needs a store of its own, these are scarce, and the role has its part
+ * of them.
+ */
+void
+mbus_upload_own_share(Oid schema, text *role, int64 size)
+{
+	MbusDatabase *db = mbus_database();
+	int			most = Max(mbus_max_own_stores / OWN_PART, 1);
+	int			used;
+
+	if (size >= 0 && size <= (int64) mbus_own_body_min * 1024 * 1024)
+		return;
+	LWLockAcquire(&db->lock, LW_SHARED);
+	used = db->stores.own;
+	LWLockRelease(&db->lock);
+	if (used <= mbus_max_own_stores / 2 ||
+		own_count(schema, role, most) < most)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many uploads of this role have a store of their own"),
+			 errdetail("There are %d, as many as a role may have while more than half of \"message_bus.max_own_stores\" are in use.",
+					   most),
+			 errhint("Commit or abort some, or give the size: a body of at most %d MB needs no store of its own.",
+					 mbus_own_body_min)));
+}
+
+/* Counts those of a role that are open in stores of their own, up to a number. */
+static int
+own_count(Oid schema, text *role, int most)
+{
+	MbusUploadScan *scan = mbus_uploads_of_role(schema, role);
+	MbusUpload	upload;
+	MbusUploadEnd end;
+	int			n = 0;
+
+	while (n < most && mbus_uploads_next(scan, &upload))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (upload.own && !mbus_upload_ended(schema, upload.body, &end))
+			n++;
+	}
+	mbus_uploads_end(scan);
+	return n;
 }
 
 /*

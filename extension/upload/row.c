@@ -93,6 +93,19 @@ mbus_uploads_of(Oid schema, text *role, text *subject)
 }
 
 /*
+ * mbus_uploads_of_role begins to read those of a role's subjects, likewise.
+ */
+MbusUploadScan *
+mbus_uploads_of_role(Oid schema, text *role)
+{
+	MbusUploadScan *scan = scan_open(schema, "upload", "upload_owner_idx");
+
+	mbus_leaf_scan_text(&scan->rows, MBUS_UPLOAD_ROLE, role);
+	mbus_leaf_scan_begin(&scan->rows, scan->snapshot);
+	return scan;
+}
+
+/*
  * mbus_uploads_with begins to read those that have a transaction id.
  */
 MbusUploadScan *

@@ -127,6 +127,10 @@ held_read(Oid schema, int32 store_no, HeldList *list)
 	Relation	rel = table_open(mbus_relation(schema, "body_hold"),
 								 AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(caller,
+												  "message_bus holder",
+												  ALLOCSET_DEFAULT_SIZES);
 	MbusLeafScan rows;
 	HeapTuple	tuple;
 	MbusStored	message;
@@ -139,16 +143,23 @@ held_read(Oid schema, int32 store_no, HeldList *list)
 	while ((tuple = mbus_leaf_scan_next(&rows)) != NULL)
 	{
 		bool		isnull;
+		bool		found;
 		int64		id = DatumGetInt64(heap_getattr(tuple, MBUS_HOLD_MESSAGE_ID,
 													RelationGetDescr(rel),
 													&isnull));
 
-		if (mbus_message_fetch_latest(schema, id, &message))
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		found = mbus_message_fetch_latest(schema, id, &message);
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(context);
+		if (found)
 			held_add(list, message.body, message.size);
 	}
 	mbus_leaf_scan_close(&rows);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
+	MemoryContextDelete(context);
 }
 
 static void

@@ -66,6 +66,7 @@ typedef struct MbusUploadScan MbusUploadScan;
 extern bool mbus_upload_find(Oid schema, int64 number, MbusUpload *upload);
 extern MbusUploadScan *mbus_uploads_all(Oid schema);
 extern MbusUploadScan *mbus_uploads_of(Oid schema, text *role, text *subject);
+extern MbusUploadScan *mbus_uploads_of_role(Oid schema, text *role);
 extern MbusUploadScan *mbus_uploads_with(Oid schema, int32 channel_id,
 										 text *transaction_id);
 extern bool mbus_uploads_next(MbusUploadScan *scan, MbusUpload *upload);
@@ -114,6 +115,7 @@ extern int64 mbus_upload_limit(const MbusChannel *channel);
 extern void mbus_upload_size_check(const MbusChannel *channel, int64 size);
 extern void mbus_upload_quota(Oid schema, text *role, text *subject,
 							  int64 reserved);
+extern void mbus_upload_own_share(Oid schema, text *role, int64 size);
 extern void mbus_upload_disk(int64 bytes);
 
 #endif							/* MBUS_UPLOAD_H */

@@ -46,6 +46,7 @@ mbus_database_reset(MbusDatabase *db, Oid schema)
 	pg_atomic_write_u32(&db->numbering.known, 0);
 	pg_atomic_write_u32(&db->numbering.hiding, 0);
 	pg_atomic_write_u64(&db->numbering.filled_at, 0);
+	pg_atomic_write_u64(&db->numbering.bodies_filled_at, 0);
 	MemSet(db->series, 0, sizeof(db->series));
 	MemSet(&db->stores, 0, sizeof(db->stores));
 	MemSet(&db->facts, 0, sizeof(db->facts));

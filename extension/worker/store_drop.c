@@ -17,9 +17,19 @@
  *
  * All in one transaction: after a crash or an error it is done or not.
  *
+ * What has expired may still be wanted as a dead letter (dead_letter_expired),
+ * which refers to the body.  So between the look that finds a store of no use
+ * and its lock, what has expired by then is moved, as before segments are dropped
+ * (rescue_task.c); what was moved holds the store when that is asked again.
+ *
+ * A closed store of no block at all goes before the time that its row promises:
+ * nothing was written into it before it was closed, and what comes later
+ * holds it by a row.  One that was closed EMPTY_WITHIN ago is looked at for that.
+ *
  * Each full pass looks at some stores in turn, LOOK of them.  When a message
  * with a body was deleted or purged, a segment has gone, or expire() asks, it
- * goes once around all there are, in pieces of ROUND_MS a pass.
+ * goes once around all there are, in pieces of ROUND_MS a pass; for expire(),
+ * which waits for that, in one pass.
  *
  * While a restore is at work nothing is dropped: what holds a store may still
  * be to come.  On a full disk stores are dropped as segments are: the reserve is
@@ -37,6 +47,7 @@
 #include "state/clock.h"
 #include "state/state.h"
 #include "state/store.h"
+#include "worker/rescue_task.h"
 #include "worker/segment_catalog.h"
 #include "worker/store_close.h"
 #include "worker/store_drop.h"
@@ -47,6 +58,7 @@
 #define LOOK			32
 #define ROUND_MS		200
 #define DROP_WAIT_MS	100
+#define EMPTY_WITHIN	"1 hour"
 
 /* Stores that are looked at. */
 typedef struct Turn
@@ -55,8 +67,19 @@ typedef struct Turn
 	int32		above;			/* numbers above this one */
 } Turn;
 
+/* One that is looked at. */
+typedef struct Look
+{
+	int32		store_no;
+	bool		unwanted;		/* out */
+	bool		had;			/* out: it has had messages */
+} Look;
+
 static void round_begin(MbusWork *work);
 static bool turn_take(MbusWork *work);
+static bool unwanted_find(MbusWork *work, const MbusNumbers *found,
+						  Look *looks);
+static MbusOutcome store_look(MbusWork *work, void *arg);
 static MbusOutcome stores_due(MbusWork *work, void *arg);
 static MbusOutcome store_drop(MbusWork *work, void *arg);
 static bool store_wanted(MbusWork *work, int32 store_no);
@@ -78,7 +101,8 @@ mbus_stores_drop(MbusWork *work)
 		!mbus_tasks_begin(work, MBUS_TASK_BODY_DROP, work->pass.ticket != 0))
 		return;
 	while (turn_take(work) && work->stores.round &&
-		   !TimestampDifferenceExceeds(started, mbus_now(), ROUND_MS))
+		   (work->pass.ticket != 0 ||
+			!TimestampDifferenceExceeds(started, mbus_now(), ROUND_MS)))
 		work->serve(work);
 	mbus_tasks_end(work, MBUS_TASK_BODY_DROP);
 }
@@ -102,14 +126,18 @@ turn_take(MbusWork *work)
 	MbusStoreWork *stores = &work->stores;
 	Turn		turn = {.found.context = CurrentMemoryContext,
 	.above = stores->dropped_to};
+	Look		looks[LOOK];
 
 	if (mbus_task_run(work, MBUS_TASK_BODY_DROP, stores_due, &turn,
 					  "looking for stores to drop") != MBUS_DONE)
 		return false;
+	/* what holds those that are unwanted now has expired by now */
+	if (unwanted_find(work, &turn.found, looks) && !mbus_expired_move(work))
+		return false;
 	for (int i = 0; i < turn.found.n; i++)
 	{
 		stores->dropped_to = turn.found.number[i];
-		if (!mbus_store_ready(work->db, turn.found.number[i]))
+		if (looks[i].unwanted)
 			(void) mbus_task_run(work, MBUS_TASK_BODY_DROP, store_drop,
 								 &turn.found.number[i], "dropping store %d",
 								 turn.found.number[i]);
@@ -126,6 +154,48 @@ turn_take(MbusWork *work)
 	return stores->round;
 }
 
+/* Asks which of some stores nobody wants; true: such have had messages. */
+static bool
+unwanted_find(MbusWork *work, const MbusNumbers *found, Look *looks)
+{
+	bool		any = false;
+
+	for (int i = 0; i < found->n; i++)
+	{
+		looks[i].store_no = found->number[i];
+		looks[i].unwanted = looks[i].had = false;
+		if (!mbus_store_ready(work->db, found->number[i]))
+			(void) mbus_task_run(work, MBUS_TASK_BODY_DROP, store_look,
+								 &looks[i], "looking at store %d",
+								 looks[i].store_no);
+		any |= looks[i].unwanted && looks[i].had;
+	}
+	return any;
+}
+
+static MbusOutcome
+store_look(MbusWork *work, void *arg)
+{
+	Look	   *look = arg;
+	bool		unwanted;
+	bool		none = true;
+
+	mbus_task_begin();
+	mbus_task_hold_extension(work);
+	unwanted = !store_wanted(work, look->store_no);
+	if (unwanted)
+		(void) mbus_sql_int64(&none, "SELECT 1::int8"
+							  " FROM message_bus.body_store s"
+							  " WHERE store_no = %d AND (NOT own OR EXISTS"
+							  " (SELECT FROM message_bus.body_hold h"
+							  "  WHERE h.store_no = s.store_no))",
+							  look->store_no);
+	mbus_task_commit();
+	look->unwanted = unwanted;
+	look->had = !none;
+	return MBUS_DONE;
+}
+
 /* The next stores that may have become of no use. */
 static MbusOutcome
 stores_due(MbusWork *work, void *arg)
@@ -135,8 +205,14 @@ stores_due(MbusWork *work, void *arg)
 	mbus_segments_query(work, &turn->found,
 						psprintf("SELECT store_no FROM message_bus.body_store"
 								 " WHERE store_no > %d AND (own OR"
-								 " (closed_at IS NOT NULL"
-								 "  AND expires_at < message_bus.clock()))"
+								 " closed_at IS NOT NULL AND"
+								 " (expires_at < message_bus.clock() OR"
+								 "  CASE WHEN closed_at > message_bus.clock()"
+								 "    - interval '" EMPTY_WITHIN "'"
+								 "   THEN pg_catalog.pg_relation_size("
+								 "    pg_catalog.to_regclass("
+								 "     'message_bus.part_' || store_no)) = 0"
+								 "   END))"
 								 " ORDER BY store_no LIMIT %d", turn->above,
 								 LOOK));
 	return MBUS_DONE;
@@ -165,7 +241,8 @@ store_drop(MbusWork *work, void *arg)
 			(OidIsValid(table) &&
 			 !ConditionalLockRelationOid(table, AccessExclusiveLock)))
 			outcome = MBUS_BLOCKED;
-		else if (!store_wanted(work, store_no))
+		else if (!mbus_store_ready(work->db, store_no) &&
+				 !store_wanted(work, store_no))
 		{
 			(void) mbus_sql_int64(&none, "SELECT 1::int8"
 								  " FROM message_bus.body_store"

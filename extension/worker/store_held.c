@@ -5,7 +5,9 @@
  * A row of body_hold holds its store until a time, as long as its message may
  * be there: its segment's table is, and the message was neither deleted nor
  * purged.  A message that is not found in a table that is there may still come
- * with a restore.
+ * with a restore; one whose row is damaged may be, too.  That a channel is not
+ * there does not say that its messages are wanted by nobody: it may come with a
+ * restore, and its bodies stay until they expire.
  *
  * An upload holds its store until it has ended, or its time is over: that is
  * message_bus.upload_ttl after its last part, and UPLOAD_MAX_DAYS after its
@@ -19,15 +21,19 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/ids.h"
 #include "base/settings.h"
 #include "body/body.h"
 #include "body/part.h"
+#include "message/quarantine.h"
 #include "message/stored.h"
 #include "state/clock.h"
 #include "state/store.h"
@@ -42,6 +48,7 @@
 static int64 *holds_query(int32 store_no, int *n);
 static int64 *numbers_query(const char *query, int *n);
 static bool message_may_be(MbusWork *work, int64 id);
+static bool message_may_be_caught(MbusWork *work, int64 id);
 static void holds_delete(int32 store_no, const int64 *ids, int n);
 static bool upload_goes_on(MbusWork *work, int64 number);
 
@@ -56,7 +63,7 @@ mbus_store_held(MbusWork *work, int32 store_no)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (message_may_be(work, ids[i]))
+		if (message_may_be_caught(work, ids[i]))
 			return true;
 	}
 	if (n < HOLDS_MAX)
@@ -80,7 +87,7 @@ mbus_store_holders(MbusWork *work, int32 store_no, int64 **ids)
 		return -1;
 	for (int i = 0; i < n; i++)
 	{
-		if (message_may_be(work, (*ids)[i]))
+		if (message_may_be_caught(work, (*ids)[i]))
 			(*ids)[left++] = (*ids)[i];
 	}
 	return left;
@@ -132,6 +139,39 @@ message_may_be(MbusWork *work, int64 id)
 		return false;
 	return mbus_message_fetch_stored(work->schema, id, &message) ||
 		mbus_message_expiry(work->schema, id) == 0;
+}
+
+/* Also where what is stored is damaged: then it may be there. */
+static bool
+message_may_be_caught(MbusWork *work, int64 id)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool may_be = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		may_be = message_may_be(work, id);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(caller);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (!mbus_damage_code(edata->sqlerrcode))
+			ReThrowError(edata);
+		FreeErrorData(edata);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	return may_be;
 }
 
 static void

@@ -17,7 +17,9 @@
  * Own stores come and go as clients like, so their numbers would not last.  The
  * number of one that has gone is used again, with the next number of a body in
  * it (body_number): as many are used up as there ever were at one time.  Not on
- * another timeline: that has used them, too.
+ * another timeline: that has used them, too.  MBUS_OWN_NUMBERS numbers of bodies
+ * are kept for each making: who rolls back gives the store back with the next
+ * of them (state/store.c).
  *
  * Nothing is made before somebody wants it: a restore into a new database
  * finds no tables of the names that it brings.  Own stores are made ahead as
@@ -197,12 +199,13 @@ number_again(MbusWork *work, MbusReadyStore *made)
 
 	body = mbus_sql_int64(&none, "SELECT store_no::int8 << %d | used"
 						  " FROM message_bus.body_number f"
-						  " WHERE used < %d AND (store_no & %d) = %d"
+						  " WHERE used + %d < %d AND (store_no & %d) = %d"
 						  " AND NOT EXISTS (SELECT FROM message_bus.body_store s"
 						  "  WHERE s.store_no = f.store_no)"
+						  " AND to_regclass('message_bus.part_' || f.store_no) IS NULL"
 						  " ORDER BY used, store_no LIMIT 1",
-						  MBUS_BODY_BITS, MBUS_BODIES_LIMIT - 1,
-						  MBUS_NODES - 1, mbus_node);
+						  MBUS_BODY_BITS, MBUS_OWN_NUMBERS,
+						  MBUS_BODIES_LIMIT - 1, MBUS_NODES - 1, mbus_node);
 	if (none)
 		return false;
 	made->store_no = MbusStoreOf(body);
@@ -365,7 +368,7 @@ store_over(const MbusOpenStore *store)
 	TimestampTz now = mbus_now();
 
 	return now > store->closes_at ||
-		(now - store->max_expires_at > EXPIRED_MS * INT64CONST(1000) &&
+		(now - store->wanted_until > EXPIRED_MS * INT64CONST(1000) &&
 		 store->bytes >
 		 (int64) mbus_store_max_mb * 1024 * 1024 / WORTH_PART);
 }
@@ -525,7 +528,7 @@ store_make(MbusWork *work, const Opening *opening)
 	if (opening->series == 0)
 		mbus_sql("INSERT INTO message_bus.body_number VALUES (%d, %d)"
 				 " ON CONFLICT (store_no) DO UPDATE SET used = EXCLUDED.used",
-				 made.store_no, made.n);
+				 made.store_no, made.n | (MBUS_OWN_NUMBERS - 1));
 	made.relid = part_create(work, made.store_no);
 	values[0] = Int32GetDatum(made.store_no);
 	values[1] = Int32GetDatum(opening->series);

@@ -15,11 +15,16 @@
  *
  * Rows that hold stores (body_hold, upload) may come after the tables.  So
  * nothing is dropped while a restore is at work, nor SETTLED_MS after one has
- * brought a store (store_drop.c).  A table that comes without its row in
- * body_store (a dump of some tables) can be read and is never dropped.
+ * brought a store or rows (store_drop.c): shared memory knows when that was,
+ * also another worker.  A table that comes without its row in body_store (a dump
+ * of some tables) can be read and is never dropped.
+ *
+ * One that is not made whole keeps others from being dropped for UNCHANGED_US
+ * after something was last brought; then it is told of, and left.
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
@@ -34,16 +39,21 @@
 #include "worker/task.h"
 
 #define SETTLED_MS		600000
+#define UNCHANGED_US	(60 * 60 * USECS_PER_SEC)
 
 /* Tables that are a restore's. */
 typedef struct Restored
 {
 	int			whole;
 	int			unfinished;
+	uint32		hash;			/* of those that are unfinished */
+	char		one[NAMEDATALEN];	/* of these */
 } Restored;
 
 static MbusOutcome stores_settle(MbusWork *work, void *arg);
 static void restored_settle(MbusWork *work, Restored *restored);
+static void settled_note(MbusWork *work, const Restored *restored);
+static TimestampTz filled_at(MbusWork *work);
 static void numbers_raise(MbusWork *work);
 
 /*
@@ -74,10 +84,12 @@ mbus_stores_none(MbusWork *work)
 bool
 mbus_stores_restoring(MbusWork *work)
 {
-	if (!work->stores.looked ||
-		(work->stores.settled_at != 0 &&
-		 !TimestampDifferenceExceeds(work->stores.settled_at, mbus_now(),
-									 SETTLED_MS)))
+	const MbusStoreWork *stores = &work->stores;
+	TimestampTz now = mbus_now();
+
+	if (!stores->looked ||
+		!TimestampDifferenceExceeds(filled_at(work), now, SETTLED_MS) ||
+		(stores->unsettled > 0 && now - filled_at(work) <= UNCHANGED_US))
 		return true;
 	return work->restore.pending > 0 && !mbus_restored_unchanged(work);
 }
@@ -99,10 +111,41 @@ stores_settle(MbusWork *work, void *arg)
 	mbus_task_commit();
 	stores->looked = true;
 	stores->known = rows;
-	stores->unsettled = restored.unfinished;
-	if (restored.whole + restored.unfinished > 0)
-		stores->settled_at = mbus_now();
+	settled_note(work, &restored);
 	return MBUS_DONE;
+}
+
+/* Notes when something was last brought, and tells of what is left unfinished. */
+static void
+settled_note(MbusWork *work, const Restored *restored)
+{
+	MbusStoreWork *stores = &work->stores;
+	TimestampTz now = mbus_now();
+
+	if (restored->whole > 0 || restored->hash != stores->unsettled_hash)
+	{
+		work->db->stores.settled_at = now;	/* the worker's alone */
+		stores->unsettled_said = false;
+	}
+	stores->unsettled = restored->unfinished;
+	stores->unsettled_hash = restored->hash;
+	if (restored->unfinished == 0 || stores->unsettled_said ||
+		now - filled_at(work) <= UNCHANGED_US)
+		return;
+	stores->unsettled_said = true;
+	ereport(WARNING,
+			(errmsg("%d tables of large bodies were not restored to the end, of them \"message_bus.%s\"",
+					restored->unfinished, restored->one),
+			 errdetail("They have no index or no row security.  Stores are dropped all the same from now on."),
+			 errhint("Restore them again, or drop them.")));
+}
+
+/* When something was last brought. */
+static TimestampTz
+filled_at(MbusWork *work)
+{
+	return Max(work->db->stores.settled_at, (TimestampTz)
+			   pg_atomic_read_u64(&work->db->numbering.bodies_filled_at));
 }
 
 /*
@@ -127,7 +170,8 @@ restored_settle(MbusWork *work, Restored *restored)
 							 "   AND d.refobjid = %u) FROM pg_depend d"
 							 "  WHERE d.classid = 'pg_class'::regclass"
 							 "  AND d.objid = c.oid AND d.objsubid = 0)"
-							 " IS NOT TRUE", work->extension), false, 0) !=
+							 " IS NOT TRUE ORDER BY c.oid", work->extension),
+					false, 0) !=
 		SPI_OK_SELECT)
 		elog(ERROR, "could not look for restored stores");
 	found = SPI_tuptable;
@@ -143,6 +187,10 @@ restored_settle(MbusWork *work, Restored *restored)
 		if (!DatumGetBool(SPI_getbinval(row, desc, 3, &isnull)))
 		{
 			restored->unfinished++;
+			restored->hash = hash_combine(restored->hash,
+										  hash_bytes_uint32(table));
+			strlcpy(restored->one, SPI_getvalue(row, desc, 1),
+					sizeof(restored->one));
 			continue;
 		}
 		mbus_segment_depend(table, work->extension);

@@ -208,7 +208,8 @@ typedef struct MbusStoreWork
 	bool		looked;			/* at what a restore has brought, once */
 	int64		known;			/* rows of body_store, of which that is known */
 	int			unsettled;		/* tables that a restore has not finished */
-	TimestampTz settled_at;		/* when one last was */
+	uint32		unsettled_hash; /* of these */
+	bool		unsettled_said; /* that they are left as they are */
 	int32		dropped_to;		/* the last store that was looked at */
 	bool		round;			/* all are to be looked at: ... */
 	bool		round_over;		/* ... it has begun at the lowest again, ... */

@@ -138,6 +138,10 @@ cmp_ok(
 			FROM message_bus.messages WHERE channel = 'long'))}),
 	'>', 0, 'its row promises a time behind the last expiry');
 
+sql_fails($node, 'postgres',
+	"COPY message_bus.part_$shared FROM '/dev/null'",
+	'55000', qr/in use/, 'nobody copies into a store that is in use');
+
 my $last_in = publish('long', 3 * $mb + 5, 1);
 wait_for('a full store to be closed',
 	sub { store($shared, 'closed_at IS NOT NULL') eq 't' });
@@ -304,6 +308,56 @@ is(sql('SELECT next_store FROM message_bus.server_state'),
 is( sql(q{SELECT count(*) - count(DISTINCT body) FROM message_bus.message
 		WHERE body IS NOT NULL}),
 	0, 'those of bodies are not');
+
+# what is begun and rolled back takes nothing, own or shared
+my $stores = sql('SELECT count(*) FROM message_bus.body_store');
+
+sql(q{SELECT message_bus.publish_bytes('long', public.noise(1100000),
+		'application/octet-stream')});
+my $taking = sql(q{SELECT max(store_no) FROM message_bus.body_store
+	WHERE NOT own AND closed_at IS NULL});
+
+foreach my $size (5_000_000, 2_000_000)
+{
+	my $begin = "SELECT message_bus.upload_begin('long', "
+	  . "'application/octet-stream', $size);\n";
+
+	sql("BEGIN;\n$begin ROLLBACK;\n" x 100
+		  . "BEGIN;\n" . "SAVEPOINT a;\n$begin ROLLBACK TO a;\n" x 100
+		  . 'COMMIT');
+	sql_fails($node, 'postgres', "BEGIN; $begin PREPARE TRANSACTION 'a'",
+		'0A000', qr/large bodies/, 'nor is it prepared');
+}
+cmp_ok(sql('SELECT count(*) FROM message_bus.body_store'),
+	'<=', $stores + 6, 'who begins and rolls back makes few stores');
+is( sql("SELECT closed_at IS NULL FROM message_bus.body_store "
+		  . "WHERE store_no = $taking"),
+	't', 'and fills none');
+is( sql(q{SELECT count(*) - count(DISTINCT body) FROM message_bus.message
+		WHERE body IS NOT NULL}),
+	0, 'no number of a body comes again');
+
+# what expires becomes a dead letter before its store goes
+sql(q{SELECT message_bus.create_channel('late', ttl => '3 seconds',
+		dead_letter => 'long', dead_letter_expired => true);
+	SELECT message_bus.create_subscription('late', 's')});
+my $late = publish('late', 5 * $mb);
+my $late_letter;
+
+wait_for('it to be a dead letter',
+	sub
+	{
+		$late_letter = sql(
+			"SELECT max(dead_letter_id) FROM message_bus.failure WHERE message_id = $late"
+		);
+		return $late_letter ne '';
+	});
+wait_for('it to expire',
+	sub { sql("SELECT count(*) FROM message_bus.messages WHERE id = $late") eq '0' });
+sql('SELECT message_bus.expire()');
+is( sql(qq{SELECT md5(message_bus.get_bytes($late_letter)) = md5
+		FROM public.bodies WHERE id = $late}),
+	't', 'and its body is kept');
 
 $node->append_conf('postgresql.conf', 'message_bus.max_own_stores = 0');
 $node->reload;
