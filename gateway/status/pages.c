@@ -35,28 +35,28 @@ typedef struct Page
 {
 	char	   *path;
 	GwBuffer	body;
-}			Page;
+} Page;
 
 typedef struct Pages
 {
 	size_t		count;
 	size_t		bytes;
 	Page		pages[FILES_MAX];
-}			Pages;
+} Pages;
 
 static int	names_seen;			/* of directories that are being read */
-static Pages * shown;			/* NULL: none */
+static Pages *shown;			/* NULL: none */
 
-static bool read_directory(Pages * pages, int directory, const char *path,
+static bool read_directory(Pages *pages, int directory, const char *path,
 						   int depth, char *why, size_t size);
 static int	is_name(const struct dirent *entry);
-static bool read_entry(Pages * pages, int directory, const char *path,
+static bool read_entry(Pages *pages, int directory, const char *path,
 					   const char *name, int depth, char *why, size_t size);
-static bool read_file(Pages * pages, int file, const char *path, char *why,
+static bool read_file(Pages *pages, int file, const char *path, char *why,
 					  size_t size);
 static bool read_body(GwBuffer *body, int file, size_t most);
 static const char *type_of(const char *path);
-static void pages_free(Pages * pages);
+static void pages_free(Pages *pages);
 
 static const struct
 {
@@ -125,7 +125,7 @@ gw_page_put(const char *path, GwBuffer *body, const char **type)
 		return false;
 	for (i = 0; i < shown->count; i++)
 	{
-		const		Page *page = &shown->pages[i];
+		const Page *page = &shown->pages[i];
 
 		if (strcmp(page->path, path) != 0 &&
 			(path[length - 1] != '/' ||
@@ -141,7 +141,7 @@ gw_page_put(const char *path, GwBuffer *body, const char **type)
 
 /* read_directory reads what is in a directory, whose descriptor it closes. */
 static bool
-read_directory(Pages * pages, int directory, const char *path, int depth,
+read_directory(Pages *pages, int directory, const char *path, int depth,
 			   char *why, size_t size)
 {
 	struct dirent **names = NULL;
@@ -182,7 +182,7 @@ is_name(const struct dirent *entry)
 
 /* read_entry reads a file or a directory; what is neither is passed over. */
 static bool
-read_entry(Pages * pages, int directory, const char *path, const char *name,
+read_entry(Pages *pages, int directory, const char *path, const char *name,
 		   int depth, char *why, size_t size)
 {
 	char		whole[PATH_LONGEST];
@@ -214,7 +214,7 @@ read_entry(Pages * pages, int directory, const char *path, const char *name,
 
 /* read_file reads a file, within the bounds of all. */
 static bool
-read_file(Pages * pages, int file, const char *path, char *why, size_t size)
+read_file(Pages *pages, int file, const char *path, char *why, size_t size)
 {
 	Page	   *page = &pages->pages[pages->count];
 	bool		done = false;
@@ -265,7 +265,7 @@ type_of(const char *path)
 }
 
 static void
-pages_free(Pages * pages)
+pages_free(Pages *pages)
 {
 	size_t		i;
 
