@@ -8,6 +8,10 @@
 
 set -eu
 
+if [ $# -ne 2 ]; then
+	echo 'usage: download.sh ID FILE' >&2
+	exit 2
+fi
 id="$1"
 file="$2"
 piece=4194304
@@ -17,6 +21,10 @@ ask() {
 }
 
 size=$(echo 'SELECT size FROM message_bus.messages WHERE id = :id;' | ask)
+if [ -z "$size" ]; then
+	echo "there is no message $id" >&2
+	exit 1
+fi
 touch "$file"
 while from=$(stat -c %s "$file") && [ "$from" -lt "$size" ]; do
 	echo "SELECT encode(message_bus.get_bytes(:id, $from, $piece), 'base64');" | ask | base64 -d >>"$file"

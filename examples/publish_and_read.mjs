@@ -10,7 +10,7 @@ const hash = (bytes) => createHash('sha256').update(bytes).digest('hex');
 const call = (method, params, body = Buffer.alloc(0)) => new Promise((resolve, reject) => {
 	socket.once('error', reject).once('message', (data) => {
 		const end = data.indexOf(10), { result, error } = JSON.parse(data.subarray(0, end < 0 ? data.length : end));
-		error ? reject(new Error(error.message)) : resolve([result, data.subarray(end + 1)]);
+		error ? reject(new Error([error.message, error.data?.detail, error.data?.hint].filter(Boolean).join('\n'))) : resolve([result, data.subarray(end + 1)]);
 	}).send(Buffer.concat([Buffer.from(`${JSON.stringify({ jsonrpc: '2.0', id: 1, method, params })}\n`), body]));
 });
 socket.once('open', async () => {

@@ -10,7 +10,8 @@ async def call(socket, method, params, body=b""):
     header, _, rest = (lambda reply: reply if isinstance(reply, bytes) else reply.encode())(await socket.recv()).partition(b"\n")
     reply = json.loads(header)
     if "error" in reply:
-        sys.exit(reply["error"]["message"])
+        error = reply["error"]
+        sys.exit("\n".join(filter(None, [error["message"], *((error.get("data") or {}).get(key) for key in ("detail", "hint"))])))
     return reply["result"], rest
 
 async def main():

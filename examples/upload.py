@@ -5,14 +5,15 @@ cut off goes on where it was: call it again.  Debian: apt install python3-websoc
 """
 import asyncio, hashlib, json, os, sys, websockets
 
-PART, PIECE = 262144, 4 * 262144
+PART, PIECE, READ = 262144, 4 * 262144, 3 * 262144  # READ fits into any message
 
 async def call(socket, method, params, body=b""):
     await socket.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n" + body)
     header, _, rest = (lambda reply: reply if isinstance(reply, bytes) else reply.encode())(await socket.recv()).partition(b"\n")
     reply = json.loads(header)
     if "error" in reply:
-        sys.exit(reply["error"]["message"])
+        error = reply["error"]
+        sys.exit("\n".join(filter(None, [error["message"], *((error.get("data") or {}).get(key) for key in ("detail", "hint"))])))
     return reply["result"], rest
 
 def pieces(missing, size):
@@ -37,6 +38,7 @@ async def up(socket, path):
             "channel": os.environ.get("BUS_CHANNEL", "default"), "content_type": "application/octet-stream", "size": size,
             "sha256": digest.hexdigest(), "transaction_id": f"upload of {digest.hexdigest()}"})
         status, _ = await call(socket, "upload_status", {"upload": upload})
+        print(f"upload {upload}: {status['received']} of {size} bytes are there", file=sys.stderr)
         while status["state"] != "committed" and status["missing"]:
             for start, end in pieces(status["missing"], size):
                 file.seek(start)
@@ -50,14 +52,16 @@ async def up(socket, path):
 async def down(socket, id, path):
     at, digest, block = 0, hashlib.sha256(), None
     with open(path, "wb") as file:
-        while block is None or len(block) == PIECE:
-            _, block = await call(socket, "get_bytes", {"id": int(id), "from_byte": at, "max_bytes": PIECE})
+        while block is None or len(block) == READ:
+            _, block = await call(socket, "get_bytes", {"id": int(id), "from_byte": at, "max_bytes": READ})
             file.write(block)
             digest.update(block)
             at += len(block)
     return id, digest.hexdigest()
 
 async def main():
+    if len(sys.argv) != {"up": 3, "down": 4}.get(sys.argv[1] if len(sys.argv) > 1 else None):
+        sys.exit("usage: upload.py up <file> | down <id> <file>")
     async with websockets.connect(os.environ.get("BUS_URL", "ws://127.0.0.1:8765/?max_message_bytes=33554432"), max_size=2**26) as socket:
         print(*await (up if sys.argv[1] == "up" else down)(socket, *sys.argv[2:]))
 

@@ -3,11 +3,15 @@
 # upload.sh FILE CHANNEL [CONTENT_TYPE]
 #     Upload a file with psql alone, and print the message's id.
 #
-# Killed, and started again, it goes on where it was: its transaction id is the
-# file's checksum.  psql takes the database from PGHOST, PGDATABASE, ...
+# Killed, and started again, it goes on where it was: its transaction id has the
+# file's checksum, as that of upload.mjs.  psql takes the database from PGHOST, PGDATABASE, ...
 
 set -eu
 
+if [ $# -lt 2 ]; then
+	echo 'usage: upload.sh FILE CHANNEL [CONTENT_TYPE]' >&2
+	exit 2
+fi
 export FILE="$1"
 channel="$2"
 type="${3:-application/octet-stream}"
@@ -20,13 +24,15 @@ ask() {
 }
 
 upload=$(ask <<'SQL'
-SELECT message_bus.upload_begin(:'channel', :'type', :size, :'sum', transaction_id => :'sum');
+SELECT message_bus.upload_begin(:'channel', :'type', :size, :'sum', transaction_id => 'upload of ' || :'sum');
 SQL
 )
 from=$(ask -v upload="$upload" <<'SQL'
 SELECT complete_to FROM message_bus.upload_status(:upload);
 SQL
 )
+
+echo "upload $upload: $from of $size bytes are there" >&2
 
 # one session for all pieces; each is read and sent by itself
 while [ "$from" -lt "$size" ]; do

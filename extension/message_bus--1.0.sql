@@ -1052,7 +1052,7 @@ CREATE FUNCTION message_bus.upload_begin(channel text, content_type text DEFAULT
 	delay interval DEFAULT NULL, recipient text DEFAULT NULL) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_upload_begin' LANGUAGE C;
 COMMENT ON FUNCTION message_bus.upload_begin IS
-'upload_begin: begins to upload a message in pieces, and returns the upload''s number. content_type: application/octet-stream if NULL. size, sha256 (32 bytes or 64 hex digits): of the whole; if NULL, given at the commit or not at all. transaction_id: the same caller, channel, transaction id, size, sha256 and recipient get the same number again, of an upload that is open or was committed. ttl, delay: count from the commit. The others as publish. An upload is its role''s and subject''s; it expires message_bus.upload_ttl after its last part and 30 days after its begin (up to message_bus.own_body_min: upload_ttl after its begin). Errors: as publish; 42501 also who is anonymous, 23505 the transaction id is that of another upload (another caller, size, sha256 or recipient) or of a message with other bytes, 54000 size over the channel''s max_payload or message_bus.max_body, 53400 over message_bus.max_uploads, max_upload_bytes or max_own_stores, 53100 less than 5 percent of the disk would be free, 55P03 another transaction of the same role and subject begins one.';
+'upload_begin: begins to upload a message in pieces, and returns the upload''s number. content_type: application/octet-stream if NULL. size, sha256 (32 bytes or 64 hex digits): of the whole; if NULL, given at the commit or not at all. transaction_id: the same caller, channel, transaction id, size, sha256 and recipient get the same number again, of an upload that is open or was committed (23505 if the message has expired, was deleted or purged). ttl, delay: count from the commit. The others as publish. An upload is its role''s and subject''s; it expires message_bus.upload_ttl after its last part and 30 days after its begin (up to message_bus.own_body_min: upload_ttl after its begin). Errors: as publish; 42501 also who is anonymous, 23505 the transaction id is that of another upload (another caller, size, sha256 or recipient) or of a message with other bytes, 54000 size over the channel''s max_payload or message_bus.max_body, 53400 over message_bus.max_uploads, max_upload_bytes or max_own_stores, 53100 less than 5 percent of the disk would be free, 55P03 another transaction of the same role and subject begins one.';
 
 CREATE FUNCTION message_bus.upload_append(upload bigint, from_byte bigint, payload bytea) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'mbus_upload_append' LANGUAGE C;
@@ -1089,7 +1089,7 @@ COMMENT ON VIEW message_bus.uploads IS 'uploads of the current role and subject 
 COMMENT ON COLUMN message_bus.uploads.channel IS 'NULL: it was dropped';
 COMMENT ON COLUMN message_bus.uploads.state IS 'open, aborted or expired';
 COMMENT ON COLUMN message_bus.uploads.size IS 'of the whole; NULL: not known';
-COMMENT ON COLUMN message_bus.uploads.reserved IS 'what an open or expired one counts for message_bus.max_upload_bytes';
+COMMENT ON COLUMN message_bus.uploads.reserved IS 'what an open or expired one counts for message_bus.max_upload_bytes; one that was aborted counts what was sent of it, 1 MiB at least, until its space is returned';
 COMMENT ON COLUMN message_bus.uploads.received IS 'bytes that are there';
 COMMENT ON COLUMN message_bus.uploads.complete_to IS 'the first byte that is missing';
 COMMENT ON COLUMN message_bus.uploads.hashed_to IS 'bytes that a commit need not read';
@@ -2241,8 +2241,8 @@ CROSS JOIN LATERAL message_bus.body_store_use(s.store_no) AS u;
 COMMENT ON VIEW message_bus.body_stores IS
 'The tables that large bodies lie in, in parts; one is dropped whole when nothing in it is wanted any more. It reads all rows of parts, without their bytes';
 COMMENT ON COLUMN message_bus.body_stores.store_no IS 'number; the bodies'' numbers are store_no << 20 and up; the table is part_<store_no>';
-COMMENT ON COLUMN message_bus.body_stores.series IS 'series of segments whose messages'' bodies it takes; 0: it has one body';
-COMMENT ON COLUMN message_bus.body_stores.own IS 'it has one body, over message_bus.own_body_min or of unknown size, and goes with that';
+COMMENT ON COLUMN message_bus.body_stores.series IS 'series of segments whose messages'' bodies it takes; 0: it is for one body';
+COMMENT ON COLUMN message_bus.body_stores.own IS 'it is for one body, over message_bus.own_body_min or of unknown size, and goes with that; without parts: it was made ahead';
 COMMENT ON COLUMN message_bus.body_stores.state IS 'open (takes bodies), closed, or own';
 COMMENT ON COLUMN message_bus.body_stores.expires_at IS 'of one that is closed: when the last of its bodies expires that is not held';
 COMMENT ON COLUMN message_bus.body_stores.size_bytes IS 'size on disk of its table, with index';

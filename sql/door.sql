@@ -267,7 +267,7 @@ SELECT split_part(:'cap', '.', 3)::bigint % 60, to_timestamp(split_part(:'cap', 
 	split_part(:'cap', '.', 4)::oid::regrole;
 SET message_bus.body_url_prefix = 'https://bus.example.com/a';
 SELECT replace(split_part(message_bus.body_url(:linked), '?', 1), :'linked', 'N');
-SELECT pg_temp.fails(format('SET message_bus.body_url_prefix = %L', p)) FROM unnest('{https://a/,ftp://a,a,http://a?b,http://a b,http://a#}'::text[]) p;
+SELECT pg_temp.fails(format('SET message_bus.body_url_prefix = %L', p)) FROM unnest('{https://a/,https://a/v1,ftp://a,a,http://a?b,http://a b,http://a#}'::text[]) p;
 RESET message_bus.body_url_prefix;
 SELECT n, pg_temp.fails(format('SELECT message_bus.body_url(%s, %L)', :linked, v)) FROM (VALUES (1, '0'), (2, '-1 s'), (3, '7 days 1 s'), (4, '100 years'), (5, 'infinity')) t (n, v);
 SELECT message_bus.body_url(1), message_bus.body_url(NULL), message_bus.body_url(:linked, NULL);

@@ -280,6 +280,28 @@ SELECT pg_temp.says($$SELECT message_bus.upload_begin('up', size => 17 * 1024 * 
 RESET ROLE;
 RESET message_bus.max_upload_bytes;
 
+-- its message is not there any more: deleted, purged, expired, or was published in one piece
+SELECT message_bus.create_channel('up left');
+INSERT INTO up SELECT tag, message_bus.upload_begin('up left', 'text/plain', 4, transaction_id => tag) FROM unnest(ARRAY['deleted', 'purged']) AS tag;
+SELECT message_bus.upload_append(n, 0, 'left') FROM up WHERE tag IN ('deleted', 'purged');
+SELECT count(c.id) FROM up, LATERAL message_bus.upload_commit(n) AS c WHERE tag IN ('deleted', 'purged');
+DELETE FROM message_bus.message_bus WHERE channel = 'up left' AND transaction_id = 'deleted';
+SELECT pg_temp.says($$SELECT message_bus.upload_begin('up left', 'text/plain', 4, transaction_id => 'deleted')$$);
+SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('deleted'))$$);
+SELECT message_bus.upload_begin('up left', 'text/plain', 4, transaction_id => 'purged') = pg_temp.u('purged');
+SELECT message_bus.purge_channel('up left');
+SELECT pg_temp.says($$SELECT message_bus.upload_begin('up left', 'text/plain', 4, transaction_id => 'purged')$$);
+SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('purged'))$$);
+INSERT INTO up SELECT 'expired', message_bus.upload_begin('up left', 'text/plain', 4, transaction_id => 'expired', ttl => '1 second');
+SELECT message_bus.upload_append(pg_temp.u('expired'), 0, 'left');
+SELECT c.id > 0 FROM message_bus.upload_commit(pg_temp.u('expired')) AS c;
+SELECT pg_temp.wait_for($$SELECT NOT EXISTS (SELECT FROM message_bus.get_by_transaction('up left', 'expired'))$$);
+SELECT pg_temp.says($$SELECT message_bus.upload_begin('up left', 'text/plain', 4, transaction_id => 'expired')$$);
+SELECT pg_temp.says($$SELECT message_bus.upload_commit(pg_temp.u('expired'))$$);
+SELECT message_bus.publish_text('up left', 'left', 'text/plain', transaction_id => 'published') > 0;
+SELECT message_bus.purge_channel('up left');
+SELECT pg_temp.says($$SELECT message_bus.upload_begin('up left', 'text/plain', 4, transaction_id => 'published')$$);
+
 -- JSON-RPC: by base64, by a binary frame
 \set tokens :here /sql/include/tokens.sql
 \i :tokens
@@ -291,6 +313,8 @@ SET SESSION AUTHORIZATION regress_up_login;
 SET message_bus.relay_role = 'regress_up_other';
 INSERT INTO up SELECT 'rpc', (pg_temp.ask(1, 'upload_begin', '{"channel":"up","content_type":"text/plain","size":7}') ->> 'result')::bigint;
 SELECT pg_temp.says(1, 'upload_append', format('{"upload":%s,"from_byte":0,"payload":"YWJjZGVmZw==","encoding":"base64"}', pg_temp.u('rpc')));
+SELECT pg_temp.says(1, 'upload_append', format('{"upload":%s,"from_byte":0,"payload":"YWJjZGVmZw=="}', pg_temp.u('rpc')));
+SELECT pg_temp.says(1, 'upload_append', format('{"upload":%s,"from_byte":0,"payload":"%s"}', pg_temp.u('rpc'), repeat('0a', 32)));
 SELECT pg_temp.says(1, 'upload_append', format('{"upload":%s,"from_byte":0}', pg_temp.u('rpc')), 'abcdefg');
 SELECT pg_temp.says(1, 'upload_append', format('{"upload":%s,"from_byte":0}', pg_temp.u('rpc')), 'abcdefG');
 SELECT pg_temp.says(1, 'upload_append', format('{"upload":%s,"from_byte":0}', pg_temp.u('rpc')));

@@ -508,7 +508,13 @@ check_url_prefix(char **newval, void **extra, GucSource source)
 	}
 	if (strncmp(prefix, "https://", 8) == 0 ||
 		strncmp(prefix, "http://", 7) == 0)
-		return prefix[len - 1] != '/';
+	{
+		if (prefix[len - 1] != '/' &&
+			(len < 3 || strcmp(prefix + len - 3, "/v1") != 0))
+			return true;
+		GUC_check_errdetail("It ends with a slash or with /v1, which links have behind it.");
+		return false;
+	}
 	GUC_check_errdetail("It does not begin with https:// or http://.");
 	return false;
 }

@@ -43,6 +43,9 @@ static bool fetch(Oid schema, int64 id, Snapshot snapshot,
 				  MbusStored *message);
 static bool is_hidden(Oid schema, const MbusStored *message);
 static bool is_live(Oid schema, const MbusStored *message);
+static bool by_transaction(Oid schema, const MbusChannel *channel,
+						   text *transaction_id, Snapshot snapshot,
+						   MbusStored *message);
 static bool is_deleted(Oid schema, int64 id, bool own);
 static Snapshot read_snapshot(void);
 static bool scan_one(MbusLeafScan *rows, Snapshot snapshot,
@@ -129,15 +132,49 @@ fetch(Oid schema, int64 id, Snapshot snapshot, MbusStored *message)
 }
 
 /*
- * mbus_message_by_transaction finds the live message with a transaction id,
- * newest segment first.
+ * mbus_message_by_transaction finds the live message with a transaction id.
  */
 bool
 mbus_message_by_transaction(Oid schema, const MbusChannel *channel,
 							text *transaction_id, MbusStored *message)
 {
+	return by_transaction(schema, channel, transaction_id, read_snapshot(),
+						  message) &&
+		is_live(schema, message);
+}
+
+/*
+ * mbus_message_with_transaction finds the message that keeps a publish from
+ * using a transaction id, live or not, whatever the transaction's isolation.
+ */
+bool
+mbus_message_with_transaction(Oid schema, const MbusChannel *channel,
+							  text *transaction_id, MbusStored *message)
+{
+	return by_transaction(schema, channel, transaction_id,
+						  RegisterSnapshot(GetLatestSnapshot()), message);
+}
+
+/*
+ * mbus_message_why_gone says why a message is not there any more; NULL: it is.
+ */
+const char *
+mbus_message_why_gone(Oid schema, int32 channel_id, int64 id)
+{
+	if (mbus_message_expiry(schema, id) <= mbus_now())
+		return "has expired";
+	if (mbus_message_deleted(schema, id))
+		return "was deleted";
+	return mbus_message_purged(schema, channel_id, id) ? "was purged" : NULL;
+}
+
+/* Finds the row with a transaction id, newest segment first, and lets the
+ * snapshot go. */
+static bool
+by_transaction(Oid schema, const MbusChannel *channel, text *transaction_id,
+			   Snapshot snapshot, MbusStored *message)
+{
 	int32		channel_id = channel->channel_id;
-	Snapshot	snapshot = read_snapshot();
 	bool		found = false;
 	int32	   *segments;
 	int			n = mbus_segments_with(schema, channel_id, transaction_id,
@@ -160,7 +197,7 @@ mbus_message_by_transaction(Oid schema, const MbusChannel *channel,
 		table_close(leaf, found ? NoLock : AccessShareLock);
 	}
 	UnregisterSnapshot(snapshot);
-	return found && is_live(schema, message);
+	return found;
 }
 
 /* Whether a stored message has neither expired nor been deleted or purged. */

@@ -273,7 +273,8 @@ interval_value(const char *name, const MbusSlice *value)
 }
 
 /*
- * hex_value takes a checksum: 64 hex digits.
+ * hex_value takes a checksum: 64 hex digits.  Bytes of a payload come by base64
+ * or in a binary frame.
  */
 static Datum
 hex_value(const char *name, const MbusSlice *value)
@@ -281,6 +282,12 @@ hex_value(const char *name, const MbusSlice *value)
 	char	   *digits = string_value(name, value);
 	bytea	   *result;
 
+	if (strcmp(name, "payload") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 mbus_rpc(MBUS_RPC_PARAMS),
+				 errmsg("parameter \"payload\" is a string without \"encoding\""),
+				 errhint("It goes with \"encoding\": \"base64\" or in a binary frame.")));
 	if (strlen(digits) != 2 * MBUS_SHA256_BYTES ||
 		strspn(digits, "0123456789abcdefABCDEF") != 2 * MBUS_SHA256_BYTES)
 		wrong_type(name, value, "64 hex digits");

@@ -32,9 +32,9 @@
 static void begin_arguments(FunctionCallInfo fcinfo, MbusUpload *upload);
 static void begin_check(const MbusChannel *channel, MbusUpload *upload);
 static int64 begin_same(Oid schema, const MbusChannel *channel,
-						const MbusUpload *upload);
+						const MbusUpload *upload, bool has_message);
 static bool is_same(const MbusUpload *one, const MbusUpload *other);
-static void message_check(Oid schema, const MbusChannel *channel,
+static bool message_check(Oid schema, const MbusChannel *channel,
 						  const MbusUpload *upload);
 pg_noreturn static void used_before(const MbusChannel *channel,
 									const MbusUpload *upload, const char *by);
@@ -49,6 +49,7 @@ MBUS_CHANNEL_FUNCTION(upload_begin)
 	MbusUpload	upload = {0};
 	MbusChannel channel;
 	MbusBody	body;
+	bool		has_message;
 	int64		same;
 
 	if (!PG_ARGISNULL(4))
@@ -61,10 +62,10 @@ MBUS_CHANNEL_FUNCTION(upload_begin)
 	begin_check(&channel, &upload);
 
 	mbus_upload_lock_owner(upload.role, upload.subject);
-	same = begin_same(schema, &channel, &upload);
+	has_message = message_check(schema, &channel, &upload);
+	same = begin_same(schema, &channel, &upload, has_message);
 	if (same != 0)
 		PG_RETURN_INT64(same);
-	message_check(schema, &channel, &upload);
 	mbus_upload_quota(schema, upload.role, upload.subject, upload.reserved);
 	mbus_upload_own_share(schema, upload.role, upload.size);
 	mbus_upload_disk(upload.reserved);
@@ -142,11 +143,13 @@ mbus_upload_draft(const MbusUpload *upload, MbusDraft *draft)
 
 /*
  * begin_same returns the number of the same upload, open or committed; 0 if
- * there is none.  23505 if another one that is open has the transaction id;
- * no more is said of somebody else's.
+ * there is none.  One that was committed counts as long as there is a message
+ * with the transaction id.  23505 if another one that is open has the
+ * transaction id; no more is said of somebody else's.
  */
 static int64
-begin_same(Oid schema, const MbusChannel *channel, const MbusUpload *upload)
+begin_same(Oid schema, const MbusChannel *channel, const MbusUpload *upload,
+		   bool has_message)
 {
 	MbusUploadScan *scan;
 	MbusUploadEnd end;
@@ -161,8 +164,9 @@ begin_same(Oid schema, const MbusChannel *channel, const MbusUpload *upload)
 							 upload->transaction_id);
 	while (mbus_uploads_next(scan, &other))
 	{
-		if (!other.done && (mbus_upload_ended(schema, other.body, &end) ||
-							mbus_upload_expired(schema, &other)))
+		if (other.done ? !has_message :
+			(mbus_upload_ended(schema, other.body, &end) ||
+			 mbus_upload_expired(schema, &other)))
 			continue;
 		if (mbus_upload_own(&other) && is_same(upload, &other))
 			same = other.body;
@@ -191,27 +195,34 @@ is_same(const MbusUpload *one, const MbusUpload *other)
 }
 
 /*
- * message_check errors with 23505 if the commit would, because a message with
- * the transaction id has other bytes, or must not be known of.
+ * message_check tells whether there is a message with the transaction id; 23505
+ * if the commit would say so: it is not there any more but in its segment, has
+ * other bytes, or must not be known of.
  */
-static void
+static bool
 message_check(Oid schema, const MbusChannel *channel,
 			  const MbusUpload *upload)
 {
 	MbusStored	message;
+	const char *why;
 
 	if (upload->transaction_id == NULL ||
-		!mbus_message_by_transaction(schema, channel, upload->transaction_id,
-									 &message))
-		return;
+		!mbus_message_with_transaction(schema, channel,
+									   upload->transaction_id, &message))
+		return false;
 	if (channel->by_subject && !mbus_message_visible(schema, &message))
 		used_before(channel, upload, NULL);
-	if ((upload->size >= 0 && upload->size != message.size) ||
-		(upload->sha256 && memcmp(upload->sha256, message.sha256,
-								  MBUS_SHA256_BYTES) != 0))
+	why = mbus_message_why_gone(schema, channel->channel_id, message.id);
+	if (why == NULL &&
+		((upload->size >= 0 && upload->size != message.size) ||
+		 (upload->sha256 && memcmp(upload->sha256, message.sha256,
+								   MBUS_SHA256_BYTES) != 0)))
+		why = "has other bytes";
+	if (why)
 		used_before(channel, upload,
-					psprintf("Message " INT64_FORMAT " with that transaction id has other bytes.",
-							 message.id));
+					psprintf("Message " INT64_FORMAT " with that transaction id %s.",
+							 message.id, why));
+	return true;
 }
 
 static void

@@ -30,6 +30,7 @@
 #include "channel/channel.h"
 #include "message/draft.h"
 #include "message/publish.h"
+#include "message/stored.h"
 #include "state/clock.h"
 #include "state/fault.h"
 #include "state/state.h"
@@ -146,12 +147,28 @@ commit_arguments(FunctionCallInfo fcinfo, Commit *commit)
 						upload->body)));
 }
 
-/* Whether an upload, of which the caller has the lock, was committed. */
+/*
+ * Whether an upload, of which the caller has the lock, was committed; 55000 if
+ * its message is not there any more.
+ */
 static bool
 commit_repeated(Oid schema, const MbusUpload *upload, MbusUploadEnd *end)
 {
-	return mbus_upload_ended(schema, upload->body, end) &&
-		end->kind == MBUS_COMMITTED;
+	const char *why;
+
+	if (!mbus_upload_ended(schema, upload->body, end) ||
+		end->kind != MBUS_COMMITTED)
+		return false;
+	why = mbus_message_why_gone(schema, upload->channel_id, end->message_id);
+	if (why)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("upload " INT64_FORMAT " was committed, and its message is not there any more",
+						upload->body),
+				 errdetail("Message " INT64_FORMAT " %s.", end->message_id,
+						   why),
+				 errhint("To send the bytes again, begin a new upload with another transaction id.")));
+	return true;
 }
 
 /*

@@ -328,6 +328,28 @@ describe('with a bus', () => {
 	});
 
 	for (const [command, file] of [
+		['node', 'upload.mjs'],
+		['/usr/bin/python3', 'upload.py']]) {
+		test(`examples/${file} uploads a file, reads it back, and says what is wrong`,
+			async () => {
+				const one = await bus.gateway();
+				const env = { PATH: process.env.PATH,
+					BUS_URL: `ws://127.0.0.1:${one.port}/` };
+				const example = path.join(root, 'examples', file);
+				const sent = path.join(directory, `sent.${file}`);
+				const back = path.join(directory, `back.${file}`);
+				fs.writeFileSync(sent, file.repeat(300000));
+				const up = await run(command, [example, 'up', sent], { env });
+				const [id, hash] = up.stdout.trim().split(' ');
+				assert.match(hash, /^[0-9a-f]{64}$/);
+				const down = await run(command, [example, 'down', id, back], { env });
+				assert.equal(down.stdout.trim(), `${id} ${hash}`);
+				assert.deepEqual(fs.readFileSync(back), fs.readFileSync(sent));
+				await assert.rejects(run(command, [example, 'sideways'], { env }), /usage: upload/);
+			});
+	}
+
+	for (const [command, file] of [
 		['node', 'publish_and_read.mjs'],
 		['/usr/bin/python3', 'publish_and_read.py']]) {
 		test(`examples/${file} reads in another process what it published`,

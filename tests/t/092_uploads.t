@@ -207,12 +207,12 @@ sql(q{SELECT message_bus.create_channel('files', ttl => '1 hour')});
 
 	# some of it was sent before
 	my $sum = sql("SELECT encode(sha256(pg_read_binary_file('$file')), 'hex')");
-	my $begun = sql("SELECT message_bus.upload_begin('files', size => " . length($content) . ", sha256 => '$sum', transaction_id => '$sum')");
+	my $begun = sql("SELECT message_bus.upload_begin('files', size => " . length($content) . ", sha256 => '$sum', transaction_id => 'upload of $sum')");
 	sql("SELECT message_bus.upload_append($begun, 0, pg_read_binary_file('$file', 0, 1048576))");
 	my ($said, $wrong);
 	ok(IPC::Run::run(['sh', "$examples/upload.sh", $file, 'files'], '>', \$said, '2>', \$wrong),
 		'examples/upload.sh goes on');
-	is($wrong, '', 'and has nothing to complain of');
+	is($wrong, "upload $begun: 1048576 of " . length($content) . " bytes are there\n", 'and says so');
 	chomp $said;
 	is(sql("SELECT message_id FROM message_bus.upload_status($begun)"), $said, 'with the upload that was begun');
 	ok(IPC::Run::run(['sh', "$examples/download.sh", $said, "$file.back"], '>', \my $out, '2>', \$wrong),
