@@ -65,7 +65,7 @@ extern bool mbus_message_with_transaction(Oid schema,
 										  text *transaction_id,
 										  MbusStored *message);
 extern const char *mbus_message_why_gone(Oid schema, int32 channel_id,
-									 int64 id);
+										 int64 id);
 extern bool mbus_message_visible(Oid schema, const MbusStored *message);
 extern void mbus_message_read(HeapTuple tuple, TupleDesc desc,
 							  MbusStored *m);
