@@ -23,7 +23,7 @@ use Measure;
 use Server;
 
 our @EXPORT = qw(bench_upload bench_download bench_body_range
-  bench_upload_commit bench_bulk_memory);
+  bench_body_compression bench_upload_commit bench_bulk_memory);
 
 use constant MIB => 1024 * 1024;
 
@@ -221,6 +221,60 @@ sub bench_body_range
 		more => { body_mb => $body_mb + 0 });
 }
 
+# packages returns what this machine has installed, as JSON: an array of objects.
+sub packages
+{
+	my @fields = qw(Package Version Architecture Maintainer Section Depends Description);
+	my $format = join('\t', map { "\${$_}" } @fields) . '\n';
+	my $list = qx(dpkg-query -W -f='$format');
+	my @rows = map { my @value = split /\t/; +{ map { ($fields[$_] => $value[$_] // '') }
+			0 .. $#fields } } split /\n(?! )/, $list;
+
+	die "tests/bench/run: no packages\n" if !@rows;
+	return JSON::PP->new->canonical->encode(\@rows);
+}
+
+# bench_body_compression tells what each compression makes of JSON: its size on
+# disk, and how fast it goes in and out in one piece.
+sub bench_body_compression
+{
+	my $file = work_directory() . '/packages.json';
+	my $text = packages();
+	my $copies = int(64 * MIB / length($text)) || 1;
+	my $timed = sub {
+		my ($statement) = @_;
+		my $began = sql('SELECT extract(epoch FROM clock_timestamp())');
+		my $value = sql($statement);
+
+		return ($value, sql("SELECT extract(epoch FROM clock_timestamp()) - $began"));
+	};
+
+	settings();
+	bus_reset();
+	write_file($file, '[' . join(",\n", ($text) x $copies) . ']');
+	chmod 0644, $file;
+	my $bytes = -s $file;
+
+	foreach my $name (qw(none lz4 gzip zstd))
+	{
+		sql("SELECT message_bus.create_channel('$name', ttl => '1 day',"
+			  . " compression => '$name')");
+		my ($id, $in) = $timed->("SELECT message_bus.publish_bytes('$name',"
+			  . " pg_read_binary_file('$file'), 'application/json')");
+		my (undef, $out) = $timed->("SELECT length(message_bus.get_bytes($id))");
+		my $store = sql("SELECT body >> 20 FROM message_bus.message WHERE id = $id");
+		my $stored = sql("SELECT sum(pg_column_size(bytes)) FROM message_bus.part_$store"
+			  . " WHERE body = (SELECT body FROM message_bus.message WHERE id = $id)");
+		my %line = (bench => 'body_compression', compression => $name, unit => 'ratio',
+			body_mb => short($bytes / MIB), ratio => short($stored / $bytes),
+			publish_mib_s => short($bytes / MIB / $in), get_mib_s => short($bytes / MIB / $out));
+
+		print JSON::PP->new->canonical->encode(\%line), "\n";
+		say_line('body_compression: %s %s of its size, publish %s MiB/s, get %s MiB/s',
+			@line{qw(compression ratio publish_mib_s get_mib_s)});
+	}
+}
+
 # bench_upload_commit compares the commit of a large body with that of a small
 # one, both sent in order over changing connections.
 sub bench_upload_commit
@@ -237,6 +291,7 @@ sub bench_upload_commit
 		  (store($port, 20 * MIB, '-c', 4, '-o'))[1];
 	}
 	sql("ALTER SYSTEM SET message_bus.max_body = $commit_mb",
+		'ALTER SYSTEM SET message_bus.max_upload_bytes = ' . 2 * $commit_mb,
 		'SELECT pg_reload_conf()');
 	sleep 1;
 	(undef, $large) = store($port, $commit_mb * MIB, '-c', 4, '-o', '-z', 4 * MIB);
