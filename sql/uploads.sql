@@ -303,6 +303,8 @@ SELECT message_bus.purge_channel('up left');
 SELECT pg_temp.says($$SELECT message_bus.upload_begin('up left', 'text/plain', 4, transaction_id => 'published')$$);
 
 -- JSON-RPC: by base64, by a binary frame
+\set control :here /sql/include/control.sql
+\i :control
 \set tokens :here /sql/include/tokens.sql
 \i :tokens
 CREATE ROLE regress_up_login LOGIN NOINHERIT;

@@ -41,24 +41,8 @@ RESET ROLE;
 SELECT channel, visibility FROM message_bus.channels WHERE channel IN ('vis', 'default');
 
 -- clients of a gateway
-CREATE FUNCTION pg_temp.url(bytea) RETURNS text IMMUTABLE LANGUAGE sql AS
-$$ SELECT rtrim(translate(encode($1, 'base64'), E'+/\n', '-_'), '=') $$;
-CREATE FUNCTION pg_temp.hmac(secret bytea, data bytea) RETURNS bytea IMMUTABLE LANGUAGE plpgsql AS $$
-DECLARE
-	inside bytea := decode(repeat('36', 64), 'hex');
-	outside bytea := decode(repeat('5c', 64), 'hex');
-BEGIN
-	FOR i IN 0 .. length(secret) - 1 LOOP
-		inside := set_byte(inside, i, get_byte(inside, i) # get_byte(secret, i));
-		outside := set_byte(outside, i, get_byte(outside, i) # get_byte(secret, i));
-	END LOOP;
-	RETURN sha256(outside || sha256(inside || data));
-END
-$$;
-CREATE FUNCTION pg_temp.control(claims text) RETURNS bytea IMMUTABLE LANGUAGE sql AS $$
-	SELECT '\x004f'::bytea || convert_to(input || '.' || pg_temp.url(pg_temp.hmac(convert_to(repeat('s', 32), 'UTF8'), convert_to(input, 'UTF8'))), 'UTF8')
-	FROM (SELECT pg_temp.url('{"alg":"HS256"}') || '.' || pg_temp.url(convert_to(claims, 'UTF8'))) t (input)
-$$;
+\set control :here /sql/include/control.sql
+\i :control
 CREATE FUNCTION pg_temp.ask(session bigint, method text, params json) RETURNS json LANGUAGE sql AS $$
 	SELECT convert_from(substr(r.frame, 2), 'UTF8')::json FROM message_bus.relay(ARRAY[session], ARRAY['\x01'::bytea
 		|| convert_to(format('{"jsonrpc":"2.0","id":1,"method":"%s","params":%s}', method, params), 'UTF8')]) r
