@@ -8,23 +8,7 @@
 use strict;
 use warnings;
 
-# what mounts it needs a namespace, which a process of its own has
-BEGIN
-{
-	# not when the syntax is checked
-	if (!$ENV{MBUS_ALONE} && !$^C)
-	{
-		my @alone = ('unshare', '--user', '--map-current-user', '--keep-caps',
-			'--mount', '--');
-
-		$ENV{MBUS_ALONE} = 1;
-		exec @alone, $^X, (map { "-I$_" } @INC), $0
-		  if system(@alone, 'mount', '-t', 'tmpfs', 'none', '/mnt') == 0;
-		print "1..0 # SKIP no file system can be mounted here\n";
-		exit 0;
-	}
-}
-
+use MessageBus::Alone;
 use MessageBus::Test;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
